@@ -1,0 +1,86 @@
+"""What a table model consists of: its columns, its key, its relationships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstrumentedAttribute, Mapper
+
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+# Bounded, so that programs that make model classes at run time do not grow without end.
+_CACHE_SIZE = 1024
+
+
+@lru_cache(_CACHE_SIZE)
+def mapper_of(model: type[Any]) -> Mapper[Any]:
+    """Return the mapper of a table model; anything else is a `ValidationError`."""
+    mapper = inspect(model, raiseerr=False) if isinstance(model, type) else None
+    if not isinstance(mapper, Mapper):
+        raise ValidationError(
+            f"{_describe(model)} is not a table model; "
+            "pass a SQLModel class that is declared with table=True",
+            field="model",
+        )
+    return mapper
+
+
+@lru_cache(_CACHE_SIZE)
+def column_names(model: type[Any]) -> tuple[str, ...]:
+    """Return the names of the model's column attributes, in the order of declaration."""
+    return tuple(mapper_of(model).column_attrs.keys())
+
+
+@lru_cache(_CACHE_SIZE)
+def relationship_names(model: type[Any]) -> tuple[str, ...]:
+    """Return the names of the model's relationships."""
+    return tuple(mapper_of(model).relationships.keys())
+
+
+@lru_cache(_CACHE_SIZE)
+def primary_key_names(model: type[Any]) -> tuple[str, ...]:
+    """Return the attribute names of the primary key, in the order of its columns."""
+    mapper = mapper_of(model)
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+
+
+def column_attribute(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
+    """Return a column attribute by name; an unknown name is an `UnknownFieldError`."""
+    if name not in column_names(model):
+        raise UnknownFieldError(model, name, column_names(model))
+    attribute: InstrumentedAttribute[Any] = getattr(model, name)
+    return attribute
+
+
+def relationship_attribute(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
+    """Return a relationship attribute by name; an unknown name is an `UnknownFieldError`."""
+    if name not in relationship_names(model):
+        raise UnknownFieldError(model, name, relationship_names(model), what="relationship")
+    attribute: InstrumentedAttribute[Any] = getattr(model, name)
+    return attribute
+
+
+def primary_key(model: type[Any]) -> tuple[InstrumentedAttribute[Any], ...]:
+    """Return the attributes of the primary key, in the order of its columns."""
+    return tuple(getattr(model, name) for name in primary_key_names(model))
+
+
+def key_names(model: type[Any], pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
+    """Return the names of the columns that a caller's key stands for.
+
+    Without `pk_field` that is "id" where the model has such a column, as in v0.1.0, and the
+    primary key otherwise. A tuple always stands for a composite primary key.
+    """
+    if pk_field is not None:
+        names = (pk_field,) if isinstance(pk_field, str) else tuple(pk_field)
+        return tuple(column_attribute(model, name).key for name in names)
+    own = primary_key_names(model)
+    composite = len(own) > 1 and isinstance(key, tuple)
+    return ("id",) if not composite and "id" in column_names(model) else own
+
+
+def _describe(model: Any) -> str:
+    return model.__name__ if isinstance(model, type) else repr(type(model).__name__)
