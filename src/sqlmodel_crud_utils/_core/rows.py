@@ -1,0 +1,78 @@
+"""Rows that come back: what is loaded in them, and how it outlives a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.attributes import set_committed_value
+
+T = TypeVar("T")
+
+
+class RowList(list[T]):
+    """A list of rows that also answers `.all()`, as v0.1.0's async result did."""
+
+    def all(self) -> list[T]:
+        """Return the rows themselves."""
+        return self
+
+
+def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
+    """Return the states of those results that are rows of a model, not plain values."""
+    return [state for row in rows if isinstance(state := inspect(row, raiseerr=False), InstanceState)]
+
+
+def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
+    """Return the states and those of every row they hold through loaded relationships."""
+    found: dict[InstanceState[Any], None] = {}
+    waiting = list(states)
+    while waiting:
+        state = waiting.pop()
+        if state not in found:
+            found[state] = None
+            waiting.extend(_related(state))
+    return list(found)
+
+
+def _related(state: InstanceState[Any]) -> list[InstanceState[Any]]:
+    values = [state.dict[key] for key in state.mapper.relationships.keys() if key in state.dict]
+    rows: list[Any] = []
+    for value in values:
+        rows.extend(value if isinstance(value, list | set | tuple) else [value])
+    return states_of(rows)
+
+
+def expired_columns(state: InstanceState[Any]) -> list[str]:
+    """Return the columns that the next look would query the database for.
+
+    Columns that are deferred by the mapping or by a load option are not among them.
+    """
+    if not state.expired_attributes:
+        return []
+    return [key for key in state.mapper.column_attrs.keys() if key in state.expired_attributes]
+
+
+Snapshot = list[tuple[InstanceState[Any], dict[str, Any]]]
+
+
+def snapshot(states: Iterable[InstanceState[Any]]) -> Snapshot:
+    """Remember what is loaded, before a commit expires it."""
+    return [(state, _loaded(state)) for state in states]
+
+
+def _loaded(state: InstanceState[Any]) -> dict[str, Any]:
+    attributes = state.mapper.attrs
+    return {key: value for key, value in state.dict.items() if key in attributes}
+
+
+def restore(remembered: Snapshot) -> None:
+    """Put back what the commit expired, without a query."""
+    for state, loaded in remembered:
+        instance = state.obj()
+        if instance is None or not state.persistent:
+            continue
+        for key, value in loaded.items():
+            set_committed_value(instance, key, value)

@@ -1,0 +1,122 @@
+"""What differs by nature between the two APIs, for async; `_runtime_sync` is its plain twin.
+
+Both modules have the same names with the same parameters, so that the code in `_async/` reads
+the same after generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Executable
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
+
+from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+__all__ = [
+    "AnySession",
+    "AsyncEngine",
+    "AsyncSession",
+    "call_hook",
+    "execute",
+    "refuse_async_callable",
+    "require_session",
+    "run_on_connection",
+    "run_sync",
+    "shielded",
+    "sync_session",
+]
+
+AnySession = AsyncSession | async_scoped_session[Any]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def require_session(session: Any) -> AsyncSession:
+    """Return the session itself, out of its scoped registry where it has one."""
+    found = session() if isinstance(session, async_scoped_session) else session
+    if isinstance(found, AsyncSession):
+        return found
+    raise ValidationError(
+        f"the async API takes an AsyncSession, not {type(session).__name__}; "
+        "for Session there is sqlmodel_crud_utils.sync",
+        field="session",
+    )
+
+
+def sync_session(session: AsyncSession) -> Session:
+    """Return the plain session that does the work, for what needs no I/O."""
+    return session.sync_session
+
+
+async def execute(
+    session: AsyncSession,
+    statement: Executable,
+    params: Any = None,
+    *,
+    execution_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Execute a statement on a SQLModel or a plain SQLAlchemy session.
+
+    SQLModel marks `execute` of its own sessions as deprecated and unwraps scalar selects in
+    `exec`, hence a `Result` or a `ScalarResult` comes back.
+    """
+    run: Any = session.exec if isinstance(session, SQLModelAsyncSession) else session.execute
+    return await run(statement, params=params, execution_options=execution_options or {})
+
+
+async def run_sync(session: AsyncSession, func: Callable[..., _R], *args: Any) -> _R:
+    """Call a function of the plain session that does I/O."""
+    return await session.run_sync(lambda _: func(*args))
+
+
+async def run_on_connection(session: AsyncSession, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with the connection of the session's transaction."""
+    connection = await session.connection()
+    return await connection.run_sync(func)
+
+
+async def call_hook(func: Callable[..., Any], *args: Any) -> Any:
+    """Call a user's function, which may be `def` or `async def`."""
+    result = func(*args)
+    return await result if inspect.isawaitable(result) else result
+
+
+def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
+    """Accept every callable; the sync twin refuses `async def`."""
+    if not callable(func):
+        raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
+
+
+async def shielded(
+    func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: _P.kwargs
+) -> _R:
+    """Call a function and let it finish, even if the task is cancelled meanwhile.
+
+    The cancellation goes on only when the work is done: a rollback that is left half-way would
+    keep its connection checked out.
+    """
+    work = asyncio.ensure_future(func(*args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue
+        _report_failure(work)
+        raise
+
+
+def _report_failure(work: asyncio.Future[Any]) -> None:
+    error = None if work.cancelled() else work.exception()
+    if error is not None:
+        logger.error(f"work shielded from a cancellation failed: {type(error).__name__}")

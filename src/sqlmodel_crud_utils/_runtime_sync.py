@@ -1,0 +1,98 @@
+"""What differs by nature between the two APIs, for sync; `_runtime_async` is its async twin."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy.orm import Session, scoped_session
+from sqlmodel import Session as SQLModelSession
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+__all__ = [
+    "AnySession",
+    "Engine",
+    "Session",
+    "call_hook",
+    "execute",
+    "refuse_async_callable",
+    "require_session",
+    "run_on_connection",
+    "run_sync",
+    "shielded",
+    "sync_session",
+]
+
+AnySession = Session | scoped_session[Any]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def require_session(session: Any) -> Session:
+    """Return the session itself, out of its scoped registry where it has one."""
+    found = session() if isinstance(session, scoped_session) else session
+    if isinstance(found, Session):
+        return found
+    raise ValidationError(
+        f"the sync API takes a Session, not {type(session).__name__}; "
+        "for AsyncSession there is sqlmodel_crud_utils.aio",
+        field="session",
+    )
+
+
+def sync_session(session: Session) -> Session:
+    """Return the session; the async twin unwraps it."""
+    return session
+
+
+def execute(
+    session: Session,
+    statement: Executable,
+    params: Any = None,
+    *,
+    execution_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Execute a statement on a SQLModel or a plain SQLAlchemy session.
+
+    SQLModel marks `execute` of its own sessions as deprecated and unwraps scalar selects in
+    `exec`, hence a `Result` or a `ScalarResult` comes back.
+    """
+    run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
+    return run(statement, params=params, execution_options=execution_options or {})
+
+
+def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
+    """Call a function of the session that does I/O."""
+    return func(*args)
+
+
+def run_on_connection(session: Session, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with the connection of the session's transaction."""
+    return func(session.connection())
+
+
+def call_hook(func: Callable[..., Any], *args: Any) -> Any:
+    """Call a user's function."""
+    return func(*args)
+
+
+def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
+    """Refuse what cannot be called here: nothing would ever run an `async def`."""
+    if not callable(func):
+        raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
+    if inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(func.__call__):
+        name = getattr(func, "__qualname__", type(func).__qualname__)
+        raise ValidationError(
+            f"{what} {name} is an async function; "
+            "the sync API calls plain functions, async ones belong to sqlmodel_crud_utils.aio",
+            field=what,
+        )
+
+
+def shielded(func: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Call a function; without tasks there is no cancellation to guard against."""
+    return func(*args, **kwargs)
