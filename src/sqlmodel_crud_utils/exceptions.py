@@ -1,0 +1,566 @@
+"""The errors that the library raises; all of them are `SQLModelCRUDError`.
+
+Their texts name the model, the field or the constraint, and say what would be right. They hold
+no password and no values of a failed statement; what an error knows beyond its text is in its
+attributes, and the driver's own error is its `__cause__`.
+
+Every error survives `pickle` and `copy`. What cannot be pickled itself (a model class made in
+a function, some drivers' errors) arrives as its name; the text stays the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import pickle
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import unquote
+
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import MultipleResultsFound
+
+__all__ = [
+    "BulkOperationError",
+    "ConflictError",
+    "ConstraintKind",
+    "ConstraintViolationError",
+    "DatabaseConnectionError",
+    "MultipleRecordsError",
+    "QueryExecutionError",
+    "RecordNotFoundError",
+    "SQLModelCRUDError",
+    "TransactionError",
+    "UnknownFieldError",
+    "ValidationError",
+    "multiple_found",
+    "not_found",
+    "validation_error",
+]
+
+ConstraintKind = Literal["unique", "foreign_key", "not_null", "check", "exclusion"]
+
+_E = TypeVar("_E", bound="SQLModelCRUDError")
+
+# A text that names a hundred places is long enough; the attributes hold all of them.
+_MAX_NAMED = 100
+_MAX_QUERY = 200
+
+
+class SQLModelCRUDError(Exception):
+    """The base of every error that the library raises.
+
+    Example:
+        >>> try:
+        ...     raise RecordNotFoundError("Hero", 5)
+        ... except SQLModelCRUDError as error:
+        ...     print(error)
+        Hero with id=5 not found
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: _picklable(value) for name, value in self.__dict__.items()}
+        return _rebuild, (type(self), _picklable(self.args), state)
+
+    def __copy__(self) -> Self:
+        return _with_cause_of(self, _rebuild(type(self), self.args, self.__dict__))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        state = {name: _deep_copied(value, memo) for name, value in self.__dict__.items()}
+        return _with_cause_of(self, _rebuild(type(self), self.args, state))
+
+
+class RecordNotFoundError(SQLModelCRUDError):
+    """Raised when there is no row for a key, or none that matches a query.
+
+    Attributes:
+        model: The model that was asked for.
+        id_value: The key, a tuple for a composite one; or a mapping of the filters that
+            nothing matched, of which the text tells the names only.
+        pk_field: The name of the key column, or a sequence of names.
+
+    Example:
+        >>> print(RecordNotFoundError("Hero", 5))
+        Hero with id=5 not found
+        >>> print(RecordNotFoundError("Hero", {"name": "Ann"}))
+        No Hero matches the filters on name
+    """
+
+    def __init__(
+        self,
+        model: type[Any] | str,
+        id_value: Any,
+        pk_field: str | Sequence[str] = "id",
+    ) -> None:
+        self.model = model
+        self.id_value = id_value
+        self.pk_field = pk_field
+        super().__init__(_not_found_text(model, id_value, pk_field))
+
+
+class MultipleRecordsError(SQLModelCRUDError, MultipleResultsFound):
+    """Raised when several rows are found where one was expected.
+
+    It is a SQLAlchemy `MultipleResultsFound` too, which v0.1.0 raised.
+
+    Attributes:
+        model: The model that was asked for.
+        count: How many rows were found, at least.
+        filters: What was searched for, if known; the text tells the names only.
+
+    Example:
+        >>> print(MultipleRecordsError("Hero", 2, {"team_id": 7}))
+        Expected 1 Hero, found 2 (filters on team_id)
+    """
+
+    def __init__(
+        self,
+        model: type[Any] | str,
+        count: int,
+        filters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.count = count
+        self.filters = filters
+        names = f" (filters on {_listed(filters)})" if filters else ""
+        super().__init__(f"Expected 1 {_name_of(model)}, found {count}{names}")
+
+
+class ValidationError(SQLModelCRUDError):
+    """Raised for a caller's mistake: a value, a name or a combination that cannot be used.
+
+    Attributes:
+        field: The field or parameter that is wrong, if it is one.
+        value: The value that was refused. The text does not tell it, as it may be a secret.
+        errors: Details, if there are any: a mapping of field names to messages (these are part
+            of the text), or a list such as Pydantic's `errors()` (these are not).
+
+    Example:
+        >>> print(ValidationError("must be 1 or more", field="page", value=0))
+        Validation failed for 'page': must be 1 or more
+    """
+
+    def __init__(
+        self,
+        message: str,
+        field: str | None = None,
+        value: Any = None,
+        errors: Mapping[str, Any] | Sequence[Any] | None = None,
+    ) -> None:
+        self.field = field
+        self.value = value
+        self.errors = errors
+        subject = f" for {field!r}" if field else ""
+        details = _details(errors) if isinstance(errors, Mapping) else ""
+        super().__init__(f"Validation failed{subject}: {message}{details}")
+
+
+class UnknownFieldError(ValidationError, AttributeError):
+    """Raised when a model has no field (relationship, …) of the given name.
+
+    It is an `AttributeError` too, which v0.1.0 raised.
+
+    Attributes:
+        model: The model that was asked.
+        choices: The names that there are.
+        what: What was looked for, "field" by default.
+
+    Example:
+        >>> print(UnknownFieldError("Hero", "nmae", ["id", "name"]))
+        Validation failed: Hero has no field 'nmae'; did you mean 'name'? There are: id, name
+    """
+
+    def __init__(
+        self,
+        model: type[Any] | str,
+        name: str,
+        choices: Iterable[str],
+        what: str = "field",
+    ) -> None:
+        self.model = model
+        self.choices = tuple(choices)
+        self.what = what
+        close = difflib.get_close_matches(str(name), self.choices, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        known = f"There are: {_listed(self.choices)}" if self.choices else "It has none"
+        super().__init__(f"{_name_of(model)} has no {what} {name!r}{hint} {known}")
+        self.field = name
+
+
+class ConstraintViolationError(ValidationError):
+    """Raised when a write breaks a constraint of the database.
+
+    Attributes:
+        kind: "unique", "foreign_key", "not_null", "check" or "exclusion"; None if the database
+            does not tell.
+        constraint: The name of the constraint, if it has one and the database tells it.
+        columns: The names of the columns that the constraint is about, as far as known.
+
+    Example:
+        >>> error = ConstraintViolationError(
+        ...     "a row with the same value is already there",
+        ...     kind="unique",
+        ...     constraint="hero_name_key",
+        ...     columns=("name",),
+        ... )
+        >>> print(error)
+        Validation failed for 'name': a row with the same value is already there
+    """
+
+    def __init__(
+        self,
+        message: str,
+        field: str | None = None,
+        value: Any = None,
+        errors: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        kind: ConstraintKind | None = None,
+        constraint: str | None = None,
+        columns: Iterable[str] = (),
+    ) -> None:
+        self.kind = kind
+        self.constraint = constraint
+        self.columns = tuple(columns)
+        if field is None and len(self.columns) == 1:
+            field = self.columns[0]
+        super().__init__(message, field, value, errors)
+
+
+class BulkOperationError(SQLModelCRUDError):
+    """Raised when some rows of a bulk operation failed.
+
+    Attributes:
+        total: How many rows there were.
+        failed: How many of them failed.
+        errors: What went wrong: the library gives pairs `(index, error)`, the index being the
+            row's place in the input, from 0. Bare errors and messages are accepted too.
+        successful: The rows that were kept, if the operation keeps any.
+        failed_records: The rows that failed, if the operation gives them back.
+
+    Example:
+        >>> error = BulkOperationError(100, 3, [(4, "a"), (17, "b"), (80, "c")])
+        >>> print(error)
+        Bulk operation failed: 3/100 rows failed (success rate 97.0%), at index 4, 17, 80
+    """
+
+    def __init__(
+        self,
+        total: int,
+        failed: int,
+        errors: Iterable[tuple[int, Exception | str] | Exception | str],
+        successful: Sequence[Any] | None = None,
+        failed_records: Sequence[Any] | None = None,
+    ) -> None:
+        self.total = total
+        self.failed = failed
+        self.errors = list(errors)
+        self.successful = successful
+        self.failed_records = failed_records
+        places = f", at index {_listed(self.indexes)}" if self.indexes else ""
+        super().__init__(
+            f"Bulk operation failed: {failed}/{total} rows failed "
+            f"(success rate {self.success_rate:.1f}%){places}"
+        )
+
+    @property
+    def success_rate(self) -> float:
+        """The share of the rows that did not fail, in percent."""
+        return 100 * (self.total - self.failed) / self.total if self.total else 0.0
+
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        """The places of the rows that failed, as far as `errors` tells them."""
+        return tuple(item[0] for item in self.errors if isinstance(item, tuple))
+
+    def get_error_summary(self) -> str:
+        """Return the text with one more line per error.
+
+        Example:
+            >>> print(BulkOperationError(10, 1, [(4, "no name")]).get_error_summary())
+            Bulk operation failed: 1/10 rows failed (success rate 90.0%), at index 4
+              index 4: no name
+        """
+        return "\n".join([str(self), *(f"  {_bulk_line(item)}" for item in self.errors)])
+
+
+class TransactionError(SQLModelCRUDError):
+    """Raised when a transaction could not be carried out; all of it is rolled back.
+
+    Attributes:
+        operation: What failed, "commit" for instance, if known.
+        original_error: The error that ended the transaction; also its `__cause__`.
+
+    Example:
+        >>> print(TransactionError(operation="commit", original_error=KeyError("secret")))
+        Transaction operation 'commit' failed: KeyError
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        operation: str | None = None,
+        original_error: BaseException | None = None,
+    ) -> None:
+        self.operation = operation
+        self.original_error = original_error
+        step = f"Transaction operation {operation!r}" if operation else "Transaction"
+        super().__init__(message or f"{step} failed{_reason(original_error)}")
+
+
+class ConflictError(SQLModelCRUDError):
+    """Raised when a row was changed since it was read, so that a write would undo that change.
+
+    Attributes:
+        model: The model of the row.
+        key: The row's primary key, a tuple for a composite one.
+        expected: The version that was read.
+        found: The version that is there now; None if it is not known or the row is gone.
+
+    Example:
+        >>> print(ConflictError("Hero", 5, expected=3, found=4))
+        Hero 5 was changed by somebody else: expected version 3, found 4; read it again and retry
+    """
+
+    def __init__(
+        self,
+        model: type[Any] | str,
+        key: Any,
+        expected: Any = None,
+        found: Any = None,
+    ) -> None:
+        self.model = model
+        self.key = key
+        self.expected = expected
+        self.found = found
+        versions = "" if expected is None else f": expected version {expected}"
+        if expected is not None and found is not None:
+            versions += f", found {found}"
+        super().__init__(
+            f"{_name_of(model)} {_shown(key)} was changed by somebody else{versions}; "
+            "read it again and retry"
+        )
+
+
+class DatabaseConnectionError(SQLModelCRUDError):
+    """Raised when the database cannot be reached, refuses the login, or the pool is exhausted.
+
+    Attributes:
+        database_url: Where the database is, with the password hidden.
+        original_error: The driver's error; also its `__cause__`.
+
+    Example:
+        >>> print(DatabaseConnectionError(database_url="postgresql://ann:secret@db/heroes"))
+        Could not connect to the database at postgresql://ann:***@db/heroes
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        database_url: str | URL | None = None,
+        original_error: BaseException | None = None,
+    ) -> None:
+        self.database_url = None if database_url is None else hide_password(database_url)
+        self.original_error = original_error
+        if message:
+            text = _without_password(message, database_url)
+        else:
+            place = f" at {self.database_url}" if self.database_url else ""
+            text = f"Could not connect to the database{place}{_reason(original_error)}"
+        super().__init__(text)
+
+
+class QueryExecutionError(SQLModelCRUDError):
+    """Raised when the database refuses a statement for another reason than a constraint.
+
+    Attributes:
+        query: The statement without its parameters, if known.
+        original_error: The driver's error; also its `__cause__`.
+
+    Example:
+        >>> print(QueryExecutionError(query="SELECT nmae FROM hero"))
+        Query execution failed: SELECT nmae FROM hero
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        query: str | None = None,
+        original_error: BaseException | None = None,
+    ) -> None:
+        self.query = query
+        self.original_error = original_error
+        statement = f": {_shortened(query)}" if query else ""
+        super().__init__(message or f"Query execution failed{_reason(original_error)}{statement}")
+
+
+def not_found(
+    model: type[Any] | str, id_value: Any, pk_field: str | Sequence[str] = "id"
+) -> RecordNotFoundError:
+    """Return a `RecordNotFoundError`, ready to be raised.
+
+    Example:
+        >>> print(not_found("Hero", "Ann", pk_field="name"))
+        Hero with name='Ann' not found
+    """
+    return RecordNotFoundError(model, id_value, pk_field)
+
+
+def multiple_found(
+    model: type[Any] | str, count: int, filters: Mapping[str, Any] | None = None
+) -> MultipleRecordsError:
+    """Return a `MultipleRecordsError`, ready to be raised.
+
+    Example:
+        >>> print(multiple_found("Hero", 2))
+        Expected 1 Hero, found 2
+    """
+    return MultipleRecordsError(model, count, filters)
+
+
+def validation_error(
+    message: str,
+    field: str | None = None,
+    value: Any = None,
+    errors: Mapping[str, Any] | Sequence[Any] | None = None,
+) -> ValidationError:
+    """Return a `ValidationError`, ready to be raised.
+
+    Example:
+        >>> print(validation_error("must not be negative", field="age"))
+        Validation failed for 'age': must not be negative
+    """
+    return ValidationError(message, field, value, errors)
+
+
+# From the first colon of the login up to the last "@": a password may hold ":", "/" and "@".
+_LOGIN = re.compile(r"(://[^\s:/@]*):.*@", re.DOTALL)
+_LOGIN_IN_TEXT = re.compile(r"(://[^\s:/@]*):\S*@")
+_SECRET_OPTION = re.compile(
+    r"(\b\w*(?:password|passwd|pwd|secret|token)\w*\s*=\s*)('[^']*'|[^\s&;#]+)", re.IGNORECASE
+)
+
+
+def hide_password(database_url: str | URL) -> str:
+    """Return the text of a database URL with "***" for everything that may be a secret.
+
+    Example:
+        >>> hide_password("mysql://ann:p@ss/word@db/heroes?ssl_password=x")
+        'mysql://ann:***@db/heroes?ssl_password=***'
+    """
+    if isinstance(database_url, URL):
+        database_url = database_url.render_as_string(hide_password=True)
+    return _SECRET_OPTION.sub(r"\1***", _LOGIN.sub(r"\1:***@", database_url))
+
+
+def _without_password(message: str, database_url: str | URL | None) -> str:
+    for password in _passwords(database_url):
+        message = message.replace(password, "***")
+    return _SECRET_OPTION.sub(r"\1***", _LOGIN_IN_TEXT.sub(r"\1:***@", message))
+
+
+def _passwords(database_url: str | URL | None) -> set[str]:
+    if isinstance(database_url, URL):
+        written = database_url.password or ""
+    else:
+        login = _LOGIN.search(database_url or "")
+        written = login.group()[len(login.group(1)) + 1 : -1] if login else ""
+    return {written, unquote(written)} - {"", "***"}
+
+
+def _rebuild(cls: type[_E], args: tuple[Any, ...], state: dict[str, Any]) -> _E:
+    # Past __init__, so that the text is kept and subclasses may have any parameters.
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def _with_cause_of(original: SQLModelCRUDError, error: _E) -> _E:
+    error.__cause__ = original.__cause__
+    return error
+
+
+def _deep_copied(value: Any, memo: dict[int, Any]) -> Any:
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001 - a driver's error may raise anything here
+        return value
+
+
+def _picklable(value: Any) -> Any:
+    """Return the value, or what can be pickled instead."""
+    try:
+        # Some errors can be pickled and then not be read again.
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - written one step before
+    except Exception:  # noqa: BLE001 - foreign objects may raise anything here
+        return _stand_in(value)
+    return value
+
+
+def _stand_in(value: Any) -> Any:
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, Mapping):
+        return {_picklable(key): _picklable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_picklable(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return Exception(name) if isinstance(value, BaseException) else f"<{name}>"
+
+
+def _name_of(model: Any) -> str:
+    return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+
+
+def _not_found_text(model: type[Any] | str, key: Any, pk_field: str | Sequence[str]) -> str:
+    if isinstance(key, Mapping):
+        return f"No {_name_of(model)} matches the {_filters_on(key)}"
+    if isinstance(pk_field, str):
+        shown = f"{pk_field}={_shown(key)}"
+    else:
+        values = key if isinstance(key, tuple) else (key,)
+        pairs = zip(pk_field, values, strict=False)
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in pairs)
+    return f"{_name_of(model)} with {shown} not found"
+
+
+def _filters_on(filters: Mapping[str, Any]) -> str:
+    return f"filters on {_listed(filters)}" if filters else "query"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _shortened(repr(value))
+    except Exception:  # noqa: BLE001 - an error text must not fail on a broken __repr__
+        return f"<{type(value).__name__}>"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_QUERY else f"{text[:_MAX_QUERY]}…"
+
+
+def _listed(names: Iterable[Any]) -> str:
+    named = [str(name) for name in names]
+    more = len(named) - _MAX_NAMED
+    return ", ".join(named[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _details(errors: Mapping[str, Any]) -> str:
+    return "".join(f"\n  {name}: {_told(message)}" for name, message in errors.items())
+
+
+def _reason(error: BaseException | None) -> str:
+    return "" if error is None else f": {_told(error)}"
+
+
+def _told(error: Any) -> str:
+    """Return the text of our own errors; of others the class, as their text may hold values."""
+    if not isinstance(error, BaseException):
+        return str(error)
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, SQLModelCRUDError) else name
+
+
+def _bulk_line(item: tuple[int, Exception | str] | Exception | str) -> str:
+    return f"index {item[0]}: {_told(item[1])}" if isinstance(item, tuple) else _told(item)
