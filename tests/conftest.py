@@ -11,13 +11,33 @@ from tests import models  # noqa: F401 - all tables exist before the first datab
 from tests.databases import KINDS, Database, NotConfiguredError, postgresql_url, provide
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let one choose the databases."""
+    parser.addoption(
+        "--databases",
+        default=",".join(KINDS),
+        help="The kinds of database to test on, with commas between them (default: %(default)s).",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that uses a database once per kind, or on the kinds that it is marked with."""
+    if "database" not in metafunc.fixturenames:
+        return
+    wanted = metafunc.config.getoption("databases").split(",")
+    marker = metafunc.definition.get_closest_marker("databases")
+    kinds = [kind for kind in wanted if marker is None or kind in marker.args]
+    metafunc.parametrize("database", kinds, indirect=True, scope="session")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start a PostgreSQL before the workers, so that they share it."""
-    if config.getoption("numprocesses", default=None):
+    controls_workers = config.getoption("numprocesses", default=None)
+    if controls_workers and "postgresql" in config.getoption("databases"):
         postgresql_url()
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session")
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
 ) -> Iterator[Database]:

@@ -1,0 +1,117 @@
+# Everything runs from here; a fresh clone needs Python 3.11+, git and make.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= logical
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VENV_SQLALCHEMY_20 := .venv-sqlalchemy-2.0
+VENV_WHEEL := .venv-wheel
+WHEEL_TESTS := .cache/wheel-tests
+CACHE := .cache
+
+PIP := python -m pip --disable-pip-version-check install -qq
+PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
+
+.DEFAULT_GOAL := help
+.PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel test-all cov \
+	bench docs build demo check clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(INSTALLED) ## Set up .venv: the library (editable), its extras, the tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 install"; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/$(PIP) --constraint constraints.txt pip
+	@$(BIN)/$(PIP) --constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@
+
+pins: ## Renew constraints.txt: the newest versions of everything
+	@rm -rf $(CACHE)/venv-pins && $(PYTHON) -m venv $(CACHE)/venv-pins
+	@$(CACHE)/venv-pins/bin/$(PIP) --upgrade pip
+	@$(CACHE)/venv-pins/bin/$(PIP) '.[all]' --group dev
+	@$(CACHE)/venv-pins/bin/python -m pip freeze --all --exclude sqlmodel-crud-utils --exclude setuptools \
+		| tr '[:upper:]_' '[:lower:]-' | sort > constraints.txt
+	@git diff --stat -- constraints.txt
+
+codegen: $(INSTALLED) ## Generate the sync twins: src/.../_sync and tests/_sync
+	@$(BIN)/python scripts/codegen.py
+
+check-codegen: $(INSTALLED) ## Fail if the generated trees differ from their sources
+	@$(BIN)/python scripts/codegen.py --check
+
+fmt: $(INSTALLED) ## Format and fix what can be fixed, then generate
+	@$(BIN)/ruff check --quiet --fix --exit-zero .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python scripts/codegen.py
+
+lint: $(INSTALLED) ## Lint and check the format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+type: $(INSTALLED) ## Check the types: mypy --strict and pyright
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: $(INSTALLED) ## Run the whole suite; starts a PostgreSQL by itself (MySQL: see CONTRIBUTING.md)
+	@$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+
+cov: ## Run the whole suite and measure coverage of lines and branches
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) --cov --cov-report=term --cov-report=html"
+
+test-2.0: $(VENV_SQLALCHEMY_20)/.installed ## Run the whole suite on the newest SQLAlchemy 2.0
+	@$(VENV_SQLALCHEMY_20)/bin/$(PYTEST) $(PYTEST_ARGS)
+
+$(VENV_SQLALCHEMY_20)/.installed: pyproject.toml constraints.txt
+	@echo "Setting up $(@D) ..."
+	@$(PYTHON) -m venv $(@D)
+	@mkdir -p $(CACHE)
+	@sed 's/^sqlalchemy==.*/sqlalchemy<2.1/' constraints.txt > $(CACHE)/constraints-sqlalchemy-2.0.txt
+	@$(@D)/bin/$(PIP) --constraint constraints.txt pip
+	@$(@D)/bin/$(PIP) --constraint $(CACHE)/constraints-sqlalchemy-2.0.txt \
+		--editable '.[all]' --group test --group typing
+	@touch $@
+
+test-wheel: build ## Run the suite on SQLite against the built wheel, in a clean venv without src
+	@rm -rf $(WHEEL_TESTS) && mkdir -p $(WHEEL_TESTS)
+	@$(PYTHON) -m venv --clear $(VENV_WHEEL)
+	@$(VENV_WHEEL)/bin/$(PIP) --constraint constraints.txt pip
+	@$(VENV_WHEEL)/bin/$(PIP) --constraint constraints.txt \
+		"$$(ls $(CURDIR)/dist/*.whl)[all]" --group test --group typing
+	@cp -R tests examples README.md pyproject.toml $(WHEEL_TESTS)
+	@cd $(WHEEL_TESTS) && $(CURDIR)/$(VENV_WHEEL)/bin/$(PYTEST) --databases sqlite $(PYTEST_ARGS)
+
+test-all: test test-2.0 ## Run the whole suite on SQLAlchemy 2.1, then on 2.0
+
+bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy
+	@$(BIN)/python benchmarks/overhead.py
+
+docs: $(INSTALLED) ## Write the API reference into site/
+	@$(BIN)/pdoc --docformat google --output-directory site sqlmodel_crud_utils
+	@echo "open site/index.html"
+
+build: $(INSTALLED) ## Build the wheel and the sdist into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
+demo: $(INSTALLED) ## Run examples/quickstart.py
+	@$(BIN)/python examples/quickstart.py
+
+CHECKS := check-codegen lint type docs test-wheel demo test-2.0 cov
+
+check: ## Everything that CI runs, in its order
+	@for step in $(CHECKS); do \
+		printf '\n=== make %s ===\n' $$step; \
+		start=$$(date +%s); \
+		$(MAKE) --no-print-directory $$step || exit 1; \
+		printf '=== %s: %s seconds ===\n' $$step $$(($$(date +%s) - start)); \
+	done
+
+clean: ## Remove what the other targets made
+	@rm -rf .venv* .cache .coverage* build dist htmlcov site .mypy_cache .pytest_cache .ruff_cache
