@@ -1,0 +1,49 @@
+"""Logging: through loguru where it is installed, else through the standard library.
+
+Loading this module loads loguru, so only what the two APIs load may import it; the package itself
+and the neutral modules beside it do not.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+__all__ = ["log_failure", "logger"]
+
+logger: Any
+try:
+    from loguru import logger
+except ImportError:
+    # No handler of our own: without any, Python prints errors to stderr, and the line that tells
+    # about a failure that was not raised is not lost.
+    logger = logging.getLogger("sqlmodel_crud_utils")
+
+
+def log_failure(operation: str, model: type[Any] | str, error: BaseException) -> None:
+    """Log one line at error level for an operation that failed.
+
+    It tells the operation, the model and the classes of the error and of its causes, but no text
+    of theirs: a driver's text may hold the values of the row.
+
+    Args:
+        operation: The name of the function, "write_row" for instance.
+        model: The model, or its name.
+        error: What went wrong.
+
+    Example:
+        >>> log_failure("write_row", "Hero", ValueError("secret"))
+    """
+    name = model if isinstance(model, str) else model.__name__
+    # Without arguments neither library looks for placeholders in the line.
+    logger.error(f"{operation} failed for {name}: {_classes(error)}")
+
+
+def _classes(error: BaseException) -> str:
+    names = [type(error).__name__]
+    seen = {id(error)}
+    while (cause := error.__cause__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        names.append(type(cause).__name__)
+        error = cause
+    return ", caused by ".join(names)
