@@ -3,20 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= logical
 PYTEST_ARGS ?=
+# Which versions test-wheel installs: pinned, 2.0 or 2.1 (the newest SQLAlchemy of it), lowest.
+VERSIONS ?= pinned
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-VENV_SQLALCHEMY_20 := .venv-sqlalchemy-2.0
-VENV_WHEEL := .venv-wheel
-WHEEL_TESTS := .cache/wheel-tests
 CACHE := .cache
+WHEEL_TESTS := $(CACHE)/wheel-tests
 
 PIP := python -m pip --disable-pip-version-check install -qq
 PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel test-all cov \
-	bench docs build demo check clean
+.PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
+	test-all cov bench docs build demo check clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -65,27 +65,27 @@ test: $(INSTALLED) ## Run the whole suite; starts a PostgreSQL by itself (MySQL:
 cov: ## Run the whole suite and measure coverage of lines and branches
 	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) --cov --cov-report=term --cov-report=html"
 
-test-2.0: $(VENV_SQLALCHEMY_20)/.installed ## Run the whole suite on the newest SQLAlchemy 2.0
-	@$(VENV_SQLALCHEMY_20)/bin/$(PYTEST) $(PYTEST_ARGS)
+test-2.0: .venv-sqlalchemy-2.0/.installed ## Run the whole suite on the newest SQLAlchemy 2.0
+	@$(<D)/bin/$(PYTEST) $(PYTEST_ARGS)
 
-$(VENV_SQLALCHEMY_20)/.installed: pyproject.toml constraints.txt
+.venv-sqlalchemy-2.0/.installed: pyproject.toml constraints.txt
 	@echo "Setting up $(@D) ..."
 	@$(PYTHON) -m venv $(@D)
-	@mkdir -p $(CACHE)
-	@sed 's/^sqlalchemy==.*/sqlalchemy<2.1/' constraints.txt > $(CACHE)/constraints-sqlalchemy-2.0.txt
-	@$(@D)/bin/$(PIP) --constraint constraints.txt pip
-	@$(@D)/bin/$(PIP) --constraint $(CACHE)/constraints-sqlalchemy-2.0.txt \
+	@$(PYTHON) scripts/pins.py 2.0 > $(@D)/constraints.txt
+	@$(@D)/bin/$(PIP) --constraint $(@D)/constraints.txt pip
+	@$(@D)/bin/$(PIP) --constraint $(@D)/constraints.txt \
 		--editable '.[all]' --group test --group typing
 	@touch $@
 
-test-wheel: build ## Run the suite on SQLite against the built wheel, in a clean venv without src
+test-wheel: build ## Run the suite against the built wheel, in a clean venv without src (VERSIONS=2.0|lowest)
 	@rm -rf $(WHEEL_TESTS) && mkdir -p $(WHEEL_TESTS)
-	@$(PYTHON) -m venv --clear $(VENV_WHEEL)
-	@$(VENV_WHEEL)/bin/$(PIP) --constraint constraints.txt pip
-	@$(VENV_WHEEL)/bin/$(PIP) --constraint constraints.txt \
-		"$$(ls $(CURDIR)/dist/*.whl)[all]" --group test --group typing
 	@cp -R tests examples README.md pyproject.toml $(WHEEL_TESTS)
-	@cd $(WHEEL_TESTS) && $(CURDIR)/$(VENV_WHEEL)/bin/$(PYTEST) --databases sqlite $(PYTEST_ARGS)
+	@$(PYTHON) -m venv --clear .venv-wheel
+	@$(PYTHON) scripts/pins.py $(VERSIONS) > .venv-wheel/constraints.txt
+	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip
+	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt \
+		"$$(ls dist/*.whl)[all]" --group test --group typing
+	@cd $(WHEEL_TESTS) && $(CURDIR)/.venv-wheel/bin/$(PYTEST) $(PYTEST_ARGS)
 
 test-all: test test-2.0 ## Run the whole suite on SQLAlchemy 2.1, then on 2.0
 
@@ -114,4 +114,4 @@ check: ## Everything that CI runs, in its order
 	done
 
 clean: ## Remove what the other targets made
-	@rm -rf .venv* .cache .coverage* build dist htmlcov site .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv* $(CACHE) .coverage* build dist htmlcov site .mypy_cache .pytest_cache .ruff_cache

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tests._runtime_async import AsyncEngine, AsyncSession, make_engine
 from tests.databases import Database, prepare
 
 
 @pytest.fixture(scope="session")
 async def shared_engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """One plain engine for all tests of a database."""
-    engine = create_async_engine(database.async_url)
+    engine = make_engine(database.async_url)
     prepare(engine)
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture
-async def engine(shared_engine: AsyncEngine, database: Database) -> AsyncIterator[AsyncEngine]:
+def engine(shared_engine: AsyncEngine, database: Database) -> Iterator[AsyncEngine]:
     """A plain engine on empty tables; the rows that a test leaves are removed after it."""
     yield shared_engine
     database.clear()

@@ -1,0 +1,53 @@
+"""Print the pins of constraints.txt, changed for another set of versions to test with.
+
+    python scripts/pins.py pinned   # constraints.txt as it is
+    python scripts/pins.py 2.0      # the newest SQLAlchemy 2.0.x
+    python scripts/pins.py lowest   # the lowest versions that pyproject.toml promises to work with
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a package requires in exactly its own version cannot keep a pin of its own.
+COMPANIONS = {"psycopg": "psycopg-binary"}
+LOWER_BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)")
+
+
+def lowest(project: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the lower bound of every dependency of the library and its extras."""
+    for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+        for requirement in requirements:
+            if bound := LOWER_BOUND.match(requirement):
+                yield bound["name"], bound["version"]
+                if companion := COMPANIONS.get(bound["name"]):
+                    yield companion, bound["version"]
+
+
+def changed(which: str) -> dict[str, str]:
+    """Return the pins to replace, by name."""
+    if which == "pinned":
+        return {}
+    if which == "lowest":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        return dict(lowest(project))
+    return {"sqlalchemy": f"{which}.*"}
+
+
+def main(which: str) -> None:
+    """Print one set of pins."""
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
+    )
+    for name, version in (pins | changed(which)).items():
+        print(f"{name}=={version}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
