@@ -1,0 +1,59 @@
+"""How large inputs are cut: into chunks that stay under the bind limit of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Dialect
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+T = TypeVar("T")
+
+# asyncpg counts the parameters of a statement in a signed 16-bit integer, PostgreSQL itself and
+# MySQL in an unsigned one.
+_BIND_LIMITS = {"sqlite": 32_766, "postgresql": 32_767, "mysql": 65_535, "mariadb": 65_535}
+_LEAST_LIMIT = 999
+
+
+def bind_limit(dialect: Dialect) -> int:
+    """Return how many parameters one statement may have on this database."""
+    # SQLAlchemy lowers its own, rounder limit for SQLite versions before 3.32.
+    old_sqlite = getattr(dialect, "insertmanyvalues_max_parameters", None) == _LEAST_LIMIT
+    return _LEAST_LIMIT if old_sqlite else _BIND_LIMITS.get(dialect.name, _LEAST_LIMIT)
+
+
+def rows_per_chunk(
+    dialect: Dialect, binds_per_row: int, chunk_size: int | None = None, *, extra_binds: int = 0
+) -> int:
+    """Return how many rows fit into one statement.
+
+    Args:
+        dialect: The dialect of the database.
+        binds_per_row: The parameters that each row takes.
+        chunk_size: The caller's wish, which counts as far as the bind limit allows.
+        extra_binds: The parameters that the statement has besides those of the rows.
+    """
+    fitting = max(1, (bind_limit(dialect) - extra_binds) // max(1, binds_per_row))
+    return fitting if chunk_size is None else min(fitting, chunk_size)
+
+
+def check_chunk_size(chunk_size: Any) -> None:
+    """Refuse a chunk size that is neither None nor a whole number of 1 or more."""
+    if chunk_size is None:
+        return
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValidationError(
+            "chunk_size must be a whole number of 1 or more",
+            field="chunk_size",
+            value=chunk_size,
+        )
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut any iterable into lists of at most `size` items, holding one of them at a time."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, max(1, size))):
+        yield chunk
