@@ -35,8 +35,9 @@ def log_failure(operation: str, model: type[Any] | str, error: BaseException) ->
         >>> log_failure("write_row", "Hero", ValueError("secret"))
     """
     name = model if isinstance(model, str) else model.__name__
+    line = f"{operation} failed for {name}: {_classes(error)}"
     # Without arguments neither library looks for placeholders in the line.
-    logger.error(f"{operation} failed for {name}: {_classes(error)}")
+    logger.error(line)
 
 
 def _classes(error: BaseException) -> str:
