@@ -1,0 +1,383 @@
+"""A caller's value, made a value of the column's Python type: "5" for an integer column is 5."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from operator import index
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from dateutil import parser as dates
+from pydantic import TypeAdapter
+from sqlalchemy import DateTime, Uuid
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_CACHE_SIZE = 4096
+_LONGEST_DATE = 100  # Enough for any date in words; a longer text isn't worth parsing.
+_MOST_CHOICES = 20
+
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
+_DURATION = re.compile(
+    r"(?:(?P<days>-?\d{1,9}) days?, )?(?P<hours>\d{1,2}):(?P<minutes>\d\d):(?P<seconds>\d\d)"
+    r"(?:\.(?P<microseconds>\d{6}))?",
+    re.ASCII,
+)
+_TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
+_FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
+_WRITTEN_AS_TEXT = (
+    int,
+    Decimal,
+    UUID,
+    PurePath,
+    IPv4Address,
+    IPv6Address,
+    IPv4Network,
+    IPv6Network,
+)
+_ISO_8601_DURATION = TypeAdapter(timedelta)
+
+
+class _MisfitError(ValueError):
+    """Says why a value doesn't fit, without the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a column type takes, in words and as a function that raises for everything else."""
+
+    expected: str
+    convert: Callable[[Any], Any]
+
+
+def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
+    """Return a caller's value as one of the column's Python type.
+
+    None stays None. What a column without a plain Python type takes (JSON, arrays, types of one
+    database) is left as it is. Of the types of the user's own, which decide themselves what they
+    take, only strings are converted.
+
+    Raises:
+        ValidationError: If the value can't be one of the column's type.
+
+    Example:
+        >>> coerce(Hero.age, "5")
+        5
+    """
+    if value is None:
+        return None
+    rule = _rule(attribute.property.columns[0].type)
+    if rule is None:
+        return value
+    try:
+        return rule.convert(value)
+    except _MisfitError as misfit:
+        reason = str(misfit)
+    # Those that the standard library and dateutil raise for what they can't read.
+    except (ValueError, TypeError, ArithmeticError, LookupError):
+        reason = f"this {type(value).__name__} is none"
+    name = attribute.key
+    model = attribute.parent.mapper.class_.__name__
+    raise ValidationError(f"{model}.{name} takes {rule.expected}; {reason}", name, value)
+
+
+@lru_cache(_CACHE_SIZE)
+def python_type(type_: TypeEngine[Any]) -> type[Any]:
+    """Return the Python type of a column type, `object` where it has none to tell."""
+    try:
+        found = type_.python_type
+    except NotImplementedError:
+        found = object
+    if found is object and isinstance(type_, TypeDecorator):
+        return python_type(type_.impl_instance)
+    return found
+
+
+def describe(attribute: InstrumentedAttribute[Any]) -> str:
+    """Return in words what a column takes, for an error message."""
+    rule = _rule(attribute.property.columns[0].type)
+    return "values of its own type" if rule is None else rule.expected
+
+
+@lru_cache(_CACHE_SIZE)
+def _rule(type_: TypeEngine[Any]) -> _Rule | None:
+    rule = _rule_of_type(type_)
+    if rule is None or not _decides_itself(type_):
+        return rule
+    if python_type(type_) is str:
+        return None
+    return _Rule(rule.expected, _strings_only(rule.convert))
+
+
+def _rule_of_type(type_: TypeEngine[Any]) -> _Rule | None:
+    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    if isinstance(impl, EnumType):
+        return _enum_rule(impl)
+    if isinstance(impl, Uuid) and not impl.as_uuid:
+        return _Rule("a UUID", lambda value: str(_to_uuid(value)))
+    if isinstance(impl, DateTime) and python_type(type_) is datetime and impl.timezone:
+        return _Rule("a datetime such as 2024-03-01T10:30:00+00:00", _to_aware)
+    return _RULES.get(python_type(type_))
+
+
+def _decides_itself(type_: TypeEngine[Any]) -> bool:
+    """Tell whether a type of the user's own converts what it is given before it is stored.
+
+    One that stores aware datetimes takes aware datetimes, whatever else it does with them.
+    """
+    return (
+        isinstance(type_, TypeDecorator)
+        and type(type_).process_bind_param is not TypeDecorator.process_bind_param
+        and not getattr(type_.impl_instance, "timezone", False)
+    )
+
+
+def _strings_only(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def converted(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return convert(value)
+        except (ValueError, TypeError, ArithmeticError, LookupError):
+            return value
+
+    return converted
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, str):
+        if not _INTEGER.fullmatch(value):
+            raise ValueError
+        number = int(value.partition(".")[0])
+    elif isinstance(value, float | Decimal):
+        number = int(value)
+        if number != value:
+            raise ValueError
+    else:
+        # int() makes a plain number of a bool, which some drivers tell apart.
+        number = int(index(value))
+    if not -(2**63) <= number < 2**63:
+        raise _MisfitError("this one is larger")
+    return number
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, float):
+        return value
+    return float(_number(value))
+
+
+def _to_decimal(value: Any) -> Decimal:
+    number = Decimal(str(value) if isinstance(value, float) else _number(value))
+    if not number.is_finite():
+        raise ValueError
+    return number
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and "_" not in value:
+        return value.strip()
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _to_bool(value: Any) -> bool:
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+    elif isinstance(value, int) and value in {0, 1}:
+        return bool(value)
+    raise ValueError
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def _to_str(value: Any) -> str:
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        # The content itself: str() of an enum that is a string is its name.
+        return str.__str__(value)
+    if isinstance(value, _WRITTEN_AS_TEXT) and not isinstance(value, bool | Enum):
+        return str(value)
+    raise ValueError
+
+
+def _to_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise ValueError
+
+
+def _to_uuid(value: Any) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, bytes):
+        return UUID(bytes=value)
+    if isinstance(value, str):
+        return UUID(value.strip())
+    raise ValueError
+
+
+def _enum_rule(type_: EnumType) -> _Rule:
+    members: type[Enum] | None = type_.enum_class
+    if members is None:
+        choices = [str(name) for name in type_.enums]
+        return _Rule(_one_of(choices), lambda value: _listed(choices, _to_str(value)))
+    expected = _one_of([str(member.value) for member in members])
+    return _Rule(expected, lambda value: _to_member(members, value))
+
+
+def _to_member(members: type[Enum], value: Any) -> Enum:
+    if isinstance(value, members):
+        return value
+    try:
+        return members(value)
+    except ValueError:
+        if not isinstance(value, str):
+            raise
+    if value in members.__members__:
+        return members[value]
+    for member in members:
+        # A number that came as text, out of a query string for example.
+        if str(member.value) == value:
+            return member
+    raise ValueError
+
+
+def _listed(choices: list[str], value: str) -> str:
+    if value not in choices:
+        raise ValueError
+    return value
+
+
+def _one_of(choices: list[str]) -> str:
+    named = ", ".join(choices[:_MOST_CHOICES])
+    return f"one of {named}" + (", …" if len(choices) > _MOST_CHOICES else "")
+
+
+# --- dates and times -----------------------------------------------------------------------------
+
+
+def _to_aware(value: Any) -> datetime:
+    moment = _to_moment(value)
+    if moment.utcoffset() is not None:
+        return moment.astimezone(UTC)
+    if isinstance(value, datetime):
+        raise _MisfitError(
+            "this one has no time zone; use datetime.now(UTC) or value.replace(tzinfo=UTC)"
+        )
+    return moment.replace(tzinfo=UTC)
+
+
+def _to_naive(value: Any) -> datetime:
+    moment = _to_moment(value)
+    if moment.utcoffset() is not None:
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None)
+
+
+def _to_moment(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    if not isinstance(value, str):
+        raise ValueError
+    text = value.strip()
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return _date_in_words(text)
+
+
+def _to_date(value: Any) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    moment = _to_moment(value)
+    if moment.time() != time():
+        raise _MisfitError("this one has a time of day")
+    return moment.date()
+
+
+def _to_time(value: Any) -> time:
+    if isinstance(value, time):
+        return value
+    if isinstance(value, str) and ":" in value:
+        return time.fromisoformat(value.strip())
+    raise ValueError
+
+
+def _to_timedelta(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    if as_python_writes_it := _DURATION.fullmatch(value.strip()):
+        parts = as_python_writes_it.groupdict(default="0")
+        return timedelta(**{unit: int(number) for unit, number in parts.items()})
+    return _ISO_8601_DURATION.validate_python(value.strip())
+
+
+def _date_in_words(text: str) -> datetime:
+    """Read "1 March 2024" and the like; a date that leaves out its year, month or day is none.
+
+    dateutil takes what is missing from a default, so what is complete gives the same with two.
+    """
+    if len(text) > _LONGEST_DATE or _is_number(text):
+        raise ValueError
+    first, second = (
+        dates.parse(text, default=default, tzinfos=_known_zone)
+        for default in (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001 - no moments
+    )
+    if first != second:
+        raise _MisfitError("this one leaves out the year, the month or the day")
+    return first
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _known_zone(name: str | None, offset: int | None) -> timezone | None:
+    if offset is not None:
+        return timezone(timedelta(seconds=offset))
+    if name is not None:
+        raise _MisfitError("this one names a time zone that isn't known; give the offset")
+    return None
+
+
+_RULES: dict[type[Any], _Rule] = {
+    int: _Rule("a whole number of at most 64 bits", _to_int),
+    float: _Rule("a number", _to_float),
+    Decimal: _Rule("a decimal number", _to_decimal),
+    bool: _Rule("a bool (true or false, 1 or 0, yes or no)", _to_bool),
+    str: _Rule("a string", _to_str),
+    bytes: _Rule("bytes", _to_bytes),
+    UUID: _Rule("a UUID", _to_uuid),
+    datetime: _Rule("a datetime such as 2024-03-01T10:30:00", _to_naive),
+    date: _Rule("a date such as 2024-03-01", _to_date),
+    time: _Rule("a time such as 10:30:00", _to_time),
+    timedelta: _Rule("a duration such as 1 day, 2:30:00 or P1DT2H30M", _to_timedelta),
+}
