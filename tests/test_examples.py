@@ -1,0 +1,95 @@
+"""Every example in a docstring and in a Markdown file does what it shows."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlmodel
+from sqlalchemy.orm import registry
+
+import sqlmodel_crud_utils
+from tests import _runtime_async, _runtime_sync, models
+from tests.databases import prepare
+from tests.examples import Docstring, docstrings, program, promised_output, run_docstring
+
+ROOT = Path(__file__).parent.parent
+DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
+
+
+@pytest.fixture
+async def async_names() -> AsyncIterator[dict[str, Any]]:
+    """What examples of the async tree may use without an import."""
+    engine = _runtime_async.make_engine("sqlite+aiosqlite://")
+    prepare(engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(sqlmodel.SQLModel.metadata.create_all)
+    async with _runtime_async.AsyncSession(engine) as session:
+        yield _names("aio") | {"engine": engine, "session": session}
+    await engine.dispose()
+
+
+@pytest.fixture
+def sync_names() -> Any:
+    """What the other examples may use without an import."""
+    engine = _runtime_sync.make_engine("sqlite://")
+    prepare(engine)
+    sqlmodel.SQLModel.metadata.create_all(engine)
+    with _runtime_sync.Session(engine) as session:
+        yield _names("sync") | {"engine": engine, "session": session}
+    engine.dispose()
+
+
+def _names(surface: str) -> dict[str, Any]:
+    class Base(sqlmodel.SQLModel, registry=registry()):
+        """Tables that examples declare stay out of the metadata of the other tests."""
+
+    public = importlib.import_module(f"sqlmodel_crud_utils.{surface}")
+    return {
+        **{name: getattr(public, name) for name in public.__all__},
+        "__name__": "__main__",
+        "Field": sqlmodel.Field,
+        "Hero": models.Hero,
+        "SQLModel": Base,
+        "Team": models.Team,
+        "select": sqlmodel.select,
+    }
+
+
+@pytest.mark.parametrize("docstring", [d for d in DOCSTRINGS if "._async" in d.module], ids=str)
+async def test_async_docstring(docstring: Docstring, async_names: dict[str, Any]) -> None:
+    """The examples of the async API print what they show."""
+    await _run(docstring, async_names)
+
+
+@pytest.mark.parametrize("docstring", [d for d in DOCSTRINGS if "._async" not in d.module], ids=str)
+async def test_sync_docstring(docstring: Docstring, sync_names: dict[str, Any]) -> None:
+    """The examples of the sync API and of the neutral modules print what they show."""
+    await _run(docstring, sync_names)
+
+
+async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
+    module = importlib.import_module(docstring.module)
+    await run_docstring(docstring, {**vars(module), **names})
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_markdown(name: str, tmp_path: Path) -> None:
+    """The Python blocks of a Markdown file, run one after the other, print what they promise."""
+    file = ROOT / name
+    code = program(file)
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == promised_output(code)
