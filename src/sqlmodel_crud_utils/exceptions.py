@@ -199,13 +199,14 @@ class ConstraintViolationError(ValidationError):
 
     Example:
         >>> error = ConstraintViolationError(
-        ...     "a row with the same value is already there",
+        ...     "another Hero row has the same name",
+        ...     field="name",
         ...     kind="unique",
         ...     constraint="hero_name_key",
         ...     columns=("name",),
         ... )
         >>> print(error)
-        Validation failed for 'name': a row with the same value is already there
+        Validation failed for 'name': another Hero row has the same name
     """
 
     def __init__(
@@ -222,8 +223,6 @@ class ConstraintViolationError(ValidationError):
         self.kind = kind
         self.constraint = constraint
         self.columns = tuple(columns)
-        if field is None and len(self.columns) == 1:
-            field = self.columns[0]
         super().__init__(message, field, value, errors)
 
 
@@ -313,19 +312,19 @@ class ConflictError(SQLModelCRUDError):
 
     Attributes:
         model: The model of the row.
-        key: The row's primary key, a tuple for a composite one.
-        expected: The version that was read.
+        key: The row's primary key, a tuple for a composite one; None if it is not known.
+        expected: The version that was read, if known.
         found: The version that is there now; None if it is not known or the row is gone.
 
     Example:
         >>> print(ConflictError("Hero", 5, expected=3, found=4))
-        Hero 5 was changed by somebody else: expected version 3, found 4; read it again and retry
+        Hero 5 was changed since it was read (version 3, now 4); read it again and retry
     """
 
     def __init__(
         self,
         model: type[Any] | str,
-        key: Any,
+        key: Any = None,
         expected: Any = None,
         found: Any = None,
     ) -> None:
@@ -333,13 +332,12 @@ class ConflictError(SQLModelCRUDError):
         self.key = key
         self.expected = expected
         self.found = found
-        versions = "" if expected is None else f": expected version {expected}"
-        if expected is not None and found is not None:
-            versions += f", found {found}"
-        super().__init__(
-            f"{_name_of(model)} {_shown(key)} was changed by somebody else{versions}; "
-            "read it again and retry"
-        )
+        name = _name_of(model)
+        row = f"A {name} row" if key is None else f"{name} {_shown(key)}"
+        change = "changed or removed" if found is None else "changed"
+        now = "" if found is None else f", now {found}"
+        versions = "" if expected is None else f" (version {expected}{now})"
+        super().__init__(f"{row} was {change} since it was read{versions}; read it again and retry")
 
 
 class DatabaseConnectionError(SQLModelCRUDError):

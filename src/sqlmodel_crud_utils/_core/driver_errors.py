@@ -1,0 +1,353 @@
+"""What a driver's error says, read from its codes and from the names in it, never from values.
+
+SQLite and its drivers have result codes, PostgreSQL has SQLSTATE, MySQL and MariaDB have error
+numbers. Texts of drivers are read only where a name is nowhere else, and only with patterns that
+cannot match the value of a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sqlalchemy.exc import StatementError
+
+from sqlmodel_crud_utils.exceptions import ConstraintKind
+
+__all__ = ["DriverError", "Problem", "read_driver_error"]
+
+Problem = ConstraintKind | Literal["constraint", "connection", "query"]
+
+
+@dataclass(frozen=True, slots=True)
+class DriverError:
+    """What a driver's error says about a failure.
+
+    Attributes:
+        problem: A kind of constraint, "constraint" for one of an unknown kind, "connection", or
+            "query" for everything else.
+        label: The class and the code of the error, for texts.
+        reason: What is wrong, in words; empty for constraints and unknown codes.
+        table: The table that the constraint belongs to, if the driver tells it.
+        constraint: The name of the constraint, or on MySQL of the index, if the driver tells it.
+        columns: The names of the columns, as far as the driver tells them.
+        referenced: For a foreign key: True if other rows still refer to the row, False if the
+            row refers to one that is not there, None if the driver does not tell.
+    """
+
+    problem: Problem
+    label: str
+    reason: str = ""
+    table: str | None = None
+    constraint: str | None = None
+    columns: tuple[str, ...] = ()
+    referenced: bool | None = None
+
+
+def read_driver_error(error: BaseException) -> DriverError | None:
+    """Return what a driver's error says; None for an error that comes from no known driver.
+
+    Args:
+        error: SQLAlchemy's error around the driver's, or the driver's error itself.
+    """
+    original: Any = error.orig if isinstance(error, StatementError) else error
+    if isinstance(getattr(original, "sqlite_errorcode", None), int):
+        return _from_sqlite(original)
+    driver = type(original).__module__.partition(".")[0]
+    if driver in _MYSQL_DRIVERS and original.args and isinstance(original.args[0], int):
+        return _from_mysql(original)
+    if isinstance(getattr(original, "sqlstate", None), str):
+        return _from_postgresql(original)
+    if driver in _LIBPQ_DRIVERS and _is_a(original, "OperationalError"):
+        # Only a server sends a SQLSTATE; without one there was none to talk to.
+        return DriverError("connection", type(original).__name__, _NO_LOGIN)
+    return None
+
+
+_UNREACHABLE = "the server cannot be reached"
+_NO_LOGIN = "the server cannot be reached or refuses the login"
+_LOST = "the connection was lost"
+_STARTING = "the server is starting or stopping"
+_TOO_MANY = "the server accepts no more connections"
+_LOGIN = "the server refuses the login; check the user and the password"
+_NO_DATABASE = "the database does not exist on the server"
+_CANNOT_OPEN = "the database file cannot be opened; check its folder and the permissions"
+_NO_DATABASE_FILE = "the file is no SQLite database"
+
+_LOCKED = (
+    "the database is locked by another connection; keep transactions short, "
+    "or let SQLite wait longer (busy timeout)"
+)
+_LOCK_TIMEOUT = "another transaction held a lock for too long; run the transaction again"
+_DEADLOCK = "two transactions waited for each other; run the transaction again"
+_COLLISION = "another transaction changed the same data; run the transaction again"
+_FAILED_TRANSACTION = "an earlier statement of the transaction failed; roll it back first"
+_TOO_LONG = "a value is too long for its column"
+_OUT_OF_RANGE = "a number is out of the range of its column"
+_BAD_VALUE = "a value does not fit the type of its column"
+_NO_TABLE = "a table does not exist in this database"
+_NO_COLUMN = "a column does not exist in this database"
+_SYNTAX = "the database does not understand the statement"
+_DENIED = "the user is not allowed to do this"
+_READ_ONLY = "the database is read-only"
+_FULL = "the database has no space left"
+_CANCELLED = "the statement was cancelled or took too long"
+_CORRUPT = "the database file is damaged"
+
+_Codes = Mapping[Any, tuple[Problem, str]]
+
+# Extended result codes, then primary ones, which are the lowest byte of the extended.
+_SQLITE: _Codes = {
+    275: ("check", ""),
+    517: ("query", _COLLISION),
+    787: ("foreign_key", ""),
+    1299: ("not_null", ""),
+    1555: ("unique", ""),
+    2067: ("unique", ""),
+    2579: ("unique", ""),
+    3091: ("query", _BAD_VALUE),
+    5: ("query", _LOCKED),
+    6: ("query", _LOCKED),
+    8: ("query", _READ_ONLY),
+    9: ("query", _CANCELLED),
+    11: ("query", _CORRUPT),
+    13: ("query", _FULL),
+    14: ("connection", _CANNOT_OPEN),
+    18: ("query", _TOO_LONG),
+    19: ("constraint", ""),
+    20: ("query", _BAD_VALUE),
+    23: ("query", _DENIED),
+    26: ("connection", _NO_DATABASE_FILE),
+}
+
+# SQLSTATEs, then classes of them, which are the first two characters.
+_POSTGRESQL: _Codes = {
+    "22001": ("query", _TOO_LONG),
+    "22003": ("query", _OUT_OF_RANGE),
+    "23001": ("foreign_key", ""),
+    "23502": ("not_null", ""),
+    "23503": ("foreign_key", ""),
+    "23505": ("unique", ""),
+    "23514": ("check", ""),
+    "23P01": ("exclusion", ""),
+    "25006": ("query", _READ_ONLY),
+    "25P02": ("query", _FAILED_TRANSACTION),
+    "25P03": ("connection", _LOST),
+    "3D000": ("connection", _NO_DATABASE),
+    "40001": ("query", _COLLISION),
+    "40P01": ("query", _DEADLOCK),
+    "42501": ("query", _DENIED),
+    "42601": ("query", _SYNTAX),
+    "42703": ("query", _NO_COLUMN),
+    "42P01": ("query", _NO_TABLE),
+    "53100": ("query", _FULL),
+    "53300": ("connection", _TOO_MANY),
+    "55P03": ("query", _LOCK_TIMEOUT),
+    "57014": ("query", _CANCELLED),
+    "57P01": ("connection", _LOST),
+    "57P02": ("connection", _LOST),
+    "57P03": ("connection", _STARTING),
+    "57P04": ("connection", _NO_DATABASE),
+    "57P05": ("connection", _LOST),
+    "08": ("connection", _LOST),
+    "22": ("query", _BAD_VALUE),
+    "23": ("constraint", ""),
+    "28": ("connection", _LOGIN),
+}
+
+# Numbers from 2000 to 2999 come from the client library, the others from the server.
+_MYSQL: _Codes = {
+    1020: ("query", _COLLISION),
+    1021: ("query", _FULL),
+    1040: ("connection", _TOO_MANY),
+    1044: ("connection", _LOGIN),
+    1045: ("connection", _LOGIN),
+    1048: ("not_null", ""),
+    1049: ("connection", _NO_DATABASE),
+    1053: ("connection", _STARTING),
+    1054: ("query", _NO_COLUMN),
+    1062: ("unique", ""),
+    1064: ("query", _SYNTAX),
+    1114: ("query", _FULL),
+    1129: ("connection", _LOGIN),
+    1130: ("connection", _LOGIN),
+    1142: ("query", _DENIED),
+    1143: ("query", _DENIED),
+    1146: ("query", _NO_TABLE),
+    1203: ("connection", _TOO_MANY),
+    1205: ("query", _LOCK_TIMEOUT),
+    1213: ("query", _DEADLOCK),
+    1216: ("foreign_key", ""),
+    1217: ("foreign_key", ""),
+    1226: ("connection", _TOO_MANY),
+    1251: ("connection", _LOGIN),
+    1263: ("not_null", ""),
+    1264: ("query", _OUT_OF_RANGE),
+    1265: ("query", _BAD_VALUE),
+    1290: ("query", _READ_ONLY),
+    1292: ("query", _BAD_VALUE),
+    1317: ("query", _CANCELLED),
+    1364: ("not_null", ""),
+    1366: ("query", _BAD_VALUE),
+    1406: ("query", _TOO_LONG),
+    1451: ("foreign_key", ""),
+    1452: ("foreign_key", ""),
+    1557: ("unique", ""),
+    1586: ("unique", ""),
+    1690: ("query", _OUT_OF_RANGE),
+    1698: ("connection", _LOGIN),
+    1792: ("query", _READ_ONLY),
+    1862: ("connection", _LOGIN),
+    1927: ("connection", _LOST),
+    1969: ("query", _CANCELLED),
+    2002: ("connection", _UNREACHABLE),
+    2003: ("connection", _UNREACHABLE),
+    2005: ("connection", _UNREACHABLE),
+    2006: ("connection", _LOST),
+    2012: ("connection", _UNREACHABLE),
+    2013: ("connection", _LOST),
+    2026: ("connection", _UNREACHABLE),
+    2055: ("connection", _LOST),
+    2059: ("connection", _LOGIN),
+    2061: ("connection", _LOGIN),
+    3024: ("query", _CANCELLED),
+    3572: ("query", _LOCK_TIMEOUT),
+    3819: ("check", ""),
+    4025: ("check", ""),
+    4031: ("connection", _LOST),
+}
+_MYSQL_REFERENCED = {1217: True, 1451: True, 1216: False, 1452: False}
+
+_MYSQL_DRIVERS = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}
+_LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
+
+_UNKNOWN: tuple[Problem, str] = ("query", "")
+
+
+def _is_a(error: BaseException, name: str) -> bool:
+    return any(cls.__name__ == name for cls in type(error).__mro__)
+
+
+# --- SQLite
+
+
+def _from_sqlite(error: Any) -> DriverError:
+    code = error.sqlite_errorcode
+    problem, reason = _SQLITE.get(code) or _SQLITE.get(code & 0xFF) or _UNKNOWN
+    text = str(error)
+    found = DriverError(problem, error.sqlite_errorname, reason or _sqlite_reason(text))
+    names = text.partition("constraint failed: ")[2]
+    if problem in {"unique", "not_null"}:
+        return _with_sqlite_columns(found, names)
+    return replace(found, constraint=names or None) if problem == "check" else found
+
+
+def _sqlite_reason(text: str) -> str:
+    # One code stands for all of these; SQLite has its texts in English only.
+    if text.startswith("no such table"):
+        return _NO_TABLE
+    if text.startswith("no such column") or " has no column named " in text:
+        return _NO_COLUMN
+    return _SYNTAX if text.endswith("syntax error") else ""
+
+
+def _with_sqlite_columns(found: DriverError, names: str) -> DriverError:
+    """Read "hero.a, hero.b", or "index 'name'" for an index of expressions."""
+    if index := re.fullmatch(r"index '(.+)'", names):
+        return replace(found, constraint=index.group(1))
+    pairs = [name.rpartition(".") for name in names.split(", ") if name]
+    table = pairs[0][0] if pairs else None
+    return replace(found, table=table, columns=tuple(column for _, _, column in pairs))
+
+
+# --- PostgreSQL
+
+# The list of columns is the first thing in parentheses, in every language of the server; where
+# it is an expression, nothing matches.
+_KEY_COLUMNS = re.compile(r"[^(]*\(([^()=]+)\)=\(")
+
+
+def _from_postgresql(error: Any) -> DriverError:
+    state: str = error.sqlstate
+    problem, reason = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or _UNKNOWN
+    # The adapter for asyncpg keeps the names on the error behind it only.
+    source = error if error.__cause__ is None else error.__cause__
+    column = _postgresql_detail(source, "column_name")
+    columns: tuple[str, ...] = (column,) if column else ()
+    if problem in {"unique", "exclusion", "foreign_key"}:
+        columns = _key_columns(source)
+    return DriverError(
+        problem,
+        f"{type(source).__name__}, SQLSTATE {state}",
+        reason,
+        table=_postgresql_detail(source, "table_name"),
+        constraint=_postgresql_detail(source, "constraint_name"),
+        columns=columns,
+    )
+
+
+def _key_columns(error: Any) -> tuple[str, ...]:
+    detail = _postgresql_detail(error, "detail") or _postgresql_detail(error, "message_detail")
+    match = _KEY_COLUMNS.match(detail or "")
+    return tuple(name.strip('"') for name in match.group(1).split(", ")) if match else ()
+
+
+def _postgresql_detail(error: Any, name: str) -> str | None:
+    value = getattr(getattr(error, "diag", error), name, None)
+    return value if isinstance(value, str) else None
+
+
+# --- MySQL and MariaDB
+
+# Each is anchored at the end, because values stand before it.
+_MYSQL_KEY = re.compile(r".* for key '([^']+)'", re.DOTALL)
+_MYSQL_VALUE_COLUMN = re.compile(
+    r".* for column (?:`[^`]+`\.)*[`']([^`']+)[`'] at row \d+", re.DOTALL
+)
+_MYSQL_COLUMN = re.compile(r"[^']*'([^']+)'")
+_MYSQL_CHECK = re.compile(r"[^`']*[`']([^`']+)[`'](?:[^`]*`[^`]+`\.`([^`]+)`)?")
+_MYSQL_FOREIGN_KEY = re.compile(
+    r".*\(`[^`]+`\.`([^`]+)`, CONSTRAINT `([^`]+)` FOREIGN KEY \(([^)]+)\)"
+)
+
+
+def _from_mysql(error: Any) -> DriverError:
+    code: int = error.args[0]
+    problem, reason = _MYSQL.get(code, _UNKNOWN)
+    label = f"{type(error).__name__}, error {code}"
+    found = DriverError(problem, label, reason, referenced=_MYSQL_REFERENCED.get(code))
+    return _with_mysql_names(found, str(error.args[1]) if len(error.args) > 1 else "")
+
+
+def _with_mysql_names(found: DriverError, text: str) -> DriverError:
+    if found.problem == "unique" and (match := _MYSQL_KEY.fullmatch(text)):
+        # MySQL 8 says 'table.key', MariaDB 'key'.
+        table, _, key = match.group(1).rpartition(".")
+        return replace(found, table=table or None, constraint=key)
+    if found.problem == "foreign_key" and (match := _MYSQL_FOREIGN_KEY.match(text)):
+        columns = tuple(name.strip("`") for name in match.group(3).split(", "))
+        return replace(found, table=match.group(1), constraint=match.group(2), columns=columns)
+    if found.problem == "check" and (match := _MYSQL_CHECK.match(text)):
+        return _with_mysql_check(found, match.group(1), match.group(2))
+    column = _mysql_column(found, text)
+    return replace(found, columns=(column,)) if column else found
+
+
+def _with_mysql_check(found: DriverError, name: str, table: str | None) -> DriverError:
+    # MariaDB calls the check of a single column 'table.column'; it has no name of its own.
+    prefix, _, column = name.rpartition(".")
+    if prefix:
+        return replace(found, table=prefix, columns=(column,))
+    return replace(found, table=table, constraint=name)
+
+
+def _mysql_column(found: DriverError, text: str) -> str | None:
+    if found.problem == "not_null":
+        match = _MYSQL_COLUMN.match(text)
+    elif found.reason in {_TOO_LONG, _OUT_OF_RANGE, _BAD_VALUE}:
+        match = _MYSQL_VALUE_COLUMN.fullmatch(text)
+    else:
+        match = None
+    return match.group(1) if match else None

@@ -1,0 +1,163 @@
+"""From the errors of SQLAlchemy and the drivers to the errors of the library."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    PendingRollbackError,
+    SQLAlchemyError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
+
+from sqlmodel_crud_utils._core.driver_errors import DriverError, read_driver_error
+from sqlmodel_crud_utils._core.violations import constraint_violation
+from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
+    DatabaseConnectionError,
+    QueryExecutionError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+
+__all__ = ["translate"]
+
+
+def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDError:
+    """Return the library's error for what SQLAlchemy or a driver raised.
+
+    The caller raises it `from` the original. Its text is made of names and codes alone, as the
+    texts of drivers hold the values of rows.
+
+    Args:
+        error: What was raised; an error of the library comes back as it is.
+        model: The model that was worked on. Its tables tell what the driver does not.
+
+    Example:
+        >>> print(translate(ConnectionRefusedError()))
+        Database connection failed: the server cannot be reached (ConnectionRefusedError)
+    """
+    if isinstance(error, SQLModelCRUDError):
+        return error
+    if isinstance(error, StaleDataError):
+        return ConflictError(model if model is not None else "table")
+    driver = read_driver_error(error)
+    if driver is not None and driver.problem not in {"connection", "query"}:
+        return constraint_violation(driver, _statement(error) or "", model)
+    if _is_connection_failure(error, driver):
+        return _connection_failure(error, driver)
+    if _is_refused_value(error):
+        return _refused_value(error, model)
+    return _query_failure(error, driver, model)
+
+
+# --- connections
+
+_POOL_LIMITS = re.compile(r"size (\d+) overflow (-?\d+) .*timeout ([\d.]+)")
+
+
+def _pool_exhausted(error: PoolTimeoutError) -> DatabaseConnectionError:
+    limits = _POOL_LIMITS.search(str(error))
+    told = ""
+    if limits:
+        size, overflow, seconds = limits.groups()
+        told = f" within {float(seconds):g} s (pool_size={size}, max_overflow={overflow})"
+    return DatabaseConnectionError(
+        f"The connection pool is exhausted: no connection became free{told}; "
+        "close sessions earlier, or allow more connections",
+        original_error=error,
+    )
+
+
+def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool:
+    if driver is not None and driver.problem == "connection":
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # asyncpg lets the operating system's errors through.
+    return isinstance(error, OSError | PoolTimeoutError) or _says_closed(error)
+
+
+def _says_closed(error: Exception) -> bool:
+    # Drivers have the same class for a closed connection and for wrong use of an open one.
+    original = error.orig if isinstance(error, InterfaceError) else error
+    text = str(original)
+    return (
+        type(original).__name__ == InterfaceError.__name__
+        and "connection" in text
+        and "closed" in text
+    )
+
+
+def _connection_failure(error: Exception, driver: DriverError | None) -> DatabaseConnectionError:
+    if isinstance(error, PoolTimeoutError):
+        return _pool_exhausted(error)
+    if driver is not None and driver.problem == "connection":
+        reason = driver.reason
+    elif isinstance(error, OSError):
+        is_timeout = isinstance(error, TimeoutError)
+        reason = f"the server {'did not answer in time' if is_timeout else 'cannot be reached'}"
+    else:
+        reason = "the connection was lost"
+    return DatabaseConnectionError(
+        f"Database connection failed: {reason} ({_label(error, driver)})", original_error=error
+    )
+
+
+# --- values and statements
+
+
+def _is_refused_value(error: Exception) -> bool:
+    """Tell whether a column's type could not turn the value into one for the driver."""
+    mistakes = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+    return (
+        isinstance(error, StatementError)
+        and not isinstance(error, DBAPIError)
+        and isinstance(error.orig, mistakes)
+        and not isinstance(error.orig, SQLAlchemyError)
+    )
+
+
+def _refused_value(error: Exception, model: type[Any] | None) -> ValidationError:
+    return ValidationError(
+        f"a value{_of(model)} cannot be converted to the type of its column "
+        f"({_label(error, None)}; the original error tells why)"
+    )
+
+
+def _query_failure(
+    error: Exception, driver: DriverError | None, model: type[Any] | None
+) -> QueryExecutionError:
+    reason = driver.reason if driver is not None else ""
+    if isinstance(error, PendingRollbackError):
+        reason = "an earlier statement failed; roll the session back first"
+    elif "another operation is in progress" in str(error):
+        reason = "two tasks use one connection; give each task a session of its own"
+    elif driver is not None and driver.columns:
+        reason += f" {', '.join(driver.columns)}"
+    told = f": {reason}" if reason else ""
+    return QueryExecutionError(
+        f"Query execution failed{_of(model)}{told} ({_label(error, driver)})",
+        query=_statement(error),
+        original_error=error,
+    )
+
+
+def _of(model: type[Any] | None) -> str:
+    return f" of {model.__name__}" if model is not None else ""
+
+
+def _label(error: Exception, driver: DriverError | None) -> str:
+    if driver is not None:
+        return driver.label
+    original = error.orig if isinstance(error, StatementError) else None
+    return type(original if original is not None else error).__name__
+
+
+def _statement(error: Exception) -> str | None:
+    return error.statement if isinstance(error, StatementError) else None
