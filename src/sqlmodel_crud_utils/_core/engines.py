@@ -187,7 +187,7 @@ def _check_password(password: Any, url: URL, options: Mapping[str, Any]) -> None
     if url.get_backend_name() == "sqlite":
         raise _bad_password("must be left out: SQLite has no passwords")
     for name in ("creator", "async_creator", "pool"):
-        if name in options:
+        if options.get(name) is not None:
             raise _bad_password(f"must be left out: {name}= connects without it")
 
 
@@ -214,7 +214,7 @@ def _server_connect_args(url: URL) -> tuple[URL, dict[str, Any]]:
 def _pool_arguments(
     url: URL, pool: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    if "pool" in options:
+    if options.get("pool") is not None:
         return {}
     # None lets SQLAlchemy take the queue that fits the API.
     own = StaticPool if url.get_backend_name() == "sqlite" and is_memory(url) else None
