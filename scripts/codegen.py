@@ -42,16 +42,14 @@ TREES = {
     "tests/_async": "tests/_sync",
 }
 
-# The one table of names, for code, for strings in `__all__` and for prose. A name with dots is a
-# module; what is no name at all, as "sqlite+aiosqlite", applies to prose alone. unasync's own names
-# (AsyncIterator, asynccontextmanager, __aenter__, ...) need no entry. Unused entries fail the run.
+# The one table of names, for code, for strings in `__all__` and for prose. What is no plain name,
+# such as "sqlite+aiosqlite", applies to prose alone. Names that unasync knows by itself need no
+# entry: AsyncIterator, asynccontextmanager, __aenter__ and their like. Unused entries fail the run.
 NAMES = {
     "AsyncEngine": "Engine",
     "AsyncSession": "Session",
     "_async": "_sync",
     "_runtime_async": "_runtime_sync",
-    "sqlalchemy.ext.asyncio": "sqlalchemy",
-    "sqlmodel.ext.asyncio.session": "sqlmodel",
     "async_url": "sync_url",
     "create_async_engine": "create_engine",
     "SQLModelAsyncSession": "SQLModelSession",
@@ -129,7 +127,6 @@ class Vocabulary:
         self.known.pop("AsyncGenerator", None)
         self.used: set[str] = set()
         self.name = whole_words(self.known)
-        self.module = whole_words(name for name in table if "." in name)
         self.described = re.compile(rf"(?:{ARTICLE})?(?P<name>{self.name})")
         self.untranslated = re.compile(f"{ASYNC_WORD}|{self.name}")
 
@@ -286,11 +283,10 @@ def check_source(source: Source, vocabulary: Vocabulary) -> Iterator[Refusal]:
     """Yield what in this file has no faithful translation."""
     for match in vocabulary.untranslated.finditer(source.inside):
         yield Refusal(source.path, 0, match[0], "is in the file's name: choose one true for both")
-    modules = [range(start, end) for start, end, _ in module_edits(source, vocabulary)]
     for piece in source.pieces:
         if piece.role == "data":
             yield from refuse_data(source.path, piece, vocabulary)
-        elif piece.role in ("name", "export") and not any(piece.start in each for each in modules):
+        elif piece.role in ("name", "export"):
             word = piece.text.strip("\"'")
             vocabulary.used.add(word)
             if why := refuse_name(word, source.text[piece.end :][:1], vocabulary):
@@ -335,9 +331,9 @@ VOWEL = re.compile(r"_*(?:(?!uni|us|eu|one|ur[il]|uu)[aeiou]|hour)", re.IGNORECA
 
 def rewrite(source: Source, vocabulary: Vocabulary) -> str:
     """Return the file as unasync shall see it, line for line."""
-    edits = [*prose_edits(source, vocabulary), *module_edits(source, vocabulary)]
     text = source.text
-    for start, end, new in sorted([*edits, *parenthesis_edits(source)], reverse=True):
+    edits = [*prose_edits(source, vocabulary), *parenthesis_edits(source)]
+    for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text
 
@@ -372,15 +368,6 @@ def rewrite_prose(text: str, vocabulary: Vocabulary) -> str:
 def repair(article: str, word: str) -> str:
     """Return the article that fits the word, with the case it had."""
     return article[0] + ("n" if VOWEL.match(word) else "")
-
-
-def module_edits(source: Source, vocabulary: Vocabulary) -> Iterator[Edit]:
-    """Yield the dotted module names in the code, which unasync would take for single words."""
-    starts = {piece.start for piece in source.pieces if piece.role == "name"}
-    for match in re.finditer(vocabulary.module, source.text):
-        if match.start() in starts:
-            vocabulary.used.add(match[0])
-            yield match.start(), match.end(), vocabulary.known[match[0]]
 
 
 def parenthesis_edits(source: Source) -> Iterator[Edit]:

@@ -222,7 +222,6 @@ def test_an_unused_entry_is_refused(project: Project) -> None:
         ("AsyncSession", "def f(x: AsyncSession): ...\n"),
         ("AsyncSession", '__all__ = ["AsyncSession"]\n'),
         ("AsyncSession", "# AsyncSession\n"),
-        ("sqlalchemy.ext.asyncio", "import sqlalchemy.ext.asyncio\n"),
         ("sqlite+aiosqlite", '"""`sqlite+aiosqlite://`"""\n'),
     ],
 )

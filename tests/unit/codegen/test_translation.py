@@ -71,25 +71,6 @@ def test_names_of_the_table_are_mapped(project: Project) -> None:
     assert "def connect(engine: Engine) -> Session:\n    return Session(engine)\n" in translated
 
 
-def test_a_dotted_name_is_a_module(project: Project) -> None:
-    """A module with several parts is mapped as one, in code and in examples."""
-    names = {"sqlmodel.ext.asyncio.session": "sqlmodel", "AsyncSession": "Session"}
-    translated = project.translate(
-        '''
-        """Read.
-
-        >>> from sqlmodel.ext.asyncio.session import AsyncSession
-        """
-
-        from sqlmodel.ext.asyncio.session import AsyncSession
-        ''',
-        names,
-    )
-    assert translated.count("from sqlmodel import Session") == 2
-    project.write(f"{project.source}/it.py", "from sqlmodel.ext.asyncio.session import A\n")
-    assert project.run(names={"sqlmodel.ext.asyncio.session": "sqlmodel"}) == 0
-
-
 def test_exports_are_mapped_and_sorted(project: Project) -> None:
     """Strings in `__all__` follow the table, and the list is sorted again."""
     names = {"AsyncQueryBuilder": "QueryBuilder", "AsyncEngine": "Engine"}
@@ -253,6 +234,17 @@ def test_only_whole_names_are_prose(project: Project) -> None:
     """A longer word that begins with a name of the table is another word."""
     names = {"aprepare": "prepare"}
     check(project, "# aprepared, aprepare\n", "# aprepared, prepare\n", names)
+
+
+def test_an_example_imports_from_the_sync_module(project: Project) -> None:
+    """An entry with dots applies to prose, before the entries for its parts."""
+    names = {"sqlmodel.ext.asyncio.session": "sqlmodel", "AsyncSession": "Session"}
+    check(
+        project,
+        "# >>> from sqlmodel.ext.asyncio.session import AsyncSession\n",
+        "# >>> from sqlmodel import Session\n",
+        names,
+    )
 
 
 def test_urls_in_examples_name_the_sync_driver(project: Project) -> None:
