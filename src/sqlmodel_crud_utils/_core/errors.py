@@ -13,7 +13,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.driver_errors import DriverError, read_driver_error
 from sqlmodel_crud_utils._core.violations import constraint_violation
@@ -44,7 +44,7 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
     """
     if isinstance(error, SQLModelCRUDError):
         return error
-    if isinstance(error, StaleDataError):
+    if isinstance(error, StaleDataError | ObjectDeletedError):
         return ConflictError(model if model is not None else "table")
     driver = read_driver_error(error)
     if driver is not None and driver.problem not in {"connection", "query"}:

@@ -122,7 +122,7 @@ def _find_declared(
         if driver.constraint is not None and driver.constraint in _names(table, constraint):
             return constraint
     for constraint in declared:
-        if driver.columns and _column_names(constraint) == driver.columns:
+        if driver.columns and _column_names(table, constraint) == driver.columns:
             return constraint
     # SQLite does not tell which foreign key it was.
     is_told = driver.constraint is not None or driver.columns or kind != "foreign_key"
@@ -133,7 +133,8 @@ def _find_declared(
 def _declared(table: Table, kind: ConstraintKind) -> Iterator[_Declared]:
     if kind == "unique":
         yield from (index for index in table.indexes if index.unique)
-    for constraint in table.constraints:
+    of_columns = (constraint for column in table.columns for constraint in column.constraints)
+    for constraint in (*table.constraints, *of_columns):
         if isinstance(constraint, ColumnCollectionConstraint) and _kind_of(constraint) == kind:
             yield constraint
 
@@ -154,7 +155,7 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
     """Return the constraint's own name, or those that databases make for one without."""
     if isinstance(constraint.name, str):
         return {str(constraint.name)}
-    columns = _column_names(constraint)
+    columns = _column_names(table, constraint)
     joined = "_".join((table.name, *columns))
     match constraint:
         case PrimaryKeyConstraint():
@@ -165,7 +166,9 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
         case ForeignKeyConstraint():
             return {f"{joined}_fkey"}
         case CheckConstraint():
-            return {f"{joined}_check", str(constraint.sqltext)}
+            # PostgreSQL names it after the column if there is only one; SQLite gives the text.
+            name = joined if len(columns) == 1 else table.name
+            return {f"{name}_check", str(constraint.sqltext)}
         case _:
             return {f"{joined}_excl"}
 
@@ -181,13 +184,13 @@ def _constraint_name(driver: DriverError, declared: _Declared | None) -> str | N
 # --- columns
 
 
-def _column_names(constraint: _Declared) -> tuple[str, ...]:
-    if isinstance(constraint, CheckConstraint) and constraint.table is not None:
-        return _mentioned(constraint.table, str(constraint.sqltext))
+def _column_names(table: Table, constraint: _Declared) -> tuple[str, ...]:
+    if isinstance(constraint, CheckConstraint):
+        return _mentioned(table, str(constraint.sqltext))
     return tuple(column.name for column in constraint.columns)
 
 
-def _mentioned(table: Any, expression: str) -> tuple[str, ...]:
+def _mentioned(table: Table, expression: str) -> tuple[str, ...]:
     words = set(re.findall(r"\w+", expression))
     return tuple(column.name for column in table.columns if column.name in words)
 
@@ -199,9 +202,9 @@ def _columns(
     *,
     referenced: bool | None,
 ) -> tuple[str, ...]:
-    if declared is not None:
-        return _column_names(declared)
-    if driver.problem == "check" and not driver.columns and table is not None:
+    if table is not None and declared is not None:
+        return _column_names(table, declared)
+    if table is not None and driver.problem == "check" and not driver.columns:
         return _mentioned(table, driver.constraint or "")
     # PostgreSQL then tells the columns of the row that is referred to, not the constraint's.
     is_other_side = referenced is not False and driver.referenced is None
