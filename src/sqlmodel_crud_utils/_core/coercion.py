@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from operator import index
 from pathlib import PurePath
@@ -22,9 +21,9 @@ from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-_CACHE_SIZE = 4096
 _LONGEST_DATE = 100  # Enough for any date in words; a longer text isn't worth parsing.
 _MOST_CHOICES = 20
 
@@ -92,7 +91,7 @@ def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     raise ValidationError(f"{model}.{name} takes {rule.expected}; {reason}", name, value)
 
 
-@lru_cache(_CACHE_SIZE)
+@cached
 def python_type(type_: TypeEngine[Any]) -> type[Any]:
     """Return the Python type of a column type, `object` where it has none to tell."""
     try:
@@ -110,7 +109,7 @@ def describe(attribute: InstrumentedAttribute[Any]) -> str:
     return "values of its own type" if rule is None else rule.expected
 
 
-@lru_cache(_CACHE_SIZE)
+@cached
 def _rule(type_: TypeEngine[Any]) -> _Rule | None:
     rule = _rule_of_type(type_)
     if rule is None or not _decides_itself(type_):
@@ -196,7 +195,8 @@ def _number(value: Any) -> Any:
     raise ValueError
 
 
-def _to_bool(value: Any) -> bool:
+def as_bool(value: Any) -> bool:
+    """Return a bool, a number or a word that means one as a bool; else raise `ValueError`."""
     if isinstance(value, str):
         text = value.strip().lower()
         if text in _TRUE or text in _FALSE:
@@ -372,7 +372,7 @@ _RULES: dict[type[Any], _Rule] = {
     int: _Rule("a whole number of at most 64 bits", _to_int),
     float: _Rule("a number", _to_float),
     Decimal: _Rule("a decimal number", _to_decimal),
-    bool: _Rule("a bool (true or false, 1 or 0, yes or no)", _to_bool),
+    bool: _Rule("a bool (true or false, 1 or 0, yes or no)", as_bool),
     str: _Rule("a string", _to_str),
     bytes: _Rule("bytes", _to_bytes),
     UUID: _Rule("a UUID", _to_uuid),

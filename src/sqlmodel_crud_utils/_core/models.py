@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-# Bounded, so that programs that make model classes at run time do not grow without end.
-_CACHE_SIZE = 1024
 
-
-@lru_cache(_CACHE_SIZE)
+@cached
 def mapper_of(model: type[Any]) -> Mapper[Any]:
     """Return the mapper of a table model; anything else is a `ValidationError`."""
     mapper = inspect(model, raiseerr=False) if isinstance(model, type) else None
@@ -28,19 +25,19 @@ def mapper_of(model: type[Any]) -> Mapper[Any]:
     return mapper
 
 
-@lru_cache(_CACHE_SIZE)
+@cached
 def column_names(model: type[Any]) -> tuple[str, ...]:
     """Return the names of the model's column attributes, in the order of declaration."""
     return tuple(mapper_of(model).column_attrs.keys())
 
 
-@lru_cache(_CACHE_SIZE)
+@cached
 def relationship_names(model: type[Any]) -> tuple[str, ...]:
     """Return the names of the model's relationships."""
     return tuple(mapper_of(model).relationships.keys())
 
 
-@lru_cache(_CACHE_SIZE)
+@cached
 def primary_key_names(model: type[Any]) -> tuple[str, ...]:
     """Return the attribute names of the primary key, in the order of its columns."""
     mapper = mapper_of(model)

@@ -1,0 +1,112 @@
+"""`IN` for lists of any length: one parameter where the database takes a list as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Integer,
+    SmallInteger,
+    any_,
+    bindparam,
+    false,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
+
+from sqlmodel_crud_utils._core.caching import cached
+
+# SQLite allows 32,766 parameters; the statement has others too.
+_SQLITE_PLAIN_LIMIT = 30_000
+# The values that JSON holds and gives back to SQLite exactly; a float isn't one of them.
+_EXACT_IN_JSON = frozenset((int, str, bool))
+
+
+def in_list(
+    attribute: InstrumentedAttribute[Any], values: Sequence[Any], dialect: Dialect
+) -> ColumnElement[bool]:
+    """Return the criterion that a column's value is among `values`, however many these are.
+
+    PostgreSQL gets an array and SQLite a JSON text, each as one parameter, so that the statement
+    stays the same for lists of every length. MySQL, and types whose values don't survive the way
+    through JSON, get an ordinary `IN`: there the parameters of one statement are the limit
+    (SQLite: 32,766 floats or decimals). `not_()` gives the contrary, as SQL has it: NULL is
+    neither among the values nor not.
+
+    Args:
+        attribute: The column.
+        values: Values of the column's Python type, coerced already, without None.
+        dialect: The dialect of the database that runs the statement.
+    """
+    if not values:
+        return false()
+    type_: TypeEngine[Any] = attribute.property.columns[0].type
+    if dialect.name == "postgresql" and _goes_into_array(type_):
+        # The array's type says what its elements are, so that each is bound as a single one is.
+        item = BigInteger() if _is_beyond(type_, values) else type_
+        return attribute == any_(bindparam(None, list(values), type_=ARRAY(item), unique=True))
+    if dialect.name == "sqlite" and _is_bound_bare(type_):
+        return _in_json(attribute, values, type_, dialect)
+    return attribute.in_(values)
+
+
+def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
+    """Return a value of the column's type as what the column can be compared with.
+
+    PostgreSQL's drivers refuse a number that is too large for a column, though the comparison
+    has an answer: no row is equal to it, and every row is below it or above.
+    """
+    type_ = attribute.property.columns[0].type
+    return literal(value, BigInteger()) if _is_beyond(type_, (value,)) else value
+
+
+def _is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
+    if not isinstance(type_, Integer) or isinstance(type_, BigInteger):
+        return False
+    half = 2**15 if isinstance(type_, SmallInteger) else 2**31
+    return isinstance(values[0], int) and not -half <= min(values) <= max(values) < half
+
+
+def _in_json(
+    attribute: InstrumentedAttribute[Any],
+    values: Sequence[Any],
+    type_: TypeEngine[Any],
+    dialect: Dialect,
+) -> ColumnElement[bool]:
+    processor = type_.dialect_impl(dialect).bind_processor(dialect)
+    bound = [processor(value) for value in values] if processor else list(values)
+    kinds = set(map(type, bound))
+    if kinds <= _EXACT_IN_JSON:
+        text = json.dumps(bound, ensure_ascii=False)
+        if "\\u0000" not in text:  # SQLite's JSON ends a text there.
+            return attribute.in_(_elements(text))
+    if len(bound) > _SQLITE_PLAIN_LIMIT and kinds <= {bytes, memoryview}:
+        # Not for shorter lists: an index of the column is of no use here.
+        return func.hex(attribute).in_(_elements(json.dumps([v.hex().upper() for v in bound])))
+    return attribute.in_(values)
+
+
+def _elements(text: str) -> Any:
+    return select(func.json_each(literal(text)).table_valued("value").c.value)
+
+
+@cached
+def _goes_into_array(type_: TypeEngine[Any]) -> bool:
+    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    return _is_bound_bare(type_) and not isinstance(impl, ARRAY | JSON | NullType)
+
+
+@cached
+def _is_bound_bare(type_: TypeEngine[Any]) -> bool:
+    """Tell whether a parameter of the type stands alone, without SQL of the type's around it."""
+    return type_.bind_expression(bindparam("value", type_=NullType())) is None

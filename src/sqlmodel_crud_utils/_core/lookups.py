@@ -1,0 +1,252 @@
+"""The lookups of the filter language: what comes after the last `__` of `age__gt`."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import JSON, ColumnElement, Dialect, String, literal, not_, or_
+from sqlalchemy import Enum as EnumType
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.expression import ClauseElement, SelectBase
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sqlmodel_crud_utils._core.coercion import as_bool, coerce, describe
+from sqlmodel_crud_utils._core.id_lists import comparable, in_list
+from sqlmodel_crud_utils._core.text_patterns import (
+    like_ignoring_case,
+    regex_criterion,
+    text_criterion,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_Attribute = InstrumentedAttribute[Any]
+_Builder = Callable[[_Attribute, Any, Dialect], ColumnElement[bool]]
+
+
+def criterion(
+    attribute: _Attribute, lookup: str, value: Any, dialect: Dialect
+) -> ColumnElement[bool]:
+    """Return the criterion of one filter.
+
+    Args:
+        attribute: The column, of a model or of an alias.
+        lookup: The name of a lookup, one of `LOOKUPS`.
+        value: What the caller gave.
+        dialect: The dialect of the database that runs the statement.
+
+    Raises:
+        ValidationError: If the lookup doesn't fit the column, or the value doesn't fit both.
+    """
+    if lookup in _TEXT and not _is_text(attribute):
+        raise ValidationError(
+            f"{lookup} looks into text, and {_name(attribute)} takes {describe(attribute)}; "
+            f"the lookups for it are {', '.join(_ANY)}",
+            attribute.key,
+            value,
+        )
+    return _BUILDERS[lookup](attribute, value, dialect)
+
+
+def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None:
+    """Tell whether a filter asks for nothing (True) or for anything (False); None: for neither."""
+    if lookup == "is_null":
+        return _truth(attribute, value)
+    if value is None:
+        return {"eq": True, "ne": False}.get(lookup)
+    return None
+
+
+# --- comparisons ---------------------------------------------------------------------------------
+
+
+def _compares(lookup: str, compare: Callable[[Any, Any], Any]) -> _Builder:
+    def build(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+        null = asks_for_null(attribute, lookup, value)
+        if null is not None:
+            return _is_null(attribute, null, dialect)
+        compared: ColumnElement[bool] = compare(attribute, _operand(attribute, lookup, value))
+        return compared
+
+    return build
+
+
+def _between(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElement[bool]:
+    bounds = _listed(attribute, "between", value)
+    if len(bounds) != 2:
+        raise ValidationError(
+            f"between for {_name(attribute)} takes two values, the lowest and the highest, "
+            f"not {len(bounds)}",
+            attribute.key,
+            value,
+        )
+    low, high = (_operand(attribute, "between", bound) for bound in bounds)
+    return attribute.between(low, high)
+
+
+def _in(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    if isinstance(value, SelectBase):
+        return attribute.in_(value)
+    given = _listed(attribute, "in", value)
+    # SQL finds no NULL with IN, and nothing at all with a NOT IN that holds one.
+    values = [coerce(attribute, item) for item in given if item is not None]
+    return in_list(attribute, values, dialect)
+
+
+def _not_in(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    return not_(_in(attribute, value, dialect))
+
+
+def _is_null(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElement[bool]:
+    wanted = _truth(attribute, value)
+    null: ColumnElement[bool] = attribute.is_(None)
+    type_ = _plain_type(attribute)
+    if isinstance(type_, JSON) and not type_.none_as_null:
+        # None is stored as the null of JSON there, and read as None again.
+        null = or_(null, sql_cast(attribute, String()) == "null")
+    return null if wanted else not_(null)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def _like(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElement[bool]:
+    return attribute.like(_like_pattern(attribute, "like", value))
+
+
+def _not_like(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElement[bool]:
+    return attribute.not_like(_like_pattern(attribute, "not_like", value))
+
+
+def _like_pattern(attribute: _Attribute, lookup: str, value: Any) -> ColumnElement[str]:
+    # As plain text: a pattern is no value that a type of the user's own could convert.
+    return literal(f"%{_text(attribute, lookup, value)}%", String())
+
+
+def _ilike(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    return like_ignoring_case(attribute, f"%{_text(attribute, 'ilike', value)}%", dialect)
+
+
+def _regex(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    pattern = _text(attribute, "regex", value)
+    # Elsewhere the database has its own kind of expressions, which Python can't judge.
+    if dialect.name == "sqlite":
+        _require_pattern(attribute, pattern)
+    return regex_criterion(attribute, pattern, dialect)
+
+
+def _require_pattern(attribute: _Attribute, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        problem = f"regex for {_name(attribute)}: not a regular expression ({error.msg})"
+    else:
+        return
+    raise ValidationError(problem, attribute.key, pattern)
+
+
+def _finds(
+    lookup: str, *, at_start: bool = False, at_end: bool = False, ignore_case: bool = False
+) -> _Builder:
+    def build(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+        return text_criterion(
+            attribute,
+            _text(attribute, lookup, value),
+            dialect,
+            at_start=at_start,
+            at_end=at_end,
+            ignore_case=ignore_case,
+        )
+
+    return build
+
+
+# --- operands ------------------------------------------------------------------------------------
+
+
+def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
+    if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+        return value  # SQL compares with SQL: func.now(), another column
+    if value is None:
+        raise ValidationError(
+            f"{lookup} for {_name(attribute)} needs a value, not None; "
+            f"NULLs are found with {attribute.key}__is_null",
+            attribute.key,
+        )
+    return comparable(attribute, coerce(attribute, value))
+
+
+def _text(attribute: _Attribute, lookup: str, value: Any) -> str:
+    text = coerce(attribute, value)
+    if not isinstance(text, str):
+        raise ValidationError(
+            f"{lookup} for {_name(attribute)} takes a string, not {type(value).__name__}",
+            attribute.key,
+            value,
+        )
+    return text
+
+
+def _listed(attribute: _Attribute, lookup: str, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ValidationError(
+            f"{lookup} for {_name(attribute)} takes a list of values, not {type(value).__name__}",
+            attribute.key,
+            value,
+        )
+    return list(value)
+
+
+def _truth(attribute: _Attribute, value: Any) -> bool:
+    try:
+        return as_bool(value)
+    except ValueError:
+        problem = f"is_null for {_name(attribute)} takes True or False"
+    raise ValidationError(problem, attribute.key, value)
+
+
+def _is_text(attribute: _Attribute) -> bool:
+    type_ = _plain_type(attribute)
+    return isinstance(type_, String) and not isinstance(type_, EnumType)
+
+
+def _plain_type(attribute: _Attribute) -> TypeEngine[Any]:
+    type_: TypeEngine[Any] = attribute.property.columns[0].type
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
+def _name(attribute: _Attribute) -> str:
+    return f"{attribute.parent.mapper.class_.__name__}.{attribute.key}"
+
+
+_ANY: dict[str, _Builder] = {
+    "eq": _compares("eq", operator.eq),
+    "ne": _compares("ne", operator.ne),
+    "gt": _compares("gt", operator.gt),
+    "gte": _compares("gte", operator.ge),
+    "lt": _compares("lt", operator.lt),
+    "lte": _compares("lte", operator.le),
+    "in": _in,
+    "not_in": _not_in,
+    "between": _between,
+    "is_null": _is_null,
+}
+_TEXT: dict[str, _Builder] = {
+    "like": _like,
+    "not_like": _not_like,
+    "ilike": _ilike,
+    "iexact": _finds("iexact", at_start=True, at_end=True, ignore_case=True),
+    "contains": _finds("contains"),
+    "icontains": _finds("icontains", ignore_case=True),
+    "startswith": _finds("startswith", at_start=True),
+    "istartswith": _finds("istartswith", at_start=True, ignore_case=True),
+    "endswith": _finds("endswith", at_end=True),
+    "iendswith": _finds("iendswith", at_end=True, ignore_case=True),
+    "regex": _regex,
+}
+_BUILDERS = _ANY | _TEXT
+
+LOOKUPS = tuple(_BUILDERS)

@@ -1,0 +1,126 @@
+"""Text criteria that mean the same on every database, case and accents included.
+
+SQLite's LIKE and lower() know the case of ASCII letters only, and its LIKE ignores it; MySQL's
+LIKE ignores case or accents or not as the column's collation has it. So SQLite is given a GLOB
+pattern, whose character classes name both cases of a letter, and MySQL a binary collation.
+Two letters are the same but for their case when `str.lower()` makes one character of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy import ColumnElement, Dialect, String, cast, collate, func, literal
+from sqlalchemy.dialects.mysql import CHAR
+from sqlalchemy.orm import InstrumentedAttribute
+
+from sqlmodel_crud_utils._core.caching import cached
+
+_Text = ColumnElement[Any] | InstrumentedAttribute[Any]
+
+_ESCAPE = "/"  # Not a backslash: MySQL may be set to give that no meaning.
+_LIKE_SPECIAL = re.compile("([%_/])")
+_GLOB_SPECIAL = "*?["
+_MYSQL = frozenset(("mysql", "mariadb"))
+# Letters that lower() leads to the given ones, and that upper() doesn't lead back to.
+_FURTHER_CAPITALS = {
+    "k": "\N{KELVIN SIGN}",
+    "\N{LATIN SMALL LETTER A WITH RING ABOVE}": "\N{ANGSTROM SIGN}",
+    "\N{LATIN SMALL LETTER SHARP S}": "\N{LATIN CAPITAL LETTER SHARP S}",
+    "\N{GREEK SMALL LETTER OMEGA}": "\N{OHM SIGN}",
+    "\N{GREEK SMALL LETTER THETA}": "\N{GREEK CAPITAL THETA SYMBOL}",
+}
+
+
+def text_criterion(
+    column: _Text,
+    text: str,
+    dialect: Dialect,
+    *,
+    at_start: bool = False,
+    at_end: bool = False,
+    ignore_case: bool = False,
+) -> ColumnElement[bool]:
+    """Return the criterion that a column holds a text, which has no special characters.
+
+    Args:
+        column: The column or expression.
+        text: The text.
+        dialect: The dialect of the database that runs the statement.
+        at_start: The column begins with the text.
+        at_end: The column ends with the text; with `at_start` too, it is nothing but the text.
+        ignore_case: Take capital and small letters as the same.
+    """
+    if dialect.name == "sqlite":
+        inner = "".join(map(_glob_class if ignore_case else _glob_escaped, text))
+        return _glob(column, f"{'' if at_start else '*'}{inner}{'' if at_end else '*'}")
+    if dialect.name == "postgresql" and at_start and at_end and ignore_case:
+        # The index that people make for this is one on lower(column).
+        return func.lower(column) == func.lower(literal(text, String()))
+    inner = _LIKE_SPECIAL.sub(rf"{_ESCAPE}\1", text)
+    pattern = f"{'' if at_start else '%'}{inner}{'' if at_end else '%'}"
+    return _like(column, pattern, dialect, escape=_ESCAPE, ignore_case=ignore_case)
+
+
+def like_ignoring_case(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
+    """Return the criterion of a LIKE pattern that takes capital and small letters as the same."""
+    if dialect.name == "sqlite":
+        wildcards = {"%": "*", "_": "?"}
+        return _glob(column, "".join(wildcards.get(c) or _glob_class(c) for c in pattern))
+    return _like(column, pattern, dialect, escape=None, ignore_case=True)
+
+
+def regex_criterion(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
+    """Return the criterion of a regular expression of the database's own kind, minding case."""
+    bound = literal(pattern, String())
+    if dialect.name in _MYSQL:
+        return column.regexp_match(_binary(_utf8(bound)))
+    return column.regexp_match(bound)
+
+
+def _like(
+    column: _Text,
+    pattern: str,
+    dialect: Dialect,
+    *,
+    escape: str | None,
+    ignore_case: bool,
+) -> ColumnElement[bool]:
+    bound = literal(pattern, String())
+    if dialect.name not in _MYSQL:
+        return (column.ilike if ignore_case else column.like)(bound, escape=escape)
+    if ignore_case:
+        return _binary(_lower(column)).like(_binary(_lower(bound)), escape=escape)
+    return column.like(_binary(_utf8(bound)), escape=escape)
+
+
+def _glob(column: _Text, pattern: str) -> ColumnElement[bool]:
+    return column.bool_op("GLOB")(literal(pattern, String()))
+
+
+def _glob_escaped(character: str) -> str:
+    return f"[{character}]" if character in _GLOB_SPECIAL else character
+
+
+@cached
+def _glob_class(character: str) -> str:
+    lower = character.lower()
+    same = {lower, lower.upper(), lower.title(), _FURTHER_CAPITALS.get(lower, lower), character}
+    # Where a capital is written as two letters it is another text, on every database.
+    same = {other for other in same if len(other) == 1 and other.lower() == lower}
+    return f"[{''.join(sorted(same))}]" if len(same) > 1 else _glob_escaped(character)
+
+
+# The connection or the column may use another character set, which these collations don't fit.
+def _utf8(text: _Text) -> ColumnElement[str]:
+    return cast(text, CHAR(charset="utf8mb4"))
+
+
+def _lower(text: _Text) -> ColumnElement[str]:
+    # Of the collations that every MySQL and MariaDB has, the one that knows most letters.
+    return func.lower(collate(_utf8(text), "utf8mb4_unicode_520_ci"))
+
+
+def _binary(text: _Text) -> ColumnElement[str]:
+    return collate(text, "utf8mb4_bin")
