@@ -11,29 +11,54 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Executable
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy import Connection, Dialect, Engine, Executable
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
+    "DRIVERS",
     "AnySession",
     "AsyncEngine",
     "AsyncSession",
+    "SQLModelAsyncSession",
+    "ask",
+    "async_sessionmaker",
     "call_hook",
+    "create_async_engine",
+    "dialect_of",
     "execute",
     "refuse_async_callable",
+    "require_engine",
     "require_session",
     "run_on_connection",
     "run_sync",
     "shielded",
+    "sync_engine",
     "sync_session",
 ]
 
 AnySession = AsyncSession | async_scoped_session[Any]
+
+# The driver that a plain URL means.
+DRIVERS = {
+    "postgresql": "asyncpg",
+    "sqlite": "aiosqlite",
+    "mysql": "asyncmy",
+    "mariadb": "asyncmy",
+}
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -54,6 +79,18 @@ def require_session(session: Any) -> AsyncSession:
 def sync_session(session: AsyncSession) -> Session:
     """Return the plain session that does the work, for what needs no I/O."""
     return session.sync_session
+
+
+def dialect_of(session: AsyncSession, model: type[Any]) -> Dialect:
+    """Return the dialect of the database that holds the model's table."""
+    try:
+        return session.sync_session.get_bind(mapper_of(model)).dialect
+    except UnboundExecutionError as error:
+        raise ValidationError(
+            f"the session is bound to no engine for {model.__name__}; "
+            "give the session a bind, or the model an entry in its binds",
+            field="session",
+        ) from error
 
 
 async def execute(
@@ -93,6 +130,28 @@ def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
     """Accept every callable; the sync twin refuses `async def`."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
+
+
+def require_engine(engine: Any) -> AsyncEngine:
+    """Return the engine; one of the other API is a `ValidationError`."""
+    if isinstance(engine, AsyncEngine):
+        return engine
+    raise ValidationError(
+        f"the async API takes an AsyncEngine, not {type(engine).__name__}; "
+        "for Engine there is sqlmodel_crud_utils.sync",
+        field="engine",
+    )
+
+
+def sync_engine(engine: AsyncEngine) -> Engine:
+    """Return the plain engine that does the work."""
+    return engine.sync_engine
+
+
+def ask(func: Callable[[], Any]) -> Any:
+    """Call a user's function, `def` or `async def`, from inside of a connection attempt."""
+    answer = func()
+    return await_only(answer) if inspect.isawaitable(answer) else answer
 
 
 async def shielded(

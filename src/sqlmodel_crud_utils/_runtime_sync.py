@@ -6,27 +6,45 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy import Connection, Dialect, Engine, Executable, create_engine
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
+from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
+    "DRIVERS",
     "AnySession",
     "Engine",
+    "SQLModelSession",
     "Session",
+    "ask",
     "call_hook",
+    "create_engine",
+    "dialect_of",
     "execute",
     "refuse_async_callable",
+    "require_engine",
     "require_session",
     "run_on_connection",
     "run_sync",
+    "sessionmaker",
     "shielded",
+    "sync_engine",
     "sync_session",
 ]
 
 AnySession = Session | scoped_session[Any]
+
+# The driver that a plain URL means.
+DRIVERS = {
+    "postgresql": "psycopg",
+    "sqlite": "pysqlite",
+    "mysql": "pymysql",
+    "mariadb": "pymysql",
+}
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,6 +65,18 @@ def require_session(session: Any) -> Session:
 def sync_session(session: Session) -> Session:
     """Return the session; the async twin unwraps it."""
     return session
+
+
+def dialect_of(session: Session, model: type[Any]) -> Dialect:
+    """Return the dialect of the database that holds the model's table."""
+    try:
+        return session.get_bind(mapper_of(model)).dialect
+    except UnboundExecutionError as error:
+        raise ValidationError(
+            f"the session is bound to no engine for {model.__name__}; "
+            "give the session a bind, or the model an entry in its binds",
+            field="session",
+        ) from error
 
 
 def execute(
@@ -91,6 +121,33 @@ def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
             "the sync API calls plain functions, async ones belong to sqlmodel_crud_utils.aio",
             field=what,
         )
+
+
+def require_engine(engine: Any) -> Engine:
+    """Return the engine; one of the other API is a `ValidationError`."""
+    # An AsyncEngine has such an Engine inside of it, which only works there.
+    if isinstance(engine, Engine) and not engine.dialect.is_async:
+        return engine
+    kind = "one with an async driver" if isinstance(engine, Engine) else type(engine).__name__
+    raise ValidationError(
+        f"the sync API takes an Engine, not {kind}; "
+        "for AsyncEngine there is sqlmodel_crud_utils.aio",
+        field="engine",
+    )
+
+
+def sync_engine(engine: Engine) -> Engine:
+    """Return the engine; the async twin unwraps it."""
+    return engine
+
+
+def ask(func: Callable[[], Any]) -> Any:
+    """Call a user's function from inside of a connection attempt."""
+    answer = func()
+    if inspect.iscoroutine(answer):
+        # It is refused as an answer, and would complain that it never ran.
+        answer.close()
+    return answer
 
 
 def shielded(func: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:

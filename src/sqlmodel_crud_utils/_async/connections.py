@@ -1,0 +1,160 @@
+"""Engines with a connection pool, and the sessions on them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from sqlalchemy.engine import URL
+
+from sqlmodel_crud_utils._core.engines import (
+    Password,
+    PoolStatus,
+    build_engine,
+    plan_engine,
+    prepare_engine,
+    status_of,
+)
+from sqlmodel_crud_utils._runtime_async import (
+    DRIVERS,
+    AsyncEngine,
+    SQLModelAsyncSession,
+    ask,
+    async_sessionmaker,
+    create_async_engine,
+    refuse_async_callable,
+    require_engine,
+    sync_engine,
+)
+
+__all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
+
+
+def create_pooled_engine(
+    database_url: str | URL,
+    pool_size: int = 5,
+    max_overflow: int = 10,
+    pool_timeout: float = 30,
+    *,
+    password: Password | None = None,
+    **kwargs: Any,
+) -> AsyncEngine:
+    """Create an engine whose pool replaces lost connections.
+
+    A plain URL (`postgresql://`, `postgres://`, `sqlite://`, `mysql://`, `mariadb://`) gets the
+    driver that fits this API; a driver in the URL is kept if it fits too. On SQLite foreign keys
+    are checked; a file is in WAL mode, and a connection waits up to 30 seconds for another one's
+    lock (`timeout` in the URL or in `connect_args` changes that); a database in memory has one
+    connection, which all sessions share.
+
+    No password shows in the engine's `repr`, in a log line or in an error.
+
+    Args:
+        database_url: Where the database is.
+        pool_size: How many connections are kept, 1 or more.
+        max_overflow: How many more there may be for a while; -1 is no limit.
+        pool_timeout: How many seconds to wait for a connection when all are in use. Then the
+            library's functions raise `DatabaseConnectionError`.
+        password: The password, if the URL leaves it out; it wins over one in the URL. A callable
+            is asked for it at each new connection, which is what rotating tokens need.
+        **kwargs: More arguments of SQLAlchemy's `create_async_engine`; they win over what this
+            function sets. `connect_args` are added to its own.
+
+    Returns:
+        The engine. It connects when it is first used; call its `dispose` at the end.
+
+    Raises:
+        ValidationError: A URL, number or argument that cannot be used, or a driver that is not
+            installed; the text names the extra to install.
+
+    Example:
+        >>> memory = create_pooled_engine("sqlite://")
+        >>> pool_status(memory)["size"]
+        1
+        >>> await memory.dispose()
+    """
+    if callable(password):
+        refuse_async_callable(password, "password")
+    pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
+    plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
+    engine = build_engine(create_async_engine, plan)
+    prepare_engine(sync_engine(engine), plan, ask)
+    return engine
+
+
+def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQLModelAsyncSession]:
+    """Return a factory of SQLModel sessions on an engine.
+
+    Args:
+        engine: The engine.
+        **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
+
+    Returns:
+        SQLAlchemy's `async_sessionmaker`: call it for a session, or its `begin()` for one that
+        commits at the end.
+
+    Raises:
+        ValidationError: An engine of the other API.
+
+    Example:
+        >>> new_session = session_factory(engine)
+        >>> async with new_session() as other:
+        ...     await other.scalar(select(1))
+        1
+    """
+    return async_sessionmaker(require_engine(engine), class_=SQLModelAsyncSession, **kwargs)
+
+
+def get_session(
+    engine: AsyncEngine, **kwargs: Any
+) -> Callable[[], AsyncIterator[SQLModelAsyncSession]]:
+    """Return a FastAPI dependency that gives each request a session of its own.
+
+    The session is closed after the request; what was not committed is rolled back.
+
+    Args:
+        engine: The engine.
+        **kwargs: Settings of the sessions, as in `session_factory`.
+
+    Returns:
+        A function for `Depends`; elsewhere `contextlib` makes a context manager of it.
+
+    Raises:
+        ValidationError: An engine of the other API.
+
+    Example:
+        In an application: `session: AsyncSession = Depends(get_session(engine))`.
+
+        >>> dependency = get_session(engine)
+        >>> async for request_session in dependency():
+        ...     await request_session.scalar(select(1))
+        1
+    """
+    new_session = session_factory(engine, **kwargs)
+
+    async def open_session() -> AsyncIterator[SQLModelAsyncSession]:
+        async with new_session() as session:
+            yield session
+
+    return open_session
+
+
+def pool_status(engine: AsyncEngine) -> PoolStatus:
+    """Tell how many connections an engine's pool keeps and how many are in use.
+
+    A pool that keeps no count of its connections (`NullPool`) has zeros.
+
+    Args:
+        engine: The engine.
+
+    Returns:
+        A dict of `size`, `checked_in`, `checked_out` and `overflow` (never below 0).
+
+    Raises:
+        ValidationError: An engine of the other API.
+
+    Example:
+        >>> sorted(pool_status(engine))
+        ['checked_in', 'checked_out', 'overflow', 'size']
+    """
+    return status_of(require_engine(engine).pool)
