@@ -20,7 +20,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from sqlmodel_crud_utils import _runtime_async, _runtime_sync
 from sqlmodel_crud_utils._core.engines import (
     SQLITE_BUSY_TIMEOUT,
     EnginePlan,
@@ -30,10 +32,10 @@ from sqlmodel_crud_utils._core.engines import (
     prepare_engine,
     status_of,
 )
-from sqlmodel_crud_utils._runtime_async import DRIVERS as ASYNC
-from sqlmodel_crud_utils._runtime_sync import DRIVERS as SYNC
 from sqlmodel_crud_utils.exceptions import ValidationError
 
+ASYNC = _runtime_async.DRIVERS
+SYNC = _runtime_sync.DRIVERS
 SECRET = "hunter2"
 NUMBERS = {"pool_size": 5, "max_overflow": 10, "pool_timeout": 30}
 
@@ -157,21 +159,31 @@ class TestPool:
 
 class TestMissingDriver:
     @pytest.mark.parametrize(
-        ("scheme", "module", "extra"),
+        ("drivers", "url", "module", "extra"),
         [
-            ("postgresql", "psycopg", "postgresql"),
-            ("mysql", "pymysql", "mysql"),
-            ("mariadb", "pymysql", "mysql"),
+            (SYNC, f"postgresql://ann:{SECRET}@host/db", "psycopg", "postgresql"),
+            (SYNC, f"mysql://ann:{SECRET}@host/db", "pymysql", "mysql"),
+            (SYNC, f"mariadb://ann:{SECRET}@host/db", "pymysql", "mysql"),
+            (ASYNC, "sqlite://", "aiosqlite", "sqlite"),
+            (ASYNC, f"postgresql://ann:{SECRET}@host/db", "asyncpg", "postgresql"),
+            (ASYNC, f"postgresql+psycopg://ann:{SECRET}@host/db", "psycopg", "postgresql"),
+            (ASYNC, f"mysql://ann:{SECRET}@host/db", "asyncmy", "mysql"),
         ],
     )
     def test_the_extra_is_named(
-        self, scheme: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        drivers: dict[str, str],
+        url: str,
+        module: str,
+        extra: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A missing driver is a mistake in the set-up; the text says what to install."""
         monkeypatch.setitem(sys.modules, module, None)
-        wanted = plan(f"{scheme}://ann:{SECRET}@host/db")
+        wanted = plan(url, drivers)
+        create = create_async_engine if drivers is ASYNC else create_engine
         with pytest.raises(ValidationError) as caught:
-            build_engine(create_engine, wanted)
+            build_engine(create, wanted)
         assert f"{module} cannot be imported" in str(caught.value)
         assert f'pip install "sqlmodel-crud-utils[{extra}]"' in str(caught.value)
         assert SECRET not in str(caught.value)
@@ -372,3 +384,31 @@ class TestStatus:
         with engine.connect():
             assert set(status_of(engine.pool).values()) == {0}
         engine.dispose()
+
+
+class TestTwins:
+    """The parts of the two runtimes that engines are made with."""
+
+    def test_an_engine_of_the_other_api_is_refused(self) -> None:
+        """Sessions on it would fail much later, and oddly; the text names the right API."""
+        plain, other = create_engine("sqlite://"), create_async_engine("sqlite+aiosqlite://")
+        assert _runtime_sync.require_engine(plain) is plain
+        assert _runtime_async.require_engine(other) is other
+        with pytest.raises(ValidationError, match=r"not Engine; .*sqlmodel_crud_utils\.sync"):
+            _runtime_async.require_engine(plain)
+        with pytest.raises(ValidationError, match=r"not AsyncEngine; .*sqlmodel_crud_utils\.aio"):
+            _runtime_sync.require_engine(other)
+        with pytest.raises(ValidationError, match="not one with an async driver"):
+            _runtime_sync.require_engine(other.sync_engine)
+
+    def test_a_coroutine_is_no_password_for_sync_code(self) -> None:
+        """A plain callable that returns one can be found out only when it is asked."""
+
+        async def token() -> str:
+            return SECRET
+
+        wanted = plan("postgresql://ann@host/db", SYNC, token)
+        engine = build_engine(create_engine, wanted)
+        prepare_engine(engine, wanted, _runtime_sync.ask)
+        with pytest.raises(ValidationError, match="the callable gave coroutine"):
+            engine.connect()
