@@ -6,28 +6,112 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Interval
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql import DATETIME as MYSQL_DATETIME
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 def utc_now() -> datetime:
-    """Return the moment as an aware datetime in UTC."""
+    """Return this moment as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
-def aware(value: Any, field: str | None = None) -> datetime:
-    """Return the value in UTC; a `ValidationError` for one that is naive or no datetime."""
+def in_utc(value: Any, field: str | None = None) -> datetime:
+    """Return a moment in UTC.
+
+    Args:
+        value: An aware datetime.
+        field: The field that it is for, if it is known; the error names it.
+
+    Raises:
+        ValidationError: If the value is naive, or no datetime.
+    """
     if not isinstance(value, datetime):
         raise ValidationError(
             f"must be a datetime with a time zone, not {type(value).__name__}", field, value
         )
     if value.utcoffset() is None:
         raise ValidationError(
-            "must have a time zone; use datetime.now(UTC) or value.replace(tzinfo=…)", field, value
+            "a datetime without a time zone is ambiguous; use datetime.now(UTC), "
+            "or .replace(tzinfo=UTC) where it is meant as UTC",
+            field,
+            value,
         )
     return value.astimezone(UTC)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A column of moments: aware datetimes go in, aware datetimes in UTC come out.
+
+    Microseconds are kept everywhere (MySQL's own DATETIME rounds them away), and databases
+    without time zones store UTC.
+    """
+
+    impl = DateTime
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(timezone=True)
+
+    def __repr__(self) -> str:
+        return "UTCDateTime()"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type that this database stores moments with."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(MYSQL_DATETIME(fsp=6))
+        return super().load_dialect_impl(dialect)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Return what the driver gets; a naive datetime is a `ValidationError`."""
+        if value is None:
+            return None
+        moment = in_utc(value)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> datetime | None:
+        """Return what the driver gave as an aware datetime in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def coerce_compared_value(
+        self,
+        op: OperatorType | None,  # noqa: ARG002
+        value: Any,
+    ) -> TypeEngine[Any]:
+        """Return the type of the other side of an expression: moments may be shifted."""
+        return Interval() if isinstance(value, timedelta) else self
+
+
+class utc_timestamp(ColumnElement[datetime]):  # noqa: N801 - SQL functions have such names
+    """The database's own clock in UTC, for rows that are inserted past the ORM."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(utc_timestamp)
+def _standard_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(utc_timestamp, "sqlite")
+def _sqlite_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
+    # SQLite's clock knows milliseconds; SQLAlchemy reads and sorts six digits.
+    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+
+
+@compiles(utc_timestamp, "mysql", "mariadb")
+def _mysql_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
+    # CURRENT_TIMESTAMP is local time there.
+    return "(utc_timestamp(6))"

@@ -1,21 +1,39 @@
-"""Soft-deleted rows: how a statement leaves them out, whatever way they would come in."""
+"""Soft-deleted rows: what marks them, and how a statement leaves them out.
+
+SQLAlchemy's `with_loader_criteria` reaches the model itself, joined entities, aliases, subqueries
+and related rows, loaded now or later. `any()` and `has()` (before 2.1), tables that a statement
+names without their model and the link tables of many-to-many relationships are beyond it;
+`hidden_tables` writes the criteria for these into the statement.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Executable, event, false, inspect, true
-from sqlalchemy.orm import Mapper, with_loader_criteria
-from sqlalchemy.orm.util import LoaderCriteriaOption
+from sqlalchemy.orm import (
+    InstrumentedAttribute,
+    LoaderCriteriaOption,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    UserDefinedOption,
+    registry,
+)
+from sqlalchemy.orm.interfaces import ORMOption
 
+from sqlmodel_crud_utils._core import hidden_tables
+from sqlmodel_crud_utils._core.actors import current_actor
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.datetimes import utc_now
+from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
-_S = TypeVar("_S", bound=Executable)
+_E = TypeVar("_E", bound=Executable)
 
 
-@lru_cache(1024)
+@cached
 def is_soft_delete(model: type[Any]) -> bool:
     """Tell whether rows of the model are marked as deleted instead of being removed."""
     return issubclass(model, SoftDeleteMixin)
@@ -25,58 +43,165 @@ def visible(entity: Any) -> ColumnElement[bool] | None:
     """Return the criterion for rows that are not soft-deleted.
 
     Args:
-        entity: a table model, or an alias of one.
+        entity: A table model, or an alias of one.
 
     Returns:
         The criterion, or None for a model without the mixin: all of its rows are visible.
     """
-    if not is_soft_delete(inspect(entity).mapper.class_):
-        return None
+    return _is_visible(entity) if is_soft_delete(inspect(entity).mapper.class_) else None
+
+
+def _is_visible(entity: Any) -> ColumnElement[bool]:
     criterion: ColumnElement[bool] = entity.is_deleted == false()
     return criterion
 
 
 def deleted(entity: Any) -> ColumnElement[bool]:
-    """Return the criterion for rows that are soft-deleted; none is, without the mixin."""
+    """Return the criterion for rows that are soft-deleted; without the mixin, none is."""
     if not is_soft_delete(inspect(entity).mapper.class_):
         return false()
     criterion: ColumnElement[bool] = entity.is_deleted == true()
     return criterion
 
 
-def hide_deleted(statement: _S, model: type[Any]) -> _S:
-    """Leave soft-deleted rows out of everything that the statement returns.
+def deleted_values(user: str | None = None) -> dict[str, Any]:
+    """Return what a set-based soft delete writes."""
+    return {
+        "is_deleted": True,
+        "deleted_at": utc_now(),
+        "deleted_by": current_actor() if user is None else user,
+    }
 
-    That is the model itself, joined entities and aliases, and related rows that come with the
-    rows (selectin, joined) or later (lazy loading).
+
+def restored_values() -> dict[str, Any]:
+    """Return what a set-based restore writes."""
+    return {"is_deleted": False, "deleted_at": None, "deleted_by": None}
+
+
+# --- statements ----------------------------------------------------------------------------------
+
+
+@cached
+def hiding_options(model: type[Any]) -> tuple[ORMOption, ...]:
+    """Return the options that leave deleted rows out of what a query of the model brings in."""
+    return _options_for([mapper_of(model)])
+
+
+def hide_deleted(statement: _E, model: type[Any]) -> _E:
+    """Leave soft-deleted rows out of what a statement of the library returns.
+
+    That goes for the model itself, joined entities and aliases, and related rows that come with
+    the rows (selectin, joined) or later (lazy loading). A statement of models without the mixin
+    comes back as it is.
     """
-    options = _criteria(model)
+    options = hiding_options(model)
     return statement.options(*options) if options else statement
 
 
-@lru_cache(1024)
-def _criteria(model: type[Any]) -> tuple[LoaderCriteriaOption, ...]:
-    return tuple(
-        with_loader_criteria(
-            mapper.class_, mapper.class_.is_deleted == false(), include_aliases=True
-        )
-        for mapper in _reachable(inspect(model))
-        if is_soft_delete(mapper.class_)
+def hide_deleted_anywhere(statement: _E, model: type[Any]) -> _E:
+    """Leave soft-deleted rows out of what a caller's statement returns.
+
+    It may name more than the model: other entities, their tables, `any()` and `has()`.
+    """
+    flags = _flags(mapper_of(model).registry)
+    if not flags:
+        return statement
+    options = _options_for({mapper_of(model), *hidden_tables.mappers_in(statement)})
+    return hidden_tables.hide(statement, flags).options(*options)
+
+
+def link_criteria(attribute: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
+    """Return the criterion for the rows of a relationship's link table, if they can be deleted."""
+    flag = _flags(attribute.property.parent.registry).get(attribute.property.secondary)
+    return [] if flag is None else [flag == false()]
+
+
+@cached
+def _flags(models: registry) -> hidden_tables.Flags:
+    """Return the tables whose rows can be soft-deleted, each with the column that says so."""
+    found = [mapper for mapper in models.mappers if is_soft_delete(mapper.class_)]
+    columns = [mapper.columns["is_deleted"] for mapper in found]
+    return {column.table: column for column in columns}
+
+
+def _options_for(mappers: Iterable[Mapper[Any]]) -> tuple[ORMOption, ...]:
+    reached = reachable(mappers)
+    options: list[ORMOption] = [_hide_rows(mapper.class_) for mapper in _soft_deleting(reached)]
+    linked = next((mapper for mapper in reached if _has_soft_delete_link(mapper)), None)
+    return tuple(options) if linked is None else (*options, _hide_links(linked.class_))
+
+
+class _HideRows(LoaderCriteriaOption):
+    """The criterion of one model; it goes along with the rows, so it can be pickled with them."""
+
+    _traverse_internals = LoaderCriteriaOption._traverse_internals  # what its cache key consists of
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hide_rows, (inspect(self.entity).mapper.class_,)
+
+
+@cached
+def _hide_rows(model: type[Any]) -> _HideRows:
+    return _HideRows(model, _is_visible(model), include_aliases=True)
+
+
+def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:
+    """Return the mappers and those that relationships lead to, subclasses included."""
+    found: set[Mapper[Any]] = set()
+    waiting = list(mappers)
+    while waiting:
+        mapper = waiting.pop()
+        if mapper not in found:
+            found.add(mapper)
+            waiting.extend(mapper.self_and_descendants)
+            waiting.extend(relationship.mapper for relationship in mapper.relationships)
+    return found
+
+
+def _soft_deleting(mappers: set[Mapper[Any]]) -> list[Mapper[Any]]:
+    """Return those whose rows can be soft-deleted, without what a base class covers already.
+
+    They are sorted, so that equal statements stay equal for SQLAlchemy's cache.
+    """
+    found = {mapper for mapper in mappers if is_soft_delete(mapper.class_)}
+    topmost = [mapper for mapper in found if mapper.inherits not in found]
+    return sorted(
+        topmost, key=lambda mapper: (mapper.class_.__module__, mapper.class_.__qualname__)
     )
 
 
-def _reachable(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
-    """Return the mapper and all those that relationships lead to, subclasses included."""
-    found: set[Mapper[Any]] = set()
-    waiting = [mapper]
-    while waiting:
-        found_next = waiting.pop()
-        if found_next not in found:
-            found.add(found_next)
-            waiting.extend(found_next.self_and_descendants)
-            waiting.extend(relationship.mapper for relationship in found_next.relationships)
-    return iter(sorted(found, key=lambda m: m.class_.__qualname__))
+# --- link tables ---------------------------------------------------------------------------------
 
 
-# A model that is declared later may add relationships to those there are.
-event.listen(Mapper, "after_configured", lambda: _criteria.cache_clear())
+class _HideLinks(UserDefinedOption):
+    """Tells later loads of relationships to leave out deleted rows of link tables."""
+
+    propagate_to_loaders = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _HideLinks, (self.payload,)
+
+
+def _hide_links(model: type[Any]) -> _HideLinks:
+    # Only programs that have such a link table pay for the listener.
+    if not event.contains(Session, "do_orm_execute", _on_execute):
+        event.listen(Session, "do_orm_execute", _on_execute)
+    return _HideLinks(model)
+
+
+def _on_execute(execution: ORMExecuteState) -> None:
+    if execution.is_relationship_load:
+        for option in execution.user_defined_options:
+            if isinstance(option, _HideLinks):
+                flags = _flags(mapper_of(cast("type[Any]", option.payload)).registry)
+                execution.statement = hidden_tables.hide(execution.statement, flags)
+
+
+def is_hiding(option: ORMOption) -> bool:
+    """Tell whether an option is one of those that leave deleted rows out."""
+    return isinstance(option, _HideRows | _HideLinks)
+
+
+def _has_soft_delete_link(mapper: Mapper[Any]) -> bool:
+    flags = _flags(mapper.registry)
+    return any(relationship.secondary in flags for relationship in mapper.relationships)

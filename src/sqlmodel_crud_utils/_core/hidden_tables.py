@@ -1,0 +1,173 @@
+"""Criteria for soft-deleted rows where SQLAlchemy's loader criteria don't reach.
+
+These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
+(before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a
+many-to-many relationship, or because the caller wrote it so. The private attributes of `Select`
+that are read and written here are the same in all supported versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Alias,
+    AliasedReturnsRows,
+    Column,
+    ColumnElement,
+    Executable,
+    FromClause,
+    Join,
+    Select,
+    and_,
+    false,
+)
+from sqlalchemy.orm import Mapper, QueryableAttribute
+from sqlalchemy.sql import visitors
+
+_E = TypeVar("_E", bound=Executable)
+
+Flags = Mapping[FromClause, Column[bool]]
+"""Tables whose rows can be soft-deleted, each with the column that says so."""
+
+
+def mappers_in(statement: Executable) -> set[Mapper[Any]]:
+    """Return the mappers of all models that a statement names."""
+    annotated = (element._annotations for element in _elements(statement))
+    return {notes["parentmapper"] for notes in annotated if "parentmapper" in notes}
+
+
+def hide(statement: _E, flags: Flags) -> _E:
+    """Return the statement with criteria for the tables that it names without their model."""
+    if not _concerns_any(statement, flags):
+        return statement
+    changes = {"select": partial(_hide_in_select, flags), "join": partial(_hide_in_join, flags)}
+    how = {"stop_on": _kept(statement, flags), "detect_subquery_cols": True}
+    copy: Any = visitors.cloned_traverse
+    changed: _E = copy(statement, how, changes)
+    return changed
+
+
+def _kept(statement: Executable, flags: Flags) -> list[Any]:
+    """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
+    elements = list(_elements(statement))
+    kept = [option for element in elements for option in getattr(element, "_with_options", ())]
+    for element in elements:
+        entity = element._annotations.get("parententity")
+        if entity is not None and entity.is_aliased_class:
+            # An alias of a model goes on referring to the subquery that it stands on.
+            kept.append(entity.selectable)
+        elif isinstance(element, AliasedReturnsRows) and not _concerns_any(element, flags):
+            kept.append(element)
+    return kept
+
+
+def _concerns_any(part: Any, flags: Flags) -> bool:
+    return any(_concerns(element, flags) for element in _elements(part))
+
+
+def _elements(statement: Any) -> Iterator[Any]:
+    return visitors.iterate(statement)
+
+
+def _concerns(element: Any, flags: Flags) -> bool:
+    if isinstance(element, Select):
+        return bool(_criteria(element, flags)) or any(
+            _join_criterion(join, flags) is not None for join in element._setup_joins
+        )
+    return isinstance(element, Join) and _criterion(element.right, flags) is not None
+
+
+def _hide_in_select(flags: Flags, select: Select[Any]) -> None:
+    # Called with a copy of the caller's SELECT.
+    select._where_criteria += tuple(_criteria(select, flags))
+    select._setup_joins = tuple(_hide_in_setup_join(flags, join) for join in select._setup_joins)
+
+
+def _hide_in_join(flags: Flags, join: Join) -> None:
+    criterion = _criterion(join.right, flags)
+    if criterion is not None and join.onclause is not None:
+        join.onclause = and_(join.onclause, criterion)
+
+
+def _hide_in_setup_join(flags: Flags, join: tuple[Any, ...]) -> tuple[Any, ...]:
+    criterion = _join_criterion(join, flags)
+    if criterion is None:
+        return join
+    target, condition, *rest = join
+    if isinstance(condition, QueryableAttribute):
+        return target, condition.and_(criterion), *rest
+    if isinstance(target, QueryableAttribute):
+        return target.and_(criterion), condition, *rest
+    return target, and_(condition, criterion), *rest
+
+
+def _join_criterion(join: tuple[Any, ...], flags: Flags) -> ColumnElement[bool] | None:
+    """Return the criterion for the table that `Select.join()` adds, or the one between."""
+    target, condition, *_ = join
+    for attribute in (target, condition):
+        if isinstance(attribute, QueryableAttribute):
+            flag = flags.get(attribute.property.secondary)
+            return None if flag is None else flag == false()
+    # Without a condition, SQLAlchemy finds the foreign key only when it compiles.
+    return None if condition is None else _criterion(target, flags)
+
+
+def _criteria(select: Select[Any], flags: Flags) -> list[ColumnElement[bool]]:
+    found = (_criterion(table, flags, select) for table in _tables(select))
+    return [criterion for criterion in found if criterion is not None]
+
+
+def _tables(select: Select[Any]) -> set[FromClause]:
+    """Return what the SELECT is from, of a JOIN the first table."""
+    joins = [table for table in select._from_obj if isinstance(table, Join)]
+    inside = {table for join in joins for table in join._from_objects}
+    tables = {*_named(select), *select._from_obj} - inside | {_first(join) for join in joins}
+    # any() and has() say which tables are theirs; the others belong to the statement around.
+    own = select._correlate_except
+    return tables if own is None else tables & set(own)
+
+
+def _named(select: Select[Any]) -> Iterator[FromClause]:
+    """Return the tables that are known from columns only; those of models are left out."""
+    columns = [c for c in select._raw_columns if not (_is_orm(select) and c._annotations)]
+    for column in columns:
+        yield from column._from_objects
+    # exists().where(…) names its model nowhere else, and SQLAlchemy 2.0 doesn't look there.
+    only_criteria = not (select._from_obj or select._setup_joins)
+    if not _is_orm(select) or (only_criteria and len(columns) == len(select._raw_columns)):
+        for criterion in select._where_criteria:
+            yield from criterion._from_objects
+
+
+def _first(table: FromClause) -> FromClause:
+    while isinstance(table, Join):
+        table = table.left
+    return table
+
+
+def _criterion(
+    table: Any, flags: Flags, select: Select[Any] | None = None
+) -> ColumnElement[bool] | None:
+    flag = flags.get(table.element if isinstance(table, Alias) else table)
+    if flag is None or _has_loader_criteria(table, select):
+        return None
+    column: ColumnElement[bool] = table.c[flag.key]
+    return column == false()
+
+
+def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
+    """Tell whether SQLAlchemy takes the table for a model, and adds the criteria itself."""
+    if select is not None and not _is_orm(select):
+        return False
+    entity = table._annotations.get("parententity")
+    if isinstance(table, Alias):
+        # any() of a model related to itself: the alias is anonymous, the criteria miss it.
+        return bool(entity is not None and entity.is_aliased_class)
+    return entity is not None
+
+
+def _is_orm(select: Select[Any]) -> bool:
+    return select._propagate_attrs.get("compile_state_plugin") == "orm"

@@ -1,0 +1,77 @@
+"""What a session still holds of earlier reads, and how a new read gets past it.
+
+SQLAlchemy never loads a relationship again that an object holds already, and an object keeps the
+loader options of the query that brought it in. A read that leaves out deleted rows, or brings
+them back, must not be answered from such memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.attributes import instance_state
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.soft_delete import hiding_options, is_hiding, reachable
+
+_EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
+
+
+@contextmanager
+def loaded_anew(session: Session, model: type[Any], *, eagerly: bool) -> Iterator[None]:
+    """Let the read inside load relationships that the session's objects hold already.
+
+    What the read doesn't load again is as it was afterwards, the relationships of other objects
+    in particular. Changes of a relationship that are not flushed yet stay, so flush them first
+    where the session would do so before the query.
+
+    Args:
+        session: The session that reads; nothing is queried here.
+        model: The model that is read.
+        eagerly: Whether the read asks for related rows (what the model's own relationships load
+            eagerly is known).
+    """
+    needed = hiding_options(model) and (eagerly or _loads_eagerly(model))
+    held = _set_aside(session) if needed else []
+    try:
+        yield
+    finally:
+        for state, key, value in held:
+            state.dict.setdefault(key, value)
+
+
+def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
+    states = [instance_state(instance) for instance in session.identity_map.values()]
+    return [
+        (state, key, state.dict.pop(key))
+        for state in states
+        for key in state.mapper.relationships.keys()
+        if key in state.dict and key not in state.committed_state
+    ]
+
+
+@cached
+def _loads_eagerly(model: type[Any]) -> bool:
+    return any(
+        relationship.lazy in _EAGER
+        for mapper in reachable([mapper_of(model)])
+        for relationship in mapper.relationships
+    )
+
+
+def remember_choice(
+    states: Iterable[InstanceState[Any]], model: type[Any], *, include_deleted: bool
+) -> None:
+    """Let later lazy loading of these rows do as the read did that returned them.
+
+    Rows that the session held before the read keep the options of the query that loaded them;
+    objects that the program made itself have none.
+    """
+    ours = hiding_options(model)
+    for state in states if ours else ():
+        others = tuple(option for option in state.load_options if not is_hiding(option))
+        state.load_options = others if include_deleted else (*others, *ours)
