@@ -16,7 +16,7 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import MultipleResultsFound
@@ -458,12 +458,16 @@ def _without_password(message: str, database_url: str | URL | None) -> str:
 
 
 def _passwords(database_url: str | URL | None) -> set[str]:
+    """Return all ways to write the password of a URL."""
     if isinstance(database_url, URL):
         written = database_url.password or ""
     else:
         login = _LOGIN.search(database_url or "")
         written = login.group()[len(login.group(1)) + 1 : -1] if login else ""
-    return {written, unquote(written)} - {"", "***"}
+    plain = {written, unquote(written)}
+    # SQLAlchemy leaves blanks as they are.
+    quoted = {quote(text, safe=safe) for text in plain for safe in ("", "/", " +")}
+    return plain | quoted if written else set()
 
 
 def _rebuild(cls: type[_E], args: tuple[Any, ...], state: dict[str, Any]) -> _E:

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
@@ -41,7 +40,8 @@ async def failure_of(
     session: AsyncSession, work: Any, model: type[Any] | None = None
 ) -> SQLModelCRUDError:
     """Run a statement, or flush a row, that must fail; return what becomes of the error."""
-    with pytest.raises((SQLAlchemyError, OSError, OverflowError)) as caught:
+    # Not every error of a driver is wrapped by SQLAlchemy, those of connecting for instance.
+    with pytest.raises(Exception) as caught:  # noqa: PT011
         await _run(session, work)
     await session.rollback()
     error = translate(caught.value, model)
@@ -63,6 +63,7 @@ async def _run(session: AsyncSession, work: Any) -> None:
 async def violation_of(
     session: AsyncSession, work: Any, model: type[Any] | None = None
 ) -> ConstraintViolationError:
+    """Run what must break a constraint; return what becomes of the error."""
     error = await failure_of(session, work, model)
     assert isinstance(error, ConstraintViolationError)
     return error
@@ -188,7 +189,8 @@ class TestForeignKey:
         sqlite = database.name == "sqlite"
         assert (error.kind, error.field) == ("foreign_key", None)
         assert error.columns == (() if sqlite else ("team_id",))
-        assert "still refer" in str(error)
+        told = "would refer" if sqlite and work == "update" else "still refer"
+        assert told in str(error)
 
     async def test_a_deferred_one_fails_at_the_commit(
         self, session: AsyncSession, database: Database
@@ -274,7 +276,7 @@ class TestStatements:
         error = await failure_of(session, insert(Team).values(name=SECRET * 100), Team)
         assert isinstance(error, QueryExecutionError)
         assert "a value is too long for its column" in str(error)
-        assert ("column name (" in str(error)) == (database.name == "mysql")
+        assert ("column 'name' (" in str(error)) == (database.name == "mysql")
 
     async def test_a_value_of_the_wrong_type(self, session: AsyncSession) -> None:
         """A text for a number reaches the database, which refuses it."""
@@ -330,7 +332,7 @@ class TestStatements:
         await engine.dispose()
         assert isinstance(error, QueryExecutionError)
         assert "locked" in str(error)
-        assert "busy timeout" in str(error)
+        assert "raise SQLite's busy timeout" in str(error)
 
 
 class TestConnections:

@@ -58,8 +58,8 @@ def read_driver_error(error: BaseException) -> DriverError | None:
     driver = type(original).__module__.partition(".")[0]
     if driver in _MYSQL_DRIVERS and original.args and isinstance(original.args[0], int):
         return _from_mysql(original)
-    if isinstance(getattr(original, "sqlstate", None), str):
-        return _from_postgresql(original)
+    if state := _sqlstate(original):
+        return _from_postgresql(original, state)
     if driver in _LIBPQ_DRIVERS and _is_a(original, "OperationalError"):
         # Only a server sends a SQLSTATE; without one there was none to talk to.
         return DriverError("connection", type(original).__name__, _NO_LOGIN)
@@ -78,7 +78,7 @@ _NO_DATABASE_FILE = "the file is no SQLite database"
 
 _LOCKED = (
     "the database is locked by another connection; keep transactions short, "
-    "or let SQLite wait longer (busy timeout)"
+    "or raise SQLite's busy timeout"
 )
 _LOCK_TIMEOUT = "another transaction held a lock for too long; run the transaction again"
 _DEADLOCK = "two transactions waited for each other; run the transaction again"
@@ -269,11 +269,15 @@ def _with_sqlite_columns(found: DriverError, names: str) -> DriverError:
 _KEY_COLUMNS = re.compile(r"[^(]*\(([^()=]+)\)=\(")
 
 
-def _from_postgresql(error: Any) -> DriverError:
-    state: str = error.sqlstate
+def _sqlstate(error: Any) -> str | None:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else None
+
+
+def _from_postgresql(error: Any, state: str) -> DriverError:
     problem, reason = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or _UNKNOWN
     # The adapter for asyncpg keeps the names on the error behind it only.
-    source = error if error.__cause__ is None else error.__cause__
+    source = error.__cause__ if _sqlstate(error.__cause__) else error
     column = _postgresql_detail(source, "column_name")
     columns: tuple[str, ...] = (column,) if column else ()
     if problem in {"unique", "exclusion", "foreign_key"}:

@@ -6,13 +6,14 @@ import re
 from typing import Any
 
 from sqlalchemy.exc import (
+    DataError,
     DBAPIError,
     InterfaceError,
     PendingRollbackError,
     SQLAlchemyError,
     StatementError,
+    TimeoutError as PoolTimeoutError,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.driver_errors import DriverError, read_driver_error
@@ -124,8 +125,9 @@ def _is_refused_value(error: Exception) -> bool:
 
 
 def _refused_value(error: Exception, model: type[Any] | None) -> ValidationError:
+    of_model = f" of {model.__name__}" if model is not None else ""
     return ValidationError(
-        f"a value{_of(model)} cannot be converted to the type of its column "
+        f"a value{of_model} cannot be converted to the type of its column "
         f"({_label(error, None)}; the original error tells why)"
     )
 
@@ -133,23 +135,27 @@ def _refused_value(error: Exception, model: type[Any] | None) -> ValidationError
 def _query_failure(
     error: Exception, driver: DriverError | None, model: type[Any] | None
 ) -> QueryExecutionError:
-    reason = driver.reason if driver is not None else ""
-    if isinstance(error, PendingRollbackError):
-        reason = "an earlier statement failed; roll the session back first"
-    elif "another operation is in progress" in str(error):
-        reason = "two tasks use one connection; give each task a session of its own"
-    elif driver is not None and driver.columns:
-        reason += f" {', '.join(driver.columns)}"
+    reason = _query_reason(error, driver)
+    of_model = f" for {model.__name__}" if model is not None else ""
     told = f": {reason}" if reason else ""
     return QueryExecutionError(
-        f"Query execution failed{_of(model)}{told} ({_label(error, driver)})",
+        f"Query execution failed{of_model}{told} ({_label(error, driver)})",
         query=_statement(error),
         original_error=error,
     )
 
 
-def _of(model: type[Any] | None) -> str:
-    return f" of {model.__name__}" if model is not None else ""
+def _query_reason(error: Exception, driver: DriverError | None) -> str:
+    if driver is not None:
+        columns = ", ".join(map(repr, driver.columns))
+        return f"{driver.reason} {columns}" if columns else driver.reason
+    if isinstance(error, PendingRollbackError):
+        return "an earlier statement failed; roll the session back first"
+    if isinstance(error, DataError | OverflowError):
+        return "a value does not fit the type of its column"
+    if "another operation is in progress" in str(error):
+        return "two tasks use one connection; give each task a session of its own"
+    return ""
 
 
 def _label(error: Exception, driver: DriverError | None) -> str:

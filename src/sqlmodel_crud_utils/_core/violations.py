@@ -105,7 +105,7 @@ def _find_table(model: type[Any] | None, name: str | None) -> Table | None:
 def _subject(model: type[Any] | None, table: Table | None, table_name: str | None) -> str:
     if model is not None and table is not None and table is _table_of(model):
         return model.__name__
-    return table_name or "table"
+    return table_name or ""
 
 
 # --- constraints
@@ -240,28 +240,26 @@ def _is_referenced(driver: DriverError, statement: str) -> bool | None:
 
 
 def _wording(broken: _Broken) -> str:
-    columns, subject = ", ".join(broken.columns), broken.subject
+    columns = ", ".join(broken.columns)
+    of_table = f" of {broken.subject}" if broken.subject else ""
+    another = f"another {broken.subject} row" if broken.subject else "another row"
     match broken.kind:
         case "unique":
-            return f"another {subject} row has the same {columns or 'unique value'}"
+            return f"{another} has the same {columns or 'unique value'}"
         case "foreign_key":
-            return _foreign_key_wording(broken, columns or "a foreign key")
+            return _foreign_key_wording(broken, f"{columns}{of_table}" if columns else "")
         case "not_null":
-            return f"{columns or 'a required column'} of {subject} must not be null"
+            return f"{columns or 'a required column'}{of_table} must not be null"
         case "check":
-            return f"the row does not fulfil a check of {subject}"
+            return f"the row does not fulfil a check{of_table}"
         case "exclusion":
-            return f"the row collides with another {subject} row"
-        case None:
-            return f"the row breaks a constraint of {subject}"
+            return f"the row collides with {another}"
+        case _:
+            return f"the row breaks a constraint{of_table}"
 
 
 def _foreign_key_wording(broken: _Broken, columns: str) -> str:
-    if broken.referenced is None:
-        return (
-            f"{columns} of {broken.subject} and the row that it refers to do not match: "
-            "that row does not exist, or it is still referred to"
-        )
     if broken.referenced:
-        return f"other rows still refer to this one, through {columns} of {broken.subject}"
-    return f"{columns} of {broken.subject} refers to a row that does not exist"
+        return f"other rows still refer to this one{f', through {columns}' if columns else ''}"
+    would = "would refer" if broken.referenced is None else "refers"
+    return f"{columns or 'a foreign key'} {would} to a row that does not exist"
