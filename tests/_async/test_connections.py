@@ -91,7 +91,9 @@ class TestSQLite:
             assert await value(engine, "PRAGMA busy_timeout") == 2000
             await engine.dispose()
 
-    @pytest.mark.parametrize("url", [*MEMORY_URLS, "sqlite:///{}/heroes.db"])
+    @pytest.mark.parametrize(
+        "url", ["sqlite://", "sqlite:///file::memory:", "sqlite:///{}/heroes.db"]
+    )
     async def test_foreign_keys_are_enforced(self, url: str, tmp_path: Path) -> None:
         """SQLite ignores them on every connection that doesn't ask for them."""
         engine = create_pooled_engine(url.format(tmp_path))
