@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import INT4RANGE, ExcludeConstraint
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.driver_errors import DriverError, read_driver_error
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.violations import constraint_violation
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -339,3 +339,27 @@ def test_a_foreign_error_is_none_of_a_driver() -> None:
     """Only errors with a driver's codes are read."""
     assert read_driver_error(ValueError(1062, SECRET)) is None
     assert read_driver_error(exc.StatementError("x", "y", {}, None)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (exc.InvalidRequestError("x"), True),
+        (StaleDataError("x"), True),
+        (asyncpg.InvalidPasswordError("x"), True),
+        (asyncpg.InterfaceError("x"), True),
+        (psycopg.errors.UniqueViolation("x"), True),
+        (pymysql.err.IntegrityError(1062, "x"), True),
+        (asyncmy.errors.OperationalError(2013, "x"), True),
+        (sqlite3.IntegrityError("x"), True),
+        (ConnectionRefusedError(), True),
+        (TimeoutError(), True),
+        (OverflowError(), True),
+        (ValueError("x"), False),
+        (ValidationError("x"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_what_comes_from_a_database(error: BaseException, answer: bool) -> None:
+    """Raw errors of drivers count too, as SQLAlchemy does not wrap all of them."""
+    assert is_database_error(error) is answer

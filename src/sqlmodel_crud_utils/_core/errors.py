@@ -26,7 +26,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 
-__all__ = ["translate"]
+__all__ = ["is_database_error", "translate"]
 
 
 def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDError:
@@ -55,6 +55,24 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
     if _is_refused_value(error):
         return _refused_value(error, model)
     return _query_failure(error, driver, model)
+
+
+_DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether an error comes from SQLAlchemy or a driver, and so is one to translate.
+
+    Not all of them are SQLAlchemy's: SQLAlchemy 2.0 lets through what asyncpg raises while it
+    connects, 2.1 still the operating system's errors, and sqlite3 raises `OverflowError` for a
+    number that is too large.
+
+    Example:
+        >>> is_database_error(ConnectionRefusedError()), is_database_error(KeyError())
+        (True, False)
+    """
+    is_known = isinstance(error, SQLAlchemyError | OSError | OverflowError)
+    return is_known or type(error).__module__.partition(".")[0] in _DRIVERS
 
 
 # --- connections
