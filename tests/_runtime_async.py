@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker
-from sqlalchemy.ext.asyncio import AsyncSession as PlainSession
-from sqlalchemy.ext.asyncio import create_async_engine as make_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession as PlainSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine as make_engine,
+)
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 __all__ = ["AsyncEngine", "AsyncSession", "PlainSession", "make_engine", "scoped"]

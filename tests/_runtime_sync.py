@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy import create_engine as make_engine
-from sqlalchemy.orm import Session as PlainSession
-from sqlalchemy.orm import scoped_session, sessionmaker
+from sqlalchemy import Engine, create_engine as make_engine
+from sqlalchemy.orm import Session as PlainSession, scoped_session, sessionmaker
 from sqlmodel import Session
 
 __all__ = ["Engine", "PlainSession", "Session", "make_engine", "scoped"]
