@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, unquote
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import MultipleResultsFound
+from sqlalchemy.exc import DontWrapMixin, MultipleResultsFound
 
 __all__ = [
     "BulkOperationError",
@@ -48,8 +48,11 @@ _MAX_NAMED = 100
 _MAX_QUERY = 200
 
 
-class SQLModelCRUDError(Exception):
+class SQLModelCRUDError(DontWrapMixin, Exception):
     """The base of every error that the library raises.
+
+    SQLAlchemy lets it through as it is where it wraps others: when a column's type refuses a
+    value, for instance.
 
     Example:
         >>> try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models import mapper_of
@@ -36,9 +36,11 @@ def held_version(row: Any) -> Any:
 
     A version that the caller assigned since then doesn't count.
     """
-    state: InstanceState[Any] = inspect(row)
     name = version_name(type(row))
-    return None if name is None else state.committed_state.get(name, state.dict.get(name))
+    if name is None:
+        return None
+    state = instance_state(row)
+    return state.committed_state.get(name, state.dict.get(name))
 
 
 def check_version(row: Any, expected: Any) -> None:
@@ -57,7 +59,6 @@ def conflict(row: Any, expected: Any, found: Any = None) -> ConflictError:
         expected: The version that was read; see `held_version`, and ask before a rollback.
         found: The version that is there now, if it is known.
     """
-    identity = inspect(row).identity or ()
-    return ConflictError(
-        type(row), identity[0] if len(identity) == 1 else identity, expected, found
-    )
+    identity = inspect(row).identity
+    key = identity[0] if identity is not None and len(identity) == 1 else identity
+    return ConflictError(type(row), key, expected, found)

@@ -71,7 +71,7 @@ class _UniqueWhenVisible(SchemaItem):
 
 def _marker(table: Table) -> Column[bool]:
     if MARKER not in table.c:
-        table.append_column(Column(MARKER, Boolean, Computed(_null_when_deleted())))
+        table.append_column(Column(MARKER, Boolean, Computed(_null_when_deleted(), persisted=True)))
     return table.c[MARKER]
 
 
