@@ -16,6 +16,7 @@ from sqlalchemy import (
     SmallInteger,
     any_,
     bindparam,
+    case,
     false,
     func,
     literal,
@@ -64,9 +65,12 @@ def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     """Return a value of the column's type as what the column can be compared with.
 
     PostgreSQL's drivers refuse a number that is too large for a column, though the comparison
-    has an answer: no row is equal to it, and every row is below it or above.
+    has an answer: no row is equal to it, and every row is below it or above. SQLAlchemy writes
+    True and False into the statement, and then has no order for them.
     """
     type_ = attribute.property.columns[0].type
+    if isinstance(value, bool):
+        return literal(value, type_)
     return literal(value, BigInteger()) if _is_beyond(type_, (value,)) else value
 
 
@@ -91,8 +95,9 @@ def _in_json(
         if "\\u0000" not in text:  # SQLite's JSON ends a text there.
             return attribute.in_(_elements(text))
     if len(bound) > _SQLITE_PLAIN_LIMIT and kinds <= {bytes, memoryview}:
-        # Not for shorter lists: an index of the column is of no use here.
-        return func.hex(attribute).in_(_elements(json.dumps([v.hex().upper() for v in bound])))
+        # Not for shorter lists: an index of the column is of no use here. The hex() of NULL is "".
+        digits = case((attribute.is_not(None), func.hex(attribute)))
+        return digits.in_(_elements(json.dumps([value.hex().upper() for value in bound])))
     return attribute.in_(values)
 
 

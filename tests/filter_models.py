@@ -1,0 +1,100 @@
+"""Table models for the tests of the filter language."""
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+
+from sqlalchemy import Double, Numeric, String
+from sqlalchemy.dialects.mysql import VARCHAR
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import SoftDeleteMixin
+from tests.models import Colour
+
+# Text that is compared and sorted by its code points, on every database.
+BY_CODE_POINT = (
+    String(50)
+    .with_variant(String(50, collation="C"), "postgresql")
+    .with_variant(VARCHAR(50, collation="utf8mb4_nopad_bin"), "mysql")
+)
+
+
+class Sample(SQLModel, table=True):
+    """Values that a Python model of the filter language can judge.
+
+    MySQL's own collations ignore case, accents and spaces at the end when they compare (eq, gt,
+    in and the like), so what is compared is `exact`, and what is searched is `word`.
+    """
+
+    id: int = Field(primary_key=True)
+    word: str | None = Field(default=None, max_length=50)
+    exact: str | None = Field(default=None, sa_type=BY_CODE_POINT)
+    number: int | None = None
+    amount: Decimal | None = Field(default=None, sa_type=Numeric(12, 2))
+    real: float | None = Field(default=None, sa_type=Double)
+    flag: bool | None = None
+    day: dt.date | None = None
+    moment: dt.datetime | None = None
+    token: uuid.UUID | None = None
+    colour: Colour | None = None
+
+
+class Legacy(SQLModel, table=True):
+    """Columns of older character sets, as MySQL databases have them."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    western: str = Field(
+        sa_type=String(50).with_variant(VARCHAR(50, charset="latin1"), "mysql"),
+    )
+    narrow: str = Field(
+        sa_type=String(50).with_variant(VARCHAR(50, charset="utf8mb3"), "mysql"),
+    )
+
+
+class Folder(SQLModel, table=True):
+    """A tree: related to itself in both directions."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    parent_id: int | None = Field(default=None, foreign_key="folder.id", ondelete="CASCADE")
+
+    parent: "Folder" = Relationship(
+        back_populates="children", sa_relationship_kwargs={"remote_side": "Folder.id"}
+    )
+    children: list["Folder"] = Relationship(back_populates="parent")
+
+
+class Authorship(SQLModel, SoftDeleteMixin, table=True):
+    """A link between authors and books that can be soft-deleted."""
+
+    author_id: int | None = Field(default=None, foreign_key="author.id", primary_key=True)
+    book_id: int | None = Field(default=None, foreign_key="book.id", primary_key=True)
+
+
+class Author(SQLModel, table=True):
+    """Has books, and a publisher."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    publisher_id: int | None = Field(default=None, foreign_key="publisher.id")
+
+    books: list["Book"] = Relationship(back_populates="authors", link_model=Authorship)
+    publisher: "Publisher" = Relationship(back_populates="authors")
+
+
+class Book(SQLModel, SoftDeleteMixin, table=True):
+    """Has authors, and can be soft-deleted."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    title: str
+
+    authors: list[Author] = Relationship(back_populates="books", link_model=Authorship)
+
+
+class Publisher(SQLModel, SoftDeleteMixin, table=True):
+    """Has authors, and can be soft-deleted."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+
+    authors: list[Author] = Relationship(back_populates="publisher")
