@@ -123,8 +123,10 @@ def _criteria(select: Select[Any], flags: Flags) -> list[ColumnElement[bool]]:
 def _tables(select: Select[Any]) -> set[FromClause]:
     """Return what the SELECT is from, of a JOIN the first table."""
     joins = [table for table in select._from_obj if isinstance(table, Join)]
-    inside = {table for join in joins for table in join._from_objects}
-    tables = {*_named(select), *select._from_obj} - inside | {_first(join) for join in joins}
+    # What is joined gets its criterion in the join's condition: an outer join stays one.
+    joined = {table for join in joins for table in join._from_objects}
+    joined.update(target for target, *_ in select._setup_joins)
+    tables = {*_named(select), *select._from_obj} - joined | {_first(join) for join in joins}
     # any() and has() say which tables are theirs; the others belong to the statement around.
     own = select._correlate_except
     return tables if own is None else tables & set(own)

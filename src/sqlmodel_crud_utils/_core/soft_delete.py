@@ -142,7 +142,8 @@ class _HideRows(LoaderCriteriaOption):
 
 @cached
 def _hide_rows(model: type[Any]) -> _HideRows:
-    return _HideRows(model, _is_visible(model), include_aliases=True)
+    # A function, not the criterion itself: that one would never be adapted to an alias in a join.
+    return _HideRows(model, _is_visible, include_aliases=True)
 
 
 def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:

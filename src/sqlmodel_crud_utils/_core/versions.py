@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import inspect
+from sqlalchemy.orm import LoaderCallableStatus
 from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
@@ -40,7 +41,8 @@ def held_version(row: Any) -> Any:
     if name is None:
         return None
     state = instance_state(row)
-    return state.committed_state.get(name, state.dict.get(name))
+    found = state.committed_state.get(name, state.dict.get(name))
+    return None if found is LoaderCallableStatus.NO_VALUE else found
 
 
 def check_version(row: Any, expected: Any) -> None:

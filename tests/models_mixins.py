@@ -1,0 +1,142 @@
+"""Neutral table models with the mixins: in every order, combination and relationship."""
+
+import datetime as dt
+import uuid
+from typing import Any, ClassVar, Optional
+
+from sqlalchemy import Column, Index, Integer, UniqueConstraint
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import (
+    AuditMixin,
+    SoftDeleteMixin,
+    TimestampMixin,
+    UTCDateTime,
+    VersionMixin,
+    unique_when_visible,
+)
+
+
+class PlayerBadge(SQLModel, SoftDeleteMixin, table=True):
+    """A link whose rows can be soft-deleted too."""
+
+    __tablename__ = "player_badge"
+
+    player_id: int | None = Field(default=None, foreign_key="player.id", primary_key=True)
+    badge_id: int | None = Field(default=None, foreign_key="badge.id", primary_key=True)
+
+
+class Club(SQLModel, SoftDeleteMixin, table=True):
+    """The one side; mixin after SQLModel."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+
+    players: list["Player"] = Relationship(back_populates="club")
+
+
+class Player(SoftDeleteMixin, SQLModel, table=True):
+    """The many side, related to its own kind and many to many; mixin before SQLModel."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+    club_id: int | None = Field(default=None, foreign_key="club.id")
+    captain_id: int | None = Field(default=None, foreign_key="player.id", ondelete="SET NULL")
+
+    club: Club | None = Relationship(back_populates="players")
+    captain: Optional["Player"] = Relationship(sa_relationship_kwargs={"remote_side": "Player.id"})
+    badges: list["Badge"] = Relationship(back_populates="players", link_model=PlayerBadge)
+
+
+class Badge(SQLModel, SoftDeleteMixin, table=True):
+    """The other many."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    label: str = Field(max_length=50)
+
+    players: list[Player] = Relationship(back_populates="badges", link_model=PlayerBadge)
+
+
+class Fan(SQLModel, table=True):
+    """Without the mixin, but related to a model that has it."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+    club_id: int | None = Field(default=None, foreign_key="club.id")
+
+    club: Club | None = Relationship()
+
+
+class Visit(SQLModel, TimestampMixin, table=True):
+    """Time stamps alone, and one more column of their type."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    place: str = Field(default="here", max_length=50)
+    until: dt.datetime | None = Field(default=None, sa_type=UTCDateTime)
+
+
+class NotedBase(SQLModel, AuditMixin):
+    """Not a table: its fields are inherited."""
+
+    text: str = Field(max_length=50)
+
+
+class Memo(NotedBase, table=True):
+    """Inherits the audit trail from a base class."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+
+class Letter(NotedBase, SoftDeleteMixin, table=True):
+    """Inherits it too; both have columns of their own."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+
+class Parcel(VersionMixin, AuditMixin, SoftDeleteMixin, SQLModel, table=True):
+    """All mixins, a key, table arguments and mapper arguments of its own."""
+
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("code", "size", name="uq_parcel_code_size"),
+        Index("ix_parcel_size", "size"),
+        {"comment": "what is on its way"},
+    )
+    __mapper_args__: ClassVar[Any] = {"confirm_deleted_rows": False}
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    code: str = Field(max_length=20)
+    size: int = 1
+
+
+class Counter(SQLModel, VersionMixin, table=True):
+    """Versions alone."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    value: int = 0
+
+
+_REVISION = Column("revision", Integer, nullable=False)
+
+
+class Revision(SQLModel, VersionMixin, table=True):
+    """A version column of its own beside the mixin's."""
+
+    __mapper_args__: ClassVar[Any] = {"version_id_col": _REVISION}
+
+    id: int | None = Field(default=None, primary_key=True)
+    revision: int = Field(default=1, sa_column=_REVISION)
+
+
+class Membership(SQLModel, SoftDeleteMixin, table=True):
+    """Values that are unique among visible rows."""
+
+    __tablename__ = "membership"
+    __table_args__ = (
+        unique_when_visible("email"),
+        unique_when_visible("realm", "nick", name="uq_nick"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    email: str = Field(max_length=50)
+    realm: str = Field(default="main", max_length=20)
+    nick: str = Field(max_length=20)
