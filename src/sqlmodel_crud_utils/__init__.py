@@ -1,3 +1,136 @@
-"""CRUD, transactions, hooks and queries for SQLModel, for sync and async code alike."""
+"""CRUD, transactions, hooks and queries for SQLModel, for sync and async code alike.
+
+Sync functions have their plain names here, async ones the prefix `a_`; `sqlmodel_crud_utils.sync`
+and `sqlmodel_crud_utils.aio` hold them under the same names. A name is loaded when it is first
+used, so that importing the package needs none of the optional packages and loads neither API.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils.aio import (
+        bulk_upsert_mappings as a_bulk_upsert_mappings,
+        create_pooled_engine as a_create_pooled_engine,
+        delete_row as a_delete_row,
+        get_one_or_create as a_get_one_or_create,
+        get_result_from_query as a_get_result_from_query,
+        get_row as a_get_row,
+        get_rows as a_get_rows,
+        get_rows_within_id_list as a_get_rows_within_id_list,
+        get_session as a_get_session,
+        insert_data_rows as a_insert_data_rows,
+        on_commit as a_on_commit,
+        pool_status as a_pool_status,
+        session_factory as a_session_factory,
+        transaction as a_transaction,
+        update_row as a_update_row,
+        write_row as a_write_row,
+    )
+    from sqlmodel_crud_utils.exceptions import (
+        BulkOperationError,
+        ConflictError,
+        ConstraintKind,
+        ConstraintViolationError,
+        DatabaseConnectionError,
+        MultipleRecordsError,
+        QueryExecutionError,
+        RecordNotFoundError,
+        SQLModelCRUDError,
+        TransactionError,
+        UnknownFieldError,
+        ValidationError,
+        multiple_found,
+        not_found,
+        validation_error,
+    )
+    from sqlmodel_crud_utils.sync import (
+        PoolStatus,
+        bulk_upsert_mappings,
+        create_pooled_engine,
+        delete_row,
+        get_one_or_create,
+        get_result_from_query,
+        get_row,
+        get_rows,
+        get_rows_within_id_list,
+        get_session,
+        insert_data_rows,
+        on_commit,
+        pool_status,
+        session_factory,
+        transaction,
+        update_row,
+        write_row,
+    )
+
+__all__ = [
+    "BulkOperationError",
+    "ConflictError",
+    "ConstraintKind",
+    "ConstraintViolationError",
+    "DatabaseConnectionError",
+    "MultipleRecordsError",
+    "PoolStatus",
+    "QueryExecutionError",
+    "RecordNotFoundError",
+    "SQLModelCRUDError",
+    "TransactionError",
+    "UnknownFieldError",
+    "ValidationError",
+    "__version__",
+    "a_bulk_upsert_mappings",
+    "a_create_pooled_engine",
+    "a_delete_row",
+    "a_get_one_or_create",
+    "a_get_result_from_query",
+    "a_get_row",
+    "a_get_rows",
+    "a_get_rows_within_id_list",
+    "a_get_session",
+    "a_insert_data_rows",
+    "a_on_commit",
+    "a_pool_status",
+    "a_session_factory",
+    "a_transaction",
+    "a_update_row",
+    "a_write_row",
+    "bulk_upsert_mappings",
+    "create_pooled_engine",
+    "delete_row",
+    "get_one_or_create",
+    "get_result_from_query",
+    "get_row",
+    "get_rows",
+    "get_rows_within_id_list",
+    "get_session",
+    "insert_data_rows",
+    "multiple_found",
+    "not_found",
+    "on_commit",
+    "pool_status",
+    "session_factory",
+    "transaction",
+    "update_row",
+    "validation_error",
+    "write_row",
+]
 
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that has it."""
+    if name in __all__:
+        plain = name.removeprefix("a_")
+        for home in ("exceptions", "sync") if plain == name else ("aio",):
+            module = import_module(f"{__name__}.{home}")
+            if plain in module.__all__:
+                # From now on the name is found without this function.
+                return globals().setdefault(name, getattr(module, plain))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Show the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

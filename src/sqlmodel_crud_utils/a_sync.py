@@ -1,0 +1,6 @@
+"""v0.1.0's name for `sqlmodel_crud_utils.aio`."""
+
+from sqlmodel_crud_utils import aio
+from sqlmodel_crud_utils.aio import *  # noqa: F403
+
+__all__ = aio.__all__

@@ -1,0 +1,44 @@
+"""The async API; `sqlmodel_crud_utils.sync` has the same names for sync code."""
+
+from sqlmodel_crud_utils._async.connections import (
+    PoolStatus,
+    create_pooled_engine,
+    get_session,
+    pool_status,
+    session_factory,
+)
+from sqlmodel_crud_utils._async.reads import (
+    get_result_from_query,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+)
+from sqlmodel_crud_utils._async.transactions import on_commit, transaction
+from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
+from sqlmodel_crud_utils._async.writes import (
+    delete_row,
+    get_one_or_create,
+    insert_data_rows,
+    update_row,
+    write_row,
+)
+
+__all__ = [
+    "PoolStatus",
+    "bulk_upsert_mappings",
+    "create_pooled_engine",
+    "delete_row",
+    "get_one_or_create",
+    "get_result_from_query",
+    "get_row",
+    "get_rows",
+    "get_rows_within_id_list",
+    "get_session",
+    "insert_data_rows",
+    "on_commit",
+    "pool_status",
+    "session_factory",
+    "transaction",
+    "update_row",
+    "write_row",
+]

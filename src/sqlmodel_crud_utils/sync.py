@@ -1,0 +1,44 @@
+"""The sync API; `sqlmodel_crud_utils.aio` has the same names for async code."""
+
+from sqlmodel_crud_utils._sync.connections import (
+    PoolStatus,
+    create_pooled_engine,
+    get_session,
+    pool_status,
+    session_factory,
+)
+from sqlmodel_crud_utils._sync.reads import (
+    get_result_from_query,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+)
+from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
+from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
+from sqlmodel_crud_utils._sync.writes import (
+    delete_row,
+    get_one_or_create,
+    insert_data_rows,
+    update_row,
+    write_row,
+)
+
+__all__ = [
+    "PoolStatus",
+    "bulk_upsert_mappings",
+    "create_pooled_engine",
+    "delete_row",
+    "get_one_or_create",
+    "get_result_from_query",
+    "get_row",
+    "get_rows",
+    "get_rows_within_id_list",
+    "get_session",
+    "insert_data_rows",
+    "on_commit",
+    "pool_status",
+    "session_factory",
+    "transaction",
+    "update_row",
+    "write_row",
+]

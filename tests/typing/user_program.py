@@ -1,0 +1,138 @@
+"""A user's program, never run: mypy --strict and pyright must accept it, and refuse its mistakes.
+
+`assert_type` states what a user gets back. A line with an ignore comment is a mistake that both
+must report: an ignore comment that is not needed is an error itself.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Literal, assert_type
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession as PlainAsyncSession,
+    async_scoped_session,
+)
+from sqlalchemy.orm import Session as PlainSession, scoped_session
+from sqlmodel import Field, Session, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+import sqlmodel_crud_utils as crud
+from sqlmodel_crud_utils import a_sync, aio, sync
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, SQLModelCRUDError
+
+
+class Hero(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    age: int | None = None
+
+
+Found = tuple[Literal[True], Hero] | tuple[Literal[False], None]
+
+
+def sync_reads(session: Session) -> None:
+    assert_type(sync.get_row("1", session, Hero), Found)
+    assert_type(sync.get_row(1, session, Hero, raise_on_error=True), tuple[Literal[True], Hero])
+    assert_type(sync.get_row(uuid.uuid4(), session, Hero, pk_field="name"), Found)
+
+    _, hero = sync.get_row(1, session, Hero)
+    if hero is not None:
+        assert_type(hero.age, int | None)
+
+    _, heroes = sync.get_rows(session, Hero, age__gte=18, team__name="x", sort_field="name")
+    assert_type(heroes[0], Hero)
+    _, listed = sync.get_rows_within_id_list(["1", 2], session, Hero)
+    assert_type(listed[0].name, str)
+    sync.get_result_from_query(select(Hero), session)
+
+
+def sync_writes(session: Session) -> None:
+    row, existed = sync.get_one_or_create(session, Hero, {"age": 3}, name="x")
+    assert_type(row, Hero)
+    assert_type(existed, bool)
+
+    _, written = sync.write_row(Hero(name="x"), session, raise_on_error=True)
+    assert_type(written, Hero)
+    _, updated = sync.update_row(1, {"age": 3}, session, Hero, raise_on_error=True)
+    assert_type(updated, Hero)
+    assert_type(sync.delete_row(1, session, Hero), bool)
+    _, upserted = sync.bulk_upsert_mappings([{"id": 1, "name": "x"}], session, Hero)
+    assert_type(upserted[0], Hero)
+
+
+def sync_transactions(session: Session) -> None:
+    with sync.transaction(session) as tx:
+        assert_type(tx, Session)
+        sync.on_commit(tx, lambda: None)
+    with crud.transaction(session, wrap_errors=False):
+        pass
+
+
+def any_session(
+    plain: PlainSession, scoped: scoped_session[Session], registry: scoped_session[PlainSession]
+) -> None:
+    sync.get_row(1, plain, Hero)
+    sync.get_row(1, scoped, Hero)
+    sync.get_row(1, registry, Hero)
+
+
+def sync_connections() -> None:
+    engine = sync.create_pooled_engine("sqlite://", pool_size=2, echo=True)
+    assert_type(engine, Engine)
+    with sync.session_factory(engine)() as session:
+        sync.get_row(1, session, Hero)
+    dependency: Callable[[], Iterator[Session]] = sync.get_session(engine)
+    assert_type(sync.pool_status(engine)["checked_out"], int)
+    assert dependency
+
+
+async def async_everything(session: AsyncSession) -> None:
+    assert_type(await aio.get_row("1", session, Hero), Found)
+    assert_type(await crud.a_get_row("1", session, Hero), Found)
+    assert_type(await a_sync.get_row("1", session, Hero), Found)
+    _, hero = await aio.get_row(1, session, Hero, raise_on_error=True)
+    assert_type(hero, Hero)
+    async with aio.transaction(session) as tx:
+        assert_type(tx, AsyncSession)
+        aio.on_commit(tx, notify)
+    async with crud.a_transaction(session):
+        row, _ = await aio.get_one_or_create(session, Hero, name="x")
+        assert_type(row, Hero)
+
+
+async def notify() -> None:
+    """Callbacks of the async API may be `async def`."""
+
+
+async def any_async_session(
+    plain: PlainAsyncSession, scoped: async_scoped_session[AsyncSession]
+) -> None:
+    await aio.get_row(1, plain, Hero)
+    await aio.get_row(1, scoped, Hero)
+
+
+async def async_connections() -> None:
+    engine = aio.create_pooled_engine("sqlite://")
+    assert_type(engine, AsyncEngine)
+    async with aio.session_factory(engine)() as session:
+        await aio.get_row(1, session, Hero)
+    dependency: Callable[[], AsyncIterator[AsyncSession]] = aio.get_session(engine)
+    assert dependency
+
+
+def errors(error: SQLModelCRUDError) -> Any:
+    if isinstance(error, ConstraintViolationError):
+        assert_type(error.columns, tuple[str, ...])
+        return error.constraint
+    return crud.RecordNotFoundError(Hero, 5, pk_field="id")
+
+
+def mistakes(session: Session, async_session: AsyncSession) -> None:
+    sync.get_row(1, async_session, Hero)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    sync.delete_row(1, session, "Hero")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sync.get_rows(session)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    _ = sync.nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,217 @@
+"""The public names: the same in both APIs, loaded lazily, resting on imports that go one way."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import sqlmodel_crud_utils
+from sqlmodel_crud_utils import a_sync, aio, exceptions, sync
+
+PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
+NAME = "sqlmodel_crud_utils"
+FUNCTIONS = [name for name in sync.__all__ if inspect.isfunction(getattr(sync, name))]
+
+
+# --- Parity ------------------------------------------------------------------------------------
+
+
+def test_both_apis_export_the_same_names() -> None:
+    """What one API has, the other has; only classes carry `Async`."""
+    assert sorted(sync.__all__) == sorted({name.replace("Async", "") for name in aio.__all__})
+
+
+def test_a_sync_is_another_name_for_aio() -> None:
+    """v0.1.0's module has everything that `aio` has."""
+    assert sorted(a_sync.__all__) == sorted(aio.__all__)
+    assert all(getattr(a_sync, name) is getattr(aio, name) for name in aio.__all__)
+
+
+@pytest.mark.parametrize("name", sync.__all__)
+def test_both_apis_take_the_same_parameters(name: str) -> None:
+    """Functions and methods have the same parameters in the same order, kinds and defaults."""
+    ours = getattr(sync, name)
+    theirs = getattr(aio, name, None) or getattr(aio, f"Async{name}")
+    assert ours is theirs or _signatures(ours) == _signatures(theirs)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_sync_api_never_returns_an_awaitable(name: str) -> None:
+    """No function of the sync API is a coroutine function or an async generator."""
+    function = inspect.unwrap(getattr(sync, name))
+    assert not inspect.iscoroutinefunction(function)
+    assert not inspect.isasyncgenfunction(function)
+
+
+def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
+    members = {"": thing}
+    if inspect.isclass(thing):
+        public = {name: each for name, each in vars(thing).items() if not name.startswith("_")}
+        members |= {name: each for name, each in public.items() if inspect.isfunction(each)}
+    return {
+        name: [(p.name, p.kind, p.default) for p in inspect.signature(each).parameters.values()]
+        for name, each in members.items()
+    }
+
+
+# --- Names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions])
+def test_every_exported_name_is_there(module: ModuleType) -> None:
+    """`__all__` holds no name twice, and none that cannot be had."""
+    assert len(module.__all__) == len(set(module.__all__))
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_the_top_level_has_everything() -> None:
+    """Sync names are plain, async functions have the prefix `a_`; shared names are there too."""
+    top = sqlmodel_crud_utils
+    for name in sync.__all__:
+        assert getattr(top, name) is getattr(sync, name)
+    for name in aio.__all__:
+        thing = getattr(aio, name)
+        prefixed = name if inspect.isclass(thing) else f"a_{name}"
+        assert getattr(top, prefixed) is thing
+    for name in exceptions.__all__:
+        assert getattr(top, name) is getattr(exceptions, name)
+
+
+def test_dir_shows_the_public_names() -> None:
+    """Completion in a shell works before anything was loaded."""
+    assert set(sqlmodel_crud_utils.__all__) <= set(dir(sqlmodel_crud_utils))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A misspelt name fails as on any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'get_rwo'"):
+        _ = sqlmodel_crud_utils.get_rwo  # type: ignore[attr-defined]
+
+
+# --- Loading -----------------------------------------------------------------------------------
+
+TREES = [f"{NAME}.{module}" for module in ("aio", "sync", "_async", "_sync")]
+OPTIONAL = ["aiosqlite", "asyncmy", "asyncpg", "greenlet", "loguru", "psycopg", "pymysql", "tqdm"]
+ASYNC_PARTS = ["sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio"]
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    """`import sqlmodel_crud_utils` loads neither tree, no driver, no optional package."""
+    loaded = _run(f"import {NAME}; dir({NAME})")
+    assert _among(loaded, [*TREES, *OPTIONAL, *ASYNC_PARTS, "sqlalchemy", "sqlmodel"]) == []
+
+
+def test_a_sync_name_loads_the_sync_tree_only() -> None:
+    """Using a sync function costs a program nothing of the async API."""
+    loaded = _run(f"from {NAME} import get_row, RecordNotFoundError")
+    assert f"{NAME}._sync.reads" in loaded
+    assert _among(loaded, [f"{NAME}._async", f"{NAME}._runtime_async", *ASYNC_PARTS]) == []
+
+
+def test_an_async_name_loads_the_async_tree_only() -> None:
+    """Using an async function costs a program nothing of the sync API."""
+    loaded = _run(f"from {NAME} import a_get_row")
+    assert f"{NAME}._async.reads" in loaded
+    assert _among(loaded, [f"{NAME}._sync", f"{NAME}._runtime_sync"]) == []
+
+
+def test_the_sync_api_works_without_any_optional_package() -> None:
+    """Where greenlet, loguru and all drivers are missing, the sync API works on SQLite."""
+    blocked = [*OPTIONAL, *ASYNC_PARTS]
+    _run(
+        f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))  # importing them raises ImportError
+
+from sqlmodel import Field, SQLModel
+from sqlmodel_crud_utils.sync import (
+    create_pooled_engine, get_row, session_factory, transaction, write_row
+)
+
+class Hero(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+
+engine = create_pooled_engine("sqlite://")
+SQLModel.metadata.create_all(engine)
+with session_factory(engine)() as session:
+    with transaction(session):
+        write_row(Hero(name="Rusty"), session)
+    assert get_row("1", session, Hero)[1].name == "Rusty"
+    assert get_row("2", session, Hero) == (False, None)
+engine.dispose()
+"""
+    )
+
+
+def _run(code: str) -> list[str]:
+    report = "\nimport sys; print('\\n'.join(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + report],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
+    return [
+        module
+        for module in loaded
+        if any(module == each or module.startswith(f"{each}.") for each in unwanted)
+    ]
+
+
+# --- Imports go one way ------------------------------------------------------------------------
+
+# What a room may import, of this package, by the first part of the name below it.
+NEUTRAL = {"_core", "exceptions", "hooks", "mixins", "pagination", "utils"}
+ALLOWED = {
+    **dict.fromkeys(NEUTRAL, NEUTRAL),
+    "_runtime_async": NEUTRAL,
+    "_runtime_sync": NEUTRAL,
+    "_async": {"_async", "_runtime_async"} | NEUTRAL,
+    "_sync": {"_sync", "_runtime_sync"} | NEUTRAL,
+    "aio": {"_async"},
+    "sync": {"_sync"},
+    "a_sync": {"aio"},
+    "__init__": {"aio", "sync"} | NEUTRAL,
+}
+ASYNC_ROOMS = {"_runtime_async", "_async", "aio", "a_sync"}
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_one_way(module: Path) -> None:
+    """A room uses the rooms below it, and nobody imports the public surfaces."""
+    room = module.parts[0].removesuffix(".py")
+    used = {name.split(".")[1] for name in _imports(module) if name.startswith(f"{NAME}.")}
+    assert used <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_async_libraries_stay_in_the_async_rooms(module: Path) -> None:
+    """What a sync user loads imports nothing async; `asyncio` is in the async runtime alone."""
+    room = module.parts[0].removesuffix(".py")
+    banned = [] if room in ASYNC_ROOMS else [*ASYNC_PARTS, "aiosqlite", "asyncmy", "asyncpg"]
+    banned += [] if room == "_runtime_async" else ["asyncio", "greenlet"]
+    assert _among(sorted(_imports(module)), banned) == []
+
+
+def _imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # "from package import module" names a module as well as "from package.module import".
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
