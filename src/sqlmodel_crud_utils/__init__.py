@@ -44,6 +44,16 @@ if TYPE_CHECKING:
         not_found,
         validation_error,
     )
+    from sqlmodel_crud_utils.mixins import (
+        AuditMixin,
+        SoftDeleteMixin,
+        TimestampMixin,
+        UTCDateTime,
+        VersionMixin,
+        acting_as,
+        current_actor,
+        unique_when_visible,
+    )
     from sqlmodel_crud_utils.sync import (
         PoolStatus,
         bulk_upsert_mappings,
@@ -65,6 +75,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AuditMixin",
     "BulkOperationError",
     "ConflictError",
     "ConstraintKind",
@@ -75,9 +86,13 @@ __all__ = [
     "QueryExecutionError",
     "RecordNotFoundError",
     "SQLModelCRUDError",
+    "SoftDeleteMixin",
+    "TimestampMixin",
     "TransactionError",
+    "UTCDateTime",
     "UnknownFieldError",
     "ValidationError",
+    "VersionMixin",
     "__version__",
     "a_bulk_upsert_mappings",
     "a_create_pooled_engine",
@@ -95,8 +110,10 @@ __all__ = [
     "a_transaction",
     "a_update_row",
     "a_write_row",
+    "acting_as",
     "bulk_upsert_mappings",
     "create_pooled_engine",
+    "current_actor",
     "delete_row",
     "get_one_or_create",
     "get_result_from_query",
@@ -111,6 +128,7 @@ __all__ = [
     "pool_status",
     "session_factory",
     "transaction",
+    "unique_when_visible",
     "update_row",
     "validation_error",
     "write_row",
@@ -123,7 +141,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name from the module that has it."""
     if name in __all__:
         plain = name.removeprefix("a_")
-        for home in ("exceptions", "sync") if plain == name else ("aio",):
+        for home in ("exceptions", "mixins", "sync") if plain == name else ("aio",):
             module = import_module(f"{__name__}.{home}")
             if plain in module.__all__:
                 # From now on the name is found without this function.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import sqlmodel_crud_utils
-from sqlmodel_crud_utils import a_sync, aio, exceptions, sync
+from sqlmodel_crud_utils import a_sync, aio, exceptions, mixins, sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 NAME = "sqlmodel_crud_utils"
@@ -65,7 +65,7 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
 # --- Names -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions])
+@pytest.mark.parametrize("module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, mixins])
 def test_every_exported_name_is_there(module: ModuleType) -> None:
     """`__all__` holds no name twice, and none that cannot be had."""
     assert len(module.__all__) == len(set(module.__all__))
@@ -81,8 +81,9 @@ def test_the_top_level_has_everything() -> None:
         thing = getattr(aio, name)
         prefixed = name if inspect.isclass(thing) else f"a_{name}"
         assert getattr(top, prefixed) is thing
-    for name in exceptions.__all__:
-        assert getattr(top, name) is getattr(exceptions, name)
+    for neutral in (exceptions, mixins):
+        for name in neutral.__all__:
+            assert getattr(top, name) is getattr(neutral, name)
 
 
 def test_dir_shows_the_public_names() -> None:
