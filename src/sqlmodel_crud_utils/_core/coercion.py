@@ -16,8 +16,7 @@ from uuid import UUID
 
 from dateutil import parser as dates
 from pydantic import TypeAdapter
-from sqlalchemy import DateTime, Uuid
-from sqlalchemy import Enum as EnumType
+from sqlalchemy import DateTime, Enum as EnumType, PickleType, Uuid
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -121,6 +120,8 @@ def _rule(type_: TypeEngine[Any]) -> _Rule | None:
 
 def _rule_of_type(type_: TypeEngine[Any]) -> _Rule | None:
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    if isinstance(type_, PickleType):
+        return None
     if isinstance(impl, EnumType):
         return _enum_rule(impl)
     if isinstance(impl, Uuid) and not impl.as_uuid:

@@ -7,9 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Dialect, String, literal, not_, or_
-from sqlalchemy import Enum as EnumType
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Dialect,
+    Enum as EnumType,
+    String,
+    cast as sql_cast,
+    literal,
+    not_,
+    or_,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.expression import ClauseElement, SelectBase
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -87,17 +95,19 @@ def _between(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElem
     return attribute.between(low, high)
 
 
-def _in(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+def _in(
+    attribute: _Attribute, value: Any, dialect: Dialect, lookup: str = "in"
+) -> ColumnElement[bool]:
     if isinstance(value, SelectBase):
         return attribute.in_(value)
-    given = _listed(attribute, "in", value)
+    given = _listed(attribute, lookup, value)
     # SQL finds no NULL with IN, and nothing at all with a NOT IN that holds one.
     values = [coerce(attribute, item) for item in given if item is not None]
     return in_list(attribute, values, dialect)
 
 
 def _not_in(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
-    return not_(_in(attribute, value, dialect))
+    return not_(_in(attribute, value, dialect, "not_in"))
 
 
 def _is_null(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElement[bool]:
