@@ -20,8 +20,6 @@ from sqlmodel_crud_utils.mixins import (
 class PlayerBadge(SQLModel, SoftDeleteMixin, table=True):
     """A link whose rows can be soft-deleted too."""
 
-    __tablename__ = "player_badge"
-
     player_id: int | None = Field(default=None, foreign_key="player.id", primary_key=True)
     badge_id: int | None = Field(default=None, foreign_key="badge.id", primary_key=True)
 
@@ -130,7 +128,6 @@ class Revision(SQLModel, VersionMixin, table=True):
 class Membership(SQLModel, SoftDeleteMixin, table=True):
     """Values that are unique among visible rows."""
 
-    __tablename__ = "membership"
     __table_args__ = (
         unique_when_visible("email"),
         unique_when_visible("realm", "nick", name="uq_nick"),

@@ -6,7 +6,6 @@ their types, defaults and indexes. Their fields have defaults, so that nobody ne
 Example:
     >>> from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, acting_as
     >>> class Note(SQLModel, AuditMixin, SoftDeleteMixin, table=True):
-    ...     __table_args__ = {"extend_existing": True}
     ...     id: int | None = Field(default=None, primary_key=True)
     ...     text: str
     >>> note = Note(text="Buy milk")
@@ -20,7 +19,7 @@ template of the migrations (`script.py.mako`) needs an `import sqlmodel_crud_uti
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Column, ColumnDefault, Connection, String, event, false
@@ -48,8 +47,17 @@ UTCDateTime.__module__ = __name__
 
 _NAME_LENGTH = 100
 
+if TYPE_CHECKING:
+    # SQLModel and BaseModel declare some methods differently, which checkers would blame on the
+    # models that inherit both; to them the mixins are fields and nothing else.
+    @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+    class _Fields: ...
 
-class TimestampMixin(BaseModel):
+else:
+    _Fields = BaseModel
+
+
+class TimestampMixin(_Fields):
     """When a row was made, and when it was last changed.
 
     All datetimes are aware, and in UTC when they come back. A naive one is a `ValidationError`.
@@ -62,7 +70,6 @@ class TimestampMixin(BaseModel):
     Example:
         >>> from datetime import datetime
         >>> class Stamped(SQLModel, TimestampMixin, table=True):
-        ...     __table_args__ = {"extend_existing": True}
         ...     id: int | None = Field(default=None, primary_key=True)
         >>> Stamped(created_at=datetime(2025, 1, 1))
         Traceback (most recent call last):
@@ -91,7 +98,6 @@ class AuditMixin(TimestampMixin):
 
     Example:
         >>> class Page(SQLModel, AuditMixin, table=True):
-        ...     __table_args__ = {"extend_existing": True}
         ...     id: int | None = Field(default=None, primary_key=True)
         >>> Page.__table__.c.created_by.type
         String(length=100)
@@ -111,7 +117,7 @@ class AuditMixin(TimestampMixin):
     )
 
 
-class SoftDeleteMixin(BaseModel):
+class SoftDeleteMixin(_Fields):
     """Rows that are marked as deleted instead of being removed.
 
     `delete_row` marks them, and no read of the library returns them, unless it is asked to with
@@ -124,7 +130,6 @@ class SoftDeleteMixin(BaseModel):
 
     Example:
         >>> class Memo(SQLModel, SoftDeleteMixin, table=True):
-        ...     __table_args__ = {"extend_existing": True}
         ...     id: int | None = Field(default=None, primary_key=True)
         >>> memo = Memo()
         >>> memo.soft_delete("alice")
@@ -160,7 +165,7 @@ class SoftDeleteMixin(BaseModel):
         self.deleted_by = None
 
 
-class VersionMixin(BaseModel):
+class VersionMixin(_Fields):
     """Optimistic locking: a write on top of a change that one hasn't seen is refused.
 
     Every update counts `version` up, and an update or delete of a row whose version is not the
@@ -171,7 +176,6 @@ class VersionMixin(BaseModel):
 
     Example:
         >>> class Stock(SQLModel, VersionMixin, table=True):
-        ...     __table_args__ = {"extend_existing": True}
         ...     id: int | None = Field(default=None, primary_key=True)
         >>> Stock().version
         1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Alias,
@@ -125,7 +125,7 @@ def _tables(select: Select[Any]) -> set[FromClause]:
     joins = [table for table in select._from_obj if isinstance(table, Join)]
     # What is joined gets its criterion in the join's condition: an outer join stays one.
     joined = {table for join in joins for table in join._from_objects}
-    joined.update(target for target, *_ in select._setup_joins)
+    joined.update(cast("FromClause", target) for target, *_ in select._setup_joins)
     tables = {*_named(select), *select._from_obj} - joined | {_first(join) for join in joins}
     # any() and has() say which tables are theirs; the others belong to the statement around.
     own = select._correlate_except

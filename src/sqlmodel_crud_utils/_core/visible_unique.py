@@ -39,7 +39,7 @@ def unique_when_visible(*columns: str, name: str | None = None) -> SchemaItem:
     Example:
         >>> from sqlmodel_crud_utils.mixins import SoftDeleteMixin, unique_when_visible
         >>> class Member(SQLModel, SoftDeleteMixin, table=True):
-        ...     __table_args__ = (unique_when_visible("email"), {"extend_existing": True})
+        ...     __table_args__ = (unique_when_visible("email"),)
         ...     id: int | None = Field(default=None, primary_key=True)
         ...     email: str
         >>> [index.name for index in Member.__table__.indexes if index.unique]
