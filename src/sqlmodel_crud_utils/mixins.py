@@ -22,13 +22,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from pydantic import AwareDatetime, BaseModel
-from sqlalchemy import Column, ColumnDefault, Connection, String, event, false
+from sqlalchemy import Column, ColumnDefault, Connection, String, event
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, object_session
 from sqlalchemy.orm.attributes import flag_modified, instance_state
 from sqlmodel import Field
 
 from sqlmodel_crud_utils._core.actors import acting_as, current_actor
-from sqlmodel_crud_utils._core.datetimes import UTCDateTime, in_utc, utc_now, utc_timestamp
+from sqlmodel_crud_utils._core.column_defaults import No, UTCNow
+from sqlmodel_crud_utils._core.datetimes import UTCDateTime, in_utc, utc_now
 from sqlmodel_crud_utils._core.visible_unique import MARKER, unique_when_visible
 
 __all__ = [
@@ -79,7 +80,7 @@ class TimestampMixin(_Fields):
     created_at: AwareDatetime = Field(
         default_factory=utc_now,
         sa_type=UTCDateTime,
-        sa_column_kwargs={"server_default": utc_timestamp()},
+        sa_column_kwargs={"server_default": UTCNow()},
     )
     updated_at: AwareDatetime | None = Field(
         default=None, sa_type=UTCDateTime, sa_column_kwargs={"onupdate": utc_now}
@@ -144,9 +145,7 @@ class SoftDeleteMixin(_Fields):
     deleted_by: str | None = Field(
         default=None, max_length=_NAME_LENGTH, sa_type=String(_NAME_LENGTH)
     )
-    is_deleted: bool = Field(
-        default=False, index=True, sa_column_kwargs={"server_default": false()}
-    )
+    is_deleted: bool = Field(default=False, index=True, sa_column_kwargs={"server_default": No()})
 
     def soft_delete(self, user: str | None = None) -> None:
         """Mark the row as deleted; the next flush writes it.

@@ -152,7 +152,7 @@ def test_a_model_keeps_a_version_column_of_its_own():
             [
                 "created_at DATETIME(6) NOT NULL DEFAULT (utc_timestamp(6))",
                 "updated_at DATETIME(6),",
-                "is_deleted BOOL NOT NULL DEFAULT false",
+                "is_deleted BOOL NOT NULL DEFAULT 0",
             ],
         ),
     ],

@@ -7,9 +7,6 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Interval
 from sqlalchemy.dialects.mysql import DATETIME as MYSQL_DATETIME
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -91,27 +88,3 @@ class UTCDateTime(TypeDecorator[datetime]):
     ) -> TypeEngine[Any]:
         """Return the type of the other side of an expression: moments may be shifted."""
         return Interval() if isinstance(value, timedelta) else self
-
-
-class utc_timestamp(ColumnElement[datetime]):  # noqa: N801 - SQL functions have such names
-    """The database's own clock in UTC, for rows that are inserted past the ORM."""
-
-    type = UTCDateTime()
-    inherit_cache = True
-
-
-@compiles(utc_timestamp)
-def _standard_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
-    return "CURRENT_TIMESTAMP"
-
-
-@compiles(utc_timestamp, "sqlite")
-def _sqlite_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
-    # SQLite's clock knows milliseconds; SQLAlchemy reads and sorts six digits.
-    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
-
-
-@compiles(utc_timestamp, "mysql", "mariadb")
-def _mysql_clock(_element: utc_timestamp, _compiler: SQLCompiler, **_: Any) -> str:
-    # CURRENT_TIMESTAMP is local time there.
-    return "(utc_timestamp(6))"
