@@ -65,6 +65,16 @@ class Fan(SQLModel, table=True):
     club: Club | None = Relationship()
 
 
+class Scout(SQLModel, table=True):
+    """Related to it too, and always loaded with it."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+    club_id: int | None = Field(default=None, foreign_key="club.id")
+
+    club: Club | None = Relationship(sa_relationship_kwargs={"lazy": "selectin"})
+
+
 class Visit(SQLModel, TimestampMixin, table=True):
     """Time stamps alone, and one more column of their type."""
 

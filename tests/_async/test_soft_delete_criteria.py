@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Select, exists, func, select, union, update
 from sqlalchemy.orm import (
+    UserDefinedOption,
     aliased,
     contains_eager,
     immediateload,
     joinedload,
     lazyload,
+    registry,
     selectinload,
     subqueryload,
 )
+from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, remember_choice
 from sqlmodel_crud_utils._core.rows import fetched, states_of
@@ -36,13 +39,16 @@ from sqlmodel_crud_utils._runtime_async import execute, run_sync, sync_session
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncSession
 from tests.models import Hero, Team
-from tests.models_mixins import Badge, Club, Fan, Player, PlayerBadge
+from tests.models_mixins import Badge, Club, Fan, Player, PlayerBadge, Scout
 
 Sessions = Callable[[], AsyncSession]
 LOADERS = [selectinload, joinedload, subqueryload, immediateload, lazyload]
 
 OTHER_CLUB, OTHER_PLAYER = aliased(Club), aliased(Player)
-CLUBS, PLAYERS, LINKS = Club.__table__, Player.__table__, PlayerBadge.__table__  # type: ignore[attr-defined]
+CLUBS, FANS, PLAYERS, LINKS = (
+    model.__table__  # type: ignore[attr-defined]
+    for model in (Club, Fan, Player, PlayerBadge)
+)
 WITH_BADGES = select(Player.id, Player.club_id).where(Player.badges.any()).subquery()
 VISIBLE_WITH_BADGES = aliased(Player, select(Player).subquery())
 
@@ -275,6 +281,12 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
         [(1, 1)],
         [(1, 1), (2, 1), (3, 2)],
     ),
+    "a join with a table of a model without the mixin": (
+        Club,
+        select(CLUBS.c.id, FANS.c.id).select_from(CLUBS.join(FANS)),
+        [(1, 1)],
+        [(1, 1), (2, 2)],
+    ),
     "an outer join of tables": (
         Player,
         select(PLAYERS.c.id, CLUBS.c.id).select_from(PLAYERS.outerjoin(CLUBS)),
@@ -373,6 +385,19 @@ class TestRelatedRows:
         assert await related(session, statement, "badges") == {"Ann": ["gold", "lost", "silver"]}
 
 
+class Note(UserDefinedOption):
+    """An option that a program gives its own statements."""
+
+    propagate_to_loaders = True
+
+
+@pytest.mark.usefixtures("stored")
+async def test_a_callers_own_options_stay(session: AsyncSession):
+    """They travel to the loads of relationships beside those of the library."""
+    statement = hide_deleted(select(Player).options(Note("mine")).where(Player.id == 1), Player)
+    assert await related(session, statement, "badges") == {"Ann": ["gold"]}
+
+
 @pytest.mark.usefixtures("stored")
 async def test_relationships_that_the_caller_joined(session: AsyncSession):
     """`contains_eager` takes what the join lets through."""
@@ -395,19 +420,21 @@ async def test_a_row_keeps_its_criteria_through_pickle(session: AsyncSession):
 # --- leftovers -----------------------------------------------------------------------------------
 
 
-async def mark(sessions: Sessions, model: Any, key: int, *, is_deleted: bool) -> None:
-    """Delete or restore a row behind the back of the session under test."""
+async def mark(session: AsyncSession, model: Any, key: int, *, is_deleted: bool) -> None:
+    """Delete or restore a row behind the back of the session's objects."""
     values = deleted_values() if is_deleted else restored_values()
-    other = sessions()
-    await execute(other, update(model).where(model.id == key).values(values))
-    await other.commit()
+    statement = update(model).where(model.id == key).values(values)
+    unseen = statement.execution_options(synchronize_session=False)
+    await execute(session, unseen)
 
 
-async def read(session: AsyncSession, statement: Any, *, include_deleted: bool = False) -> Any:
+async def read(
+    session: AsyncSession, statement: Any, *, include_deleted: bool = False, eagerly: bool = True
+) -> Any:
     """Read rows of a model as the functions of the library do."""
     model = statement.column_descriptions[0]["entity"]
     wanted = statement if include_deleted else hide_deleted(statement, model)
-    with loaded_anew(sync_session(session), model, eagerly=True):
+    with loaded_anew(sync_session(session), model, eagerly=eagerly):
         rows = fetched(await execute(session, wanted))
     remember_choice(states_of(rows), model, include_deleted=include_deleted)
     return rows
@@ -416,32 +443,25 @@ async def read(session: AsyncSession, statement: Any, *, include_deleted: bool =
 @pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=lambda load: load.__name__)
 class TestLeftovers:
-    async def test_a_collection_that_is_loaded_already(
-        self, session: AsyncSession, session_factory: Sessions, load: Any
-    ):
+    async def test_a_collection_that_is_loaded_already(self, session: AsyncSession, load: Any):
         """A second read shows what is there now, in the same object."""
         statement = select(Club).options(load(Club.players)).where(Club.id == 1)
         [club] = await read(session, statement)
         assert names(club.players) == ["Ann"]
-        await session.commit()
-        await mark(session_factory, Player, 2, is_deleted=False)
+        await mark(session, Player, 2, is_deleted=False)
         [again] = await read(session, statement)
         assert again is club
         assert names(club.players) == ["Ann", "Bob"]
-        await session.commit()
-        await mark(session_factory, Player, 1, is_deleted=True)
+        await mark(session, Player, 1, is_deleted=True)
         assert names((await read(session, statement))[0].players) == ["Bob"]
 
-    async def test_a_reference_that_is_loaded_already(
-        self, session: AsyncSession, session_factory: Sessions, load: Any
-    ):
+    async def test_a_reference_that_is_loaded_already(self, session: AsyncSession, load: Any):
         """The session holds the row that it refers to, too."""
         statement = select(Player).options(load(Player.club)).where(Player.id == 1)
         [player] = await read(session, statement)
         club = player.club
         assert names(club) == "Reds"
-        await session.commit()
-        await mark(session_factory, Club, 1, is_deleted=True)
+        await mark(session, Club, 1, is_deleted=True)
         await read(session, statement)
         assert player.club is None
         await read(session, statement, include_deleted=True)
@@ -493,6 +513,21 @@ class TestLeftovers:
 
 
 @pytest.mark.usefixtures("stored")
+async def test_relationships_that_a_model_loads_eagerly_by_itself(session: AsyncSession):
+    """A read that asks for nothing loads those anew, and no others."""
+    session.add(Scout(id=1, name="Sam", club_id=1))
+    await session.commit()
+    [fan] = await read(session, select(Fan).options(selectinload(Fan.club)).where(Fan.id == 1))
+    [scout] = await read(session, select(Scout), eagerly=False)
+    assert names(scout.club) == "Reds"
+    await mark(session, Club, 1, is_deleted=True)
+    assert await read(session, select(Scout), eagerly=False) == [scout]
+    assert await read(session, select(Fan).where(Fan.id == 1), eagerly=False) == [fan]
+    assert scout.club is None
+    assert names(fan.club) == "Reds"
+
+
+@pytest.mark.usefixtures("stored")
 async def test_lazy_loading_of_an_object_that_the_program_made(session: AsyncSession):
     """A read returns it from the session; from then on it loads as the read would have."""
     ghost_fan = Fan(id=9, name="Hal", club_id=2)
@@ -516,13 +551,11 @@ async def test_a_deleted_object_in_the_session_is_not_found(session: AsyncSessio
 
 
 @pytest.mark.usefixtures("stored")
-async def test_an_expired_object_can_be_refreshed_although_it_was_deleted(
-    session: AsyncSession, session_factory: Sessions
-):
+async def test_an_expired_object_can_be_refreshed_although_it_was_deleted(session: AsyncSession):
     """The criteria hide rows from queries, they don't take rows away that one holds."""
     [club] = await read(session, select(Club).where(Club.id == 1))
+    await mark(session, Club, 1, is_deleted=True)
     await session.commit()
-    await mark(session_factory, Club, 1, is_deleted=True)
     assert await run_sync(session, lambda: (club.name, club.is_deleted)) == ("Reds", True)
 
 
@@ -566,6 +599,19 @@ def test_models_without_the_mixin_pay_nothing():
     assert not is_soft_delete(Hero)
     assert link_criteria(Hero.tags) == []
     assert hide_deleted_anywhere(statement, Hero)._with_options == ()
+
+
+def test_programs_without_the_mixin_pay_nothing():
+    """Where no model has it, a caller's statement isn't even looked at."""
+
+    class Base(SQLModel, registry=registry()):
+        """Other models than those of the tests."""
+
+    class Thing(Base, table=True):
+        id: int | None = Field(default=None, primary_key=True)
+
+    statement = select(Thing)
+    assert hide_deleted_anywhere(statement, Thing) is statement
 
 
 def test_statements_share_their_options():

@@ -88,8 +88,8 @@ def _hide_in_select(flags: Flags, select: Select[Any]) -> None:
 
 def _hide_in_join(flags: Flags, join: Join) -> None:
     criterion = _criterion(join.right, flags)
-    if criterion is not None and join.onclause is not None:
-        join.onclause = and_(join.onclause, criterion)
+    if criterion is not None:
+        join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
 
 
 def _hide_in_setup_join(flags: Flags, join: tuple[Any, ...]) -> tuple[Any, ...]:

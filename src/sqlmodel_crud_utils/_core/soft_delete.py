@@ -180,7 +180,7 @@ class _HideLinks(UserDefinedOption):
     propagate_to_loaders = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _HideLinks, (self.payload,)
+        return _hide_links, (self.payload,)
 
 
 def _hide_links(model: type[Any]) -> _HideLinks:
