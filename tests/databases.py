@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -82,7 +83,7 @@ class Database:
         """Close the connections of this object."""
         self._engine.dispose()
 
-    def _limit_lock_waits(self, connection: object, _record: object) -> None:
+    def _limit_lock_waits(self, connection: Any, _record: object) -> None:
         _run(connection, _LOCK_TIMEOUTS[self.name])
 
 
@@ -183,7 +184,7 @@ def _filled(connection: Connection, tables: tuple[Table, ...]) -> list[Table]:
     return [tables[number] for number in connection.scalars(union_all(*questions))]
 
 
-def _run(dbapi_connection: object, statement: str) -> None:
-    cursor = dbapi_connection.cursor()  # type: ignore[attr-defined]
+def _run(dbapi_connection: Any, statement: str) -> None:
+    cursor = dbapi_connection.cursor()
     cursor.execute(statement)
     cursor.close()

@@ -164,7 +164,6 @@ class Parent(SQLModel, table=True):
 class DeferredChild(SQLModel, table=True):
     """A foreign key that is checked only at commit; MySQL has none such, so there is none there."""
 
-    __tablename__ = "deferred_child"
     __table_args__ = (
         ForeignKeyConstraint(
             ["parent_id"],

@@ -3,4 +3,5 @@
 from sqlmodel_crud_utils import aio
 from sqlmodel_crud_utils.aio import *  # noqa: F403
 
-__all__ = aio.__all__
+__all__: list[str] = []
+__all__ += aio.__all__

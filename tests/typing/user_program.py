@@ -80,14 +80,13 @@ def any_session(
     sync.get_row(1, registry, Hero)
 
 
-def sync_connections() -> None:
+def sync_connections() -> Callable[[], Iterator[Session]]:
     engine = sync.create_pooled_engine("sqlite://", pool_size=2, echo=True)
     assert_type(engine, Engine)
     with sync.session_factory(engine)() as session:
         sync.get_row(1, session, Hero)
-    dependency: Callable[[], Iterator[Session]] = sync.get_session(engine)
     assert_type(sync.pool_status(engine)["checked_out"], int)
-    assert dependency
+    return sync.get_session(engine)
 
 
 async def async_everything(session: AsyncSession) -> None:
@@ -115,13 +114,12 @@ async def any_async_session(
     await aio.get_row(1, scoped, Hero)
 
 
-async def async_connections() -> None:
+async def async_connections() -> Callable[[], AsyncIterator[AsyncSession]]:
     engine = aio.create_pooled_engine("sqlite://")
     assert_type(engine, AsyncEngine)
     async with aio.session_factory(engine)() as session:
         await aio.get_row(1, session, Hero)
-    dependency: Callable[[], AsyncIterator[AsyncSession]] = aio.get_session(engine)
-    assert dependency
+    return aio.get_session(engine)
 
 
 def errors(error: SQLModelCRUDError) -> Any:
