@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.rows import expired_columns, fetched, states_of
+from sqlmodel_crud_utils._core.stamps import update_stamps
 from sqlmodel_crud_utils._core.versions import conflict, held_version
 from sqlmodel_crud_utils._runtime_async import execute, run_sync
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -19,6 +20,7 @@ from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncSession
 from tests.databases import Database
 from tests.models_mixins import Counter, Membership, Memo, Parcel, Revision, Visit
+from tests.upsert_models import Article
 
 Sessions = Callable[[], AsyncSession]
 
@@ -249,6 +251,35 @@ async def test_soft_delete_and_restore_are_updates(session: AsyncSession):
     await session.refresh(parcel)
     assert (parcel.is_deleted, parcel.deleted_at, parcel.deleted_by) == (False, None, None)
     assert parcel.updated_by == "bob"
+
+
+# --- set-based updates ---------------------------------------------------------------------------
+
+
+async def test_objects_of_the_session_follow_a_set_based_update(session: AsyncSession):
+    """With the stamps among its values, they can be changed again at once."""
+    parcel = Parcel(code="a")
+    session.add(parcel)
+    await session.flush()
+    values = {"size": 2}
+    with acting_as("alice"):
+        values |= update_stamps(Parcel, values)
+    await execute(session, update(Parcel).where(Parcel.size == 1).values(values))
+    assert (parcel.size, parcel.version, parcel.updated_by) == (2, 2, "alice")
+    assert is_now(parcel.updated_at)
+    parcel.size = 3
+    await session.commit()
+    await session.refresh(parcel)
+    assert (parcel.size, parcel.version) == (3, 3)
+
+
+def test_stamps_of_every_kind():
+    """Functions are called, plain values are taken as they are; what is given is left out."""
+    stamps = update_stamps(Parcel, {"updated_by"})
+    assert set(stamps) == {"updated_at", "version"}
+    assert is_now(stamps["updated_at"])
+    assert update_stamps(Article, {"updated_at", "seven"}) == {"editor": "somebody"}
+    assert update_stamps(Membership) == {}
 
 
 # --- defaults of the database --------------------------------------------------------------------
