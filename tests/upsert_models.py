@@ -92,6 +92,19 @@ class Person(SQLModel, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
     note: str | None = None
 
 
+class Item(SQLModel, table=True):
+    """Small, with two keys, defaults and a field that must be given."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: str | None = Field(default=None, unique=True, max_length=10)
+    must: int
+    plain: int | None = None
+    python: int = 7
+    server: int | None = Field(
+        default=None, sa_column=Column(Integer, nullable=False, server_default="5")
+    )
+
+
 class Base(DeclarativeBase):
     """Plain SQLAlchemy models beside SQLModel's."""
 

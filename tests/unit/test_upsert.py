@@ -599,6 +599,16 @@ class TestStatements:
         )
         assert text.endswith("ON DUPLICATE KEY UPDATE id = hero.id")
 
+    def test_newer_mysql_names_the_new_row(self) -> None:
+        """MySQL 8.0.20 and later warn about `VALUES(column)`; SQLAlchemy knows."""
+        dialect = mysql.dialect()
+        dialect._requires_alias_for_on_duplicate_key = True
+        keys = ["id", "title"]
+        statement, _ = upsert_statement(target_of(Article), keys, [dict.fromkeys(keys)], dialect)
+        text = " ".join(str(statement.compile(dialect=dialect)).split())
+        assert "AS new ON DUPLICATE KEY UPDATE title = new.title" in text
+        assert text.endswith("version = (article.version + 1)")
+
     @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
     def test_a_conflict_stamps_the_update_and_counts_the_version(self, dialect: str) -> None:
         """`onupdate` of every kind, which an INSERT ignores by itself."""

@@ -17,6 +17,10 @@ T = TypeVar("T")
 _BIND_LIMITS = {"sqlite": 32_766, "postgresql": 32_767, "mysql": 65_535, "mariadb": 65_535}
 _LEAST_LIMIT = 999
 
+# PostgreSQL nests the comparisons of composite keys one in the other, and has no stack left at some
+# thousands of them, far below its bind limit.
+COMPOSITE_KEYS_PER_QUERY = 1_000
+
 
 def bind_limit(dialect: Dialect) -> int:
     """Return how many parameters one statement may have on this database."""

@@ -418,16 +418,17 @@ def upsert_statement(
 
 
 def _on_conflict(target: Target, names: Iterable[str], dialect: Dialect) -> Insert:
-    # Each dialect's package is loaded when it is needed, so that the import stays fast.
+    # Each dialect's package is loaded when it is needed, so that the import stays fast. A statement
+    # that is "inline" asks for no keys of new rows: it may have made none.
     statement: Any
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        statement = postgresql.insert(target.model)
+        statement = postgresql.insert(target.model).inline()
     else:
         from sqlalchemy.dialects import sqlite
 
-        statement = sqlite.insert(target.model)
+        statement = sqlite.insert(target.model).inline()
     key = target.conflicting
     assigned = _assignments(target, names, statement.excluded)
     result: Insert = (
@@ -443,7 +444,7 @@ def _on_duplicate_key(
 ) -> tuple[Insert, Parameters | None]:
     from sqlalchemy.dialects import mysql
 
-    statement = mysql.insert(target.model)
+    statement = mysql.insert(target.model).inline()
     # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
     first = target.columns[target.key[0]]
     assigned = _assignments(target, names, statement.inserted) or {first: first}
