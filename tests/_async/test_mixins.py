@@ -11,11 +11,12 @@ from sqlalchemy import Table, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
+from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._core.rows import expired_columns, fetched, states_of
 from sqlmodel_crud_utils._core.stamps import update_stamps
 from sqlmodel_crud_utils._core.versions import conflict, held_version
 from sqlmodel_crud_utils._runtime_async import execute, run_sync
-from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncSession
 from tests.databases import Database
@@ -384,11 +385,17 @@ async def test_values_of_deleted_rows_can_be_used_again(session: AsyncSession):
         await session.flush()
     session.add(Membership(email="a@b", nick="al"))
     await session.commit()
-    for clash in (Membership(email="a@b", nick="other"), Membership(email="other", nick="al")):
+    for clash, columns in (
+        (Membership(email="a@b", nick="other"), ("email",)),
+        (Membership(email="other", nick="al"), ("realm", "nick")),
+    ):
         session.add(clash)
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityError) as caught:
             await session.flush()
         await session.rollback()
+        error = translate(caught.value, Membership)
+        assert isinstance(error, ConstraintViolationError)
+        assert (error.kind, error.columns) == ("unique", columns)
     session.add(Membership(email="c@d", nick="al", realm="second"))
     await session.commit()
 

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.schema import ColumnCollectionConstraint
 
 from sqlmodel_crud_utils._core.driver_errors import DriverError
+from sqlmodel_crud_utils._core.visible_unique import MARKER
 from sqlmodel_crud_utils.exceptions import ConstraintKind, ConstraintViolationError
 
 __all__ = ["constraint_violation"]
@@ -66,10 +67,12 @@ def _broken(driver: DriverError, statement: str, model: type[Any] | None) -> _Br
     table = _find_table(model, table_name)
     referenced = _is_referenced(driver, statement) if kind == "foreign_key" else False
     declared = _find_declared(table, kind, driver, statement)
+    columns = _columns(driver, declared, table, referenced=referenced)
     return _Broken(
         kind,
         _constraint_name(driver, declared),
-        _columns(driver, declared, table, referenced=referenced),
+        # The marker of `unique_when_visible` is nothing that the caller has written.
+        tuple(name for name in columns if name != MARKER),
         table,
         _subject(model, table, table_name),
         referenced,
