@@ -179,7 +179,7 @@ def _given(index: int, row: Any) -> Mapping[str, Any]:
             "change it and commit, or pass the fields to write as a mapping",
             field="payload",
         )
-    return {name: getattr(row, name) for name in row.model_fields_set}
+    return {name: getattr(row, name) for name in sorted(row.model_fields_set)}
 
 
 def _key(target: Target, index: int, values: dict[str, Any]) -> Key | None:
