@@ -7,6 +7,10 @@ from sqlmodel_crud_utils._async.connections import (
     pool_status,
     session_factory,
 )
+from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._async.inserts import insert_data_rows
+from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._async.inserts import InsertOutcome, insert_data_rows
 from sqlmodel_crud_utils._async.reads import (
     get_result_from_query,
     get_row,
@@ -15,15 +19,10 @@ from sqlmodel_crud_utils._async.reads import (
 )
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._async.writes import (
-    delete_row,
-    get_one_or_create,
-    insert_data_rows,
-    update_row,
-    write_row,
-)
+from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 
 __all__ = [
+    "InsertOutcome",
     "PoolStatus",
     "bulk_upsert_mappings",
     "create_pooled_engine",

@@ -7,6 +7,10 @@ from sqlmodel_crud_utils._sync.connections import (
     pool_status,
     session_factory,
 )
+from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._sync.inserts import insert_data_rows
+from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._sync.inserts import InsertOutcome, insert_data_rows
 from sqlmodel_crud_utils._sync.reads import (
     get_result_from_query,
     get_row,
@@ -15,15 +19,10 @@ from sqlmodel_crud_utils._sync.reads import (
 )
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import (
-    delete_row,
-    get_one_or_create,
-    insert_data_rows,
-    update_row,
-    write_row,
-)
+from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 
 __all__ = [
+    "InsertOutcome",
     "PoolStatus",
     "bulk_upsert_mappings",
     "create_pooled_engine",
