@@ -34,13 +34,14 @@ __all__ = [
     "AsyncEngine",
     "AsyncSession",
     "SQLModelAsyncSession",
+    "Work",
     "ask",
     "async_sessionmaker",
     "call_hook",
     "create_async_engine",
     "dialect_of",
     "execute",
-    "refuse_async_callable",
+    "require_callable",
     "require_engine",
     "require_session",
     "run_on_connection",
@@ -62,6 +63,9 @@ DRIVERS = {
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+Work = Callable[[], Awaitable[_R]]
+"""A function without parameters that does I/O."""
 
 
 def require_session(session: Any) -> AsyncSession:
@@ -126,7 +130,7 @@ async def call_hook(func: Callable[..., Any], *args: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
+def require_callable(func: Callable[..., Any], what: str) -> None:
     """Accept every callable; the sync twin refuses `async def`."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
@@ -154,9 +158,7 @@ def ask(func: Callable[[], Any]) -> Any:
     return await_only(answer) if inspect.isawaitable(answer) else answer
 
 
-async def shielded(
-    func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: _P.kwargs
-) -> _R:
+async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Call a function and let it finish, even if the task is cancelled meanwhile.
 
     The cancellation goes on only when the work is done: a rollback that is left half-way would

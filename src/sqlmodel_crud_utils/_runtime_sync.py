@@ -20,12 +20,13 @@ __all__ = [
     "Engine",
     "SQLModelSession",
     "Session",
+    "Work",
     "ask",
     "call_hook",
     "create_engine",
     "dialect_of",
     "execute",
-    "refuse_async_callable",
+    "require_callable",
     "require_engine",
     "require_session",
     "run_on_connection",
@@ -48,6 +49,9 @@ DRIVERS = {
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+Work = Callable[[], _R]
+"""A function without parameters that does I/O."""
 
 
 def require_session(session: Any) -> Session:
@@ -110,11 +114,11 @@ def call_hook(func: Callable[..., Any], *args: Any) -> Any:
     return func(*args)
 
 
-def refuse_async_callable(func: Callable[..., Any], what: str) -> None:
+def require_callable(func: Callable[..., Any], what: str) -> None:
     """Refuse what cannot be called here: nothing would ever run an `async def`."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
-    if inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(func.__call__):
+    if inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__):
         name = getattr(func, "__qualname__", type(func).__qualname__)
         raise ValidationError(
             f"{what} {name} is an async function; "

@@ -8,8 +8,6 @@ from sqlmodel_crud_utils._async.connections import (
     session_factory,
 )
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import InsertOutcome, insert_data_rows
 from sqlmodel_crud_utils._async.reads import (
     get_result_from_query,

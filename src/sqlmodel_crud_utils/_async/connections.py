@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._runtime_async import (
     ask,
     async_sessionmaker,
     create_async_engine,
-    refuse_async_callable,
+    require_callable,
     require_engine,
     sync_engine,
 )
@@ -74,7 +74,7 @@ def create_pooled_engine(
         >>> await memory.dispose()
     """
     if callable(password):
-        refuse_async_callable(password, "password")
+        require_callable(password, "password")
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
     plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
     engine = build_engine(create_async_engine, plan)

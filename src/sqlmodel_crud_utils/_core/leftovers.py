@@ -21,6 +21,11 @@ from sqlmodel_crud_utils._core.soft_delete import hiding_options, is_hiding, rea
 _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 
+def loads_anew(model: type[Any], *, eagerly: bool) -> bool:
+    """Tell whether a read of the model has relationships to load that may hold deleted rows."""
+    return bool(hiding_options(model)) and (eagerly or _loads_eagerly(model))
+
+
 @contextmanager
 def loaded_anew(session: Session, model: type[Any], *, eagerly: bool) -> Iterator[None]:
     """Let the read inside load relationships that the session's objects hold already.
@@ -35,8 +40,7 @@ def loaded_anew(session: Session, model: type[Any], *, eagerly: bool) -> Iterato
         eagerly: Whether the read asks for related rows (what the model's own relationships load
             eagerly is known).
     """
-    needed = hiding_options(model) and (eagerly or _loads_eagerly(model))
-    held = _set_aside(session) if needed else []
+    held = _set_aside(session) if loads_anew(model, eagerly=eagerly) else []
     try:
         yield
     finally:

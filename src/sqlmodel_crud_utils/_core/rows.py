@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from sqlalchemy import inspect
+from sqlalchemy import ScalarResult, inspect
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class RowList(list[T]):
-    """A list of rows that also answers `.all()`, as v0.1.0's async result did."""
+    """A list of rows that also answers `.all()`, as v0.1.0's results did."""
 
     def all(self) -> list[T]:
         """Return the rows themselves."""
@@ -22,7 +22,9 @@ class RowList(list[T]):
 
 def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
     """Return the states of those results that are rows of a model, not plain values."""
-    return [state for row in rows if isinstance(state := inspect(row, raiseerr=False), InstanceState)]
+    return [
+        state for row in rows if isinstance(state := inspect(row, raiseerr=False), InstanceState)
+    ]
 
 
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
@@ -41,8 +43,14 @@ def _related(state: InstanceState[Any]) -> list[InstanceState[Any]]:
     values = [state.dict[key] for key in state.mapper.relationships.keys() if key in state.dict]
     rows: list[Any] = []
     for value in values:
-        rows.extend(value if isinstance(value, list | set | tuple) else [value])
+        rows.extend(_members(value))
     return states_of(rows)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | set | tuple) else [value]
 
 
 def expired_columns(state: InstanceState[Any]) -> list[str]:
@@ -76,3 +84,20 @@ def restore(remembered: Snapshot) -> None:
             continue
         for key, value in loaded.items():
             set_committed_value(instance, key, value)
+
+
+def fetched(result: Any) -> list[Any]:
+    """Return all rows of a result: plain values or model rows where it has one column."""
+    return list(_unwrapped(result).all())
+
+
+def first_of(result: Any) -> Any:
+    """Return the first row of a result, or None."""
+    return _unwrapped(result).first()
+
+
+def _unwrapped(result: Any) -> Any:
+    if not isinstance(result, ScalarResult) and len(result.keys()) == 1:
+        result = result.scalars()
+    # Joined eager loading of a collection repeats its parent; SQLAlchemy then demands unique().
+    return result if result._unique_filter_state is None else result.unique()

@@ -1,0 +1,203 @@
+"""Many new rows: all together, or one by one when that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypedDict, TypeVar, overload
+
+from sqlmodel_crud_utils._async.operations import Write, attempt, keep_loaded, translated
+from sqlmodel_crud_utils._async.settling import load_expired
+from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import model_of
+from sqlmodel_crud_utils._core.blocks import block_of
+from sqlmodel_crud_utils._core.errors import is_database_error, translate
+from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
+from sqlmodel_crud_utils._core.logs import log_failure
+from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    AsyncSession,
+    require_session,
+    sync_session,
+)
+from sqlmodel_crud_utils.exceptions import (
+    BulkOperationError,
+    DatabaseConnectionError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+
+__all__ = ["InsertOutcome", "insert_data_rows"]
+
+T = TypeVar("T")
+
+_NAME = "insert_data_rows"
+
+
+class InsertOutcome(TypedDict):
+    """What became of the rows when they could not be inserted together."""
+
+    success: list[Any]
+    failed: list[Any]
+
+
+@overload
+async def insert_data_rows(
+    data_rows: Iterable[T], session_inst: AnySession, *, raise_on_error: Literal[True]
+) -> tuple[Literal[True], list[T]]: ...
+
+
+@overload
+async def insert_data_rows(
+    data_rows: Iterable[T], session_inst: AnySession, *, raise_on_error: bool | None = None
+) -> tuple[bool, list[T] | InsertOutcome]: ...
+
+
+async def insert_data_rows(
+    data_rows: Iterable[T], session_inst: AnySession, *, raise_on_error: bool | None = None
+) -> tuple[bool, list[T] | InsertOutcome]:
+    """Insert many rows.
+
+    They are inserted together. When the database refuses that, each row is tried alone and the
+    good ones are kept, unless failures raise: then it is all or nothing.
+
+    Outside a `transaction()` block the session is committed; a failure rolls it back, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        data_rows: Instances of table models, from any iterable.
+        session_inst: The session to write with.
+        raise_on_error: Whether a refusal by the database raises and no row is kept; left out, it
+            is so inside a block. False inside a block undoes just the rows that failed.
+
+    Returns:
+        `(True, rows)`; after a failure whether any row was inserted, and
+        `{"success": [...], "failed": [...]}`.
+
+    Raises:
+        BulkOperationError: Rows were refused (see `raise_on_error`); it names each one's index.
+        ValidationError: Something that is no instance of a table model, or belongs to another
+            session. Nothing is written.
+        DatabaseConnectionError: The database cannot be reached (see `raise_on_error`).
+
+    Example:
+        >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]
+        >>> inserted, rows = await insert_data_rows(heroes, session)
+        >>> [row.id for row in rows]
+        [1, 2]
+        >>> more = [Hero(name=name, secret_name="?") for name in ("Nova", "Sid")]
+        >>> any_inserted, outcome = await insert_data_rows(more, session)
+        >>> [row.name for row in outcome["success"]], [row.name for row in outcome["failed"]]
+        (['Sid'], ['Nova'])
+    """
+    session = require_session(session_inst)
+    rows = _listed(data_rows, session)
+    if not rows:
+        return True, rows
+    if not Write(session, type(rows[0]), _NAME, raise_on_error).strict:
+        return await _insert_what_can_be(session, rows)
+    async with translated(type(rows[0]), _NAME):
+        if block_of(sync_session(session)) is not None:
+            await _insert_all_or_none(session, rows)
+        else:
+            async with transaction(session, wrap_errors=False):
+                await _insert_all_or_none(session, rows)
+    return True, rows
+
+
+def _listed(data_rows: Any, session: AsyncSession) -> list[Any]:
+    if isinstance(data_rows, str | bytes) or not isinstance(data_rows, Iterable):
+        raise ValidationError(
+            f"data_rows must be a list of rows, not {type(data_rows).__name__}", field="data_rows"
+        )
+    rows = list(data_rows)
+    for row in rows:
+        model_of(row, session)
+    return rows
+
+
+async def _insert_what_can_be(
+    session: AsyncSession, rows: list[T]
+) -> tuple[bool, list[T] | InsertOutcome]:
+    generated = missing_keys(rows)
+    if await _try(session, rows):
+        return True, rows
+    forget(generated)
+    outcome = InsertOutcome(success=[], failed=[])
+    for row in rows:
+        generated = missing_keys([row])
+        if await _try(session, [row]):
+            outcome["success"].append(row)
+        else:
+            forget(generated)
+            outcome["failed"].append(row)
+    return bool(outcome["success"]), outcome
+
+
+async def _try(session: AsyncSession, rows: list[Any]) -> bool:
+    async def work() -> Sequence[Any]:
+        session.add_all(rows)
+        await session.flush()
+        return rows
+
+    return await attempt(Write(session, type(rows[0]), _NAME, False), work) is not None
+
+
+async def _insert_all_or_none(session: AsyncSession, rows: list[Any]) -> None:
+    generated = missing_keys(rows)
+    try:
+        # The savepoint is what lets the failing rows be found afterwards.
+        async with session.begin_nested():
+            session.add_all(rows)
+            await session.flush()
+            await load_expired(session, states_of(rows))
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        forget(generated)
+        failure = await _explained(session, rows, error)
+        forget(generated)
+        _doom(session, failure)
+        raise failure from error
+    keep_loaded(session, rows)
+
+
+def _doom(session: AsyncSession, failure: SQLModelCRUDError) -> None:
+    block = block_of(sync_session(session))
+    if block is not None:
+        block.doom(failure)
+
+
+async def _explained(session: AsyncSession, rows: list[Any], error: Exception) -> SQLModelCRUDError:
+    """Return the error that names the failing rows, found by trying each one; none is kept."""
+    log_failure(_NAME, type(rows[0]), error)
+    probing = await session.begin_nested()
+    failures = [
+        (index, failure)
+        for index, row in enumerate(rows)
+        if (failure := await _failure_of(session, row)) is not None
+    ]
+    await probing.rollback()
+    if not failures:  # the rows are good each by itself, or it was no row's fault
+        return translate(error, type(rows[0]))
+    return BulkOperationError(
+        len(rows),
+        len(failures),
+        failures,
+        failed_records=[rows[index] for index, _ in failures],
+    )
+
+
+async def _failure_of(session: AsyncSession, row: Any) -> SQLModelCRUDError | None:
+    try:
+        async with session.begin_nested():
+            session.add(row)
+            await session.flush()
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        failure = translate(error, type(row))
+        if isinstance(failure, DatabaseConnectionError):
+            raise failure from error
+        return failure
+    return None

@@ -1,0 +1,77 @@
+"""How a SELECT of the library runs: past what the session remembers, kept for after the block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Executable
+from sqlalchemy.orm.interfaces import ORMOption
+
+from sqlmodel_crud_utils._async.operations import keep_loaded
+from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
+from sqlmodel_crud_utils._core.models import key_names
+from sqlmodel_crud_utils._core.rows import fetched, states_of, with_related
+from sqlmodel_crud_utils._core.soft_delete import hiding_options
+from sqlmodel_crud_utils._core.statements import by_key, key_parameters
+from sqlmodel_crud_utils._runtime_async import AsyncSession, execute, sync_session
+from sqlmodel_crud_utils.exceptions import MultipleRecordsError
+
+
+async def fetch(
+    session: AsyncSession,
+    model: type[Any],
+    statement: Executable,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    eagerly: bool = False,
+    include_deleted: bool = False,
+) -> list[Any]:
+    """Return all rows of a SELECT.
+
+    Args:
+        session: The session to query with.
+        model: The model that is read.
+        statement: The SELECT; what it must leave out, it leaves out already.
+        parameters: The values of its parameters.
+        eagerly: Whether it asks for related rows.
+        include_deleted: Whether it brings in soft-deleted rows.
+    """
+    plain = sync_session(session)
+    if plain.autoflush and loads_anew(model, eagerly=eagerly):
+        await session.flush()
+    with loaded_anew(plain, model, eagerly=eagerly):
+        rows = fetched(await execute(session, statement, parameters))
+    if hiding_options(model):
+        states = with_related(states_of(rows))
+        remember_choice(states, model, include_deleted=include_deleted)
+    keep_loaded(session, rows, related=True)
+    return rows
+
+
+async def find(
+    session: AsyncSession,
+    model: type[Any],
+    key: Any,
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    options: Sequence[ORMOption] = (),
+    include_deleted: bool = False,
+) -> Any:
+    """Return the row with this key or None; several are a `MultipleRecordsError`."""
+    names = key_names(model, pk_field, key)
+    parameters = key_parameters(model, names, key)
+    statement = by_key(model, names, include_deleted)
+    rows = await fetch(
+        session,
+        model,
+        statement.options(*options) if options else statement,
+        parameters,
+        eagerly=bool(options),
+        include_deleted=include_deleted,
+    )
+    if len(rows) > 1:
+        raise MultipleRecordsError(
+            model, len(rows), dict(zip(names, parameters.values(), strict=True))
+        )
+    return rows[0] if rows else None

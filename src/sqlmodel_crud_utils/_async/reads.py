@@ -1,0 +1,286 @@
+"""The functions that read: one row by its key, lists, id lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from sqlalchemy import Executable
+
+from sqlmodel_crud_utils._async.operations import keep_loaded, translated
+from sqlmodel_crud_utils._async.queries import fetch, find
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.loaders import Names, read_options
+from sqlmodel_crud_utils._core.models import key_names, mapper_of
+from sqlmodel_crud_utils._core.rows import RowList, first_of
+from sqlmodel_crud_utils._core.statements import (
+    DEFAULT_PAGE,
+    DEFAULT_PAGE_SIZE,
+    by_key_list,
+    check_page,
+    everything,
+    key_list,
+    paginated,
+    refined,
+    require_select,
+    sort_terms,
+    text_match,
+)
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    dialect_of,
+    execute,
+    require_session,
+)
+from sqlmodel_crud_utils.exceptions import RecordNotFoundError
+
+__all__ = ["get_result_from_query", "get_row", "get_rows", "get_rows_within_id_list"]
+
+T = TypeVar("T")
+
+
+async def get_result_from_query(query: Executable, session: AnySession) -> Any:
+    """Return the one row of a query, the first if there are several, or None.
+
+    Args:
+        query: A `select()`; of one model or column its value is returned, of several a row.
+        session: The session to query with.
+
+    Returns:
+        The row, the first of several rows, or None.
+
+    Raises:
+        ValidationError: The query is no `select()`, or the session is not one of this API.
+        DatabaseConnectionError: The database cannot be reached.
+        QueryExecutionError: The database refused the query.
+
+    Example:
+        >>> _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> found = await get_result_from_query(select(Hero).where(Hero.name == "Rusty"), session)
+        >>> found.secret_name
+        'Tommy'
+    """
+    statement = require_select(query)
+    found = require_session(session)
+    async with translated("query", "get_result_from_query"):
+        row = first_of(await execute(found, statement))
+    keep_loaded(found, [row], related=True)
+    return row
+
+
+@overload
+async def get_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    selectin: bool = False,
+    select_in_keys: Names = None,
+    lazy: bool = False,
+    lazy_load_keys: Names = None,
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: Literal[True],
+    include_deleted: bool = False,
+) -> tuple[Literal[True], T]: ...
+
+
+@overload
+async def get_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    selectin: bool = False,
+    select_in_keys: Names = None,
+    lazy: bool = False,
+    lazy_load_keys: Names = None,
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+    include_deleted: bool = False,
+) -> tuple[Literal[True], T] | tuple[Literal[False], None]: ...
+
+
+async def get_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    selectin: bool = False,
+    select_in_keys: Names = None,
+    lazy: bool = False,
+    lazy_load_keys: Names = None,
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+    include_deleted: bool = False,
+) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
+    """Return one row by its key.
+
+    Args:
+        id_str: The key; it is coerced to the column's type ("5" finds 5, a UUID may be a string).
+            A composite key is a tuple in column order.
+        session_inst: The session to query with.
+        model: The table model.
+        selectin: Whether the relationships in `select_in_keys` are loaded with the row.
+        select_in_keys: Names of relationships, nested ones as "team.city".
+        lazy: Whether the relationships in `lazy_load_keys` are left for later.
+        lazy_load_keys: Names of relationships.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        raise_on_error: Whether a row that is not there raises.
+        include_deleted: Whether a soft-deleted row counts.
+
+    Returns:
+        `(True, row)`, or `(False, None)` when there is no such row.
+
+    Raises:
+        RecordNotFoundError: There is no such row, with `raise_on_error=True`.
+        MultipleRecordsError: Several rows have that key.
+        ValidationError: An unknown field or relationship, or a key of a wrong type.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> found, row = await get_row(str(hero.id), session, Hero)
+        >>> row.name
+        'Rusty'
+        >>> await get_row(999, session, Hero)
+        (False, None)
+    """
+    session = require_session(session_inst)
+    options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
+    async with translated(model, "get_row"):
+        row = await find(
+            session, model, id_str, pk_field, options=options, include_deleted=include_deleted
+        )
+    if row is not None:
+        return True, row
+    if raise_on_error:
+        raise RecordNotFoundError(model, id_str, key_names(model, pk_field, id_str))
+    return False, None
+
+
+async def get_rows(
+    session_inst: AnySession,
+    model: type[T],
+    selectin: bool = False,
+    select_in_keys: Names = None,
+    lazy: bool = False,
+    lazy_load_keys: Names = None,
+    page_size: int = DEFAULT_PAGE_SIZE,
+    page: int = DEFAULT_PAGE,
+    text_field: str | None = None,
+    stmnt: Any = None,
+    *,
+    raise_on_error: bool | None = None,  # noqa: ARG001 - taken for symmetry
+    include_deleted: bool = False,
+    **filters: Any,
+) -> tuple[bool, list[T]]:
+    """Return the rows that match all filters, one page of them.
+
+    A filter is `field=value` or `field__lookup=value`; fields of related rows are reached as
+    `team__name="x"`. The lookups are eq, ne, gt, gte, lt, lte, in, not_in, between, like,
+    not_like, ilike, iexact, contains, icontains, startswith, istartswith, endswith, iendswith,
+    is_null and regex. A field that has the name of a parameter of this function is written with
+    its lookup: `page__eq=3`. `sort_field="name"` sorts, `sort_desc=True` the other way round; the
+    primary key is the last criterion, so that no row is on two pages.
+
+    Args:
+        session_inst: The session to query with.
+        model: The table model.
+        selectin: Whether the relationships in `select_in_keys` are loaded with the rows.
+        select_in_keys: Names of relationships, nested ones as "team.city".
+        lazy: Whether the relationships in `lazy_load_keys` are left for later.
+        lazy_load_keys: Names of relationships.
+        page_size: The number of rows a page, 1 or more.
+        page: The number of the page, from 1.
+        text_field: A field to search for words; they are given as a filter of that name.
+            PostgreSQL's full-text search, `icontains` elsewhere.
+        stmnt: A `select()` of your own. The filters are added to it, and it is cut into pages
+            only when `page` or `page_size` is passed.
+        raise_on_error: Taken for symmetry: that nothing matches never raises here.
+        include_deleted: Whether soft-deleted rows count.
+        filters: The filters, and `sort_field` and `sort_desc`.
+
+    Returns:
+        Whether there are rows, and the rows.
+
+    Raises:
+        ValidationError: An unknown field or lookup, a value of a wrong type, a page below 1.
+        DatabaseConnectionError: The database cannot be reached.
+        QueryExecutionError: The database refused the query.
+
+    Example:
+        >>> heroes = [Hero(name=f"Hero {n}", secret_name="?", age=30 + n) for n in range(5)]
+        >>> _ = await insert_data_rows(heroes, session)
+        >>> found, rows = await get_rows(session, Hero, age__gte=32, sort_field="age", page_size=2)
+        >>> [row.age for row in rows]
+        [32, 33]
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    check_page(page, page_size)
+    dialect = dialect_of(session, model)
+    sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
+    terms = sort_terms(model, sort_field, descending=bool(sort_desc))
+    clauses = []
+    if text_field is not None:
+        clauses = text_match(model, text_field, filters.pop(text_field, None), dialect)
+    clauses += where_clauses(model, filters, dialect, include_deleted=include_deleted)
+    options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
+    statement = everything(model, stmnt, include_deleted=include_deleted)
+    statement = refined(statement, clauses, terms, options)
+    passed = page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE
+    if stmnt is None or passed:
+        statement = paginated(statement, model, page, page_size)
+    eagerly = bool(options) or stmnt is not None
+    async with translated(model, "get_rows"):
+        rows = await fetch(
+            session, model, statement, eagerly=eagerly, include_deleted=include_deleted
+        )
+    return bool(rows), rows
+
+
+async def get_rows_within_id_list(
+    id_str_list: Iterable[Any],
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    include_deleted: bool = False,
+) -> tuple[bool, RowList[T]]:
+    """Return the rows whose key is in a list of any length.
+
+    Args:
+        id_str_list: The keys, each coerced to the column's type; composite keys are tuples.
+        session_inst: The session to query with.
+        model: The table model.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        include_deleted: Whether soft-deleted rows count.
+
+    Returns:
+        Whether there are rows, and the rows, in no particular order. The list also answers
+        `.all()`, which v0.1.0 needed in one of its APIs.
+
+    Raises:
+        ValidationError: An unknown field, a key of a wrong type, or a string in place of a list.
+        DatabaseConnectionError: The database cannot be reached.
+        QueryExecutionError: The database refused the query.
+
+    Example:
+        >>> _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> found, rows = await get_rows_within_id_list([hero.id, 999], session, Hero)
+        >>> [row.name for row in rows]
+        ['Rusty']
+    """
+    session = require_session(session_inst)
+    names, keys = key_list(model, pk_field, id_str_list)
+    dialect = dialect_of(session, model)
+    size = len(keys) if len(names) == 1 else COMPOSITE_KEYS_PER_QUERY
+    rows: RowList[T] = RowList()
+    async with translated(model, "get_rows_within_id_list"):
+        for chunk in chunked(keys, size):
+            statement = by_key_list(model, names, chunk, dialect, include_deleted=include_deleted)
+            rows += await fetch(session, model, statement, include_deleted=include_deleted)
+    return bool(rows), rows

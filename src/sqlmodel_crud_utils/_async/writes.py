@@ -1,0 +1,288 @@
+"""The functions that write: one row, many rows, updates, deletes, get-or-create."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from sqlalchemy.orm import object_session
+
+from sqlmodel_crud_utils._async.operations import Write, attempt, translated
+from sqlmodel_crud_utils._async.queries import find
+from sqlmodel_crud_utils._async.settling import reload
+from sqlmodel_crud_utils._core.models import key_names, mapper_of
+from sqlmodel_crud_utils._core.payload import changes_for, without_key
+from sqlmodel_crud_utils._core.soft_delete import is_soft_delete
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    AsyncSession,
+    require_session,
+    sync_session,
+)
+from sqlmodel_crud_utils.exceptions import RecordNotFoundError, ValidationError
+
+__all__ = ["delete_row", "update_row", "write_row"]
+
+T = TypeVar("T")
+
+
+@overload
+async def write_row(
+    data_row: T, session_inst: AnySession, *, raise_on_error: Literal[True]
+) -> tuple[Literal[True], T]: ...
+
+
+@overload
+async def write_row(
+    data_row: T, session_inst: AnySession, *, raise_on_error: bool | None = None
+) -> tuple[Literal[True], T] | tuple[Literal[False], None]: ...
+
+
+async def write_row(
+    data_row: T, session_inst: AnySession, *, raise_on_error: bool | None = None
+) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
+    """Write one row.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        data_row: An instance of a table model.
+        session_inst: The session to write with.
+        raise_on_error: Whether a refusal by the database raises; left out, it does inside a
+            block. False inside a block undoes just this write.
+
+    Returns:
+        `(True, row)`, or `(False, None)` when the database refused the row.
+
+    Raises:
+        ConstraintViolationError: A constraint is broken (see `raise_on_error`).
+        DatabaseConnectionError: The database cannot be reached (see `raise_on_error`).
+        QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
+        ValidationError: Not a table model's instance, or a row of another session.
+
+    Example:
+        >>> written, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> hero.id
+        1
+        >>> await write_row(Hero(name="Rusty", secret_name="again"), session)
+        (False, None)
+    """
+    session = require_session(session_inst)
+    write = Write(session, model_of(data_row, session), "write_row", raise_on_error)
+
+    async def work() -> Sequence[T]:
+        session.add(data_row)
+        await session.flush()
+        return [data_row]
+
+    rows = await attempt(write, work)
+    return (False, None) if rows is None else (True, data_row)
+
+
+def model_of(row: Any, session: AsyncSession) -> type[Any]:
+    """Return the table model of a row that is to be written with this session."""
+    model = type(row)
+    mapper_of(model)
+    if object_session(row) not in (None, sync_session(session)):
+        raise ValidationError(
+            f"the {model.__name__} row belongs to another session; "
+            "write it with that one, or expunge it there first",
+            field="data_row",
+        )
+    return model
+
+
+@overload
+async def update_row(
+    id_str: Any,
+    data: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: Literal[True],
+    include_deleted: bool = False,
+) -> tuple[Literal[True], T]: ...
+
+
+@overload
+async def update_row(
+    id_str: Any,
+    data: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+    include_deleted: bool = False,
+) -> tuple[bool, T | None]: ...
+
+
+async def update_row(
+    id_str: Any,
+    data: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+    include_deleted: bool = False,
+) -> tuple[bool, T | None]:
+    """Update one row by its key.
+
+    The values are validated against the types of the model's fields, and all of them before the
+    first is written. The primary key is never changed.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
+            are written, so that a PATCH resets nothing.
+        session_inst: The session to write with.
+        model: The table model.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        raise_on_error: Whether a row that is not there and a refusal by the database raise; left
+            out, they do inside a block. False inside a block undoes just this update.
+        include_deleted: Whether a soft-deleted row may be updated.
+
+    Returns:
+        `(True, row)`; `(False, None)` when there is no such row; `(False, row)` when the database
+        refused the update, with the row as the database has it.
+
+    Raises:
+        RecordNotFoundError: There is no such row (see `raise_on_error`).
+        ConstraintViolationError: A constraint is broken (see `raise_on_error`).
+        QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
+        ValidationError: An unknown field, a value that its field does not take, another primary
+            key.
+        MultipleRecordsError: Several rows have that key.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> updated, hero = await update_row(hero.id, {"age": "48"}, session, Hero)
+        >>> hero.age, hero.secret_name
+        (48, 'Tommy')
+        >>> await update_row(999, {"age": 48}, session, Hero)
+        (False, None)
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    changes = changes_for(model, data)
+    write = Write(session, model, "update_row", raise_on_error)
+    row = await _find_for(write, id_str, pk_field, include_deleted=include_deleted)
+    if row is None:
+        return False, None
+    changes = without_key(row, changes)
+
+    async def work() -> Sequence[T]:
+        for name, value in changes.items():
+            setattr(row, name, value)
+        await session.flush()
+        return [row]
+
+    if await attempt(write, work) is not None:
+        return True, row
+    await reload(session, row)
+    return False, row
+
+
+async def delete_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[Any],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    soft: bool | None = None,
+    deleted_by: str | None = None,
+    raise_on_error: bool | None = None,
+) -> bool:
+    """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        session_inst: The session to write with.
+        model: The table model.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        soft: Whether the row is marked as deleted; left out, it is where the model has the
+            mixin. False removes the row, also one that is marked already.
+        deleted_by: Who deletes it, for a row that is marked; left out, whoever `acting_as` names.
+        raise_on_error: Whether a row that is not there and a refusal by the database raise; left
+            out, they do inside a block. False inside a block undoes just this deletion.
+
+    Returns:
+        Whether the row is deleted.
+
+    Raises:
+        RecordNotFoundError: There is no such row (see `raise_on_error`).
+        ConstraintViolationError: Other rows refer to the row (see `raise_on_error`).
+        QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
+        ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.
+        MultipleRecordsError: Several rows have that key.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+        >>> await delete_row(hero.id, session, Hero)
+        True
+        >>> await delete_row(1, session, Hero)
+        False
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    marks = soft_for(model, soft, deleted_by)
+    write = Write(session, model, "delete_row", raise_on_error)
+    row = await _find_for(write, id_str, pk_field, include_deleted=not marks)
+    if row is None:
+        return False
+
+    async def work() -> Sequence[Any]:
+        if marks:
+            row.soft_delete(deleted_by)
+        else:
+            await session.delete(row)
+        await session.flush()
+        return [row]
+
+    return await attempt(write, work) is not None
+
+
+def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
+    """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
+    if soft and not is_soft_delete(model):
+        raise ValidationError(
+            f"rows of {model.__name__} cannot be soft-deleted; "
+            "inherit SoftDeleteMixin, or leave soft out",
+            field="soft",
+        )
+    marks = is_soft_delete(model) if soft is None else soft
+    if deleted_by is not None and not marks:
+        raise ValidationError(
+            "deleted_by is recorded by soft deletions only; "
+            f"this one removes rows of {model.__name__}",
+            field="deleted_by",
+        )
+    return marks
+
+
+async def _find_for(
+    write: Write,
+    key: Any,
+    pk_field: str | Sequence[str] | None,
+    *,
+    include_deleted: bool,
+) -> Any:
+    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    async with translated(write.model, write.name):
+        row = await find(write.session, write.model, key, pk_field, include_deleted=include_deleted)
+    if row is None and write.strict:
+        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))
+    return row

@@ -1,0 +1,145 @@
+"""The state of a session's `transaction()` blocks, kept on the session itself.
+
+A *level* is one `with transaction(...)`; the outermost level is the database transaction, each
+inner one a savepoint. When the database refuses a statement, the innermost transaction is *doomed*:
+PostgreSQL ignores everything that follows and turns the COMMIT into a ROLLBACK without a word, so
+the level must not pretend to have succeeded.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_KEY = "sqlmodel_crud_utils.block"
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Block:
+    """What a session's nested levels share, from the outermost entry to its exit."""
+
+    session: weakref.ref[Session]
+    depth: int = 0
+    kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
+    refusals: list[tuple[SessionTransaction, BaseException]] = field(default_factory=list)
+
+    def keep(self, states: Iterable[InstanceState[Any]]) -> None:
+        """Remember rows that have to stay loaded after the commit."""
+        self.kept.update(states)
+
+    def doom(self, error: BaseException) -> None:
+        """Note that the innermost transaction holds a statement that was refused."""
+        session = self.session()
+        transaction = innermost_transaction(session) if session is not None else None
+        if transaction is not None:
+            self.refusals.append((transaction, error))
+
+    def refusal_in(self, transaction: SessionTransaction | None) -> BaseException | None:
+        """Return the first error that doomed this transaction, or None."""
+        return next((error for doomed, error in self.refusals if doomed is transaction), None)
+
+
+def block_of(session: Session) -> Block | None:
+    """Return the block the session is in, or None."""
+    return session.info.get(_KEY)
+
+
+def enter(session: Session) -> Block:
+    """Enter one more level and return the session's block."""
+    block = block_of(session)
+    if block is None:
+        block = session.info[_KEY] = Block(weakref.ref(session))
+        _watch_begin(session)
+    block.depth += 1
+    return block
+
+
+def leave(session: Session, block: Block) -> None:
+    """Leave a level; with the outermost one the block is over."""
+    block.depth -= 1
+    if block.depth == 0:
+        session.info.pop(_KEY, None)
+
+
+def innermost_transaction(session: Session) -> SessionTransaction | None:
+    """Return the savepoint or transaction that the next statement belongs to."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def is_open(session: Session, savepoint: SessionTransaction) -> bool:
+    """Tell whether a savepoint of the session has been neither released nor rolled back."""
+    current = session.get_nested_transaction()
+    while current is not None and current is not savepoint:
+        current = current.parent
+    return current is not None
+
+
+# --- what SQLAlchemy tells us --------------------------------------------------------------------
+
+_watched: weakref.WeakKeyDictionary[Connection, weakref.ref[Block]] = weakref.WeakKeyDictionary()
+
+
+def join(session: Session, connection: Connection) -> None:
+    """Make a connection take part in the session's block."""
+    block = block_of(session)
+    if block is None:
+        return
+    _refuse_autocommit(connection)
+    _watch_errors(connection.engine)
+    _watched[connection] = weakref.ref(block)
+    begin_immediate(connection)
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Begin the transaction that SQLite's driver does not begin for SELECT or SAVEPOINT.
+
+    Without it, the release of the first savepoint would commit. IMMEDIATE makes two blocks that
+    read and then write wait for each other; a deferred transaction fails at its first write.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    driver_connection: Any = connection.connection.driver_connection
+    if not driver_connection.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _refuse_autocommit(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        raise ValidationError(
+            "transaction() cannot undo anything on an engine with isolation_level AUTOCOMMIT; "
+            "use an engine with a transactional isolation level",
+            field="session",
+        )
+
+
+def _watch_begin(session: Session) -> None:
+    if not event.contains(session, "after_begin", _on_begin):
+        event.listen(session, "after_begin", _on_begin)
+
+
+def _on_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    join(session, connection)
+
+
+def _watch_errors(engine: Engine) -> None:
+    if not event.contains(engine, "handle_error", _on_error):
+        event.listen(engine, "handle_error", _on_error)
+
+
+def _on_error(context: ExceptionContext) -> None:
+    refused = context.sqlalchemy_exception
+    if context.connection is None or not isinstance(refused, DBAPIError):
+        return
+    reference = _watched.get(context.connection)
+    block = reference() if reference is not None else None
+    if block is not None:
+        block.doom(refused)

@@ -1,0 +1,91 @@
+"""What a caller wants to write into a row: checked names, values of the columns' types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
+from pydantic.fields import FieldInfo
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.models import (
+    column_names,
+    primary_key_names,
+    relationship_names,
+)
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+
+def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
+    """Return what an update writes, validated; of an object only the fields that were set.
+
+    Raises:
+        UnknownFieldError: A name that is no field of the model.
+        ValidationError: A value that its field does not take, or data of a wrong kind.
+    """
+    return {name: _valid(model, name, value) for name, value in _given(data).items()}
+
+
+def values_for(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a new row, coerced to the columns' types."""
+    return {name: _coerced(model, name, value) for name, value in given.items()}
+
+
+def without_key(row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes without the primary key, which must be the row's own where it is given."""
+    names = primary_key_names(type(row))
+    for name in names:
+        if name in changes and changes[name] != getattr(row, name):
+            raise ValidationError(
+                f"the primary key of {type(row).__name__} cannot be changed by an update; "
+                "leave it out, or write a new row and delete this one",
+                field=name,
+                value=changes[name],
+            )
+    return {name: value for name, value in changes.items() if name not in names}
+
+
+def _given(data: Any) -> Mapping[str, Any]:
+    if isinstance(data, BaseModel):
+        return {name: getattr(data, name) for name in sorted(data.model_fields_set)}
+    if isinstance(data, Mapping):
+        return data
+    raise ValidationError(
+        f"data must be a mapping or a Pydantic object, not {type(data).__name__}", field="data"
+    )
+
+
+def _valid(model: type[Any], name: str, value: Any) -> Any:
+    coerced = _coerced(model, name, value)
+    adapter = _field_adapter(model, name)
+    if adapter is not None:
+        try:
+            adapter.validate_python(coerced)
+        except PydanticError as error:
+            # Pydantic's own text quotes the value.
+            reasons = "; ".join(str(detail["msg"]) for detail in error.errors(include_input=False))
+            raise ValidationError(reasons, field=name, value=value) from error
+    return coerced
+
+
+def _coerced(model: type[Any], name: str, value: Any) -> Any:
+    if name in column_names(model):
+        return coerce(getattr(model, name), value)
+    if name in relationship_names(model):
+        return value
+    raise UnknownFieldError(model, name, (*column_names(model), *relationship_names(model)))
+
+
+@cached
+def _field_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
+    """Return what validates a field as the model declares it; relationships have none."""
+    fields: Mapping[str, FieldInfo] = getattr(model, "model_fields", {})
+    field = fields.get(name)
+    if field is None or field.annotation is None:
+        return None
+    declared: Any = field.annotation
+    for constraint in field.metadata:
+        declared = Annotated[declared, constraint]
+    return TypeAdapter(declared)
