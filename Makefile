@@ -85,6 +85,8 @@ test-wheel: build ## Run the suite against the built wheel, in a clean venv with
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt \
 		"$$(ls dist/*.whl)[all]" --group test --group typing
+	@cd $(WHEEL_TESTS) && $(CURDIR)/.venv-wheel/bin/python -c \
+		"import sqlmodel_crud_utils as p; assert 'site-packages' in p.__file__, p.__file__"
 	@cd $(WHEEL_TESTS) && $(CURDIR)/.venv-wheel/bin/$(PYTEST) $(PYTEST_ARGS)
 
 test-all: test test-2.0 ## Run the whole suite on SQLAlchemy 2.1, then on 2.0

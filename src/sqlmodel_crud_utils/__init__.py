@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         unique_when_visible,
     )
     from sqlmodel_crud_utils.sync import (
+        InsertOutcome,
         PoolStatus,
         bulk_upsert_mappings,
         create_pooled_engine,
@@ -81,6 +82,7 @@ __all__ = [
     "ConstraintKind",
     "ConstraintViolationError",
     "DatabaseConnectionError",
+    "InsertOutcome",
     "MultipleRecordsError",
     "PoolStatus",
     "QueryExecutionError",

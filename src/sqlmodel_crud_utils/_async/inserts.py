@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async.operations import Write, attempt, keep_loaded, translated
 from sqlmodel_crud_utils._async.settling import load_expired
@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
-from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.rows import InsertOutcome, states_of
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -32,13 +32,6 @@ __all__ = ["InsertOutcome", "insert_data_rows"]
 T = TypeVar("T")
 
 _NAME = "insert_data_rows"
-
-
-class InsertOutcome(TypedDict):
-    """What became of the rows when they could not be inserted together."""
-
-    success: list[Any]
-    failed: list[Any]
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import ScalarResult, inspect
 from sqlalchemy.orm import InstanceState
@@ -18,6 +18,13 @@ class RowList(list[T]):
     def all(self) -> list[T]:
         """Return the rows themselves."""
         return self
+
+
+class InsertOutcome(TypedDict):
+    """What became of the rows when they could not be inserted together."""
+
+    success: list[Any]
+    failed: list[Any]
 
 
 def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
-from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.rows import InsertOutcome, states_of
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -34,13 +34,6 @@ __all__ = ["InsertOutcome", "insert_data_rows"]
 T = TypeVar("T")
 
 _NAME = "insert_data_rows"
-
-
-class InsertOutcome(TypedDict):
-    """What became of the rows when they could not be inserted together."""
-
-    success: list[Any]
-    failed: list[Any]
 
 
 @overload
