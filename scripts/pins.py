@@ -1,8 +1,7 @@
 """Print the pins of constraints.txt, changed for another set of versions to test with.
 
-    python scripts/pins.py pinned   # constraints.txt as it is
-    python scripts/pins.py 2.0      # the newest SQLAlchemy 2.0.x
-    python scripts/pins.py lowest   # the lowest versions that pyproject.toml promises to work with
+`pins.py pinned` prints constraints.txt as it is, `pins.py 2.0` has the newest SQLAlchemy 2.0.x, and
+`pins.py lowest` the lowest versions that pyproject.toml promises to work with.
 """
 
 from __future__ import annotations
