@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Select
 from sqlalchemy.exc import IntegrityError
 
+from sqlmodel_crud_utils._async.hook_calls import Hooks, hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
 from sqlmodel_crud_utils._async.queries import fetch
+from sqlmodel_crud_utils._async.writes import insert
 from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._core.loaders import read_options
@@ -130,13 +132,15 @@ async def _create_or_find(
     search: _Search, values: Mapping[str, Any], everyone: Select[Any]
 ) -> tuple[Any, bool]:
     """Create the row; where another caller was faster, return theirs."""
+    hooks = hooks_of(search.model)
+    write = Write(search.session, search.model, _NAME, raise_on_error=True, hooks=hooks)
     existed = False
 
     async def work() -> Sequence[Any]:
         nonlocal existed
         row = search.model(**values)
         try:
-            await _insert(search.session, row)
+            row = await _insert_alone(search.session, row, write.hooks)
         except IntegrityError as refusal:
             row = await search.first(as_of_now=True)
             if row is None:
@@ -145,17 +149,15 @@ async def _create_or_find(
             existed = True
         return [row]
 
-    write = Write(search.session, search.model, _NAME, raise_on_error=True)
     rows = await insist(write, work)
     return rows[0], existed
 
 
-async def _insert(session: AsyncSession, row: Any) -> None:
+async def _insert_alone(session: AsyncSession, row: Any, hooks: Hooks) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
     await run_on_connection(session, begin_immediate)
     async with session.begin_nested():
-        session.add(row)
-        await session.flush()
+        return await insert(session, row, hooks)
 
 
 async def _explain_if_deleted(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sqlmodel_crud_utils._async.hook_calls import HookFailedError, Hooks
 from sqlmodel_crud_utils._async.settling import (
     commit,
     load_expired,
@@ -14,6 +15,7 @@ from sqlmodel_crud_utils._async.settling import (
     roll_back,
     run_commit_callbacks,
 )
+from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -30,12 +32,13 @@ Rows = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write in progress: for whom, on which model, and what a failure does."""
+    """A write in progress: for whom, on which model, what a failure does, what else runs."""
 
     session: AsyncSession
     model: type[Any]
     name: str
     raise_on_error: bool | None = None
+    hooks: Hooks = ()
 
     @property
     def inside(self) -> bool:
@@ -65,7 +68,8 @@ async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
 
     Outside a block a success commits and a failure rolls the session back. Inside a block nothing
     is committed, and a failure is left to the block, except with `raise_on_error=False`: then just
-    this write is undone, with a savepoint.
+    this write is undone, with a savepoint. What a hook raises undoes the write too and goes on as
+    it is.
 
     Returns:
         The rows that `work` returned, or None when the database refused the write and a failure
@@ -73,13 +77,17 @@ async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
     """
     try:
         return await _run(write, work)
+    except HookFailedError as failed:
+        hook_error = failed.error
     except Exception as error:
         failure = _reported(error, write.model, write.name)
         if failure is None:
             raise
         if write.strict or _is_mistake(failure):
+            _doom(write, failure)
             raise failure from error
         return None
+    raise hook_error
 
 
 async def insist(write: Write, work: Work[Rows]) -> Rows:
@@ -90,11 +98,15 @@ async def insist(write: Write, work: Work[Rows]) -> Rows:
     """
     try:
         return await _run(write, work)
+    except HookFailedError as failed:
+        hook_error = failed.error
     except Exception as error:
         failure = _reported(error, write.model, write.name)
         if failure is None or not (write.strict or _is_mistake(failure)):
             raise
+        _doom(write, failure)
         raise failure from error
+    raise hook_error
 
 
 def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCRUDError | None:
@@ -110,15 +122,26 @@ def _is_mistake(error: SQLModelCRUDError) -> bool:
     return isinstance(error, ValidationError) and not isinstance(error, ConstraintViolationError)
 
 
+def _doom(write: Write, failure: SQLModelCRUDError) -> None:
+    # Where a savepoint was there for the hooks, the refusal is no longer seen in the block itself.
+    block = block_of(sync_session(write.session))
+    if block is not None and write.hooks and write.strict:
+        block.doom(failure)
+
+
 async def _run(write: Write, work: Work[Rows]) -> Rows:
-    if not write.inside:
-        rows = await _committed(write.session, work)
-        raise_together(await run_commit_callbacks(write.session))
-    elif write.strict:
-        rows = await _held(write.session, work)
-    else:
+    if write.inside:
+        # A hook that raises has to take the write with it, even if the caller catches the error.
+        if write.strict and not write.hooks:
+            return await _held(write.session, work)
         async with write.session.begin_nested():
-            rows = await _held(write.session, work)
+            return await _held(write.session, work)
+    if write.hooks:
+        # What hooks write with the library belongs to this write: it must not commit by itself.
+        async with transaction(write.session, wrap_errors=False):
+            return await _held(write.session, work)
+    rows = await _committed(write.session, work)
+    raise_together(await run_commit_callbacks(write.session))
     return rows
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy.orm import object_session
 
+from sqlmodel_crud_utils._async.hook_calls import (
+    Hooks,
+    before_create,
+    before_update,
+    hooks_of,
+    run_hooks,
+)
 from sqlmodel_crud_utils._async.operations import Write, attempt, translated
 from sqlmodel_crud_utils._async.queries import find
 from sqlmodel_crud_utils._async.settling import reload
@@ -69,15 +76,23 @@ async def write_row(
         (False, None)
     """
     session = require_session(session_inst)
-    write = Write(session, model_of(data_row, session), "write_row", raise_on_error)
+    model = model_of(data_row, session)
+    write = Write(session, model, "write_row", raise_on_error, hooks_of(model))
 
     async def work() -> Sequence[T]:
-        session.add(data_row)
-        await session.flush()
-        return [data_row]
+        return [await insert(session, data_row, write.hooks)]
 
     rows = await attempt(write, work)
-    return (False, None) if rows is None else (True, data_row)
+    return (False, None) if rows is None else (True, rows[0])
+
+
+async def insert(session: AsyncSession, row: T, hooks: Hooks) -> T:
+    """Insert a row, or the one that a hook puts in its place, and return it."""
+    row = await before_create(hooks, row)
+    session.add(row)
+    await session.flush()
+    await run_hooks(hooks, "after_create", row)
+    return row
 
 
 def model_of(row: Any, session: AsyncSession) -> type[Any]:
@@ -173,22 +188,31 @@ async def update_row(
     session = require_session(session_inst)
     mapper_of(model)
     changes = changes_for(model, data)
-    write = Write(session, model, "update_row", raise_on_error)
+    write = Write(session, model, "update_row", raise_on_error, hooks_of(model))
     row = await _find_for(write, id_str, pk_field, include_deleted=include_deleted)
     if row is None:
         return False, None
     changes = without_key(row, changes)
 
     async def work() -> Sequence[T]:
-        for name, value in changes.items():
-            setattr(row, name, value)
-        await session.flush()
+        await change(session, row, changes, write.hooks)
         return [row]
 
     if await attempt(write, work) is not None:
         return True, row
     await reload(session, row)
     return False, row
+
+
+async def change(session: AsyncSession, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
+    """Write changes to a row, or what hooks make of them."""
+    if hooks:
+        made = await before_update(hooks, row, changes)
+        changes = without_key(row, changes_for(type(row), made))
+    for name, value in changes.items():
+        setattr(row, name, value)
+    await session.flush()
+    await run_hooks(hooks, "after_update", row)
 
 
 async def delete_row(
@@ -239,17 +263,19 @@ async def delete_row(
     session = require_session(session_inst)
     mapper_of(model)
     marks = soft_for(model, soft, deleted_by)
-    write = Write(session, model, "delete_row", raise_on_error)
+    write = Write(session, model, "delete_row", raise_on_error, hooks_of(model))
     row = await _find_for(write, id_str, pk_field, include_deleted=not marks)
     if row is None:
         return False
 
     async def work() -> Sequence[Any]:
+        await run_hooks(write.hooks, "before_delete", row)
         if marks:
             row.soft_delete(deleted_by)
         else:
             await session.delete(row)
         await session.flush()
+        await run_hooks(write.hooks, "after_delete", row)
         return [row]
 
     return await attempt(write, work) is not None

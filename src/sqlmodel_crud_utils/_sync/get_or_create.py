@@ -25,8 +25,10 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
+from sqlmodel_crud_utils._sync.hook_calls import Hooks, hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, insist, translated
 from sqlmodel_crud_utils._sync.queries import fetch
+from sqlmodel_crud_utils._sync.writes import insert
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError
 
 __all__ = ["get_one_or_create"]
@@ -130,13 +132,15 @@ def _create_or_find(
     search: _Search, values: Mapping[str, Any], everyone: Select[Any]
 ) -> tuple[Any, bool]:
     """Create the row; where another caller was faster, return theirs."""
+    hooks = hooks_of(search.model)
+    write = Write(search.session, search.model, _NAME, raise_on_error=True, hooks=hooks)
     existed = False
 
     def work() -> Sequence[Any]:
         nonlocal existed
         row = search.model(**values)
         try:
-            _insert(search.session, row)
+            row = _insert_alone(search.session, row, write.hooks)
         except IntegrityError as refusal:
             row = search.first(as_of_now=True)
             if row is None:
@@ -145,17 +149,15 @@ def _create_or_find(
             existed = True
         return [row]
 
-    write = Write(search.session, search.model, _NAME, raise_on_error=True)
     rows = insist(write, work)
     return rows[0], existed
 
 
-def _insert(session: Session, row: Any) -> None:
+def _insert_alone(session: Session, row: Any, hooks: Hooks) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
     run_on_connection(session, begin_immediate)
     with session.begin_nested():
-        session.add(row)
-        session.flush()
+        return insert(session, row, hooks)
 
 
 def _explain_if_deleted(search: _Search, everyone: Select[Any], refusal: IntegrityError) -> None:

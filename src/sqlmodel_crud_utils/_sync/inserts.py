@@ -18,10 +18,11 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     sync_session,
 )
+from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, attempt, keep_loaded, translated
 from sqlmodel_crud_utils._sync.settling import load_expired
 from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import model_of
+from sqlmodel_crud_utils._sync.writes import insert, model_of
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,
@@ -89,7 +90,10 @@ def insert_data_rows(
     rows = _listed(data_rows, session)
     if not rows:
         return True, rows
-    if not Write(session, type(rows[0]), _NAME, raise_on_error).strict:
+    strict = Write(session, type(rows[0]), _NAME, raise_on_error).strict
+    if any(hooks_of(model) for model in {type(row) for row in rows}):
+        return _insert_with_hooks(session, rows, strict=strict)
+    if not strict:
         return _insert_what_can_be(session, rows)
     with translated(type(rows[0]), _NAME):
         if block_of(sync_session(session)) is not None:
@@ -134,6 +138,51 @@ def _try(session: Session, rows: list[Any]) -> bool:
         return rows
 
     return attempt(Write(session, type(rows[0]), _NAME, False), work) is not None
+
+
+def _insert_with_hooks(
+    session: Session, rows: list[Any], *, strict: bool
+) -> tuple[bool, list[Any] | InsertOutcome]:
+    """Insert each row alone from the start, so that none is hooked twice."""
+    try:
+        with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
+            outcome, failures = _insert_one_by_one(session, rows)
+            if failures and strict:
+                raise BulkOperationError(
+                    len(rows), len(failures), failures, failed_records=outcome["failed"]
+                )
+    except HookFailedError as failed:
+        hook_error = failed.error
+    except BulkOperationError as failure:
+        _doom(session, failure)
+        raise
+    else:
+        return (bool(outcome["success"]), outcome) if failures else (True, outcome["success"])
+    raise hook_error
+
+
+def _insert_one_by_one(
+    session: Session, rows: list[Any]
+) -> tuple[InsertOutcome, list[tuple[int, SQLModelCRUDError]]]:
+    outcome = InsertOutcome(success=[], failed=[])
+    failures: list[tuple[int, SQLModelCRUDError]] = []
+    for index, row in enumerate(rows):
+        generated = missing_keys([row])
+        try:
+            with session.begin_nested():
+                inserted = insert(session, row, hooks_of(type(row)))
+                load_expired(session, states_of([inserted]))
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            log_failure(_NAME, type(row), error)
+            forget(generated)
+            failures.append((index, _failure(error, row)))
+            outcome["failed"].append(row)
+        else:
+            outcome["success"].append(inserted)
+    keep_loaded(session, outcome["success"])
+    return outcome, failures
 
 
 def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
@@ -189,8 +238,13 @@ def _failure_of(session: Session, row: Any) -> SQLModelCRUDError | None:
     except Exception as error:
         if not is_database_error(error):
             raise
-        failure = translate(error, type(row))
-        if isinstance(failure, DatabaseConnectionError):
-            raise failure from error
-        return failure
+        return _failure(error, row)
     return None
+
+
+def _failure(error: Exception, row: Any) -> SQLModelCRUDError:
+    """Return what is wrong with a row; that the database is gone is not the row's fault."""
+    failure = translate(error, type(row))
+    if isinstance(failure, DatabaseConnectionError):
+        raise failure from error
+    return failure

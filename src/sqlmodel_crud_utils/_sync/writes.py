@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy.orm import object_session
@@ -17,6 +17,13 @@ from sqlmodel_crud_utils._runtime_sync import (
     Session,
     require_session,
     sync_session,
+)
+from sqlmodel_crud_utils._sync.hook_calls import (
+    Hooks,
+    before_create,
+    before_update,
+    hooks_of,
+    run_hooks,
 )
 from sqlmodel_crud_utils._sync.operations import Write, attempt, translated
 from sqlmodel_crud_utils._sync.queries import find
@@ -71,15 +78,23 @@ def write_row(
         (False, None)
     """
     session = require_session(session_inst)
-    write = Write(session, model_of(data_row, session), "write_row", raise_on_error)
+    model = model_of(data_row, session)
+    write = Write(session, model, "write_row", raise_on_error, hooks_of(model))
 
     def work() -> Sequence[T]:
-        session.add(data_row)
-        session.flush()
-        return [data_row]
+        return [insert(session, data_row, write.hooks)]
 
     rows = attempt(write, work)
-    return (False, None) if rows is None else (True, data_row)
+    return (False, None) if rows is None else (True, rows[0])
+
+
+def insert(session: Session, row: T, hooks: Hooks) -> T:
+    """Insert a row, or the one that a hook puts in its place, and return it."""
+    row = before_create(hooks, row)
+    session.add(row)
+    session.flush()
+    run_hooks(hooks, "after_create", row)
+    return row
 
 
 def model_of(row: Any, session: Session) -> type[Any]:
@@ -175,22 +190,31 @@ def update_row(
     session = require_session(session_inst)
     mapper_of(model)
     changes = changes_for(model, data)
-    write = Write(session, model, "update_row", raise_on_error)
+    write = Write(session, model, "update_row", raise_on_error, hooks_of(model))
     row = _find_for(write, id_str, pk_field, include_deleted=include_deleted)
     if row is None:
         return False, None
     changes = without_key(row, changes)
 
     def work() -> Sequence[T]:
-        for name, value in changes.items():
-            setattr(row, name, value)
-        session.flush()
+        change(session, row, changes, write.hooks)
         return [row]
 
     if attempt(write, work) is not None:
         return True, row
     reload(session, row)
     return False, row
+
+
+def change(session: Session, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
+    """Write changes to a row, or what hooks make of them."""
+    if hooks:
+        made = before_update(hooks, row, changes)
+        changes = without_key(row, changes_for(type(row), made))
+    for name, value in changes.items():
+        setattr(row, name, value)
+    session.flush()
+    run_hooks(hooks, "after_update", row)
 
 
 def delete_row(
@@ -241,17 +265,19 @@ def delete_row(
     session = require_session(session_inst)
     mapper_of(model)
     marks = soft_for(model, soft, deleted_by)
-    write = Write(session, model, "delete_row", raise_on_error)
+    write = Write(session, model, "delete_row", raise_on_error, hooks_of(model))
     row = _find_for(write, id_str, pk_field, include_deleted=not marks)
     if row is None:
         return False
 
     def work() -> Sequence[Any]:
+        run_hooks(write.hooks, "before_delete", row)
         if marks:
             row.soft_delete(deleted_by)
         else:
             session.delete(row)
         session.flush()
+        run_hooks(write.hooks, "after_delete", row)
         return [row]
 
     return attempt(write, work) is not None

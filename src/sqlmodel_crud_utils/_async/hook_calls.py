@@ -1,0 +1,78 @@
+"""How hooks are called, and how what they raise gets out of the operation as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlmodel_crud_utils._runtime_async import call_hook, require_callable
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.hooks import METHODS, get_hooks
+
+Hooks = Sequence[Any]
+
+
+class HookFailedError(Exception):
+    """Carries what a hook raised past the handlers for errors of the database."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__()
+
+
+def hooks_of(model: type[Any]) -> Hooks:
+    """Return the hooks that run for a model; one that cannot be called here is refused."""
+    hooks = get_hooks(model)
+    for hook in hooks:
+        for name in METHODS:
+            method = getattr(hook, name, None)
+            if method is not None:
+                require_callable(method, "hook")
+    return hooks
+
+
+async def before_create(hooks: Hooks, row: Any) -> Any:
+    """Return the row that is to be inserted in place of this one."""
+    for hook in hooks:
+        returned = await _call(hook, "before_create", row)
+        if returned is not None and type(returned) is not type(row):
+            raise _wrong_result(hook, "before_create", f"a {type(row).__name__}", returned)
+        row = row if returned is None else returned
+    return row
+
+
+async def before_update(hooks: Hooks, row: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data that are to be written in place of these."""
+    current = dict(data)
+    for hook in hooks:
+        returned = await _call(hook, "before_update", row, dict(current))
+        if returned is not None and not isinstance(returned, Mapping):
+            raise _wrong_result(hook, "before_update", "a mapping", returned)
+        current = current if returned is None else dict(returned)
+    return current
+
+
+async def run_hooks(hooks: Hooks, name: str, row: Any) -> None:
+    """Call one of the hook methods whose result does not matter."""
+    for hook in hooks:
+        await _call(hook, name, row)
+
+
+async def _call(hook: Any, name: str, *args: Any) -> Any:
+    method = getattr(hook, name, None)
+    if method is None:
+        return None
+    try:
+        return await call_hook(method, *args)
+    except Exception as error:
+        raise HookFailedError(error) from error
+
+
+def _wrong_result(hook: Any, name: str, expected: str, returned: Any) -> HookFailedError:
+    return HookFailedError(
+        ValidationError(
+            f"{type(hook).__qualname__}.{name} returned {type(returned).__name__}; "
+            f"it must return {expected}, or None for no change",
+            field="hook",
+        )
+    )

@@ -1,0 +1,319 @@
+"""Lifecycle hooks: code of your own that runs with the writes of a model.
+
+A hook is any object with one or more of the methods `before_create`, `after_create`,
+`before_update`, `after_update`, `before_delete` and `after_delete`. One registry serves both
+APIs; in the async one a method may be `async def`.
+
+Example:
+    >>> from sqlmodel_crud_utils.hooks import register_hook, unregister_hook
+    >>> class Shout:
+    ...     def before_create(self, instance: Hero) -> None:
+    ...         instance.name = instance.name.upper()
+    >>> shout = Shout()
+    >>> register_hook(Hero, shout)
+    >>> unregister_hook(Hero, shout)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Protocol, TypeVar, Union
+
+from pydantic import ValidationError as PydanticError
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+__all__ = [
+    "AfterCreate",
+    "AfterDelete",
+    "AfterUpdate",
+    "BeforeCreate",
+    "BeforeDelete",
+    "BeforeUpdate",
+    "OperationHook",
+    "ValidateOnWrite",
+    "clear_hooks",
+    "get_hooks",
+    "register_hook",
+    "registered_hook",
+    "unregister_hook",
+]
+
+T = TypeVar("T")
+_Row_contra = TypeVar("_Row_contra", contravariant=True)
+_Same = TypeVar("_Same")
+
+METHODS = (
+    "before_create",
+    "after_create",
+    "before_update",
+    "after_update",
+    "before_delete",
+    "after_delete",
+)
+
+
+class BeforeCreate(Protocol[_Same]):
+    """A hook that runs before a row is inserted, and may return another one in its place."""
+
+    def before_create(self, instance: _Same, /) -> _Same | Awaitable[_Same | None] | None:
+        """Return the row to insert; None means this one."""
+        ...
+
+
+class AfterCreate(Protocol[_Row_contra]):
+    """A hook that runs after a row is inserted, before the commit."""
+
+    def after_create(self, instance: _Row_contra, /) -> object:
+        """Work with the row; its key is there."""
+        ...
+
+
+class BeforeUpdate(Protocol[_Row_contra]):
+    """A hook that runs before a row is updated, and may return other data in its place."""
+
+    def before_update(
+        self, instance: _Row_contra, data: dict[str, Any], /
+    ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None:
+        """Return the data to write; None means these."""
+        ...
+
+
+class AfterUpdate(Protocol[_Row_contra]):
+    """A hook that runs after a row is updated, before the commit."""
+
+    def after_update(self, instance: _Row_contra, /) -> object:
+        """Work with the row."""
+        ...
+
+
+class BeforeDelete(Protocol[_Row_contra]):
+    """A hook that runs before a row is deleted or soft-deleted."""
+
+    def before_delete(self, instance: _Row_contra, /) -> object:
+        """Raise to keep the row."""
+        ...
+
+
+class AfterDelete(Protocol[_Row_contra]):
+    """A hook that runs after a row is deleted or soft-deleted, before the commit."""
+
+    def after_delete(self, instance: _Row_contra, /) -> object:
+        """Work with what is left of the row."""
+        ...
+
+
+OperationHook = Union[  # noqa: UP007 - a generic alias, to be subscripted at run time too
+    BeforeCreate[T],
+    AfterCreate[T],
+    BeforeUpdate[T],
+    AfterUpdate[T],
+    BeforeDelete[T],
+    AfterDelete[T],
+]
+"""What can be registered for a model: an object with one or more of the six methods."""
+
+
+# --- the registry --------------------------------------------------------------------------------
+
+_lock = Lock()
+# The tuples are replaced, never changed: whoever reads needs no lock.
+_registered: dict[type[Any], tuple[Any, ...]] = {}
+
+
+def register_hook(model: type[T], hook: OperationHook[T]) -> None:
+    """Run a hook with the writes of a model and of its subclasses, from now on.
+
+    Hooks of base classes run first, then those of one class in the order of registration. To
+    register a hook again changes nothing.
+
+    Args:
+        model: A table model, or a class that table models inherit.
+        hook: An object with one or more of the six methods.
+
+    Raises:
+        ValidationError: The object has none of the methods, or one that is misspelt.
+
+    Example:
+        >>> class Count:
+        ...     created = 0
+        ...
+        ...     def after_create(self, instance: Hero) -> None:
+        ...         self.created += 1
+        >>> count = Count()
+        >>> register_hook(Hero, count)
+        >>> get_hooks(Hero) == (count,)
+        True
+        >>> clear_hooks()
+    """
+    _require_class(model)
+    _require_hook(hook)
+    with _lock:
+        known = _registered.get(model, ())
+        if not any(each is hook for each in known):
+            _registered[model] = (*known, hook)
+
+
+def unregister_hook(model: type[T], hook: OperationHook[T]) -> None:
+    """Stop running a hook.
+
+    Args:
+        model: The class for which it was registered.
+        hook: The hook itself.
+
+    Raises:
+        ValidationError: The hook is not registered for this class.
+
+    Example:
+        >>> class Quiet:
+        ...     def after_delete(self, instance: Hero) -> None: ...
+        >>> unregister_hook(Hero, Quiet())
+        Traceback (most recent call last):
+        sqlmodel_crud_utils.exceptions.ValidationError: Validation failed for 'hook': ...
+    """
+    _require_class(model)
+    with _lock:
+        known = _registered.get(model, ())
+        kept = tuple(each for each in known if each is not hook)
+        if len(kept) == len(known):
+            raise ValidationError(
+                f"{_name_of(hook)} is not registered for {model.__name__}", field="hook"
+            )
+        _registered[model] = kept
+
+
+def get_hooks(model: type[Any]) -> tuple[Any, ...]:
+    """Return the hooks that run for a model, in the order in which they run.
+
+    Args:
+        model: The class; hooks of its base classes are among them, and come first.
+
+    Example:
+        >>> get_hooks(Hero)
+        ()
+    """
+    _require_class(model)
+    if not _registered:
+        return ()
+    return tuple(hook for base in reversed(model.__mro__) for hook in _registered.get(base, ()))
+
+
+def clear_hooks(model: type[Any] | None = None) -> None:
+    """Forget the hooks that were registered for a class, or all hooks.
+
+    Args:
+        model: The class; hooks of its base classes stay. None stands for every class.
+
+    Example:
+        >>> clear_hooks(Hero)
+    """
+    if model is None:
+        _registered.clear()
+    else:
+        _require_class(model)
+        _registered.pop(model, None)
+
+
+@contextmanager
+def registered_hook(model: type[T], hook: OperationHook[T]) -> Iterator[OperationHook[T]]:
+    """Run a hook with the writes of a model as long as the block lasts.
+
+    It holds for the whole process, not just for the task or thread that runs the block. A hook
+    that was registered before stays registered.
+
+    Args:
+        model: A table model, or a class that table models inherit.
+        hook: An object with one or more of the six methods.
+
+    Yields:
+        The hook.
+
+    Example:
+        >>> class Quiet:
+        ...     def after_delete(self, instance: Hero) -> None: ...
+        >>> with registered_hook(Hero, Quiet()) as quiet:
+        ...     get_hooks(Hero) == (quiet,)
+        True
+        >>> get_hooks(Hero)
+        ()
+    """
+    before = any(each is hook for each in _registered.get(model, ()))
+    register_hook(model, hook)
+    try:
+        yield hook
+    finally:
+        if not before and any(each is hook for each in _registered.get(model, ())):
+            unregister_hook(model, hook)
+
+
+def _require_class(model: Any) -> None:
+    if not isinstance(model, type):
+        raise ValidationError(
+            f"hooks are registered for a class, not for {_name_of(model)}", field="model"
+        )
+
+
+def _require_hook(hook: Any) -> None:
+    if isinstance(hook, type):
+        raise ValidationError(
+            f"{hook.__name__} is a class; register an instance of it", field="hook"
+        )
+    named = [name for name in dir(hook) if name.startswith(("before_", "after_"))]
+    unknown = [name for name in named if name not in METHODS and callable(getattr(hook, name))]
+    known = [name for name in named if name in METHODS and callable(getattr(hook, name))]
+    if unknown or not known:
+        problem = f"has {', '.join(unknown)}" if unknown else "has none of the methods of a hook"
+        raise ValidationError(f"{_name_of(hook)} {problem}; they are {', '.join(METHODS)}", "hook")
+
+
+def _name_of(thing: Any) -> str:
+    return type(thing).__qualname__
+
+
+# --- ready-made ----------------------------------------------------------------------------------
+
+
+class ValidateOnWrite:
+    """A hook that validates a row against its model before it is created or updated.
+
+    A table model does not validate by itself, not even its types. With this hook, what would be
+    refused by `Model.model_validate` is a `ValidationError`, and nothing is written.
+
+    Example:
+        >>> with registered_hook(Hero, ValidateOnWrite()):
+        ...     await write_row(Hero(name=5, secret_name="Tommy"), session)
+        Traceback (most recent call last):
+        sqlmodel_crud_utils.exceptions.ValidationError: Validation failed for 'name': ...
+    """
+
+    def before_create(self, instance: Any) -> None:
+        """Validate the row."""
+        _validate(instance, {})
+
+    def before_update(self, instance: Any, data: dict[str, Any]) -> None:
+        """Validate the row as it will be."""
+        _validate(instance, data)
+
+
+def _validate(instance: Any, data: Mapping[str, Any]) -> None:
+    model = type(instance)
+    if not hasattr(model, "model_validate"):
+        raise ValidationError(
+            f"{model.__name__} is no SQLModel class, so it has nothing to validate with",
+            field="model",
+        )
+    held = {name: value for name, value in vars(instance).items() if name in model.model_fields}
+    try:
+        model.model_validate({**held, **data})
+    except PydanticError as error:
+        # Pydantic's own text quotes the values.
+        details = error.errors(include_input=False, include_url=False)
+        first = details[0]
+        reasons = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in details)
+        raise ValidationError(reasons, field=_place(first["loc"]), errors=details) from error
+
+
+def _place(location: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in location)
