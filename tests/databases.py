@@ -166,9 +166,10 @@ def _opened(kind: str, url: URL) -> Iterator[Database]:
 
 
 def _administer(kind: str, server: URL, statement: str) -> None:
-    engine = create_engine(
-        server.set(drivername=_DRIVERS[kind][1]), isolation_level="AUTOCOMMIT", pool_size=1
-    )
+    server = server.set(drivername=_DRIVERS[kind][1])
+    if kind == "mysql":
+        server = server.set(database="")  # a database that may not be there is not needed
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", pool_size=1)
     try:
         with engine.connect() as connection:
             connection.execute(text(statement))
