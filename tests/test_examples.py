@@ -78,7 +78,7 @@ async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
     await run_docstring(docstring, {**vars(module), **names})
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+@pytest.mark.parametrize("name", ["README.md", "MIGRATION_GUIDE.md"])
 def test_markdown(name: str, tmp_path: Path) -> None:
     """The Python blocks of a Markdown file, run one after the other, print what they promise."""
     file = ROOT / name
