@@ -9,22 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy.orm.attributes import instance_state
+
 from sqlmodel_crud_utils._core.models import primary_key_names
+from sqlmodel_crud_utils._core.rows import states_of, with_related
 
 Places = list[tuple[Any, str]]
 
 
 def missing_keys(rows: Iterable[Any]) -> Places:
-    """Return the instances that have no key yet, each with the name of what is missing."""
+    """Return the new instances that have no key yet, each with the name of what is missing.
+
+    Those that come along through relationships are among them.
+    """
     return [
-        (row, name)
-        for row in rows
-        for name in primary_key_names(type(row))
-        if getattr(row, name, None) is None
+        (state.obj(), name)
+        for state in with_related(states_of(rows))
+        if state.key is None
+        for name in primary_key_names(state.mapper.class_)
+        if state.dict.get(name) is None
     ]
 
 
 def forget(places: Places) -> None:
-    """Take the keys away again."""
+    """Take the keys away again from those that are not in the database."""
     for row, name in places:
-        setattr(row, name, None)
+        if instance_state(row).key is None:
+            setattr(row, name, None)

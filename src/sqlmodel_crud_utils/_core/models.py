@@ -72,11 +72,22 @@ def key_names(model: type[Any], pk_field: str | Sequence[str] | None, key: Any) 
     primary key otherwise. A tuple always stands for a composite primary key.
     """
     if pk_field is not None:
-        names = (pk_field,) if isinstance(pk_field, str) else tuple(pk_field)
-        return tuple(column_attribute(model, name).key for name in names)
+        return tuple(column_attribute(model, name).key for name in _listed(pk_field))
     own = primary_key_names(model)
     composite = len(own) > 1 and isinstance(key, tuple)
     return ("id",) if not composite and "id" in column_names(model) else own
+
+
+def _listed(pk_field: Any) -> Sequence[str]:
+    names = (pk_field,) if isinstance(pk_field, str) else pk_field
+    # Without any column the key would fit every row of the table.
+    if isinstance(names, list | tuple) and names:
+        return names
+    raise ValidationError(
+        f"pk_field is the name of a column or a list of names, not {type(pk_field).__name__}"
+        + (" without any" if isinstance(names, list | tuple) else ""),
+        field="pk_field",
+    )
 
 
 def _describe(model: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
@@ -13,6 +13,7 @@ from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.models import (
     column_names,
     primary_key_names,
+    relationship_attribute,
     relationship_names,
 )
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
@@ -74,8 +75,26 @@ def _coerced(model: type[Any], name: str, value: Any) -> Any:
     if name in column_names(model):
         return coerce(getattr(model, name), value)
     if name in relationship_names(model):
-        return value
+        return _related(model, name, value)
     raise UnknownFieldError(model, name, (*column_names(model), *relationship_names(model)))
+
+
+def _related(model: type[Any], name: str, value: Any) -> Any:
+    relationship = relationship_attribute(model, name).property
+    target = relationship.mapper.class_
+    if relationship.uselist:
+        # What a collection is made of, SQLAlchemy knows.
+        rows = value.values() if isinstance(value, Mapping) else value
+        fits = isinstance(rows, Collection) and all(isinstance(row, target) for row in rows)
+        expected = f"a list of {target.__name__} rows"
+    else:
+        fits = value is None or isinstance(value, target)
+        expected = f"a {target.__name__} row or None"
+    if not fits:
+        raise ValidationError(
+            f"{model.__name__}.{name} takes {expected}, not {type(value).__name__}", field=name
+        )
+    return value
 
 
 @cached

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     Select,
     bindparam,
+    inspect,
     select,
     tuple_,
 )
@@ -29,7 +30,7 @@ from sqlmodel_crud_utils._core.models import (
     column_attribute,
     key_names,
     mapper_of,
-    primary_key,
+    primary_key_names,
 )
 from sqlmodel_crud_utils._core.soft_delete import hide_deleted, hide_deleted_anywhere
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -73,7 +74,7 @@ def key_parameters(model: type[Any], names: tuple[str, ...], key: Any) -> dict[s
 
 
 def key_values(model: type[Any], names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
-    """Return the key as a tuple of values, each of its column's type."""
+    """Return the key as a tuple of values, each of its column's type; None is no row's key."""
     values = (key,) if len(names) == 1 and not isinstance(key, tuple) else key
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValidationError(
@@ -83,20 +84,17 @@ def key_values(model: type[Any], names: tuple[str, ...], key: Any) -> tuple[Any,
             value=key,
         )
     return tuple(
-        _key_value(getattr(model, name), value) for name, value in zip(names, values, strict=True)
+        coerce(getattr(model, name), value) for name, value in zip(names, values, strict=True)
     )
-
-
-def _key_value(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
-    if value is None:
-        raise ValidationError(f"a key cannot be None ({attribute})", field=attribute.key)
-    return coerce(attribute, value)
 
 
 def key_list(
     model: type[Any], pk_field: str | Sequence[str] | None, keys: Iterable[Any]
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return the names of the key's columns, and each key once, as a tuple of values."""
+    """Return the names of the key's columns, and each key once, as a tuple of values.
+
+    Keys that hold a None are left out, as no row has them.
+    """
     mapper_of(model)
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise ValidationError(
@@ -105,7 +103,8 @@ def key_list(
         )
     listed = list(keys)
     names = key_names(model, pk_field, listed[0] if listed else None)
-    return names, list(dict.fromkeys(key_values(model, names, key) for key in listed))
+    found = dict.fromkeys(key_values(model, names, key) for key in listed)
+    return names, [key for key in found if None not in key]
 
 
 def by_key_list(
@@ -121,7 +120,8 @@ def by_key_list(
     if len(attributes) == 1:
         criterion = in_list(attributes[0], [key[0] for key in keys], dialect)
     else:
-        criterion = tuple_(*attributes).in_(keys)
+        types = [_key_type(attribute) or attribute.type for attribute in attributes]
+        criterion = tuple_(*attributes, types=types).in_(keys)
     statement = select(model).where(criterion)
     return statement if include_deleted else hide_deleted(statement, model)
 
@@ -172,17 +172,27 @@ def require_select(statement: Any) -> Executable:
 
 
 def text_match(
-    model: type[Any], name: str, value: Any, dialect: Dialect
+    model: type[Any], text_field: str | None, filters: dict[str, Any], dialect: Dialect
 ) -> list[ColumnElement[bool]]:
-    """Return full-text search on PostgreSQL, and a search that ignores case elsewhere."""
-    attribute = column_attribute(model, name)
-    if not isinstance(value, str):
+    """Take the words for `text_field` out of the filters and return the criterion for them.
+
+    That is full-text search on PostgreSQL, and a search that ignores case elsewhere. As in
+    v0.1.0, nothing is searched where no words are given.
+    """
+    if text_field is None:
+        return []
+    attribute = column_attribute(model, text_field)
+    if text_field not in filters:
+        return []
+    words = filters.pop(text_field)
+    if not isinstance(words, str):
         raise ValidationError(
-            f"text_field={name!r} needs the words to search for as {name}=…", field=name
+            f"text_field={text_field!r} needs the words to search for as {text_field}=…",
+            field=text_field,
         )
     if dialect.name == "postgresql":
-        return [attribute.match(value)]
-    return where_clauses(model, {f"{name}__icontains": value}, dialect)
+        return [attribute.match(words)]
+    return where_clauses(model, {f"{text_field}__icontains": words}, dialect)
 
 
 def sort_terms(
@@ -203,21 +213,55 @@ def sort_terms(
 # --- in pages ------------------------------------------------------------------------------------
 
 
-def paginated(statement: Executable, model: type[Any], page: int, page_size: int) -> Executable:
-    """Cut one page out of a statement, with the primary key as the last sort criterion."""
+def paginated(statement: Executable, page: int, page_size: int) -> Executable:
+    """Cut one page out of a statement, with the primary keys as the last sort criteria.
+
+    A limit and an offset of the statement's own stay: the pages are cut out of what they leave.
+    """
     if not isinstance(statement, Select | CompoundSelect):
         raise ValidationError(
             f"only a select() can be cut into pages, not {type(statement).__name__}",
             field="stmnt",
         )
-    if isinstance(statement, Select) and _selects(statement, model):
-        statement = statement.order_by(*primary_key(model))
-    return statement.limit(int(page_size)).offset((page - 1) * page_size)
+    if isinstance(statement, Select):
+        statement = statement.order_by(*_key_terms(statement))
+    start, size = (page - 1) * page_size, int(page_size)
+    own = statement._limit_clause
+    if own is not None:
+        size = max(0, min(size, _number(own) - start))
+    return statement.limit(size).offset(start + _number(statement._offset_clause))
 
 
-def _selects(statement: Select[Any], model: type[Any]) -> bool:
+def _key_terms(statement: Select[Any]) -> list[ColumnElement[Any]]:
+    """Return the primary keys of what is selected, where the statement can be sorted by them."""
     described = statement.column_descriptions
-    return len(described) == 1 and described[0]["expr"] is model
+    sources = [item["entity"] for item in described if item["expr"] is item["entity"]]
+    merges = statement._distinct or statement._group_by_clauses
+    if not merges and all(_is_plain(item) for item in described):
+        sources = [item["entity"] for item in described]
+    return [
+        getattr(entity, name)
+        for entity in dict.fromkeys(sources)
+        for name in primary_key_names(inspect(entity).mapper.class_)
+    ]
+
+
+def _is_plain(item: Any) -> bool:
+    """Tell a model and its columns from aggregates and other expressions."""
+    return item["expr"] is item["entity"] or isinstance(item["expr"], InstrumentedAttribute)
+
+
+def _number(clause: Any) -> int:
+    if clause is None:
+        return 0
+    number = getattr(clause, "value", None)
+    if not isinstance(number, int):
+        raise ValidationError(
+            "a statement whose limit or offset is no plain number cannot be cut into pages; "
+            "leave page and page_size out, or the limit",
+            field="stmnt",
+        )
+    return number
 
 
 def check_page(page: Any, page_size: Any) -> None:

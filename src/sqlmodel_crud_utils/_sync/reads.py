@@ -198,8 +198,8 @@ def get_rows(
         page: The number of the page, from 1.
         text_field: A field to search for words; they are given as a filter of that name.
             PostgreSQL's full-text search, `icontains` elsewhere.
-        stmnt: A `select()` of your own. The filters are added to it, and it is cut into pages
-            only when `page` or `page_size` is passed.
+        stmnt: A `select()` of your own. The filters are added to it, and what it returns is cut
+            into pages only when `page` or `page_size` is passed.
         raise_on_error: Taken for symmetry: that nothing matches never raises here.
         include_deleted: Whether soft-deleted rows count.
         filters: The filters, and `sort_field` and `sort_desc`.
@@ -225,16 +225,14 @@ def get_rows(
     dialect = dialect_of(session, model)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     terms = sort_terms(model, sort_field, descending=bool(sort_desc))
-    clauses = []
-    if text_field is not None:
-        clauses = text_match(model, text_field, filters.pop(text_field, None), dialect)
+    clauses = text_match(model, text_field, filters, dialect)
     clauses += where_clauses(model, filters, dialect, include_deleted=include_deleted)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
     statement = everything(model, stmnt, include_deleted=include_deleted)
     statement = refined(statement, clauses, terms, options)
     passed = page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE
     if stmnt is None or passed:
-        statement = paginated(statement, model, page, page_size)
+        statement = paginated(statement, page, page_size)
     eagerly = bool(options) or stmnt is not None
     with translated(model, "get_rows"):
         rows = fetch(session, model, statement, eagerly=eagerly, include_deleted=include_deleted)
