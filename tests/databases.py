@@ -7,14 +7,13 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    Connection,
     Engine,
     Table,
     create_engine,
@@ -65,7 +64,9 @@ class Database:
         prepare(self._engine)
         event.listen(self._engine, "connect", self._limit_lock_waits)
         SQLModel.metadata.create_all(self._engine)
+        # Rows go before those that they refer to.
         self._tables = tuple(reversed(SQLModel.metadata.sorted_tables))
+        self._find_filled = _find_filled(self._tables, self._engine)
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -76,8 +77,8 @@ class Database:
         A session that a test left open holds locks: that fails after seconds, it doesn't hang.
         """
         with self._engine.begin() as connection:
-            for table in _filled(connection, self._tables):
-                connection.execute(delete(table))
+            for number in connection.exec_driver_sql(self._find_filled).scalars().all():
+                connection.execute(delete(self._tables[number]))
 
     def close(self) -> None:
         """Close the connections of this object."""
@@ -177,12 +178,13 @@ def _administer(kind: str, server: URL, statement: str) -> None:
         engine.dispose()
 
 
-def _filled(connection: Connection, tables: tuple[Table, ...]) -> list[Table]:
+def _find_filled(tables: Sequence[Table], engine: Engine) -> str:
+    """Return the SQL that finds the numbers of the tables that have rows."""
     questions = [
         select(literal(number)).where(exists(select(literal(1)).select_from(table)))
         for number, table in enumerate(tables)
     ]
-    return [tables[number] for number in connection.scalars(union_all(*questions))]
+    return str(union_all(*questions).compile(engine, compile_kwargs={"literal_binds": True}))
 
 
 def _run(dbapi_connection: Any, statement: str) -> None:
