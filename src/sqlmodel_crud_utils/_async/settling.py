@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core import commit_callbacks
+from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import logger
-from sqlmodel_crud_utils._core.rows import expired_columns, restore, snapshot
+from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded, sync_session
 
 
@@ -22,8 +23,11 @@ async def load_expired(session: AsyncSession, states: Iterable[InstanceState[Any
             await session.refresh(state.obj(), names)
 
 
-async def reload(session: AsyncSession, row: Any) -> None:
-    """Read a row again whose write was undone, so that its columns can be looked at."""
+async def reload(session: AsyncSession, row: Any, before: Snapshot) -> None:
+    """Read a row again whose write was undone, so that its columns can be looked at.
+
+    Where that cannot be, they are as they were before.
+    """
     try:
         await session.refresh(row)
     except Exception as error:
@@ -31,7 +35,9 @@ async def reload(session: AsyncSession, row: Any) -> None:
         if not is_database_error(error):
             raise
         logger.error(f"reading a row after a failed write failed: {type(error).__name__}")
-        await roll_back(session)
+        if block_of(sync_session(session)) is None:
+            await roll_back(session)
+        restore(before)
 
 
 async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) -> None:
@@ -54,10 +60,10 @@ async def roll_back(session: AsyncSession) -> None:
 async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:
     """Run what waited for the commit, in order; return what the callbacks raised."""
     due = commit_callbacks.take_due(sync_session(session))
-    return await shielded(_run_each, due) if due else []
+    return await shielded(_run_each, iter(due)) if due else []
 
 
-async def _run_each(callbacks: Sequence[Callable[[], Any]]) -> list[Exception]:
+async def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
     failures: list[Exception] = []
     for callback in callbacks:
         try:
@@ -65,6 +71,9 @@ async def _run_each(callbacks: Sequence[Callable[[], Any]]) -> list[Exception]:
         except Exception as error:  # noqa: BLE001 - raised together after the last
             logger.error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
+        except BaseException:
+            await _run_each(callbacks)  # what waited for the commit runs, come what may
+            raise
     return failures
 
 

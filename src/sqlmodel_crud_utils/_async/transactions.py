@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 
 from sqlmodel_crud_utils._async.settling import (
@@ -18,7 +18,8 @@ from sqlmodel_crud_utils._async.settling import (
     run_commit_callbacks,
 )
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors import is_database_error, translate
+from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -124,11 +125,19 @@ class _Level:
         if not self._outermost:
             await self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
-        elif self._plain.bind is not None:  # a session with a bind per model begins as it goes
-            try:
-                await run_on_connection(self._session, partial(blocks.join, self._plain))
-            except (SQLAlchemyError, OSError) as error:
-                raise translate(error) from error
+            return
+        try:
+            await self._begin_outermost()
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise translate(error) from error
+
+    async def _begin_outermost(self) -> None:
+        if not self._plain.in_transaction():  # also for a session with autobegin=False
+            await run_sync(self._session, self._plain.begin)
+        if self._plain.bind is not None:  # a session with a bind per model begins as it goes
+            await run_on_connection(self._session, partial(blocks.join, self._plain))
 
     async def end(self) -> None:
         self._refuse_if_doomed()
@@ -136,7 +145,9 @@ class _Level:
             await self._end_savepoint("commit")
             return
         await self._session.flush()
-        await load_expired(self._session, self._block.kept)
+        for state in list(self._block.kept):
+            with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
+                await load_expired(self._session, [state])
         # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
         # nobody could tell.
         await shielded(commit, self._session, self._block.kept)
@@ -144,20 +155,25 @@ class _Level:
     async def undo(self) -> None:
         if self._outermost:
             await roll_back(self._session)
-        else:
+            return
+        try:
             await self._end_savepoint("rollback")
+        except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
+            logger.error(f"rollback to a savepoint failed: {type(error).__name__}")
 
     async def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
         # A commit or rollback by hand inside the block has ended the savepoint already.
-        if self._savepoint is not None and blocks.is_open(self._plain, self._savepoint):
+        if self._savepoint is not None and self._is_open(self._savepoint):
             await run_sync(self._session, getattr(self._savepoint, how))
 
+    def _is_open(self, savepoint: SessionTransaction) -> bool:
+        return blocks.is_within(blocks.innermost_transaction(self._plain), savepoint)
+
     def _refuse_if_doomed(self) -> None:
-        transaction = self._savepoint or self._plain.get_transaction()
-        refusal = self._block.refusal_in(transaction)
+        refusal = self._block.refusal(self._savepoint)
         if refusal is not None:
             raise TransactionError(
-                "the database refused a statement of this block, so nothing of it was written; "
+                "the database refused a statement of this block, so all of it is rolled back; "
                 "to go on after a failure pass raise_on_error=False to the function, "
                 "or put it in a transaction() block of its own",
                 operation="commit",

@@ -3,7 +3,7 @@
 A *level* is one `with transaction(...)`; the outermost level is the database transaction, each
 inner one a savepoint. When the database refuses a statement, the innermost transaction is *doomed*:
 PostgreSQL ignores everything that follows and turns the COMMIT into a ROLLBACK without a word, so
-the level must not pretend to have succeeded.
+the level must not pretend to have succeeded. A refusal goes with the savepoint that is rolled back.
 """
 
 from __future__ import annotations
@@ -30,22 +30,40 @@ class Block:
     session: weakref.ref[Session]
     depth: int = 0
     kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
-    refusals: list[tuple[SessionTransaction, BaseException]] = field(default_factory=list)
+    refusals: list[tuple[SessionTransaction | None, BaseException]] = field(default_factory=list)
 
     def keep(self, states: Iterable[InstanceState[Any]]) -> None:
         """Remember rows that have to stay loaded after the commit."""
         self.kept.update(states)
 
-    def doom(self, error: BaseException) -> None:
-        """Note that the innermost transaction holds a statement that was refused."""
+    def doom(self, error: BaseException, *, wholly: bool = False) -> None:
+        """Note that the innermost transaction, or all of it, holds a refused statement."""
         session = self.session()
-        transaction = innermost_transaction(session) if session is not None else None
-        if transaction is not None:
-            self.refusals.append((transaction, error))
+        if session is None:
+            return
+        doomed = session.get_transaction() if wholly else innermost_transaction(session)
+        if doomed is not None:
+            self.refusals.append((doomed, error))
 
-    def refusal_in(self, transaction: SessionTransaction | None) -> BaseException | None:
-        """Return the first error that doomed this transaction, or None."""
-        return next((error for doomed, error in self.refusals if doomed is transaction), None)
+    def release(self, committed: SessionTransaction) -> None:
+        """Let refusals in a savepoint doom what is around it; those of a commit stay for good."""
+        self.refusals = [
+            (committed.parent if doomed is committed else doomed, error)
+            for doomed, error in self.refusals
+        ]
+
+    def forget(self, ended: SessionTransaction) -> None:
+        """Forget the refusals that a rollback has undone."""
+        self.refusals = [pair for pair in self.refusals if pair[0] is not ended]
+
+    def refusal(self, savepoint: SessionTransaction | None) -> BaseException | None:
+        """Return the first error that dooms this savepoint, or with None the block; else None."""
+        errors = (
+            error
+            for doomed, error in self.refusals
+            if savepoint is None or is_within(doomed, savepoint)
+        )
+        return next(errors, None)
 
 
 def block_of(session: Session) -> Block | None:
@@ -58,7 +76,7 @@ def enter(session: Session) -> Block:
     block = block_of(session)
     if block is None:
         block = session.info[_KEY] = Block(weakref.ref(session))
-        _watch_begin(session)
+        _watch_session(session)
     block.depth += 1
     return block
 
@@ -75,12 +93,11 @@ def innermost_transaction(session: Session) -> SessionTransaction | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
-def is_open(session: Session, savepoint: SessionTransaction) -> bool:
-    """Tell whether a savepoint of the session has been neither released nor rolled back."""
-    current = session.get_nested_transaction()
-    while current is not None and current is not savepoint:
-        current = current.parent
-    return current is not None
+def is_within(transaction: SessionTransaction | None, ancestor: SessionTransaction) -> bool:
+    """Tell whether a transaction is this one, or a savepoint in it at any depth."""
+    while transaction is not None and transaction is not ancestor:
+        transaction = transaction.parent
+    return transaction is not None
 
 
 # --- what SQLAlchemy tells us --------------------------------------------------------------------
@@ -113,7 +130,7 @@ def begin_immediate(connection: Connection) -> None:
 
 
 def _refuse_autocommit(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    if connection._is_autocommit_isolation():
         raise ValidationError(
             "transaction() cannot undo anything on an engine with isolation_level AUTOCOMMIT; "
             "use an engine with a transactional isolation level",
@@ -121,13 +138,28 @@ def _refuse_autocommit(connection: Connection) -> None:
         )
 
 
-def _watch_begin(session: Session) -> None:
+def _watch_session(session: Session) -> None:
     if not event.contains(session, "after_begin", _on_begin):
         event.listen(session, "after_begin", _on_begin)
+        event.listen(session, "after_commit", _on_commit)
+        event.listen(session, "after_transaction_end", _on_end)
 
 
 def _on_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
     join(session, connection)
+
+
+def _on_commit(session: Session) -> None:
+    # SQLAlchemy tells of released savepoints too.
+    block, committed = block_of(session), innermost_transaction(session)
+    if block is not None and committed is not None:
+        block.release(committed)
+
+
+def _on_end(session: Session, transaction: SessionTransaction) -> None:
+    block = block_of(session)
+    if block is not None:
+        block.forget(transaction)
 
 
 def _watch_errors(engine: Engine) -> None:
@@ -142,4 +174,6 @@ def _on_error(context: ExceptionContext) -> None:
     reference = _watched.get(context.connection)
     block = reference() if reference is not None else None
     if block is not None:
-        block.doom(refused)
+        # Without its savepoint the transaction is gone too: MySQL ends all of it in a deadlock.
+        lost = (context.statement or "").startswith("ROLLBACK TO")
+        block.doom(refused, wholly=lost)

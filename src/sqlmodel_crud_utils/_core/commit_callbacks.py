@@ -1,7 +1,7 @@
 """What is to run after a commit, kept on the session until it is known to be committed.
 
-A callback belongs to the transaction or savepoint in which it was registered, and goes when that
-one is rolled back.
+A callback belongs to the transaction or savepoint in which it was registered. A savepoint that is
+released hands it on to what is around it; one that ends without that takes it along.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ def add(session: Session, callback: Callback) -> None:
     if queue is None:
         queue = session.info[_KEY] = _Queue()
         event.listen(session, "after_commit", _on_commit)
-        event.listen(session, "after_soft_rollback", _on_rollback)
         event.listen(session, "after_transaction_end", _on_end)
     queue.waiting.append((innermost_transaction(session), callback))
 
@@ -47,28 +46,25 @@ def take_due(session: Session) -> list[Callback]:
 
 
 def _on_commit(session: Session) -> None:
-    queue = session.info[_KEY]
-    queue.due += [callback for _, callback in queue.waiting]
-    queue.waiting.clear()
-
-
-def _on_rollback(session: Session, rolled_back: SessionTransaction) -> None:
-    queue = session.info[_KEY]
+    queue: _Queue = session.info[_KEY]
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        queue.due += [callback for _, callback in queue.waiting]
+        queue.waiting.clear()
+        return
+    # SQLAlchemy tells of released savepoints too.
     queue.waiting = [
-        (owner, callback) for owner, callback in queue.waiting if not _is_within(owner, rolled_back)
+        (savepoint.parent if owner is savepoint else owner, callback)
+        for owner, callback in queue.waiting
     ]
 
 
-def _is_within(owner: SessionTransaction | None, ancestor: SessionTransaction) -> bool:
-    if owner is None:  # registered before any transaction: goes with the first one that fails
-        return ancestor.parent is None
-    current: SessionTransaction | None = owner
-    while current is not None and current is not ancestor:
-        current = current.parent
-    return current is not None
-
-
 def _on_end(session: Session, transaction: SessionTransaction) -> None:
-    # A session that is closed ends its transaction without a commit or a rollback event.
-    if transaction.parent is None:
-        session.info[_KEY].waiting.clear()
+    # Every end comes here, also where SQLAlchemy tells of no rollback: after a flush that failed,
+    # when a session is closed. What is committed is not waiting any more.
+    queue: _Queue = session.info[_KEY]
+    queue.waiting = [
+        (owner, callback)
+        for owner, callback in queue.waiting
+        if owner is not transaction and transaction.parent is not None
+    ]

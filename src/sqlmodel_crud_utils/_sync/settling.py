@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core import commit_callbacks
+from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import logger
-from sqlmodel_crud_utils._core.rows import expired_columns, restore, snapshot
+from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync_session
 
 
@@ -24,8 +25,11 @@ def load_expired(session: Session, states: Iterable[InstanceState[Any]]) -> None
             session.refresh(state.obj(), names)
 
 
-def reload(session: Session, row: Any) -> None:
-    """Read a row again whose write was undone, so that its columns can be looked at."""
+def reload(session: Session, row: Any, before: Snapshot) -> None:
+    """Read a row again whose write was undone, so that its columns can be looked at.
+
+    Where that cannot be, they are as they were before.
+    """
     try:
         session.refresh(row)
     except Exception as error:
@@ -33,7 +37,9 @@ def reload(session: Session, row: Any) -> None:
         if not is_database_error(error):
             raise
         logger.error(f"reading a row after a failed write failed: {type(error).__name__}")
-        roll_back(session)
+        if block_of(sync_session(session)) is None:
+            roll_back(session)
+        restore(before)
 
 
 def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
@@ -56,10 +62,10 @@ def roll_back(session: Session) -> None:
 def run_commit_callbacks(session: Session) -> list[Exception]:
     """Run what waited for the commit, in order; return what the callbacks raised."""
     due = commit_callbacks.take_due(sync_session(session))
-    return shielded(_run_each, due) if due else []
+    return shielded(_run_each, iter(due)) if due else []
 
 
-def _run_each(callbacks: Sequence[Callable[[], Any]]) -> list[Exception]:
+def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
     failures: list[Exception] = []
     for callback in callbacks:
         try:
@@ -67,6 +73,9 @@ def _run_each(callbacks: Sequence[Callable[[], Any]]) -> list[Exception]:
         except Exception as error:  # noqa: BLE001 - raised together after the last
             logger.error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
+        except BaseException:
+            _run_each(callbacks)  # what waited for the commit runs, come what may
+            raise
     return failures
 
 

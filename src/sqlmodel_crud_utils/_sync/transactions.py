@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors import is_database_error, translate
+from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -126,11 +127,19 @@ class _Level:
         if not self._outermost:
             self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
-        elif self._plain.bind is not None:  # a session with a bind per model begins as it goes
-            try:
-                run_on_connection(self._session, partial(blocks.join, self._plain))
-            except (SQLAlchemyError, OSError) as error:
-                raise translate(error) from error
+            return
+        try:
+            self._begin_outermost()
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise translate(error) from error
+
+    def _begin_outermost(self) -> None:
+        if not self._plain.in_transaction():  # also for a session with autobegin=False
+            run_sync(self._session, self._plain.begin)
+        if self._plain.bind is not None:  # a session with a bind per model begins as it goes
+            run_on_connection(self._session, partial(blocks.join, self._plain))
 
     def end(self) -> None:
         self._refuse_if_doomed()
@@ -138,7 +147,9 @@ class _Level:
             self._end_savepoint("commit")
             return
         self._session.flush()
-        load_expired(self._session, self._block.kept)
+        for state in list(self._block.kept):
+            with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
+                load_expired(self._session, [state])
         # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
         # nobody could tell.
         shielded(commit, self._session, self._block.kept)
@@ -146,20 +157,25 @@ class _Level:
     def undo(self) -> None:
         if self._outermost:
             roll_back(self._session)
-        else:
+            return
+        try:
             self._end_savepoint("rollback")
+        except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
+            logger.error(f"rollback to a savepoint failed: {type(error).__name__}")
 
     def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
         # A commit or rollback by hand inside the block has ended the savepoint already.
-        if self._savepoint is not None and blocks.is_open(self._plain, self._savepoint):
+        if self._savepoint is not None and self._is_open(self._savepoint):
             run_sync(self._session, getattr(self._savepoint, how))
 
+    def _is_open(self, savepoint: SessionTransaction) -> bool:
+        return blocks.is_within(blocks.innermost_transaction(self._plain), savepoint)
+
     def _refuse_if_doomed(self) -> None:
-        transaction = self._savepoint or self._plain.get_transaction()
-        refusal = self._block.refusal_in(transaction)
+        refusal = self._block.refusal(self._savepoint)
         if refusal is not None:
             raise TransactionError(
-                "the database refused a statement of this block, so nothing of it was written; "
+                "the database refused a statement of this block, so all of it is rolled back; "
                 "to go on after a failure pass raise_on_error=False to the function, "
                 "or put it in a transaction() block of its own",
                 operation="commit",
