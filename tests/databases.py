@@ -40,10 +40,10 @@ _LOCK_TIMEOUTS = {
     "postgresql": "SET lock_timeout = '5s'",
     "mysql": "SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5",
 }
-
-
-class NotConfiguredError(Exception):
-    """No server of this kind is known; the text says how to name one."""
+HOW_TO_CONFIGURE_MYSQL = (
+    "To test on MySQL or MariaDB, set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE; "
+    "the user must be allowed to create databases."
+)
 
 
 class Database:
@@ -105,7 +105,7 @@ def provide(kind: str, folder: Path, name: str) -> Iterator[Database]:
         name: The database's name; tests that run side by side need different ones.
 
     Raises:
-        NotConfiguredError: If no server of this kind is known.
+        LookupError: If no server of this kind is known; the text says how to name one.
     """
     if kind == "sqlite":
         with _opened("sqlite", URL.create("sqlite", database=str(folder / f"{name}.db"))) as opened:
@@ -145,10 +145,7 @@ def mysql_url() -> str:
     """Return TEST_MYSQL_URL."""
     if url := os.environ.get("TEST_MYSQL_URL"):
         return url
-    raise NotConfiguredError(
-        "no MySQL: set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE to run these tests "
-        "(the user must be allowed to create databases; MariaDB will do)"
-    )
+    raise LookupError(HOW_TO_CONFIGURE_MYSQL)
 
 
 _CREATE_AND_DROP = {
