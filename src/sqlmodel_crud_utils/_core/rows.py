@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypedDict, TypeVar
 
-from sqlalchemy import ScalarResult, inspect
+from sqlalchemy import Row, inspect
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -95,16 +95,18 @@ def restore(remembered: Snapshot) -> None:
 
 def fetched(result: Any) -> list[Any]:
     """Return all rows of a result: plain values or model rows where it has one column."""
-    return list(_unwrapped(result).all())
+    return [_unwrapped(row) for row in _each_once(result).all()]
 
 
 def first_of(result: Any) -> Any:
     """Return the first row of a result, or None."""
-    return _unwrapped(result).first()
+    return _unwrapped(_each_once(result).first())
 
 
-def _unwrapped(result: Any) -> Any:
-    if not isinstance(result, ScalarResult) and len(result.keys()) == 1:
-        result = result.scalars()
+def _unwrapped(row: Any) -> Any:
+    return row[0] if isinstance(row, Row) and len(row) == 1 else row
+
+
+def _each_once(result: Any) -> Any:
     # Joined eager loading of a collection repeats its parent; SQLAlchemy then demands unique().
     return result if result._unique_filter_state is None else result.unique()

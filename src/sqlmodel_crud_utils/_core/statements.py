@@ -13,12 +13,13 @@ from sqlalchemy import (
     Executable,
     Integer,
     Select,
+    TextClause,
     bindparam,
     inspect,
     select,
     tuple_,
 )
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.types import TypeEngine
 
@@ -161,14 +162,21 @@ def refined(
     return statement.where(*clauses).order_by(*terms).options(*options)
 
 
-def require_select(statement: Any) -> Executable:
+def require_select(statement: Any, parameter: str = "stmnt") -> Executable:
     """Refuse what returns no rows, or is no statement."""
-    if not getattr(statement, "is_select", False) and not getattr(statement, "is_text", False):
+    if not getattr(statement, "is_select", False):
         raise ValidationError(
-            f"stmnt must be a select(), not {type(statement).__name__}", field="stmnt"
+            f"{parameter} must be a select(), not {type(statement).__name__}", field=parameter
         )
     found: Executable = statement
     return found
+
+
+def require_query(query: Any) -> Executable:
+    """Refuse what is neither a `select()` nor SQL of the caller's own."""
+    return (
+        query if isinstance(query, TextClause | FromStatement) else require_select(query, "query")
+    )
 
 
 def text_match(

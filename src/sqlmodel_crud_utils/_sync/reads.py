@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
 from sqlmodel_crud_utils._core.filters import where_clauses
 from sqlmodel_crud_utils._core.loaders import Names, read_options
 from sqlmodel_crud_utils._core.models import key_names, mapper_of
-from sqlmodel_crud_utils._core.rows import RowList, first_of
+from sqlmodel_crud_utils._core.rows import RowList
 from sqlmodel_crud_utils._core.statements import (
     DEFAULT_PAGE,
     DEFAULT_PAGE_SIZE,
@@ -23,18 +23,17 @@ from sqlmodel_crud_utils._core.statements import (
     key_list,
     paginated,
     refined,
-    require_select,
+    require_query,
     sort_terms,
     text_match,
 )
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     dialect_of,
-    execute,
     require_session,
 )
-from sqlmodel_crud_utils._sync.operations import keep_loaded, translated
-from sqlmodel_crud_utils._sync.queries import fetch, find
+from sqlmodel_crud_utils._sync.operations import translated
+from sqlmodel_crud_utils._sync.queries import fetch, fetch_first, find
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError
 
 __all__ = ["get_result_from_query", "get_row", "get_rows", "get_rows_within_id_list"]
@@ -42,18 +41,22 @@ __all__ = ["get_result_from_query", "get_row", "get_rows", "get_rows_within_id_l
 T = TypeVar("T")
 
 
-def get_result_from_query(query: Executable, session: AnySession) -> Any:
+def get_result_from_query(
+    query: Executable, session: AnySession, *, include_deleted: bool = False
+) -> Any:
     """Return the one row of a query, the first if there are several, or None.
 
     Args:
-        query: A `select()`; of one model or column its value is returned, of several a row.
+        query: A `select()` or `text()`; of one model or column its value is returned, of several
+            a row. It is run as it is, so that soft-deleted rows count too.
         session: The session to query with.
+        include_deleted: Whether soft-deleted rows count.
 
     Returns:
         The row, the first of several rows, or None.
 
     Raises:
-        ValidationError: The query is no `select()`, or the session is not one of this API.
+        ValidationError: The query is no query, or the session is not one of this API.
         DatabaseConnectionError: The database cannot be reached.
         QueryExecutionError: The database refused the query.
 
@@ -63,12 +66,10 @@ def get_result_from_query(query: Executable, session: AnySession) -> Any:
         >>> found.secret_name
         'Tommy'
     """
-    statement = require_select(query)
+    statement = require_query(query)
     found = require_session(session)
     with translated("query", "get_result_from_query"):
-        row = first_of(execute(found, statement))
-    keep_loaded(found, [row], related=True)
-    return row
+        return fetch_first(found, statement, include_deleted=include_deleted)
 
 
 @overload
