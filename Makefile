@@ -95,7 +95,8 @@ bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy
 	@$(BIN)/python benchmarks/overhead.py
 
 docs: $(INSTALLED) ## Write the API reference into site/
-	@$(BIN)/pdoc --docformat google --output-directory site sqlmodel_crud_utils
+	@$(BIN)/pdoc --docformat google --output-directory site \
+		$(addprefix sqlmodel_crud_utils.,sync aio exceptions hooks mixins utils)
 	@echo "open site/index.html"
 
 build: $(INSTALLED) ## Build the wheel and the sdist into dist/
