@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.ext.asyncio import (
@@ -12,9 +13,35 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine as make_engine,
 )
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-__all__ = ["AsyncEngine", "AsyncSession", "PlainSession", "make_engine", "scoped"]
+__all__ = [
+    "AsyncEngine",
+    "AsyncSession",
+    "PlainSession",
+    "make_engine",
+    "make_sqlite",
+    "make_tables",
+    "scoped",
+    "together",
+]
+
+
+def make_sqlite(name: str = ":memory:", **options: Any) -> AsyncEngine:
+    """Return a plain engine for a file of SQLite, or for one in memory."""
+    return make_engine(f"sqlite+aiosqlite:///{name}", **options)
+
+
+async def make_tables(engine: AsyncEngine) -> None:
+    """Create all tables."""
+    async with engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all)
+
+
+async def together(*functions: Callable[[], Awaitable[None]]) -> None:
+    """Run functions side by side, each in a task of its own."""
+    await asyncio.gather(*(function() for function in functions))
 
 
 def scoped(engine: AsyncEngine, **options: Any) -> async_scoped_session[Any]:

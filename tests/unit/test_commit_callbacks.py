@@ -1,4 +1,4 @@
-"""Callbacks that wait for a commit: whose they are, and what becomes of them, without a database."""
+"""Callbacks that wait for a commit: whose they are and what becomes of them; no database."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 
@@ -136,9 +137,13 @@ class _Level:
             raise translate(error) from error
 
     def _begin_outermost(self) -> None:
+        bind = self._plain.bind
+        if isinstance(bind, Connection) and bind.in_transaction():
+            # The session may join it with a savepoint, before which SQLite has to begin.
+            run_sync(self._session, blocks.begin_immediate, bind)
         if not self._plain.in_transaction():  # also for a session with autobegin=False
             run_sync(self._session, self._plain.begin)
-        if self._plain.bind is not None:  # a session with a bind per model begins as it goes
+        if bind is not None:  # a session with a bind per model begins as it goes
             run_on_connection(self._session, partial(blocks.join, self._plain))
 
     def end(self) -> None:

@@ -1,0 +1,33 @@
+"""What an engine really does: the statements, and the ends of transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+@contextmanager
+def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
+    """Collect the first word of each statement, and COMMIT and ROLLBACK, in their order."""
+    plain = engine if isinstance(engine, Engine) else engine.sync_engine
+    words: list[str] = []
+
+    def on_statement(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        words.append(statement.split(maxsplit=1)[0])
+
+    listeners = {
+        "before_cursor_execute": on_statement,
+        "commit": lambda _connection: words.append("COMMIT"),
+        "rollback": lambda _connection: words.append("ROLLBACK"),
+    }
+    for name, listener in listeners.items():
+        event.listen(plain, name, listener)
+    try:
+        yield words
+    finally:
+        for name, listener in listeners.items():
+            event.remove(plain, name, listener)
