@@ -54,7 +54,7 @@ def in_list(
     type_: TypeEngine[Any] = attribute.property.columns[0].type
     if dialect.name == "postgresql" and _goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.
-        item = BigInteger() if _is_beyond(type_, values) else type_
+        item = BigInteger() if is_beyond(type_, values) else type_
         return attribute == any_(bindparam(None, list(values), type_=ARRAY(item), unique=True))
     if dialect.name == "sqlite" and _is_bound_bare(type_):
         return _in_json(attribute, values, type_, dialect)
@@ -71,10 +71,11 @@ def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     type_ = attribute.property.columns[0].type
     if isinstance(value, bool):
         return literal(value, type_)
-    return literal(value, BigInteger()) if _is_beyond(type_, (value,)) else value
+    return literal(value, BigInteger()) if is_beyond(type_, (value,)) else value
 
 
-def _is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
+def is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
+    """Tell whether numbers are too large for a column of this type, as PostgreSQL has it."""
     if not isinstance(type_, Integer) or isinstance(type_, BigInteger):
         return False
     half = 2**15 if isinstance(type_, SmallInteger) else 2**31

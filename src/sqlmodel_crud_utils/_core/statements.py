@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._core.id_lists import in_list
+from sqlmodel_crud_utils._core.id_lists import in_list, is_beyond
 from sqlmodel_crud_utils._core.models import (
     column_attribute,
     key_names,
@@ -121,10 +121,25 @@ def by_key_list(
     if len(attributes) == 1:
         criterion = in_list(attributes[0], [key[0] for key in keys], dialect)
     else:
-        types = [_key_type(attribute) or attribute.type for attribute in attributes]
-        criterion = tuple_(*attributes, types=types).in_(keys)
+        criterion = tuple_(*attributes).in_(_possible(attributes, keys, dialect))
     statement = select(model).where(criterion)
     return statement if include_deleted else hide_deleted(statement, model)
+
+
+def _possible(
+    attributes: Sequence[InstrumentedAttribute[Any]],
+    keys: Sequence[tuple[Any, ...]],
+    dialect: Dialect,
+) -> Sequence[tuple[Any, ...]]:
+    """Leave out numbers that are too large for their columns; see `_key_type`."""
+    if dialect.name != "postgresql":
+        return keys
+    types = [attribute.property.columns[0].type for attribute in attributes]
+    return [
+        key
+        for key in keys
+        if not any(is_beyond(type_, (value,)) for type_, value in zip(types, key, strict=True))
+    ]
 
 
 # --- filtered ------------------------------------------------------------------------------------
