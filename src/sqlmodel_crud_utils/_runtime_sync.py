@@ -110,8 +110,16 @@ def run_on_connection(session: Session, func: Callable[[Connection], _R]) -> _R:
 
 
 def call_hook(func: Callable[..., Any], *args: Any) -> Any:
-    """Call a user's function."""
-    return func(*args)
+    """Call a user's function; a coroutine that it returns would never run, and is refused."""
+    result = func(*args)
+    if inspect.iscoroutine(result):
+        result.close()
+        name = getattr(func, "__qualname__", type(func).__qualname__)
+        raise ValidationError(
+            f"{name} returned a coroutine; the sync API calls plain functions, "
+            "async ones belong to sqlmodel_crud_utils.aio"
+        )
+    return result
 
 
 def require_callable(func: Callable[..., Any], what: str) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from threading import Lock
 from typing import Any, Protocol, TypeVar, Union
 
@@ -77,7 +78,7 @@ class BeforeUpdate(Protocol[_Row_contra]):
     def before_update(
         self, instance: _Row_contra, data: dict[str, Any], /
     ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None:
-        """Return the data to write; None means these."""
+        """Return the data to write; None means these, changed in place or not."""
         ...
 
 
@@ -127,14 +128,16 @@ def register_hook(model: type[T], hook: OperationHook[T]) -> None:
     """Run a hook with the writes of a model and of its subclasses, from now on.
 
     Hooks of base classes run first, then those of one class in the order of registration. To
-    register a hook again changes nothing.
+    register a hook again changes nothing. It holds for the whole process and for both APIs; the
+    sync one refuses to write where it would have to call an `async def` method.
 
     Args:
         model: A table model, or a class that table models inherit.
         hook: An object with one or more of the six methods.
 
     Raises:
-        ValidationError: The object has none of the methods, or one that is misspelt.
+        ValidationError: The object has none of the methods, one that is misspelt, or it is a
+            class.
 
     Example:
         >>> class Count:
@@ -150,10 +153,7 @@ def register_hook(model: type[T], hook: OperationHook[T]) -> None:
     """
     _require_class(model)
     _require_hook(hook)
-    with _lock:
-        known = _registered.get(model, ())
-        if not any(each is hook for each in known):
-            _registered[model] = (*known, hook)
+    _add(model, hook)
 
 
 def unregister_hook(model: type[T], hook: OperationHook[T]) -> None:
@@ -174,14 +174,10 @@ def unregister_hook(model: type[T], hook: OperationHook[T]) -> None:
         sqlmodel_crud_utils.exceptions.ValidationError: Validation failed for 'hook': ...
     """
     _require_class(model)
-    with _lock:
-        known = _registered.get(model, ())
-        kept = tuple(each for each in known if each is not hook)
-        if len(kept) == len(known):
-            raise ValidationError(
-                f"{_name_of(hook)} is not registered for {model.__name__}", field="hook"
-            )
-        _registered[model] = kept
+    if not _remove(model, hook):
+        raise ValidationError(
+            f"{_name_of(hook)} is not registered for {model.__name__}", field="hook"
+        )
 
 
 def get_hooks(model: type[Any]) -> tuple[Any, ...]:
@@ -209,11 +205,13 @@ def clear_hooks(model: type[Any] | None = None) -> None:
     Example:
         >>> clear_hooks(Hero)
     """
-    if model is None:
-        _registered.clear()
-    else:
+    if model is not None:
         _require_class(model)
-        _registered.pop(model, None)
+    with _lock:
+        if model is None:
+            _registered.clear()
+        else:
+            _registered.pop(model, None)
 
 
 @contextmanager
@@ -239,13 +237,32 @@ def registered_hook(model: type[T], hook: OperationHook[T]) -> Iterator[Operatio
         >>> get_hooks(Hero)
         ()
     """
-    before = any(each is hook for each in _registered.get(model, ()))
-    register_hook(model, hook)
+    _require_class(model)
+    _require_hook(hook)
+    is_new = _add(model, hook)
     try:
         yield hook
     finally:
-        if not before and any(each is hook for each in _registered.get(model, ())):
-            unregister_hook(model, hook)
+        if is_new:
+            _remove(model, hook)
+
+
+def _add(model: type[Any], hook: Any) -> bool:
+    with _lock:
+        known = _registered.get(model, ())
+        is_new = all(each is not hook for each in known)
+        if is_new:
+            _registered[model] = (*known, hook)
+        return is_new
+
+
+def _remove(model: type[Any], hook: Any) -> bool:
+    with _lock:
+        known = _registered.pop(model, ())
+        kept = tuple(each for each in known if each is not hook)
+        if kept:
+            _registered[model] = kept
+        return len(kept) < len(known)
 
 
 def _require_class(model: Any) -> None:
@@ -260,12 +277,19 @@ def _require_hook(hook: Any) -> None:
         raise ValidationError(
             f"{hook.__name__} is a class; register an instance of it", field="hook"
         )
-    named = [name for name in dir(hook) if name.startswith(("before_", "after_"))]
-    unknown = [name for name in named if name not in METHODS and callable(getattr(hook, name))]
-    known = [name for name in named if name in METHODS and callable(getattr(hook, name))]
-    if unknown or not known:
+    named = [name for name in dir(hook) if _is_like_a_method(name)]
+    there = [name for name in named if callable(getattr(hook, name))]
+    unknown = [name for name in there if name not in METHODS]
+    if unknown or not there:
         problem = f"has {', '.join(unknown)}" if unknown else "has none of the methods of a hook"
         raise ValidationError(f"{_name_of(hook)} {problem}; they are {', '.join(METHODS)}", "hook")
+
+
+def _is_like_a_method(name: str) -> bool:
+    """Tell whether a name is one of the methods, or may have been meant to be."""
+    return name.startswith(("before_", "after_")) or bool(
+        not name.startswith("_") and get_close_matches(name, METHODS, n=1, cutoff=0.85)
+    )
 
 
 def _name_of(thing: Any) -> str:

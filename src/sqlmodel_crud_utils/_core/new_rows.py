@@ -1,0 +1,64 @@
+"""New rows that a flush must not meet before it is their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Any, Self
+
+from sqlalchemy.orm import InstanceState, PassiveFlag
+
+from sqlmodel_crud_utils._core.rows import states_of
+
+_WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
+
+
+class SetApart:
+    """Keeps new rows out of their session, and off the rows they are linked with.
+
+    The flush before a savepoint would insert those that were added already, and warn of those
+    that hang on a row of the session, as in `Hero(team=team)`.
+    """
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._links: list[tuple[Any, str, Any]] = []
+        for state in states_of(rows):
+            if state.key is None:
+                self._take(state)
+
+    def __enter__(self) -> Self:
+        """Return itself; at the exit all links are there again, whatever happened."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put all links back."""
+        self.put_back()
+
+    def put_back(self, only: Any = None) -> None:
+        """Link all rows, or only one, as they were; to add them is left to the caller."""
+        waiting, self._links = self._links, []
+        for row, name, value in waiting:
+            if only is None or row is only:
+                setattr(row, name, value)
+            else:
+                self._links.append((row, name, value))
+
+    def _take(self, state: InstanceState[Any]) -> None:
+        row = state.obj()
+        if state.session is not None:
+            state.session.expunge(row)
+        for name, relationship in state.mapper.relationships.items():
+            value: Any = state.dict.get(name)
+            if _is_known_to(row, value, relationship.back_populates):
+                self._links.append((row, name, copy(value) if relationship.uselist else value))
+                setattr(row, name, type(value)() if relationship.uselist else None)
+
+
+def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
+    """Tell whether one of the linked rows has this one among what it was given."""
+    others = value if isinstance(value, list | set) else [value]
+    return name is not None and any(
+        each is row
+        for state in states_of(others)
+        for each in state.get_history(name, _WITHOUT_QUERY).added or ()
+    )
