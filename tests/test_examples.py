@@ -14,7 +14,7 @@ import sqlmodel
 from sqlalchemy.orm import registry
 
 import sqlmodel_crud_utils
-from tests import _runtime_async, _runtime_sync, models
+from tests import _runtime_async, _runtime_sync, models, models_mixins
 from tests.databases import prepare
 from tests.examples import Docstring, docstrings, program, promised_output, run_docstring
 
@@ -55,6 +55,7 @@ def _names(surface: str) -> dict[str, Any]:
         "__name__": "__main__",
         "Field": sqlmodel.Field,
         "Hero": models.Hero,
+        "Letter": models_mixins.Letter,
         "SQLModel": Base,
         "Team": models.Team,
         "select": sqlmodel.select,

@@ -1,5 +1,7 @@
 """The async API; `sqlmodel_crud_utils.sync` has the same names for sync code."""
 
+from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._async.connections import (
     PoolStatus,
     create_pooled_engine,
@@ -9,22 +11,33 @@ from sqlmodel_crud_utils._async.connections import (
 )
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import InsertOutcome, insert_data_rows
+from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.reads import (
     get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
 )
+from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+QueryBuilder = AsyncQueryBuilder
 
 __all__ = [
+    "AsyncQueryBuilder",
+    "CursorPage",
     "InsertOutcome",
+    "Page",
     "PoolStatus",
+    "QueryBuilder",
+    "bulk_update_rows",
     "bulk_upsert_mappings",
     "create_pooled_engine",
     "delete_row",
+    "delete_rows_within_id_list",
     "get_one_or_create",
     "get_result_from_query",
     "get_row",
@@ -34,7 +47,10 @@ __all__ = [
     "insert_data_rows",
     "on_commit",
     "pool_status",
+    "purge_rows",
+    "restore_row",
     "session_factory",
+    "soft_delete_row",
     "transaction",
     "update_row",
     "write_row",

@@ -19,17 +19,18 @@ template of the migrations (`script.py.mako`) needs an `import sqlmodel_crud_uti
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, dataclass_transform
+from typing import TYPE_CHECKING, Any, cast, dataclass_transform
 
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Column, ColumnDefault, Connection, String, event
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, object_session
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified, instance_state
 from sqlmodel import Field
 
 from sqlmodel_crud_utils._core.actors import acting_as, current_actor
 from sqlmodel_crud_utils._core.column_defaults import No, UTCNow
 from sqlmodel_crud_utils._core.datetimes import UTCDateTime, in_utc, utc_now
+from sqlmodel_crud_utils._core.versions import claim, settle, watch_flushes
 from sqlmodel_crud_utils._core.visible_unique import MARKER, unique_when_visible
 
 __all__ = [
@@ -226,3 +227,16 @@ def _count_versions(mapper: Mapper[Any], _model: type[Any]) -> None:
         mapper.version_id_col = column
         # For a Core UPDATE; the ORM counts by itself.
         column.onupdate = ColumnDefault(column + 1, for_update=True)
+    watch_flushes()
+
+
+@event.listens_for(VersionMixin, "before_update", propagate=True)
+@event.listens_for(VersionMixin, "before_delete", propagate=True)
+def _about_to_be_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    claim(cast("Session", object_session(row)), row)
+
+
+@event.listens_for(VersionMixin, "after_update", propagate=True)
+@event.listens_for(VersionMixin, "after_delete", propagate=True)
+def _was_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    settle(cast("Session", object_session(row)), row)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Select
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._async.hook_calls import Hooks, hooks_of
-from sqlmodel_crud_utils._async.operations import Write, insist, translated
+from sqlmodel_crud_utils._async.hook_calls import hooks_of
+from sqlmodel_crud_utils._async.operations import Write, insist, searching
 from sqlmodel_crud_utils._async.queries import fetch
 from sqlmodel_crud_utils._async.writes import insert
 from sqlmodel_crud_utils._core.blocks import begin_immediate
@@ -94,11 +94,12 @@ async def get_one_or_create(
         *read_options(model, selectin, select_in_key, False, None)
     )
     search = _Search(session, model, statement, bool(selectin), include_deleted)
-    async with translated(model, _NAME):
+    write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
+    async with searching(write):
         row = await search.first()
     if row is not None:
         return row, True
-    return await _create_or_find(search, values, everyone)
+    return await _create_or_find(write, search, values, everyone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +130,15 @@ class _Search:
 
 
 async def _create_or_find(
-    search: _Search, values: Mapping[str, Any], everyone: Select[Any]
+    write: Write, search: _Search, values: Mapping[str, Any], everyone: Select[Any]
 ) -> tuple[Any, bool]:
     """Create the row; where another caller was faster, return theirs."""
-    hooks = hooks_of(search.model)
-    write = Write(search.session, search.model, _NAME, raise_on_error=True, hooks=hooks)
     existed = False
 
     async def work() -> Sequence[Any]:
         nonlocal existed
-        row = search.model(**values)
         try:
-            row = await _insert_alone(search.session, row, write.hooks)
+            row = await _insert_alone(write, values)
         except IntegrityError as refusal:
             row = await search.first(as_of_now=True)
             if row is None:
@@ -153,11 +151,11 @@ async def _create_or_find(
     return rows[0], existed
 
 
-async def _insert_alone(session: AsyncSession, row: Any, hooks: Hooks) -> Any:
+async def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
-    await run_on_connection(session, begin_immediate)
-    async with session.begin_nested():
-        return await insert(session, row, hooks)
+    await run_on_connection(write.session, begin_immediate)
+    async with write.session.begin_nested():
+        return await insert(write.session, write.model(**values), write.hooks)
 
 
 async def _explain_if_deleted(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlmodel_crud_utils._runtime_async import call_hook, require_callable
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.hooks import METHODS, get_hooks
+from sqlmodel_crud_utils.hooks import get_hooks
 
 Hooks = Sequence[Any]
+Operation = Literal["create", "update", "delete"]
 
 
 class HookFailedError(Exception):
@@ -20,22 +21,26 @@ class HookFailedError(Exception):
         super().__init__()
 
 
-def hooks_of(model: type[Any]) -> Hooks:
-    """Return the hooks that run for a model; one that cannot be called here is refused."""
-    hooks = get_hooks(model)
+def hooks_of(model: type[Any], operation: Operation) -> Hooks:
+    """Return the hooks that an operation on a model runs; one that cannot be called is refused."""
+    names = (f"before_{operation}", f"after_{operation}")
+    hooks = [hook for hook in get_hooks(model) if any(_method(hook, name) for name in names)]
     for hook in hooks:
-        for name in METHODS:
-            method = getattr(hook, name, None)
-            if method is not None:
+        for name in names:
+            if method := _method(hook, name):
                 require_callable(method, "hook")
     return hooks
+
+
+def _method(hook: Any, name: str) -> Any:
+    return getattr(hook, name, None)
 
 
 async def before_create(hooks: Hooks, row: Any) -> Any:
     """Return the row that is to be inserted in place of this one."""
     for hook in hooks:
         returned = await _call(hook, "before_create", row)
-        if returned is not None and type(returned) is not type(row):
+        if returned is not None and not isinstance(returned, type(row)):
             raise _wrong_result(hook, "before_create", f"a {type(row).__name__}", returned)
         row = row if returned is None else returned
     return row
@@ -45,7 +50,7 @@ async def before_update(hooks: Hooks, row: Any, data: Mapping[str, Any]) -> dict
     """Return the data that are to be written in place of these."""
     current = dict(data)
     for hook in hooks:
-        returned = await _call(hook, "before_update", row, dict(current))
+        returned = await _call(hook, "before_update", row, current)
         if returned is not None and not isinstance(returned, Mapping):
             raise _wrong_result(hook, "before_update", "a mapping", returned)
         current = current if returned is None else dict(returned)
@@ -59,7 +64,7 @@ async def run_hooks(hooks: Hooks, name: str, row: Any) -> None:
 
 
 async def _call(hook: Any, name: str, *args: Any) -> Any:
-    method = getattr(hook, name, None)
+    method = _method(hook, name)
     if method is None:
         return None
     try:

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm.exc import StaleDataError
 
+from sqlmodel_crud_utils._async.conflicts import conflict_of
 from sqlmodel_crud_utils._async.settling import (
     commit,
     load_expired,
@@ -149,13 +151,19 @@ class _Level:
         if not self._outermost:
             await self._end_savepoint("commit")
             return
-        await self._session.flush()
+        await self._flush()
         for state in list(self._block.kept):
             with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
                 await load_expired(self._session, [state])
         # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
         # nobody could tell.
         await shielded(commit, self._session, self._block.kept)
+
+    async def _flush(self) -> None:
+        try:
+            await self._session.flush()
+        except StaleDataError as error:
+            raise await conflict_of(self._session) or translate(error) from error
 
     async def undo(self) -> None:
         if self._outermost:

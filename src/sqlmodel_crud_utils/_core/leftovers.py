@@ -21,13 +21,13 @@ from sqlmodel_crud_utils._core.soft_delete import hiding_options, is_hiding, rea
 _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 
-def loads_anew(model: type[Any], *, eagerly: bool) -> bool:
-    """Tell whether a read of the model has relationships to load that may hold deleted rows."""
-    return bool(hiding_options(model)) and (eagerly or _loads_eagerly(model))
+def loads_anew(*models: type[Any], eagerly: bool) -> bool:
+    """Tell whether a read of models has relationships to load that may hold deleted rows."""
+    return bool(hiding_options(*models)) and (eagerly or any(map(_loads_eagerly, models)))
 
 
 @contextmanager
-def loaded_anew(session: Session, model: type[Any], *, eagerly: bool) -> Iterator[None]:
+def loaded_anew(session: Session, *models: type[Any], eagerly: bool) -> Iterator[None]:
     """Let the read inside load relationships that the session's objects hold already.
 
     What the read doesn't load again is as it was afterwards, the relationships of other objects
@@ -36,11 +36,11 @@ def loaded_anew(session: Session, model: type[Any], *, eagerly: bool) -> Iterato
 
     Args:
         session: The session that reads; nothing is queried here.
-        model: The model that is read.
-        eagerly: Whether the read asks for related rows (what the model's own relationships load
+        models: The models that are read.
+        eagerly: Whether the read asks for related rows (what the models' own relationships load
             eagerly is known).
     """
-    held = _set_aside(session) if loads_anew(model, eagerly=eagerly) else []
+    held = _set_aside(session) if loads_anew(*models, eagerly=eagerly) else []
     try:
         yield
     finally:
@@ -68,14 +68,14 @@ def _loads_eagerly(model: type[Any]) -> bool:
 
 
 def remember_choice(
-    states: Iterable[InstanceState[Any]], model: type[Any], *, include_deleted: bool
+    states: Iterable[InstanceState[Any]], *models: type[Any], include_deleted: bool
 ) -> None:
     """Let later lazy loading of these rows do as the read did that returned them.
 
     Rows that the session held before the read keep the options of the query that loaded them;
     objects that the program made itself have none.
     """
-    ours = hiding_options(model)
+    ours = hiding_options(*models)
     for state in states if ours else ():
         others = tuple(option for option in state.load_options if not is_hiding(option))
         state.load_options = others if include_deleted else (*others, *ours)

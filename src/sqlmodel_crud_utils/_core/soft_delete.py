@@ -8,10 +8,10 @@ names without their model and the link tables of many-to-many relationships are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Executable, event, false, inspect, true
+from sqlalchemy import Column, ColumnElement, Executable, FromClause, event, false, inspect, true
 from sqlalchemy.orm import (
     InstrumentedAttribute,
     LoaderCriteriaOption,
@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.actors import current_actor
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.datetimes import utc_now
 from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
 _E = TypeVar("_E", bound=Executable)
@@ -64,6 +65,16 @@ def deleted(entity: Any) -> ColumnElement[bool]:
     return criterion
 
 
+def require_soft_delete(model: type[Any], field: str = "model") -> None:
+    """Refuse a model whose rows cannot be soft-deleted."""
+    if not is_soft_delete(model):
+        raise ValidationError(
+            f"rows of {model.__name__} cannot be soft-deleted; "
+            "inherit SoftDeleteMixin" + (", or leave soft out" if field == "soft" else ""),
+            field=field,
+        )
+
+
 def deleted_values(user: str | None = None) -> dict[str, Any]:
     """Return what a set-based soft delete writes."""
     return {
@@ -82,9 +93,9 @@ def restored_values() -> dict[str, Any]:
 
 
 @cached
-def hiding_options(model: type[Any]) -> tuple[ORMOption, ...]:
-    """Return the options that leave deleted rows out of what a query of the model brings in."""
-    return _options_for([mapper_of(model)])
+def hiding_options(*models: type[Any]) -> tuple[ORMOption, ...]:
+    """Return the options that leave deleted rows out of what a query of the models brings in."""
+    return _options_for([mapper_of(model) for model in models])
 
 
 def hide_deleted(statement: _E, model: type[Any]) -> _E:
@@ -98,16 +109,29 @@ def hide_deleted(statement: _E, model: type[Any]) -> _E:
     return statement.options(*options) if options else statement
 
 
-def hide_deleted_anywhere(statement: _E, model: type[Any]) -> _E:
+def hide_deleted_anywhere(statement: _E, *models: type[Any]) -> _E:
     """Leave soft-deleted rows out of what a caller's statement returns.
 
-    It may name more than the model: other entities, their tables, `any()` and `has()`.
+    It may name more than the models: other entities, their tables, `any()` and `has()`.
     """
-    flags = _flags(mapper_of(model).registry)
+    flags = _flags(*{mapper_of(model).registry: None for model in models})
     if not flags:
         return statement
-    options = _options_for({mapper_of(model), *hidden_tables.mappers_in(statement)})
-    return hidden_tables.hide(statement, flags).options(*options)
+    mappers = {mapper_of(model) for model in models} | hidden_tables.mappers_in(statement)
+    hidden = hidden_tables.hide(statement, flags)
+    # A textual statement takes no options.
+    return hidden.options(*options) if (options := _options_for(mappers)) else hidden
+
+
+def models_in(statement: Executable) -> tuple[type[Any], ...]:
+    """Return the models that a caller's statement names, always in the same order.
+
+    None of them matters, and none is looked for, where no model has the mixin.
+    """
+    if not _flags():
+        return ()
+    models = (mapper.class_ for mapper in hidden_tables.mappers_in(statement))
+    return tuple(sorted(models, key=_name))
 
 
 def link_criteria(attribute: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
@@ -117,11 +141,26 @@ def link_criteria(attribute: InstrumentedAttribute[Any]) -> list[ColumnElement[b
 
 
 @cached
-def _flags(models: registry) -> hidden_tables.Flags:
-    """Return the tables whose rows can be soft-deleted, each with the column that says so."""
-    found = [mapper for mapper in models.mappers if is_soft_delete(mapper.class_)]
-    columns = [mapper.columns["is_deleted"] for mapper in found]
-    return {column.table: column for column in columns}
+def _flags(*registries: registry) -> hidden_tables.Flags:
+    """Return the tables whose rows can be soft-deleted, each with the column that says so.
+
+    Those of all models that there are, if no registry is given.
+    """
+    mappers = [mapper for models in registries for mapper in models.mappers]
+    models = [mapper.class_ for mapper in mappers] if registries else _heirs(SoftDeleteMixin)
+    tables: dict[FromClause, Column[bool]] = {}
+    for model in models:
+        mapper = inspect(model, raiseerr=False)
+        if mapper is not None and is_soft_delete(model):
+            column = mapper.columns["is_deleted"]
+            tables[column.table] = column
+    return tables
+
+
+def _heirs(base: type[Any]) -> Iterator[type[Any]]:
+    for heir in base.__subclasses__():
+        yield heir
+        yield from _heirs(heir)
 
 
 def _options_for(mappers: Iterable[Mapper[Any]]) -> tuple[ORMOption, ...]:
@@ -166,9 +205,11 @@ def _soft_deleting(mappers: set[Mapper[Any]]) -> list[Mapper[Any]]:
     """
     found = {mapper for mapper in mappers if is_soft_delete(mapper.class_)}
     topmost = [mapper for mapper in found if mapper.inherits not in found]
-    return sorted(
-        topmost, key=lambda mapper: (mapper.class_.__module__, mapper.class_.__qualname__)
-    )
+    return sorted(topmost, key=lambda mapper: _name(mapper.class_))
+
+
+def _name(model: type[Any]) -> tuple[str, str]:
+    return model.__module__, model.__qualname__
 
 
 # --- link tables ---------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
-from sqlmodel_crud_utils._sync.hook_calls import Hooks, hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync.hook_calls import hooks_of
+from sqlmodel_crud_utils._sync.operations import Write, insist, searching
 from sqlmodel_crud_utils._sync.queries import fetch
 from sqlmodel_crud_utils._sync.writes import insert
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError
@@ -94,11 +94,12 @@ def get_one_or_create(
         *read_options(model, selectin, select_in_key, False, None)
     )
     search = _Search(session, model, statement, bool(selectin), include_deleted)
-    with translated(model, _NAME):
+    write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
+    with searching(write):
         row = search.first()
     if row is not None:
         return row, True
-    return _create_or_find(search, values, everyone)
+    return _create_or_find(write, search, values, everyone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +130,15 @@ class _Search:
 
 
 def _create_or_find(
-    search: _Search, values: Mapping[str, Any], everyone: Select[Any]
+    write: Write, search: _Search, values: Mapping[str, Any], everyone: Select[Any]
 ) -> tuple[Any, bool]:
     """Create the row; where another caller was faster, return theirs."""
-    hooks = hooks_of(search.model)
-    write = Write(search.session, search.model, _NAME, raise_on_error=True, hooks=hooks)
     existed = False
 
     def work() -> Sequence[Any]:
         nonlocal existed
-        row = search.model(**values)
         try:
-            row = _insert_alone(search.session, row, write.hooks)
+            row = _insert_alone(write, values)
         except IntegrityError as refusal:
             row = search.first(as_of_now=True)
             if row is None:
@@ -153,11 +151,11 @@ def _create_or_find(
     return rows[0], existed
 
 
-def _insert_alone(session: Session, row: Any, hooks: Hooks) -> Any:
+def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
-    run_on_connection(session, begin_immediate)
-    with session.begin_nested():
-        return insert(session, row, hooks)
+    run_on_connection(write.session, begin_immediate)
+    with write.session.begin_nested():
+        return insert(write.session, write.model(**values), write.hooks)
 
 
 def _explain_if_deleted(search: _Search, everyone: Select[Any], refusal: IntegrityError) -> None:

@@ -11,7 +11,8 @@ from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
-from sqlmodel_crud_utils._core.rows import InsertOutcome, states_of
+from sqlmodel_crud_utils._core.new_rows import SetApart
+from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -19,7 +20,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, attempt, keep_loaded, translated
+from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, outcome_of, translated
 from sqlmodel_crud_utils._sync.settling import load_expired
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import insert, model_of
@@ -91,7 +92,7 @@ def insert_data_rows(
     if not rows:
         return True, rows
     strict = Write(session, type(rows[0]), _NAME, raise_on_error).strict
-    if any(hooks_of(model) for model in {type(row) for row in rows}):
+    if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
         return _insert_with_hooks(session, rows, strict=strict)
     if not strict:
         return _insert_what_can_be(session, rows)
@@ -116,28 +117,36 @@ def _listed(data_rows: Any, session: Session) -> list[Any]:
 
 
 def _insert_what_can_be(session: Session, rows: list[T]) -> tuple[bool, list[T] | InsertOutcome]:
-    generated = missing_keys(rows)
-    if _try(session, rows):
+    failure = _refusal_of(session, rows)
+    if failure is None:
         return True, rows
-    forget(generated)
     outcome = InsertOutcome(success=[], failed=[])
+    loaded: Snapshot = []
     for row in rows:
-        generated = missing_keys([row])
-        if _try(session, [row]):
+        # Without the database no other row has a chance, and each would wait for it.
+        if not isinstance(failure, DatabaseConnectionError):
+            failure = _refusal_of(session, [row], quiet=True)
+        if failure is None:
             outcome["success"].append(row)
+            loaded += snapshot(states_of([row]))
         else:
-            forget(generated)
             outcome["failed"].append(row)
+    # The commits and rollbacks that came after a row expired it.
+    restore(loaded)
     return bool(outcome["success"]), outcome
 
 
-def _try(session: Session, rows: list[Any]) -> bool:
+def _refusal_of(
+    session: Session, rows: list[Any], *, quiet: bool = False
+) -> SQLModelCRUDError | None:
     def work() -> Sequence[Any]:
         session.add_all(rows)
         session.flush()
         return rows
 
-    return attempt(Write(session, type(rows[0]), _NAME, False), work) is not None
+    write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows, quiet=quiet)
+    outcome = outcome_of(write, work)
+    return outcome if isinstance(outcome, SQLModelCRUDError) else None
 
 
 def _insert_with_hooks(
@@ -145,12 +154,13 @@ def _insert_with_hooks(
 ) -> tuple[bool, list[Any] | InsertOutcome]:
     """Insert each row alone from the start, so that none is hooked twice."""
     try:
-        with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
-            outcome, failures = _insert_one_by_one(session, rows)
-            if failures and strict:
-                raise BulkOperationError(
-                    len(rows), len(failures), failures, failed_records=outcome["failed"]
-                )
+        with SetApart(rows) as apart:
+            with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
+                outcome, failures = _insert_one_by_one(session, rows, apart)
+                if failures and strict:
+                    raise BulkOperationError(
+                        len(rows), len(failures), failures, failed_records=outcome["failed"]
+                    )
     except HookFailedError as failed:
         hook_error = failed.error
     except BulkOperationError as failure:
@@ -162,7 +172,7 @@ def _insert_with_hooks(
 
 
 def _insert_one_by_one(
-    session: Session, rows: list[Any]
+    session: Session, rows: list[Any], apart: SetApart
 ) -> tuple[InsertOutcome, list[tuple[int, SQLModelCRUDError]]]:
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
@@ -170,12 +180,14 @@ def _insert_one_by_one(
         generated = missing_keys([row])
         try:
             with session.begin_nested():
-                inserted = insert(session, row, hooks_of(type(row)))
+                apart.put_back(row)
+                inserted = insert(session, row, hooks_of(type(row), "create"))
                 load_expired(session, states_of([inserted]))
         except Exception as error:
             if not is_database_error(error):
                 raise
-            log_failure(_NAME, type(row), error)
+            if not failures:
+                log_failure(_NAME, type(row), error)
             forget(generated)
             failures.append((index, _failure(error, row)))
             outcome["failed"].append(row)
@@ -189,10 +201,12 @@ def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
     generated = missing_keys(rows)
     try:
         # The savepoint is what lets the failing rows be found afterwards.
-        with session.begin_nested():
-            session.add_all(rows)
-            session.flush()
-            load_expired(session, states_of(rows))
+        with SetApart(rows) as apart:
+            with session.begin_nested():
+                apart.put_back()
+                session.add_all(rows)
+                session.flush()
+                load_expired(session, states_of(rows))
     except Exception as error:
         if not is_database_error(error):
             raise
@@ -213,13 +227,14 @@ def _doom(session: Session, failure: SQLModelCRUDError) -> None:
 def _explained(session: Session, rows: list[Any], error: Exception) -> SQLModelCRUDError:
     """Return the error that names the failing rows, found by trying each one; none is kept."""
     log_failure(_NAME, type(rows[0]), error)
-    probing = session.begin_nested()
-    failures = [
-        (index, failure)
-        for index, row in enumerate(rows)
-        if (failure := _failure_of(session, row)) is not None
-    ]
-    probing.rollback()
+    with SetApart(rows) as apart:
+        probing = session.begin_nested()
+        failures = [
+            (index, failure)
+            for index, row in enumerate(rows)
+            if (failure := _failure_of(session, row, apart)) is not None
+        ]
+        probing.rollback()
     if not failures:  # the rows are good each by itself, or it was no row's fault
         return translate(error, type(rows[0]))
     return BulkOperationError(
@@ -230,9 +245,10 @@ def _explained(session: Session, rows: list[Any], error: Exception) -> SQLModelC
     )
 
 
-def _failure_of(session: Session, row: Any) -> SQLModelCRUDError | None:
+def _failure_of(session: Session, row: Any, apart: SetApart) -> SQLModelCRUDError | None:
     try:
         with session.begin_nested():
+            apart.put_back(row)
             session.add(row)
             session.flush()
     except Exception as error:

@@ -7,13 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
+from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
+from sqlmodel_crud_utils._core.new_rows import SetApart
 from sqlmodel_crud_utils._core.rows import states_of, with_related
 from sqlmodel_crud_utils._runtime_sync import Session, Work, shielded, sync_session
+from sqlmodel_crud_utils._sync.conflicts import conflict_of
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, Hooks
 from sqlmodel_crud_utils._sync.settling import (
     commit,
@@ -24,6 +29,7 @@ from sqlmodel_crud_utils._sync.settling import (
 )
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
     ConstraintViolationError,
     SQLModelCRUDError,
     ValidationError,
@@ -41,6 +47,10 @@ class Write:
     name: str
     raise_on_error: bool | None = None
     hooks: Hooks = ()
+    adding: Sequence[Any] = ()
+    """New rows: the keys that they are given are taken back when the write is undone."""
+    quiet: bool = False
+    """Whether somebody else logs a failure."""
 
     @property
     def inside(self) -> bool:
@@ -65,6 +75,18 @@ def translated(model: type[Any] | str, name: str) -> Iterator[None]:
         raise failure from error
 
 
+@contextmanager
+def searching(write: Write) -> Iterator[None]:
+    """Raise what fails in the search that a write begins with; outside a block it rolls back."""
+    with translated(write.model, write.name):
+        try:
+            yield
+        except Exception as error:
+            if _is_refusal(error) and not write.inside:
+                shielded(roll_back, write.session)
+            raise
+
+
 def attempt(write: Write, work: Work[Rows]) -> Rows | None:
     """Run a write to its end and return its rows, or undo it.
 
@@ -77,18 +99,24 @@ def attempt(write: Write, work: Work[Rows]) -> Rows | None:
         The rows that `work` returned, or None when the database refused the write and a failure
         is not to raise.
     """
+    outcome = outcome_of(write, work)
+    return None if isinstance(outcome, SQLModelCRUDError) else outcome
+
+
+def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
+    """Run a write as `attempt` does; return its rows, or the failure that is not to raise."""
     try:
         return _run(write, work)
     except HookFailedError as failed:
         hook_error = failed.error
     except Exception as error:
-        failure = _reported(error, write.model, write.name)
+        failure = _failure_of(write, error)
         if failure is None:
             raise
         if write.strict or _is_mistake(failure):
-            _doom(write, failure)
-            raise failure from error
-        return None
+            _refuse(write, failure, error)
+        _doom(write, failure)
+        return failure
     raise hook_error
 
 
@@ -103,20 +131,49 @@ def insist(write: Write, work: Work[Rows]) -> Rows:
     except HookFailedError as failed:
         hook_error = failed.error
     except Exception as error:
-        failure = _reported(error, write.model, write.name)
+        failure = _failure_of(write, error)
         if failure is None or not (write.strict or _is_mistake(failure)):
             raise
-        _doom(write, failure)
-        raise failure from error
+        _refuse(write, failure, error)
     raise hook_error
+
+
+def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
+    """Log a failed write and return it as the library's error, None for what is none."""
+    if isinstance(error, ConflictError):  # found out before anything was written
+        log_failure(write.name, write.model, error)
+        return error
+    failure = _translated(error, write.model)
+    if failure is not None and not write.quiet:
+        log_failure(write.name, write.model, error)
+    if isinstance(error, StaleDataError):
+        return conflict_of(write.session) or failure
+    return failure
+
+
+def _refuse(write: Write, failure: SQLModelCRUDError, error: Exception) -> NoReturn:
+    if failure is error:
+        raise failure
+    _doom(write, failure)
+    raise failure from error
 
 
 def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCRUDError | None:
     """Log a failure of the database and return it as the library's error, None for any other."""
-    if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+    failure = _translated(error, model)
+    if failure is not None:
+        log_failure(name, model, error)
+    return failure
+
+
+def _translated(error: Exception, model: type[Any] | str) -> SQLModelCRUDError | None:
+    if not _is_refusal(error):
         return None
-    log_failure(name, model, error)
     return translate(error, None if isinstance(model, str) else model)
+
+
+def _is_refusal(error: Exception) -> bool:
+    return is_database_error(error) and not isinstance(error, SQLModelCRUDError)
 
 
 def _is_mistake(error: SQLModelCRUDError) -> bool:
@@ -125,19 +182,33 @@ def _is_mistake(error: SQLModelCRUDError) -> bool:
 
 
 def _doom(write: Write, failure: SQLModelCRUDError) -> None:
-    # Where a savepoint was there for the hooks, the refusal is no longer seen in the block itself.
-    block = block_of(sync_session(write.session))
-    if block is not None and write.hooks and write.strict:
+    # A savepoint (for hooks, or in get_one_or_create) takes the refusal out of the block's sight;
+    # and a flush may end a transaction without a refusal by the database (a conflict of versions).
+    plain = sync_session(write.session)
+    block = block_of(plain)
+    refused = write.strict and not _is_mistake(failure)
+    if block is not None and (refused or not plain.is_active):
         block.doom(failure)
 
 
 def _run(write: Write, work: Work[Rows]) -> Rows:
+    keyless = missing_keys(write.adding)
+    try:
+        return _settled(write, work)
+    except BaseException:
+        forget(keyless)
+        raise
+
+
+def _settled(write: Write, work: Work[Rows]) -> Rows:
     if write.inside:
         # A hook that raises has to take the write with it, even if the caller catches the error.
         if write.strict and not write.hooks:
             return _held(write.session, work)
-        with write.session.begin_nested():
-            return _held(write.session, work)
+        with SetApart(write.adding) as apart:
+            with write.session.begin_nested():
+                apart.put_back()
+                return _held(write.session, work)
     if write.hooks:
         # What hooks write with the library belongs to this write: it must not commit by itself.
         with transaction(write.session, wrap_errors=False):

@@ -7,13 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._core.models import key_names
-from sqlmodel_crud_utils._core.rows import fetched, states_of, with_related
-from sqlmodel_crud_utils._core.soft_delete import hiding_options
+from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
+from sqlmodel_crud_utils._core.soft_delete import (
+    hide_deleted_anywhere,
+    hiding_options,
+    models_in,
+)
 from sqlmodel_crud_utils._core.statements import by_key, key_parameters
 from sqlmodel_crud_utils._runtime_sync import Session, execute, sync_session
 from sqlmodel_crud_utils._sync.operations import keep_loaded
@@ -44,11 +48,31 @@ def fetch(
         session.flush()
     with loaded_anew(plain, model, eagerly=eagerly):
         rows = fetched(execute(session, statement, parameters))
-    if hiding_options(model):
-        states = with_related(states_of(rows))
-        remember_choice(states, model, include_deleted=include_deleted)
-    keep_loaded(session, rows, related=True)
+    _remember(session, rows, model, include_deleted=include_deleted)
     return rows
+
+
+def fetch_first(session: Session, statement: Executable, *, include_deleted: bool = False) -> Any:
+    """Return the first row of a caller's statement or None, whatever models it names."""
+    models = models_in(statement)
+    if not include_deleted:
+        statement = hide_deleted_anywhere(statement, *models)
+    plain = sync_session(session)
+    if plain.autoflush and loads_anew(*models, eagerly=True):
+        session.flush()
+    with loaded_anew(plain, *models, eagerly=True):
+        row = first_of(execute(session, statement))
+    _remember(session, [row], *models, include_deleted=include_deleted)
+    return row
+
+
+def _remember(
+    session: Session, rows: Sequence[Any], *models: type[Any], include_deleted: bool
+) -> None:
+    if hiding_options(*models):
+        states = with_related(states_of(rows))
+        remember_choice(states, *models, include_deleted=include_deleted)
+    keep_loaded(session, rows, related=True)
 
 
 def find(
@@ -58,12 +82,15 @@ def find(
     pk_field: str | Sequence[str] | None = None,
     *,
     options: Sequence[ORMOption] = (),
+    criteria: Sequence[ColumnElement[bool]] = (),
     include_deleted: bool = False,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(model, pk_field, key)
     parameters = key_parameters(model, names, key)
     statement = by_key(model, names, include_deleted)
+    if criteria:
+        statement = statement.where(*criteria)
     rows = fetch(
         session,
         model,

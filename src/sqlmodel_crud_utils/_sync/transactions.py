@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
@@ -26,6 +27,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_session,
 )
+from sqlmodel_crud_utils._sync.conflicts import conflict_of
 from sqlmodel_crud_utils._sync.settling import (
     commit,
     load_expired,
@@ -151,13 +153,19 @@ class _Level:
         if not self._outermost:
             self._end_savepoint("commit")
             return
-        self._session.flush()
+        self._flush()
         for state in list(self._block.kept):
             with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
                 load_expired(self._session, [state])
         # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
         # nobody could tell.
         shielded(commit, self._session, self._block.kept)
+
+    def _flush(self) -> None:
+        try:
+            self._session.flush()
+        except StaleDataError as error:
+            raise conflict_of(self._session) or translate(error) from error
 
     def undo(self) -> None:
         if self._outermost:

@@ -7,15 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import object_session
 
 from sqlmodel_crud_utils._core.models import key_names, mapper_of
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
-from sqlmodel_crud_utils._core.soft_delete import is_soft_delete
+from sqlmodel_crud_utils._core.rows import snapshot, states_of
+from sqlmodel_crud_utils._core.soft_delete import (
+    is_soft_delete,
+    require_soft_delete,
+    restored_values,
+)
+from sqlmodel_crud_utils._core.versions import check_version, coerced_version, held_version
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
     require_session,
+    run_sync,
     sync_session,
 )
 from sqlmodel_crud_utils._sync.hook_calls import (
@@ -25,9 +33,9 @@ from sqlmodel_crud_utils._sync.hook_calls import (
     hooks_of,
     run_hooks,
 )
-from sqlmodel_crud_utils._sync.operations import Write, attempt, translated
+from sqlmodel_crud_utils._sync.operations import Write, attempt, searching
 from sqlmodel_crud_utils._sync.queries import find
-from sqlmodel_crud_utils._sync.settling import reload
+from sqlmodel_crud_utils._sync.settling import load_expired, reload
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError, ValidationError
 
 __all__ = ["delete_row", "update_row", "write_row"]
@@ -79,7 +87,9 @@ def write_row(
     """
     session = require_session(session_inst)
     model = model_of(data_row, session)
-    write = Write(session, model, "write_row", raise_on_error, hooks_of(model))
+    write = Write(
+        session, model, "write_row", raise_on_error, hooks_of(model, "create"), [data_row]
+    )
 
     def work() -> Sequence[T]:
         return [insert(session, data_row, write.hooks)]
@@ -93,8 +103,15 @@ def insert(session: Session, row: T, hooks: Hooks) -> T:
     row = before_create(hooks, row)
     session.add(row)
     session.flush()
-    run_hooks(hooks, "after_create", row)
+    _run_after(session, hooks, "after_create", row)
     return row
+
+
+def _run_after(session: Session, hooks: Hooks, name: str, row: Any) -> None:
+    if hooks:
+        # A hook may look at every column.
+        load_expired(session, states_of([row]))
+        run_hooks(hooks, name, row)
 
 
 def model_of(row: Any, session: Session) -> type[Any]:
@@ -120,6 +137,7 @@ def update_row(
     *,
     raise_on_error: Literal[True],
     include_deleted: bool = False,
+    expected_version: int | None = None,
 ) -> tuple[Literal[True], T]: ...
 
 
@@ -133,6 +151,7 @@ def update_row(
     *,
     raise_on_error: bool | None = None,
     include_deleted: bool = False,
+    expected_version: int | None = None,
 ) -> tuple[bool, T | None]: ...
 
 
@@ -145,6 +164,7 @@ def update_row(
     *,
     raise_on_error: bool | None = None,
     include_deleted: bool = False,
+    expected_version: int | None = None,
 ) -> tuple[bool, T | None]:
     """Update one row by its key.
 
@@ -165,13 +185,16 @@ def update_row(
         raise_on_error: Whether a row that is not there and a refusal by the database raise; left
             out, they do inside a block. False inside a block undoes just this update.
         include_deleted: Whether a soft-deleted row may be updated.
+        expected_version: The `version` that the caller has seen, for callers that keep no session
+            between reading and writing, as in a web application. Needs `VersionMixin`.
 
     Returns:
         `(True, row)`; `(False, None)` when there is no such row; `(False, row)` when the database
-        refused the update, with the row as the database has it.
+        refused the update or the row has another version, with the row as the database has it.
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
+        ConflictError: The row was changed since it was read (see `raise_on_error`).
         ConstraintViolationError: A constraint is broken (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: An unknown field, a value that its field does not take, another primary
@@ -190,20 +213,49 @@ def update_row(
     session = require_session(session_inst)
     mapper_of(model)
     changes = changes_for(model, data)
-    write = Write(session, model, "update_row", raise_on_error, hooks_of(model))
-    row = _find_for(write, id_str, pk_field, include_deleted=include_deleted)
+    expected = coerced_version(model, expected_version)
+    write = Write(session, model, "update_row", raise_on_error, hooks_of(model, "update"))
+    row = find_for(write, id_str, pk_field, include_deleted=include_deleted)
     if row is None:
         return False, None
-    changes = without_key(row, changes)
+    return update(write, row, without_key(row, changes), expected)
+
+
+def update(
+    write: Write, row: T, changes: Mapping[str, Any], expected_version: Any = None
+) -> tuple[bool, T]:
+    """Write changes to a row that was found; tell whether that was done."""
+    session = write.session
+    before = snapshot(states_of([row]))
 
     def work() -> Sequence[T]:
+        _expect_version(session, row, expected_version)
         change(session, row, changes, write.hooks)
         return [row]
 
     if attempt(write, work) is not None:
         return True, row
-    reload(session, row)
+    reload(session, row, before)
     return False, row
+
+
+def reload_marks(session: Session, row: Any, *, is_deleted: bool) -> None:
+    """Read the marks again where the session remembers them otherwise than the query said.
+
+    What the session believes to be so already is not written.
+    """
+    if row.is_deleted is not is_deleted:
+        session.refresh(row, list(restored_values()))
+
+
+def _expect_version(session: Session, row: Any, expected: Any) -> None:
+    if expected is None:
+        return
+    if held_version(row) != expected:
+        # The session may hold the row as it was earlier.
+        session.flush()
+        session.refresh(row)
+    check_version(row, expected)
 
 
 def change(session: Session, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
@@ -211,10 +263,15 @@ def change(session: Session, row: Any, changes: Mapping[str, Any], hooks: Hooks)
     if hooks:
         made = before_update(hooks, row, changes)
         changes = without_key(row, changes_for(type(row), made))
+    run_sync(session, _assign, row, changes)
+    session.flush()
+    _run_after(session, hooks, "after_update", row)
+
+
+def _assign(row: Any, changes: Mapping[str, Any]) -> None:
+    # For a collection SQLAlchemy queries what it held before.
     for name, value in changes.items():
         setattr(row, name, value)
-    session.flush()
-    run_hooks(hooks, "after_update", row)
 
 
 def delete_row(
@@ -226,6 +283,7 @@ def delete_row(
     soft: bool | None = None,
     deleted_by: str | None = None,
     raise_on_error: bool | None = None,
+    expected_version: int | None = None,
 ) -> bool:
     """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
 
@@ -243,12 +301,15 @@ def delete_row(
         deleted_by: Who deletes it, for a row that is marked; left out, whoever `acting_as` names.
         raise_on_error: Whether a row that is not there and a refusal by the database raise; left
             out, they do inside a block. False inside a block undoes just this deletion.
+        expected_version: The `version` that the caller has seen, for callers that keep no session
+            between reading and deleting. Needs `VersionMixin`.
 
     Returns:
         Whether the row is deleted.
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
+        ConflictError: The row was changed since it was read (see `raise_on_error`).
         ConstraintViolationError: Other rows refer to the row (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.
@@ -265,19 +326,31 @@ def delete_row(
     session = require_session(session_inst)
     mapper_of(model)
     marks = soft_for(model, soft, deleted_by)
-    write = Write(session, model, "delete_row", raise_on_error, hooks_of(model))
-    row = _find_for(write, id_str, pk_field, include_deleted=not marks)
+    expected = coerced_version(model, expected_version)
+    write = Write(session, model, "delete_row", raise_on_error, hooks_of(model, "delete"))
+    row = find_for(write, id_str, pk_field, include_deleted=not marks)
     if row is None:
         return False
+    return delete(write, row, marks, deleted_by, expected)
+
+
+def delete(
+    write: Write, row: Any, marks: bool, deleted_by: str | None, expected_version: Any = None
+) -> bool:
+    """Remove or mark a row that was found; tell whether that was done."""
+    session = write.session
 
     def work() -> Sequence[Any]:
+        _expect_version(session, row, expected_version)
+        if marks:
+            reload_marks(session, row, is_deleted=False)
         run_hooks(write.hooks, "before_delete", row)
         if marks:
             row.soft_delete(deleted_by)
         else:
             session.delete(row)
         session.flush()
-        run_hooks(write.hooks, "after_delete", row)
+        _run_after(session, write.hooks, "after_delete", row)
         return [row]
 
     return attempt(write, work) is not None
@@ -285,12 +358,8 @@ def delete_row(
 
 def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
     """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
-    if soft and not is_soft_delete(model):
-        raise ValidationError(
-            f"rows of {model.__name__} cannot be soft-deleted; "
-            "inherit SoftDeleteMixin, or leave soft out",
-            field="soft",
-        )
+    if soft:
+        require_soft_delete(model, "soft")
     marks = is_soft_delete(model) if soft is None else soft
     if deleted_by is not None and not marks:
         raise ValidationError(
@@ -301,16 +370,24 @@ def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> boo
     return marks
 
 
-def _find_for(
+def find_for(
     write: Write,
     key: Any,
     pk_field: str | Sequence[str] | None,
     *,
     include_deleted: bool,
+    criteria: Sequence[ColumnElement[bool]] = (),
 ) -> Any:
     """Return the row to write to; one that is not there raises or is None, as the write says."""
-    with translated(write.model, write.name):
-        row = find(write.session, write.model, key, pk_field, include_deleted=include_deleted)
+    with searching(write):
+        row = find(
+            write.session,
+            write.model,
+            key,
+            pk_field,
+            criteria=criteria,
+            include_deleted=include_deleted,
+        )
     if row is None and write.strict:
         raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))
     return row

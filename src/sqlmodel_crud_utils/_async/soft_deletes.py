@@ -1,0 +1,239 @@
+"""Soft-deleted rows: marked, restored, and in the end removed for good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar, overload
+
+from sqlmodel_crud_utils._async.hook_calls import hooks_of
+from sqlmodel_crud_utils._async.operations import Write, insist, translated
+from sqlmodel_crud_utils._async.writes import delete, find_for, reload_marks, update
+from sqlmodel_crud_utils._core.blocks import begin_immediate
+from sqlmodel_crud_utils._core.chunks import check_chunk_size
+from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.purge import Purge, deleted_before
+from sqlmodel_crud_utils._core.soft_delete import deleted, require_soft_delete, restored_values
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    AsyncSession,
+    dialect_of,
+    execute,
+    require_session,
+    run_on_connection,
+)
+
+__all__ = ["purge_rows", "restore_row", "soft_delete_row"]
+
+T = TypeVar("T")
+
+
+async def soft_delete_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[Any],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    deleted_by: str | None = None,
+    raise_on_error: bool | None = None,
+) -> bool:
+    """Mark one row as deleted by its key, as `delete_row` does for a model with `SoftDeleteMixin`.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        session_inst: The session to write with.
+        model: The table model; it has `SoftDeleteMixin`.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        deleted_by: Who deletes it; left out, whoever `acting_as` names.
+        raise_on_error: Whether a row that is not there, or marked already, and a refusal by the
+            database raise; left out, they do inside a block. False inside a block undoes just
+            this deletion.
+
+    Returns:
+        Whether the row was marked.
+
+    Raises:
+        RecordNotFoundError: There is no such row (see `raise_on_error`).
+        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
+        ValidationError: A model without the mixin, a key of a wrong type.
+        MultipleRecordsError: Several rows have that key.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> _, letter = await write_row(Letter(text="Hello"), session)
+        >>> await soft_delete_row(letter.id, session, Letter, deleted_by="alice")
+        True
+        >>> await get_row(letter.id, session, Letter)
+        (False, None)
+        >>> found, letter = await get_row(letter.id, session, Letter, include_deleted=True)
+        >>> letter.deleted_by
+        'alice'
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    require_soft_delete(model)
+    write = Write(session, model, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
+    row = await find_for(write, id_str, pk_field, include_deleted=False)
+    return row is not None and await delete(write, row, True, deleted_by)
+
+
+@overload
+async def restore_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: Literal[True],
+) -> tuple[Literal[True], T]: ...
+
+
+@overload
+async def restore_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+) -> tuple[bool, T | None]: ...
+
+
+async def restore_row(
+    id_str: Any,
+    session_inst: AnySession,
+    model: type[T],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    raise_on_error: bool | None = None,
+) -> tuple[bool, T | None]:
+    """Take the mark from one soft-deleted row by its key.
+
+    It is an update: the update hooks run, and `updated_at` and `updated_by` are set.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        session_inst: The session to write with.
+        model: The table model; it has `SoftDeleteMixin`.
+        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
+            primary key.
+        raise_on_error: Whether a row that is not there, or not deleted, and a refusal by the
+            database raise; left out, they do inside a block. False inside a block undoes just
+            this update.
+
+    Returns:
+        `(True, row)`; `(False, None)` when there is no such deleted row; `(False, row)` when the
+        database refused the update, say because another row has the unique value by now.
+
+    Raises:
+        RecordNotFoundError: There is no such deleted row (see `raise_on_error`).
+        ConstraintViolationError: A constraint is broken (see `raise_on_error`).
+        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
+        ValidationError: A model without the mixin, a key of a wrong type.
+        MultipleRecordsError: Several deleted rows have that key.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> _, letter = await write_row(Letter(text="Hello"), session)
+        >>> await restore_row(letter.id, session, Letter)
+        (False, None)
+        >>> await delete_row(letter.id, session, Letter)
+        True
+        >>> restored, letter = await restore_row(letter.id, session, Letter)
+        >>> restored, letter.is_deleted, letter.deleted_at
+        (True, False, None)
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    require_soft_delete(model)
+    write = Write(session, model, "restore_row", raise_on_error, hooks_of(model, "update"))
+    criteria = [deleted(model)]
+    row = await find_for(write, id_str, pk_field, include_deleted=True, criteria=criteria)
+    if row is None:
+        return False, None
+    async with translated(model, write.name):
+        await reload_marks(session, row, is_deleted=True)
+    return await update(write, row, restored_values())
+
+
+async def purge_rows(
+    session_inst: AnySession,
+    model: type[Any],
+    *,
+    older_than: timedelta | datetime,
+    chunk_size: int | None = None,
+) -> int:
+    """Remove the rows for good that were soft-deleted long enough ago.
+
+    They are removed in chunks with set-based statements, all of them in one transaction or none;
+    hooks are not run. The links that many-to-many relationships of the model keep for the rows
+    go with them. What else refers to a row decides itself, with its `ON DELETE`; without one, the
+    database refuses and nothing is removed. A row whose `deleted_at` is empty stays.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed.
+
+    Args:
+        session_inst: The session to write with. What is pending in it is flushed first.
+        model: The table model; it has `SoftDeleteMixin`.
+        older_than: How long ago the rows were deleted at least, or the moment before which they
+            were, with a time zone.
+        chunk_size: How many rows are removed with one statement; left out, 1,000.
+
+    Returns:
+        The number of rows removed.
+
+    Raises:
+        ConstraintViolationError: Other rows refer to a row. Nothing is removed.
+        QueryExecutionError: Any other refusal by the database. Nothing is removed.
+        ValidationError: A model without the mixin, a moment without a time zone, a negative time,
+            a chunk size below 1.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> _, letter = await write_row(Letter(text="Hello"), session)
+        >>> await delete_row(letter.id, session, Letter)
+        True
+        >>> await purge_rows(session, Letter, older_than=timedelta(days=30))
+        0
+        >>> await purge_rows(session, Letter, older_than=timedelta(0))
+        1
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    require_soft_delete(model)
+    check_chunk_size(chunk_size)
+    purge = Purge(model, deleted_before(older_than), dialect_of(session, model), chunk_size)
+    removed = 0
+
+    async def work() -> Sequence[Any]:
+        nonlocal removed
+        await session.flush()
+        await run_on_connection(session, begin_immediate)
+        while count := await _purge_chunk(session, purge):
+            removed += count
+        return []
+
+    await insist(Write(session, model, "purge_rows", raise_on_error=True), work)
+    return removed
+
+
+async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:
+    keys = [tuple(row) for row in (await execute(session, purge.keys())).all()]
+    if not keys:
+        return 0
+    for statement in purge.without_links(keys):
+        await execute(session, statement)
+    result = await execute(session, purge.without_rows(keys))
+    count: int = result.rowcount
+    return count
