@@ -94,12 +94,17 @@ async def insert_data_rows(
         return await _insert_with_hooks(session, rows, strict=strict)
     if not strict:
         return await _insert_what_can_be(session, rows)
-    async with translated(type(rows[0]), _NAME):
-        if block_of(sync_session(session)) is not None:
-            await _insert_all_or_none(session, rows)
-        else:
-            async with transaction(session, wrap_errors=False):
+    keyless = missing_keys(rows)
+    try:
+        async with translated(type(rows[0]), _NAME):
+            if block_of(sync_session(session)) is not None:
                 await _insert_all_or_none(session, rows)
+            else:
+                async with transaction(session, wrap_errors=False):
+                    await _insert_all_or_none(session, rows)
+    except BaseException:
+        forget(keyless)
+        raise
     return True, rows
 
 
@@ -212,7 +217,6 @@ async def _insert_all_or_none(session: AsyncSession, rows: list[Any]) -> None:
             raise
         forget(generated)
         failure = await _explained(session, rows, error)
-        forget(generated)
         _doom(session, failure)
         raise failure from error
     keep_loaded(session, rows)

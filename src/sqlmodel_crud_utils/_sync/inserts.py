@@ -96,12 +96,17 @@ def insert_data_rows(
         return _insert_with_hooks(session, rows, strict=strict)
     if not strict:
         return _insert_what_can_be(session, rows)
-    with translated(type(rows[0]), _NAME):
-        if block_of(sync_session(session)) is not None:
-            _insert_all_or_none(session, rows)
-        else:
-            with transaction(session, wrap_errors=False):
+    keyless = missing_keys(rows)
+    try:
+        with translated(type(rows[0]), _NAME):
+            if block_of(sync_session(session)) is not None:
                 _insert_all_or_none(session, rows)
+            else:
+                with transaction(session, wrap_errors=False):
+                    _insert_all_or_none(session, rows)
+    except BaseException:
+        forget(keyless)
+        raise
     return True, rows
 
 
@@ -212,7 +217,6 @@ def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
             raise
         forget(generated)
         failure = _explained(session, rows, error)
-        forget(generated)
         _doom(session, failure)
         raise failure from error
     keep_loaded(session, rows)
