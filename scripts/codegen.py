@@ -46,6 +46,7 @@ TREES = {
 # entry: AsyncIterator, asynccontextmanager, __aenter__ and their like. Unused entries fail the run.
 NAMES = {
     "AsyncEngine": "Engine",
+    "AsyncQueryBuilder": "QueryBuilder",
     "AsyncSession": "Session",
     "_async": "_sync",
     "_runtime_async": "_runtime_sync",

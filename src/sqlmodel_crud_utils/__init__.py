@@ -199,7 +199,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name from the module that has it."""
     if name in __all__:
         plain = name.removeprefix("a_")
-        for home in ("exceptions", "hooks", "mixins", "sync") if plain == name else ("aio",):
+        is_shared = plain == name and not name.startswith("Async")
+        for home in ("exceptions", "hooks", "mixins", "sync") if is_shared else ("aio",):
             module = import_module(f"{__name__}.{home}")
             if plain in module.__all__:
                 # From now on the name is found without this function.

@@ -11,7 +11,12 @@ from sqlmodel_crud_utils._async.connections import (
 )
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import InsertOutcome, insert_data_rows
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+from sqlmodel_crud_utils._async.query_builder import (
+    AsyncQueryBuilder,
+    AsyncQueryBuilder as QueryBuilder,
+    CursorPage,
+    Page,
+)
 from sqlmodel_crud_utils._async.reads import (
     get_result_from_query,
     get_row,
@@ -22,9 +27,6 @@ from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, sof
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
-from sqlmodel_crud_utils.pagination import CursorPage, Page
-
-QueryBuilder = AsyncQueryBuilder
 
 __all__ = [
     "AsyncQueryBuilder",

@@ -11,7 +11,7 @@ from sqlmodel_crud_utils._sync.connections import (
 )
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.inserts import InsertOutcome, insert_data_rows
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
+from sqlmodel_crud_utils._sync.query_builder import CursorPage, Page, QueryBuilder
 from sqlmodel_crud_utils._sync.reads import (
     get_result_from_query,
     get_row,
@@ -22,7 +22,6 @@ from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
-from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 __all__ = [
     "CursorPage",

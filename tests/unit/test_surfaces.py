@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sqlmodel_crud_utils
-from sqlmodel_crud_utils import a_sync, aio, exceptions, mixins, sync
+from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 NAME = "sqlmodel_crud_utils"
@@ -66,7 +66,9 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
 # --- Names -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, mixins])
+@pytest.mark.parametrize(
+    "module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, hooks, mixins]
+)
 def test_every_exported_name_is_there(module: ModuleType) -> None:
     """`__all__` holds no name twice, and none that cannot be had."""
     assert len(module.__all__) == len(set(module.__all__))
@@ -80,9 +82,9 @@ def test_the_top_level_has_everything() -> None:
         assert getattr(top, name) is getattr(sync, name)
     for name in aio.__all__:
         thing = getattr(aio, name)
-        prefixed = name if inspect.isclass(thing) else f"a_{name}"
+        prefixed = thing.__name__ if inspect.isclass(thing) else f"a_{name}"
         assert getattr(top, prefixed) is thing
-    for neutral in (exceptions, mixins):
+    for neutral in (exceptions, hooks, mixins):
         for name in neutral.__all__:
             assert getattr(top, name) is getattr(neutral, name)
 

@@ -28,10 +28,13 @@ class InsertOutcome(TypedDict):
 
 
 def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
-    """Return the states of those results that are rows of a model, not plain values."""
-    return [
-        state for row in rows if isinstance(state := inspect(row, raiseerr=False), InstanceState)
-    ]
+    """Return the states of those results that are rows of a model, alone or among others.
+
+    Plain values have none.
+    """
+    results = (item for row in rows for item in (row if isinstance(row, Row) else (row,)))
+    found = (inspect(item, raiseerr=False) for item in results)
+    return [state for state in found if isinstance(state, InstanceState)]
 
 
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:

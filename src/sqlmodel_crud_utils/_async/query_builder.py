@@ -1,0 +1,367 @@
+"""The query builder: queries that are put together step by step, and run when asked."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import Select
+
+from sqlmodel_crud_utils._async.operations import translated
+from sqlmodel_crud_utils._async.queries import fetch
+from sqlmodel_crud_utils._core import aggregates, keyset
+from sqlmodel_crud_utils._core.models import column_names, mapper_of
+from sqlmodel_crud_utils._core.query import Query
+from sqlmodel_crud_utils._core.query_shape import QueryShape, require_unlimited, whole
+from sqlmodel_crud_utils._core.rows import fetched, first_of
+from sqlmodel_crud_utils._runtime_async import AnySession, dialect_of, execute, require_session
+from sqlmodel_crud_utils.exceptions import (
+    MultipleRecordsError,
+    RecordNotFoundError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+__all__ = ["AsyncQueryBuilder", "CursorPage", "Page"]
+
+T = TypeVar("T")
+
+_MAX_SIZE = 1_000
+
+
+class AsyncQueryBuilder(QueryShape[T]):
+    """A query on one model.
+
+    It is immutable: each call returns a new builder, so one that is half done can be kept and
+    taken further in several ways. Nothing is queried before one of the methods that return rows,
+    values or numbers is called, and each of those queries anew.
+
+    Soft-deleted rows are not there, and neither are those related to a row, unless
+    `with_deleted()` or `only_deleted()` asks for them. Every mistake raises a `ValidationError`
+    in the call that makes it. A database that refuses a query, or cannot be reached, is a
+    `QueryExecutionError` or `DatabaseConnectionError`.
+
+    Args:
+        session: The session to query with.
+        model: The table model.
+
+    Raises:
+        ValidationError: The session is not one of this API, or the model is no table model.
+
+    Example:
+        >>> heroes = [Hero(name=f"Hero {n}", secret_name="?", age=30 + n) for n in range(5)]
+        >>> _ = await insert_data_rows(heroes, session)
+        >>> grown = AsyncQueryBuilder(session, Hero).where(age__gte=32)
+        >>> [hero.age for hero in await grown.order_by("-age").limit(2).all()]
+        [34, 33]
+        >>> await grown.count()
+        3
+    """
+
+    def __init__(self, session: AnySession, model: type[T]) -> None:
+        self._session = require_session(session)
+        mapper_of(model)
+        super().__init__(model, dialect_of(self._session, model))
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    async def all(self) -> list[T]:
+        """Return all rows.
+
+        Without a limit these may be many: `paginate` and `keyset` return them in pages.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).where(name="nobody").all()
+            []
+        """
+        return await self._rows(self._query, "all")
+
+    async def first(self) -> T | None:
+        """Return the first row, or None if there is none.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).order_by("name").first() is None
+            True
+        """
+        rows = await self._at_most(1, "first")
+        return rows[0] if rows else None
+
+    async def one(self) -> T:
+        """Return the one row that matches.
+
+        Raises:
+            RecordNotFoundError: No row matches.
+            MultipleRecordsError: Several rows match; its `count` says how many.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).where(name="Rusty").one()
+            Traceback (most recent call last):
+            sqlmodel_crud_utils.exceptions.RecordNotFoundError: No Hero matches the filters on name
+        """
+        row = await self._only("one")
+        if row is None:
+            raise RecordNotFoundError(self._query.model, dict(self._query.lookups))
+        return row
+
+    async def one_or_none(self) -> T | None:
+        """Return the one row that matches, or None if none does.
+
+        Raises:
+            MultipleRecordsError: Several rows match; its `count` says how many.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).where(name="Rusty").one_or_none()
+        """
+        return await self._only("one_or_none")
+
+    async def count(self) -> int:
+        """Return how many rows match; limit and offset don't count.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).count()
+            0
+        """
+        found: int = await self._value(self._query.total(), "count")
+        return found
+
+    async def exists(self) -> bool:
+        """Tell whether any row matches; limit and offset don't count.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).where(age__gt=30).exists()
+            False
+        """
+        return await self._value(self._query.first_key(), "exists") is not None
+
+    # --- values ----------------------------------------------------------------------------------
+
+    async def values(self, *fields: str) -> list[dict[str, Any]]:
+        """Return some fields of the rows, as a dict for each row.
+
+        Args:
+            fields: Names of fields; without any, all fields.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A `distinct` query that is sorted by another field.
+
+        Example:
+            >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy", age=48), session)
+            >>> await AsyncQueryBuilder(session, Hero).values("name", "age")
+            [{'name': 'Rusty', 'age': 48}]
+        """
+        names = tuple(dict.fromkeys(fields)) or column_names(self._query.model)
+        rows = await self._columns(names, "values")
+        listed = rows if len(names) > 1 else [(value,) for value in rows]
+        return [dict(zip(names, row, strict=True)) for row in listed]
+
+    async def scalars(self, field: str) -> list[Any]:
+        """Return one field of the rows.
+
+        Args:
+            field: The name of the field.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A `distinct` query that is sorted by another field.
+
+        Example:
+            >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> await AsyncQueryBuilder(session, Hero).scalars("name")
+            ['Rusty']
+        """
+        return await self._columns((field,), "scalars")
+
+    async def sum(self, field: str) -> Any:
+        """Return the sum of a field over all matching rows, None if there is no value.
+
+        Args:
+            field: The name of a field of numbers.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A field that is not one of numbers.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).sum("age")
+        """
+        return await self._aggregate("sum", field)
+
+    async def avg(self, field: str) -> Any:
+        """Return the average of a field over all matching rows, None if there is no value.
+
+        Args:
+            field: The name of a field of numbers.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A field that is not one of numbers.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).avg("age")
+        """
+        return await self._aggregate("avg", field)
+
+    async def min(self, field: str) -> Any:
+        """Return the lowest value of a field among all matching rows, None if there is no value.
+
+        Args:
+            field: The name of a field.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A field whose values have no order on every database.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).min("name")
+        """
+        return await self._aggregate("min", field)
+
+    async def max(self, field: str) -> Any:
+        """Return the highest value of a field among all matching rows, None if there is no value.
+
+        Args:
+            field: The name of a field.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A field whose values have no order on every database.
+
+        Example:
+            >>> await AsyncQueryBuilder(session, Hero).max("name")
+        """
+        return await self._aggregate("max", field)
+
+    # --- pages -----------------------------------------------------------------------------------
+
+    async def paginate(
+        self, page: int = 1, size: int = 50, *, max_size: int = _MAX_SIZE
+    ) -> Page[T]:
+        """Return one page of the rows, and how many there are in all.
+
+        The rows are counted only where the page does not tell by itself how many there are.
+
+        Args:
+            page: The number of the page, from 1. One past the end is empty.
+            size: How many rows a page has.
+            max_size: The largest size that is allowed.
+
+        Raises:
+            ValidationError: A page or size below 1, a size beyond `max_size`, or a query that has
+                a limit or an offset of its own.
+
+        Example:
+            >>> heroes = [Hero(name=f"Hero {n}", secret_name="?") for n in range(5)]
+            >>> _ = await insert_data_rows(heroes, session)
+            >>> page = await AsyncQueryBuilder(session, Hero).order_by("name").paginate(2, 2)
+            >>> [hero.name for hero in page.items], page.total, page.pages
+            (['Hero 2', 'Hero 3'], 5, 3)
+        """
+        require_unlimited(self._query, "paginate")
+        whole("page", page, least=1)
+        whole("size", size, least=1, most=whole("max_size", max_size, least=1))
+        start = whole("page", (page - 1) * size)
+        items = await self.offset(start).limit(size).all()
+        seen = start + len(items)
+        if len(items) == size or (start and not items):
+            # A row may have gone meanwhile, but those on this page were there.
+            total = await self.count()
+            total = max(total, seen) if items else min(total, start)
+        else:
+            total = seen
+        return Page(items=items, total=total, page=page, size=size)
+
+    async def keyset(
+        self, size: int | None = None, after: str | None = None, *, max_size: int = _MAX_SIZE
+    ) -> CursorPage[T]:
+        """Return the rows that follow after a cursor, and the cursor for those after them.
+
+        Pages laid end to end are what `all` returns. Rows that are written or deleted meanwhile
+        make no other row appear twice or go missing, and a late page costs as little as an early
+        one where an index fits the order.
+
+        A cursor can be read by whoever has it: it holds the values that rows are sorted by.
+
+        Args:
+            size: How many rows the page has.
+            after: The `next_cursor` of the page before; left out, the first page is returned.
+            max_size: The largest size that is allowed.
+
+        Raises:
+            ValidationError: No size, one below 1 or beyond `max_size`; a damaged cursor, or one of
+                another model or order; a query that has a limit or an offset, or is sorted by
+                something that no page can continue after.
+
+        Example:
+            >>> heroes = [Hero(name=f"Hero {n}", secret_name="?") for n in range(3)]
+            >>> _ = await insert_data_rows(heroes, session)
+            >>> query = AsyncQueryBuilder(session, Hero).order_by("-name")
+            >>> page = await query.keyset(2)
+            >>> [hero.name for hero in page.items]
+            ['Hero 2', 'Hero 1']
+            >>> page = await query.keyset(2, after=page.next_cursor)
+            >>> [hero.name for hero in page.items], page.next_cursor
+            (['Hero 0'], None)
+        """
+        if size is None:
+            raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
+        require_unlimited(self._query, "keyset")
+        whole("size", size, least=1, most=whole("max_size", max_size, least=1))
+        terms, dialect = self._query.terms, self._query.dialect
+        keyset.check_sortable(terms)
+        mark = keyset.fingerprint(self._query.model, terms, dialect)
+        statement = self.limit(size + 1)._query.rows(*keyset.key_columns(terms, dialect))
+        if after is not None:
+            values = keyset.decode_cursor(mark, after, len(terms))
+            statement = statement.where(keyset.rows_after(terms, values, dialect))
+        found = await self._fetch(statement, "keyset")
+        last = found[size - 1] if len(found) > size else None
+        cursor = None if last is None else keyset.encode_cursor(mark, tuple(last)[1:])
+        return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
+
+    # --- how they run ----------------------------------------------------------------------------
+
+    async def _rows(self, query: Query, name: str) -> list[T]:
+        return await self._fetch(query.rows(), name)
+
+    async def _fetch(self, statement: Select[Any], name: str) -> list[Any]:
+        query = self._query
+        async with translated(query.model, name):
+            if query.lock is not None:
+                # What is read anew would overwrite changes that are not written yet.
+                await self._session.flush()
+            return await fetch(
+                self._session,
+                query.model,
+                statement,
+                eagerly=bool(query.options),
+                include_deleted=query.include_deleted,
+            )
+
+    async def _at_most(self, count: int, name: str) -> list[T]:
+        size = self._query.size
+        limited = self.limit(count if size is None else min(size, count))
+        return await self._rows(limited._query, name)
+
+    async def _only(self, name: str) -> T | None:
+        rows = await self._at_most(2, name)
+        if len(rows) > 1:
+            found = await self.count() - (self._query.start or 0)
+            found = found if self._query.size is None else min(found, self._query.size)
+            # A row may have gone meanwhile, but two were there.
+            raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
+        return rows[0] if rows else None
+
+    async def _columns(self, names: tuple[str, ...], name: str) -> list[Any]:
+        statement = self._query.columns(self._fields(names))
+        async with translated(self._query.model, name):
+            return fetched(await execute(self._session, statement))
+
+    async def _aggregate(self, name: str, field: str) -> Any:
+        model = self._query.model
+        function = aggregates.aggregate(model, name, field)
+        value = await self._value(self._query.aggregate(function), name)
+        return aggregates.plain(model, name, field, value)
+
+    async def _value(self, statement: Select[Any], name: str) -> Any:
+        async with translated(self._query.model, name):
+            return first_of(await execute(self._session, statement))

@@ -1,0 +1,236 @@
+"""Keyset pagination: where the next page begins, as a criterion and as an opaque cursor.
+
+A cursor holds the values that the last row of a page is sorted by, as the database's driver gives
+them: no type of the column stands between, so they mean the same row when they come back. The
+database itself compares them, with the collation it sorts by.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Dialect,
+    and_,
+    bindparam,
+    false,
+    or_,
+    type_coerce,
+)
+from sqlalchemy.types import NullType
+
+from sqlmodel_crud_utils._core.ordering import Term, comparable
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_VERSION = 1
+_CHECKSUM = 8  # bytes
+
+
+# --- the criterion -------------------------------------------------------------------------------
+
+
+def key_columns(terms: Sequence[Term], dialect: Dialect) -> list[ColumnElement[Any]]:
+    """Return what a page selects beside the rows: the values that they are sorted by."""
+    return [_bare(term, dialect).label(f"sort_key_{i}") for i, term in enumerate(terms)]
+
+
+def rows_after(
+    terms: Sequence[Term], values: Sequence[Any], dialect: Dialect
+) -> ColumnElement[bool]:
+    """Return the criterion for the rows that come after the one with these values.
+
+    It is `a > 1 OR (a = 1 AND (b > 2 OR (b = 2 AND …)))`, with the directions and the place of
+    the NULLs of each term.
+    """
+    found: ColumnElement[bool] = false()
+    for term, value in reversed(list(zip(terms, values, strict=True))):
+        found = or_(_after(term, value, dialect), and_(_equal(term, value, dialect), found))
+    return found
+
+
+def _after(term: Term, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    if value is None:
+        return term.expression.is_not(None) if term.nulls_first else false()
+    column, bound = _bare(term, dialect), _bound(value)
+    after: ColumnElement[bool] = column < bound if term.descending else column > bound
+    if term.nullable and not term.nulls_first:
+        after = or_(after, term.expression.is_(None))
+    return after
+
+
+def _equal(term: Term, value: Any, dialect: Dialect) -> ColumnElement[bool]:
+    if value is None:
+        return term.expression.is_(None)
+    return _bare(term, dialect) == _bound(value)
+
+
+def _bare(term: Term, dialect: Dialect) -> ColumnElement[Any]:
+    return type_coerce(comparable(term.expression, dialect), NullType())
+
+
+def _bound(value: Any) -> ColumnElement[Any]:
+    return bindparam(None, value, type_=NullType(), unique=True)
+
+
+def check_sortable(terms: Sequence[Term]) -> None:
+    """Refuse an order by values that databases have no comparison for."""
+    for term in terms:
+        if isinstance(term.expression.type, JSON):
+            raise ValidationError(
+                f"keyset() can't continue after a JSON value; sort by another field than "
+                f"{term.name or 'this one'}",
+                field="order_by",
+            )
+
+
+# --- the cursor ----------------------------------------------------------------------------------
+
+
+def fingerprint(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> str:
+    """Return what tells a cursor of this model and order from those of others."""
+    parts = [dialect.name, f"{model.__module__}.{model.__qualname__}"]
+    for term in terms:
+        compiled = term.expression.compile(dialect=dialect)
+        parts += [str(compiled), repr(sorted(compiled.params.items(), key=str))]
+        parts += [str(term.descending), str(term.nulls_first)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def encode_cursor(mark: str, values: Sequence[Any]) -> str:
+    """Return the cursor for the values that the last row of a page is sorted by.
+
+    Args:
+        mark: The fingerprint of the order.
+        values: The values as the driver gave them.
+
+    Raises:
+        ValidationError: A value of a type that has no place in a cursor.
+    """
+    content = json.dumps([_VERSION, mark, [_packed(value) for value in values]])
+    body = content.encode()
+    return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
+
+
+def decode_cursor(mark: str, cursor: Any, length: int) -> list[Any]:
+    """Return the values of a cursor.
+
+    Args:
+        mark: The fingerprint of the order that the cursor has to be of.
+        cursor: What the caller gave.
+        length: How many values the order has.
+
+    Raises:
+        ValidationError: A damaged cursor, or one of another order, model or version.
+    """
+    if not isinstance(cursor, str):
+        raise ValidationError(
+            f"after takes the next_cursor of a page, not {type(cursor).__name__}", field="after"
+        )
+    version, found, packed = _content(cursor)
+    if version != _VERSION:
+        raise ValidationError(
+            "the cursor was made by another version of the library; begin without one",
+            field="after",
+        )
+    if found != mark:
+        raise ValidationError(
+            "the cursor belongs to another model or order_by; pass it to the query it came from",
+            field="after",
+        )
+    try:
+        values = [_unpacked(value) for value in packed]
+    except _UNREADABLE as error:
+        raise _damaged() from error
+    if len(values) != length:
+        raise _damaged()
+    return values
+
+
+def _content(cursor: str) -> tuple[Any, Any, list[Any]]:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
+        body = raw[_CHECKSUM:]
+        if base64.urlsafe_b64encode(raw).decode().rstrip("=") != cursor:
+            raise ValueError
+        if _checksum(body) != raw[:_CHECKSUM]:
+            raise ValueError
+        version, mark, packed = json.loads(body)
+        if not isinstance(packed, list):
+            raise TypeError
+    except _UNREADABLE as error:
+        raise _damaged() from error
+    return version, mark, packed
+
+
+_UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, binascii.Error)
+
+
+def _damaged() -> ValidationError:
+    return ValidationError(
+        "the cursor is damaged; pass the next_cursor of a page as it is", field="after"
+    )
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()[:_CHECKSUM]
+
+
+def _packed(value: Any) -> Any:
+    if value is None or isinstance(value, bool | str):
+        # A plain one: drivers give subclasses too.
+        return str.__str__(value) if isinstance(value, str) else value
+    if isinstance(value, int):
+        return int(value)
+    for tag, (type_, pack, _) in _TYPES.items():
+        if isinstance(value, type_):
+            return {tag: pack(value)}
+    raise ValidationError(
+        f"keyset() can't continue after a {type(value).__name__}; sort by another field",
+        field="order_by",
+    )
+
+
+def _unpacked(packed: Any) -> Any:
+    if not isinstance(packed, dict):
+        if packed is None or isinstance(packed, bool | str | int):
+            return packed
+        raise TypeError
+    [(tag, content)] = packed.items()
+    return _TYPES[tag][2](content)
+
+
+def _to_timedelta(parts: Sequence[int]) -> timedelta:
+    days, seconds, microseconds = parts
+    return timedelta(days, seconds, microseconds)
+
+
+# A datetime is a date too, so it stands first.
+_TYPES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "float": (float, repr, float),
+    "decimal": (Decimal, str, Decimal),
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, time.isoformat, time.fromisoformat),
+    "interval": (
+        timedelta,
+        lambda value: [value.days, value.seconds, value.microseconds],
+        _to_timedelta,
+    ),
+    "uuid": (UUID, lambda value: value.hex, UUID),
+    "bytes": (
+        bytes | bytearray | memoryview,
+        lambda value: base64.b64encode(bytes(value)).decode(),
+        lambda text: base64.b64decode(text, validate=True),
+    ),
+}

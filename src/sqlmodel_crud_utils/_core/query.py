@@ -1,0 +1,162 @@
+"""A query as a description: immutable, without a session; it makes the SELECT statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Dialect, Select, func, select
+from sqlalchemy.orm import load_only
+from sqlalchemy.sql.base import ExecutableOption
+
+from sqlmodel_crud_utils._core.conditions import Condition
+from sqlmodel_crud_utils._core.models import primary_key
+from sqlmodel_crud_utils._core.ordering import Term, key_terms
+from sqlmodel_crud_utils._core.soft_delete import (
+    deleted,
+    hide_deleted,
+    hide_deleted_anywhere,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+
+class Visibility(Enum):
+    """Which rows there are for a query, of those that can be soft-deleted."""
+
+    VISIBLE = "visible"
+    ALL = "all"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """How rows are locked that a query returns."""
+
+    nowait: bool = False
+    skip_locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+        model: The model of the rows.
+        dialect: The dialect of the database that is asked.
+        conditions: What the rows must be.
+        lookups: The filters among the conditions, to be named in an error.
+        order: What the rows are sorted by.
+        size: How many rows there may be at most.
+        start: How many rows are left out first.
+        distinct: Whether equal results are given once.
+        options: How related rows are loaded, and other options for SQLAlchemy.
+        fields: The fields that are loaded; none means all.
+        visibility: Which rows there are.
+        lock: How the rows are locked.
+        joins_many: Whether rows come more than once, with one related row each.
+    """
+
+    model: type[Any]
+    dialect: Dialect
+    conditions: tuple[Condition, ...] = ()
+    lookups: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[Term, ...] = ()
+    size: int | None = None
+    start: int | None = None
+    distinct: bool = False
+    options: tuple[ExecutableOption, ...] = ()
+    fields: tuple[str, ...] = ()
+    visibility: Visibility = Visibility.VISIBLE
+    lock: Lock | None = None
+    joins_many: bool = False
+
+    @property
+    def include_deleted(self) -> bool:
+        """Whether soft-deleted rows may be among the rows and those related to them."""
+        return self.visibility is not Visibility.VISIBLE
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What the rows are sorted by, down to their key."""
+        return key_terms(self.model, self.order)
+
+    def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of the rows, with more columns beside each if there are any."""
+        statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
+        options = list(self.options)
+        if self.fields:
+            options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
+        if options:
+            statement = statement.options(*options)
+        if self.distinct:
+            statement = statement.distinct()
+        if self.lock is not None:
+            # The locked rows are read as they are now, past what the session remembers.
+            statement = statement.with_for_update(
+                nowait=self.lock.nowait, skip_locked=self.lock.skip_locked, of=self.model
+            ).execution_options(populate_existing=True)
+        return statement
+
+    def columns(self, names: tuple[str, ...]) -> Select[Any]:
+        """Return the SELECT of some fields of the rows.
+
+        Raises:
+            ValidationError: Equal results once, sorted by what is not part of them.
+        """
+        if self.distinct:
+            self._check_sorted_by(names)
+        statement = self._from(select(*(getattr(self.model, name) for name in names)))
+        terms = self.order if self.distinct else self.terms
+        statement = self._limited(self._sorted(statement, terms))
+        return statement.distinct() if self.distinct else statement
+
+    def total(self) -> Select[Any]:
+        """Return the SELECT of the number of matching rows."""
+        return self.aggregate(func.count())
+
+    def aggregate(self, *functions: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of aggregates over all matching rows."""
+        return self._from(select(*functions).select_from(self.model))
+
+    def first_key(self) -> Select[Any]:
+        """Return a SELECT that has a result if any row matches."""
+        return self._from(select(primary_key(self.model)[0])).limit(1)
+
+    def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
+        """Return the conditions as SQL, those of the caller's own or the others."""
+        return [
+            condition.build(self.include_deleted)
+            for condition in self.conditions
+            if condition.foreign == foreign
+        ]
+
+    def _check_sorted_by(self, names: tuple[str, ...]) -> None:
+        for term in self.order:
+            if term.name not in names:
+                raise ValidationError(
+                    "equal results are given once, so they are sorted by what they consist of "
+                    f"({', '.join(names)}), not by {term.name or 'an expression'}",
+                    field="order_by",
+                )
+
+    def _from(self, statement: Select[Any]) -> Select[Any]:
+        """Add what makes the statement one of the matching rows."""
+        foreign = self.criteria(foreign=True)
+        statement = statement.where(*foreign)
+        if not self.include_deleted:
+            hide = hide_deleted_anywhere if foreign else hide_deleted
+            statement = hide(statement, self.model)
+        elif self.visibility is Visibility.DELETED:
+            statement = statement.where(deleted(self.model))
+        return statement.where(*self.criteria(foreign=False))
+
+    def _sorted(self, statement: Select[Any], terms: tuple[Term, ...]) -> Select[Any]:
+        clauses = [clause for term in terms for clause in term.clauses(self.dialect)]
+        return statement.order_by(*clauses)
+
+    def _limited(self, statement: Select[Any]) -> Select[Any]:
+        if self.size is not None:
+            statement = statement.limit(self.size)
+        return statement if self.start is None else statement.offset(self.start)
