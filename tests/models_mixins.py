@@ -147,3 +147,12 @@ class Membership(SQLModel, SoftDeleteMixin, table=True):
     email: str = Field(max_length=50)
     realm: str = Field(default="main", max_length=20)
     nick: str = Field(max_length=20)
+
+
+class Voucher(SQLModel, SoftDeleteMixin, table=True):
+    """Values that are unique among all rows, deleted ones too."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: str = Field(unique=True, max_length=20)
+    email: str = Field(unique=True, max_length=50)
+    owner_id: int | None = Field(default=None, foreign_key="player.id")

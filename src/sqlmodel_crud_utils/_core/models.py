@@ -44,6 +44,12 @@ def primary_key_names(model: type[Any]) -> tuple[str, ...]:
     return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
+def fields_of(model: type[Any], columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the attributes for columns of the model's table."""
+    attributes = mapper_of(model).column_attrs
+    return tuple(each.key for each in attributes if each.columns[0].name in columns)
+
+
 def column_attribute(model: type[Any], name: str) -> InstrumentedAttribute[Any]:
     """Return a column attribute by name; an unknown name is an `UnknownFieldError`."""
     if name not in column_names(model):

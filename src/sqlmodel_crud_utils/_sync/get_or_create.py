@@ -8,25 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Select, literal
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._core.blocks import begin_immediate
-from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._core.loaders import read_options
-from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.models import fields_of, mapper_of
 from sqlmodel_crud_utils._core.payload import values_for
-from sqlmodel_crud_utils._core.soft_delete import hide_deleted, is_soft_delete
+from sqlmodel_crud_utils._core.rows import first_of
+from sqlmodel_crud_utils._core.soft_delete import deleted, hide_deleted, is_soft_delete
 from sqlmodel_crud_utils._core.statements import equal_to
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
     dialect_of,
+    execute,
     require_session,
     run_on_connection,
 )
 from sqlmodel_crud_utils._sync.hook_calls import hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, insist, searching
+from sqlmodel_crud_utils._sync.operations import Write, insist, searching, translated
 from sqlmodel_crud_utils._sync.queries import fetch
 from sqlmodel_crud_utils._sync.writes import insert
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError
@@ -72,7 +73,8 @@ def get_one_or_create(
 
     Raises:
         ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds its
-            unique value, the text says so.
+            unique value, the text says so: it is restored with `restore_row`, got with
+            `include_deleted=True`, or not in the way with `unique_when_visible`.
         UnknownFieldError: A name that is no field of the model.
         ValidationError: A value that its field does not take.
         DatabaseConnectionError: The database cannot be reached.
@@ -115,10 +117,8 @@ class _Search:
     def first(self, *, as_of_now: bool = False) -> Any:
         """Return the first such row or None, on request past the transaction's snapshot."""
         statement = self.statement.limit(1)
-        if as_of_now and dialect_of(self.session, self.model).name in {"mysql", "mariadb"}:
-            # A transaction sees there what was committed before its first query, and the row that
-            # got in first was committed since; only locking reads see it.
-            statement = statement.with_for_update(read=True)
+        if as_of_now:
+            statement = past_snapshot(self.session, self.model, statement)
         rows = fetch(
             self.session,
             self.model,
@@ -127,6 +127,17 @@ class _Search:
             include_deleted=self.include_deleted,
         )
         return rows[0] if rows else None
+
+
+def past_snapshot(session: Session, model: type[Any], statement: Select[Any]) -> Select[Any]:
+    """Let a SELECT in a transaction see what others have committed meanwhile.
+
+    On MySQL a transaction sees what was committed before its first query; only locking reads see
+    more.
+    """
+    if not session.in_transaction() or dialect_of(session, model).name not in {"mysql", "mariadb"}:
+        return statement
+    return statement.with_for_update(read=True)
 
 
 def _create_or_find(
@@ -139,15 +150,26 @@ def _create_or_find(
         nonlocal existed
         try:
             row = _insert_alone(write, values)
-        except IntegrityError as refusal:
+        except IntegrityError:
             row = search.first(as_of_now=True)
             if row is None:
-                _explain_if_deleted(search, everyone, refusal)
                 raise
             existed = True
         return [row]
 
-    rows = insist(write, work)
+    try:
+        rows = insist(write, work)
+    except ConstraintViolationError as refusal:
+        if not _is_held_by_deleted(search, values, everyone, refusal):
+            raise
+        raise ConstraintViolationError(
+            f"a soft-deleted {search.model.__name__} row holds the unique value; restore it with "
+            "restore_row, get it with include_deleted=True, or declare the value with "
+            "unique_when_visible, so that those of deleted rows can be used again",
+            kind=refusal.kind,
+            constraint=refusal.constraint,
+            columns=refusal.columns,
+        ) from refusal.__cause__
     return rows[0], existed
 
 
@@ -158,17 +180,19 @@ def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
         return insert(write.session, write.model(**values), write.hooks)
 
 
-def _explain_if_deleted(search: _Search, everyone: Select[Any], refusal: IntegrityError) -> None:
-    if not is_soft_delete(search.model) or search.include_deleted:
-        return
-    rows = fetch(search.session, search.model, everyone.limit(1), include_deleted=True)
-    if not rows:
-        return
-    found = translate(refusal, search.model)
-    raise ConstraintViolationError(
-        f"a soft-deleted {search.model.__name__} row holds the values; restore it, "
-        "pass include_deleted=True to get it, or declare the key with unique_when_visible",
-        kind="unique",
-        constraint=getattr(found, "constraint", None),
-        columns=getattr(found, "columns", ()),
-    ) from refusal
+def _is_held_by_deleted(
+    search: _Search,
+    values: Mapping[str, Any],
+    wanted: Select[Any],
+    refusal: ConstraintViolationError,
+) -> bool:
+    """Tell whether it is a soft-deleted row that has the unique value of the refused one."""
+    session, model = search.session, search.model
+    if refusal.kind != "unique" or not is_soft_delete(model):
+        return False
+    names = fields_of(model, refusal.columns)
+    known = {name: values[name] for name in names if name in values}
+    same = equal_to(model, known) if known and len(known) == len(refusal.columns) else wanted
+    statement = past_snapshot(session, model, same.where(deleted(model)).limit(1))
+    with translated(model, _NAME):
+        return first_of(execute(session, statement.with_only_columns(literal(1)))) is not None
