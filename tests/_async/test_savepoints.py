@@ -224,12 +224,11 @@ class TestLocking:
                 key = account.id
 
             async def pay_in() -> None:
-                async with AsyncSession(engine) as session:
-                    for _ in range(10):
-                        async with transaction(session):
-                            _, found = await get_row(key, session, Account)
-                            changes = {"balance": found.balance + 1}
-                            await update_row(key, changes, session, Account)
+                for _ in range(10):
+                    async with AsyncSession(engine) as session, transaction(session):
+                        _, found = await get_row(key, session, Account)
+                        changes = {"balance": found.balance + 1}
+                        await update_row(key, changes, session, Account)
 
             await together(pay_in, pay_in, pay_in)
             async with AsyncSession(engine) as session:
@@ -238,19 +237,22 @@ class TestLocking:
 
     async def test_a_lock_that_is_not_given(self, file: str) -> None:
         """After the busy timeout the entry fails; the session can try again."""
-        async with opened(file, connect_args={"timeout": 0.05}) as engine:
-            async with AsyncSession(engine) as holder, AsyncSession(engine) as session:
-                async with transaction(holder):
-                    with pytest.raises(TransactionError) as caught:
-                        async with transaction(session):
-                            pytest.fail("the block must not run")
-                    assert isinstance(caught.value.original_error, QueryExecutionError)
-                    assert isinstance(caught.value.original_error.__cause__, OperationalError)
-                    assert engine.pool.checkedout() == 1
-                    assert await names(engine) == []
-                async with transaction(session):
-                    await write_row(hero("Rusty"), session)
-                assert await names(engine) == ["Rusty"]
+        async with (
+            opened(file, connect_args={"timeout": 0.05}) as engine,
+            AsyncSession(engine) as holder,
+            AsyncSession(engine) as session,
+        ):
+            async with transaction(holder):
+                with pytest.raises(TransactionError) as caught:
+                    async with transaction(session):
+                        pytest.fail("the block must not run")
+                assert isinstance(caught.value.original_error, QueryExecutionError)
+                assert isinstance(caught.value.original_error.__cause__, OperationalError)
+                assert engine.pool.checkedout() == 1
+                assert await names(engine) == []
+            async with transaction(session):
+                await write_row(hero("Rusty"), session)
+            assert await names(engine) == ["Rusty"]
 
     async def test_a_bind_per_model_that_gets_no_lock(self, file: str) -> None:
         """The statement that would begin fails; it is not taken for a refused row."""
@@ -270,12 +272,15 @@ class TestLocking:
 
     async def test_others_can_read_meanwhile(self, file: str) -> None:
         """The lock keeps writers out, not readers."""
-        async with opened(file) as engine:
-            async with AsyncSession(engine) as session, AsyncSession(engine) as reader:
-                async with transaction(session):
-                    await write_row(hero("Rusty"), session)
-                    assert (await reader.exec(text("SELECT count(*) FROM hero"))).scalar_one() == 0
-                    await reader.rollback()
+        async with (
+            opened(file) as engine,
+            AsyncSession(engine) as session,
+            AsyncSession(engine) as reader,
+            transaction(session),
+        ):
+            await write_row(hero("Rusty"), session)
+            assert (await reader.exec(text("SELECT count(*) FROM hero"))).scalar_one() == 0
+            await reader.rollback()
 
     async def test_a_file_that_was_written_is_whole(self, file: str) -> None:
         """What another program sees is what was committed."""
@@ -290,3 +295,26 @@ class TestLocking:
             with sqlite3.connect(file) as other:
                 assert other.execute("SELECT count(*) FROM hero").fetchall() == [(2,)]
             other.close()
+
+    async def test_an_interrupted_query_keeps_no_lock(self, file: str) -> None:
+        """Also while the traceback, which holds the driver's cursor, is being handled."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        async with (
+            opened(file, connect_args={"timeout": 0.1}) as engine,
+            AsyncSession(engine) as session,
+        ):
+            plain = getattr(engine, "sync_engine", engine)
+            await insert_data_rows([hero("kept"), hero("too")], session)
+            with pytest.raises(KeyboardInterrupt) as caught:
+                async with transaction(session):
+                    await write_row(hero("lost"), session)
+                    event.listen(plain, "after_cursor_execute", interrupt)
+                    await session.exec(select(Hero))
+            event.remove(plain, "after_cursor_execute", interrupt)
+            assert engine.pool.checkedout() == 0
+            await write_row(hero("afterwards"), session)
+            assert await names(engine) == ["afterwards", "kept", "too"]
+            assert caught.tb

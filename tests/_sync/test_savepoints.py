@@ -216,12 +216,11 @@ class TestLocking:
                 key = account.id
 
             def pay_in() -> None:
-                with Session(engine) as session:
-                    for _ in range(10):
-                        with transaction(session):
-                            _, found = get_row(key, session, Account)
-                            changes = {"balance": found.balance + 1}
-                            update_row(key, changes, session, Account)
+                for _ in range(10):
+                    with Session(engine) as session, transaction(session):
+                        _, found = get_row(key, session, Account)
+                        changes = {"balance": found.balance + 1}
+                        update_row(key, changes, session, Account)
 
             together(pay_in, pay_in, pay_in)
             with Session(engine) as session:
@@ -230,19 +229,22 @@ class TestLocking:
 
     def test_a_lock_that_is_not_given(self, file: str) -> None:
         """After the busy timeout the entry fails; the session can try again."""
-        with opened(file, connect_args={"timeout": 0.05}) as engine:
-            with Session(engine) as holder, Session(engine) as session:
-                with transaction(holder):
-                    with pytest.raises(TransactionError) as caught:
-                        with transaction(session):
-                            pytest.fail("the block must not run")
-                    assert isinstance(caught.value.original_error, QueryExecutionError)
-                    assert isinstance(caught.value.original_error.__cause__, OperationalError)
-                    assert engine.pool.checkedout() == 1
-                    assert names(engine) == []
-                with transaction(session):
-                    write_row(hero("Rusty"), session)
-                assert names(engine) == ["Rusty"]
+        with (
+            opened(file, connect_args={"timeout": 0.05}) as engine,
+            Session(engine) as holder,
+            Session(engine) as session,
+        ):
+            with transaction(holder):
+                with pytest.raises(TransactionError) as caught:
+                    with transaction(session):
+                        pytest.fail("the block must not run")
+                assert isinstance(caught.value.original_error, QueryExecutionError)
+                assert isinstance(caught.value.original_error.__cause__, OperationalError)
+                assert engine.pool.checkedout() == 1
+                assert names(engine) == []
+            with transaction(session):
+                write_row(hero("Rusty"), session)
+            assert names(engine) == ["Rusty"]
 
     def test_a_bind_per_model_that_gets_no_lock(self, file: str) -> None:
         """The statement that would begin fails; it is not taken for a refused row."""
@@ -262,12 +264,15 @@ class TestLocking:
 
     def test_others_can_read_meanwhile(self, file: str) -> None:
         """The lock keeps writers out, not readers."""
-        with opened(file) as engine:
-            with Session(engine) as session, Session(engine) as reader:
-                with transaction(session):
-                    write_row(hero("Rusty"), session)
-                    assert reader.exec(text("SELECT count(*) FROM hero")).scalar_one() == 0
-                    reader.rollback()
+        with (
+            opened(file) as engine,
+            Session(engine) as session,
+            Session(engine) as reader,
+            transaction(session),
+        ):
+            write_row(hero("Rusty"), session)
+            assert reader.exec(text("SELECT count(*) FROM hero")).scalar_one() == 0
+            reader.rollback()
 
     def test_a_file_that_was_written_is_whole(self, file: str) -> None:
         """What another program sees is what was committed."""
@@ -282,3 +287,26 @@ class TestLocking:
             with sqlite3.connect(file) as other:
                 assert other.execute("SELECT count(*) FROM hero").fetchall() == [(2,)]
             other.close()
+
+    def test_an_interrupted_query_keeps_no_lock(self, file: str) -> None:
+        """Also while the traceback, which holds the driver's cursor, is being handled."""
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with (
+            opened(file, connect_args={"timeout": 0.1}) as engine,
+            Session(engine) as session,
+        ):
+            plain = getattr(engine, "sync_engine", engine)
+            insert_data_rows([hero("kept"), hero("too")], session)
+            with pytest.raises(KeyboardInterrupt) as caught:
+                with transaction(session):
+                    write_row(hero("lost"), session)
+                    event.listen(plain, "after_cursor_execute", interrupt)
+                    session.exec(select(Hero))
+            event.remove(plain, "after_cursor_execute", interrupt)
+            assert engine.pool.checkedout() == 0
+            write_row(hero("afterwards"), session)
+            assert names(engine) == ["afterwards", "kept", "too"]
+            assert caught.tb

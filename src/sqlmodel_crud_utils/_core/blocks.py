@@ -8,8 +8,10 @@ the level must not pretend to have succeeded. A refusal goes with the savepoint 
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
+from sqlalchemy.util import await_only
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -111,7 +114,7 @@ def join(session: Session, connection: Connection) -> None:
     if block is None:
         return
     _refuse_autocommit(connection)
-    _watch_errors(connection.engine)
+    _watch_engine(connection.engine)
     _watched[connection] = weakref.ref(block)
     begin_immediate(connection)
 
@@ -162,12 +165,14 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
         block.forget(transaction)
 
 
-def _watch_errors(engine: Engine) -> None:
+def _watch_engine(engine: Engine) -> None:
     if not event.contains(engine, "handle_error", _on_error):
         event.listen(engine, "handle_error", _on_error)
 
 
 def _on_error(context: ExceptionContext) -> None:
+    if not isinstance(context.original_exception, Exception):
+        _release_lock(context)
     refused = context.sqlalchemy_exception
     if context.connection is None or not isinstance(refused, DBAPIError):
         return
@@ -177,3 +182,19 @@ def _on_error(context: ExceptionContext) -> None:
         # Without its savepoint the transaction is gone too: MySQL ends all of it in a deadlock.
         lost = (context.statement or "").startswith("ROLLBACK TO")
         block.doom(refused, wholly=lost)
+
+
+def _release_lock(context: ExceptionContext) -> None:
+    """End the statement that an interruption cut off.
+
+    SQLAlchemy discards the connection. SQLite however keeps it, and its lock on the file, until
+    its last statement is gone, and this one lives on in tracebacks until they are collected.
+    """
+    adapted = getattr(context.execution_context, "cursor", None)
+    if context.dialect.name != "sqlite" or adapted is None:
+        return
+    cursor = getattr(adapted, "_cursor", adapted)  # the driver's own
+    with suppress(BaseException):  # the interruption that is on its way counts
+        closing = cursor.close()
+        if inspect.isawaitable(closing):
+            await_only(closing)

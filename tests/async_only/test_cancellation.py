@@ -1,0 +1,316 @@
+"""A task that is cancelled inside of a block: nothing is written, no connection is held.
+
+Each test cancels the same work at its first suspension, its second, its third, … until the work
+is done before the cancellation comes. Once the COMMIT is under way a cancellation waits for it and
+is raised afterwards: then everything is written, and otherwise nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
+    get_rows,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import TransactionError
+from tests.databases import Database, prepare
+from tests.models import Hero
+
+Work = Callable[[AsyncSession], Awaitable[None]]
+
+
+class Suspensions:
+    """Runs a coroutine and cancels its task at chosen suspensions.
+
+    Args:
+        work: What is run.
+        at: The numbers of the suspensions, from 1, at which the task is cancelled.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, None], at: set[int]) -> None:
+        self._work = work
+        self._at = at
+        self.count = 0
+        self.cancelled = 0
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        task = asyncio.current_task()
+        assert task is not None
+        answer: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                waited_for = self._work.send(answer) if error is None else self._work.throw(error)
+            except StopIteration:
+                return
+            self.count += 1
+            if self.count in self._at:
+                self.cancelled += 1
+                asyncio.get_running_loop().call_soon(task.cancel)
+            answer = error = None
+            try:
+                answer = yield waited_for
+            except BaseException as thrown:  # noqa: BLE001 - handed on to the work
+                error = thrown
+
+
+async def run(work: Coroutine[Any, Any, None], *at: int) -> tuple[bool, int]:
+    """Run work in a task of its own; tell whether it was cancelled, and how often it waited."""
+    driver = Suspensions(work, set(at))
+
+    async def drive() -> None:
+        await driver
+
+    try:
+        await asyncio.create_task(drive())
+    except asyncio.CancelledError:
+        return True, driver.count
+    return False, driver.count
+
+
+def hero(name: str) -> Hero:
+    """A hero that can be written."""
+    return Hero(name=name, secret_name="?")
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """A plain engine; cut-off statements cost it connections."""
+    engine = create_async_engine(database.async_url, pool_size=2, max_overflow=0)
+    prepare(engine)
+    async with engine.connect():
+        pass
+    yield engine
+    await engine.dispose()
+    database.clear()
+
+
+@pytest.fixture
+def commits(engine: AsyncEngine) -> list[str]:
+    """What has been sent to be committed: SQLAlchemy tells it just before the driver's COMMIT."""
+    begun: list[str] = []
+    event.listen(engine.sync_engine, "commit", lambda _connection: begun.append("COMMIT"))
+    return begun
+
+
+async def names(engine: AsyncEngine) -> list[str]:
+    """What is committed."""
+    async with AsyncSession(engine) as reader:
+        return sorted((await reader.exec(select(Hero.name))).all())
+
+
+async def plain_block(session: AsyncSession) -> None:
+    """Two writes and a read."""
+    async with transaction(session):
+        await write_row(hero("one"), session)
+        await get_rows(session, Hero)
+        session.add(hero("two"))
+
+
+async def nested_blocks(session: AsyncSession) -> None:
+    """Blocks in blocks, and a savepoint of the user."""
+    async with transaction(session):
+        await write_row(hero("one"), session)
+        async with transaction(session):
+            await write_row(hero("two"), session)
+            async with session.begin_nested():
+                session.add(hero("three"))
+
+
+async def failing_parts(session: AsyncSession) -> None:
+    """Savepoints that are rolled back."""
+    async with transaction(session):
+        await write_row(hero("one"), session)
+        await write_row(hero("one"), session, raise_on_error=False)
+        await insert_data_rows([hero("two"), hero("one")], session, raise_on_error=False)
+        with pytest.raises(TransactionError):
+            async with transaction(session):
+                await write_row(hero("two"), session)
+
+
+async def other_writes(session: AsyncSession) -> None:
+    """Every write that one row takes."""
+    async with transaction(session):
+        row, _ = await get_one_or_create(session, Hero, {"secret_name": "?"}, name="one")
+        await update_row(row.id, {"age": 48}, session, Hero)
+        await insert_data_rows([hero("two"), hero("three")], session)
+        await delete_row("three", session, Hero, "name")
+
+
+async def one_write(session: AsyncSession) -> None:
+    """Outside of any block."""
+    await write_row(hero("one"), session)
+
+
+async def many_rows(session: AsyncSession) -> None:
+    """All or nothing, outside of any block."""
+    await insert_data_rows([hero("one"), hero("two")], session, raise_on_error=True)
+
+
+WRITTEN = {
+    plain_block: ["one", "two"],
+    nested_blocks: ["one", "three", "two"],
+    failing_parts: ["one", "two"],
+    other_writes: ["one", "two"],
+    one_write: ["one"],
+    many_rows: ["one", "two"],
+}
+
+
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+@pytest.mark.parametrize("work", WRITTEN)
+async def test_at_every_suspension(
+    database: Database,
+    engine: AsyncEngine,
+    commits: list[str],
+    work: Callable[[AsyncSession], Coroutine[Any, Any, None]],
+    repeated: int,
+) -> None:
+    """All or nothing, the pool is whole, and the same session works at once.
+
+    Cancelled again while it rolls back, the work still ends in order.
+    """
+    at = 0
+    while True:
+        at += 1
+        async with AsyncSession(engine) as session:
+            commits.clear()
+            cancelled, count = await run(work(session), *range(at, at + repeated))
+            committing = bool(commits)
+            assert engine.pool.checkedout() == 0, f"at suspension {at}"
+            assert session.info.get("sqlmodel_crud_utils.block") is None
+            assert not session.in_transaction()
+            expected = WRITTEN[work] if committing else []
+            assert await names(engine) == expected, f"at suspension {at}"
+            assert (await write_row(hero("afterwards"), session))[0]
+            assert await names(engine) == sorted([*expected, "afterwards"])
+        database.clear()
+        if count < at:
+            break
+        assert cancelled, f"at suspension {at}"
+    assert not cancelled
+    assert at > 3
+
+
+async def test_callbacks_follow_a_commit_that_a_cancellation_waited_for(
+    database: Database, engine: AsyncEngine, commits: list[str]
+) -> None:
+    """They belong to what is written; without the commit none runs."""
+    at, count = 0, 1
+    while count >= at:
+        at += 1
+        ran: list[str] = []
+
+        async def notify(ran: list[str] = ran) -> None:
+            await asyncio.sleep(0)
+            ran.append("notified")
+
+        async def work(session: AsyncSession) -> None:
+            async with transaction(session):
+                await write_row(hero("one"), session)
+                on_commit(session, notify)
+                on_commit(session, lambda: ran.append("told"))  # noqa: B023
+
+        async with AsyncSession(engine) as session:
+            commits.clear()
+            cancelled, count = await run(work(session), at)
+            assert cancelled == (count >= at)
+            assert ran == (["notified", "told"] if commits else [])
+            assert await names(engine) == (["one"] if commits else [])
+            assert engine.pool.checkedout() == 0
+        database.clear()
+
+
+async def test_a_timeout(engine: AsyncEngine) -> None:
+    """`asyncio.timeout` cancels, and turns that into its own error behind the block."""
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                async with transaction(session):
+                    await write_row(hero("one"), session)
+                    await asyncio.sleep(60)
+        assert engine.pool.checkedout() == 0
+        assert await names(engine) == []
+        async with transaction(session):
+            await write_row(hero("two"), session)
+    assert await names(engine) == ["two"]
+
+
+async def test_a_timeout_inside_of_the_block(engine: AsyncEngine) -> None:
+    """Caught in the block it is the user's affair: no statement was cut off."""
+    async with AsyncSession(engine) as session, transaction(session):
+        await write_row(hero("one"), session)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), transaction(session):
+                await write_row(hero("two"), session)
+                await asyncio.sleep(60)
+    assert await names(engine) == ["one"]
+
+
+async def test_the_cancellation_itself_is_raised(engine: AsyncEngine) -> None:
+    """Unwrapped, with its message, so that task groups and servers understand it."""
+    waiting = asyncio.Event()
+
+    async def work() -> None:
+        async with AsyncSession(engine) as session, transaction(session), transaction(session):
+            await write_row(hero("one"), session)
+            waiting.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await waiting.wait()
+    task.cancel("stop")
+    with pytest.raises(asyncio.CancelledError, match="stop"):
+        await task
+    assert engine.pool.checkedout() == 0
+    assert await names(engine) == []
+
+
+async def test_an_abandoned_generator(engine: AsyncEngine) -> None:
+    """Closing it raises GeneratorExit in the block, which is rolled back."""
+
+    async def stream(session: AsyncSession) -> AsyncIterator[int]:
+        async with transaction(session):
+            await write_row(hero("one"), session)
+            yield 1
+
+    async with AsyncSession(engine) as session:
+        rows = stream(session)
+        assert await anext(rows) == 1
+        await rows.aclose()  # type: ignore[attr-defined]
+        assert engine.pool.checkedout() == 0
+        assert await names(engine) == []
+
+
+async def test_while_it_waits_for_a_connection(database: Database) -> None:
+    """The block has not begun; the pool keeps its count."""
+    engine = create_async_engine(database.async_url, pool_size=1, max_overflow=0)
+    async with AsyncSession(engine) as holder, AsyncSession(engine) as session:
+        await holder.exec(select(Hero))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), transaction(session):
+                pytest.fail("the block must not run")
+        assert engine.pool.checkedout() == 1
+        await holder.rollback()
+        assert engine.pool.checkedout() == 0
+        async with transaction(session):
+            pass
+    await engine.dispose()
