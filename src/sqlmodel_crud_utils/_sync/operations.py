@@ -201,18 +201,15 @@ def _run(write: Write, work: Work[Rows]) -> Rows:
 
 
 def _settled(write: Write, work: Work[Rows]) -> Rows:
-    if write.inside:
-        # A hook that raises has to take the write with it, even if the caller catches the error.
-        if write.strict and not write.hooks:
-            return _held(write.session, work)
+    # A hook that raises has to take the write with it, even if the caller catches the error in a
+    # block; and what hooks write with the library belongs to the write, it must not be committed.
+    if write.hooks or (write.inside and not write.strict):
         with SetApart(write.adding) as apart:
-            with write.session.begin_nested():
+            with transaction(write.session, wrap_errors=False):
                 apart.put_back()
                 return _held(write.session, work)
-    if write.hooks:
-        # What hooks write with the library belongs to this write: it must not commit by itself.
-        with transaction(write.session, wrap_errors=False):
-            return _held(write.session, work)
+    if write.inside:
+        return _held(write.session, work)
     rows = _committed(write.session, work)
     raise_together(run_commit_callbacks(write.session))
     return rows

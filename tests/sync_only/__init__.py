@@ -1,0 +1,1 @@
+"""What only the sync API has to refuse."""
