@@ -52,9 +52,15 @@ def rows_after(
     It is `a > 1 OR (a = 1 AND (b > 2 OR (b = 2 AND …)))`, with the directions and the place of
     the NULLs of each term.
     """
-    found: ColumnElement[bool] = false()
-    for term, value in reversed(list(zip(terms, values, strict=True))):
+    *earlier, (last, value) = zip(terms, values, strict=True)
+    found = _after(last, value, dialect)
+    for term, value in reversed(earlier):
         found = or_(_after(term, value, dialect), and_(_equal(term, value, dialect), found))
+    first, value = terms[0], values[0]
+    if earlier and not first.nullable:
+        # It says nothing new, but it is what databases look up in an index.
+        column, bound = _bare(first, dialect), _bound(value)
+        found = and_(column <= bound if first.descending else column >= bound, found)
     return found
 
 
