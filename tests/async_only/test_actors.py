@@ -9,6 +9,15 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from sqlmodel_crud_utils.aio import (
+    bulk_upsert_mappings,
+    get_rows,
+    insert_data_rows,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.mixins import acting_as, current_actor
 from tests.databases import Database
 from tests.models_mixins import Letter, Memo
@@ -56,6 +65,38 @@ async def test_two_hundred_tasks_write_with_their_own_names(engine: AsyncEngine)
         name = f"writer {letter.text.removesuffix('!')}"
         assert (letter.created_by, letter.updated_by, letter.deleted_by) == (name, name, name)
     assert {memo.created_by for memo in memos} == {f"writer {n}" for n in range(TASKS)}
+
+
+async def test_two_hundred_tasks_use_the_library_with_their_own_names(engine: AsyncEngine) -> None:
+    """Its functions write the task's name, set-based ones and soft deletions included."""
+
+    async def work(number: int) -> None:
+        async with AsyncSession(engine) as session:
+            with acting_as(f"writer {number}"):
+                async with transaction(session):
+                    _, letter = await write_row(Letter(text=str(number)), session)
+                    key = letter.id
+                    await asyncio.sleep(0)
+                    with acting_as(f"editor {number}"):
+                        await update_row(key, {"text": f"{number}!"}, session, Letter)
+                    await insert_data_rows([Memo(text=str(number))], session)
+                    rows = [{"id": number + 10_000, "text": str(number)}]
+                    await bulk_upsert_mappings(rows, session, Memo)
+                with acting_as(f"remover {number}"):
+                    assert await soft_delete_row(key, session, Letter)
+
+    await asyncio.gather(*(work(number) for number in range(TASKS)))
+
+    async with AsyncSession(engine) as session:
+        letters = (await get_rows(session, Letter, page_size=TASKS, include_deleted=True))[1]
+        memos = (await get_rows(session, Memo, page_size=2 * TASKS))[1]
+    assert len(letters) == TASKS
+    for letter in letters:
+        number = letter.text.removesuffix("!")
+        assert letter.created_by == f"writer {number}"
+        assert letter.deleted_by == letter.updated_by == f"remover {number}"
+    assert [memo.created_by for memo in memos] == [f"writer {memo.text}" for memo in memos]
+    assert len(memos) == 2 * TASKS
 
 
 async def test_a_task_that_is_started_inside_carries_the_name() -> None:
