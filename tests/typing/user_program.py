@@ -23,6 +23,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 import sqlmodel_crud_utils as crud
 from sqlmodel_crud_utils import a_sync, aio, sync
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, SQLModelCRUDError
+from sqlmodel_crud_utils.hooks import (
+    OperationHook,
+    ValidateOnWrite,
+    clear_hooks,
+    get_hooks,
+    register_hook,
+    registered_hook,
+    unregister_hook,
+)
 
 
 class Hero(SQLModel, table=True):
@@ -120,6 +129,71 @@ async def async_connections() -> Callable[[], AsyncIterator[AsyncSession]]:
     async with aio.session_factory(engine)() as session:
         await aio.get_row(1, session, Hero)
     return aio.get_session(engine)
+
+
+class Stamp:
+    """A sync hook; each method may be left out."""
+
+    def before_create(self, instance: Hero) -> Hero:
+        instance.name = instance.name.strip()
+        return instance
+
+    def before_update(self, instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "name": instance.name}
+
+    def after_delete(self, instance: Hero) -> None: ...
+
+
+class Index:
+    """An async hook."""
+
+    async def before_create(self, instance: Hero) -> Hero | None:
+        return None
+
+    async def after_create(self, instance: Hero) -> None: ...
+
+    async def before_update(self, instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+
+class Log:
+    """A hook for any model."""
+
+    def before_create(self, instance: SQLModel) -> None: ...
+
+    def after_update(self, instance: SQLModel) -> None: ...
+
+
+class Misfit:
+    """Takes another model's rows."""
+
+    def after_create(self, instance: OtherModel) -> None: ...
+
+
+class OtherModel(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+HeroHook = OperationHook[Hero]
+
+
+def hooks(extra: OperationHook[Hero]) -> None:
+    mine: list[OperationHook[Hero]] = [Stamp(), Index(), Log(), ValidateOnWrite(), extra]
+    every: HeroHook = Stamp()
+    for hook in (*mine, every):
+        register_hook(Hero, hook)
+        unregister_hook(Hero, hook)
+    register_hook(SQLModel, Log())
+    with registered_hook(Hero, Index()), crud.registered_hook(Hero, extra) as same:
+        assert_type(same, OperationHook[Hero])
+    assert_type(get_hooks(Hero), tuple[Any, ...])
+    clear_hooks(Hero)
+
+
+def mistaken_hooks() -> None:
+    register_hook(Hero, object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    register_hook(Hero, Misfit())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    _: OperationHook[Hero] = Misfit()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 def errors(error: SQLModelCRUDError) -> Any:
