@@ -19,6 +19,7 @@ class Project(SQLModel, table=True):
     name: str = Field(unique=True, max_length=50)
 
     tasks: list["Task"] = Relationship(back_populates="project")
+    gauges: list["Gauge"] = Relationship(back_populates="project")
 
 
 class Task(SQLModel, table=True):
@@ -55,7 +56,10 @@ class Gauge(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     sensor: str = Field(min_length=2, max_length=50)
     low: int = Field(default=0, ge=-100)
-    high: int = Field(default=0, le=100)
+    high: int = Field(default=0, le=100, alias="highest")
+    project_id: int | None = Field(default=None, foreign_key="project.id")
+
+    project: Project | None = Relationship(back_populates="gauges")
 
     @field_validator("sensor")
     @classmethod

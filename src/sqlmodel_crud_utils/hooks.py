@@ -328,15 +328,20 @@ def _validate(instance: Any, data: Mapping[str, Any]) -> None:
             f"{model.__name__} is no SQLModel class, so it has nothing to validate with",
             field="model",
         )
-    held = {name: value for name, value in vars(instance).items() if name in model.model_fields}
+    fields = model.model_fields
+    held = {name: value for name, value in vars(instance).items() if name in fields}
+    held |= {name: value for name, value in data.items() if name in fields}
     try:
-        model.model_validate({**held, **data})
+        model.model_validate({fields[name].alias or name: held[name] for name in held})
     except PydanticError as error:
         # Pydantic's own text quotes the values.
-        details = error.errors(include_input=False, include_url=False)
-        first = details[0]
-        reasons = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in details)
-        raise ValidationError(reasons, field=_place(first["loc"]), errors=details) from error
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        reasons = "; ".join(_reason(each["loc"], each["msg"]) for each in details)
+        raise ValidationError(reasons, _place(details[0]["loc"]) or None, errors=details) from error
+
+
+def _reason(location: tuple[Any, ...], message: str) -> str:
+    return f"{_place(location)}: {message}" if location else message
 
 
 def _place(location: tuple[Any, ...]) -> str:

@@ -26,11 +26,12 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from sqlmodel_crud_utils.hooks import METHODS, clear_hooks, registered_hook
+from sqlmodel_crud_utils.hooks import METHODS, ValidateOnWrite, clear_hooks, registered_hook
 from tests._runtime_sync import Engine, Session
 from tests.hook_models import (
     Event,
     Failing,
+    Gauge,
     Page,
     Project,
     Recorder,
@@ -802,3 +803,82 @@ class TestInserts:
             inserted, _ = insert_data_rows([Project(name="p"), Task(title="a")], session)
         assert inserted
         assert recorder.calls == ["before_create a", "after_create a"]
+
+
+class TestValidateOnWrite:
+    @pytest.fixture(autouse=True)
+    def _registered(self) -> Iterator[None]:
+        with registered_hook(Gauge, ValidateOnWrite()):
+            yield
+
+    @pytest.mark.parametrize(
+        ("values", "field"),
+        [
+            ({"sensor": "x"}, "sensor"),
+            ({"sensor": None}, "sensor"),
+            ({}, "sensor"),
+            ({"sensor": "two words"}, "sensor"),
+            ({"sensor": "ok", "low": -1000}, "low"),
+            ({"sensor": "ok", "highest": 1000}, "highest"),
+            ({"sensor": "ok", "low": "\N{SNOWMAN}"}, "low"),
+            ({"sensor": "ok", "low": 50, "highest": 40}, None),
+        ],
+    )
+    @inside_and_outside
+    def test_a_new_row(
+        self, session: Session, values: dict[str, Any], field: str | None, inside: bool
+    ) -> None:
+        """Types, limits, validators and required fields; the text says why, without the values."""
+        with block(session, inside):
+            with pytest.raises(ValidationError) as caught:
+                write_row(Gauge(**values), session, raise_on_error=False)
+        assert caught.value.field == field
+        assert str(caught.value).startswith("Validation failed")
+        assert not any(value in str(caught.value) for value in ("1000", "two words", "\N{SNOWMAN}"))
+        assert get_rows(session, Gauge) == (False, [])
+
+    def test_several_reasons(self, session: Session) -> None:
+        """All of them are told."""
+        with pytest.raises(ValidationError) as caught:
+            insert_data_rows([Gauge(sensor="ok"), Gauge(sensor="x", low=-1000)], session)
+        assert [each["loc"] for each in caught.value.errors or ()] == [("sensor",), ("low",)]
+        assert get_rows(session, Gauge) == (False, [])
+
+    def test_good_rows(self, session: Session) -> None:
+        """They are written as they are, with relationships and defaults."""
+        project = Project(name="p")
+        written, gauge = write_row(Gauge(sensor="ok", project=project), session)
+        assert written
+        assert gauge is not None
+        assert gauge.project_id is not None
+        _, gauge = get_one_or_create(session, Gauge, sensor="more", low=-5)
+        assert len(get_rows(session, Gauge)[1]) == 2
+
+    @pytest.mark.parametrize(
+        "data", [{"low": 60}, {"sensor": "x"}, {"high": 1000}, {"sensor": "two words"}]
+    )
+    @inside_and_outside
+    def test_an_update(self, session: Session, data: dict[str, Any], inside: bool) -> None:
+        """The row is validated as it would be afterwards, so that fields are seen together."""
+        _, gauge = write_row(Gauge(sensor="ok", low=1, highest=50), session)
+        assert gauge is not None
+        key = gauge.id
+        with block(session, inside):
+            with pytest.raises(ValidationError):
+                update_row(key, data, session, Gauge, raise_on_error=False)
+        _, gauge = get_row(key, session, Gauge)
+        assert gauge is not None
+        assert (gauge.sensor, gauge.low) == ("ok", 1)
+
+    def test_a_good_update(self, session: Session) -> None:
+        """Fields that are not among the data keep their values; relationships may be."""
+        _, gauge = write_row(Gauge(sensor="ok", low=-2), session)
+        assert gauge is not None
+        project = Project(name="p")
+        data = {"low": -1, "project": project}
+        updated, row = update_row(gauge.id, data, session, Gauge)
+        assert updated
+        assert row is not None
+        assert (row.sensor, row.low, row.project) == ("ok", -1, project)
+        session.refresh(project, ["gauges"])
+        assert project.gauges == [row]
