@@ -16,7 +16,7 @@ from sqlmodel_crud_utils._core.chunks import (
     chunked,
     rows_per_chunk,
 )
-from sqlmodel_crud_utils._core.rows import fetched
+from sqlmodel_crud_utils._core.rows import fetched, states_of
 from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._core.upsert import (
     Names,
@@ -260,4 +260,7 @@ def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[A
         # A transaction sees the rows of others as they were at its first query, unless it locks
         # them; what was written here is locked already.
         statement = statement.with_for_update(read=True)
-    return fetched(execute(session, statement, execution_options=_FRESH))
+    rows = fetched(execute(session, statement, execution_options=_FRESH))
+    # As after a flush: the rollback of a savepoint expires them, and they are read anew.
+    sync_session(session)._register_altered(states_of(rows))
+    return rows
