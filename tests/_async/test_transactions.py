@@ -650,11 +650,12 @@ class TestDoomed:
         self, session: AsyncSession, engine: AsyncEngine, how: str
     ) -> None:
         """MySQL ends the whole transaction in a deadlock; what was before it is gone then."""
+        caught = None
         with pytest.raises(TransactionError):
             async with transaction(session):
                 await write_row(hero("Nova"), session)
                 if how == "block":
-                    with pytest.raises(TransactionError):
+                    with pytest.raises(TransactionError) as caught:
                         async with transaction(session):
                             await session.exec(text("ROLLBACK"))
                             raise RuntimeError
@@ -666,6 +667,8 @@ class TestDoomed:
                 else:
                     with ended_transaction(session):
                         await write_row(hero("Rusty"), session, raise_on_error=False)
+        if caught is not None:
+            assert isinstance(caught.value.original_error, RuntimeError)
         await self.assert_doomed(engine, session)
 
     async def test_not_found_and_validation_doom_nothing(

@@ -612,11 +612,12 @@ class TestDoomed:
     @pytest.mark.parametrize("how", ["block", "savepoint", "write"])
     def test_a_savepoint_that_is_lost(self, session: Session, engine: Engine, how: str) -> None:
         """MySQL ends the whole transaction in a deadlock; what was before it is gone then."""
+        caught = None
         with pytest.raises(TransactionError):
             with transaction(session):
                 write_row(hero("Nova"), session)
                 if how == "block":
-                    with pytest.raises(TransactionError):
+                    with pytest.raises(TransactionError) as caught:
                         with transaction(session):
                             session.exec(text("ROLLBACK"))
                             raise RuntimeError
@@ -628,6 +629,8 @@ class TestDoomed:
                 else:
                     with ended_transaction(session):
                         write_row(hero("Rusty"), session, raise_on_error=False)
+        if caught is not None:
+            assert isinstance(caught.value.original_error, RuntimeError)
         self.assert_doomed(engine, session)
 
     def test_not_found_and_validation_doom_nothing(self, session: Session, engine: Engine) -> None:

@@ -119,6 +119,7 @@ async def plain_block(session: AsyncSession) -> None:
     async with transaction(session):
         await write_row(hero("one"), session)
         await get_rows(session, Hero)
+        await asyncio.sleep(0)  # cancelled here, the connection is whole and is rolled back
         session.add(hero("two"))
 
 
@@ -130,6 +131,7 @@ async def nested_blocks(session: AsyncSession) -> None:
             await write_row(hero("two"), session)
             async with session.begin_nested():
                 session.add(hero("three"))
+                await asyncio.sleep(0)
 
 
 async def failing_parts(session: AsyncSession) -> None:
