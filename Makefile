@@ -79,7 +79,7 @@ test-2.0: .venv-sqlalchemy-2.0/.installed ## Run the whole suite on the newest S
 
 test-wheel: build ## Run the suite against the built wheel, in a clean venv without src (VERSIONS=2.0|lowest)
 	@rm -rf $(WHEEL_TESTS) && mkdir -p $(WHEEL_TESTS)
-	@cp -R tests scripts examples *.md pyproject.toml constraints.txt $(WHEEL_TESTS)
+	@cp -R tests scripts examples docs *.md pyproject.toml constraints.txt $(WHEEL_TESTS)
 	@$(PYTHON) -m venv --clear .venv-wheel
 	@$(PYTHON) scripts/pins.py $(VERSIONS) > .venv-wheel/constraints.txt
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip

@@ -19,6 +19,7 @@ from tests.databases import prepare
 from tests.examples import Docstring, docstrings, program, promised_output, run_docstring
 
 ROOT = Path(__file__).parent.parent
+GUIDES = sorted(str(guide.relative_to(ROOT)) for guide in ROOT.glob("docs/*.md"))
 DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
 
 
@@ -79,18 +80,30 @@ async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
     await run_docstring(docstring, {**vars(module), **names})
 
 
-@pytest.mark.parametrize("name", ["README.md", "MIGRATION_GUIDE.md"])
+@pytest.mark.parametrize("name", ["README.md", "MIGRATION_GUIDE.md", *GUIDES])
 def test_markdown(name: str, tmp_path: Path) -> None:
     """The Python blocks of a Markdown file, run one after the other, print what they promise."""
     file = ROOT / name
     code = program(file)
     (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    assert _output_of(tmp_path / "program.py") == promised_output(code)
+
+
+def test_hooks_program() -> None:
+    """examples/hooks.py runs; what was rolled back is in neither the outbox nor the index."""
+    shown = "\n".join(_output_of(ROOT / "examples" / "hooks.py"))
+    outbox = "outbox  Article 1 created, Article 1 updated"
+    assert shown.count(f"{outbox}\n  index   {{1: 'Lifecycle hooks'}}\n") == 2
+    assert shown.endswith(f"{outbox}, Article 1 deleted\n  index   {{}}")
+
+
+def _output_of(program: Path) -> list[str]:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "program.py"],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", program.name],
+        cwd=program.parent,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == promised_output(code)
+    return ran.stdout.splitlines()
