@@ -97,10 +97,10 @@ def test_hooks_program() -> None:
     assert shown.endswith(f"{outbox}, Article 1 deleted\n  index   {{}}")
 
 
-def _output_of(program: Path) -> list[str]:
+def _output_of(file: Path) -> list[str]:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", program.name],
-        cwd=program.parent,
+        [sys.executable, "-W", "error", file.name],
+        cwd=file.parent,
         capture_output=True,
         text=True,
         check=False,

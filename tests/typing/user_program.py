@@ -148,12 +148,12 @@ class Index:
     """An async hook."""
 
     async def before_create(self, instance: Hero) -> Hero | None:
-        return None
+        return instance if instance.age else None
 
     async def after_create(self, instance: Hero) -> None: ...
 
     async def before_update(self, instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
-        return data
+        return {"age": instance.age, **data}
 
 
 class Log:
