@@ -122,7 +122,11 @@ class Query:
 
     def first_key(self) -> Select[Any]:
         """Return a SELECT that has a result if any row matches."""
-        return self._from(select(primary_key(self.model)[0])).limit(1)
+        return self.keys().limit(1)
+
+    def keys(self) -> Select[Any]:
+        """Return the SELECT of the keys of all matching rows."""
+        return self._from(select(*primary_key(self.model)))
 
     def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
         """Return the conditions as SQL, those of the caller's own or the others."""

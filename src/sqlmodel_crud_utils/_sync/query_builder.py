@@ -4,18 +4,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Delete, Select, Update
 
 from sqlmodel_crud_utils._core import aggregates, keyset
+from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
+from sqlmodel_crud_utils._core.key_lists import synchronization
 from sqlmodel_crud_utils._core.models import column_names, mapper_of
 from sqlmodel_crud_utils._core.query import Query
 from sqlmodel_crud_utils._core.query_shape import QueryShape, require_unlimited, whole
 from sqlmodel_crud_utils._core.rows import fetched, first_of
-from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, execute, require_session
-from sqlmodel_crud_utils._sync.operations import translated
+from sqlmodel_crud_utils._core.set_based import (
+    changes_of,
+    check_soft_target,
+    check_target,
+    held,
+    hidden,
+    target_of,
+)
+from sqlmodel_crud_utils._core.soft_delete import deleted_values
+from sqlmodel_crud_utils._runtime_sync import (
+    AnySession,
+    dialect_of,
+    execute,
+    require_session,
+    sync_session,
+)
+from sqlmodel_crud_utils._sync.operations import Write, insist, translated
 from sqlmodel_crud_utils._sync.queries import fetch
+from sqlmodel_crud_utils._sync.settling import load_expired
+from sqlmodel_crud_utils._sync.writes import soft_for
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     RecordNotFoundError,
@@ -318,6 +338,87 @@ class QueryBuilder(QueryShape[T]):
         cursor = None if last is None else keyset.encode_cursor(mark, tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
 
+    # --- writing ---------------------------------------------------------------------------------
+
+    def update(self, *, everything: bool = False, **values: Any) -> int:
+        """Write values into all rows that match, with one statement; return how many there were.
+
+        `updated_at`, `updated_by` and other columns with an `onupdate` are set, and versions are
+        counted up. Objects that the session holds get the new values. Hooks are not run: where
+        they have to, read the rows and use `update_row`.
+
+        Outside a `transaction()` block the session is committed, or rolled back after a failure,
+        with everything else that was pending in it. Inside a block nothing is committed, and a
+        failure dooms the block.
+
+        Args:
+            everything: Whether a query without any filter may reach all rows.
+            values: The values by field, or SQL expressions such as `Hero.age + 1`.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: No filter, a limit or an offset; no value, one that its field does
+                not take, or one for the primary key. Nothing is written.
+            ConstraintViolationError: A constraint is broken. No row is updated.
+
+        Example:
+            >>> _ = write_row(Hero(name="Rusty", secret_name="Tommy", age=48), session)
+            >>> QueryBuilder(session, Hero).where(name="Rusty").update(age=Hero.age + 1)
+            1
+        """
+        query = self._query
+        check_target(query, "update", everything=everything)
+        changes = changes_of(query.model, values)
+        return self._write("update", [update_of(query.model, changes, target_of(query))])
+
+    def delete(
+        self,
+        soft: bool | None = None,
+        *,
+        deleted_by: str | None = None,
+        everything: bool = False,
+    ) -> int:
+        """Delete all rows that match, with one statement; return how many there were.
+
+        Rows of a model with `SoftDeleteMixin` are marked instead, those that are marked already
+        left alone. Rows that are removed take the links of the model's many-to-many relationships
+        with them, with a statement for each of these; what else refers to them decides itself,
+        with its `ON DELETE`. Objects that the session holds leave it. Hooks are not run: where
+        they have to, read the rows and use `delete_row`.
+
+        Outside a `transaction()` block the session is committed, or rolled back after a failure,
+        with everything else that was pending in it. Inside a block nothing is committed, and a
+        failure dooms the block.
+
+        Args:
+            soft: Whether the rows are marked as deleted; left out, they are where the model has
+                the mixin. False removes them; those that are marked already are reached with
+                `with_deleted()` or `only_deleted()`.
+            deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
+                names.
+            everything: Whether a query without any filter may reach all rows.
+
+        Raises:
+            ValidationError: No filter, a limit or an offset; a soft deletion of a model without
+                the mixin, or of rows that are marked already. Nothing is written.
+            ConstraintViolationError: Other rows refer to a row. No row is deleted.
+
+        Example:
+            >>> _ = write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> QueryBuilder(session, Hero).where(age=None).delete()
+            1
+        """
+        query = self._query
+        check_target(query, "delete", everything=everything)
+        if soft_for(query.model, soft, deleted_by):
+            check_soft_target(query)
+            criteria = target_of(query, only_visible=True)
+            statement = update_of(query.model, deleted_values(deleted_by), criteria)
+            return self._write("delete", [statement])
+        criteria = target_of(query)
+        links = link_deletes_of(query.model, criteria)
+        return self._write("delete", [*links, delete_of(query.model, criteria)])
+
     # --- how they run ----------------------------------------------------------------------------
 
     def _rows(self, query: Query, name: str) -> list[T]:
@@ -336,6 +437,26 @@ class QueryBuilder(QueryShape[T]):
                 eagerly=bool(query.options),
                 include_deleted=query.include_deleted,
             )
+
+    def _write(self, name: str, statements: Sequence[Update | Delete]) -> int:
+        """Run statements, as one write; return how many rows the last one reached."""
+        session, model = self._session, self._query.model
+        plain = sync_session(session)
+
+        def work() -> Sequence[int]:
+            session.flush()
+            loaded = held(plain, model)
+            for statement in statements[:-1]:
+                execute(session, hidden(self._query, statement))
+            options = synchronization(plain, model)
+            last = hidden(self._query, statements[-1])
+            result = execute(session, last, execution_options=options)
+            # What only the database can work out is read back: nothing is left to lazy loading.
+            load_expired(session, loaded)
+            return [result.rowcount]
+
+        [count] = insist(Write(session, model, name, raise_on_error=True), work)
+        return int(count)
 
     def _at_most(self, count: int, name: str) -> list[T]:
         size = self._query.size
