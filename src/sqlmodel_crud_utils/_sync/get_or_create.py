@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._core.loaders import read_options
 from sqlmodel_crud_utils._core.models import fields_of, mapper_of
 from sqlmodel_crud_utils._core.payload import values_for
 from sqlmodel_crud_utils._core.rows import first_of
+from sqlmodel_crud_utils._core.snapshots import lift_snapshot, restore_snapshot
 from sqlmodel_crud_utils._core.soft_delete import deleted, hide_deleted, is_soft_delete
 from sqlmodel_crud_utils._core.statements import equal_to
 from sqlmodel_crud_utils._runtime_sync import (
@@ -151,7 +152,7 @@ def _create_or_find(
         try:
             row = _insert_alone(write, values)
         except IntegrityError:
-            row = search.first(as_of_now=True)
+            row = _first_as_of_now(search)
             if row is None:
                 raise
             existed = True
@@ -171,6 +172,16 @@ def _create_or_find(
             columns=refusal.columns,
         ) from refusal.__cause__
     return rows[0], existed
+
+
+def _first_as_of_now(search: _Search) -> Any:
+    """Return the row that somebody else has just committed, or None."""
+    was_on = run_on_connection(search.session, lift_snapshot)
+    try:
+        return search.first(as_of_now=True)
+    finally:
+        if was_on:
+            run_on_connection(search.session, restore_snapshot)
 
 
 def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:

@@ -1,0 +1,95 @@
+"""`get_one_or_create` with many callers at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._async.reads import get_rows
+from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import write_row
+from sqlmodel_crud_utils._runtime_async import sync_engine
+from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
+from tests.databases import Database, prepare
+from tests.models import Hero, Tag, Team
+
+CALLERS = 20
+
+
+def isolate_snapshots(connection: Any, _record: object) -> None:
+    """Set what newer MariaDBs have by default; MySQL and older ones know no such variable."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'")
+    if cursor.fetchone():
+        cursor.execute("SET SESSION innodb_snapshot_isolation = ON")
+    cursor.close()
+
+
+@pytest.fixture(params=[False, True], ids=["as it is", "snapshot isolation"])
+async def crowd(
+    engine: AsyncEngine, database: Database, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncEngine]:
+    """An engine with a connection for each caller; the tables are emptied after `engine`."""
+    assert engine.dialect.name == database.name
+    large = make_engine(database.async_url, pool_size=CALLERS, max_overflow=0)
+    prepare(large)
+    if request.param:
+        if database.name != "mysql":
+            pytest.skip("only MariaDB has such a setting")
+        event.listen(sync_engine(large), "connect", isolate_snapshots)
+    yield large
+    await large.dispose()
+
+
+@pytest.mark.parametrize("how", ["outside", "block", "block after reading", "nested block"])
+async def test_all_callers_get_the_one_row(crowd: AsyncEngine, how: str) -> None:
+    """One of them created it; all of their transactions can be used, and what they write stays."""
+    answers: list[tuple[int | None, bool]] = []
+
+    async def work(session: AsyncSession, number: int) -> None:
+        team, existed = await get_one_or_create(session, Team, {"city": "Oslo"}, name="Preventers")
+        assert (team.name, team.city) == ("Preventers", "Oslo")
+        key = team.id
+        await write_row(Tag(label=f"{number}"), session, raise_on_error=True)
+        answers.append((key, existed))
+
+    async def call(number: int) -> None:
+        async with AsyncSession(crowd) as session:
+            if how == "outside":
+                await work(session, number)
+                return
+            async with transaction(session):
+                if how == "block after reading":
+                    assert await get_rows(session, Hero) == (False, [])
+                if how == "nested block":
+                    async with transaction(session):
+                        await work(session, number)
+                else:
+                    await work(session, number)
+
+    await together(*((lambda number=number: call(number)) for number in range(CALLERS)))
+    assert len({key for key, _ in answers}) == 1
+    assert sorted(existed for _, existed in answers) == [False] + [True] * (CALLERS - 1)
+    async with AsyncSession(crowd) as session:
+        assert len((await get_rows(session, Team))[1]) == 1
+        assert len((await get_rows(session, Tag))[1]) == CALLERS
+
+
+async def test_callers_of_different_rows_do_not_disturb_each_other(crowd: AsyncEngine) -> None:
+    """Each of five rows is created by one of four callers."""
+    created: list[str] = []
+
+    async def call(number: int) -> None:
+        async with AsyncSession(crowd) as session:
+            for step in range(5):
+                name = f"team {(number + step) % 5}"
+                _, existed = await get_one_or_create(session, Team, name=name)
+                if not existed:
+                    created.append(name)
+
+    await together(*((lambda number=number: call(number)) for number in range(CALLERS)))
+    assert sorted(created) == [f"team {number}" for number in range(5)]
