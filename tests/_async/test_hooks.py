@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select
 
+from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.reads import get_row, get_rows
@@ -711,6 +713,87 @@ class TestMoreWrites:
             await bulk_upsert_mappings([{"id": 1, "title": "a", "done": False}], session, Task)
         assert recorder.calls == []
         assert "Hooks are not run" in (bulk_upsert_mappings.__doc__ or "")
+
+
+class TestBulk:
+    @inside_and_outside
+    async def test_row_by_row(
+        self, session: AsyncSession, engine: AsyncEngine, inside: bool
+    ) -> None:
+        """Functions for lists of keys run the hooks of each row, in the order of the keys."""
+        keys = [(await stored(session, title)).id for title in "abc"]
+        recorder = Recorder()
+        with registered_hook(Task, recorder):
+            async with block(session, inside):
+                result = await bulk_update_rows(keys[:2], {"done": True}, session, Task)
+                assert result == (True, 2)
+                result = await delete_rows_within_id_list([keys[2], keys[0]], session, Task)
+                assert result == (True, 2)
+        assert recorder.calls == [
+            "before_update a {'done': True}",
+            "after_update a",
+            "before_update b {'done': True}",
+            "after_update b",
+            "before_delete c",
+            "after_delete c",
+            "before_delete a",
+            "after_delete a",
+        ]
+        assert await committed(engine, Task) == ["b"]
+
+    @inside_and_outside
+    async def test_soft_deletions(self, session: AsyncSession, inside: bool) -> None:
+        """They run the delete hooks."""
+        keys = [(await stored(session, title, Page)).id for title in "ab"]
+        recorder = Recorder()
+        with registered_hook(Page, recorder):
+            async with block(session, inside):
+                await delete_rows_within_id_list(keys, session, Page)
+        assert recorder.calls == [
+            f"{method} {title}" for title in "ab" for method in ("before_delete", "after_delete")
+        ]
+        _, pages = await get_rows(session, Page, include_deleted=True)
+        assert [page.is_deleted for page in pages] == [True, True]
+
+    async def test_data_per_row(self, session: AsyncSession, engine: AsyncEngine) -> None:
+        """A hook may change the data of one row alone."""
+        keys = [(await stored(session, title)).id for title in "ab"]
+
+        def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "title": instance.title * 2}
+
+        with hooked(Task, before_update=before_update):
+            await bulk_update_rows(keys, {"done": True}, session, Task)
+        assert await committed(engine, Task) == ["aa", "bb"]
+
+    @pytest.mark.parametrize(
+        "method", ["before_update", "after_update", "before_delete", "after_delete"]
+    )
+    @inside_and_outside
+    async def test_a_hook_raises(
+        self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
+    ) -> None:
+        """No row of the operation is changed; the session can be used."""
+        keys = [(await stored(session, title)).id for title in ("a", "b")]
+        failing = Failing(method, spared=("a", "a!"))
+
+        def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "title": instance.title + "!"}
+
+        async with block(session, inside):
+            with (
+                hooked(Task, before_update=before_update),
+                registered_hook(Task, failing),
+                pytest.raises(RefusalError) as caught,
+            ):
+                if method.endswith("update"):
+                    await bulk_update_rows(keys, {"done": True}, session, Task)
+                else:
+                    await delete_rows_within_id_list(keys, session, Task)
+        assert caught.value is failing.error
+        assert caught.value.__context__ is None
+        assert await committed(engine, Task) == ["a", "b"]
+        assert await is_usable(session)
 
 
 class TestInserts:

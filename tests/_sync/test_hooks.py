@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select
 
+from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
 from sqlmodel_crud_utils._sync.reads import get_row, get_rows
@@ -695,6 +697,85 @@ class TestMoreWrites:
             bulk_upsert_mappings([{"id": 1, "title": "a", "done": False}], session, Task)
         assert recorder.calls == []
         assert "Hooks are not run" in (bulk_upsert_mappings.__doc__ or "")
+
+
+class TestBulk:
+    @inside_and_outside
+    def test_row_by_row(self, session: Session, engine: Engine, inside: bool) -> None:
+        """Functions for lists of keys run the hooks of each row, in the order of the keys."""
+        keys = [stored(session, title).id for title in "abc"]
+        recorder = Recorder()
+        with registered_hook(Task, recorder):
+            with block(session, inside):
+                result = bulk_update_rows(keys[:2], {"done": True}, session, Task)
+                assert result == (True, 2)
+                result = delete_rows_within_id_list([keys[2], keys[0]], session, Task)
+                assert result == (True, 2)
+        assert recorder.calls == [
+            "before_update a {'done': True}",
+            "after_update a",
+            "before_update b {'done': True}",
+            "after_update b",
+            "before_delete c",
+            "after_delete c",
+            "before_delete a",
+            "after_delete a",
+        ]
+        assert committed(engine, Task) == ["b"]
+
+    @inside_and_outside
+    def test_soft_deletions(self, session: Session, inside: bool) -> None:
+        """They run the delete hooks."""
+        keys = [stored(session, title, Page).id for title in "ab"]
+        recorder = Recorder()
+        with registered_hook(Page, recorder):
+            with block(session, inside):
+                delete_rows_within_id_list(keys, session, Page)
+        assert recorder.calls == [
+            f"{method} {title}" for title in "ab" for method in ("before_delete", "after_delete")
+        ]
+        _, pages = get_rows(session, Page, include_deleted=True)
+        assert [page.is_deleted for page in pages] == [True, True]
+
+    def test_data_per_row(self, session: Session, engine: Engine) -> None:
+        """A hook may change the data of one row alone."""
+        keys = [stored(session, title).id for title in "ab"]
+
+        def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "title": instance.title * 2}
+
+        with hooked(Task, before_update=before_update):
+            bulk_update_rows(keys, {"done": True}, session, Task)
+        assert committed(engine, Task) == ["aa", "bb"]
+
+    @pytest.mark.parametrize(
+        "method", ["before_update", "after_update", "before_delete", "after_delete"]
+    )
+    @inside_and_outside
+    def test_a_hook_raises(
+        self, session: Session, engine: Engine, method: str, inside: bool
+    ) -> None:
+        """No row of the operation is changed; the session can be used."""
+        keys = [stored(session, title).id for title in ("a", "b")]
+        failing = Failing(method, spared=("a", "a!"))
+
+        def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "title": instance.title + "!"}
+
+        with block(session, inside):
+            with (
+                hooked(Task, before_update=before_update),
+                registered_hook(Task, failing),
+                pytest.raises(RefusalError) as caught,
+            ):
+                if method.endswith("update"):
+                    bulk_update_rows(keys, {"done": True}, session, Task)
+                else:
+                    delete_rows_within_id_list(keys, session, Task)
+        assert caught.value is failing.error
+        assert caught.value.__context__ is None
+        assert committed(engine, Task) == ["a", "b"]
+        assert is_usable(session)
 
 
 class TestInserts:
