@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlmodel_crud_utils.aio import (
         AsyncQueryBuilder,
+        bulk_insert_rows as a_bulk_insert_rows,
         bulk_update_rows as a_bulk_update_rows,
         bulk_upsert_mappings as a_bulk_upsert_mappings,
         create_pooled_engine as a_create_pooled_engine,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         Page,
         PoolStatus,
         QueryBuilder,
+        bulk_insert_rows,
         bulk_update_rows,
         bulk_upsert_mappings,
         create_pooled_engine,
@@ -137,6 +139,7 @@ __all__ = [
     "ValidationError",
     "VersionMixin",
     "__version__",
+    "a_bulk_insert_rows",
     "a_bulk_update_rows",
     "a_bulk_upsert_mappings",
     "a_create_pooled_engine",
@@ -159,6 +162,7 @@ __all__ = [
     "a_update_row",
     "a_write_row",
     "acting_as",
+    "bulk_insert_rows",
     "bulk_update_rows",
     "bulk_upsert_mappings",
     "clear_hooks",

@@ -118,9 +118,12 @@ async def run_sync(session: AsyncSession, func: Callable[..., _R], *args: Any) -
     return await session.run_sync(lambda _: func(*args))
 
 
-async def run_on_connection(session: AsyncSession, func: Callable[[Connection], _R]) -> _R:
-    """Call a function with the connection of the session's transaction."""
-    connection = await session.connection()
+async def run_on_connection(
+    session: AsyncSession, func: Callable[[Connection], _R], model: type[Any] | None = None
+) -> _R:
+    """Call a function with the connection of the session's transaction, that for a model."""
+    bind = {} if model is None else {"mapper": mapper_of(model)}
+    connection = await session.connection(bind_arguments=bind)
     return await connection.run_sync(func)
 
 

@@ -104,9 +104,12 @@ def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
     return func(*args)
 
 
-def run_on_connection(session: Session, func: Callable[[Connection], _R]) -> _R:
-    """Call a function with the connection of the session's transaction."""
-    return func(session.connection())
+def run_on_connection(
+    session: Session, func: Callable[[Connection], _R], model: type[Any] | None = None
+) -> _R:
+    """Call a function with the connection of the session's transaction, that for a model."""
+    bind = {} if model is None else {"mapper": mapper_of(model)}
+    return func(session.connection(bind_arguments=bind))
 
 
 def call_hook(func: Callable[..., Any], *args: Any) -> Any:

@@ -1,6 +1,7 @@
 """The sync API; `sqlmodel_crud_utils.aio` has the same names for async code."""
 
 from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
 from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._sync.connections import (
     PoolStatus,
@@ -29,6 +30,7 @@ __all__ = [
     "Page",
     "PoolStatus",
     "QueryBuilder",
+    "bulk_insert_rows",
     "bulk_update_rows",
     "bulk_upsert_mappings",
     "create_pooled_engine",

@@ -64,14 +64,15 @@ def link_deletes_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -
     """Return the DELETEs of what the model's many-to-many relationships keep for these rows."""
     statements = []
     for relationship in mapper_of(model).relationships:
-        if relationship.secondary is not None and not relationship.viewonly:
+        table: Any = relationship.secondary
+        if table is not None and not relationship.viewonly:
             pairs = [
                 (own, link)
                 for own, link in relationship.synchronize_pairs
-                if link.table is relationship.secondary
+                if link.table is table
             ]
             rows = select(*(own for own, _ in pairs)).select_from(model).where(*criteria)
             links = [link for _, link in pairs]
             criterion = (links[0] if len(links) == 1 else tuple_(*links)).in_(rows)
-            statements.append(delete(relationship.secondary).where(criterion))
+            statements.append(delete(table).where(criterion))
     return statements

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
 from pydantic.fields import FieldInfo
+from typing_extensions import TypedDict
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.coercion import coerce
@@ -100,6 +101,25 @@ def _related(model: type[Any], name: str, value: Any) -> Any:
 @cached
 def _field_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
     """Return what validates a field as the model declares it; relationships have none."""
+    declared = _declared_type(model, name)
+    return None if declared is None else TypeAdapter(declared)
+
+
+@cached
+def row_adapter(model: type[Any]) -> TypeAdapter[Any] | None:
+    """Return what validates many fields of the model at once; it says less about what is wrong."""
+    declared = {
+        name: found
+        for name in column_names(model)
+        if (found := _declared_type(model, name)) is not None
+    }
+    if not declared:
+        return None
+    make_type: Any = TypedDict
+    return TypeAdapter(make_type("Row", declared, total=False))
+
+
+def _declared_type(model: type[Any], name: str) -> Any:
     fields: Mapping[str, FieldInfo] = getattr(model, "model_fields", {})
     field = fields.get(name)
     if field is None or field.annotation is None:
@@ -107,4 +127,4 @@ def _field_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
     declared: Any = field.annotation
     for constraint in field.metadata:
         declared = Annotated[declared, constraint]
-    return TypeAdapter(declared)
+    return declared

@@ -1,0 +1,113 @@
+"""The statements of a bulk insert, and what they say of the rows that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Insert, insert, literal_column
+from sqlalchemy.exc import DataError
+
+from sqlmodel_crud_utils._core.bulk_rows import Shape
+from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
+from sqlmodel_crud_utils._core.upsert import Parameters, Target, check_dialect, is_mysql
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
+
+_ROWS_PER_CHUNK = 10_000
+_METHODS = ("auto", "insert")
+_ON_CONFLICT = ("raise", "ignore")
+
+# On MySQL the driver counts rows that were left as they are like new ones.
+_SKIPPED = "@sqlmodel_crud_utils_skipped"
+
+
+def check_options(chunk_size: Any, method: Any, on_conflict: Any, progress: Any) -> None:
+    """Refuse options that mean nothing."""
+    check_chunk_size(chunk_size)
+    for name, value, known in (
+        ("method", method, _METHODS),
+        ("on_conflict", on_conflict, _ON_CONFLICT),
+    ):
+        if value not in known:
+            raise ValidationError(f"{name} must be one of {', '.join(known)}", name, value)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ValidationError(
+            "progress is True for a bar, or a function that is called with (done, total)",
+            field="progress",
+        )
+
+
+def chunk_rows(target: Target, dialect: Dialect, chunk_size: int | None) -> int:
+    """Return how many rows go into one chunk."""
+    wish = _ROWS_PER_CHUNK if chunk_size is None else chunk_size
+    return rows_per_chunk(dialect, len(target.table.columns), wish)
+
+
+def total_of(rows: Any) -> int | None:
+    """Return how many rows there are, if that can be told before they are read."""
+    return len(rows) if isinstance(rows, Sized) else None
+
+
+def parameters_of(target: Target, shape: Shape) -> Parameters:
+    """Return the rows as parameters, by the keys of the columns."""
+    keys = [(name, target.columns[name].key) for name in shape.names]
+    if all(name == key for name, key in keys):
+        return [row.values for row in shape.rows]
+    return [{key: row.values[name] for name, key in keys} for row in shape.rows]
+
+
+def insert_of(target: Target) -> Insert:
+    """Return the INSERT that fails at a duplicate."""
+    return insert(target.model).inline()
+
+
+def insert_or_skip(target: Target, dialect: Dialect) -> Insert:
+    """Return the INSERT that skips duplicates, and those alone.
+
+    On PostgreSQL it returns a row for each that was inserted, as its drivers count differently.
+    """
+    check_dialect(dialect)
+    # Each dialect's package is loaded when it is needed, so that the import stays fast.
+    statement: Any
+    result: Insert
+    if is_mysql(dialect):
+        from sqlalchemy.dialects import mysql
+
+        # INSERT IGNORE would hide other errors too.
+        key = next(iter(target.table.primary_key.columns))
+        name = dialect.identifier_preparer.quote(key.name)
+        kept = f"IF(({_SKIPPED} := {_SKIPPED} + 1) IS NULL, {name}, {name})"
+        statement = mysql.insert(target.model).inline()
+        result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
+        return result
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(target.model).on_conflict_do_nothing()
+        result = statement.returning(*target.table.primary_key.columns)
+        return result
+    from sqlalchemy.dialects import sqlite
+
+    statement = sqlite.insert(target.model).inline()
+    result = statement.on_conflict_do_nothing()
+    return result
+
+
+def start_counting(connection: Connection) -> None:
+    """Let MySQL count the duplicates from here on."""
+    connection.exec_driver_sql(f"SET {_SKIPPED} = 0")
+
+
+def skipped(connection: Connection) -> int:
+    """Return how many duplicates MySQL has skipped."""
+    return int(connection.exec_driver_sql(f"SELECT {_SKIPPED}").scalar_one())
+
+
+def is_fault_of_a_row(error: Exception, failure: SQLModelCRUDError) -> bool:
+    """Tell a row that cannot be written from trouble that every row would meet."""
+    if isinstance(failure, ValidationError) or isinstance(error, DataError | OverflowError):
+        return True
+    original = getattr(error, "orig", None) or error
+    # asyncpg refuses some values by itself, others come back with PostgreSQL's data exceptions.
+    refused = (type(original).__name__, type(original.__cause__).__name__)
+    return "DataError" in refused or str(getattr(original, "sqlstate", "")).startswith("22")

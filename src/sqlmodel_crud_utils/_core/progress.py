@@ -1,0 +1,44 @@
+"""How far a bulk function has got: told to a function of the caller's, or shown as a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+Report = Callable[[int, int | None], Any]
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Report]:
+    """Show a bar with rows, rate and time left, as long as the block lasts.
+
+    Args:
+        label: What is shown before the bar.
+        total: How many rows there will be, if that is known.
+
+    Yields:
+        What to call with the rows that are done, and the total.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ValidationError(
+            'a progress bar needs tqdm: pip install "sqlmodel-crud-utils[progress]"; '
+            "or pass a function that is called with (done, total)",
+            field="progress",
+        ) from error
+    with tqdm(total=total, desc=label, unit=" rows") as bar:
+        yield lambda done, _total: bar.update(done - bar.n)
+
+
+@contextmanager
+def progress_to(wanted: Any, label: str, total: int | None) -> Iterator[Report | None]:
+    """Return what to call after each chunk, None where nobody wants to know."""
+    if wanted is True:
+        with progress_bar(label, total) as report:
+            yield report
+    else:
+        yield wanted or None
