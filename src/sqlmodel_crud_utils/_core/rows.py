@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypedDict, TypeVar
 
-from sqlalchemy import Row, inspect
+from sqlalchemy import Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -32,9 +32,15 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
 
     Plain values have none.
     """
-    results = (item for row in rows for item in (row if isinstance(row, Row) else (row,)))
-    found = (inspect(item, raiseerr=False) for item in results)
-    return [state for state in found if isinstance(state, InstanceState)]
+    found: list[InstanceState[Any]] = []
+    for row in rows:
+        # What inspect() returns for a row of a model, without its search for other inspectors.
+        state = getattr(row, "_sa_instance_state", None)
+        if isinstance(state, InstanceState):
+            found.append(state)
+        elif isinstance(row, Row):
+            found += states_of(row)
+    return found
 
 
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
@@ -98,16 +104,20 @@ def restore(remembered: Snapshot) -> None:
 
 def fetched(result: Any) -> list[Any]:
     """Return all rows of a result: plain values or model rows where it has one column."""
-    return [_unwrapped(row) for row in _each_once(result).all()]
+    rows = _each_once(result).all()
+    if rows and _is_wrapped(rows[0]):
+        return [row[0] for row in rows]
+    return list(rows)
 
 
 def first_of(result: Any) -> Any:
     """Return the first row of a result, or None."""
-    return _unwrapped(_each_once(result).first())
+    row = _each_once(result).first()
+    return row[0] if _is_wrapped(row) else row
 
 
-def _unwrapped(row: Any) -> Any:
-    return row[0] if isinstance(row, Row) and len(row) == 1 else row
+def _is_wrapped(row: Any) -> bool:
+    return isinstance(row, Row) and len(row) == 1
 
 
 def _each_once(result: Any) -> Any:

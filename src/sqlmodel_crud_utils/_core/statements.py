@@ -148,16 +148,21 @@ def _possible(
 def everything(model: type[Any], stmnt: Any, *, include_deleted: bool) -> Executable:
     """Return the SELECT that a list starts from: the caller's own, or that of all rows."""
     if stmnt is None:
-        statement: Executable = select(model)
-        return statement if include_deleted else hide_deleted(statement, model)
+        return _all_rows(model, include_deleted)
     statement = require_select(stmnt)
     return statement if include_deleted else hide_deleted_anywhere(statement, model)
+
+
+@cached
+def _all_rows(model: type[Any], include_deleted: bool) -> Select[Any]:
+    statement = select(model)
+    return statement if include_deleted else hide_deleted(statement, model)
 
 
 def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:
     """Return the SELECT of the rows that have these values in their fields and relationships."""
     criteria = [getattr(model, name) == value for name, value in values.items()]
-    return select(model).where(*criteria)
+    return _all_rows(model, True).where(*criteria)
 
 
 def refined(
@@ -229,8 +234,13 @@ def sort_terms(
             f"sort_field is the name of a field, not {type(sort_field).__name__}",
             field="sort_field",
         )
-    attribute = column_attribute(model, sort_field)
-    return [attribute.desc() if descending else attribute.asc()]
+    return [_sort_term(model, sort_field, descending)]
+
+
+@cached
+def _sort_term(model: type[Any], name: str, descending: bool) -> ColumnElement[Any]:
+    attribute = column_attribute(model, name)
+    return attribute.desc() if descending else attribute.asc()
 
 
 # --- in pages ------------------------------------------------------------------------------------
