@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from sqlalchemy.orm import InstrumentedAttribute, lazyload, selectinload
+from sqlalchemy.orm import InstrumentedAttribute, joinedload, lazyload, selectinload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
 from sqlmodel_crud_utils._core.models import relationship_attribute, relationship_names
@@ -14,6 +15,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
 
+Way = Literal["joined", "selectin"]
 Names = str | Iterable[str] | None
 Path = list[InstrumentedAttribute[Any]]
 
@@ -24,17 +26,10 @@ def read_options(
     """Return the loader options of a read; as in v0.1.0, names count only with their flag."""
     options: list[_AbstractLoad] = []
     if selectin:
-        options += loader_options(selectinload, relationship_paths(model, select_in_keys))
+        options += [_load(selectinload, path) for path in relationship_paths(model, select_in_keys)]
     if lazy:
-        options += loader_options(lazyload, relationship_paths(model, lazy_load_keys))
+        options += [_load(lazyload, path) for path in relationship_paths(model, lazy_load_keys)]
     return options
-
-
-def loader_options(
-    loader: Callable[..., _AbstractLoad], paths: Iterable[Path]
-) -> list[_AbstractLoad]:
-    """Return the options that load each of these relationships in the loader's way."""
-    return [_load(loader, path) for path in paths]
 
 
 def _load(loader: Callable[..., _AbstractLoad], path: Path) -> _AbstractLoad:
@@ -76,3 +71,46 @@ def _path(model: type[Any], name: Any) -> Path:
         path.append(attribute)
         model = attribute.property.mapper.class_
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How each of several relationships is loaded.
+
+    Attributes:
+        ways: The way to load a relationship, by the relationships that lead to it and itself.
+    """
+
+    ways: Mapping[tuple[InstrumentedAttribute[Any], ...], Way] = field(default_factory=dict)
+
+    def adding(self, way: Way, paths: Iterable[Path]) -> Loading:
+        """Return it with more relationships; of two ways for the same one, the last counts."""
+        ways = dict(self.ways)
+        for path in map(tuple, paths):
+            ways[path] = way
+            for length in range(1, len(path)):
+                # One that was named before keeps its way, to load what lies behind it in another.
+                ways.setdefault(path[:length], way)
+        return Loading(ways)
+
+    @property
+    def joins_many(self) -> bool:
+        """Whether rows come more than once, with one related row each."""
+        return any(way == "joined" and path[-1].property.uselist for path, way in self.ways.items())
+
+    def options(self) -> list[_AbstractLoad]:
+        """Return the loader options."""
+        return [self._option(path) for path in self.ways]
+
+    def _option(self, path: tuple[InstrumentedAttribute[Any], ...]) -> _AbstractLoad:
+        option = _LOADERS[self.ways[path[:1]]](path[0])
+        for length in range(2, len(path) + 1):
+            nested = getattr(option, _LOADERS[self.ways[path[:length]]].__name__)
+            option = nested(path[length - 1])
+        return option
+
+
+_LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
+    "joined": joinedload,
+    "selectin": selectinload,
+}

@@ -12,6 +12,7 @@ from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.conditions import Condition
+from sqlmodel_crud_utils._core.loaders import Loading
 from sqlmodel_crud_utils._core.models import primary_key
 from sqlmodel_crud_utils._core.ordering import Term, key_terms
 from sqlmodel_crud_utils._core.soft_delete import (
@@ -51,11 +52,11 @@ class Query:
         size: How many rows there may be at most.
         start: How many rows are left out first.
         distinct: Whether equal results are given once.
-        options: How related rows are loaded, and other options for SQLAlchemy.
+        loading: How related rows are loaded, relationship by relationship.
+        options: Other options for SQLAlchemy.
         fields: The fields that are loaded; none means all.
         visibility: Which rows there are.
         lock: How the rows are locked.
-        joins_many: Whether rows come more than once, with one related row each.
     """
 
     model: type[Any]
@@ -66,16 +67,21 @@ class Query:
     size: int | None = None
     start: int | None = None
     distinct: bool = False
+    loading: Loading = field(default_factory=Loading)
     options: tuple[ExecutableOption, ...] = ()
     fields: tuple[str, ...] = ()
     visibility: Visibility = Visibility.VISIBLE
     lock: Lock | None = None
-    joins_many: bool = False
 
     @property
     def include_deleted(self) -> bool:
         """Whether soft-deleted rows may be among the rows and those related to them."""
         return self.visibility is not Visibility.VISIBLE
+
+    @property
+    def loads_related(self) -> bool:
+        """Whether related rows are asked for, as far as it can be told."""
+        return bool(self.loading.ways or self.options)
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -85,7 +91,7 @@ class Query:
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """Return the SELECT of the rows, with more columns beside each if there are any."""
         statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
-        options = list(self.options)
+        options = [*self.loading.options(), *self.options]
         if self.fields:
             options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
         if options:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import ColumnExpressionArgument, Dialect, Select
-from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core import conditions, ordering
-from sqlmodel_crud_utils._core.loaders import loader_options, relationship_paths
+from sqlmodel_crud_utils._core.loaders import Way, relationship_paths
 from sqlmodel_crud_utils._core.models import column_attribute, mapper_of
 from sqlmodel_crud_utils._core.query import Lock, Query, Visibility
 from sqlmodel_crud_utils._core.soft_delete import is_soft_delete
@@ -138,7 +137,7 @@ class QueryShape(Generic[T]):
         Raises:
             UnknownFieldError: A name that is no relationship.
         """
-        return self._loading(selectinload, names)
+        return self._loading("selectin", names)
 
     def joined(self, /, *names: str) -> Self:
         """Load relationships with the rows, in the same query.
@@ -151,7 +150,7 @@ class QueryShape(Generic[T]):
         Raises:
             UnknownFieldError: A name that is no relationship.
         """
-        return self._loading(joinedload, names)
+        return self._loading("joined", names)
 
     def load_only(self, /, *names: str) -> Self:
         """Load these fields of the rows and their key; the others are not there to be read.
@@ -232,13 +231,9 @@ class QueryShape(Generic[T]):
         changed._query = replace(self._query, **changes)
         return changed
 
-    def _loading(self, loader: Callable[..., Any], names: tuple[str, ...]) -> Self:
+    def _loading(self, way: Way, names: tuple[str, ...]) -> Self:
         paths = relationship_paths(self._query.model, names)
-        many = any(attribute.property.uselist for path in paths for attribute in path)
-        return self._with(
-            options=(*self._query.options, *loader_options(loader, paths)),
-            joins_many=self._query.joins_many or (loader is joinedload and many),
-        )
+        return self._with(loading=self._query.loading.adding(way, paths))
 
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:

@@ -434,7 +434,7 @@ class QueryBuilder(QueryShape[T]):
                 self._session,
                 query.model,
                 statement,
-                eagerly=bool(query.options),
+                eagerly=query.loads_related,
                 include_deleted=query.include_deleted,
             )
 
