@@ -12,17 +12,23 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 
-@cached
 def mapper_of(model: type[Any]) -> Mapper[Any]:
     """Return the mapper of a table model; anything else is a `ValidationError`."""
-    mapper = inspect(model, raiseerr=False) if isinstance(model, type) else None
-    if not isinstance(mapper, Mapper):
+    # What is no class may be unhashable, an instance of a model for example.
+    mapper = _mapper(model) if isinstance(model, type) else None
+    if mapper is None:
         raise ValidationError(
             f"{_describe(model)} is not a table model; "
             "pass a SQLModel class that is declared with table=True",
             field="model",
         )
     return mapper
+
+
+@cached
+def _mapper(model: type[Any]) -> Mapper[Any] | None:
+    mapper = inspect(model, raiseerr=False)
+    return mapper if isinstance(mapper, Mapper) else None
 
 
 @cached

@@ -1,0 +1,115 @@
+"""Every kind of session will do, and none of the other API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+from sqlmodel import select
+
+from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
+from sqlmodel_crud_utils._async.inserts import insert_data_rows
+from sqlmodel_crud_utils._async.reads import (
+    get_result_from_query,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+)
+from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.exceptions import (
+    DatabaseConnectionError,
+    ValidationError,
+)
+from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, make_engine, scoped
+from tests.models import Hero, Team
+
+
+async def use(session: Any) -> None:
+    """Call every function once."""
+    _, team = await write_row(Team(name="Preventers"), session, raise_on_error=True)
+    key = team.id
+    _, rows = await insert_data_rows([Team(name="b"), Team(name="c")], session)
+    assert [row.name for row in rows] == ["b", "c"]
+    assert (await get_row(key, session, Team))[1] is team
+    assert len((await get_rows(session, Team, name__ne="b"))[1]) == 2
+    assert len((await get_rows_within_id_list([key], session, Team))[1]) == 1
+    assert await get_result_from_query(select(Team).where(Team.name == "b"), session) is rows[0]
+    _, team = await update_row(key, {"city": "Oslo"}, session, Team, raise_on_error=True)
+    assert team.city == "Oslo"
+    assert (await get_one_or_create(session, Team, name="b"))[1]
+    async with transaction(session) as same:
+        assert same is session
+        await write_row(Team(name="d"), session)
+    assert await delete_row(key, session, Team)
+
+
+@pytest.mark.parametrize("expire", [True, False])
+@pytest.mark.parametrize("kind", [AsyncSession, PlainSession])
+async def test_sessions_of_sqlmodel_and_sqlalchemy(
+    engine: AsyncEngine, kind: Any, expire: bool
+) -> None:
+    """With both settings of `expire_on_commit`."""
+    async with kind(engine, expire_on_commit=expire) as session:
+        await use(session)
+
+
+async def test_scoped_sessions(engine: AsyncEngine) -> None:
+    """The registry itself is passed."""
+    registry = scoped(engine)
+    await use(registry)
+    await registry.remove()
+
+
+@pytest.mark.parametrize("thing", [None, 5, "session"])
+async def test_what_is_no_session_is_refused(thing: Any) -> None:
+    """Each function says what would be right."""
+    calls = [
+        lambda: write_row(Team(name="x"), thing),
+        lambda: insert_data_rows([Team(name="x")], thing),
+        lambda: get_row(1, thing, Team),
+        lambda: get_rows(thing, Team),
+        lambda: get_rows_within_id_list([1], thing, Team),
+        lambda: get_result_from_query(select(Team), thing),
+        lambda: update_row(1, {}, thing, Team),
+        lambda: delete_row(1, thing, Team),
+        lambda: get_one_or_create(thing, Team, name="x"),
+    ]
+    for call in calls:
+        with pytest.raises(ValidationError, match=r"API takes an? "):
+            await call()
+
+
+async def test_an_unbound_session_is_refused() -> None:
+    """There is no database to ask."""
+    async with AsyncSession() as session:
+        with pytest.raises(ValidationError, match="bound to no engine"):
+            await get_rows(session, Hero)
+
+
+@pytest.mark.databases("postgresql", "mysql")
+async def test_an_unreachable_database_is_never_not_found(database: Any) -> None:
+    """Reads and strict writes raise; the others fail as a refused write does."""
+    url = make_url(database.async_url).set(host="127.0.0.1", port=1, query={})
+    engine = make_engine(url.render_as_string(hide_password=False))
+    async with AsyncSession(engine) as session:
+        reads = [
+            lambda: get_row(1, session, Team),
+            lambda: get_row(1, session, Team, raise_on_error=False),
+            lambda: get_rows(session, Team),
+            lambda: get_rows_within_id_list([1], session, Team),
+            lambda: get_result_from_query(select(Team), session),
+            lambda: update_row(1, {"city": "x"}, session, Team, raise_on_error=False),
+            lambda: delete_row(1, session, Team, raise_on_error=False),
+            lambda: get_one_or_create(session, Team, name="x"),
+            lambda: write_row(Team(name="x"), session, raise_on_error=True),
+            lambda: insert_data_rows([Team(name="x")], session, raise_on_error=True),
+        ]
+        for call in reads:
+            with pytest.raises(DatabaseConnectionError):
+                await call()
+        rows = [Team(name=f"{n}") for n in range(50)]
+        assert await write_row(Team(name="x"), session) == (False, None)
+        assert await insert_data_rows(rows, session) == (False, {"success": [], "failed": rows})
+    await engine.dispose()
