@@ -78,7 +78,7 @@ def remember_choice(
     ours = hiding_options(*models)
     for state in states if ours else ():
         others = tuple(option for option in state.load_options if not is_hiding(option))
-        state.load_options = others if include_deleted else (*others, *ours)
+        state.load_options = others if include_deleted else (*ours, *others)
         if state.load_path.is_root:
             # Options stand on the path of the query that loaded the row; here there was none.
             state.load_path = state.mapper._path_registry

@@ -105,8 +105,7 @@ def hide_deleted(statement: _E, model: type[Any]) -> _E:
     the rows (selectin, joined) or later (lazy loading). A statement of models without the mixin
     comes back as it is.
     """
-    options = hiding_options(model)
-    return statement.options(*options) if options else statement
+    return _with_first(statement, hiding_options(model))
 
 
 def hide_deleted_anywhere(statement: _E, *models: type[Any]) -> _E:
@@ -118,9 +117,22 @@ def hide_deleted_anywhere(statement: _E, *models: type[Any]) -> _E:
     if not flags:
         return statement
     mappers = {mapper_of(model) for model in models} | hidden_tables.mappers_in(statement)
-    hidden = hidden_tables.hide(statement, flags)
-    # A textual statement takes no options.
-    return hidden.options(*options) if (options := _options_for(mappers)) else hidden
+    return _with_first(hidden_tables.hide(statement, flags), _options_for(mappers))
+
+
+def _with_first(statement: _E, options: tuple[ORMOption, ...]) -> _E:
+    """Return the statement with these options before its own.
+
+    SQLAlchemy's cache doesn't count options that a program defines. With another number of them,
+    it takes a statement for one that it knows, and drops the last options for later loads.
+    """
+    if not options:
+        return statement
+    own: tuple[ORMOption, ...] = getattr(statement, "_with_options", ())
+    changed: Any = statement.options(*options)
+    changed._with_options = (*options, *own)
+    found: _E = changed
+    return found
 
 
 def models_in(statement: Executable) -> tuple[type[Any], ...]:
