@@ -204,6 +204,64 @@ class TestOrder:
         assert await committed(engine, Task) == ["a", "b"]
 
 
+class TestRowsThatAreThere:
+    """`write_row` with a row that was read and changed."""
+
+    @inside_and_outside
+    async def test_they_run_the_update_hooks(
+        self, session: AsyncSession, engine: AsyncEngine, inside: bool
+    ) -> None:
+        """With what was set on the row as the data."""
+        recorder = Recorder()
+        async with block(session, inside):
+            _, task = await write_row(Task(title="a"), session)
+            assert task is not None
+            task.title = "b"
+            with (
+                registered_hook(Task, recorder),
+                hooked(Task, before_update=lambda _, data: {**data, "title": data["title"] * 2}),
+            ):
+                written, row = await write_row(task, session)
+            assert written
+            assert row is task
+            assert task.title == "bb"
+        assert recorder.calls == ["before_update a {'title': 'b'}", "after_update bb"]
+        assert await committed(engine, Task) == ["bb"]
+
+    @pytest.mark.parametrize("method", ["before_update", "after_update"])
+    @inside_and_outside
+    async def test_a_hook_raises(
+        self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
+    ) -> None:
+        """The change is not written."""
+        task = await stored(session, "a")
+        async with block(session, inside):
+            task.title = "b"
+            with registered_hook(Task, Failing(method)), pytest.raises(RefusalError):
+                await write_row(task, session)
+        assert await committed(engine, Task) == ["a"]
+        assert await is_usable(session)
+
+    async def test_without_changes_or_refused(
+        self, session: AsyncSession, engine: AsyncEngine
+    ) -> None:
+        """The outcome is that of `write_row`."""
+        task = await stored(session, "a")
+        await stored(session, "taken")
+        await session.refresh(task)
+        recorder = Recorder()
+        with registered_hook(Task, recorder):
+            assert await write_row(task, session) == (True, task)
+            task.title = "taken"
+            assert await write_row(task, session) == (False, None)
+        assert recorder.calls == [
+            "before_update a {}",
+            "after_update a",
+            "before_update a {'title': 'taken'}",
+        ]
+        assert await committed(engine, Task) == ["a", "taken"]
+
+
 class TestReplacement:
     @inside_and_outside
     async def test_of_the_row(

@@ -204,6 +204,62 @@ class TestOrder:
         assert committed(engine, Task) == ["a", "b"]
 
 
+class TestRowsThatAreThere:
+    """`write_row` with a row that was read and changed."""
+
+    @inside_and_outside
+    def test_they_run_the_update_hooks(
+        self, session: Session, engine: Engine, inside: bool
+    ) -> None:
+        """With what was set on the row as the data."""
+        recorder = Recorder()
+        with block(session, inside):
+            _, task = write_row(Task(title="a"), session)
+            assert task is not None
+            task.title = "b"
+            with (
+                registered_hook(Task, recorder),
+                hooked(Task, before_update=lambda _, data: {**data, "title": data["title"] * 2}),
+            ):
+                written, row = write_row(task, session)
+            assert written
+            assert row is task
+            assert task.title == "bb"
+        assert recorder.calls == ["before_update a {'title': 'b'}", "after_update bb"]
+        assert committed(engine, Task) == ["bb"]
+
+    @pytest.mark.parametrize("method", ["before_update", "after_update"])
+    @inside_and_outside
+    def test_a_hook_raises(
+        self, session: Session, engine: Engine, method: str, inside: bool
+    ) -> None:
+        """The change is not written."""
+        task = stored(session, "a")
+        with block(session, inside):
+            task.title = "b"
+            with registered_hook(Task, Failing(method)), pytest.raises(RefusalError):
+                write_row(task, session)
+        assert committed(engine, Task) == ["a"]
+        assert is_usable(session)
+
+    def test_without_changes_or_refused(self, session: Session, engine: Engine) -> None:
+        """The outcome is that of `write_row`."""
+        task = stored(session, "a")
+        stored(session, "taken")
+        session.refresh(task)
+        recorder = Recorder()
+        with registered_hook(Task, recorder):
+            assert write_row(task, session) == (True, task)
+            task.title = "taken"
+            assert write_row(task, session) == (False, None)
+        assert recorder.calls == [
+            "before_update a {}",
+            "after_update a",
+            "before_update a {'title': 'taken'}",
+        ]
+        assert committed(engine, Task) == ["a", "taken"]
+
+
 class TestReplacement:
     @inside_and_outside
     def test_of_the_row(self, session: Session, engine: Engine, inside: bool) -> None:

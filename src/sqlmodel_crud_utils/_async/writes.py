@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._async.operations import Write, attempt, searching
 from sqlmodel_crud_utils._async.queries import find
 from sqlmodel_crud_utils._async.settling import load_expired, reload
 from sqlmodel_crud_utils._core.models import key_names, mapper_of
+from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils._core.soft_delete import (
@@ -58,6 +59,9 @@ async def write_row(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write one row.
 
+    The create hooks of the model run with it, or the update hooks for a row that is there already.
+    What a hook raises undoes the write and comes out as it is, whatever `raise_on_error` says.
+
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
 
@@ -85,15 +89,29 @@ async def write_row(
     """
     session = require_session(session_inst)
     model = model_of(data_row, session)
-    write = Write(
-        session, model, "write_row", raise_on_error, hooks_of(model, "create"), [data_row]
-    )
+    is_there = is_persistent(data_row)
+    hooks = hooks_of(model, "update" if is_there else "create")
+    write = Write(session, model, "write_row", raise_on_error, hooks, [data_row])
+    if is_there and hooks:
+        return await _rewrite(write, data_row)
 
     async def work() -> Sequence[T]:
-        return [await insert(session, data_row, write.hooks)]
+        return [await insert(session, data_row, hooks)]
 
     rows = await attempt(write, work)
     return (False, None) if rows is None else (True, rows[0])
+
+
+async def _rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
+    """Write what was set on a row that is there already, with the hooks of an update."""
+    changes = changed_columns(row)
+    if changes:
+        # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
+        write.session.expire(row, list(changes))
+        async with searching(write):
+            await write.session.refresh(row, list(changes))
+    written, row = await update(write, row, changes)
+    return (True, row) if written else (False, None)
 
 
 async def insert(session: AsyncSession, row: T, hooks: Hooks) -> T:
@@ -168,6 +186,9 @@ async def update_row(
 
     The values are validated against the types of the model's fields, and all of them before the
     first is written. The primary key is never changed.
+
+    The update hooks of the model run with it. What a hook raises undoes the update and comes out
+    as it is, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
@@ -284,6 +305,9 @@ async def delete_row(
     expected_version: int | None = None,
 ) -> bool:
     """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
+
+    The delete hooks of the model run with it. What a hook raises undoes the deletion and comes out
+    as it is, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.

@@ -1,4 +1,4 @@
-"""New rows that a flush must not meet before it is their turn."""
+"""What a flush must not meet before it is its turn: new rows, and changes of others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from sqlalchemy.orm import InstanceState, PassiveFlag
 
+from sqlmodel_crud_utils._core.models import primary_key_names
 from sqlmodel_crud_utils._core.rows import states_of
 
 _WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
@@ -62,3 +63,15 @@ def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
         for state in states_of(others)
         for each in state.get_history(name, _WITHOUT_QUERY).added or ()
     )
+
+
+def is_persistent(row: Any) -> bool:
+    """Tell whether a row was read or written with its session."""
+    return any(state.persistent for state in states_of([row]))
+
+
+def changed_columns(row: Any) -> dict[str, Any]:
+    """Return what was set on a row and is not written yet, without the primary key."""
+    [state] = states_of([row])
+    names = set(state.mapper.column_attrs.keys()) - set(primary_key_names(type(row)))
+    return {name: getattr(row, name) for name in sorted(names & state.committed_state.keys())}

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import object_session
 
 from sqlmodel_crud_utils._core.models import key_names, mapper_of
+from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils._core.soft_delete import (
@@ -60,6 +61,9 @@ def write_row(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write one row.
 
+    The create hooks of the model run with it, or the update hooks for a row that is there already.
+    What a hook raises undoes the write and comes out as it is, whatever `raise_on_error` says.
+
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
 
@@ -87,15 +91,29 @@ def write_row(
     """
     session = require_session(session_inst)
     model = model_of(data_row, session)
-    write = Write(
-        session, model, "write_row", raise_on_error, hooks_of(model, "create"), [data_row]
-    )
+    is_there = is_persistent(data_row)
+    hooks = hooks_of(model, "update" if is_there else "create")
+    write = Write(session, model, "write_row", raise_on_error, hooks, [data_row])
+    if is_there and hooks:
+        return _rewrite(write, data_row)
 
     def work() -> Sequence[T]:
-        return [insert(session, data_row, write.hooks)]
+        return [insert(session, data_row, hooks)]
 
     rows = attempt(write, work)
     return (False, None) if rows is None else (True, rows[0])
+
+
+def _rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
+    """Write what was set on a row that is there already, with the hooks of an update."""
+    changes = changed_columns(row)
+    if changes:
+        # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
+        write.session.expire(row, list(changes))
+        with searching(write):
+            write.session.refresh(row, list(changes))
+    written, row = update(write, row, changes)
+    return (True, row) if written else (False, None)
 
 
 def insert(session: Session, row: T, hooks: Hooks) -> T:
@@ -170,6 +188,9 @@ def update_row(
 
     The values are validated against the types of the model's fields, and all of them before the
     first is written. The primary key is never changed.
+
+    The update hooks of the model run with it. What a hook raises undoes the update and comes out
+    as it is, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
@@ -286,6 +307,9 @@ def delete_row(
     expected_version: int | None = None,
 ) -> bool:
     """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
+
+    The delete hooks of the model run with it. What a hook raises undoes the deletion and comes out
+    as it is, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
