@@ -25,6 +25,7 @@ from sqlalchemy.orm import (
 
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
+from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.reads import (
     get_result_from_query,
     get_row,
@@ -175,6 +176,16 @@ def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def built(run: Callable[[Any], Any], visible: Any, everything: Any, model: Any = Player) -> Way:
+    """Return the way through the query builder."""
+
+    async def read(session: AsyncSession, include_deleted: bool) -> Any:
+        query = AsyncQueryBuilder(session, model)
+        return names(await run(query.with_deleted() if include_deleted else query))
+
+    return Way(read, visible, everything)
+
+
 COUNT = select(func.count())
 HAS_BOB, HAS_ANN = (Club.players.any(Player.name == name) for name in ("Bob", "Ann"))
 A_PLAYER_BOB = exists().where(Player.club_id == Club.id, Player.name == "Bob")
@@ -296,6 +307,20 @@ WAYS: dict[str, Way] = {
     "a query of a table": by_query(select(PLAYERS.c.name).where(PLAYERS.c.id == 2), None, "Bob"),
     "a query of a model without the mixin": by_query(
         select(Fan).join(Fan.club).order_by(Fan.id.desc()), "Fay", "Gus"
+    ),
+    # The query builder.
+    "built rows": built(lambda q: q.all(), ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "the first built row": built(lambda q: q.where(name="Bob").first(), None, "Bob"),
+    "a built count": built(lambda q: q.count(), 2, 3),
+    "built, whether there are any": built(lambda q: q.where(name="Bob").exists(), False, True),
+    "built values": built(lambda q: q.scalars("name"), ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "a built sum": built(lambda q: q.sum("id"), 4, 6),
+    "a built filter": built(lambda q: q.where(players__name="Bob").all(), [], ["Reds"], Club),
+    "a built exclusion": built(
+        lambda q: q.exclude(players__name="Bob").all(), ["Reds"], ["Ghosts"], Club
+    ),
+    "a built expression": built(
+        lambda q: q.where(Club.players.any(Player.name == "Bob")).all(), [], ["Reds"], Club
     ),
     # Related rows.
     **{

@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._core.soft_delete import link_criteria
 from sqlmodel_crud_utils._runtime_sync import execute, run_sync, sync_engine
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
+from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 from sqlmodel_crud_utils._sync.reads import (
     get_result_from_query,
     get_row,
@@ -171,6 +172,16 @@ def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def built(run: Callable[[Any], Any], visible: Any, everything: Any, model: Any = Player) -> Way:
+    """Return the way through the query builder."""
+
+    def read(session: Session, include_deleted: bool) -> Any:
+        query = QueryBuilder(session, model)
+        return names(run(query.with_deleted() if include_deleted else query))
+
+    return Way(read, visible, everything)
+
+
 COUNT = select(func.count())
 HAS_BOB, HAS_ANN = (Club.players.any(Player.name == name) for name in ("Bob", "Ann"))
 A_PLAYER_BOB = exists().where(Player.club_id == Club.id, Player.name == "Bob")
@@ -292,6 +303,20 @@ WAYS: dict[str, Way] = {
     "a query of a table": by_query(select(PLAYERS.c.name).where(PLAYERS.c.id == 2), None, "Bob"),
     "a query of a model without the mixin": by_query(
         select(Fan).join(Fan.club).order_by(Fan.id.desc()), "Fay", "Gus"
+    ),
+    # The query builder.
+    "built rows": built(lambda q: q.all(), ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "the first built row": built(lambda q: q.where(name="Bob").first(), None, "Bob"),
+    "a built count": built(lambda q: q.count(), 2, 3),
+    "built, whether there are any": built(lambda q: q.where(name="Bob").exists(), False, True),
+    "built values": built(lambda q: q.scalars("name"), ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "a built sum": built(lambda q: q.sum("id"), 4, 6),
+    "a built filter": built(lambda q: q.where(players__name="Bob").all(), [], ["Reds"], Club),
+    "a built exclusion": built(
+        lambda q: q.exclude(players__name="Bob").all(), ["Reds"], ["Ghosts"], Club
+    ),
+    "a built expression": built(
+        lambda q: q.where(Club.players.any(Player.name == "Bob")).all(), [], ["Reds"], Club
     ),
     # Related rows.
     **{
