@@ -106,13 +106,14 @@ build: $(INSTALLED) ## Build the wheel and the sdist into dist/
 demo: $(INSTALLED) ## Run examples/quickstart.py
 	@$(BIN)/python examples/quickstart.py
 
-CHECKS := check-codegen lint type docs test-wheel demo test-2.0 cov
+CHECKS := check-codegen lint type docs demo test-wheel cov
 
+# The wheel is tested on SQLAlchemy 2.0, the sources on 2.1.
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \
 		printf '\n=== make %s ===\n' $$step; \
 		start=$$(date +%s); \
-		$(MAKE) --no-print-directory $$step || exit 1; \
+		$(MAKE) --no-print-directory $$step VERSIONS=2.0 || exit 1; \
 		printf '=== %s: %s seconds ===\n' $$step $$(($$(date +%s) - start)); \
 	done
 
