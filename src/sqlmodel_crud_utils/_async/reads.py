@@ -149,6 +149,7 @@ async def get_row(
         (False, None)
     """
     session = require_session(session_inst)
+    mapper_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
     async with translated(model, "get_row"):
         row = await find(

@@ -151,6 +151,7 @@ def get_row(
         (False, None)
     """
     session = require_session(session_inst)
+    mapper_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
     with translated(model, "get_row"):
         row = find(
