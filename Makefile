@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all cov bench docs build demo check clean
+	test-all cov bench bench-quick docs build demo check clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -91,8 +91,11 @@ test-wheel: build ## Run the suite against the built wheel, in a clean venv with
 
 test-all: test test-2.0 ## Run the whole suite on SQLAlchemy 2.1, then on 2.0
 
-bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy
-	@$(BIN)/python benchmarks/overhead.py
+bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy (PostgreSQL too: TEST_POSTGRESQL_URL)
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(INSTALLED) ## The same with fewer rounds
+	@$(BIN)/python -m benchmarks --quick
 
 docs: $(INSTALLED) ## Write the API reference into site/
 	@$(BIN)/pdoc --docformat google --output-directory site \
