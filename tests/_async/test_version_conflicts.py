@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
+from sqlmodel_crud_utils._async import conflicts
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.reads import get_row
 from sqlmodel_crud_utils._async.soft_deletes import restore_row, soft_delete_row
@@ -166,6 +167,24 @@ async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessio
     with pytest.raises(ConflictError, match="changed or removed") as caught:
         await write_row(counter, session, raise_on_error=True)
     assert told(caught.value) == (Counter, key, 1, None)
+
+
+async def test_the_database_goes_away_after_the_conflict(
+    session: AsyncSession, session_factory: Sessions, monkeypatch: pytest.MonkeyPatch
+):
+    """The conflict is what the error tells, without the version that could not be looked up."""
+
+    async def unreachable(_session: Any, _claim: Any) -> object:
+        raise ConnectionResetError
+
+    counter = await counter_of(session)
+    key = counter.id
+    await change_elsewhere(session_factory, key)
+    monkeypatch.setattr(conflicts, "_current_version", unreachable)
+    with pytest.raises(ConflictError) as caught:
+        await update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
+    assert told(caught.value) == (Counter, key, 1, None)
+    assert await stored(session) == (10, 2)
 
 
 async def test_the_row_to_blame_is_found_among_others(

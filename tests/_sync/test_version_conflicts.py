@@ -13,6 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_sync import execute
+from sqlmodel_crud_utils._sync import conflicts
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
 from sqlmodel_crud_utils._sync.reads import get_row
 from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
@@ -162,6 +163,24 @@ def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
     with pytest.raises(ConflictError, match="changed or removed") as caught:
         write_row(counter, session, raise_on_error=True)
     assert told(caught.value) == (Counter, key, 1, None)
+
+
+def test_the_database_goes_away_after_the_conflict(
+    session: Session, session_factory: Sessions, monkeypatch: pytest.MonkeyPatch
+):
+    """The conflict is what the error tells, without the version that could not be looked up."""
+
+    def unreachable(_session: Any, _claim: Any) -> object:
+        raise ConnectionResetError
+
+    counter = counter_of(session)
+    key = counter.id
+    change_elsewhere(session_factory, key)
+    monkeypatch.setattr(conflicts, "_current_version", unreachable)
+    with pytest.raises(ConflictError) as caught:
+        update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
+    assert told(caught.value) == (Counter, key, 1, None)
+    assert stored(session) == (10, 2)
 
 
 def test_the_row_to_blame_is_found_among_others(session: Session, session_factory: Sessions):

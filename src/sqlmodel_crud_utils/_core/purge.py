@@ -51,16 +51,17 @@ class Purge:
 
     def without_links(self, keys: Keys) -> list[Delete]:
         """Return the DELETEs of the rows in link tables that belong to the keys."""
-        names = [column.key for column in mapper_of(self.model).primary_key]
-        statements: list[Delete] = []
-        for relationship in mapper_of(self.model).relationships:
-            if relationship.secondary is not None and not relationship.viewonly:
-                columns = {own.key: link for own, link in relationship.synchronize_pairs}
-                if columns.keys() == set(names):
-                    criterion = _among([columns[name] for name in names], keys)
-                    links = cast("TableClause", relationship.secondary)
-                    statements.append(delete(links).where(criterion))
-        return statements
+        key = [column.key for column in mapper_of(self.model).primary_key]
+        found = [
+            (each.secondary, {own.key: link for own, link in each.synchronize_pairs})
+            for each in mapper_of(self.model).relationships
+            if each.secondary is not None and not each.viewonly
+        ]
+        return [
+            delete(cast("TableClause", table)).where(_among([links[name] for name in key], keys))
+            for table, links in found
+            if links.keys() == set(key)
+        ]
 
     def without_rows(self, keys: Keys) -> Delete:
         """Return the DELETE of the rows, which takes them out of the session too."""
