@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
+from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.logs import logger
@@ -41,6 +42,7 @@ __all__ = [
     "create_async_engine",
     "dialect_of",
     "execute",
+    "open_stream",
     "require_callable",
     "require_engine",
     "require_session",
@@ -111,6 +113,20 @@ async def execute(
     """
     run: Any = session.exec if isinstance(session, SQLModelAsyncSession) else session.execute
     return await run(statement, params=params, execution_options=execution_options or {})
+
+
+async def open_stream(
+    session: AsyncSession, model: type[Any], statement: Executable, batch_size: int
+) -> tuple[Connection, Any]:
+    """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
+    plain: Any = session.sync_session
+    run: Any = plain.exec if isinstance(plain, SQLModelSession) else plain.execute
+
+    def opened(_: Session) -> tuple[Connection, Any]:
+        result = run(statement, execution_options={"yield_per": batch_size})
+        return plain.connection({"mapper": mapper_of(model)}), result
+
+    return await session.run_sync(opened)
 
 
 async def run_sync(session: AsyncSession, func: Callable[..., _R], *args: Any) -> _R:

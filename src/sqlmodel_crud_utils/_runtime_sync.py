@@ -26,6 +26,7 @@ __all__ = [
     "create_engine",
     "dialect_of",
     "execute",
+    "open_stream",
     "require_callable",
     "require_engine",
     "require_session",
@@ -97,6 +98,15 @@ def execute(
     """
     run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
     return run(statement, params=params, execution_options=execution_options or {})
+
+
+def open_stream(
+    session: Session, model: type[Any], statement: Executable, batch_size: int
+) -> tuple[Connection, Any]:
+    """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
+    run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
+    result = run(statement, execution_options={"yield_per": batch_size})
+    return session.connection({"mapper": mapper_of(model)}), result
 
 
 def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:

@@ -98,6 +98,35 @@ def sync_connections() -> Callable[[], Iterator[Session]]:
     return sync.get_session(engine)
 
 
+def sync_query_builder(session: Session) -> None:
+    query = sync.QueryBuilder(session, Hero).where(Hero.name == "x", age__gt=3).order_by("-age")
+    assert_type(query, sync.QueryBuilder[Hero])
+    assert_type(crud.QueryBuilder(session, Hero).all(), list[Hero])
+    assert_type(query.all(), list[Hero])
+    assert_type(query.first(), Hero | None)
+    assert_type(query.selectin("team").one(), Hero)
+    assert_type(query.any_of({"age": 1}, Hero.name == "x").one_or_none(), Hero | None)
+    assert_type(query.count(), int)
+    assert_type(query.exists(), bool)
+    assert_type(query.values("name"), list[dict[str, Any]])
+    assert_type(query.paginate(), crud.Page[Hero])
+    assert_type(query.paginate(2, size=5).items[0].age, int | None)
+    assert_type(query.keyset(50).items, list[Hero])
+    assert_type(query.keyset(50, after="x").next_cursor, str | None)
+    assert_type(query.update(age=3), int)
+    assert_type(query.delete(soft=False), int)
+    assert_type(query.sql(), str)
+
+
+async def async_query_builder(session: AsyncSession) -> None:
+    query = aio.QueryBuilder(session, Hero).exclude(age=None).limit(5)
+    assert_type(query, aio.AsyncQueryBuilder[Hero])
+    assert_type(await query.all(), list[Hero])
+    assert_type(await crud.AsyncQueryBuilder(session, Hero).first(), Hero | None)
+    assert_type(await query.paginate(), aio.Page[Hero])
+    assert_type(await query.keyset(5), aio.CursorPage[Hero])
+
+
 async def async_everything(session: AsyncSession) -> None:
     assert_type(await aio.get_row("1", session, Hero), Found)
     assert_type(await crud.a_get_row("1", session, Hero), Found)
@@ -206,5 +235,7 @@ def errors(error: SQLModelCRUDError) -> Any:
 def mistakes(session: Session, async_session: AsyncSession) -> None:
     sync.get_row(1, async_session, Hero)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     sync.delete_row(1, session, "Hero")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sync.QueryBuilder(async_session, Hero)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sync.QueryBuilder(session, Hero).limit("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     sync.get_rows(session)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     _ = sync.nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

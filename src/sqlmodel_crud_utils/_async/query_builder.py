@@ -10,13 +10,19 @@ from sqlalchemy import Delete, Select, Update
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
 from sqlmodel_crud_utils._async.queries import fetch
 from sqlmodel_crud_utils._async.settling import load_expired
+from sqlmodel_crud_utils._async.streams import RowStream
 from sqlmodel_crud_utils._async.writes import soft_for
 from sqlmodel_crud_utils._core import aggregates, keyset
 from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
 from sqlmodel_crud_utils._core.key_lists import synchronization
 from sqlmodel_crud_utils._core.models import column_names, mapper_of
 from sqlmodel_crud_utils._core.query import Query
-from sqlmodel_crud_utils._core.query_shape import QueryShape, require_unlimited, whole
+from sqlmodel_crud_utils._core.query_shape import (
+    QueryShape,
+    check_streamable,
+    require_unlimited,
+    whole,
+)
 from sqlmodel_crud_utils._core.rows import fetched, first_of
 from sqlmodel_crud_utils._core.set_based import (
     changes_of,
@@ -151,6 +157,30 @@ class AsyncQueryBuilder(QueryShape[T]):
             False
         """
         return await self._value(self._query.first_key(), "exists") is not None
+
+    def stream(self, batch_size: int = 1_000) -> RowStream[T]:
+        """Return all rows one after the other, with a batch of them in memory.
+
+        The database keeps a cursor for it where it has some (PostgreSQL, MySQL), until the last
+        row was read, the loop was left and the session is used again, or the transaction ends: a
+        commit inside the loop ends it too. On MySQL the session can run nothing else meanwhile.
+
+        Args:
+            batch_size: How many rows are read at a time.
+
+        Raises:
+            ValidationError: A batch size below 1; a `joined` relationship to many, and on MySQL
+                `selectin`, which needs the connection for itself.
+
+        Example:
+            >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> async for hero in AsyncQueryBuilder(session, Hero).stream():
+            ...     hero.name
+            'Rusty'
+        """
+        whole("batch_size", batch_size, least=1)
+        check_streamable(self._query)
+        return RowStream(self._session, self._query, batch_size)
 
     # --- values ----------------------------------------------------------------------------------
 

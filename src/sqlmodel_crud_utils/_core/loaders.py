@@ -98,6 +98,11 @@ class Loading:
         """Whether rows come more than once, with one related row each."""
         return any(way == "joined" and path[-1].property.uselist for path, way in self.ways.items())
 
+    @property
+    def selects(self) -> bool:
+        """Whether more queries are needed for related rows."""
+        return "selectin" in self.ways.values()
+
     def options(self) -> list[_AbstractLoad]:
         """Return the loader options."""
         return [self._option(path) for path in self.ways]

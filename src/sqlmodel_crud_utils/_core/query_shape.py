@@ -268,3 +268,19 @@ def require_unlimited(query: Query, method: str) -> None:
             "leave them out",
             field="limit" if query.start is None else "offset",
         )
+
+
+def check_streamable(query: Query) -> None:
+    """Refuse related rows that cannot be loaded for one batch at a time."""
+    if query.loading.joins_many:
+        raise ValidationError(
+            "rows cannot be streamed while each of them comes several times; "
+            "load a relationship to many with selectin() instead of joined()",
+            field="joined",
+        )
+    if query.loading.selects and query.dialect.name in {"mysql", "mariadb"}:
+        raise ValidationError(
+            "MySQL cannot load related rows with selectin() while it streams; "
+            "read the rows with keyset(), or load relationships to one with joined()",
+            field="selectin",
+        )

@@ -14,7 +14,12 @@ from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, u
 from sqlmodel_crud_utils._core.key_lists import synchronization
 from sqlmodel_crud_utils._core.models import column_names, mapper_of
 from sqlmodel_crud_utils._core.query import Query
-from sqlmodel_crud_utils._core.query_shape import QueryShape, require_unlimited, whole
+from sqlmodel_crud_utils._core.query_shape import (
+    QueryShape,
+    check_streamable,
+    require_unlimited,
+    whole,
+)
 from sqlmodel_crud_utils._core.rows import fetched, first_of
 from sqlmodel_crud_utils._core.set_based import (
     changes_of,
@@ -35,6 +40,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._sync.operations import Write, insist, translated
 from sqlmodel_crud_utils._sync.queries import fetch
 from sqlmodel_crud_utils._sync.settling import load_expired
+from sqlmodel_crud_utils._sync.streams import RowStream
 from sqlmodel_crud_utils._sync.writes import soft_for
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
@@ -153,6 +159,30 @@ class QueryBuilder(QueryShape[T]):
             False
         """
         return self._value(self._query.first_key(), "exists") is not None
+
+    def stream(self, batch_size: int = 1_000) -> RowStream[T]:
+        """Return all rows one after the other, with a batch of them in memory.
+
+        The database keeps a cursor for it where it has some (PostgreSQL, MySQL), until the last
+        row was read, the loop was left and the session is used again, or the transaction ends: a
+        commit inside the loop ends it too. On MySQL the session can run nothing else meanwhile.
+
+        Args:
+            batch_size: How many rows are read at a time.
+
+        Raises:
+            ValidationError: A batch size below 1; a `joined` relationship to many, and on MySQL
+                `selectin`, which needs the connection for itself.
+
+        Example:
+            >>> _ = write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> for hero in QueryBuilder(session, Hero).stream():
+            ...     hero.name
+            'Rusty'
+        """
+        whole("batch_size", batch_size, least=1)
+        check_streamable(self._query)
+        return RowStream(self._session, self._query, batch_size)
 
     # --- values ----------------------------------------------------------------------------------
 
