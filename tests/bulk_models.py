@@ -36,3 +36,27 @@ class Truck(Vehicle):
     load: Mapped[int]
 
     __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "truck"}
+
+
+class NowhereBase(DeclarativeBase):
+    """Models whose tables nobody makes."""
+
+
+class Nowhere(NowhereBase):
+    """A model without a table."""
+
+    __tablename__ = "nowhere"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Sealed(Base):
+    """Its version is made by the database."""
+
+    __tablename__ = "sealed"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    seal: Mapped[int] = mapped_column(server_default="1")
+    note: Mapped[str | None] = mapped_column(String(20))
+
+    __mapper_args__: ClassVar[Any] = {"version_id_col": seal, "version_id_generator": False}

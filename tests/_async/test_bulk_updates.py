@@ -22,7 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncEngine, AsyncSession
-from tests.bulk_models import Truck
+from tests.bulk_models import Sealed, Truck
 from tests.crud_models import Ticket
 from tests.models import Account, Currency, Document, Hero, Seat
 from tests.models_mixins import Counter, Membership, Parcel, Player, Revision
@@ -146,6 +146,12 @@ class TestStamps:
         await bulk_update_rows([1], {"version": 9}, session, Revision)
         assert [row.revision for row in await stored(session, Revision)] == [2]
 
+    async def test_a_version_that_the_database_makes(self, session: AsyncSession) -> None:
+        """It is left to the database."""
+        await given(session, Sealed(id=1))
+        assert await bulk_update_rows([1], {"note": "x"}, session, Sealed) == (True, 1)
+        assert [(row.seal, row.note) for row in await stored(session, Sealed)] == [(1, "x")]
+
     async def test_hidden_rows_are_left_alone(self, session: AsyncSession) -> None:
         """A soft-deleted row is not there."""
         await given(session, Player(id=1, name="a"), Player(id=2, name="b", is_deleted=True))
@@ -256,6 +262,8 @@ class TestFailures:
             await bulk_update_rows([1], {"version": 5}, session, Counter)
         with pytest.raises(ValidationError, match="no unique key"):
             await bulk_update_rows([1], {"holder": "x"}, session, Ticket)
+        with pytest.raises(ValidationError, match="no unique key"):
+            await bulk_update_rows([(1, "a")], {"load": 5}, session, Truck, ["load", "name"])
 
 
 class Note:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import func, inspect, select
+from sqlalchemy import event, func, inspect, select
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import fetched
@@ -19,17 +19,20 @@ from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
+    DatabaseConnectionError,
+    QueryExecutionError,
     TransactionError,
     UnknownFieldError,
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_sync import Engine, Session
-from tests.bulk_models import Truck
+from tests.bulk_models import Nowhere, Truck
 from tests.crud_models import Product
 from tests.models import (
     Account,
     AllTypes,
+    Colour,
     DeferredChild,
     Document,
     Hero,
@@ -163,9 +166,11 @@ class TestWhatIsWritten:
 
     def test_same_rows_as_the_orm(self, session: Session) -> None:
         """JSON's null is told from NULL as there."""
-        given(session, AllTypes(id=1), AllTypes(id=2, payload={"a": [1]}, flag=True))
+        given(session, AllTypes(id=1), AllTypes(id=2, payload={"a": [1]}, colour=Colour.RED))
         bulk_insert_rows(
-            [AllTypes(id=3), AllTypes(id=4, payload={"a": [1]}, flag=True)], session, AllTypes
+            [AllTypes(id=3), AllTypes(id=4, payload={"a": [1]}, colour=Colour.RED)],
+            session,
+            AllTypes,
         )
         a, b, c, d = [row.model_dump(exclude={"id"}) for row in stored(session, AllTypes)]
         assert (a, b) == (c, d)
@@ -336,6 +341,47 @@ class TestFailures:
         with pytest.raises(UnknownFieldError) as caught:
             bulk_insert_rows([hero(1), {"nmae": "x"}], session, Hero)
         assert caught.value.__notes__ == ["in row 1"]
+
+
+class TestTroubleOfOtherKinds:
+    """Not every error is the fault of a row."""
+
+    def test_a_table_that_is_not_there(self, session: Session) -> None:
+        """No row is blamed for it."""
+        with pytest.raises(QueryExecutionError):
+            bulk_insert_rows([{"id": 1}, {"id": 2}], session, Nowhere)
+
+    @pytest.mark.parametrize(
+        ("raised", "expected"),
+        [
+            ([RuntimeError()], RuntimeError),
+            ([OverflowError()], QueryExecutionError),
+            ([OverflowError(), RuntimeError()], RuntimeError),
+            ([OverflowError(), ConnectionError()], DatabaseConnectionError),
+        ],
+    )
+    def test_errors_that_come_and_go(
+        self,
+        session: Session,
+        engine: Engine,
+        raised: list[Exception],
+        expected: type[Exception],
+    ) -> None:
+        """What does not come again in the search is raised without an index."""
+        waiting = list(raised)
+
+        def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            if waiting and statement.startswith("INSERT"):
+                raise waiting.pop(0)
+
+        plain = getattr(engine, "sync_engine", engine)
+        event.listen(plain, "before_cursor_execute", refuse)
+        try:
+            with pytest.raises(expected):
+                bulk_insert_rows(map(hero, range(4)), session, Hero)
+        finally:
+            event.remove(plain, "before_cursor_execute", refuse)
+        assert count_of(session, Hero) == 0
 
 
 class TestProgress:

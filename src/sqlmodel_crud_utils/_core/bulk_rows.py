@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
+from pydantic import BaseModel, ValidationError as PydanticError
 from sqlalchemy import Enum as EnumType, Uuid, inspect
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute
 from sqlalchemy.types import TypeDecorator
@@ -55,7 +54,8 @@ class RowReader:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._model = target.model
-        self._adapter = row_adapter(target.model)
+        adapter = row_adapter(target.model)
+        self._validator = None if adapter is None else adapter.validator
         self._kept = {
             name: kept
             for name, attribute in target.attributes.items()
@@ -83,7 +83,7 @@ class RowReader:
         return NewRow(index, values)
 
     def _given(self, row: Any) -> Mapping[str, Any]:
-        if isinstance(row, Mapping):
+        if type(row) is dict or isinstance(row, Mapping):  # quick for the usual kind
             return row
         state = inspect(row, raiseerr=False)
         if isinstance(state, InstanceState):
@@ -144,16 +144,12 @@ class RowReader:
         for name in self._target.self_filling:
             if name in values and values[name] is None:
                 del values[name]
-        if self._adapter is not None:
-            self._validate(self._adapter, values)
+        if self._validator is not None:
+            try:
+                self._validator.validate_python(values)
+            except PydanticError:
+                changes_for(self._model, values)  # it names the field
         return values
-
-    def _validate(self, adapter: TypeAdapter[Any], values: Values) -> None:
-        try:
-            adapter.validate_python(values)
-        except PydanticError:
-            changes_for(self._model, values)  # it names the field
-            raise
 
 
 def _kept_type(attribute: InstrumentedAttribute[Any]) -> type[Any] | None:
@@ -165,9 +161,7 @@ def _kept_type(attribute: InstrumentedAttribute[Any]) -> type[Any] | None:
         return impl.enum_class
     if isinstance(impl, Uuid) and not impl.as_uuid:
         return None
-    return (
-        found if found in _KEPT or (isinstance(found, type) and issubclass(found, Enum)) else None
-    )
+    return found if found in _KEPT else None
 
 
 def levelled(target: Target, rows: Iterable[NewRow]) -> Iterator[Shape]:

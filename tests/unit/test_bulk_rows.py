@@ -1,0 +1,46 @@
+"""The rows of a bulk insert, checked and made plain."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from sqlalchemy import String, Uuid
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from sqlmodel_crud_utils._core.bulk_rows import RowReader
+from sqlmodel_crud_utils._core.upsert import target_of
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+
+class Base(DeclarativeBase):
+    """Plain SQLAlchemy models, whose fields nothing but their columns describes."""
+
+
+class Token(Base):
+    """A UUID that is kept as text."""
+
+    __tablename__ = "token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(Uuid(as_uuid=False))
+    label: Mapped[str | None] = mapped_column(String(20))
+
+
+READER = RowReader(target_of(Token))
+
+
+def test_values_become_those_of_the_columns() -> None:
+    """Text for a UUID is put into its usual form, though it is text already."""
+    token = uuid.uuid4()
+    row = READER.read(3, {"value": token.hex.upper(), "label": "x", "id": "5"})
+    assert row.index == 3
+    assert row.values == {"value": str(token), "label": "x", "id": 5}
+
+
+@pytest.mark.parametrize("row", [{"value": "x"}, {"id": 2**63}, {"label": 1.5}, 5, Base])
+def test_what_does_not_fit_is_refused(row: Any) -> None:
+    """With the place of the row in the text."""
+    with pytest.raises(ValidationError, match="row 7: "):
+        READER.read(7, row)
