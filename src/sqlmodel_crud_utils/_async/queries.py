@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._async.operations import keep_loaded
-from sqlmodel_crud_utils._core import kept_rows
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._core.models import key_names
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
@@ -42,9 +41,11 @@ async def fetch(
         eagerly: Whether it asks for related rows.
         include_deleted: Whether it brings in soft-deleted rows.
     """
-    options = await _prepare(session, model, eagerly=eagerly)
-    with loaded_anew(sync_session(session), model, eagerly=eagerly):
-        rows = fetched(await execute(session, statement, parameters, execution_options=options))
+    plain = sync_session(session)
+    if plain.autoflush and loads_anew(model, eagerly=eagerly):
+        await session.flush()
+    with loaded_anew(plain, model, eagerly=eagerly):
+        rows = fetched(await execute(session, statement, parameters))
     remember(session, rows, model, include_deleted=include_deleted)
     return rows
 
@@ -56,30 +57,19 @@ async def fetch_first(
     models = models_in(statement)
     if not include_deleted:
         statement = hide_deleted_anywhere(statement, *models)
-    options = await _prepare(session, *models, eagerly=True)
-    with loaded_anew(sync_session(session), *models, eagerly=True):
-        row = first_of(await execute(session, statement, execution_options=options))
+    plain = sync_session(session)
+    if plain.autoflush and loads_anew(*models, eagerly=True):
+        await session.flush()
+    with loaded_anew(plain, *models, eagerly=True):
+        row = first_of(await execute(session, statement))
     remember(session, [row], *models, include_deleted=include_deleted)
     return row
-
-
-async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> Mapping[str, bool]:
-    """Return the execution options with which a read gets past what the session remembers."""
-    plain = sync_session(session)
-    kept = kept_rows.there_are(plain)
-    if plain.autoflush and (kept or loads_anew(*models, eagerly=eagerly)):
-        await session.flush()
-    # Changes that are not written yet would be overwritten, too.
-    return {"populate_existing": True} if kept and not plain.dirty else {}
 
 
 def remember(
     session: AsyncSession, rows: Sequence[Any], *models: type[Any], include_deleted: bool
 ) -> None:
     """Let rows that were read load their relationships later as they were read, and be kept."""
-    plain = sync_session(session)
-    if kept_rows.there_are(plain):
-        kept_rows.forget(plain, with_related(states_of(rows)))
     if hiding_options(*models):
         states = with_related(states_of(rows))
         remember_choice(states, *models, include_deleted=include_deleted)
