@@ -258,10 +258,12 @@ def _add(model: type[Any], hook: Any) -> bool:
 
 def _remove(model: type[Any], hook: Any) -> bool:
     with _lock:
-        known = _registered.pop(model, ())
+        known = _registered.get(model, ())
         kept = tuple(each for each in known if each is not hook)
         if kept:
             _registered[model] = kept
+        else:
+            _registered.pop(model, None)
         return len(kept) < len(known)
 
 
