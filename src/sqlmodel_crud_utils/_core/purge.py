@@ -46,8 +46,9 @@ class Purge:
     def keys(self) -> Select[Any]:
         """Return the SELECT of the keys of the next chunk; nobody restores these rows meanwhile."""
         key = primary_key(self.model)
-        statement = select(*key).where(*self._criteria()).order_by(*key).limit(self._size())
-        return statement.with_for_update()
+        statement: Any = select(*key).where(*self._criteria()).order_by(*key).limit(self._size())
+        locked: Select[Any] = statement.with_for_update()
+        return locked
 
     def without_links(self, keys: Keys) -> list[Delete]:
         """Return the DELETEs of the rows in link tables that belong to the keys."""

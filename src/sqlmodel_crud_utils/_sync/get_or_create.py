@@ -167,7 +167,7 @@ def _create_or_find(
             f"a soft-deleted {search.model.__name__} row holds the unique value; restore it with "
             "restore_row, get it with include_deleted=True, or declare the value with "
             "unique_when_visible, so that those of deleted rows can be used again",
-            kind=refusal.kind,
+            kind="unique",
             constraint=refusal.constraint,
             columns=refusal.columns,
         ) from refusal.__cause__
