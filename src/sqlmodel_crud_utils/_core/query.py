@@ -113,7 +113,7 @@ class Query:
         """
         if self.distinct:
             self._check_sorted_by(names)
-        statement = self._from(select(*(getattr(self.model, name) for name in names)))
+        statement = self._from(_select(*(getattr(self.model, name) for name in names)))
         terms = self.order if self.distinct else self.terms
         statement = self._limited(self._sorted(statement, terms))
         return statement.distinct() if self.distinct else statement
@@ -124,7 +124,7 @@ class Query:
 
     def aggregate(self, *functions: ColumnElement[Any]) -> Select[Any]:
         """Return the SELECT of aggregates over all matching rows."""
-        return self._from(select(*functions).select_from(self.model))
+        return self._from(_select(*functions).select_from(self.model))
 
     def first_key(self) -> Select[Any]:
         """Return a SELECT that has a result if any row matches."""
@@ -132,7 +132,7 @@ class Query:
 
     def keys(self) -> Select[Any]:
         """Return the SELECT of the keys of all matching rows."""
-        return self._from(select(*primary_key(self.model)))
+        return self._from(_select(*primary_key(self.model)))
 
     def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
         """Return the conditions as SQL, those of the caller's own or the others."""
@@ -170,3 +170,10 @@ class Query:
         if self.size is not None:
             statement = statement.limit(self.size)
         return statement if self.start is None else statement.offset(self.start)
+
+
+def _select(*columns: Any) -> Select[Any]:
+    # Type checkers count the columns of a SELECT, as far as they get.
+    statement: Any = select(*columns)
+    found: Select[Any] = statement
+    return found
