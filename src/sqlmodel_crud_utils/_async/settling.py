@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core import commit_callbacks
+from sqlmodel_crud_utils._core import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import logger
@@ -46,6 +46,7 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
     remembered = snapshot(states) if plain.expire_on_commit else []
     await session.commit()
     restore(remembered)
+    kept_rows.note(plain, (state for state, _ in remembered))
 
 
 async def roll_back(session: AsyncSession) -> None:

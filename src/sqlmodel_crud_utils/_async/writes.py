@@ -27,7 +27,12 @@ from sqlmodel_crud_utils._core.soft_delete import (
     require_soft_delete,
     restored_values,
 )
-from sqlmodel_crud_utils._core.versions import check_version, coerced_version, held_version
+from sqlmodel_crud_utils._core.versions import (
+    check_version,
+    coerced_version,
+    held_version,
+    version_name,
+)
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -409,6 +414,8 @@ async def find_for(
             pk_field,
             criteria=criteria,
             include_deleted=include_deleted,
+            # With versions, what counts is the row as the caller has seen it.
+            anew=version_name(write.model) is None,
         )
     if row is None and write.strict:
         raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))

@@ -67,9 +67,7 @@ def link_deletes_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -
         table: Any = relationship.secondary
         if table is not None and not relationship.viewonly:
             pairs = [
-                (own, link)
-                for own, link in relationship.synchronize_pairs
-                if link.table is table
+                (own, link) for own, link in relationship.synchronize_pairs if link.table is table
             ]
             rows = select(*(own for own, _ in pairs)).select_from(model).where(*criteria)
             links = [link for _, link in pairs]

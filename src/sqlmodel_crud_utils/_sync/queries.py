@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm.interfaces import ORMOption
 
+from sqlmodel_crud_utils._core import kept_rows
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._core.models import key_names
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
@@ -32,6 +33,7 @@ def fetch(
     *,
     eagerly: bool = False,
     include_deleted: bool = False,
+    anew: bool = True,
 ) -> list[Any]:
     """Return all rows of a SELECT.
 
@@ -42,12 +44,11 @@ def fetch(
         parameters: The values of its parameters.
         eagerly: Whether it asks for related rows.
         include_deleted: Whether it brings in soft-deleted rows.
+        anew: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
-    plain = sync_session(session)
-    if plain.autoflush and loads_anew(model, eagerly=eagerly):
-        session.flush()
-    with loaded_anew(plain, model, eagerly=eagerly):
-        rows = fetched(execute(session, statement, parameters))
+    options = _prepare(session, model, eagerly=eagerly) if anew else {}
+    with loaded_anew(sync_session(session), model, eagerly=eagerly):
+        rows = fetched(execute(session, statement, parameters, execution_options=options))
     remember(session, rows, model, include_deleted=include_deleted)
     return rows
 
@@ -57,19 +58,30 @@ def fetch_first(session: Session, statement: Executable, *, include_deleted: boo
     models = models_in(statement)
     if not include_deleted:
         statement = hide_deleted_anywhere(statement, *models)
-    plain = sync_session(session)
-    if plain.autoflush and loads_anew(*models, eagerly=True):
-        session.flush()
-    with loaded_anew(plain, *models, eagerly=True):
-        row = first_of(execute(session, statement))
+    options = _prepare(session, *models, eagerly=True)
+    with loaded_anew(sync_session(session), *models, eagerly=True):
+        row = first_of(execute(session, statement, execution_options=options))
     remember(session, [row], *models, include_deleted=include_deleted)
     return row
+
+
+def _prepare(session: Session, *models: type[Any], eagerly: bool) -> Mapping[str, bool]:
+    """Return the execution options with which a read gets past what the session remembers."""
+    plain = sync_session(session)
+    kept = kept_rows.there_are(plain)
+    if plain.autoflush and (kept or loads_anew(*models, eagerly=eagerly)):
+        session.flush()
+    # Changes that are not written yet would be overwritten, too.
+    return {"populate_existing": True} if kept and not plain.dirty else {}
 
 
 def remember(
     session: Session, rows: Sequence[Any], *models: type[Any], include_deleted: bool
 ) -> None:
     """Let rows that were read load their relationships later as they were read, and be kept."""
+    plain = sync_session(session)
+    if kept_rows.there_are(plain):
+        kept_rows.forget(plain, with_related(states_of(rows)))
     if hiding_options(*models):
         states = with_related(states_of(rows))
         remember_choice(states, *models, include_deleted=include_deleted)
@@ -85,6 +97,7 @@ def find(
     options: Sequence[ORMOption] = (),
     criteria: Sequence[ColumnElement[bool]] = (),
     include_deleted: bool = False,
+    anew: bool = True,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(model, pk_field, key)
@@ -99,6 +112,7 @@ def find(
         parameters,
         eagerly=bool(options),
         include_deleted=include_deleted,
+        anew=anew,
     )
     if len(rows) > 1:
         raise MultipleRecordsError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core import commit_callbacks
+from sqlmodel_crud_utils._core import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import logger
@@ -48,6 +48,7 @@ def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     remembered = snapshot(states) if plain.expire_on_commit else []
     session.commit()
     restore(remembered)
+    kept_rows.note(plain, (state for state, _ in remembered))
 
 
 def roll_back(session: Session) -> None:
