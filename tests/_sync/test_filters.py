@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, not_, select, text
 from sqlmodel_crud_utils._core.filters import where_clauses
 from sqlmodel_crud_utils._core.id_lists import in_list
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
-from tests._runtime_sync import Session
+from tests._runtime_sync import Engine, Session
 from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher
 from tests.models import AllTypes, Colour, Hero, HeroTag, OddName, Tag, Team
 
@@ -220,14 +220,17 @@ def test_older_character_sets_of_mysql_are_searched_alike(session: Session) -> N
 
 
 @pytest.mark.databases("mysql")
-def test_mysql_without_backslash_escapes_is_searched_alike(session: Session) -> None:
+def test_mysql_without_backslash_escapes_is_searched_alike(engine: Engine) -> None:
     """What a server's SQL mode makes of backslashes changes no search."""
-    execute(session, text("SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'"))
-    add(session, Team(id=1, name="a%b"), Team(id=2, name="axb"))
-    assert found(session, Team, name__contains="a%b") == [1]
-    assert found(session, Team, name__icontains="A%B") == [1]
-    # The driver would remember the mode for the next test on this connection.
-    session.connection().invalidate()
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
+        connection.commit()
+        with Session(connection) as session:
+            add(session, Team(id=1, name="a%b"), Team(id=2, name="axb"))
+            assert found(session, Team, name__contains="a%b") == [1]
+            assert found(session, Team, name__icontains="A%B") == [1]
+        # The driver would remember the mode for the next test on this connection.
+        connection.invalidate()
 
 
 def test_fields_with_the_names_of_lookups_and_paths_come_first(

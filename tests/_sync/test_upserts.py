@@ -289,17 +289,17 @@ class TestKeys:
 
     def test_rows_without_an_autoincrement_key_are_inserted(self, session: Session) -> None:
         """Their keys come back, in the order of the payload."""
-        given(session, Invoice(number=7, customer="Ann"))
+        given(session, Invoice(number=7_000, customer="Ann"))
         rows = [
             {"customer": "a"},
-            {"number": 7, "customer": "Bob"},
+            {"number": 7_000, "customer": "Bob"},
             {"number": None, "customer": "b", "total": "2.5"},
             {"customer": "c"},
         ]
         _, invoices = bulk_upsert_mappings(rows, session, Invoice)
         assert [invoice.customer for invoice in invoices] == ["a", "Bob", "b", "c"]
         assert [invoice.total for invoice in invoices] == [0, 0, Decimal("2.5"), 0]
-        assert invoices[1].number == 7
+        assert invoices[1].number == 7_000
         assert len({invoice.number for invoice in invoices}) == 4
 
     def test_new_rows_get_ascending_keys(self, session: Session) -> None:
