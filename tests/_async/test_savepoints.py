@@ -16,10 +16,14 @@ from sqlmodel import select
 
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row
+from sqlmodel_crud_utils._async.reads import get_row, get_rows
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import update_row, write_row
-from sqlmodel_crud_utils.exceptions import QueryExecutionError, TransactionError
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    QueryExecutionError,
+    TransactionError,
+)
 from tests._runtime_async import AsyncEngine, AsyncSession, make_sqlite, make_tables, together
 from tests.models import Account, Hero
 from tests.recording import recorded
@@ -318,3 +322,16 @@ class TestLocking:
             await write_row(hero("afterwards"), session)
             assert await names(engine) == ["afterwards", "kept", "too"]
             assert caught.tb
+
+
+async def test_a_block_forgets_what_failed_in_an_inner_block(session: AsyncSession) -> None:
+    """A write that is tried after a refusal in the inner block doesn't doom the outer one."""
+    async with transaction(session):
+        await write_row(Hero(name="Nova", secret_name="?"), session)
+        with pytest.raises(QueryExecutionError):
+            async with transaction(session, wrap_errors=False):
+                with pytest.raises(ConstraintViolationError):
+                    await write_row(Hero(name="Nova", secret_name="?"), session)
+                await write_row(Hero(name="Sid", secret_name="?"), session)
+    _, rows = await get_rows(session, Hero)
+    assert [row.name for row in rows] == ["Nova"]

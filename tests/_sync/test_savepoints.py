@@ -18,10 +18,14 @@ from sqlmodel import select
 
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row
+from sqlmodel_crud_utils._sync.reads import get_row, get_rows
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import update_row, write_row
-from sqlmodel_crud_utils.exceptions import QueryExecutionError, TransactionError
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    QueryExecutionError,
+    TransactionError,
+)
 from tests._runtime_sync import Engine, Session, make_sqlite, make_tables, together
 from tests.models import Account, Hero
 from tests.recording import recorded
@@ -310,3 +314,16 @@ class TestLocking:
             write_row(hero("afterwards"), session)
             assert names(engine) == ["afterwards", "kept", "too"]
             assert caught.tb
+
+
+def test_a_block_forgets_what_failed_in_an_inner_block(session: Session) -> None:
+    """A write that is tried after a refusal in the inner block doesn't doom the outer one."""
+    with transaction(session):
+        write_row(Hero(name="Nova", secret_name="?"), session)
+        with pytest.raises(QueryExecutionError):
+            with transaction(session, wrap_errors=False):
+                with pytest.raises(ConstraintViolationError):
+                    write_row(Hero(name="Nova", secret_name="?"), session)
+                write_row(Hero(name="Sid", secret_name="?"), session)
+    _, rows = get_rows(session, Hero)
+    assert [row.name for row in rows] == ["Nova"]

@@ -171,6 +171,9 @@ class _Level:
             return
         try:
             await self._end_savepoint("rollback")
+            if self._savepoint is not None:
+                # What failed after SQLAlchemy's own rollback is undone just as well.
+                self._block.forget(self._savepoint)
         except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
             logger.error(f"rollback to a savepoint failed: {type(error).__name__}")
 

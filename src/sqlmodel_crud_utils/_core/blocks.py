@@ -57,7 +57,7 @@ class Block:
 
     def forget(self, ended: SessionTransaction) -> None:
         """Forget the refusals that a rollback has undone."""
-        self.refusals = [pair for pair in self.refusals if pair[0] is not ended]
+        self.refusals = [pair for pair in self.refusals if not is_within(pair[0], ended)]
 
     def refusal(self, savepoint: SessionTransaction | None) -> BaseException | None:
         """Return the first error that dooms this savepoint, or with None the block; else None."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.blocks import block_of
@@ -192,6 +193,9 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
 
 
 def _run(write: Write, work: Work[Rows]) -> Rows:
+    if write.inside and not sync_session(write.session).is_active:
+        # The flush would say so, but by then the row would be in the session.
+        raise PendingRollbackError("an earlier statement of the block was refused")
     keyless = missing_keys(write.adding)
     try:
         return _settled(write, work)
