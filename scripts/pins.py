@@ -16,6 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # What a package requires in exactly its own version cannot keep a pin of its own.
 COMPANIONS = {"psycopg": "psycopg-binary"}
+# Nor can what only its newest version works with.
+FOLLOWERS = {"fastapi": "starlette"}
 LOWER_BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)")
 
 
@@ -29,13 +31,14 @@ def lowest(project: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield companion, bound["version"]
 
 
-def changed(which: str) -> dict[str, str]:
-    """Return the pins to replace, by name."""
+def changed(which: str) -> dict[str, str | None]:
+    """Return the pins to replace, by name; None leaves one out."""
     if which == "pinned":
         return {}
     if which == "lowest":
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        return dict(lowest(project))
+        lowered = dict(lowest(project))
+        return lowered | {FOLLOWERS[name]: None for name in lowered if name in FOLLOWERS}
     return {"sqlalchemy": f"{which}.*"}
 
 
@@ -45,7 +48,8 @@ def main(which: str) -> None:
         line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
     )
     for name, version in (pins | changed(which)).items():
-        print(f"{name}=={version}")
+        if version is not None:
+            print(f"{name}=={version}")
 
 
 if __name__ == "__main__":

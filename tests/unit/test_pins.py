@@ -32,10 +32,12 @@ def test_a_series_replaces_sqlalchemy_alone() -> None:
 def test_lowest_covers_what_the_library_and_its_extras_require() -> None:
     """The lower bounds of pyproject.toml become pins, the driver's binary companion included."""
     pinned, lowest = _pins("pinned"), _pins("lowest")
+    assert pinned.keys() - lowest.keys() == {"starlette"}  # FastAPI says which one it needs
     assert {name for name in lowest if lowest[name] != pinned[name]} == {
         "aiosqlite",
         "asyncmy",
         "asyncpg",
+        "fastapi",
         "loguru",
         "psycopg",
         "psycopg-binary",
