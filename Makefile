@@ -97,10 +97,8 @@ bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy (PostgreSQL too: TES
 bench-quick: $(INSTALLED) ## The same with fewer rounds
 	@$(BIN)/python -m benchmarks --quick
 
-docs: $(INSTALLED) ## Write the API reference into site/
-	@$(BIN)/pdoc --docformat google --output-directory site \
-		$(addprefix sqlmodel_crud_utils.,sync aio exceptions hooks mixins utils)
-	@echo "open site/index.html"
+docs: $(INSTALLED) ## Build the documentation site, guides and API, into site/
+	@$(BIN)/python scripts/docs.py
 
 build: $(INSTALLED) ## Build the wheel and the sdist into dist/
 	@rm -rf dist
