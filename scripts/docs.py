@@ -102,7 +102,8 @@ def build(site: Path) -> None:
 
 
 def _write(site: Path) -> None:
-    render.configure(docformat="google", template_directory=TEMPLATES)
+    # An empty icon: browsers ask for one, and complain where there is none.
+    render.configure(docformat="google", template_directory=TEMPLATES, favicon="data:,")
     # What SQLAlchemy's alias is made of has names only inside of SQLAlchemy.
     query_shape.__dict__["Criterion"] = Criterion
     modules = {name: doc.Module.from_name(name) for name in _module_names()}
