@@ -204,6 +204,30 @@ async def test_lazy_leaves_relationships_for_later(session: AsyncSession) -> Non
     assert "drawers" not in cabinet.__dict__
 
 
+@pytest.mark.parametrize("names", [["team"], ["team", "team.heroes"], ["team", "tags"]])
+async def test_of_both_ways_to_load_a_relationship_the_later_one_counts(
+    session: AsyncSession, names: list[str]
+) -> None:
+    """What is to be loaded and to be left is left for later; others come as they were asked for."""
+    hero = await team_of_two(session)
+    key = hero.id
+    session.expunge_all()
+    _, hero = await get_row(
+        key, session, Hero, selectin=True, select_in_keys=names, lazy=True, lazy_load_keys=["team"]
+    )
+    assert "team" not in hero.__dict__
+    assert ("tags" in hero.__dict__) == ("tags" in names)
+
+
+async def test_what_lies_behind_a_loaded_relationship_can_be_left(session: AsyncSession) -> None:
+    """The team comes with the hero, its heroes do not."""
+    hero = await team_of_two(session)
+    key = hero.id
+    session.expunge_all()
+    _, hero = await get_row(key, session, Hero, True, "team", True, "team.heroes")
+    assert "heroes" not in hero.__dict__["team"].__dict__
+
+
 async def test_a_model_that_joins_a_collection_comes_once(session: AsyncSession) -> None:
     """The join repeats the parent; that is one row, not several."""
     drawers = [Drawer(name="top"), Drawer(name="bottom")]
@@ -228,8 +252,10 @@ async def test_unknown_relationships_are_refused(session: AsyncSession, names: A
 @pytest.mark.parametrize("names", [5, True, [5], [Hero.team]])
 async def test_relationships_are_given_by_name(session: AsyncSession, names: Any) -> None:
     """Anything but names is a mistake."""
-    with pytest.raises(ValidationError, match="relationships are given by name"):
+    with pytest.raises(ValidationError, match="'select_in_keys': relationships are given by name"):
         await get_row(1, session, Hero, True, names)
+    with pytest.raises(ValidationError, match="'lazy_load_keys': relationships are given by name"):
+        await get_row(1, session, Hero, lazy=True, lazy_load_keys=names)
 
 
 @pytest.mark.parametrize("pk_field", [5, (), [], {"id"}])

@@ -5,15 +5,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from sqlmodel import SQLModel
 
+from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
+from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
 from sqlmodel_crud_utils._sync.reads import get_row, get_rows, get_rows_within_id_list
+from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
+from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests._runtime_sync import Engine, Session
@@ -70,6 +76,13 @@ def test_models_have_to_be_tables(session: Session, engine: Engine, model: Any) 
         lambda: update_row(1, {}, session, model),
         lambda: delete_row(1, session, model),
         lambda: get_one_or_create(session, model, id=1),
+        lambda: bulk_upsert_mappings([{"id": 1}], session, model),
+        lambda: bulk_insert_rows([{"id": 1}], session, model),
+        lambda: bulk_update_rows([1], {"id": 1}, session, model),
+        lambda: delete_rows_within_id_list([1], session, model),
+        lambda: soft_delete_row(1, session, model),
+        lambda: restore_row(1, session, model),
+        lambda: purge_rows(session, model, older_than=timedelta(days=1)),
     ]
     with recorded(engine) as words:
         for call in calls:
@@ -85,6 +98,16 @@ def test_rows_have_to_be_of_tables(session: Session, row: Any) -> None:
         write_row(row, session)
     with pytest.raises(ValidationError, match="is not a table model"):
         insert_data_rows([row], session)
+
+
+@pytest.mark.parametrize("values", [5, "age", [("age", 5)], Hero])
+def test_values_of_a_new_row_are_a_mapping(session: Session, engine: Engine, values: Any) -> None:
+    """It is told before anything is searched for."""
+    wrong = pytest.raises(ValidationError, match="are a mapping, not")
+    with recorded(engine) as words, wrong as raised:
+        get_one_or_create(session, Hero, values, name="Rusty")
+    assert words == []
+    assert raised.value.field == "create_method_kwargs"
 
 
 @pytest.mark.parametrize("flag", [None, False, True])

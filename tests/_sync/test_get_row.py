@@ -204,6 +204,30 @@ def test_lazy_leaves_relationships_for_later(session: Session) -> None:
     assert "drawers" not in cabinet.__dict__
 
 
+@pytest.mark.parametrize("names", [["team"], ["team", "team.heroes"], ["team", "tags"]])
+def test_of_both_ways_to_load_a_relationship_the_later_one_counts(
+    session: Session, names: list[str]
+) -> None:
+    """What is to be loaded and to be left is left for later; others come as they were asked for."""
+    hero = team_of_two(session)
+    key = hero.id
+    session.expunge_all()
+    _, hero = get_row(
+        key, session, Hero, selectin=True, select_in_keys=names, lazy=True, lazy_load_keys=["team"]
+    )
+    assert "team" not in hero.__dict__
+    assert ("tags" in hero.__dict__) == ("tags" in names)
+
+
+def test_what_lies_behind_a_loaded_relationship_can_be_left(session: Session) -> None:
+    """The team comes with the hero, its heroes do not."""
+    hero = team_of_two(session)
+    key = hero.id
+    session.expunge_all()
+    _, hero = get_row(key, session, Hero, True, "team", True, "team.heroes")
+    assert "heroes" not in hero.__dict__["team"].__dict__
+
+
 def test_a_model_that_joins_a_collection_comes_once(session: Session) -> None:
     """The join repeats the parent; that is one row, not several."""
     drawers = [Drawer(name="top"), Drawer(name="bottom")]
@@ -228,8 +252,10 @@ def test_unknown_relationships_are_refused(session: Session, names: Any) -> None
 @pytest.mark.parametrize("names", [5, True, [5], [Hero.team]])
 def test_relationships_are_given_by_name(session: Session, names: Any) -> None:
     """Anything but names is a mistake."""
-    with pytest.raises(ValidationError, match="relationships are given by name"):
+    with pytest.raises(ValidationError, match="'select_in_keys': relationships are given by name"):
         get_row(1, session, Hero, True, names)
+    with pytest.raises(ValidationError, match="'lazy_load_keys': relationships are given by name"):
+        get_row(1, session, Hero, lazy=True, lazy_load_keys=names)
 
 
 @pytest.mark.parametrize("pk_field", [5, (), [], {"id"}])

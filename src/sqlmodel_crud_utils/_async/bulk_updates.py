@@ -20,6 +20,7 @@ from sqlmodel_crud_utils._core.key_lists import (
     key_list_of,
     synchronization,
 )
+from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
@@ -87,6 +88,7 @@ async def bulk_update_rows(
         48
     """
     session = require_session(session_inst)
+    mapper_of(model)
     check_chunk_size(chunk_size)
     changes = bulk_changes_for(model, data)
     dialect = dialect_of(session, model)

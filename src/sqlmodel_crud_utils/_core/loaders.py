@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
 
-Way = Literal["joined", "selectin"]
+Way = Literal["joined", "lazy", "selectin"]
 Names = str | Iterable[str] | None
 Path = list[InstrumentedAttribute[Any]]
 
@@ -23,24 +23,28 @@ Path = list[InstrumentedAttribute[Any]]
 def read_options(
     model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
 ) -> list[_AbstractLoad]:
-    """Return the loader options of a read; as in v0.1.0, names count only with their flag."""
-    options: list[_AbstractLoad] = []
+    """Return the loader options of a read; as in v0.1.0, names count only with their flag.
+
+    A relationship that is asked for in both ways is left for later.
+    """
+    loading = Loading()
     if selectin:
-        options += [_load(selectinload, path) for path in relationship_paths(model, select_in_keys)]
+        paths = relationship_paths(model, select_in_keys, "select_in_keys")
+        loading = loading.adding("selectin", paths)
     if lazy:
-        options += [_load(lazyload, path) for path in relationship_paths(model, lazy_load_keys)]
-    return options
+        loading = loading.adding(
+            "lazy", relationship_paths(model, lazy_load_keys, "lazy_load_keys")
+        )
+    return loading.options()
 
 
-def _load(loader: Callable[..., _AbstractLoad], path: Path) -> _AbstractLoad:
-    option = loader(path[0])
-    for attribute in path[1:]:
-        option = getattr(option, loader.__name__)(attribute)
-    return option
-
-
-def relationship_paths(model: type[Any], names: Names) -> list[Path]:
+def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[Path]:
     """Return the relationships that each name leads through; "team.city" and "team__city" do.
+
+    Args:
+        model: The model that the names start from.
+        names: The names.
+        parameter: What the caller gave them as, for the error.
 
     Raises:
         UnknownFieldError: A name that is no relationship.
@@ -52,17 +56,16 @@ def relationship_paths(model: type[Any], names: Names) -> list[Path]:
         raise ValidationError(
             f"relationships are given by name, not as {type(names).__name__}; "
             "pass a name or a list of names",
-            field="select_in_keys",
+            field=parameter,
         )
     listed = [names] if isinstance(names, str) else names
-    return [_path(model, name) for name in listed]
+    return [_path(model, name, parameter) for name in listed]
 
 
-def _path(model: type[Any], name: Any) -> Path:
+def _path(model: type[Any], name: Any, parameter: str) -> Path:
     if not isinstance(name, str):
         raise ValidationError(
-            f"relationships are given by name, not as {type(name).__name__}",
-            field="select_in_keys",
+            f"relationships are given by name, not as {type(name).__name__}", field=parameter
         )
     parts = [name] if name in relationship_names(model) else _SEPARATOR.split(name)
     path: Path = []
@@ -117,5 +120,6 @@ class Loading:
 
 _LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
     "joined": joinedload,
+    "lazy": lazyload,
     "selectin": selectinload,
 }

@@ -30,8 +30,13 @@ def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
     return {name: _valid(model, name, value) for name, value in _given(data).items()}
 
 
-def values_for(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def values_for(model: type[Any], given: Any) -> dict[str, Any]:
     """Return the values of a new row, coerced to the columns' types."""
+    if not isinstance(given, Mapping):
+        raise ValidationError(
+            f"the values of a new row are a mapping, not {type(given).__name__}",
+            field="create_method_kwargs",
+        )
     return {name: _coerced(model, name, value) for name, value in given.items()}
 
 

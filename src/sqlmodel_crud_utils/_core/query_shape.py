@@ -232,7 +232,7 @@ class QueryShape(Generic[T]):
         return changed
 
     def _loading(self, way: Way, names: tuple[str, ...]) -> Self:
-        paths = relationship_paths(self._query.model, names)
+        paths = relationship_paths(self._query.model, names, way)
         return self._with(loading=self._query.loading.adding(way, paths))
 
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
