@@ -28,7 +28,11 @@ TASKS = 200
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine whose connections the tasks have to wait for."""
-    engine = create_async_engine(database.async_url, pool_size=5, max_overflow=0)
+    # SQLite's lock goes to whoever asks at the right moment; on a busy machine that may last.
+    waiting = {"timeout": 60} if database.name == "sqlite" else {}
+    engine = create_async_engine(
+        database.async_url, pool_size=5, max_overflow=0, pool_timeout=120, connect_args=waiting
+    )
     yield engine
     await engine.dispose()
     database.clear()

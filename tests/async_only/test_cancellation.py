@@ -8,15 +8,18 @@ is raised afterwards: then everything is written, and otherwise nothing.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_one_or_create,
@@ -238,6 +241,27 @@ async def test_callbacks_follow_a_commit_that_a_cancellation_waited_for(
         database.clear()
 
 
+@pytest.mark.databases("sqlite")
+async def test_a_connection_that_cannot_roll_back(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up all the same, its failure is logged, and the cancellation is raised."""
+    logged: list[str] = []
+    monkeypatch.setattr(logger, "error", logged.append)
+
+    async def refuse(_connection: object) -> None:
+        raise sqlite3.OperationalError("not now")
+
+    async with AsyncSession(engine) as session:
+        with monkeypatch.context() as broken:
+            broken.setattr(aiosqlite.Connection, "rollback", refuse)
+            assert (await run(plain_block(session), 1))[0]
+        assert engine.pool.checkedout() == 0
+        assert logged == ["ending an interrupted statement failed: OperationalError"]
+        await plain_block(session)
+    assert await names(engine) == ["one", "two"]
+
+
 async def test_a_timeout(engine: AsyncEngine) -> None:
     """`asyncio.timeout` cancels, and turns that into its own error behind the block."""
     async with AsyncSession(engine) as session:
@@ -258,11 +282,12 @@ async def test_a_timeout_inside_of_the_block(engine: AsyncEngine) -> None:
     async with AsyncSession(engine) as session, transaction(session):
         await write_row(hero("one"), session)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(0):
                 await asyncio.sleep(60)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01), transaction(session):
+            async with asyncio.timeout(None) as limit, transaction(session):
                 await write_row(hero("two"), session)
+                limit.reschedule(0)
                 await asyncio.sleep(60)
     assert await names(engine) == ["one"]
 

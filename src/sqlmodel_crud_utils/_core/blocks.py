@@ -8,10 +8,9 @@ the level must not pretend to have succeeded. A refusal goes with the savepoint 
 
 from __future__ import annotations
 
-import inspect
+import traceback
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,8 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
-from sqlalchemy.util import await_only
 
+from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -185,16 +184,28 @@ def _on_error(context: ExceptionContext) -> None:
 
 
 def _release_lock(context: ExceptionContext) -> None:
-    """End the statement that an interruption cut off.
+    """End the statement that an interruption cut off, and its transaction.
 
-    SQLAlchemy discards the connection. SQLite however keeps it, and its lock on the file, until
-    its last statement is gone, and this one lives on in tracebacks until they are collected.
+    SQLAlchemy discards the connection. SQLite however keeps a closed connection, and its lock on
+    the file, until the last of its statements is gone, and in tracebacks they live on.
     """
-    adapted = getattr(context.execution_context, "cursor", None)
-    if context.dialect.name != "sqlite" or adapted is None:
+    if context.dialect.name != "sqlite" or context.connection is None:
         return
-    cursor = getattr(adapted, "_cursor", adapted)  # the driver's own
-    with suppress(BaseException):  # the interruption that is on its way counts
-        closing = cursor.close()
-        if inspect.isawaitable(closing):
-            await_only(closing)
+    # SQLAlchemy 2.0 has aiosqlite's cursor in local variables only.
+    traceback.clear_frames(context.original_exception.__traceback__)
+    cursor = getattr(context.execution_context, "cursor", None)
+    if cursor is not None:
+        _finish(cursor.close)
+    _finish(context.connection.connection.rollback)
+
+
+def _finish(func: Callable[[], object]) -> None:
+    """Call a function until it is not cut off itself; the first interruption is on its way."""
+    while True:
+        try:
+            func()
+        except Exception as error:  # noqa: BLE001 - the connection is given up in any case
+            logger.error(f"ending an interrupted statement failed: {type(error).__name__}")
+        except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
+            continue
+        return
