@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
@@ -10,7 +12,7 @@ from sqlmodel_crud_utils._async.reads import get_row, get_rows
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._core import logs
-from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError
+from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, TransactionError
 from tests._runtime_async import AsyncSession
 from tests.crud_models import Dock, Warehouse
 from tests.models import Hero, Setting, Team
@@ -55,6 +57,26 @@ async def test_a_failed_operation_is_one_line_in_the_log(
         "get_one_or_create failed for Hero",
     ]
     assert all("IntegrityError" in line and "s3cret" not in line for line in lines)
+
+
+async def test_a_block_that_cannot_be_written_is_one_line_in_the_log(
+    session: AsyncSession, lines: list[str]
+) -> None:
+    """What its exit writes has no function to tell of it; a function's failure is told once."""
+    for _ in range(2):
+        session.add(hero())
+        with suppress(TransactionError):
+            async with transaction(session):
+                pass
+    with pytest.raises(TransactionError):
+        async with transaction(session), transaction(session):
+            session.add(hero())
+    assert [line.partition(":")[0] for line in lines] == ["commit failed for the session"] * 2
+    assert all("IntegrityError" in line and "s3cret" not in line for line in lines)
+    with pytest.raises(TransactionError):
+        async with transaction(session):
+            await write_row(hero(), session)
+    assert [line.partition(":")[0] for line in lines[2:]] == ["write_row failed for Hero"]
 
 
 async def test_what_did_not_fail_is_not_logged(session: AsyncSession, lines: list[str]) -> None:

@@ -156,6 +156,26 @@ async def test_a_lost_update_from_before_the_savepoint(
     assert await stored(session) == (10, 2)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+async def test_a_lost_update_that_the_exit_of_a_block_writes(
+    session: AsyncSession, session_factory: Sessions, inside: bool
+):
+    """What is pending is written when the block ends, an inner one too, and tells of the row."""
+    counter = await counter_of(session)
+    key = counter.id
+    await change_elsewhere(session_factory, key)
+    with pytest.raises(TransactionError) as failed:
+        async with transaction(session):
+            if inside:
+                async with transaction(session):
+                    counter.value = 20
+            counter.value = 20
+    error = failed.value.original_error
+    assert isinstance(error, ConflictError)
+    assert error.key == key
+    assert await stored(session) == (10, 2)
+
+
 async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessions):
     """Nobody can tell its version."""
     counter = await counter_of(session)

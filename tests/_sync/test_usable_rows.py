@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from sqlmodel_crud_utils._core import logs
@@ -12,7 +14,7 @@ from sqlmodel_crud_utils._sync.inserts import insert_data_rows
 from sqlmodel_crud_utils._sync.reads import get_row, get_rows
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
-from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError
+from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, TransactionError
 from tests._runtime_sync import Session
 from tests.crud_models import Dock, Warehouse
 from tests.models import Hero, Setting, Team
@@ -55,6 +57,26 @@ def test_a_failed_operation_is_one_line_in_the_log(session: Session, lines: list
         "get_one_or_create failed for Hero",
     ]
     assert all("IntegrityError" in line and "s3cret" not in line for line in lines)
+
+
+def test_a_block_that_cannot_be_written_is_one_line_in_the_log(
+    session: Session, lines: list[str]
+) -> None:
+    """What its exit writes has no function to tell of it; a function's failure is told once."""
+    for _ in range(2):
+        session.add(hero())
+        with suppress(TransactionError):
+            with transaction(session):
+                pass
+    with pytest.raises(TransactionError):
+        with transaction(session), transaction(session):
+            session.add(hero())
+    assert [line.partition(":")[0] for line in lines] == ["commit failed for the session"] * 2
+    assert all("IntegrityError" in line and "s3cret" not in line for line in lines)
+    with pytest.raises(TransactionError):
+        with transaction(session):
+            write_row(hero(), session)
+    assert [line.partition(":")[0] for line in lines[2:]] == ["write_row failed for Hero"]
 
 
 def test_what_did_not_fail_is_not_logged(session: Session, lines: list[str]) -> None:

@@ -152,6 +152,26 @@ def test_a_lost_update_from_before_the_savepoint(session: Session, session_facto
     assert stored(session) == (10, 2)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_lost_update_that_the_exit_of_a_block_writes(
+    session: Session, session_factory: Sessions, inside: bool
+):
+    """What is pending is written when the block ends, an inner one too, and tells of the row."""
+    counter = counter_of(session)
+    key = counter.id
+    change_elsewhere(session_factory, key)
+    with pytest.raises(TransactionError) as failed:
+        with transaction(session):
+            if inside:
+                with transaction(session):
+                    counter.value = 20
+            counter.value = 20
+    error = failed.value.original_error
+    assert isinstance(error, ConflictError)
+    assert error.key == key
+    assert stored(session) == (10, 2)
+
+
 def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
     """Nobody can tell its version."""
     counter = counter_of(session)

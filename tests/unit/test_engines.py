@@ -143,7 +143,7 @@ class TestPool:
 
     @pytest.mark.parametrize(
         "options",
-        [{"no_such_option": 1}, {"future": False}],
+        [{"no_such_option": 1}, {"future": False}, {"poolclass": "x"}, {"echo": "perhaps"}],
         ids=lambda options: next(iter(options)),
     )
     def test_what_sqlalchemy_refuses_is_a_validation_error(self, options: dict[str, Any]) -> None:

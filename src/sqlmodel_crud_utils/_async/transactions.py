@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._async.settling import (
 )
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import log_failure, logger
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -148,10 +148,18 @@ class _Level:
 
     async def end(self) -> None:
         self._refuse_if_doomed()
+        try:
+            await self._write()
+        except Exception as error:
+            # A function of the library that fails in the block has told it already; this is news.
+            log_failure("commit", "the session", error)
+            raise
+
+    async def _write(self) -> None:
+        await self._flush()
         if not self._outermost:
             await self._end_savepoint("commit")
             return
-        await self._flush()
         for state in list(self._block.kept):
             with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
                 await load_expired(self._session, [state])

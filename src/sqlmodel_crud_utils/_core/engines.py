@@ -113,7 +113,7 @@ def build_engine(create: Callable[..., _E], plan: EnginePlan) -> _E:
         return create(plan.url, **plan.arguments)
     except ImportError as error:
         raise bad_url(_missing_driver(plan.url, error)) from error
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValidationError(f"SQLAlchemy refuses the engine's arguments: {error}") from error
 
 

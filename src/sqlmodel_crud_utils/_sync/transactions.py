@@ -16,7 +16,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import log_failure, logger
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -150,10 +150,18 @@ class _Level:
 
     def end(self) -> None:
         self._refuse_if_doomed()
+        try:
+            self._write()
+        except Exception as error:
+            # A function of the library that fails in the block has told it already; this is news.
+            log_failure("commit", "the session", error)
+            raise
+
+    def _write(self) -> None:
+        self._flush()
         if not self._outermost:
             self._end_savepoint("commit")
             return
-        self._flush()
         for state in list(self._block.kept):
             with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
                 load_expired(self._session, [state])
