@@ -290,12 +290,12 @@ class TransactionError(SQLModelCRUDError):
     """Raised when a transaction could not be carried out; all of it is rolled back.
 
     Attributes:
-        operation: What failed, "commit" for instance, if known.
+        operation: Where it failed, "commit" for instance, if it was not in the block itself.
         original_error: The error that ended the transaction; also its `__cause__`.
 
     Example:
         >>> print(TransactionError(operation="commit", original_error=KeyError("secret")))
-        Transaction operation 'commit' failed: KeyError
+        Transaction failed at commit: KeyError
     """
 
     def __init__(
@@ -306,8 +306,8 @@ class TransactionError(SQLModelCRUDError):
     ) -> None:
         self.operation = operation
         self.original_error = original_error
-        step = f"Transaction operation {operation!r}" if operation else "Transaction"
-        super().__init__(message or f"{step} failed{_reason(original_error)}")
+        step = f" at {operation}" if operation else ""
+        super().__init__(message or f"Transaction failed{step}{_reason(original_error)}")
 
 
 class ConflictError(SQLModelCRUDError):

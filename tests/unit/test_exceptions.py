@@ -322,7 +322,7 @@ class TestBulk:
     [
         (TransactionError(), "Transaction failed"),
         (TransactionError("doomed"), "doomed"),
-        (TransactionError(operation="commit"), "Transaction operation 'commit' failed"),
+        (TransactionError(operation="commit"), "Transaction failed at commit"),
         (TransactionError(original_error=ValueError(SECRET)), "Transaction failed: ValueError"),
         (
             TransactionError(original_error=RecordNotFoundError(Hero, 5)),

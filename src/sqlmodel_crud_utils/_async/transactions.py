@@ -108,7 +108,7 @@ async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[N
     except BaseException as error:
         await shielded(level.undo)
         if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):
-            raise TransactionError(operation="transaction", original_error=error) from error
+            raise TransactionError(original_error=error) from error
         raise
     finally:
         blocks.leave(plain, block)

@@ -110,7 +110,7 @@ def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
     except BaseException as error:
         shielded(level.undo)
         if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):
-            raise TransactionError(operation="transaction", original_error=error) from error
+            raise TransactionError(original_error=error) from error
         raise
     finally:
         blocks.leave(plain, block)
