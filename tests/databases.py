@@ -111,12 +111,26 @@ def provide(kind: str, folder: Path, name: str) -> Iterator[Database]:
         with _opened("sqlite", URL.create("sqlite", database=str(folder / f"{name}.db"))) as opened:
             yield opened
         return
+    with create_empty(kind, name) as url, _opened(kind, url) as opened:
+        yield opened
+
+
+@contextmanager
+def create_empty(kind: str, name: str) -> Iterator[URL]:
+    """Create a database without tables on a server, and drop it at the end.
+
+    Args:
+        kind: "postgresql" or "mysql".
+        name: The database's name; tests that run side by side need different ones.
+
+    Raises:
+        LookupError: If no server of this kind is known; the text says how to name one.
+    """
     server = make_url(postgresql_url() if kind == "postgresql" else mysql_url())
     create, drop = _CREATE_AND_DROP[kind]
     _administer(kind, server, create.format(name))
     try:
-        with _opened(kind, server.set(database=name)) as opened:
-            yield opened
+        yield server.set(database=name)
     finally:
         _administer(kind, server, drop.format(name))
 

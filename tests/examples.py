@@ -87,17 +87,28 @@ async def _printed(source: str, file: str, names: dict[str, Any], *, expects: st
     return output.getvalue()
 
 
-def program(markdown: Path) -> str:
-    """Return the Python blocks of a Markdown file as one program, with the file's line numbers."""
-    lines: list[str] = []
-    inside = False
-    for line in markdown.read_text(encoding="utf-8").splitlines():
+def programs(markdown: Path) -> dict[str, str]:
+    """Return the code of a Markdown file by the name of the file that it goes into.
+
+    A Python or TOML block that begins with a comment such as `# conftest.py` is that file. The
+    other Python blocks are one program, `program.py`. Lines keep the numbers of the Markdown file.
+    """
+    found: dict[str, list[str]] = {}
+    name: str | None = None
+    opened = False
+    for number, line in enumerate(markdown.read_text(encoding="utf-8").splitlines()):
         if line.startswith("```"):
-            inside = line == "```python"
-            lines.append("")
-        else:
-            lines.append(line if inside else "")
-    return "\n".join(lines)
+            opened = line in {"```python", "```toml"}
+            name = "program.py" if line == "```python" else None
+            continue
+        if opened and (title := re.fullmatch(r"# ([\w/]+\.(?:py|toml))", line)):
+            name = title[1]
+        opened = False
+        if name is not None:
+            code = found.setdefault(name, [])
+            code += [""] * (number - len(code))
+            code.append(line)
+    return {name: "\n".join(code) + "\n" for name, code in found.items()}
 
 
 def promised_output(code: str) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlmodel
@@ -15,11 +17,13 @@ from sqlalchemy.orm import registry
 
 import sqlmodel_crud_utils
 from tests import _runtime_async, _runtime_sync, models, models_mixins
-from tests.databases import prepare
-from tests.examples import Docstring, docstrings, program, promised_output, run_docstring
+from tests.databases import create_empty, prepare
+from tests.examples import Docstring, docstrings, programs, promised_output, run_docstring
 
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted(str(guide.relative_to(ROOT)) for guide in ROOT.glob("docs/*.md"))
+# Where the guides connect to; the tests put a database of their own in its place.
+POSTGRESQL = "postgresql://app:secret@localhost/heroes"
 DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
 
 
@@ -82,11 +86,26 @@ async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "MIGRATION_GUIDE.md", *GUIDES])
 def test_markdown(name: str, tmp_path: Path) -> None:
-    """The Python blocks of a Markdown file, run one after the other, print what they promise."""
-    file = ROOT / name
-    code = program(file)
-    (tmp_path / "program.py").write_text(code, encoding="utf-8")
-    assert _output_of(tmp_path / "program.py") == promised_output(code)
+    """The code of a Markdown file runs, prints what it promises, and passes its own tests."""
+    files = programs(ROOT / name)
+    with _postgresql(any(POSTGRESQL in code for code in files.values())) as url:
+        for file, code in files.items():
+            (tmp_path / file).write_text(code.replace(POSTGRESQL, url), encoding="utf-8")
+        if "program.py" in files:
+            promised = promised_output(files["program.py"])
+            assert _output_of(tmp_path / "program.py") == promised
+        if any(file.startswith("test_") for file in files):
+            _output_of(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider")
+
+
+@contextmanager
+def _postgresql(needed: bool) -> Iterator[str]:
+    """The address of an empty database, where an example needs one."""
+    if not needed:
+        yield POSTGRESQL
+        return
+    with create_empty("postgresql", f"guide_{uuid4().hex}") as url:
+        yield url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def test_hooks_program() -> None:
@@ -97,13 +116,15 @@ def test_hooks_program() -> None:
     assert shown.endswith(f"{outbox}, Article 1 deleted\n  index   {{}}")
 
 
-def _output_of(file: Path) -> list[str]:
+def _output_of(place: Path, *arguments: str) -> list[str]:
+    """Run a program in its folder, or a module in this one; return the lines that it prints."""
+    folder = place if arguments else place.parent
     ran = subprocess.run(
-        [sys.executable, "-W", "error", file.name],
-        cwd=file.parent,
+        [sys.executable, *(arguments or ("-W", "error", place.name))],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout.splitlines()
