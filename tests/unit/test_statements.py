@@ -119,7 +119,7 @@ def test_the_own_key_is_no_change() -> None:
 def test_loader_options_follow_paths() -> None:
     """With dots or underscores; names without their flag are nothing."""
     for path in ("team.heroes", "team__heroes"):
-        *_, heroes = read_options(Hero, True, path, False, None)
+        heroes, _team = read_options(Hero, True, path, False, None)
         assert "heroes" in str(heroes.path)
     assert read_options(Hero, False, "team", False, "team") == []
     assert len(read_options(Hero, True, ["team", "tags"], True, "tags")) == 2
