@@ -108,6 +108,13 @@ def _postgresql(needed: bool) -> Iterator[str]:
         yield url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
+def test_first_example_is_short() -> None:
+    """README's first example fits on the first screen."""
+    _, example, *_ = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")
+    lines = [line for line in example.partition("```")[0].splitlines() if line]
+    assert len(lines) < 20
+
+
 def test_hooks_program() -> None:
     """examples/hooks.py runs; what was rolled back is in neither the outbox nor the index."""
     shown = "\n".join(_output_of(ROOT / "examples" / "hooks.py"))
