@@ -5,17 +5,25 @@ from __future__ import annotations
 import gc
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.orm import defer, selectinload
 
+from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import update_row, write_row
 from sqlmodel_crud_utils._runtime_async import execute
-from sqlmodel_crud_utils.exceptions import QueryExecutionError, ValidationError
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    QueryExecutionError,
+    ValidationError,
+)
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession
-from tests.models import Hero, Team
+from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded
 
@@ -104,56 +112,158 @@ async def test_two_streams_can_be_left(session: AsyncSession, engine: AsyncEngin
     assert checked_out(engine) == 0
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 @pytest.mark.usefixtures("heroes")
-async def test_the_session_can_be_used_inside_the_loop(session: AsyncSession):
-    """For related rows, queries and writes in a block."""
-    seen = []
+async def test_the_session_can_be_used_inside_the_loop(session: AsyncSession, engine: AsyncEngine):
+    """For related rows, queries and writes in a block; each row is there once, in its place."""
+    query = AsyncQueryBuilder(session, Hero).order_by("team_id", "-age")
+    expected = await query.scalars("age")
+    for limit, start in ((50, 0), (20, 3)):
+        seen = []
+        async with transaction(session):
+            async for hero in query.limit(limit).offset(start).stream(7):
+                seen.append(hero.age)
+                one = AsyncQueryBuilder(session, Hero).where(id=hero.id)
+                assert await one.update(secret_name=f"seen {limit}") == 1
+        assert seen == expected[start : start + limit]
+        assert await query.where(secret_name=f"seen {limit}").count() == limit
+    await session.commit()
+    assert checked_out(engine) == 0
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_related_rows_come_with_each_batch(session: AsyncSession, engine: AsyncEngine):
+    """With `selectin`, by options of SQLAlchemy, or with `joined`; in a limited query too."""
+    query = AsyncQueryBuilder(session, Hero).order_by("-age")
+    for loading, number in (
+        (query.selectin("team__heroes"), 7 * 3),
+        (query.options(selectinload(Hero.team)), 7 * 2),
+        (query.joined("team"), 7),
+    ):
+        session.expunge_all()
+        with recorded(engine) as words:
+            stream = loading.limit(30).offset(5).stream(5)
+            found = [(hero.age, hero.team and hero.team.name) async for hero in stream]
+        assert found == [(age, f"Team {age // 10}") for age in range(44, 14, -1)]
+        assert words.count("SELECT") <= number
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_streams_run_side_by_side(session: AsyncSession):
+    """Each goes on where it was, also when the other is left in the middle."""
+    query = AsyncQueryBuilder(session, Hero).order_by("age")
+    pairs = []
+    async for hero in query.where(age__lt=12).stream(5):
+        async for other in query.order_by("-id").stream(4):
+            pairs.append((hero.age, other.age))
+            if other.age == hero.age:
+                break
+    assert pairs == [(a, b) for a in range(12) for b in range(a + 1)]
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_a_transaction_that_ends_in_the_loop_ends_it(
+    session: AsyncSession, engine: AsyncEngine
+):
+    """With an error: the rows that are still to come have expired, their cursor is gone."""
+    query = AsyncQueryBuilder(session, Hero).order_by("age")
+    for end in (session.commit, session.rollback, session.close):
+        for batch_size in (5, 1000):
+            seen = 0
+            with pytest.raises(ValidationError, match=r"one transaction\(\) block"):
+                async for _ in query.stream(batch_size):
+                    seen += 1
+                    await end()
+            assert seen == 1
+            assert checked_out(engine) == 0
+    async for hero in query.where(age=3).stream():
+        assert hero.age == 3
+        await session.commit()  # nothing was still to come
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_a_refused_statement_in_the_loop(session: AsyncSession, engine: AsyncEngine):
+    """Undone by itself, it leaves the loop going; else the session is free after a rollback."""
+    query = AsyncQueryBuilder(session, Hero).order_by("age")
     async with transaction(session):
-        async for hero in (
-            AsyncQueryBuilder(session, Hero).order_by("id").selectin("team").stream(7)
-        ):
-            assert hero.team is not None
-            seen.append(hero.team.name)
-            one = AsyncQueryBuilder(session, Hero).where(id=hero.id)
-            assert await one.update(secret_name="seen") == 1
-    assert sorted(set(seen)) == [f"Team {n}" for n in range(5)]
-    assert await AsyncQueryBuilder(session, Hero).where(secret_name="seen").count() == 50
-
-
-@pytest.mark.databases("mysql")
-@pytest.mark.usefixtures("heroes")
-async def test_mysql_says_what_it_cannot_do(session: AsyncSession):
-    """A second statement would lose the rows that are still to come."""
-    query = AsyncQueryBuilder(session, Hero)
-    seen = 0
-    with pytest.raises(ValidationError, match="use another session inside the loop"):
-        async for _ in query.stream(5):
+        seen = 0
+        async for hero in query.stream(7):
             seen += 1
-            await query.count()
-    assert seen == 1
-    with pytest.raises(ValidationError, match="selectin"):
-        query.selectin("team").stream()
-    await session.rollback()
+            taken = {"name": "0 0"} if hero.age else {"secret_name": "x"}
+            done, _ = await update_row(hero.id, taken, session, Hero, raise_on_error=False)
+            assert done is not bool(hero.age)
+    assert seen == 50
+    with pytest.raises(ConstraintViolationError):
+        async for hero in query.where(age__gt=1).stream(7):
+            await AsyncQueryBuilder(session, Hero).where(id=hero.id).update(name="0 0")
+    assert checked_out(engine) == 0
     assert await query.count() == 50
 
 
-@pytest.mark.databases("postgresql", "mysql")
-async def test_the_database_keeps_the_rows(session: AsyncSession):
-    """Rows are not held in memory: neither those that were read nor those to come."""
+async def test_rows_that_stayed_loaded_are_brought_up_to_date(
+    session: AsyncSession, session_factory: Callable[[], AsyncSession]
+):
+    """A stream returns what the database has, as every read does; with composite keys too."""
+    seats = [Seat(row="a", number=n, guest="x") for n in range(3)]
+    team = Team(name="Owls")
+    await insert_data_rows([*seats[:2]], session)
+    _, hero = await write_row(Hero(name="Ann", secret_name="?", age=1, team=team), session)
+    key = hero.id
+    _, kept = await insert_data_rows(seats[2:], session)
+    other = session_factory()
+    await AsyncQueryBuilder(other, Seat).update(everything=True, guest="y")
+    assert [seat.guest for seat in kept] == ["x"]
+    query = AsyncQueryBuilder(session, Seat).order_by("number")
+    assert [seat.guest async for seat in query.stream(2)] == ["y", "y", "y"]
+    assert kept[0].guest == "y"
+    await update_row(key, {"secret_name": "!"}, session, Hero)
+    await AsyncQueryBuilder(other, Hero).update(everything=True, age=2)
+    await AsyncQueryBuilder(other, Team).update(everything=True, city="Oslo")
+    found = [row async for row in AsyncQueryBuilder(session, Hero).selectin("team").stream()]
+    assert found == [hero]
+    assert (hero.age, hero.team.city if hero.team else None) == (2, "Oslo")
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_changes_inside_the_loop_stay(session: AsyncSession):
+    """What the program or the session wrote into a row meanwhile is newer than the cursor."""
+    query = AsyncQueryBuilder(session, Hero).order_by("age")
+    async with transaction(session):
+        rows = await query.all()
+        async for hero in query.stream(7):
+            if hero.age == 0:
+                rows[20].secret_name = "written"
+                await session.flush()
+                rows[30].secret_name = "pending"
+        assert [rows[n].secret_name for n in (20, 30, 40)] == ["written", "pending", "?"]
+    assert await query.exclude(secret_name="?").scalars("secret_name") == ["written", "pending"]
+
+
+@pytest.mark.parametrize("uses_session", [False, True])
+async def test_memory_is_that_of_a_batch(session: AsyncSession, uses_session: bool):
+    """Rows are not held: neither those that were read nor those to come, on any way of reading."""
     rows = [{"name": str(n), "secret_name": "x" * 250} for n in range(20_000)]
     await execute(session, insert(Hero), rows)
     await session.commit()
     rows.clear()
+    query = AsyncQueryBuilder(session, Hero)
+    assert await query.limit(1).scalars("name") == ["0"]
     gc.collect()
     first: Any = None
+    seen = alive = 0
     tracemalloc.start()
     try:
-        async for hero in AsyncQueryBuilder(session, Hero).stream(100):
+        async for hero in query.stream(100):
             first = weakref.ref(hero) if first is None else first
+            seen += 1
+            if seen == 150 and uses_session:
+                assert await query.exists()
+            if seen % 100 == 50:
+                alive = max(alive, len(session.identity_map))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert seen == 20_000
+    assert alive <= 200
     assert peak < 3_000_000  # all of them are more than 10 million bytes
     del hero
     gc.collect()
@@ -179,3 +289,17 @@ async def test_mistakes_are_reported_by_the_call(session: AsyncSession):
     with pytest.raises(QueryExecutionError):
         async for _ in wrong.stream():
             pass
+
+
+@pytest.mark.databases("mysql")
+async def test_an_order_that_no_query_continues_after(session: AsyncSession):
+    """MySQL needs one where other queries come between; the call says so, or the loop."""
+    await execute(session, insert(AllTypes), [{"payload": {"a": n}} for n in range(5)])
+    await session.commit()
+    query = AsyncQueryBuilder(session, AllTypes).order_by("payload")
+    with pytest.raises(ValidationError, match=r"stream\(\) can't continue after a JSON value"):
+        query.options(defer(AllTypes.text)).stream()
+    assert len([row async for row in query.stream(2)]) == 5
+    with pytest.raises(ValidationError, match="sort by another field than payload"):
+        async for _ in query.stream(2):
+            await query.count()

@@ -162,15 +162,21 @@ class AsyncQueryBuilder(QueryShape[T]):
         """Return all rows one after the other, with a batch of them in memory.
 
         The database keeps a cursor for it where it has some (PostgreSQL, MySQL), until the last
-        row was read, the loop was left and the session is used again, or the transaction ends: a
-        commit inside the loop ends it too. On MySQL the session can run nothing else meanwhile.
+        row was read, or the loop was left and the session is used again. The session can be used
+        inside the loop, but not committed or rolled back: put the loop into a `transaction()`
+        block if it writes.
+
+        MySQL runs nothing else beside a cursor. Where `selectin` needs other queries, and from the
+        moment at which the session runs one inside the loop, each batch is a query that continues
+        after the last row; an index that fits the order makes these quick.
 
         Args:
             batch_size: How many rows are read at a time.
 
         Raises:
-            ValidationError: A batch size below 1; a `joined` relationship to many, and on MySQL
-                `selectin`, which needs the connection for itself.
+            ValidationError: A batch size below 1; a `joined` relationship to many; on MySQL
+                `selectin` with an order by JSON; or, from the loop, a transaction that has ended
+                in it.
 
         Example:
             >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
@@ -357,13 +363,10 @@ class AsyncQueryBuilder(QueryShape[T]):
         require_unlimited(self._query, "keyset")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
         terms, dialect = self._query.terms, self._query.dialect
-        keyset.check_sortable(terms)
+        keyset.check_sortable(terms, "keyset")
         mark = keyset.fingerprint(self._query.model, terms, dialect)
-        statement = self.limit(size + 1)._query.rows(*keyset.key_columns(terms, dialect))
-        if after is not None:
-            values = keyset.decode_cursor(mark, after, len(terms))
-            statement = statement.where(keyset.rows_after(terms, values, dialect))
-        found = await self._fetch(statement, "keyset")
+        values = None if after is None else keyset.decode_cursor(mark, after, len(terms))
+        found = await self._fetch(keyset.rows_from(self.limit(size + 1)._query, values), "keyset")
         last = found[size - 1] if len(found) > size else None
         cursor = None if last is None else keyset.encode_cursor(mark, tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)

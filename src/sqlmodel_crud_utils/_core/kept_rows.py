@@ -12,6 +12,8 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 
+from sqlmodel_crud_utils._core.rows import states_of
+
 _KEY = "sqlmodel_crud_utils.kept_rows"
 
 
@@ -27,6 +29,13 @@ def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 def forget(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Forget rows that were read again."""
     session.info[_KEY].difference_update(states)
+
+
+def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return the primary keys of those of the rows that are kept."""
+    kept: Any = session.info.get(_KEY) or ()
+    states = states_of(rows) if kept else []
+    return [state.identity for state in states if state in kept and state.identity is not None]
 
 
 def there_are(session: Session) -> bool:

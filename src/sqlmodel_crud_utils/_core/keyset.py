@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Dialect,
+    Select,
     and_,
     bindparam,
     false,
@@ -30,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from sqlmodel_crud_utils._core.ordering import Term, comparable
+from sqlmodel_crud_utils._core.query import Query
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _VERSION = 1
@@ -42,6 +45,19 @@ _CHECKSUM = 8  # bytes
 def key_columns(terms: Sequence[Term], dialect: Dialect) -> list[ColumnElement[Any]]:
     """Return what a page selects beside the rows: the values that they are sorted by."""
     return [_bare(term, dialect).label(f"sort_key_{i}") for i, term in enumerate(terms)]
+
+
+def rows_from(query: Query, values: Sequence[Any] | None) -> Select[Any]:
+    """Return the SELECT of the rows that follow after the one with these values.
+
+    Beside each row it has the values that rows are sorted by. Without values it begins where the
+    query does.
+    """
+    terms, dialect = query.terms, query.dialect
+    if values is None:
+        return query.rows(*key_columns(terms, dialect))
+    rest = replace(query, start=None).rows(*key_columns(terms, dialect))
+    return rest.where(rows_after(terms, values, dialect))
 
 
 def rows_after(
@@ -88,12 +104,12 @@ def _bound(value: Any) -> ColumnElement[Any]:
     return bindparam(None, value, type_=NullType(), unique=True)
 
 
-def check_sortable(terms: Sequence[Term]) -> None:
+def check_sortable(terms: Sequence[Term], method: str) -> None:
     """Refuse an order by values that databases have no comparison for."""
     for term in terms:
         if isinstance(term.expression.type, JSON):
             raise ValidationError(
-                f"keyset() can't continue after a JSON value; sort by another field than "
+                f"{method}() can't continue after a JSON value; sort by another field than "
                 f"{term.name or 'this one'}",
                 field="order_by",
             )

@@ -23,7 +23,7 @@ _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
     """Tell whether a read of models has relationships to load that may hold deleted rows."""
-    return bool(hiding_options(*models)) and (eagerly or any(map(_loads_eagerly, models)))
+    return bool(hiding_options(*models)) and (eagerly or any(map(loads_eagerly, models)))
 
 
 @contextmanager
@@ -59,7 +59,8 @@ def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
 
 
 @cached
-def _loads_eagerly(model: type[Any]) -> bool:
+def loads_eagerly(model: type[Any]) -> bool:
+    """Tell whether rows of the model bring in related rows because their mapping says so."""
     return any(
         relationship.lazy in _EAGER
         for mapper in reachable([mapper_of(model)])

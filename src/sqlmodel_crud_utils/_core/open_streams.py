@@ -1,15 +1,17 @@
 """Results that are read row by row: what becomes of one that nobody reads to its end.
 
 Its cursor has to be closed, which is I/O, and the moment at which it is dropped may be one without.
-So that happens when its connection is used next, or ends its transaction.
+So that happens when its connection is used next, or ends its transaction. On MySQL also a result
+that is still being read goes then, as the connection does nothing else until its last row is read.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, event
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -37,23 +39,40 @@ def abandon(connection: Connection, result: Any) -> None:
         _abandoned.setdefault(connection, set()).add(result)
 
 
+def needs_connection_alone(dialect: Dialect) -> bool:
+    """Tell whether a connection runs no other statement until all rows of a result are read."""
+    return dialect.name in _MYSQL
+
+
+def transaction_ended() -> ValidationError:
+    """Return the error of a loop that goes on when what it reads is gone."""
+    return ValidationError(
+        "the transaction that stream() reads in has ended inside the loop; put the loop and what "
+        "it writes into one transaction() block, write with another session, or read with keyset()",
+        field="session",
+    )
+
+
 def _watch(engine: Engine) -> None:
     if not event.contains(engine, "before_cursor_execute", _on_statement):
         event.listen(engine, "before_cursor_execute", _on_statement)
-        event.listen(engine, "commit", _close_abandoned)
-        event.listen(engine, "rollback", _close_abandoned)
+        event.listen(engine, "commit", _close_all)
+        event.listen(engine, "rollback", _close_all)
 
 
 def _on_statement(connection: Connection, *_: Any) -> None:
-    _close_abandoned(connection)
-    if connection.dialect.name in _MYSQL and _open.get(connection):
-        raise ValidationError(
-            "MySQL runs no other statement on a connection whose rows are being streamed; "
-            "use another session inside the loop, or read the rows with keyset()",
-            field="session",
-        )
+    if needs_connection_alone(connection.dialect):
+        # What these have not read yet, they read with other queries.
+        _close_all(connection)
+    else:
+        _close(_abandoned.pop(connection, ()))
 
 
-def _close_abandoned(connection: Connection) -> None:
-    for result in _abandoned.pop(connection, ()):
+def _close_all(connection: Connection) -> None:
+    _close(_abandoned.pop(connection, ()))
+    _close(_open.pop(connection, ()))
+
+
+def _close(results: Iterable[Any]) -> None:
+    for result in results:
         result.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -12,14 +12,16 @@ from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.conditions import Condition
+from sqlmodel_crud_utils._core.leftovers import loads_eagerly
 from sqlmodel_crud_utils._core.loaders import Loading
-from sqlmodel_crud_utils._core.models import primary_key
+from sqlmodel_crud_utils._core.models import primary_key, primary_key_names
 from sqlmodel_crud_utils._core.ordering import Term, key_terms
 from sqlmodel_crud_utils._core.soft_delete import (
     deleted,
     hide_deleted,
     hide_deleted_anywhere,
 )
+from sqlmodel_crud_utils._core.statements import among_keys
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -105,6 +107,21 @@ class Query:
             ).execution_options(populate_existing=True)
         return statement
 
+    def rows_with_keys(self, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
+        """Return the SELECT of the rows with these keys, whole and with what is loaded with them.
+
+        Nothing else of the query counts but which rows there are at all.
+        """
+        plain = Query(
+            self.model,
+            self.dialect,
+            loading=self.loading,
+            options=self.options,
+            visibility=self.visibility,
+        )
+        names = primary_key_names(self.model)
+        return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
+
     def columns(self, names: tuple[str, ...]) -> Select[Any]:
         """Return the SELECT of some fields of the rows.
 
@@ -170,6 +187,11 @@ class Query:
         if self.size is not None:
             statement = statement.limit(self.size)
         return statement if self.start is None else statement.offset(self.start)
+
+
+def loads_with_queries(query: Query) -> bool:
+    """Tell whether loading the rows may take more queries, as far as it can be told."""
+    return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
 
 
 def _select(*columns: Any) -> Select[Any]:

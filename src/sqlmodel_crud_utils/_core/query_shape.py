@@ -11,9 +11,11 @@ from sqlalchemy import ColumnExpressionArgument, Dialect, Select
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core import conditions, ordering
+from sqlmodel_crud_utils._core.keyset import check_sortable
 from sqlmodel_crud_utils._core.loaders import Way, relationship_paths
 from sqlmodel_crud_utils._core.models import column_attribute, mapper_of
-from sqlmodel_crud_utils._core.query import Lock, Query, Visibility
+from sqlmodel_crud_utils._core.open_streams import needs_connection_alone
+from sqlmodel_crud_utils._core.query import Lock, Query, Visibility, loads_with_queries
 from sqlmodel_crud_utils._core.soft_delete import is_soft_delete
 from sqlmodel_crud_utils._core.sql_text import readable
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -278,9 +280,5 @@ def check_streamable(query: Query) -> None:
             "load a relationship to many with selectin() instead of joined()",
             field="joined",
         )
-    if query.loading.selects and query.dialect.name in {"mysql", "mariadb"}:
-        raise ValidationError(
-            "MySQL cannot load related rows with selectin() while it streams; "
-            "read the rows with keyset(), or load relationships to one with joined()",
-            field="selectin",
-        )
+    if needs_connection_alone(query.dialect) and loads_with_queries(query):
+        check_sortable(query.terms, "stream")

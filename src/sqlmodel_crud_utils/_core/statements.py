@@ -117,13 +117,18 @@ def by_key_list(
     include_deleted: bool = False,
 ) -> Select[Any]:
     """Return the SELECT of all rows whose key is among `keys`."""
+    statement = select(model).where(among_keys(model, names, keys, dialect))
+    return statement if include_deleted else hide_deleted(statement, model)
+
+
+def among_keys(
+    model: type[Any], names: tuple[str, ...], keys: Sequence[tuple[Any, ...]], dialect: Dialect
+) -> ColumnElement[bool]:
+    """Return the criterion that a row's key is among `keys`."""
     attributes = [getattr(model, name) for name in names]
     if len(attributes) == 1:
-        criterion = in_list(attributes[0], [key[0] for key in keys], dialect)
-    else:
-        criterion = tuple_(*attributes).in_(_possible(attributes, keys, dialect))
-    statement = select(model).where(criterion)
-    return statement if include_deleted else hide_deleted(statement, model)
+        return in_list(attributes[0], [key[0] for key in keys], dialect)
+    return tuple_(*attributes).in_(_possible(attributes, keys, dialect))
 
 
 def _possible(

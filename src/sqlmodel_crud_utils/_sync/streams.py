@@ -5,16 +5,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
+from sqlalchemy.orm import SessionTransaction
+
+from sqlmodel_crud_utils._core import kept_rows
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.keyset import check_sortable, key_columns, rows_from
 from sqlmodel_crud_utils._core.leftovers import loaded_anew
-from sqlmodel_crud_utils._core.open_streams import abandon, finished, opened
-from sqlmodel_crud_utils._core.query import Query
+from sqlmodel_crud_utils._core.open_streams import (
+    abandon,
+    finished,
+    needs_connection_alone,
+    opened,
+    transaction_ended,
+)
+from sqlmodel_crud_utils._core.query import Query, loads_with_queries
 from sqlmodel_crud_utils._runtime_sync import Session, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._sync.operations import translated
-from sqlmodel_crud_utils._sync.queries import remember
+from sqlmodel_crud_utils._sync.queries import fetch, remember
 
 T = TypeVar("T")
 
@@ -28,45 +40,147 @@ class RowStream(Generic[T]):
 
     def __init__(self, session: Session, query: Query, batch_size: int) -> None:
         self._session = session
+        self._plain = sync_session(session)
         self._query = query
         self._batch_size = batch_size
         self._batch: deque[T] = deque()
-        self._result: Any = None
-        self._connection: Any = None
-        self._batches: Iterator[Any] = iter(())
-        self._begun = False
+        self._reader: _Cursor | _Chunks | None = None
+        self._transaction: SessionTransaction | None = None
+        self._is_over = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
+        if self._transaction is not self._plain.get_transaction():
+            self._check_transaction()
         if not self._batch:
+            if self._is_over:
+                raise StopIteration
             with translated(self._query.model, "stream"):
                 self._read()
         if not self._batch:
             raise StopIteration
         return self._batch.popleft()
 
+    def _check_transaction(self) -> None:
+        # Rows of a transaction that has ended have expired, and its cursor is gone.
+        if self._reader is not None and (self._batch or not self._is_over):
+            raise transaction_ended()
+
+    def _read(self) -> None:
+        if self._reader is None:
+            self._reader = self._new_reader()
+        elif isinstance(self._reader, _Cursor) and self._reader.is_closed:
+            self._reader = self._reader.rest()
+        rows = self._reader.read(self._batch_size)
+        self._transaction = self._plain.get_transaction()
+        self._batch.extend(rows)
+        self._is_over = len(rows) < self._batch_size
+
+    def _new_reader(self) -> _Cursor | _Chunks:
+        alone = needs_connection_alone(self._query.dialect)
+        if alone and (loads_with_queries(self._query) or kept_rows.there_are(self._plain)):
+            return _Chunks(self._session, self._query)
+        return _Cursor(self._session, self._query)
+
+
+class _Cursor:
+    """Reads batches with a cursor of the database."""
+
+    def __init__(self, session: Session, query: Query) -> None:
+        self._session = session
+        self._query = query
+        self._resumes = needs_connection_alone(query.dialect)
+        self._connection: Any = None
+        self._result: Any = None
+        self._batches: Iterator[Any] = iter(())
+        self._last: Any = None
+        self._count = 0
+
     def __del__(self) -> None:
         if self._result is not None:
             abandon(self._connection, self._result)
 
-    def _read(self) -> None:
-        if not self._begun:
-            self._begin()
+    @property
+    def is_closed(self) -> bool:
+        """Whether another statement needed the connection, so that the cursor had to go."""
+        return self._result is not None and self._result.closed
+
+    def rest(self) -> _Chunks:
+        """Return a reader of the rows that come after those that were read."""
+        values = None if self._last is None else tuple(self._last)[1:]
+        return _Chunks(self._session, self._query, values, self._count)
+
+    def read(self, size: int) -> Sequence[Any]:
+        """Return the next rows, fewer than this many at the end only."""
+        if self._result is None:
+            self._open(size)
         query, plain = self._query, sync_session(self._session)
         with loaded_anew(plain, query.model, eagerly=query.loads_related):
-            rows = run_sync(self._session, partial(next, self._batches, ()))
-        remember(self._session, rows, query.model, include_deleted=query.include_deleted)
-        self._batch.extend(rows)
-        if not rows and self._result is not None:
+            found: list[Any] = run_sync(self._session, partial(next, self._batches, []))
+        rows = [row[0] for row in found] if self._resumes else found
+        self._count += len(rows)
+        if len(rows) < size:
             finished(self._connection, self._result)
             self._result = None
+        else:
+            self._last = found[-1]
+        self._renew(rows)
+        remember(self._session, rows, query.model, include_deleted=query.include_deleted)
+        return rows
 
-    def _begin(self) -> None:
-        self._begun = True
+    def _open(self, size: int) -> None:
+        query = self._query
+        more = key_columns(query.terms, query.dialect) if self._resumes else ()
         self._connection, self._result = open_stream(
-            self._session, self._query.model, self._query.rows(), self._batch_size
+            self._session, query.model, query.rows(*more), size
         )
         opened(self._connection, self._result)
-        self._batches = self._result.scalars().partitions()
+        rows = self._result if self._resumes else self._result.scalars()
+        self._batches = rows.partitions()
+
+    def _renew(self, rows: Sequence[Any]) -> None:
+        """Bring those of the rows up to date that stayed loaded beyond a commit."""
+        kept = kept_rows.keys_among(sync_session(self._session), rows)
+        for keys in chunked(kept, COMPOSITE_KEYS_PER_QUERY):
+            fetch(
+                self._session,
+                self._query.model,
+                self._query.rows_with_keys(keys),
+                eagerly=self._query.loads_related,
+                include_deleted=self._query.include_deleted,
+            )
+
+
+class _Chunks:
+    """Reads batches with a query for each, which continues after the row that was the last."""
+
+    def __init__(
+        self,
+        session: Session,
+        query: Query,
+        after: Sequence[Any] | None = None,
+        count: int = 0,
+    ) -> None:
+        check_sortable(query.terms, "stream")
+        self._session = session
+        self._query = query
+        self._after = after
+        self._count = count
+
+    def read(self, size: int) -> Sequence[Any]:
+        """Return the next rows, fewer than this many at the end only."""
+        query, limit = self._query, self._query.size
+        part = replace(query, size=size if limit is None else min(size, limit - self._count))
+        found = fetch(
+            self._session,
+            query.model,
+            rows_from(part, self._after),
+            eagerly=query.loads_related,
+            include_deleted=query.include_deleted,
+        )
+        self._count += len(found)
+        if found:
+            self._after = tuple(found[-1])[1:]
+        return [row[0] for row in found]
