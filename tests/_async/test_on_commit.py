@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from sqlmodel import select
@@ -128,6 +129,21 @@ class TestWhen:
                 on_commit(session, lambda: ran.append(2))
                 raise RuntimeError
         assert ran == [1]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_after_a_commit_by_hand_with_nothing_written_since(
+        self, session: AsyncSession, fails: bool
+    ) -> None:
+        """What is registered then belongs to the rest of the block, and fails with it."""
+        ran: list[int] = []
+        with pytest.raises(TransactionError) if fails else nullcontext():
+            async with transaction(session):
+                await session.commit()
+                on_commit(session, lambda: ran.append(1))
+                if fails:
+                    raise RuntimeError
+        await write_row(hero("Rusty"), session)
+        assert ran == ([] if fails else [1])
 
     async def test_of_an_insert_of_many_rows(self, session: AsyncSession) -> None:
         """All or nothing opens a block of its own; its commit counts."""

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sqlmodel_crud_utils._core.blocks import innermost_transaction
+from sqlmodel_crud_utils._core.blocks import block_of, innermost_transaction
 
 _KEY = "sqlmodel_crud_utils.commit_callbacks"
 
@@ -33,6 +33,9 @@ def add(session: Session, callback: Callback) -> None:
         queue = session.info[_KEY] = _Queue()
         event.listen(session, "after_commit", _on_commit)
         event.listen(session, "after_transaction_end", _on_end)
+    if block_of(session) is not None and not session.in_transaction():
+        # After a commit by hand: what comes now belongs to the rest of the block.
+        session.begin()
     queue.waiting.append((innermost_transaction(session), callback))
 
 
