@@ -40,7 +40,7 @@ pins: ## Renew constraints.txt: the newest versions of everything
 		| tr '[:upper:]_' '[:lower:]-' | sort > constraints.txt
 	@git diff --stat -- constraints.txt
 
-codegen: $(INSTALLED) ## Generate the sync twins: src/.../_sync and tests/_sync
+codegen: $(INSTALLED) ## Generate the sync twins in src, tests, benchmarks
 	@$(BIN)/python scripts/codegen.py
 
 check-codegen: $(INSTALLED) ## Fail if the generated trees differ from their sources
@@ -79,7 +79,7 @@ test-2.0: .venv-sqlalchemy-2.0/.installed ## Run the whole suite on the newest S
 
 test-wheel: build ## Run the suite against the built wheel, in a clean venv without src (VERSIONS=2.0|lowest)
 	@rm -rf $(WHEEL_TESTS) && mkdir -p $(WHEEL_TESTS)
-	@cp -R tests scripts examples docs *.md pyproject.toml constraints.txt $(WHEEL_TESTS)
+	@cp -R tests scripts examples benchmarks docs *.md pyproject.toml constraints.txt $(WHEEL_TESTS)
 	@$(PYTHON) -m venv --clear .venv-wheel
 	@$(PYTHON) scripts/pins.py $(VERSIONS) > .venv-wheel/constraints.txt
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip
@@ -91,10 +91,10 @@ test-wheel: build ## Run the suite against the built wheel, in a clean venv with
 
 test-all: test test-2.0 ## Run the whole suite on SQLAlchemy 2.1, then on 2.0
 
-bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy (PostgreSQL too: TEST_POSTGRESQL_URL)
-	@$(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks --json benchmarks/results.json
 
-bench-quick: $(INSTALLED) ## The same with fewer rounds
+bench-quick: $(INSTALLED) ## The same with few rounds, and no file
 	@$(BIN)/python -m benchmarks --quick
 
 docs: $(INSTALLED) ## Build the documentation site, guides and API, into site/

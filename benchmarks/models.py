@@ -1,79 +1,111 @@
-"""The table of the benchmarks, and the databases that it is on."""
+"""The tables of the benchmarks; apart from every other table in `SQLModel.metadata`."""
 
-from __future__ import annotations
-
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, delete, event, insert, text
-from sqlmodel import Field, SQLModel
+from sqlalchemy import Index, inspect
+from sqlalchemy.orm import registry
+from sqlmodel import Field, Relationship, SQLModel
 
-ROWS = 1_000
-NUMBERS = count(1)
+from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
 
-class Hero(SQLModel, table=True):
-    __tablename__ = "bench_hero"
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows there are.
 
+    Attributes:
+        rows: In the tables of the single-row work.
+        many: In a bulk operation.
+        lots: In a large one.
+        stream: In a stream.
+        depth: Before the last keyset page.
+    """
+
+    rows: int = 1_000
+    many: int = 10_000
+    lots: int = 100_000
+    stream: int = 200_000
+    depth: int = 300_000
+
+
+class Table(SQLModel, registry=registry()):
+    pass
+
+
+class Hero(Table, table=True):
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=100)
     secret_name: str = Field(max_length=100)
     age: int | None = Field(default=None, index=True)
+    team_id: int | None = Field(default=None, foreign_key="team.id", index=True)
 
 
-def new_values() -> dict[str, Any]:
-    """Return the values of a row that is not there yet."""
-    number = next(NUMBERS)
-    return {"name": f"new {number}", "secret_name": "?", "age": number % 60}
+class Team(Table, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=100)
+
+    heroes: list[Hero] = Relationship()
 
 
-@contextmanager
-def databases() -> Iterator[dict[str, str]]:
-    """Give the addresses by name: SQLite in a file, and what TEST_POSTGRESQL_URL names."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = {"SQLite": f"sqlite+aiosqlite:///{folder}/bench.db"}
-        if url := os.environ.get("TEST_POSTGRESQL_URL"):
-            found["PostgreSQL"] = url.replace("postgresql://", "postgresql+asyncpg://", 1)
-        yield found
+class Ghost(SoftDeleteMixin, Table, table=True):
+    """A row that is marked when it is deleted; every tenth one is."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=100)
+    age: int | None = Field(default=None, index=True)
 
 
-def prepare(async_url: str) -> None:
-    """Make the table anew, with rows 1 to `ROWS`."""
-    engine = create_engine(sync_url(async_url))
-    set_up(engine)
-    SQLModel.metadata.drop_all(engine)
-    SQLModel.metadata.create_all(engine)
-    refill(engine)
-    engine.dispose()
+class Item(Table, table=True):
+    """What the bulk operations write."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=100)
+    amount: int
+    note: str | None = None
 
 
-def refill(engine: Engine) -> None:
-    """Leave the first rows only."""
-    rows = [{"name": f"hero {n}", "secret_name": "?", "age": n % 60} for n in range(ROWS)]
-    with engine.begin() as connection:
-        connection.execute(delete(Hero))
-        connection.execute(insert(Hero), rows)
-        connection.execute(
-            text("ANALYZE bench_hero")
-        )  # or the plans depend on which statement came first
+class Reading(Table, table=True):
+    """A row of a large table that is read only; a rank belongs to ten rows."""
+
+    __table_args__ = (Index("ix_reading_rank_id", "rank", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    rank: int
+    name: str
 
 
-def set_up(engine: Engine) -> None:
-    """Take the disk out of the comparison."""
-    if engine.dialect.name == "sqlite":
+# The columns that a table is filled with, and what is in them in the row with the number n.
+CONTENTS: dict[type[SQLModel], dict[str, str]] = {
+    Team: {"name": "'team ' || n"},
+    Hero: {
+        "name": "'hero ' || n",
+        "secret_name": "'?'",
+        "age": "n % 60",
+        "team_id": "(n - 1) / 10 + 1",
+    },
+    Ghost: {"name": "'ghost ' || n", "age": "n % 60", "is_deleted": "n % 10 = 0"},
+    Item: {"name": "'item ' || n", "amount": "n", "note": "'old'"},
+    Reading: {"rank": "n / 10", "name": "'reading ' || n"},
+}
 
-        @event.listens_for(engine, "connect")
-        def _(connection: Any, _record: object) -> None:
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = OFF")
-            cursor.close()
+
+def core_table(model: type[SQLModel]) -> Any:
+    """Return the table of a model, for SQLAlchemy's Core."""
+    return inspect(model).local_table
 
 
-def sync_url(async_url: str) -> str:
-    """Return the address with the sync driver."""
-    return async_url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+def refilling(model: type[SQLModel], count: int, dialect: str) -> list[str]:
+    """Return the SQL that leaves just the rows 1 to `count` in a table."""
+    name = str(model.__tablename__)
+    empty = f"DELETE FROM {name}"
+    if dialect == "postgresql":
+        empty = f"TRUNCATE {name} RESTART IDENTITY CASCADE"
+    columns, values = (", ".join(part) for part in zip(*CONTENTS[model].items(), strict=True))
+    numbers = f"SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}"
+    fill = (
+        f"INSERT INTO {name} ({columns}) WITH RECURSIVE numbers(n) AS ({numbers}) "
+        f"SELECT {values} FROM numbers"
+    )
+    # Or the plans depend on what was there when the first statement came.
+    return [empty, *([fill] if count else []), f"ANALYZE {name}"]

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TREES = {
     "src/sqlmodel_crud_utils/_async": "src/sqlmodel_crud_utils/_sync",
     "tests/_async": "tests/_sync",
+    "benchmarks/_async": "benchmarks/_sync",
 }
 
 # The one table of names, for code, for strings in `__all__` and for prose. What is no plain name,

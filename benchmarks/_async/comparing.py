@@ -1,0 +1,157 @@
+"""How the two sides of a case are compared: in turn, in one process, by their medians."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks._async import bulk, hooks, pages, pool, reads, soft_deletes, streams, writes
+from benchmarks._async.case import Case, Side, refill
+from benchmarks._runtime_async import API, AsyncEngine, AsyncSession, make_engine, plain_engine
+from benchmarks.databases import Database
+from benchmarks.models import Sizes, core_table
+from benchmarks.results import Effort, Result, comparable, counted, difference
+
+GROUPS: dict[str, Callable[[Sizes], Iterable[Case]]] = {
+    "reads": reads.cases,
+    "writes": writes.cases,
+    "soft deletes": soft_deletes.cases,
+    "bulk": bulk.cases,
+    "pages": pages.cases,
+    "streams": streams.cases,
+    "hooks": hooks.cases,
+    "pool": pool.cases,
+}
+Clock = Callable[[], float]
+SIDES: tuple[Side, Side] = ("library", "by hand")
+
+
+async def run(
+    database: Database,
+    sizes: Sizes,
+    effort: Effort,
+    wanted: Callable[[str], bool],
+    report: Callable[[Result], None],
+) -> None:
+    """Measure the cases whose name, with that of their group, is wanted.
+
+    Args:
+        database: Where.
+        sizes: How many rows there are.
+        effort: How long a case is measured.
+        wanted: Which ones.
+        report: Called with each result.
+    """
+    engine = make_engine(database.urls[API])
+    for group, cases in GROUPS.items():
+        for case in cases(sizes):
+            if wanted(f"{group}: {case.name}"):
+                statements = await check(case, engine)
+                rounds = await measure(case, engine, effort)
+                place = {"group": group, "database": database.kind, "api": API}
+                report(summary(rounds, statements, operation=case.name, **place))
+                await case.finish()
+    await engine.dispose()
+
+
+async def check(case: Case, engine: AsyncEngine) -> tuple[int, int] | None:
+    """Compare what the two sides return and leave; return how many statements each has sent.
+
+    None stands for those that go through engines of their own.
+    """
+    outcomes, counts = [], []
+    for side in SIDES:
+        async with AsyncSession(engine) as session:
+            if case.writes_to is not None:
+                await refill(session, case.writes_to, case.sizes.rows)
+            case.restart()
+            argument = await case.prepare(session)
+            before = await stored(session, case)
+        with counted(plain_engine(engine)) as statements:
+            _, returned = await call(case, side, engine, argument)
+        async with AsyncSession(engine) as session:
+            after = await stored(session, case)
+        outcomes.append(comparable(returned, before, after))
+        counts.append(len(statements))
+    if found := difference(*outcomes):
+        raise AssertionError(f"{case.name}: library and work by hand differ{found}")
+    return (counts[0], counts[1]) if any(counts) else None
+
+
+async def stored(session: AsyncSession, case: Case) -> list[Any] | None:
+    """Return what is in the table that the case writes to, if there is one."""
+    if case.writes_to is None:
+        return None
+    connection = await session.connection()
+    table = core_table(case.writes_to)
+    result = await connection.execute(table.select().order_by(table.c.name))
+    return [dict(row) for row in result.mappings()]
+
+
+async def measure(case: Case, engine: AsyncEngine, effort: Effort) -> list[tuple[float, float]]:
+    """Return the seconds of both sides, round by round."""
+    if case.writes_to is not None:
+        async with AsyncSession(engine) as session:
+            await refill(session, case.writes_to, case.sizes.rows)
+    case.restart()
+    # The check has warmed up what is slow; what is quick goes on for a while.
+    start = time.perf_counter()
+    rounds: list[tuple[float, float]] = []
+    clock = time.process_time if effort.cpu else time.perf_counter
+    warm = False
+    while len(rounds) < effort.fewest_rounds or time.perf_counter() < start + effort.seconds:
+        rounds.append(await one_round(case, engine, clock, swapped=len(rounds) % 2 == 1))
+        if not warm and time.perf_counter() > start + effort.seconds / 10:
+            warm = True
+            if len(rounds) > 1:
+                rounds.clear()
+    return rounds
+
+
+async def one_round(
+    case: Case, engine: AsyncEngine, clock: Clock, *, swapped: bool
+) -> tuple[float, float]:
+    """Return the seconds of the two sides."""
+    taken: dict[Side, float] = {}
+    for side in reversed(SIDES) if swapped else SIDES:
+        async with AsyncSession(engine) as session:
+            argument = await case.prepare(session)
+        taken[side], _ = await call(case, side, engine, argument, clock)
+    return taken["library"], taken["by hand"]
+
+
+async def call(
+    case: Case, side: Side, engine: AsyncEngine, argument: Any, clock: Clock = time.perf_counter
+) -> tuple[float, Any]:
+    """Return the seconds that a call in a session of its own takes, and what it returns."""
+    work = case.library if side == "library" else case.by_hand
+    with case.around(side):
+        gc.disable()
+        start = clock()
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            returned = await work(session, argument)
+        taken = clock() - start
+        gc.enable()
+    return taken, returned
+
+
+def summary(
+    rounds: list[tuple[float, float]], statements: tuple[int, int] | None, **place: str
+) -> Result:
+    """Return the medians of the rounds; the ratio is the median of the rounds' ratios."""
+    ratios = [ours / theirs for ours, theirs in rounds]
+    low, middle, high = quantiles(ratios, n=4)
+    return Result(
+        **place,
+        unit="ms",
+        library=1000 * median(ours for ours, _ in rounds),
+        by_hand=1000 * median(theirs for _, theirs in rounds),
+        ratio=middle,
+        low=low,
+        high=high,
+        rounds=len(rounds),
+        statements=statements,
+    )

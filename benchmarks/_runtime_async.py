@@ -1,0 +1,49 @@
+"""What the cases need in two kinds; `_runtime_sync.py` has the same names for sync."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncScalarResult, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+import sqlmodel_crud_utils.aio as library
+from benchmarks.databases import tune
+
+__all__ = [
+    "API",
+    "AsyncEngine",
+    "AsyncSession",
+    "library",
+    "make_engine",
+    "open_rows",
+    "plain_engine",
+    "together",
+]
+
+API = "async"
+
+
+def make_engine(url: str, **options: Any) -> AsyncEngine:
+    """Return an engine made by hand."""
+    engine = create_async_engine(url, **options)
+    tune(engine.sync_engine)
+    return engine
+
+
+def plain_engine(engine: AsyncEngine) -> Engine:
+    """Return the plain engine that does the work."""
+    return engine.sync_engine
+
+
+async def open_rows(session: AsyncSession, statement: Any) -> AsyncScalarResult[Any]:
+    """Execute a SELECT of a model, for rows that are read one after the other."""
+    return await session.stream_scalars(statement)
+
+
+async def together(function: Callable[[], Awaitable[Any]], times: int) -> list[Any]:
+    """Call a function many times side by side."""
+    return await asyncio.gather(*(function() for _ in range(times)))

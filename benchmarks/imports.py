@@ -1,0 +1,58 @@
+"""How long the library takes to import, beyond `import sqlmodel`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from benchmarks.results import Effort, Result
+
+# The asyncio part of SQLModel and SQLAlchemy is there in every program that uses the async API.
+OPERATIONS = {
+    "import sqlmodel_crud_utils": ("sync", "sqlmodel", "sqlmodel_crud_utils"),
+    "import sqlmodel_crud_utils.sync": ("sync", "sqlmodel", "sqlmodel_crud_utils.sync"),
+    "import sqlmodel_crud_utils.aio": (
+        "async",
+        "sqlmodel.ext.asyncio.session",
+        "sqlmodel_crud_utils.aio",
+    ),
+}
+_PROGRAM = """
+import sys
+from time import perf_counter
+times = [perf_counter()]
+for name in sys.argv[1:]:
+    __import__(name)
+    times.append(perf_counter())
+print(times[1] - times[0], times[2] - times[1])
+"""
+
+
+def run(effort: Effort, wanted: Callable[[str], bool], report: Callable[[Result], None]) -> None:
+    """Measure the imports that are wanted, each in fresh processes."""
+    for operation, (api, base, module) in OPERATIONS.items():
+        if wanted(f"imports: {operation}"):
+            rounds = measure(base, module, effort)
+            theirs, ours = (1000 * median(times) for times in zip(*rounds, strict=True))
+            place = ("imports", operation, "", api, "ms")
+            report(Result(*place, ours, theirs, rounds=len(rounds)))
+
+
+def measure(base: str, module: str, effort: Effort) -> list[tuple[float, float]]:
+    """Return the seconds for the base and then for the module, process by process."""
+    _import(base, module)  # the first one may have to compile
+    rounds: list[tuple[float, float]] = []
+    start = time.perf_counter()
+    while len(rounds) < effort.fewest_rounds or time.perf_counter() < start + effort.seconds:
+        rounds.append(_import(base, module))
+    return rounds
+
+
+def _import(base: str, module: str) -> tuple[float, float]:
+    command = [sys.executable, "-c", _PROGRAM, base, module]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second = map(float, done.stdout.split())
+    return first, second

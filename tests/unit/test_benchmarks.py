@@ -1,0 +1,108 @@
+"""The benchmarks' command, their targets, and the table that they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import imports, memory
+from benchmarks.__main__ import main
+from benchmarks._sync.case import Side
+from benchmarks._sync.comparing import GROUPS
+from benchmarks.databases import provide
+from benchmarks.models import Hero, Sizes
+from benchmarks.report import Report, conclusion, line
+from benchmarks.results import Effort, Result, comparable, difference
+from benchmarks.targets import LIMITS, RATIOS, verdict
+
+SIZES = Sizes(rows=100, many=40, lots=60, stream=300, depth=100)
+
+
+def result(operation: str = "write", api: str = "async", ratio: float = 1.0) -> Result:
+    """Return a result on SQLite."""
+    return Result("writes", operation, "sqlite", api, "ms", 2.0, 4.0, ratio, 0.9, 1.1, 50, (1, 2))
+
+
+def test_every_target_is_that_of_a_case() -> None:
+    """A case that got another name would lose its target silently."""
+    names = {case.name for cases in GROUPS.values() for case in cases(SIZES)}
+    assert set(RATIOS) - names == set()
+    assert set(LIMITS) == {memory.OPERATION, *imports.OPERATIONS}
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(1.0, True), (1.054, True), (1.06, False)])
+def test_a_target_is_met_or_missed(ratio: float, met: bool) -> None:
+    """What counts is the ratio as it is shown."""
+    found = verdict(result(ratio=ratio))
+    assert found is not None
+    assert (found.target, found.met) == (1.05, met)
+    assert conclusion([result(ratio=ratio)]).strip() == f"{int(met)} of 1 targets met"
+
+
+def test_only_the_async_api_has_targets_for_ratios() -> None:
+    """And only what is named in the table of targets."""
+    assert verdict(result(api="sync")) is None
+    assert verdict(result("rows of 500 ids")) is None
+
+
+def test_a_line_of_the_table() -> None:
+    """Figures, ratio, quartiles, target, statements."""
+    words = " ".join(line(result()).split())
+    assert words == "write 2.000 ms 4.000 ms 1.00 0.90-1.10 1.05 met 1/2"
+    growth = Result("memory", memory.OPERATION, "sqlite", "sync", "MiB", 7.25, 3.0)
+    assert line(growth).endswith("7.250 MiB     3.000 MiB                      5 MiB MISSED")
+
+
+def test_what_no_two_calls_have_alike_is_left_out_of_the_comparison() -> None:
+    """The key of a new row is; the key of an old one, and a column that is not loaded, are not."""
+    old, new = Hero(id=1, name="a", secret_name="?"), Hero(id=7, name="b", secret_name="?")
+    del new.__dict__["age"]
+    (first, second), _ = comparable([old, new], [{"id": 1}], [])
+    assert (first["id"], first["age"]) == (1, None)
+    assert (second["id"], second["age"]) == ("a new key", "not loaded")
+    assert comparable([new], None, None)[0][0]["id"] == 7
+
+
+def test_where_two_outcomes_differ() -> None:
+    """The first place is named, with what is there on both sides."""
+    assert difference([{"a": 1}, 2], [{"a": 1}, 2]) == ""
+    assert difference([{"a": 1}, 2], [{"a": 3}, 4]) == "[0]['a']: 1 and 3"
+    assert difference([1], [1, 2]) == ": [1] and [1, 2]"
+
+
+def test_the_command_prints_tables_and_writes_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table for each API."""
+    file = tmp_path / "new" / "results.json"
+    options = ["--seconds=0.01", "--databases=sqlite", "--only=exists", f"--json={file}"]
+    main(["--quick", *options], SIZES)
+    printed = capsys.readouterr().out.split("\n")
+    assert [line for line in printed if "SQLite" in line] == ["SQLite, async", "SQLite, sync"]
+    report = Report.read(file)
+    assert report.made["sizes"]["rows"] == 100
+    found = [(each.operation, each.api, each.statements) for each in report.results]
+    assert found == [("get-or-create, exists", api, (1, 1)) for api in ("async", "sync")]
+
+
+@pytest.mark.parametrize("api", ["async", "sync"])
+@pytest.mark.parametrize("side", ["library", "by hand"])
+def test_the_memory_for_a_stream_is_measured(api: str, side: Side) -> None:
+    """Without the fresh process that a real measurement has."""
+    with provide("sqlite", SIZES) as database:
+        assert memory.growth(database.urls[api], api, side, 300) >= 0
+
+
+def test_the_time_for_imports_is_measured() -> None:
+    """In a fresh process each; the first one does not count."""
+    ((base, module),) = imports.measure("json", "tomllib", Effort(seconds=0, fewest_rounds=1))
+    assert 0 < base < 10
+    assert 0 < module < 10
+
+
+def test_a_database_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says which ones are."""
+    with pytest.raises(SystemExit):
+        main(["--databases=oracle"])
+    assert "oracle is none of sqlite, postgresql" in capsys.readouterr().err
