@@ -400,6 +400,11 @@ def not_found(
 ) -> RecordNotFoundError:
     """Return a `RecordNotFoundError`, ready to be raised.
 
+    Args:
+        model: The model that was asked for, or its name.
+        id_value: The key, a tuple for a composite one; or a mapping of filters.
+        pk_field: The name of the key column, or a sequence of names.
+
     Example:
         >>> print(not_found("Hero", "Ann", pk_field="name"))
         Hero with name='Ann' not found
@@ -411,6 +416,11 @@ def multiple_found(
     model: type[Any] | str, count: int, filters: Mapping[str, Any] | None = None
 ) -> MultipleRecordsError:
     """Return a `MultipleRecordsError`, ready to be raised.
+
+    Args:
+        model: The model that was asked for, or its name.
+        count: How many rows were found, at least.
+        filters: What was searched for, if known.
 
     Example:
         >>> print(multiple_found("Hero", 2))
@@ -426,6 +436,12 @@ def validation_error(
     errors: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> ValidationError:
     """Return a `ValidationError`, ready to be raised.
+
+    Args:
+        message: What would be right.
+        field: The field or parameter that is wrong, if it is one.
+        value: The value that is refused; it does not show in the text.
+        errors: Details: messages by field, or a list such as Pydantic's `errors()`.
 
     Example:
         >>> print(validation_error("must not be negative", field="age"))

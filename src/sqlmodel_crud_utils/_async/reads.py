@@ -46,7 +46,7 @@ async def get_result_from_query(
 
     Args:
         query: A `select()` or `text()`; of one model or column its value is returned, of several
-            a row. It is run as it is, so that soft-deleted rows count too.
+            a row. A `text()` is run as it is, so that soft-deleted rows count too.
         session: The session to query with.
         include_deleted: Whether soft-deleted rows count.
 

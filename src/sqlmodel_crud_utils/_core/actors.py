@@ -14,7 +14,14 @@ _actor: ContextVar[str | None] = ContextVar("sqlmodel_crud_utils_actor", default
 
 
 def current_actor() -> str | None:
-    """Return the name that `acting_as` holds here, None outside every such block."""
+    """Return the name that `acting_as` holds here, None outside every such block.
+
+    Example:
+        >>> from sqlmodel_crud_utils.mixins import acting_as, current_actor
+        >>> with acting_as("alice"):
+        ...     current_actor()
+        'alice'
+    """
     return _actor.get()
 
 
@@ -29,6 +36,9 @@ def acting_as(user: str | None) -> AbstractContextManager[None]:
 
     Args:
         user: The name, at most 100 characters; None hides the name of a block around.
+
+    Returns:
+        The block, for `with`, in async code too.
 
     Raises:
         ValidationError: The name is no string, or too long for the columns.

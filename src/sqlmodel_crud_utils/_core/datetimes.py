@@ -47,6 +47,14 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     Microseconds are kept everywhere (MySQL's own DATETIME rounds them away), and databases
     without time zones store UTC.
+
+    Example:
+        >>> from sqlmodel_crud_utils.mixins import UTCDateTime
+        >>> class Meeting(SQLModel, table=True):
+        ...     id: int | None = Field(default=None, primary_key=True)
+        ...     begins: datetime = Field(sa_type=UTCDateTime)
+        >>> Meeting.__table__.c.begins.type
+        UTCDateTime()
     """
 
     impl = DateTime
