@@ -90,9 +90,18 @@ class Database:
 
 def prepare(engine: Engine | AsyncEngine) -> None:
     """Let SQLite check foreign keys, as the other databases do, on every new connection."""
+    _set_on_sqlite(engine, "PRAGMA foreign_keys = ON")
+
+
+def wait_for_locks(engine: Engine | AsyncEngine) -> None:
+    """Let SQLite wait a minute for its lock, which goes to whoever asks at the right moment."""
+    _set_on_sqlite(engine, "PRAGMA busy_timeout = 60000")
+
+
+def _set_on_sqlite(engine: Engine | AsyncEngine, pragma: str) -> None:
     engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda c, _record: _run(c, "PRAGMA foreign_keys = ON"))
+        event.listen(engine, "connect", lambda c, _record: _run(c, pragma))
 
 
 @contextmanager

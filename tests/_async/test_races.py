@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import write_row
 from sqlmodel_crud_utils._runtime_async import sync_engine
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
-from tests.databases import Database, prepare
+from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 
 CALLERS = 20
@@ -37,6 +37,7 @@ async def crowd(
     assert engine.dialect.name == database.name
     large = make_engine(database.async_url, pool_size=CALLERS, max_overflow=0)
     prepare(large)
+    wait_for_locks(large)
     if request.param:
         if database.name != "mysql":
             pytest.skip("only MariaDB has such a setting")

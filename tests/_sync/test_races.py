@@ -16,7 +16,7 @@ from sqlmodel_crud_utils._sync.reads import get_rows
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import write_row
 from tests._runtime_sync import Engine, Session, make_engine, together
-from tests.databases import Database, prepare
+from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 
 CALLERS = 20
@@ -37,6 +37,7 @@ def crowd(engine: Engine, database: Database, request: pytest.FixtureRequest) ->
     assert engine.dialect.name == database.name
     large = make_engine(database.sync_url, pool_size=CALLERS, max_overflow=0)
     prepare(large)
+    wait_for_locks(large)
     if request.param:
         if database.name != "mysql":
             pytest.skip("only MariaDB has such a setting")

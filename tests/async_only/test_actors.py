@@ -19,7 +19,7 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.mixins import acting_as, current_actor
-from tests.databases import Database
+from tests.databases import Database, wait_for_locks
 from tests.models_mixins import Letter, Memo
 
 TASKS = 200
@@ -28,11 +28,8 @@ TASKS = 200
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
     """An engine whose connections the tasks have to wait for."""
-    # SQLite's lock goes to whoever asks at the right moment; on a busy machine that may last.
-    waiting = {"timeout": 60} if database.name == "sqlite" else {}
-    engine = create_async_engine(
-        database.async_url, pool_size=5, max_overflow=0, pool_timeout=120, connect_args=waiting
-    )
+    engine = create_async_engine(database.async_url, pool_size=5, max_overflow=0, pool_timeout=120)
+    wait_for_locks(engine)
     yield engine
     await engine.dispose()
     database.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import nullcontext
 from typing import Any
 
 import aiosqlite
@@ -212,8 +213,9 @@ async def test_at_every_suspension(
     assert at > 3
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["block", "no block"])
 async def test_callbacks_follow_a_commit_that_a_cancellation_waited_for(
-    database: Database, engine: AsyncEngine, commits: list[str]
+    database: Database, engine: AsyncEngine, commits: list[str], inside: bool
 ) -> None:
     """They belong to what is written; without the commit none runs."""
     at, count = 0, 1
@@ -226,10 +228,10 @@ async def test_callbacks_follow_a_commit_that_a_cancellation_waited_for(
             ran.append("notified")
 
         async def work(session: AsyncSession) -> None:
-            async with transaction(session):
-                await write_row(hero("one"), session)
+            async with transaction(session) if inside else nullcontext():
                 on_commit(session, notify)
                 on_commit(session, lambda: ran.append("told"))  # noqa: B023
+                await write_row(hero("one"), session)
 
         async with AsyncSession(engine) as session:
             commits.clear()

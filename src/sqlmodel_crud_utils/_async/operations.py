@@ -212,7 +212,12 @@ async def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return await _held(write.session, work)
     if write.inside:
         return await _held(write.session, work)
-    rows = await _committed(write.session, work)
+    try:
+        rows = await _committed(write.session, work)
+    except BaseException:
+        # What was committed while a cancellation came in stays.
+        await run_commit_callbacks(write.session)
+        raise
     raise_together(await run_commit_callbacks(write.session))
     return rows
 
@@ -222,7 +227,7 @@ async def _committed(session: AsyncSession, work: Work[Rows]) -> Rows:
         rows = await work()
         states = states_of(rows)
         await load_expired(session, states)
-        await commit(session, states)
+        await shielded(commit, session, states)
     except BaseException:
         await shielded(roll_back, session)
         raise

@@ -214,7 +214,12 @@ def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return _held(write.session, work)
     if write.inside:
         return _held(write.session, work)
-    rows = _committed(write.session, work)
+    try:
+        rows = _committed(write.session, work)
+    except BaseException:
+        # What was committed while a cancellation came in stays.
+        run_commit_callbacks(write.session)
+        raise
     raise_together(run_commit_callbacks(write.session))
     return rows
 
@@ -224,7 +229,7 @@ def _committed(session: Session, work: Work[Rows]) -> Rows:
         rows = work()
         states = states_of(rows)
         load_expired(session, states)
-        commit(session, states)
+        shielded(commit, session, states)
     except BaseException:
         shielded(roll_back, session)
         raise
