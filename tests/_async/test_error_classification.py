@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.engine import make_url
+from sqlmodel import col
 
 from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
@@ -284,6 +285,15 @@ class TestStatements:
         error = await failure_of(session, statement, Invoice)
         assert isinstance(error, QueryExecutionError)
         assert "does not fit the type of its column" in str(error)
+
+    @pytest.mark.databases("postgresql", "mysql")
+    async def test_a_pattern_that_is_no_regular_expression(self, session: AsyncSession) -> None:
+        """Only the database can judge its own kind of expressions."""
+        statement = select(Team).where(col(Team.name).regexp_match("(" + SECRET))
+        await _run(session, Team(name="a"))
+        error = await failure_of(session, statement, Team)
+        assert isinstance(error, QueryExecutionError)
+        assert "no regular expression of this database" in str(error)
 
     async def test_a_value_that_its_column_type_refuses(self, session: AsyncSession) -> None:
         """A value that never reaches the database is a caller's mistake."""

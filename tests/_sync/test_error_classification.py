@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.engine import make_url
+from sqlmodel import col
 
 from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
@@ -280,6 +281,15 @@ class TestStatements:
         error = failure_of(session, statement, Invoice)
         assert isinstance(error, QueryExecutionError)
         assert "does not fit the type of its column" in str(error)
+
+    @pytest.mark.databases("postgresql", "mysql")
+    def test_a_pattern_that_is_no_regular_expression(self, session: Session) -> None:
+        """Only the database can judge its own kind of expressions."""
+        statement = select(Team).where(col(Team.name).regexp_match("(" + SECRET))
+        _run(session, Team(name="a"))
+        error = failure_of(session, statement, Team)
+        assert isinstance(error, QueryExecutionError)
+        assert "no regular expression of this database" in str(error)
 
     def test_a_value_that_its_column_type_refuses(self, session: Session) -> None:
         """A value that never reaches the database is a caller's mistake."""

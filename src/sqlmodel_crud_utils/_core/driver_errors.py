@@ -87,6 +87,7 @@ _FAILED_TRANSACTION = "an earlier statement of the transaction failed; roll it b
 _TOO_LONG = "a value is too long for its column"
 _OUT_OF_RANGE = "a number is out of the range of its column"
 _BAD_VALUE = "a value does not fit the type of its column"
+_BAD_REGEX = "the pattern is no regular expression of this database"
 _NO_TABLE = "a table does not exist in this database"
 _NO_COLUMN = "a column does not exist in this database"
 _SYNTAX = "the database does not understand the statement"
@@ -126,6 +127,7 @@ _SQLITE: _Codes = {
 _POSTGRESQL: _Codes = {
     "22001": ("query", _TOO_LONG),
     "22003": ("query", _OUT_OF_RANGE),
+    "2201B": ("query", _BAD_REGEX),
     "23001": ("foreign_key", ""),
     "23502": ("not_null", ""),
     "23503": ("foreign_key", ""),
@@ -173,6 +175,7 @@ _MYSQL: _Codes = {
     1114: ("query", _FULL),
     1129: ("connection", _LOGIN),
     1130: ("connection", _LOGIN),
+    1139: ("query", _BAD_REGEX),
     1142: ("query", _DENIED),
     1143: ("query", _DENIED),
     1146: ("query", _NO_TABLE),
@@ -213,6 +216,10 @@ _MYSQL: _Codes = {
     2059: ("connection", _LOGIN),
     2061: ("connection", _LOGIN),
     3024: ("query", _CANCELLED),
+    3688: ("query", _BAD_REGEX),
+    3689: ("query", _BAD_REGEX),
+    3691: ("query", _BAD_REGEX),
+    3696: ("query", _BAD_REGEX),
     3572: ("query", _LOCK_TIMEOUT),
     3819: ("check", ""),
     4025: ("check", ""),
