@@ -139,6 +139,9 @@ class ValidationError(SQLModelCRUDError):
         errors: Details, if there are any: a mapping of field names to messages (these are part
             of the text), or a list such as Pydantic's `errors()` (these are not).
 
+    Args:
+        message: What is wrong, or what would be right.
+
     Example:
         >>> print(ValidationError("must be 1 or more", field="page", value=0))
         Validation failed for 'page': must be 1 or more
@@ -168,6 +171,9 @@ class UnknownFieldError(ValidationError, AttributeError):
         model: The model that was asked.
         choices: The names that there are.
         what: What was looked for, "field" by default.
+
+    Args:
+        name: The name that was given; `field` has it afterwards.
 
     Example:
         >>> print(UnknownFieldError("Hero", "nmae", ["id", "name"]))
@@ -293,6 +299,9 @@ class TransactionError(SQLModelCRUDError):
         operation: Where it failed, "commit" for instance, if it was not in the block itself.
         original_error: The error that ended the transaction; also its `__cause__`.
 
+    Args:
+        message: The text, in place of one made of the other arguments.
+
     Example:
         >>> print(TransactionError(operation="commit", original_error=KeyError("secret")))
         Transaction failed at commit: KeyError
@@ -350,6 +359,9 @@ class DatabaseConnectionError(SQLModelCRUDError):
         database_url: Where the database is, with the password hidden.
         original_error: The driver's error; also its `__cause__`.
 
+    Args:
+        message: The text, in place of one made of the other arguments. Passwords are taken out.
+
     Example:
         >>> print(DatabaseConnectionError(database_url="postgresql://ann:secret@db/heroes"))
         Could not connect to the database at postgresql://ann:***@db/heroes
@@ -377,6 +389,9 @@ class QueryExecutionError(SQLModelCRUDError):
     Attributes:
         query: The statement without its parameters, if known.
         original_error: The driver's error; also its `__cause__`.
+
+    Args:
+        message: The text, in place of one made of the other arguments.
 
     Example:
         >>> print(QueryExecutionError(query="SELECT nmae FROM hero"))

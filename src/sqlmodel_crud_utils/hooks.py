@@ -60,7 +60,11 @@ class BeforeCreate(Protocol[_Same]):
     """A hook that runs before a row is inserted, and may return another one in its place."""
 
     def before_create(self, instance: _Same, /) -> _Same | Awaitable[_Same | None] | None:
-        """Return the row to insert; None means this one."""
+        """Return the row to insert; None means this one.
+
+        Args:
+            instance: The row, which is in no session yet.
+        """
         ...
 
 
@@ -68,7 +72,11 @@ class AfterCreate(Protocol[_Row_contra]):
     """A hook that runs after a row is inserted, before the commit."""
 
     def after_create(self, instance: _Row_contra, /) -> object:
-        """Work with the row; its key is there."""
+        """Work with the row; its key is there.
+
+        Args:
+            instance: The row, after its flush.
+        """
         ...
 
 
@@ -78,7 +86,12 @@ class BeforeUpdate(Protocol[_Row_contra]):
     def before_update(
         self, instance: _Row_contra, data: dict[str, Any], /
     ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None:
-        """Return the data to write; None means these, changed in place or not."""
+        """Return the data to write; None means these, changed in place or not.
+
+        Args:
+            instance: The row as it is before the update.
+            data: What is going to be written, by field.
+        """
         ...
 
 
@@ -86,7 +99,11 @@ class AfterUpdate(Protocol[_Row_contra]):
     """A hook that runs after a row is updated, before the commit."""
 
     def after_update(self, instance: _Row_contra, /) -> object:
-        """Work with the row."""
+        """Work with the row.
+
+        Args:
+            instance: The row as it is now.
+        """
         ...
 
 
@@ -94,7 +111,11 @@ class BeforeDelete(Protocol[_Row_contra]):
     """A hook that runs before a row is deleted or soft-deleted."""
 
     def before_delete(self, instance: _Row_contra, /) -> object:
-        """Raise to keep the row."""
+        """Raise to keep the row.
+
+        Args:
+            instance: The row that is about to be deleted, or marked.
+        """
         ...
 
 
@@ -102,7 +123,11 @@ class AfterDelete(Protocol[_Row_contra]):
     """A hook that runs after a row is deleted or soft-deleted, before the commit."""
 
     def after_delete(self, instance: _Row_contra, /) -> object:
-        """Work with what is left of the row."""
+        """Work with what is left of the row.
+
+        Args:
+            instance: The row; one that was removed is in no session any more.
+        """
         ...
 
 
@@ -315,11 +340,20 @@ class ValidateOnWrite:
     """
 
     def before_create(self, instance: Any) -> None:
-        """Validate the row."""
+        """Validate the row.
+
+        Args:
+            instance: The row that is going to be inserted.
+        """
         _validate(instance, {})
 
     def before_update(self, instance: Any, data: dict[str, Any]) -> None:
-        """Validate the row as it will be."""
+        """Validate the row as it will be.
+
+        Args:
+            instance: The row as it is before the update.
+            data: What is going to be written, by field.
+        """
         _validate(instance, data)
 
 

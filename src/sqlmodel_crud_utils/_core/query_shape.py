@@ -51,6 +51,9 @@ class QueryShape(Generic[T]):
             UnknownFieldError: A filter on a field or relationship that is not there.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type;
                 something that is no expression on the model.
+
+        Example:
+            >>> older = QueryBuilder(session, Hero).where(Hero.age > 30, team__name="Owls")
         """
         found = [conditions.meets(self._query.model, each) for each in expressions]
         if lookups:
@@ -72,6 +75,9 @@ class QueryShape(Generic[T]):
         Raises:
             UnknownFieldError: A filter on a field or relationship that is not there.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type.
+
+        Example:
+            >>> others = QueryBuilder(session, Hero).exclude(name="Rusty")
         """
         if not lookups:
             return self
@@ -87,6 +93,11 @@ class QueryShape(Generic[T]):
         Raises:
             UnknownFieldError: A filter on a field or relationship that is not there.
             ValidationError: No alternative, or an empty one; a mistake as for `where`.
+
+        Example:
+            >>> some = QueryBuilder(session, Hero).any_of(
+            ...     {"age": None}, {"age__lt": 18}, Hero.id == 1
+            ... )
         """
         found = conditions.any_of(self._query.model, alternatives, self._query.dialect)
         return self._with(conditions=(*self._query.conditions, found))
@@ -106,6 +117,9 @@ class QueryShape(Generic[T]):
             UnknownFieldError: A name that is no field.
             ValidationError: A relationship; "-" and `desc` together; something that is neither a
                 name nor an expression.
+
+        Example:
+            >>> oldest_first = QueryBuilder(session, Hero).order_by("-age", "name")
         """
         found = [ordering.parse(self._query.model, term, desc=desc) for term in terms]
         return self._with(order=(*self._query.order, *found))
@@ -113,21 +127,37 @@ class QueryShape(Generic[T]):
     def limit(self, count: int) -> Self:
         """Return this many rows at most.
 
+        Args:
+            count: The number of rows, 0 or more.
+
         Raises:
             ValidationError: A number below 0.
+
+        Example:
+            >>> ten = QueryBuilder(session, Hero).limit(10)
         """
         return self._with(size=whole("limit", count))
 
     def offset(self, count: int) -> Self:
         """Leave out this many rows at the beginning.
 
+        Args:
+            count: The number of rows, 0 or more.
+
         Raises:
             ValidationError: A number below 0.
+
+        Example:
+            >>> later = QueryBuilder(session, Hero).order_by("name").offset(10)
         """
         return self._with(start=whole("offset", count))
 
     def distinct(self) -> Self:
-        """Give equal results once; it matters to `values` and `scalars`, as rows are different."""
+        """Give equal results once; it matters to `values` and `scalars`, as rows are different.
+
+        Example:
+            >>> ages = QueryBuilder(session, Hero).distinct()
+        """
         return self._with(distinct=True)
 
     def selectin(self, /, *names: str) -> Self:
@@ -138,6 +168,9 @@ class QueryShape(Generic[T]):
 
         Raises:
             UnknownFieldError: A name that is no relationship.
+
+        Example:
+            >>> with_teams = QueryBuilder(session, Hero).selectin("team", "team__heroes")
         """
         return self._loading("selectin", names)
 
@@ -151,6 +184,9 @@ class QueryShape(Generic[T]):
 
         Raises:
             UnknownFieldError: A name that is no relationship.
+
+        Example:
+            >>> with_teams = QueryBuilder(session, Hero).joined("team")
         """
         return self._loading("joined", names)
 
@@ -162,12 +198,19 @@ class QueryShape(Generic[T]):
 
         Raises:
             UnknownFieldError: A name that is no field.
+
+        Example:
+            >>> names = QueryBuilder(session, Hero).load_only("name")
         """
         found = self._fields(names)
         return self._with(fields=tuple(dict.fromkeys((*self._query.fields, *found))))
 
     def with_deleted(self) -> Self:
-        """Let soft-deleted rows be there, the related ones included."""
+        """Let soft-deleted rows be there, the related ones included.
+
+        Example:
+            >>> all_letters = QueryBuilder(session, Letter).with_deleted()
+        """
         return self._with(visibility=Visibility.ALL)
 
     def only_deleted(self) -> Self:
@@ -175,6 +218,9 @@ class QueryShape(Generic[T]):
 
         Raises:
             ValidationError: A model without `SoftDeleteMixin`.
+
+        Example:
+            >>> deleted = QueryBuilder(session, Letter).only_deleted()
         """
         model = self._query.model
         if not is_soft_delete(model):
@@ -193,6 +239,11 @@ class QueryShape(Generic[T]):
 
         Raises:
             ValidationError: SQLite, which locks no rows; or both flags together.
+
+        Example:
+            >>> QueryBuilder(session, Hero).for_update(skip_locked=True)
+            Traceback (most recent call last):
+            sqlmodel_crud_utils.exceptions.ValidationError: ...SQLite cannot lock rows...
         """
         if self._query.dialect.name == "sqlite":
             raise ValidationError(
@@ -208,8 +259,15 @@ class QueryShape(Generic[T]):
     def options(self, /, *options: ExecutableOption) -> Self:
         """Add options of SQLAlchemy, such as `defer(Hero.age)`.
 
+        Args:
+            options: What SQLAlchemy's `Select.options` takes.
+
         Raises:
             ValidationError: Something that is no option.
+
+        Example:
+            >>> from sqlalchemy.orm import defer
+            >>> lean = QueryBuilder(session, Hero).options(defer(Hero.age))
         """
         for option in options:
             if not isinstance(option, ExecutableOption):
@@ -221,11 +279,20 @@ class QueryShape(Generic[T]):
         return self._with(options=(*self._query.options, *options))
 
     def statement(self) -> Select[Any]:
-        """Return the SELECT of the rows."""
+        """Return the SELECT of the rows.
+
+        Example:
+            >>> statement = QueryBuilder(session, Hero).where(age=30).statement()
+        """
         return self._query.rows()
 
     def sql(self) -> str:
-        """Return the SQL of the rows for reading, with each parameter in a line of its own."""
+        """Return the SQL of the rows for reading, with each parameter in a line of its own.
+
+        Example:
+            >>> print(QueryBuilder(session, Hero).where(name="Ann").sql().splitlines()[-1])
+            -- name_1 = 'Ann'
+        """
         return readable(self._query.rows(), self._query.dialect)
 
     def _with(self, **changes: Any) -> Self:

@@ -21,7 +21,12 @@ class RowList(list[T]):
 
 
 class InsertOutcome(TypedDict):
-    """What became of the rows when they could not be inserted together."""
+    """What became of the rows when they could not be inserted together.
+
+    Attributes:
+        success: The rows that were inserted, in the order of the input.
+        failed: The rows that the database refused, in the order of the input.
+    """
 
     success: list[Any]
     failed: list[Any]
