@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Executable
+from sqlalchemy import Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -25,6 +25,7 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
+from sqlmodel_crud_utils._core.copying import refused_values
 from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -39,6 +40,7 @@ __all__ = [
     "ask",
     "async_sessionmaker",
     "call_hook",
+    "copy_rows",
     "create_async_engine",
     "dialect_of",
     "execute",
@@ -141,6 +143,30 @@ async def run_on_connection(
     bind = {} if model is None else {"mapper": mapper_of(model)}
     connection = await session.connection(bind_arguments=bind)
     return await connection.run_sync(func)
+
+
+async def copy_rows(
+    session: AsyncSession,
+    model: type[Any],
+    table: Table,
+    names: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Write rows with PostgreSQL's binary COPY, in the transaction of the session.
+
+    Args:
+        session: A session on asyncpg.
+        model: What tells the session which database to use.
+        table: The table.
+        names: The columns that the rows give.
+        rows: Their values as the driver takes them.
+    """
+    connection = await session.connection(bind_arguments={"mapper": mapper_of(model)})
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    with refused_values():
+        await driver.copy_records_to_table(
+            table.name, schema_name=table.schema, columns=names, records=rows
+        )
 
 
 async def call_hook(func: Callable[..., Any], *args: Any) -> Any:

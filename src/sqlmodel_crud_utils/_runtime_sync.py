@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Executable, create_engine
+from sqlalchemy import Connection, Dialect, Engine, Executable, Table, create_engine
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
+from sqlmodel_crud_utils._core.copying import (
+    COLUMN_TYPES,
+    check_ranges,
+    copy_statement,
+    quoted_name_of,
+    refused_values,
+)
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -23,6 +30,7 @@ __all__ = [
     "Work",
     "ask",
     "call_hook",
+    "copy_rows",
     "create_engine",
     "dialect_of",
     "execute",
@@ -120,6 +128,35 @@ def run_on_connection(
     """Call a function with the connection of the session's transaction, that for a model."""
     bind = {} if model is None else {"mapper": mapper_of(model)}
     return func(session.connection(bind_arguments=bind))
+
+
+def copy_rows(
+    session: Session,
+    model: type[Any],
+    table: Table,
+    names: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Write rows with PostgreSQL's binary COPY, in the transaction of the session.
+
+    Args:
+        session: A session on psycopg.
+        model: What tells the session which database to use.
+        table: The table.
+        names: The columns that the rows give.
+        rows: Their values as the driver takes them.
+    """
+    connection = session.connection(bind_arguments={"mapper": mapper_of(model)})
+    driver: Any = connection.connection.driver_connection
+    quoted = quoted_name_of(table)
+    with refused_values(), driver.cursor() as cursor:
+        found = dict(cursor.execute(COLUMN_TYPES, [quoted]).fetchall())
+        types = [found[name] for name in names]
+        check_ranges(types, rows)
+        with cursor.copy(copy_statement(quoted, names)) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
 
 
 def call_hook(func: Callable[..., Any], *args: Any) -> Any:

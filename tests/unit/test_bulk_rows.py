@@ -34,13 +34,13 @@ READER = RowReader(target_of(Token))
 def test_values_become_those_of_the_columns() -> None:
     """Text for a UUID is put into its usual form, though it is text already."""
     token = uuid.uuid4()
-    row = READER.read(3, {"value": token.hex.upper(), "label": "x", "id": "5"})
-    assert row.index == 3
-    assert row.values == {"value": str(token), "label": "x", "id": 5}
+    [shape] = READER.read(3, [{"value": token.hex.upper(), "label": "x", "id": "5"}])
+    assert (shape.start, shape.count) == (3, 1)
+    assert shape.mappings(shape.names) == [{"value": str(token), "label": "x", "id": 5}]
 
 
 @pytest.mark.parametrize("row", [{"value": "x"}, {"id": 2**63}, {"label": 1.5}, 5, Base])
 def test_what_does_not_fit_is_refused(row: Any) -> None:
     """With the place of the row in the text."""
-    with pytest.raises(ValidationError, match="row 7: "):
-        READER.read(7, row)
+    with pytest.raises(ValidationError, match="row 8: "):
+        READER.read(7, [{"id": 1}, row])

@@ -8,14 +8,16 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Insert, insert, literal_column
 from sqlalchemy.exc import DataError
 
-from sqlmodel_crud_utils._core.bulk_rows import Shape
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
-from sqlmodel_crud_utils._core.upsert import Parameters, Target, check_dialect, is_mysql
+from sqlmodel_crud_utils._core.upsert import Target, check_dialect, is_mysql
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
 
 _ROWS_PER_CHUNK = 10_000
-_METHODS = ("auto", "insert")
+_METHODS = ("auto", "insert", "copy")
 _ON_CONFLICT = ("raise", "ignore")
+
+# Below that a COPY, which asks for the columns' types first, is not quicker than an INSERT.
+COPY_FROM = 100
 
 # On MySQL the driver counts rows that were left as they are like new ones.
 _SKIPPED = "@sqlmodel_crud_utils_skipped"
@@ -48,21 +50,13 @@ def total_of(rows: Any) -> int | None:
     return len(rows) if isinstance(rows, Sized) else None
 
 
-def parameters_of(target: Target, shape: Shape) -> Parameters:
-    """Return the rows as parameters, by the keys of the columns."""
-    keys = [(name, target.columns[name].key) for name in shape.names]
-    if all(name == key for name, key in keys):
-        return [row.values for row in shape.rows]
-    return [{key: row.values[name] for name, key in keys} for row in shape.rows]
+def insert_into(entity: Any) -> Insert:
+    """Return the INSERT that fails at a duplicate, into a model or a table."""
+    return insert(entity).inline()
 
 
-def insert_of(target: Target) -> Insert:
-    """Return the INSERT that fails at a duplicate."""
-    return insert(target.model).inline()
-
-
-def insert_or_skip(target: Target, dialect: Dialect) -> Insert:
-    """Return the INSERT that skips duplicates, and those alone.
+def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
+    """Return the INSERT that skips duplicates, and those alone, into a model or its table.
 
     On PostgreSQL it returns a row for each that was inserted, as its drivers count differently.
     """
@@ -77,18 +71,18 @@ def insert_or_skip(target: Target, dialect: Dialect) -> Insert:
         key = next(iter(target.table.primary_key.columns))
         name = dialect.identifier_preparer.quote(key.name)
         kept = f"IF(({_SKIPPED} := {_SKIPPED} + 1) IS NULL, {name}, {name})"
-        statement = mysql.insert(target.model).inline()
+        statement = mysql.insert(entity).inline()
         result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
         return result
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        statement = postgresql.insert(target.model).on_conflict_do_nothing()
+        statement = postgresql.insert(entity).on_conflict_do_nothing()
         result = statement.returning(*target.table.primary_key.columns)
         return result
     from sqlalchemy.dialects import sqlite
 
-    statement = sqlite.insert(target.model).inline()
+    statement = sqlite.insert(entity).inline()
     result = statement.on_conflict_do_nothing()
     return result
 
@@ -101,6 +95,22 @@ def start_counting(connection: Connection) -> None:
 def skipped(connection: Connection) -> int:
     """Return how many duplicates MySQL has skipped."""
     return int(connection.exec_driver_sql(f"SELECT {_SKIPPED}").scalar_one())
+
+
+def may_copy(dialect: Dialect, driver: str, method: str) -> bool:
+    """Tell whether rows can go through PostgreSQL's COPY.
+
+    Raises:
+        ValidationError: COPY is asked for by name, and there is none here.
+    """
+    there_is = dialect.name == "postgresql" and dialect.driver == driver
+    if method == "copy" and not there_is:
+        raise ValidationError(
+            f'method="copy" needs PostgreSQL and {driver}, not {dialect.name} and '
+            f'{dialect.driver}; method="auto" takes the fastest way there is',
+            field="method",
+        )
+    return there_is and method != "insert"
 
 
 def is_fault_of_a_row(error: Exception, failure: SQLModelCRUDError) -> bool:

@@ -1,51 +1,60 @@
-"""The rows of a bulk insert: checked, made plain, and sorted into batches of one shape."""
+"""The rows of a bulk insert: checked and made plain, a column at a time.
+
+What would be decided for each value is decided once for a column where its values are of one type;
+that is what lets the checks keep up with a driver.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
+from types import NoneType
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError as PydanticError
-from sqlalchemy import Enum as EnumType, Uuid, inspect
-from sqlalchemy.orm import InstanceState, InstrumentedAttribute
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core.coercion import coerce, python_type
+from sqlmodel_crud_utils._core.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.models import relationship_names
-from sqlmodel_crud_utils._core.payload import changes_for, row_adapter
+from sqlmodel_crud_utils._core.payload import list_adapter, refused_by, trusted_types
 from sqlmodel_crud_utils._core.upsert import Target
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-Values = dict[str, Any]
-
-# `coerce` returns each value of these types as it is, and integers of at most 64 bits.
-_KEPT = (int, str, float, bool, bytes, UUID)
-_LARGEST = 2**63
-
-
-@dataclass(slots=True)
-class NewRow:
-    """A row to be inserted.
-
-    Attributes:
-        index: Its place in the input.
-        values: The values by the names of the fields, coerced and complete.
-    """
-
-    index: int
-    values: Values
+Values = Mapping[str, Any]
+Column = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Rows that give the same fields, which one statement can write."""
+    """Neighbouring rows that give the same fields, which one statement can write.
 
+    Attributes:
+        start: The place of the first one in the input.
+        count: How many they are.
+        names: The fields that they give.
+        columns: The values of each field.
+    """
+
+    start: int
+    count: int
     names: tuple[str, ...]
-    rows: list[NewRow]
+    columns: Sequence[Column]
+
+    def part(self, low: int, high: int) -> Shape:
+        """Return some of the rows."""
+        columns = [column[low:high] for column in self.columns]
+        return replace(self, start=self.start + low, count=high - low, columns=columns)
+
+    def mappings(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the rows as mappings, with other names for the fields."""
+        keys = tuple(names)
+        if not keys:
+            return [{} for _ in range(self.count)]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*self.columns, strict=True)]
 
 
 class RowReader:
@@ -54,36 +63,48 @@ class RowReader:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._model = target.model
-        adapter = row_adapter(target.model)
-        self._validator = None if adapter is None else adapter.validator
-        self._kept = {
-            name: kept
-            for name, attribute in target.attributes.items()
-            if (kept := _kept_type(attribute)) is not None
-        }
 
-    def read(self, index: int, row: Any) -> NewRow:
-        """Return a row with its values checked, coerced and completed.
+    def read(self, start: int, rows: Sequence[Any]) -> list[Shape]:
+        """Return rows with their values checked, coerced and completed, in their order.
+
+        Args:
+            start: The place of the first row in the input.
+            rows: A chunk of the input.
 
         Raises:
-            UnknownFieldError: It gives something that is no column of the model.
+            UnknownFieldError: A row gives something that is no column of the model.
             ValidationError: It is no row, or a value is not one that its field takes.
         """
         try:
-            values = self._checked(self._given(row))
-        except UnknownFieldError as error:
-            error.add_note(f"in row {index}")
-            raise
+            return self._read(start, rows)
         except ValidationError as error:
-            reason = str(error).partition(": ")[2]
-            raise ValidationError(f"row {index}: {reason}", error.field, error.value) from None
-        for name, fill in self._target.fills.items():
-            if name not in values:
-                values[name] = fill(values)
-        return NewRow(index, values)
+            raise self._refusal(start, rows, error) from None
 
-    def _given(self, row: Any) -> Mapping[str, Any]:
-        if type(row) is dict or isinstance(row, Mapping):  # quick for the usual kind
+    def _refusal(self, start: int, rows: Sequence[Any], error: ValidationError) -> ValidationError:
+        """Return what is wrong with the first bad row, and which it is."""
+        index = start
+        for index, row in enumerate(rows, start):
+            try:
+                self._read(index, [row])
+            except ValidationError as refused:
+                error = refused
+                break
+        if isinstance(error, UnknownFieldError):
+            error.add_note(f"in row {index}")
+            return error
+        reason = str(error).partition(": ")[2]
+        return ValidationError(f"row {index}: {reason}", error.field, error.value)
+
+    def _read(self, start: int, rows: Sequence[Any]) -> list[Shape]:
+        given = [row if type(row) is dict else self._given(row) for row in rows]
+        uniform = self._uniform(start, given)
+        shapes = self._levelled(start, given) if uniform is None else [uniform]
+        return [self._filled(self._checked(shape)) for shape in shapes]
+
+    # --- rows of all kinds -----------------------------------------------------------------------
+
+    def _given(self, row: Any) -> Values:
+        if isinstance(row, Mapping):
             return row
         state = inspect(row, raiseerr=False)
         if isinstance(state, InstanceState):
@@ -95,7 +116,7 @@ class RowReader:
             field="rows",
         )
 
-    def _of_instance(self, row: Any, state: InstanceState[Any]) -> Mapping[str, Any]:
+    def _of_instance(self, row: Any, state: InstanceState[Any]) -> Values:
         """Return what the ORM would write: None is no value where there is a default."""
         if type(row) is not self._model:
             raise ValidationError(
@@ -131,53 +152,71 @@ class RowReader:
             or column is column.table.autoincrement_column
         )
 
-    def _checked(self, given: Mapping[str, Any]) -> Values:
-        values: Values = {}
-        attributes, kept = self._target.attributes, self._kept
-        for name, value in given.items():
-            attribute = attributes.get(name)
-            if attribute is None:
-                raise UnknownFieldError(self._model, name, attributes)
-            kind = type(value)
-            is_kept = kind is kept.get(name) and (kind is not int or -_LARGEST <= value < _LARGEST)
-            values[name] = value if is_kept else coerce(attribute, value)
-        for name in self._target.self_filling:
-            if name in values and values[name] is None:
-                del values[name]
-        if self._validator is not None:
-            try:
-                self._validator.validate_python(values)
-            except PydanticError:
-                changes_for(self._model, values)  # it names the field
+    # --- by columns ------------------------------------------------------------------------------
+
+    def _uniform(self, start: int, rows: list[Values]) -> Shape | None:
+        """Return the rows as one shape, None if they do not give the same fields."""
+        names = tuple(rows[0])
+        if len(names) < 2 or set(map(len, rows)) != {len(names)}:
+            return None
+        try:
+            columns = list(zip(*map(itemgetter(*names), rows), strict=True))
+        except KeyError:
+            return None
+        for name, column in zip(names, columns, strict=True):
+            if name in self._target.self_filling and NoneType in map(type, column):
+                return None
+        return Shape(start, len(rows), names, columns)
+
+    def _levelled(self, start: int, rows: list[Values]) -> list[Shape]:
+        """Sort rows into as few shapes as their meaning allows, in their order.
+
+        A column that is NULL in a new row whether it is given or not is given by all of them.
+        """
+        self_filling = self._target.self_filling
+        complete = [
+            {k: v for k, v in row.items() if v is not None or k not in self_filling} for row in rows
+        ]
+        given: set[str] = set().union(*complete)
+        fillable = dict.fromkeys(given & self._target.empty)
+        shapes = []
+        for _, group in groupby((fillable | row for row in complete), key=lambda row: row.keys()):
+            together = list(group)
+            names = tuple(together[0])
+            columns: list[Column] = [[row[name] for row in together] for name in names]
+            shapes.append(Shape(start, len(together), names, columns))
+            start += len(together)
+        return shapes
+
+    def _checked(self, shape: Shape) -> Shape:
+        columns = map(self._column, shape.names, shape.columns)
+        return replace(shape, columns=list(columns))
+
+    def _column(self, name: str, values: Column) -> Column:
+        attribute = self._target.attributes.get(name)
+        if attribute is None:
+            raise UnknownFieldError(self._model, name, self._target.attributes)
+        kinds = set(map(type, values))
+        if not is_coerced(attribute, values, kinds):
+            values = [coerce(attribute, value) for value in values]
+            kinds = set(map(type, values))
+        if not kinds <= trusted_types(self._model, name):
+            self._validate(name, values)
         return values
 
+    def _validate(self, name: str, values: Column) -> None:
+        adapter = list_adapter(self._model, name)
+        if adapter is None:
+            return
+        try:
+            adapter.validate_python(list(values))
+        except PydanticError as error:
+            raise refused_by(error, name, values[0]) from None
 
-def _kept_type(attribute: InstrumentedAttribute[Any]) -> type[Any] | None:
-    """Return the type whose values `coerce` leaves as they are, None where it looks closer."""
-    type_ = attribute.property.columns[0].type
-    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-    found = python_type(type_)
-    if isinstance(impl, EnumType):
-        return impl.enum_class
-    if isinstance(impl, Uuid) and not impl.as_uuid:
-        return None
-    return found if found in _KEPT else None
-
-
-def levelled(target: Target, rows: Iterable[NewRow]) -> Iterator[Shape]:
-    """Sort a chunk of rows into as few shapes as their meaning allows, in their order.
-
-    A column that is NULL in a new row whether it is given or not is given by all of them.
-    """
-    listed = list(rows)
-    given: set[str] = set().union(*(row.values for row in listed))
-    fillable = given & target.empty
-    for row in listed:
-        if len(row.values) < len(given):
-            for name in fillable - row.values.keys():
-                row.values[name] = None
-    shapes = groupby(listed, key=lambda row: row.values.keys())
-    for _, group in shapes:
-        together = list(group)
-        names = tuple(name for name in target.columns if name in together[0].values)
-        yield Shape(names, together)
+    def _filled(self, shape: Shape) -> Shape:
+        """Add what neither the caller nor the table says, and the ORM would fill in."""
+        for name, fill in self._target.fills.items():
+            if name not in shape.names:
+                column = [fill(row) for row in shape.mappings(shape.names)]
+                shape = replace(shape, names=(*shape.names, name), columns=[*shape.columns, column])
+        return shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -11,6 +11,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from operator import index
 from pathlib import PurePath
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
@@ -90,6 +91,33 @@ def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     raise ValidationError(f"{model}.{name} takes {rule.expected}; {reason}", name, value)
 
 
+def is_coerced(
+    attribute: InstrumentedAttribute[Any], values: Sequence[Any], kinds: AbstractSet[type[Any]]
+) -> bool:
+    """Tell quickly whether `coerce` would return each of the values as it is.
+
+    False also stands for "perhaps not".
+
+    Args:
+        attribute: The column.
+        values: A caller's values.
+        kinds: Their types.
+
+    Example:
+        >>> is_coerced(Hero.age, [5, None], {int, NoneType})
+        True
+    """
+    type_ = attribute.property.columns[0].type
+    if kinds <= {NoneType} or _rule(type_) is None:
+        return True
+    kept = _kept(type_)
+    if kept is None or not kinds <= {kept.kind, NoneType}:
+        return False
+    if kept.check is None:
+        return True
+    return kept.check([value for value in values if value is not None])
+
+
 @cached
 def python_type(type_: TypeEngine[Any]) -> type[Any]:
     """Return the Python type of a column type, `object` where it has none to tell."""
@@ -153,6 +181,34 @@ def _strings_only(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return value
 
     return converted
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The type of which a rule leaves values as they are, if they pass a check."""
+
+    kind: type[Any]
+    check: Callable[[Sequence[Any]], bool] | None = None
+
+
+@cached
+def _kept(type_: TypeEngine[Any]) -> _Kept | None:
+    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    found = python_type(type_)
+    if isinstance(impl, EnumType):
+        return None if impl.enum_class is None else _Kept(impl.enum_class)
+    if isinstance(impl, Uuid) and not impl.as_uuid:
+        return None
+    if isinstance(impl, DateTime) and found is datetime:
+        zone = UTC if impl.timezone else None
+        return _Kept(datetime, lambda values: all(value.tzinfo is zone for value in values))
+    return _Kept(found, _CHECKS.get(found)) if found in _RULES and found is not datetime else None
+
+
+_CHECKS: dict[type[Any], Callable[[Sequence[Any]], bool]] = {
+    int: lambda values: -(2**63) <= min(values) <= max(values) < 2**63,
+    Decimal: lambda values: all(value.is_finite() for value in values),
+}
 
 
 # --- numbers -------------------------------------------------------------------------------------

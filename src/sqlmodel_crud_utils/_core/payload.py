@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from datetime import date, datetime, time, timedelta
+from types import GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
 from pydantic.fields import FieldInfo
-from typing_extensions import TypedDict
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.coercion import coerce
@@ -18,6 +20,9 @@ from sqlmodel_crud_utils._core.models import (
     relationship_names,
 )
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+# Pydantic takes every value of these types where they are declared without constraints.
+_PLAIN = frozenset((int, str, float, bool, bytes, date, datetime, time, timedelta, UUID, NoneType))
 
 
 def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
@@ -71,10 +76,15 @@ def _valid(model: type[Any], name: str, value: Any) -> Any:
         try:
             adapter.validate_python(coerced)
         except PydanticError as error:
-            # Pydantic's own text quotes the value.
-            reasons = "; ".join(str(detail["msg"]) for detail in error.errors(include_input=False))
-            raise ValidationError(reasons, field=name, value=value) from error
+            raise refused_by(error, name, value) from error
     return coerced
+
+
+def refused_by(error: PydanticError, name: str, value: Any) -> ValidationError:
+    """Return the library's error for a value that its field does not take."""
+    # Pydantic's own text quotes the value.
+    reasons = "; ".join(str(detail["msg"]) for detail in error.errors(include_input=False))
+    return ValidationError(reasons, field=name, value=value)
 
 
 def _coerced(model: type[Any], name: str, value: Any) -> Any:
@@ -111,17 +121,23 @@ def _field_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
 
 
 @cached
-def row_adapter(model: type[Any]) -> TypeAdapter[Any] | None:
-    """Return what validates many fields of the model at once; it says less about what is wrong."""
-    declared = {
-        name: found
-        for name in column_names(model)
-        if (found := _declared_type(model, name)) is not None
-    }
-    if not declared:
-        return None
-    make_type: Any = TypedDict
-    return TypeAdapter(make_type("Row", declared, total=False))
+def list_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
+    """Return what validates many values of a field at once, which is a lot quicker."""
+    declared = _declared_type(model, name)
+    many: Any = GenericAlias(list, (declared,))
+    return None if declared is None else TypeAdapter(many)
+
+
+@cached
+def trusted_types(model: type[Any], name: str) -> frozenset[type[Any]]:
+    """Return the types whose values a field takes without a further look.
+
+    A value of the very type that the field declares needs no validation.
+    """
+    declared = _declared_type(model, name)
+    kinds = get_args(declared) if get_origin(declared) in {Union, UnionType} else (declared,)
+    plain = all(isinstance(kind, type) and kind in _PLAIN for kind in kinds)
+    return frozenset(kinds) if plain else frozenset()
 
 
 def _declared_type(model: type[Any], name: str) -> Any:

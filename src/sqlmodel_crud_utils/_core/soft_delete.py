@@ -251,6 +251,11 @@ def _on_execute(execution: ORMExecuteState) -> None:
                 execution.statement = hidden_tables.hide(execution.statement, flags)
 
 
+def is_own_listener(function: Any) -> bool:
+    """Tell the library's listener to statements from those of the caller."""
+    return function is _on_execute
+
+
 def is_hiding(option: ORMOption) -> bool:
     """Tell whether an option is one of those that leave deleted rows out."""
     return isinstance(option, _HideRows | _HideLinks)

@@ -1,0 +1,68 @@
+"""What a COPY needs besides its rows, and what its drivers say of values that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.exc import StatementError
+
+# The names and types of a table's columns. A binary COPY sends enums and CHAR(n) as text, and what
+# is of a domain as what the domain is made of.
+COLUMN_TYPES = """
+    SELECT attname, CASE WHEN typtype = 'e' OR atttypid = 'bpchar'::regtype THEN 'text'::regtype
+        WHEN typtype = 'd' THEN typbasetype ELSE atttypid END::oid
+    FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+"""
+
+# The types of whole numbers and of their arrays, as PostgreSQL numbers them, and what they hold.
+_LIMITS = {21: 2**15, 23: 2**31, 20: 2**63, 1005: 2**15, 1007: 2**31, 1016: 2**63}
+_FLOAT4 = (700, 1021)
+
+
+@contextmanager
+def refused_values() -> Iterator[None]:
+    """Raise SQLAlchemy's error for a value of which the driver cannot make one of the column's."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        message = f"a value cannot be copied ({type(error).__name__})"
+        raise StatementError(message, None, None, error) from error
+
+
+def quoted_name_of(table: Table) -> str:
+    """Return the name of a table as PostgreSQL reads it, with its schema."""
+    return ".".join(_quoted(name) for name in (table.schema, table.name) if name)
+
+
+def copy_statement(table: str, names: Sequence[str]) -> str:
+    """Return the COPY of some columns into a table, whose name is quoted already."""
+    return f"COPY {table} ({', '.join(map(_quoted, names))}) FROM STDIN (FORMAT BINARY)"
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def check_ranges(types: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Raise where psycopg would make another number of one that is out of its column's range."""
+    for place, type_ in enumerate(types):
+        if type_ in _FLOAT4:
+            raise LookupError("four-byte floats are rounded in a COPY, and refused in an INSERT")
+        limit = _LIMITS.get(type_)
+        if limit is not None:
+            numbers = list(_flat(row[place] for row in rows))
+            if numbers and not -limit <= min(numbers) <= max(numbers) < limit:
+                raise OverflowError("a number is out of the range of its column")
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        elif value is not None:
+            yield value
