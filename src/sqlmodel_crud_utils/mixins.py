@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, cast, dataclass_transform
 
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Column, ColumnDefault, Connection, String, event
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, Session, object_session
-from sqlalchemy.orm.attributes import flag_modified, instance_state
+from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, Session, object_session
+from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy.orm.interfaces import EXT_CONTINUE
 from sqlmodel import Field
 
 from sqlmodel_crud_utils._core.actors import acting_as, current_actor
 from sqlmodel_crud_utils._core.column_defaults import No, UTCNow
 from sqlmodel_crud_utils._core.datetimes import UTCDateTime, in_utc, utc_now
+from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.versions import claim, settle, watch_flushes
 from sqlmodel_crud_utils._core.visible_unique import MARKER, unique_when_visible
 
@@ -193,17 +195,22 @@ def _refuse_naive_datetimes(
     columns = getattr(attribute.property, "columns", ())
     if columns and isinstance(columns[0].type, UTCDateTime):
 
-        def check(_instance: Any, value: Any, _old: Any, _event: Any) -> None:
+        @own
+        def check(_state: Any, value: Any, _old: Any, _event: Any, **_: Any) -> Any:
             if isinstance(value, datetime):
                 in_utc(value, key)
+            return value
 
-        event.listen(attribute, "set", check)
+        event.listen(attribute, "set", check, raw=True, retval=True, include_key=True)
 
 
-@event.listens_for(AuditMixin, "before_update", propagate=True)
-def _keep_named_updater(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+@event.listens_for(AuditMixin, "before_update", propagate=True, raw=True, retval=True)
+@own
+def _keep_named_updater(
+    _mapper: Mapper[Any], _connection: Connection, state: InstanceState[Any]
+) -> Any:
     """Let an explicit `updated_by` win although it is the name that was there before."""
-    state, session = instance_state(row), object_session(row)
+    row, session = state.obj(), state.session
     attribute = state.attrs.updated_by
     if (
         "updated_by" in state.committed_state
@@ -212,6 +219,7 @@ def _keep_named_updater(_mapper: Mapper[Any], _connection: Connection, row: Any)
         and session.is_modified(row, include_collections=False)
     ):
         flag_modified(row, "updated_by")
+    return EXT_CONTINUE
 
 
 @event.listens_for(SoftDeleteMixin, "instrument_class", propagate=True)

@@ -9,7 +9,13 @@ from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Currency, Setting, Team
+from tests.models_mixins import Club
 from tests.recording import recorded
+
+
+def is_mysql(engine: AsyncEngine) -> bool:
+    """Tell whether rows by their key take a SELECT first."""
+    return engine.dialect.name in {"mysql", "mariadb"}
 
 
 def euro(code: str = "EUR") -> Currency:
@@ -71,14 +77,15 @@ async def test_server_defaults_come_with_the_insert(
 
 
 async def test_get_one_or_create(session: AsyncSession, engine: AsyncEngine) -> None:
-    """Found: one SELECT. Created: a savepoint around the INSERT is what makes it safe."""
+    """Found: one SELECT. Created: what makes it safe is ON CONFLICT, or else a savepoint."""
     with recorded(engine) as words:
         await get_one_or_create(session, Currency, {"name": "Euro"}, code="EUR")
         created = [word for word in words if word != "BEGIN"]
         words.clear()
         await get_one_or_create(session, Currency, code="EUR")
         assert words == ["SELECT"]
-    assert created == ["SELECT", "SAVEPOINT", "INSERT", "RELEASE", "COMMIT"]
+    insert = ["SAVEPOINT", "INSERT", "RELEASE"] if is_mysql(engine) else ["INSERT"]
+    assert created == ["SELECT", *insert, "COMMIT"]
 
 
 async def test_a_block_commits_once(session: AsyncSession, engine: AsyncEngine) -> None:
@@ -89,4 +96,35 @@ async def test_a_block_commits_once(session: AsyncSession, engine: AsyncEngine) 
             _, row = await update_row("EUR", {"numeric": 978}, session, Currency)
         assert row is not None
         assert row.numeric == 978
-    assert [word for word in words if word != "BEGIN"] == ["INSERT", "SELECT", "UPDATE", "COMMIT"]
+    update = ["SELECT", "UPDATE"] if is_mysql(engine) else ["UPDATE"]
+    assert [word for word in words if word != "BEGIN"] == ["INSERT", *update, "COMMIT"]
+
+
+async def test_by_key_is_one_statement(engine: AsyncEngine, session: AsyncSession) -> None:
+    """A row that the session doesn't hold is updated, marked or deleted without a SELECT."""
+    search = ["SELECT"] if is_mysql(engine) else []
+    await write_row(euro(), session)
+    await write_row(Club(id=1, name="c"), session)
+    async with AsyncSession(engine) as fresh:
+        with recorded(engine) as words:
+            _, row = await update_row("EUR", {"numeric": 978}, fresh, Currency)
+        assert words == [*search, "UPDATE", "COMMIT"]
+        assert row is not None
+        assert (row.name, row.numeric) == ("Euro", 978)
+    async with AsyncSession(engine) as fresh:
+        with recorded(engine) as words:
+            assert await delete_row("EUR", fresh, Currency)
+            assert words == [*search, "DELETE", "COMMIT"]
+            words.clear()
+            assert await delete_row(1, fresh, Club)
+        assert words[-2:] == ["UPDATE", "COMMIT"]
+
+
+async def test_no_such_key_is_one_statement(engine: AsyncEngine, session: AsyncSession) -> None:
+    """And nothing is left that others would have to wait for."""
+    with recorded(engine) as words:
+        assert await update_row("EUR", {"numeric": 978}, session, Currency) == (False, None)
+        assert not await delete_row("EUR", session, Currency)
+    assert words == (["SELECT"] * 2 if is_mysql(engine) else ["UPDATE", "DELETE"])
+    async with AsyncSession(engine) as other:
+        assert await write_row(euro(), other, raise_on_error=True)

@@ -11,7 +11,13 @@ from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from tests._runtime_sync import Engine, Session
 from tests.models import Currency, Setting, Team
+from tests.models_mixins import Club
 from tests.recording import recorded
+
+
+def is_mysql(engine: Engine) -> bool:
+    """Tell whether rows by their key take a SELECT first."""
+    return engine.dialect.name in {"mysql", "mariadb"}
 
 
 def euro(code: str = "EUR") -> Currency:
@@ -71,14 +77,15 @@ def test_server_defaults_come_with_the_insert(session: Session, engine: Engine) 
 
 
 def test_get_one_or_create(session: Session, engine: Engine) -> None:
-    """Found: one SELECT. Created: a savepoint around the INSERT is what makes it safe."""
+    """Found: one SELECT. Created: what makes it safe is ON CONFLICT, or else a savepoint."""
     with recorded(engine) as words:
         get_one_or_create(session, Currency, {"name": "Euro"}, code="EUR")
         created = [word for word in words if word != "BEGIN"]
         words.clear()
         get_one_or_create(session, Currency, code="EUR")
         assert words == ["SELECT"]
-    assert created == ["SELECT", "SAVEPOINT", "INSERT", "RELEASE", "COMMIT"]
+    insert = ["SAVEPOINT", "INSERT", "RELEASE"] if is_mysql(engine) else ["INSERT"]
+    assert created == ["SELECT", *insert, "COMMIT"]
 
 
 def test_a_block_commits_once(session: Session, engine: Engine) -> None:
@@ -89,4 +96,35 @@ def test_a_block_commits_once(session: Session, engine: Engine) -> None:
             _, row = update_row("EUR", {"numeric": 978}, session, Currency)
         assert row is not None
         assert row.numeric == 978
-    assert [word for word in words if word != "BEGIN"] == ["INSERT", "SELECT", "UPDATE", "COMMIT"]
+    update = ["SELECT", "UPDATE"] if is_mysql(engine) else ["UPDATE"]
+    assert [word for word in words if word != "BEGIN"] == ["INSERT", *update, "COMMIT"]
+
+
+def test_by_key_is_one_statement(engine: Engine, session: Session) -> None:
+    """A row that the session doesn't hold is updated, marked or deleted without a SELECT."""
+    search = ["SELECT"] if is_mysql(engine) else []
+    write_row(euro(), session)
+    write_row(Club(id=1, name="c"), session)
+    with Session(engine) as fresh:
+        with recorded(engine) as words:
+            _, row = update_row("EUR", {"numeric": 978}, fresh, Currency)
+        assert words == [*search, "UPDATE", "COMMIT"]
+        assert row is not None
+        assert (row.name, row.numeric) == ("Euro", 978)
+    with Session(engine) as fresh:
+        with recorded(engine) as words:
+            assert delete_row("EUR", fresh, Currency)
+            assert words == [*search, "DELETE", "COMMIT"]
+            words.clear()
+            assert delete_row(1, fresh, Club)
+        assert words[-2:] == ["UPDATE", "COMMIT"]
+
+
+def test_no_such_key_is_one_statement(engine: Engine, session: Session) -> None:
+    """And nothing is left that others would have to wait for."""
+    with recorded(engine) as words:
+        assert update_row("EUR", {"numeric": 978}, session, Currency) == (False, None)
+        assert not delete_row("EUR", session, Currency)
+    assert words == (["SELECT"] * 2 if is_mysql(engine) else ["UPDATE", "DELETE"])
+    with Session(engine) as other:
+        assert write_row(euro(), other, raise_on_error=True)

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, literal
 from sqlalchemy.exc import IntegrityError
 
+from sqlmodel_crud_utils._async.at_once import inserted_at_once
 from sqlmodel_crud_utils._async.hook_calls import hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, searching, translated
 from sqlmodel_crud_utils._async.queries import fetch
 from sqlmodel_crud_utils._async.writes import insert
 from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._core.loaders import read_options
-from sqlmodel_crud_utils._core.models import fields_of, mapper_of
+from sqlmodel_crud_utils._core.models import fields_of, mapper_of, relationship_names
 from sqlmodel_crud_utils._core.payload import values_for
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.snapshots import lift_snapshot, restore_snapshot
@@ -149,6 +150,15 @@ async def _create_or_find(
 
     async def work() -> Sequence[Any]:
         nonlocal existed
+        inserted = None
+        if not write.hooks and values.keys().isdisjoint(relationship_names(write.model)):
+            row = write.model(**values)
+            inserted = await inserted_at_once(write.session, row, unless_there=True)
+        if inserted is False:
+            row = await _first_as_of_now(search)
+            existed = row is not None
+        if inserted or existed:
+            return [row]
         try:
             row = await _insert_alone(write, values)
         except IntegrityError:

@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.new_rows import SetApart
-from sqlmodel_crud_utils._core.rows import states_of, with_related
+from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -225,6 +225,8 @@ async def _settled(write: Write, work: Work[Rows]) -> Rows:
 async def _committed(session: AsyncSession, work: Work[Rows]) -> Rows:
     try:
         rows = await work()
+        if isinstance(rows, Untouched):
+            return rows
         states = states_of(rows)
         await load_expired(session, states)
         await shielded(commit, session, states)

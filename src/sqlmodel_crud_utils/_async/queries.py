@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm.interfaces import ORMOption
 
-from sqlmodel_crud_utils._async.operations import keep_loaded
+from sqlmodel_crud_utils._async.operations import Write, keep_loaded, searching
 from sqlmodel_crud_utils._core import kept_rows
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._core.models import key_names
@@ -19,8 +19,9 @@ from sqlmodel_crud_utils._core.soft_delete import (
     models_in,
 )
 from sqlmodel_crud_utils._core.statements import by_key, key_parameters
+from sqlmodel_crud_utils._core.versions import version_name
 from sqlmodel_crud_utils._runtime_async import AsyncSession, execute, sync_session
-from sqlmodel_crud_utils.exceptions import MultipleRecordsError
+from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
 
 
 async def fetch(
@@ -119,3 +120,34 @@ async def find(
             model, len(rows), dict(zip(names, parameters.values(), strict=True))
         )
     return rows[0] if rows else None
+
+
+async def find_for(
+    write: Write,
+    key: Any,
+    pk_field: str | Sequence[str] | None,
+    *,
+    include_deleted: bool,
+    criteria: Sequence[ColumnElement[bool]] = (),
+) -> Any:
+    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    async with searching(write):
+        row = await find(
+            write.session,
+            write.model,
+            key,
+            pk_field,
+            criteria=criteria,
+            include_deleted=include_deleted,
+            # With versions, what counts is the row as the caller has seen it.
+            anew=version_name(write.model) is None,
+        )
+    if row is None:
+        refuse_missing(write, key, pk_field)
+    return row
+
+
+def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
+    """Raise for a row that is to be written to and not there, if the write says so."""
+    if write.strict:
+        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))

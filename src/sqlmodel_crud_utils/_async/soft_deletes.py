@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async.hook_calls import hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
-from sqlmodel_crud_utils._async.writes import delete, find_for, reload_marks, update
+from sqlmodel_crud_utils._async.queries import find_for
+from sqlmodel_crud_utils._async.writes import delete, reload_marks, update
 from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models import mapper_of

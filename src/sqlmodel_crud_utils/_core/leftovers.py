@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.soft_delete import hiding_options, is_hiding, reachable
 
-_EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
+EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
@@ -62,7 +62,7 @@ def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
 def loads_eagerly(model: type[Any]) -> bool:
     """Tell whether rows of the model bring in related rows because their mapping says so."""
     return any(
-        relationship.lazy in _EAGER
+        relationship.lazy in EAGER
         for mapper in reachable([mapper_of(model)])
         for relationship in mapper.relationships
     )

@@ -20,6 +20,10 @@ class RowList(list[T]):
         return self
 
 
+class Untouched(list[Any]):
+    """What a write returns that has written nothing, so that there is nothing to commit."""
+
+
 class InsertOutcome(TypedDict):
     """What became of the rows when they could not be inserted together.
 

@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._core import hidden_tables
 from sqlmodel_crud_utils._core.actors import current_actor
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.datetimes import utc_now
+from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
@@ -243,6 +244,7 @@ def _hide_links(model: type[Any]) -> _HideLinks:
     return _HideLinks(model)
 
 
+@own
 def _on_execute(execution: ORMExecuteState) -> None:
     if execution.is_relationship_load:
         for option in execution.user_defined_options:

@@ -53,20 +53,20 @@ DEFAULT_PAGE_SIZE = DefaultInt(100)
 @cached
 def by_key(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Select[Any]:
     """Return the SELECT of one row; its parameters are `key_0`, `key_1` and so on."""
-    attributes = [getattr(model, name) for name in names]
-    statement = select(model).where(
-        *(
-            attribute == bindparam(f"key_{i}", type_=_key_type(attribute))
-            for i, attribute in enumerate(attributes)
-        )
-    )
+    statement = select(model).where(*equals_key([getattr(model, name) for name in names]))
     return statement if include_deleted else hide_deleted(statement, model)
 
 
-def _key_type(attribute: InstrumentedAttribute[Any]) -> TypeEngine[Any] | None:
+def equals_key(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[bool]]:
+    """Return the criteria of one row, with the parameters `key_0`, `key_1` and so on."""
+    return [
+        column == bindparam(f"key_{i}", type_=_key_type(column)) for i, column in enumerate(columns)
+    ]
+
+
+def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any] | None:
     # PostgreSQL's drivers refuse a number that is too large for the column; it is just not there.
-    is_integer = isinstance(attribute.property.columns[0].type, Integer)
-    return BigInteger() if is_integer else None
+    return BigInteger() if isinstance(column.type, Integer) else None
 
 
 def key_parameters(model: type[Any], names: tuple[str, ...], key: Any) -> dict[str, Any]:

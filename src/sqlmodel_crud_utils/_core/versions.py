@@ -11,6 +11,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ConflictError, ValidationError
 
@@ -105,6 +106,7 @@ def watch_flushes() -> None:
         event.listen(Session, "before_flush", _forget)
 
 
+@own
 def _forget(session: Session, *_: Any) -> None:
     session.info.pop(_KEY, None)
 

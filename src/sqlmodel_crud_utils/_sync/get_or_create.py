@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._core.loaders import read_options
-from sqlmodel_crud_utils._core.models import fields_of, mapper_of
+from sqlmodel_crud_utils._core.models import fields_of, mapper_of, relationship_names
 from sqlmodel_crud_utils._core.payload import values_for
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.snapshots import lift_snapshot, restore_snapshot
@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
+from sqlmodel_crud_utils._sync.at_once import inserted_at_once
 from sqlmodel_crud_utils._sync.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, insist, searching, translated
 from sqlmodel_crud_utils._sync.queries import fetch
@@ -149,6 +150,15 @@ def _create_or_find(
 
     def work() -> Sequence[Any]:
         nonlocal existed
+        inserted = None
+        if not write.hooks and values.keys().isdisjoint(relationship_names(write.model)):
+            row = write.model(**values)
+            inserted = inserted_at_once(write.session, row, unless_there=True)
+        if inserted is False:
+            row = _first_as_of_now(search)
+            existed = row is not None
+        if inserted or existed:
+            return [row]
         try:
             row = _insert_alone(write, values)
         except IntegrityError:

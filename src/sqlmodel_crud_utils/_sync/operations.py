@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.new_rows import SetApart
-from sqlmodel_crud_utils._core.rows import states_of, with_related
+from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_sync import Session, Work, shielded, sync_session
 from sqlmodel_crud_utils._sync.conflicts import conflict_of
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, Hooks
@@ -227,6 +227,8 @@ def _settled(write: Write, work: Work[Rows]) -> Rows:
 def _committed(session: Session, work: Work[Rows]) -> Rows:
     try:
         rows = work()
+        if isinstance(rows, Untouched):
+            return rows
         states = states_of(rows)
         load_expired(session, states)
         shielded(commit, session, states)

@@ -20,9 +20,10 @@ from sqlmodel_crud_utils._core.soft_delete import (
     models_in,
 )
 from sqlmodel_crud_utils._core.statements import by_key, key_parameters
+from sqlmodel_crud_utils._core.versions import version_name
 from sqlmodel_crud_utils._runtime_sync import Session, execute, sync_session
-from sqlmodel_crud_utils._sync.operations import keep_loaded
-from sqlmodel_crud_utils.exceptions import MultipleRecordsError
+from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, searching
+from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
 
 
 def fetch(
@@ -119,3 +120,34 @@ def find(
             model, len(rows), dict(zip(names, parameters.values(), strict=True))
         )
     return rows[0] if rows else None
+
+
+def find_for(
+    write: Write,
+    key: Any,
+    pk_field: str | Sequence[str] | None,
+    *,
+    include_deleted: bool,
+    criteria: Sequence[ColumnElement[bool]] = (),
+) -> Any:
+    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    with searching(write):
+        row = find(
+            write.session,
+            write.model,
+            key,
+            pk_field,
+            criteria=criteria,
+            include_deleted=include_deleted,
+            # With versions, what counts is the row as the caller has seen it.
+            anew=version_name(write.model) is None,
+        )
+    if row is None:
+        refuse_missing(write, key, pk_field)
+    return row
+
+
+def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
+    """Raise for a row that is to be written to and not there, if the write says so."""
+    if write.strict:
+        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))

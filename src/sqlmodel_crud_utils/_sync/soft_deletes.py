@@ -23,7 +23,8 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._sync.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, insist, translated
-from sqlmodel_crud_utils._sync.writes import delete, find_for, reload_marks, update
+from sqlmodel_crud_utils._sync.queries import find_for
+from sqlmodel_crud_utils._sync.writes import delete, reload_marks, update
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import ColumnElement
 from sqlalchemy.orm import object_session
 
-from sqlmodel_crud_utils._core.models import key_names, mapper_of
+from sqlmodel_crud_utils._core.by_key import (
+    delete_at_once,
+    marking_at_once,
+    update_at_once,
+)
+from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
@@ -23,7 +27,6 @@ from sqlmodel_crud_utils._core.versions import (
     check_version,
     coerced_version,
     held_version,
-    version_name,
 )
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
@@ -32,6 +35,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_sync,
     sync_session,
 )
+from sqlmodel_crud_utils._sync.at_once import alone, inserted_at_once, written_at_once
 from sqlmodel_crud_utils._sync.hook_calls import (
     Hooks,
     before_create,
@@ -40,9 +44,9 @@ from sqlmodel_crud_utils._sync.hook_calls import (
     run_hooks,
 )
 from sqlmodel_crud_utils._sync.operations import Write, attempt, searching
-from sqlmodel_crud_utils._sync.queries import find
+from sqlmodel_crud_utils._sync.queries import find_for
 from sqlmodel_crud_utils._sync.settling import load_expired, reload
-from sqlmodel_crud_utils.exceptions import RecordNotFoundError, ValidationError
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["delete_row", "update_row", "write_row"]
 
@@ -124,8 +128,9 @@ def _rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[Fa
 def insert(session: Session, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
     row = before_create(hooks, row)
-    session.add(row)
-    session.flush()
+    if not inserted_at_once(session, row):
+        session.add(row)
+        session.flush()
     _run_after(session, hooks, "after_create", row)
     return row
 
@@ -241,6 +246,11 @@ def update_row(
     changes = changes_for(model, data)
     expected = coerced_version(model, expected_version)
     write = Write(session, model, "update_row", raise_on_error, hooks_of(model, "update"))
+    if expected is None and (sought := alone(write, id_str, pk_field)):
+        change = update_at_once(sought, changes, include_deleted=include_deleted)
+        written = written_at_once(write, change, include_deleted=include_deleted)
+        if written is not None:
+            return written
     row = find_for(write, id_str, pk_field, include_deleted=include_deleted)
     if row is None:
         return False, None
@@ -357,6 +367,11 @@ def delete_row(
     marks = soft_for(model, soft, deleted_by)
     expected = coerced_version(model, expected_version)
     write = Write(session, model, "delete_row", raise_on_error, hooks_of(model, "delete"))
+    if expected is None and (sought := alone(write, id_str, pk_field)):
+        change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
+        written = written_at_once(write, change, include_deleted=not marks)
+        if written is not None:
+            return written[0]
     row = find_for(write, id_str, pk_field, include_deleted=not marks)
     if row is None:
         return False
@@ -397,28 +412,3 @@ def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> boo
             field="deleted_by",
         )
     return marks
-
-
-def find_for(
-    write: Write,
-    key: Any,
-    pk_field: str | Sequence[str] | None,
-    *,
-    include_deleted: bool,
-    criteria: Sequence[ColumnElement[bool]] = (),
-) -> Any:
-    """Return the row to write to; one that is not there raises or is None, as the write says."""
-    with searching(write):
-        row = find(
-            write.session,
-            write.model,
-            key,
-            pk_field,
-            criteria=criteria,
-            include_deleted=include_deleted,
-            # With versions, what counts is the row as the caller has seen it.
-            anew=version_name(write.model) is None,
-        )
-    if row is None and write.strict:
-        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))
-    return row
