@@ -99,6 +99,16 @@ async def add(session: AsyncSession, *rows: Any) -> None:
 # --- lookups -------------------------------------------------------------------------------------
 
 
+async def test_decimals_are_compared_as_they_are(session: AsyncSession) -> None:
+    """A number that is too large or too fine for the column is neither refused nor rounded."""
+    await add(session, AllTypes(id=1, amount=Decimal("1.0001")))
+    assert await found(session, AllTypes, amount__lt=Decimal(10) ** 20) == [1]
+    assert await found(session, AllTypes, amount__gt=Decimal("1.00005")) == [1]
+    assert await found(session, AllTypes, amount=Decimal("1.00005")) == []
+    assert await found(session, AllTypes, amount__in=[Decimal("1.00005"), Decimal(10) ** 20]) == []
+    assert await found(session, AllTypes, amount__in=[Decimal("1.0001")]) == [1]
+
+
 @pytest.mark.parametrize("name", VALUES)
 async def test_every_type_is_found_by_its_value_and_by_text(
     session: AsyncSession, name: str

@@ -101,6 +101,16 @@ def add(session: Session, *rows: Any) -> None:
 # --- lookups -------------------------------------------------------------------------------------
 
 
+def test_decimals_are_compared_as_they_are(session: Session) -> None:
+    """A number that is too large or too fine for the column is neither refused nor rounded."""
+    add(session, AllTypes(id=1, amount=Decimal("1.0001")))
+    assert found(session, AllTypes, amount__lt=Decimal(10) ** 20) == [1]
+    assert found(session, AllTypes, amount__gt=Decimal("1.00005")) == [1]
+    assert found(session, AllTypes, amount=Decimal("1.00005")) == []
+    assert found(session, AllTypes, amount__in=[Decimal("1.00005"), Decimal(10) ** 20]) == []
+    assert found(session, AllTypes, amount__in=[Decimal("1.0001")]) == [1]
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_every_type_is_found_by_its_value_and_by_text(session: Session, name: str) -> None:
     """Equality, lists and NULL work for each column type, for values and what stands for them."""

@@ -143,10 +143,11 @@ def test_the_statement_is_the_same_for_every_length(dialect: Dialect) -> None:
         (AllTypes.big, 2**40, "BIGINT"),
         (Thing.small, 2**15, "BIGINT"),
         (Thing.small, 2**15 - 1, "SMALLINT"),
+        (AllTypes.amount, Decimal(10) ** 9, "NUMERIC"),
     ],
 )
 def test_a_number_beyond_the_column_is_bound_as_a_larger_type(
-    attribute: Any, value: int, type_: str
+    attribute: Any, value: int | Decimal, type_: str
 ) -> None:
     """PostgreSQL compares the two; its drivers would refuse the number as the column's type."""
     assert f"::{type_}" in sql(attribute == comparable(attribute, value), POSTGRESQL)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import sqlmodel_crud_utils
-from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
+from sqlmodel_crud_utils import a_sync, aio, exceptions, fastapi, hooks, mixins, sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 NAME = "sqlmodel_crud_utils"
@@ -67,7 +68,7 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
 
 
 @pytest.mark.parametrize(
-    "module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, hooks, mixins]
+    "module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, fastapi, hooks, mixins]
 )
 def test_every_exported_name_is_there(module: ModuleType) -> None:
     """`__all__` holds no name twice, and none that cannot be had."""
@@ -103,7 +104,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 # --- Loading -----------------------------------------------------------------------------------
 
 TREES = [f"{NAME}.{module}" for module in ("aio", "sync", "_async", "_sync")]
-OPTIONAL = ["aiosqlite", "asyncmy", "asyncpg", "greenlet", "loguru", "psycopg", "pymysql", "tqdm"]
+DRIVERS = ["aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql"]
+OPTIONAL = [*DRIVERS, "fastapi", "greenlet", "loguru", "tqdm"]
 ASYNC_PARTS = ["sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio"]
 
 
@@ -156,6 +158,27 @@ engine.dispose()
     )
 
 
+def test_a_sync_service_loads_the_sync_tree_only() -> None:
+    """The FastAPI extra costs a program with an `Engine` nothing of the async API."""
+    loaded = _run(
+        f"""
+from {NAME}.fastapi import session_dependency, filter_params, install_error_handlers
+from sqlalchemy import create_engine
+session_dependency(create_engine("sqlite://"))
+"""
+    )
+    assert f"{NAME}._sync.transactions" in loaded
+    assert _among(loaded, [f"{NAME}._async", f"{NAME}._runtime_async", *ASYNC_PARTS]) == []
+
+
+def test_without_fastapi_its_module_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever imports the extra without having it reads what to install."""
+    monkeypatch.setitem(sys.modules, "fastapi", None)  # importing it raises ModuleNotFoundError
+    monkeypatch.delitem(sys.modules, f"{NAME}.fastapi")
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "sqlmodel-crud-utils\[fastapi\]"'):
+        import_module(f"{NAME}.fastapi")
+
+
 def _run(code: str) -> list[str]:
     """Run a program without coverage, which loads greenlet, and return what it loaded."""
     report = "\nimport sys; print('\\n'.join(sys.modules))"
@@ -191,6 +214,8 @@ ALLOWED = {
     "aio": {"_async"},
     "sync": {"_sync"},
     "a_sync": {"aio"},
+    "_fastapi": {"_fastapi", "_async", "_runtime_async", "_sync"} | NEUTRAL,
+    "fastapi": {"_fastapi"},
     "__init__": {"aio", "sync"} | NEUTRAL,
 }
 ASYNC_ROOMS = {"_runtime_async", "_async", "aio", "a_sync"}

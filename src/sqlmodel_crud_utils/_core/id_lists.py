@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Integer,
+    Numeric,
     SmallInteger,
     any_,
     bindparam,
@@ -54,8 +55,8 @@ def in_list(
     type_: TypeEngine[Any] = attribute.property.columns[0].type
     if dialect.name == "postgresql" and _goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.
-        item = BigInteger() if is_beyond(type_, values) else type_
-        return attribute == any_(bindparam(None, list(values), type_=ARRAY(item), unique=True))
+        array = ARRAY(_compared_as(type_, values))
+        return attribute == any_(bindparam(None, list(values), type_=array, unique=True))
     if dialect.name == "sqlite" and _is_bound_bare(type_):
         return _in_json(attribute, values, type_, dialect)
     return attribute.in_(values)
@@ -64,14 +65,26 @@ def in_list(
 def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     """Return a value of the column's type as what the column can be compared with.
 
-    PostgreSQL's drivers refuse a number that is too large for a column, though the comparison
-    has an answer: no row is equal to it, and every row is below it or above. SQLAlchemy writes
-    True and False into the statement, and then has no order for them.
+    PostgreSQL's drivers refuse a number that is too large for a column, and round one that has
+    more decimals, though the comparison has an answer: no row is equal to it, and every row is
+    below it or above. SQLAlchemy writes True and False into the statement, and then has no order
+    for them.
     """
     type_ = attribute.property.columns[0].type
     if isinstance(value, bool):
         return literal(value, type_)
-    return literal(value, BigInteger()) if is_beyond(type_, (value,)) else value
+    wider = _compared_as(type_, (value,))
+    return value if wider is type_ else literal(value, wider)
+
+
+def _compared_as(type_: TypeEngine[Any], values: Sequence[Any]) -> TypeEngine[Any]:
+    """Return the type that holds all of the values as they are."""
+    if is_beyond(type_, values):
+        return BigInteger()
+    # Not its subclasses: those of floats, and of the user's own.
+    if type(type_) is Numeric and type_.precision is not None:
+        return type_.adapt(Numeric, precision=None, scale=None)
+    return type_
 
 
 def is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:

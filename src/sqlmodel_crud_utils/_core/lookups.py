@@ -49,14 +49,19 @@ def criterion(
     Raises:
         ValidationError: If the lookup doesn't fit the column, or the value doesn't fit both.
     """
-    if lookup in _TEXT and not _is_text(attribute):
+    if lookup not in lookups_of(attribute):
         raise ValidationError(
             f"{lookup} looks into text, and {_name(attribute)} takes {describe(attribute)}; "
-            f"the lookups for it are {', '.join(_ANY)}",
+            f"the lookups for it are {', '.join(lookups_of(attribute))}",
             attribute.key,
             value,
         )
     return _BUILDERS[lookup](attribute, value, dialect)
+
+
+def lookups_of(attribute: _Attribute) -> tuple[str, ...]:
+    """Return the lookups that a column can be filtered with."""
+    return LOOKUPS if _is_text(attribute) else _FOR_ANY_COLUMN
 
 
 def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None:
@@ -260,3 +265,4 @@ _TEXT: dict[str, _Builder] = {
 _BUILDERS = _ANY | _TEXT
 
 LOOKUPS = tuple(_BUILDERS)
+_FOR_ANY_COLUMN = tuple(_ANY)

@@ -1,0 +1,1 @@
+"""The rooms behind `sqlmodel_crud_utils.fastapi`; nothing else loads FastAPI."""

@@ -1,0 +1,166 @@
+"""One session and one transaction per request, committed before the response leaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+from fastapi import Depends
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._runtime_async import AsyncEngine, SQLModelAsyncSession as AsyncSession
+
+__all__ = ["session_dependency"]
+
+T = TypeVar("T")
+
+_WAITING_THREADS = 40  # as many as AnyIO has for everything else
+
+
+@overload
+def session_dependency(engine: Engine, **kwargs: Any) -> Callable[..., Session]: ...
+@overload
+def session_dependency(engine: AsyncEngine, **kwargs: Any) -> Callable[..., AsyncSession]: ...
+def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
+    """Return a FastAPI dependency that gives each request a session in a transaction of its own.
+
+    The route runs inside of `transaction(session, wrap_errors=False)`. When it has returned, and
+    its result is serialized, the transaction is committed, and only then the response leaves: a
+    client that reads its answer finds what it wrote. Callbacks of `on_commit` run between the
+    two. A commit that fails is an exception like one of the route, so the client gets an error.
+
+    An exception in the route, an `HTTPException` too, rolls back and goes on as it is. A response
+    that is returned is committed, whatever its status.
+
+    Afterwards the session is closed for good, so that nothing can be written without being
+    committed: a background task or a streamed response needs a session of its own. In one
+    request, every dependency and the route get the same session.
+
+    Args:
+        engine: The engine; with an `Engine` routes get a `Session`, with an `AsyncEngine` an
+            `AsyncSession`.
+        **kwargs: Settings of the sessions, as in `session_factory`.
+
+    Returns:
+        A function for `Depends`, and for `app.dependency_overrides` in tests. It does not matter
+        which `scope` is given to `Depends`.
+
+    Raises:
+        ValidationError: Something that is no engine.
+
+    Example:
+        >>> from typing import Annotated
+        >>> from fastapi import Depends, FastAPI
+        >>> from fastapi.testclient import TestClient
+        >>> from sqlmodel import Session
+        >>> from sqlmodel_crud_utils.sync import create_pooled_engine, write_row
+        >>> app = FastAPI()
+        >>> memory = create_pooled_engine("sqlite://")
+        >>> Hero.metadata.create_all(memory)
+        >>> RequestSession = Annotated[Session, Depends(session_dependency(memory))]
+        >>> @app.post("/heroes", status_code=201)
+        ... def create_hero(hero: Hero, session: RequestSession) -> Hero:
+        ...     _, row = write_row(hero, session)
+        ...     return row
+        >>> TestClient(app).post("/heroes", json={"name": "Rusty", "secret_name": "?"}).status_code
+        201
+        >>> memory.dispose()
+    """
+    settings = {"close_resets_only": False, **kwargs}
+    opened: Callable[[], AsyncIterator[Any]]
+    if isinstance(engine, Engine):
+        opened = _sync_sessions(engine, settings)
+    elif hasattr(engine, "sync_engine"):
+        opened = _async_sessions(engine, settings)
+    else:
+        raise ValidationError(
+            f"session_dependency takes an Engine or an AsyncEngine, not {type(engine).__name__}",
+            field="engine",
+        )
+
+    # What ends with the function ends before the response is sent. As a dependency of this one,
+    # it does so however this one is declared.
+    session_of_the_function = Depends(opened, scope="function")
+
+    async def request_session(session: Any = session_of_the_function) -> Any:
+        return session
+
+    return request_session
+
+
+def _async_sessions(
+    engine: AsyncEngine, settings: dict[str, Any]
+) -> Callable[[], AsyncIterator[AsyncSession]]:
+    # Here, so that the sync API does without the async one, and the other way round.
+    from sqlmodel_crud_utils._async.connections import session_factory
+    from sqlmodel_crud_utils._async.transactions import transaction
+
+    new_session = session_factory(engine, **settings)
+
+    async def opened() -> AsyncIterator[AsyncSession]:
+        async with new_session() as session, transaction(session, wrap_errors=False):
+            yield session
+
+    return opened
+
+
+def _sync_sessions(
+    engine: Engine, settings: dict[str, Any]
+) -> Callable[[], AsyncIterator[Session]]:
+    from sqlmodel_crud_utils._sync.connections import session_factory
+    from sqlmodel_crud_utils._sync.transactions import transaction
+
+    new_session = session_factory(engine, **settings)
+    waiting: RunVar[CapacityLimiter] = RunVar(f"requests that wait for {id(new_session)}")
+
+    @contextmanager
+    def block() -> Iterator[Session]:
+        with new_session() as session, transaction(session, wrap_errors=False):
+            yield session
+
+    async def opened() -> AsyncIterator[Session]:
+        async with _in_threads(block(), waiting) as session:
+            yield session
+
+    return opened
+
+
+@asynccontextmanager
+async def _in_threads(
+    block: AbstractContextManager[T], waiting: RunVar[CapacityLimiter]
+) -> AsyncIterator[T]:
+    """Enter and leave a block in other threads than those that run the routes.
+
+    Requests that wait for a connection or a lock would take all threads otherwise, and the
+    request that has it would find none to run its route in and to let go of it.
+    """
+    value = await to_thread.run_sync(block.__enter__, limiter=_limiter(waiting))
+    try:
+        yield value
+    except BaseException as error:
+        with CancelScope(shield=True):
+            await _leave(block, error)
+        raise
+    await _leave(block, None)
+
+
+async def _leave(block: AbstractContextManager[Any], error: BaseException | None) -> None:
+    of_error = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+    # A limiter of its own is no limit: whoever leaves makes room.
+    await to_thread.run_sync(block.__exit__, *of_error, limiter=CapacityLimiter(1))
+
+
+def _limiter(waiting: RunVar[CapacityLimiter]) -> CapacityLimiter:
+    """Return the limiter of this event loop."""
+    limiter = waiting.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_WAITING_THREADS)
+        waiting.set(limiter)
+    return limiter
