@@ -92,7 +92,7 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
             )
         term = parse_order(model, name, desc=False)
         if by_cursor:
-            check_sortable([term])
+            check_sortable([term], "keyset")
     choices = tuple(sign + name for name in names for sign in ("", "-"))
     return QueryParam(
         "sort",

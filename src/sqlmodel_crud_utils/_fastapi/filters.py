@@ -41,6 +41,11 @@ class FilterParams:
         max_size: The largest size that is allowed.
         page: The number of the page, None with cursors.
         after: The cursor, if one was given.
+
+    Example:
+        >>> params = FilterParams({"age__gte": 18}, ("-age",), size=50, max_size=100)
+        >>> params.filters, params.sort
+        ({'age__gte': 18}, ('-age',))
     """
 
     filters: dict[str, Any]
