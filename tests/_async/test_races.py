@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.reads import get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.writes import write_row
-from sqlmodel_crud_utils._runtime_async import sync_engine
+from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._runtime_async import execute, sync_engine
+from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
 from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 
 CALLERS = 20
+WAITING = 6
 
 
 def isolate_snapshots(connection: Any, _record: object) -> None:
@@ -94,3 +98,72 @@ async def test_callers_of_different_rows_do_not_disturb_each_other(crowd: AsyncE
 
     await together(*((lambda number=number: call(number)) for number in range(CALLERS)))
     assert sorted(created) == [f"team {number}" for number in range(5)]
+
+
+@pytest.mark.databases("mysql")
+class TestDeadlocks:
+    """Callers wait for a row whose creator then rolls back; MySQL lets one of them go on."""
+
+    async def race(
+        self, crowd: AsyncEngine, before: str = ""
+    ) -> tuple[list[bool], list[QueryExecutionError]]:
+        """Return what the callers were told, and their failures; they may do something before."""
+        answers: list[bool] = []
+        failures: list[QueryExecutionError] = []
+
+        async def call() -> None:
+            async with AsyncSession(crowd) as session:
+                await self.do(before, session)
+                try:
+                    _, existed = await get_one_or_create(session, Team, name="Preventers")
+                except QueryExecutionError as failure:
+                    failures.append(failure)
+                    # The session can be used at once.
+                    _, existed = await get_one_or_create(session, Team, name="Preventers")
+                answers.append(existed)
+
+        async def fail(session: AsyncSession) -> None:
+            waiting = text(
+                "SELECT count(*) FROM information_schema.processlist "
+                "WHERE db = database() AND info LIKE 'INSERT INTO team%'"
+            )
+            async with AsyncSession(crowd) as watcher:
+                while (await execute(watcher, waiting)).scalar_one() < WAITING:
+                    await watcher.rollback()
+            await session.rollback()
+
+        async with AsyncSession(crowd) as creator:
+            creator.add(Team(name="Preventers"))
+            await creator.flush()
+            await together(*[call] * WAITING, partial(fail, creator))
+        return answers, failures
+
+    async def do(self, what: str, session: AsyncSession) -> None:
+        """Begin a transaction, or leave something to the next one."""
+        if what == "a callback":
+            on_commit(session, list)
+        elif what == "a read":
+            assert await get_rows(session, Hero) == (False, [])
+        elif what:
+            session.add(Tag(label=f"{id(session)}"))
+            if what == "a row":
+                await session.flush()
+
+    async def test_the_callers_do_not_notice(
+        self, crowd: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Their calls are run again, and nothing is logged."""
+        logged: list[str] = []
+        monkeypatch.setattr(logger, "error", logged.append)
+        answers, failures = await self.race(crowd)
+        assert sorted(answers) == [False] + [True] * (WAITING - 1)
+        assert (failures, logged) == ([], [])
+
+    @pytest.mark.parametrize("what", ["a row", "a new row", "a callback", "a read"])
+    async def test_what_would_be_lost_is_told(self, crowd: AsyncEngine, what: str) -> None:
+        """Other work of the transaction is not run again behind the caller's back."""
+        answers, failures = await self.race(crowd, what)
+        assert sorted(answers) == [False] + [True] * (WAITING - 1)
+        assert failures
+        for failure in failures:
+            assert "run the transaction again" in str(failure)

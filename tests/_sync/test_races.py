@@ -5,21 +5,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
-from sqlmodel_crud_utils._runtime_sync import sync_engine
+from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._runtime_sync import execute, sync_engine
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
+from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.writes import write_row
+from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from tests._runtime_sync import Engine, Session, make_engine, together
 from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 
 CALLERS = 20
+WAITING = 6
 
 
 def isolate_snapshots(connection: Any, _record: object) -> None:
@@ -94,3 +98,70 @@ def test_callers_of_different_rows_do_not_disturb_each_other(crowd: Engine) -> N
 
     together(*((lambda number=number: call(number)) for number in range(CALLERS)))
     assert sorted(created) == [f"team {number}" for number in range(5)]
+
+
+@pytest.mark.databases("mysql")
+class TestDeadlocks:
+    """Callers wait for a row whose creator then rolls back; MySQL lets one of them go on."""
+
+    def race(self, crowd: Engine, before: str = "") -> tuple[list[bool], list[QueryExecutionError]]:
+        """Return what the callers were told, and their failures; they may do something before."""
+        answers: list[bool] = []
+        failures: list[QueryExecutionError] = []
+
+        def call() -> None:
+            with Session(crowd) as session:
+                self.do(before, session)
+                try:
+                    _, existed = get_one_or_create(session, Team, name="Preventers")
+                except QueryExecutionError as failure:
+                    failures.append(failure)
+                    # The session can be used at once.
+                    _, existed = get_one_or_create(session, Team, name="Preventers")
+                answers.append(existed)
+
+        def fail(session: Session) -> None:
+            waiting = text(
+                "SELECT count(*) FROM information_schema.processlist "
+                "WHERE db = database() AND info LIKE 'INSERT INTO team%'"
+            )
+            with Session(crowd) as watcher:
+                while execute(watcher, waiting).scalar_one() < WAITING:
+                    watcher.rollback()
+            session.rollback()
+
+        with Session(crowd) as creator:
+            creator.add(Team(name="Preventers"))
+            creator.flush()
+            together(*[call] * WAITING, partial(fail, creator))
+        return answers, failures
+
+    def do(self, what: str, session: Session) -> None:
+        """Begin a transaction, or leave something to the next one."""
+        if what == "a callback":
+            on_commit(session, list)
+        elif what == "a read":
+            assert get_rows(session, Hero) == (False, [])
+        elif what:
+            session.add(Tag(label=f"{id(session)}"))
+            if what == "a row":
+                session.flush()
+
+    def test_the_callers_do_not_notice(
+        self, crowd: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Their calls are run again, and nothing is logged."""
+        logged: list[str] = []
+        monkeypatch.setattr(logger, "error", logged.append)
+        answers, failures = self.race(crowd)
+        assert sorted(answers) == [False] + [True] * (WAITING - 1)
+        assert (failures, logged) == ([], [])
+
+    @pytest.mark.parametrize("what", ["a row", "a new row", "a callback", "a read"])
+    def test_what_would_be_lost_is_told(self, crowd: Engine, what: str) -> None:
+        """Other work of the transaction is not run again behind the caller's back."""
+        answers, failures = self.race(crowd, what)
+        assert sorted(answers) == [False] + [True] * (WAITING - 1)
+        assert failures
+        for failure in failures:
+            assert "run the transaction again" in str(failure)

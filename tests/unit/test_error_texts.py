@@ -130,6 +130,10 @@ def test_an_exhausted_pool_without_numbers() -> None:
         (_postgresql_error("22007"), "does not fit"),
         (_mysql_error(1205), "held a lock for too long"),
         (_mysql_error(1213), "waited for each other"),
+        (
+            pymysql.err.OperationalError(1305, "SAVEPOINT x does not exist"),
+            "as in a deadlock",
+        ),
         (_mysql_error(1020), "run the transaction again"),
         (_mysql_error(1290), "read-only"),
         (_sqlite_error(SECRET, 5), "database is locked"),
@@ -158,6 +162,7 @@ def test_failures_that_are_told_in_words(original: Exception, expected: str) -> 
     ("error", "text"),
     [
         (_postgresql_error("XX000"), "Query execution failed for Hero (PostgresError, SQLSTATE XX"),
+        (_mysql_error(1305), "Query execution failed for Hero (OperationalError, error 1305)"),
         (_mysql_error(9999), "Query execution failed for Hero (OperationalError, error 9999)"),
         (pymysql.err.InternalError(SECRET), "Query execution failed for Hero (InternalError)"),
         (_sqlite_error(SECRET, 999), "Query execution failed for Hero (SQLITE_X)"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, literal
+from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._async.at_once import inserted_at_once
@@ -14,7 +14,9 @@ from sqlmodel_crud_utils._async.hook_calls import hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, searching, translated
 from sqlmodel_crud_utils._async.queries import fetch
 from sqlmodel_crud_utils._async.writes import insert
+from sqlmodel_crud_utils._core import commit_callbacks
 from sqlmodel_crud_utils._core.blocks import begin_immediate
+from sqlmodel_crud_utils._core.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.loaders import read_options
 from sqlmodel_crud_utils._core.models import fields_of, mapper_of, relationship_names
 from sqlmodel_crud_utils._core.payload import values_for
@@ -29,14 +31,16 @@ from sqlmodel_crud_utils._runtime_async import (
     execute,
     require_session,
     run_on_connection,
+    sync_session,
 )
-from sqlmodel_crud_utils.exceptions import ConstraintViolationError
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, QueryExecutionError
 
 __all__ = ["get_one_or_create"]
 
 T = TypeVar("T")
 
 _NAME = "get_one_or_create"
+_REPETITIONS = 4
 
 
 async def get_one_or_create(
@@ -77,6 +81,8 @@ async def get_one_or_create(
             `include_deleted=True`, or not in the way with `unique_when_visible`.
         UnknownFieldError: A name that is no field of the model.
         ValidationError: A value that its field does not take.
+        QueryExecutionError: The database refuses a statement. A deadlock with other callers, which
+            MySQL has, is one inside a transaction; a call of its own is run again.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:
@@ -99,6 +105,37 @@ async def get_one_or_create(
     )
     search = _Search(session, model, statement, bool(selectin), include_deleted)
     write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
+    # On MySQL callers that wait for the same row deadlock when its creator rolls back.
+    async with translated(model, _NAME):
+        repetitions = _REPETITIONS if _is_alone(session, model) else 0
+    while True:
+        try:
+            return await _first_or_created(
+                replace(write, repeatable=repetitions > 0), search, values, everyone
+            )
+        except QueryExecutionError as failure:
+            if not (repetitions and is_lost_race(failure.original_error)):
+                raise
+        repetitions -= 1
+
+
+def _is_alone(session: AsyncSession, model: type[Any]) -> bool:
+    """Tell whether a rollback would undo nothing else, and expire no more than the commit."""
+    plain = sync_session(session)
+    return not (
+        plain.in_transaction()
+        or plain.new
+        or plain.dirty
+        or plain.deleted
+        or commit_callbacks.are_waiting(plain)
+        or (plain.identity_map and not plain.expire_on_commit)
+        or isinstance(plain.get_bind(model), Connection)
+    )
+
+
+async def _first_or_created(
+    write: Write, search: _Search, values: Mapping[str, Any], everyone: Select[Any]
+) -> tuple[Any, bool]:
     async with searching(write):
         row = await search.first()
     if row is not None:

@@ -39,6 +39,12 @@ def add(session: Session, callback: Callback) -> None:
     queue.waiting.append((innermost_transaction(session), callback))
 
 
+def are_waiting(session: Session) -> bool:
+    """Tell whether a rollback would drop callbacks."""
+    queue: _Queue | None = session.info.get(_KEY)
+    return queue is not None and bool(queue.waiting)
+
+
 def take_due(session: Session) -> list[Callback]:
     """Return the callbacks whose transaction is committed, and forget them."""
     queue: _Queue | None = session.info.get(_KEY)

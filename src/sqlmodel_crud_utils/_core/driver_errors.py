@@ -16,7 +16,7 @@ from sqlalchemy.exc import StatementError
 
 from sqlmodel_crud_utils.exceptions import ConstraintKind
 
-__all__ = ["DriverError", "Problem", "read_driver_error"]
+__all__ = ["DriverError", "Problem", "is_lost_race", "read_driver_error"]
 
 Problem = ConstraintKind | Literal["constraint", "connection", "query"]
 
@@ -66,6 +66,12 @@ def read_driver_error(error: BaseException) -> DriverError | None:
     return None
 
 
+def is_lost_race(error: BaseException | None) -> bool:
+    """Tell whether a transaction failed only because of another one, and may be run again."""
+    found = read_driver_error(error) if error is not None else None
+    return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
+
+
 _UNREACHABLE = "the server cannot be reached"
 _NO_LOGIN = "the server cannot be reached or refuses the login"
 _LOST = "the connection was lost"
@@ -82,6 +88,7 @@ _LOCKED = (
 )
 _LOCK_TIMEOUT = "another transaction held a lock for too long; run the transaction again"
 _DEADLOCK = "two transactions waited for each other; run the transaction again"
+_ENDED = "the server has ended the transaction, as in a deadlock; run the transaction again"
 _COLLISION = "another transaction changed the same data; run the transaction again"
 _FAILED_TRANSACTION = "an earlier statement of the transaction failed; roll it back first"
 _TOO_LONG = "a value is too long for its column"
@@ -225,6 +232,7 @@ _MYSQL: _Codes = {
     4025: ("check", ""),
     4031: ("connection", _LOST),
 }
+_MYSQL_NO_SUCH = 1305  # function, procedure or savepoint
 _MYSQL_REFERENCED = {1217: True, 1451: True, 1216: False, 1452: False}
 
 _MYSQL_DRIVERS = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}
@@ -326,10 +334,14 @@ _MYSQL_FOREIGN_KEY = re.compile(
 
 def _from_mysql(error: Any) -> DriverError:
     code: int = error.args[0]
+    text = str(error.args[1]) if len(error.args) > 1 else ""
     problem, reason = _MYSQL.get(code, _UNKNOWN)
+    if code == _MYSQL_NO_SUCH and text.startswith("SAVEPOINT "):
+        # The rollback to it hides what had gone wrong before.
+        reason = _ENDED
     label = f"{type(error).__name__}, error {code}"
     found = DriverError(problem, label, reason, referenced=_MYSQL_REFERENCED.get(code))
-    return _with_mysql_names(found, str(error.args[1]) if len(error.args) > 1 else "")
+    return _with_mysql_names(found, text)
 
 
 def _with_mysql_names(found: DriverError, text: str) -> DriverError:

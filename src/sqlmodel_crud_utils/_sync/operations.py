@@ -13,6 +13,7 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.blocks import block_of
+from sqlmodel_crud_utils._core.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -52,6 +53,8 @@ class Write:
     """New rows: the keys that they are given are taken back when the write is undone."""
     quiet: bool = False
     """Whether somebody else logs a failure."""
+    repeatable: bool = False
+    """Whether it is run again when it loses against another transaction."""
 
     @property
     def inside(self) -> bool:
@@ -145,7 +148,8 @@ def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
         log_failure(write.name, write.model, error)
         return error
     failure = _translated(error, write.model)
-    if failure is not None and not write.quiet:
+    unheard = write.quiet or (write.repeatable and is_lost_race(error))
+    if failure is not None and not unheard:
         log_failure(write.name, write.model, error)
     if isinstance(error, StaleDataError):
         return conflict_of(write.session) or failure
