@@ -26,6 +26,7 @@ from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.copying import refused_values
+from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._core.logs import logger
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -94,11 +95,7 @@ def dialect_of(session: AsyncSession, model: type[Any]) -> Dialect:
     try:
         return session.sync_session.get_bind(mapper_of(model)).dialect
     except UnboundExecutionError as error:
-        raise ValidationError(
-            f"the session is bound to no engine for {model.__name__}; "
-            "give the session a bind, or the model an entry in its binds",
-            field="session",
-        ) from error
+        raise translate(error, model) from error
 
 
 async def execute(

@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._core.copying import (
     quoted_name_of,
     refused_values,
 )
+from sqlmodel_crud_utils._core.errors import translate
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -85,11 +86,7 @@ def dialect_of(session: Session, model: type[Any]) -> Dialect:
     try:
         return session.get_bind(mapper_of(model)).dialect
     except UnboundExecutionError as error:
-        raise ValidationError(
-            f"the session is bound to no engine for {model.__name__}; "
-            "give the session a bind, or the model an entry in its binds",
-            field="session",
-        ) from error
+        raise translate(error, model) from error
 
 
 def execute(

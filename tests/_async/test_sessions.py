@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, make_engine, scoped
-from tests.models import Hero, Team
+from tests.models import Team
 
 
 async def use(session: Any) -> None:
@@ -62,30 +63,35 @@ async def test_scoped_sessions(engine: AsyncEngine) -> None:
     await registry.remove()
 
 
+def calls_with(session: Any) -> list[Callable[[], Any]]:
+    """Return calls of the functions, each with this session."""
+    return [
+        lambda: write_row(Team(name="x"), session),
+        lambda: insert_data_rows([Team(name="x")], session),
+        lambda: get_row(1, session, Team),
+        lambda: get_rows(session, Team),
+        lambda: get_rows_within_id_list([1], session, Team),
+        lambda: get_result_from_query(select(Team), session),
+        lambda: update_row(1, {}, session, Team),
+        lambda: delete_row(1, session, Team),
+        lambda: get_one_or_create(session, Team, name="x"),
+    ]
+
+
 @pytest.mark.parametrize("thing", [None, 5, "session"])
 async def test_what_is_no_session_is_refused(thing: Any) -> None:
     """Each function says what would be right."""
-    calls = [
-        lambda: write_row(Team(name="x"), thing),
-        lambda: insert_data_rows([Team(name="x")], thing),
-        lambda: get_row(1, thing, Team),
-        lambda: get_rows(thing, Team),
-        lambda: get_rows_within_id_list([1], thing, Team),
-        lambda: get_result_from_query(select(Team), thing),
-        lambda: update_row(1, {}, thing, Team),
-        lambda: delete_row(1, thing, Team),
-        lambda: get_one_or_create(thing, Team, name="x"),
-    ]
-    for call in calls:
+    for call in calls_with(thing):
         with pytest.raises(ValidationError, match=r"API takes an? "):
             await call()
 
 
 async def test_an_unbound_session_is_refused() -> None:
-    """There is no database to ask."""
+    """There is no database to ask: a mistake, and no answer to any question."""
     async with AsyncSession() as session:
-        with pytest.raises(ValidationError, match="bound to no engine"):
-            await get_rows(session, Hero)
+        for call in calls_with(session):
+            with pytest.raises(ValidationError, match="bound to no engine"):
+                await call()
 
 
 @pytest.mark.databases("postgresql", "mysql")

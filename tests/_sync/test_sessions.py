@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from tests._runtime_sync import Engine, PlainSession, Session, make_engine, scoped
-from tests.models import Hero, Team
+from tests.models import Team
 
 
 def use(session: Any) -> None:
@@ -62,30 +63,35 @@ def test_scoped_sessions(engine: Engine) -> None:
     registry.remove()
 
 
+def calls_with(session: Any) -> list[Callable[[], Any]]:
+    """Return calls of the functions, each with this session."""
+    return [
+        lambda: write_row(Team(name="x"), session),
+        lambda: insert_data_rows([Team(name="x")], session),
+        lambda: get_row(1, session, Team),
+        lambda: get_rows(session, Team),
+        lambda: get_rows_within_id_list([1], session, Team),
+        lambda: get_result_from_query(select(Team), session),
+        lambda: update_row(1, {}, session, Team),
+        lambda: delete_row(1, session, Team),
+        lambda: get_one_or_create(session, Team, name="x"),
+    ]
+
+
 @pytest.mark.parametrize("thing", [None, 5, "session"])
 def test_what_is_no_session_is_refused(thing: Any) -> None:
     """Each function says what would be right."""
-    calls = [
-        lambda: write_row(Team(name="x"), thing),
-        lambda: insert_data_rows([Team(name="x")], thing),
-        lambda: get_row(1, thing, Team),
-        lambda: get_rows(thing, Team),
-        lambda: get_rows_within_id_list([1], thing, Team),
-        lambda: get_result_from_query(select(Team), thing),
-        lambda: update_row(1, {}, thing, Team),
-        lambda: delete_row(1, thing, Team),
-        lambda: get_one_or_create(thing, Team, name="x"),
-    ]
-    for call in calls:
+    for call in calls_with(thing):
         with pytest.raises(ValidationError, match=r"API takes an? "):
             call()
 
 
 def test_an_unbound_session_is_refused() -> None:
-    """There is no database to ask."""
+    """There is no database to ask: a mistake, and no answer to any question."""
     with Session() as session:
-        with pytest.raises(ValidationError, match="bound to no engine"):
-            get_rows(session, Hero)
+        for call in calls_with(session):
+            with pytest.raises(ValidationError, match="bound to no engine"):
+                call()
 
 
 @pytest.mark.databases("postgresql", "mysql")

@@ -13,6 +13,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     StatementError,
     TimeoutError as PoolTimeoutError,
+    UnboundExecutionError,
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
@@ -52,9 +53,7 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
         return constraint_violation(driver, _statement(error) or "", model)
     if _is_connection_failure(error, driver):
         return _connection_failure(error, driver)
-    if _is_refused_value(error):
-        return _refused_value(error, model)
-    return _query_failure(error, driver, model)
+    return _mistake(error, model) or _query_failure(error, driver, model)
 
 
 _DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
@@ -131,6 +130,23 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
 # --- values and statements
 
 
+def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | None:
+    """Return what the caller did wrong, so that the database never saw the statement."""
+    name = "" if model is None else model.__name__
+    if isinstance(error, UnboundExecutionError):
+        return ValidationError(
+            f"the session is bound to no engine{name and f' for {name}'}; "
+            "give the session a bind, or the model an entry in its binds",
+            field="session",
+        )
+    if _is_refused_value(error):
+        return ValidationError(
+            f"a value{name and f' of {name}'} cannot be converted to the type of its column "
+            f"({_label(error, None)}; the original error tells why)"
+        )
+    return None
+
+
 def _is_refused_value(error: Exception) -> bool:
     """Tell whether a column's type could not turn the value into one for the driver."""
     mistakes = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
@@ -139,14 +155,6 @@ def _is_refused_value(error: Exception) -> bool:
         and not isinstance(error, DBAPIError)
         and isinstance(error.orig, mistakes)
         and not isinstance(error.orig, SQLAlchemyError)
-    )
-
-
-def _refused_value(error: Exception, model: type[Any] | None) -> ValidationError:
-    of_model = f" of {model.__name__}" if model is not None else ""
-    return ValidationError(
-        f"a value{of_model} cannot be converted to the type of its column "
-        f"({_label(error, None)}; the original error tells why)"
     )
 
 
