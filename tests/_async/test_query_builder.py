@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -12,6 +14,10 @@ from sqlalchemy.orm import aliased, defer
 
 from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.rows import fetched
+from sqlmodel_crud_utils._runtime_async import dialect_of, execute
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,
@@ -136,6 +142,88 @@ async def test_one_says_how_many_it_found(session: AsyncSession):
 
 
 # --- filters -------------------------------------------------------------------------------------
+
+
+COMPARED: dict[str, list[Any]] = {
+    "integer": [1, "2", None, 2**40, "3"],
+    "big": [1, 2**62, "7", None],
+    "text": ["a", "ß", "", None],
+    "real": [0.5, 1, "2.5", None],
+    "amount": [Decimal("0.5"), 1, "2.5", None],
+    "flag": [True, False, "yes", 0, None],
+    "day": [dt.date(2024, 2, 29), "2024-03-01", None],
+    "moment": [dt.datetime(2024, 2, 29, tzinfo=dt.UTC), "2024-03-01T10:00:00+02:00", None],
+    "naive_moment": [dt.datetime(2024, 2, 29), "2024-03-01 10:00", None],  # noqa: DTZ001
+    "clock": [dt.time(10), "11:30", None],
+    "duration": [dt.timedelta(days=1), dt.timedelta(0), None],
+    "token": [uuid.UUID(int=1), str(uuid.UUID(int=2)), None],
+    "colour": [Colour.RED, "green", "RED", None],
+    "blob": [b"a", b"", None],
+}
+
+
+@pytest.mark.parametrize("field", COMPARED)
+async def test_queries_of_one_shape_keep_their_own_values(session: AsyncSession, field: str):
+    """They share their SQL; each finds what a query made for its value alone would find."""
+    values = COMPARED[field]
+    session.add_all(AllTypes(**{field: as_stored(field, value)}) for value in values)
+    await session.commit()
+    query = AsyncQueryBuilder(session, AllTypes)
+    lookups = ("eq", "ne") if field in {"flag", "colour"} else ("eq", "ne", "lt", "gte")
+    for lookup in (each for each in lookups for _ in range(2)):
+        for value in values:
+            if value is None and lookup not in {"eq", "ne"}:
+                continue
+            name = f"{field}__{lookup}"
+            expected = await fetch_alone(session, {name: value})
+            assert [row.id for row in await query.where(**{name: value}).all()] == expected
+            assert await query.where(**{name: value}).count() == len(expected)
+            rest = {*await query.scalars("id")} - {*expected}
+            assert {*await query.exclude(**{name: value}).scalars("id")} == rest
+
+
+def as_stored(field: str, value: Any) -> Any:
+    """Return a value of the type of the column."""
+    if value is None or value == 2**40:
+        return None
+    return coerce(getattr(AllTypes, field), value)
+
+
+async def fetch_alone(session: AsyncSession, filters: dict[str, Any]) -> list[int]:
+    """Return the ids that a SELECT with these filters finds."""
+    clauses = where_clauses(AllTypes, filters, dialect_of(session, AllTypes))
+    statement = select(AllTypes.id).where(*clauses).order_by(AllTypes.id)
+    return fetched(await execute(session, statement))
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_queries_of_different_shapes_do_not_meet(session: AsyncSession):
+    """Whatever they differ in but values, they are SQL of their own."""
+    query = AsyncQueryBuilder(session, Hero)
+    for _ in range(2):
+        for shaped, expected in (
+            (query.where(age=30), ["Bob", "Cyd"]),
+            (query.exclude(age=30), ["Ann", "Dee"]),
+            (query.where(age__gt=30), ["Ann"]),
+            (query.where(age=30).where(name="Bob"), ["Bob"]),
+            (query.where(age=30, name="Bob"), ["Bob"]),
+            (query.where(name="Bob", age=30), ["Bob"]),
+            (query.where(age=30).exclude(name="Bob"), ["Cyd"]),
+            (query.exclude(age=30, name="Bob"), ["Ann", "Cyd", "Dee"]),
+            (query.where(team__name="Owls"), ["Ann", "Bob"]),
+            (query.where(team__name="Bears"), ["Cyd"]),
+            (query.where(team__city="Oslo"), ["Ann", "Bob"]),
+            (query.where(age=None), ["Dee"]),
+            (query.order_by("-name").limit(1), ["Dee"]),
+            (query.order_by("name").limit(1), ["Ann"]),
+            (query.order_by(Hero.age.nulls_first()).limit(1), ["Dee"]),
+            (query.order_by("age").limit(1), ["Bob"]),
+            (query.order_by("age").offset(3), ["Dee"]),
+            (query.limit(2).offset(1), ["Bob", "Cyd"]),
+        ):
+            assert names(await shaped.all()) == expected
+            assert [row["name"] for row in await shaped.values("name", "age")] == expected
+            assert await shaped.scalars("name") == expected
 
 
 @pytest.mark.usefixtures("heroes")

@@ -59,7 +59,7 @@ async def test_a_page_past_the_end_is_empty_and_its_total_right(session: AsyncSe
 async def test_rows_are_counted_once_and_only_where_it_is_needed(
     session: AsyncSession, engine: AsyncEngine
 ):
-    """A page that is not full tells by itself how many rows there are."""
+    """A first page that is not full tells how many rows there are; later ones bring it along."""
     query = AsyncQueryBuilder(session, Hero)
     await query.count()  # the transaction has begun
     numbers = {}
@@ -67,7 +67,39 @@ async def test_rows_are_counted_once_and_only_where_it_is_needed(
         with recorded(engine) as words:
             assert (await query.paginate(page, size)).total == 10
         numbers[page, size] = len(words)
-    assert numbers == {(1, 4): 2, (2, 4): 2, (3, 4): 1, (4, 4): 2, (1, 50): 1, (2, 10): 2}
+    assert numbers == {(1, 4): 2, (2, 4): 1, (3, 4): 1, (4, 4): 2, (1, 50): 1, (2, 10): 2}
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_the_total_is_that_of_the_query(session: AsyncSession):
+    """Of its filters, through relationships too, whatever is loaded with the rows."""
+    session.add(Team(name="Owls", heroes=[Hero(name=f"O{n}", secret_name="?") for n in range(5)]))
+    await session.commit()
+    query = AsyncQueryBuilder(session, Hero).order_by("name")
+    for each, total in (
+        (query.where(team__name="Owls"), 5),
+        (query.where(team__heroes__name="O1"), 5),
+        (query.exclude(team__heroes__name="O1"), 10),
+        (query.where(Hero.team.has(name="Owls")), 5),
+        (query.where(Hero.age > 0).exclude(age=2), 3),
+        (query.any_of({"age": 1}, Hero.age == 2), 5),
+        (query.where(name__in=["O0", "O1", "O2"]), 3),
+        (query.joined("tags").selectin("team__heroes").load_only("name"), 15),
+        (query.distinct(), 15),
+    ):
+        rows = [hero.name for hero in await each.all()]
+        for number in (1, 2, 3):
+            page = await each.paginate(number, 2)
+            assert page.total == total == await each.count()
+            assert [hero.name for hero in page.items] == rows[2 * number - 2 : 2 * number]
+
+
+@pytest.mark.databases("postgresql", "mysql")
+@pytest.mark.usefixtures("heroes")
+async def test_pages_of_locked_rows(session: AsyncSession):
+    """The total needs no lock."""
+    query = AsyncQueryBuilder(session, Hero).order_by("id").for_update()
+    assert (await query.paginate(2, 4)).total == 10
 
 
 # --- by cursor -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -186,6 +187,45 @@ def built(run: Callable[[Any], Any], visible: Any, everything: Any, model: Any =
     return Way(read, visible, everything)
 
 
+async def _in_pages(query: Any) -> Any:
+    """Return what is on the pages of one row, and the totals that they tell."""
+    pages = [await query.order_by("name").paginate(number, 1) for number in (1, 2, 3, 4)]
+    return [row.name for page in pages for row in page.items], {page.total for page in pages}
+
+
+async def _by_cursor(query: Any) -> list[str]:
+    """Return what is on the pages of one row that follow after cursors."""
+    page = await query.order_by("-name").keyset(1)
+    rows = [*page.items]
+    while page.next_cursor is not None:
+        page = await query.order_by("-name").keyset(1, after=page.next_cursor)
+        rows += page.items
+    return [row.name for row in rows]
+
+
+async def _streamed(query: Any) -> list[str]:
+    """Return what comes one row after the other."""
+    return [row.name async for row in query.stream(1)]
+
+
+async def _related(how: str, name: str, query: Any) -> dict[str, Any]:
+    """Return what is loaded with the rows."""
+    rows = await getattr(query, how)(name).all()
+    return {row.name: names(row.__dict__[name]) for row in rows}
+
+
+async def _related_in_a_stream(how: str, name: str, query: Any) -> dict[str, Any]:
+    """Return what is loaded with the rows of a stream."""
+    rows = getattr(query, how)(name).stream(2)
+    return {row.name: names(row.__dict__[name]) async for row in rows}
+
+
+async def _related_on_a_page(how: str, name: str, query: Any) -> dict[str, Any]:
+    """Return what is loaded with the rows of a page."""
+    page = await getattr(query, how)(name).keyset(5)
+    return {row.name: names(row.__dict__[name]) for row in page.items}
+
+
 COUNT = select(func.count())
 HAS_BOB, HAS_ANN = (Club.players.any(Player.name == name) for name in ("Bob", "Ann"))
 A_PLAYER_BOB = exists().where(Player.club_id == Club.id, Player.name == "Bob")
@@ -315,6 +355,59 @@ WAYS: dict[str, Way] = {
     "built, whether there are any": built(lambda q: q.where(name="Bob").exists(), False, True),
     "built values": built(lambda q: q.scalars("name"), ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
     "a built sum": built(lambda q: q.sum("id"), 4, 6),
+    "built dicts": built(
+        lambda q: q.values("name"),
+        [{"name": "Ann"}, {"name": "Cid"}],
+        [{"name": name} for name in ("Ann", "Bob", "Cid")],
+    ),
+    "a built maximum": built(lambda q: q.where(club_id=1).max("name"), "Ann", "Bob"),
+    "a built average": built(lambda q: q.where(id__lt=3).avg("id"), 1.0, 1.5),
+    "the one built row": built(lambda q: q.where(name="Bob").one_or_none(), None, "Bob"),
+    "built pages": built(_in_pages, (["Ann", "Cid"], {2}), (["Ann", "Bob", "Cid"], {3})),
+    "a built page by a path": built(
+        lambda q: _in_pages(q.where(club__is_null=False)),
+        (["Ann"], {1}),
+        (["Ann", "Bob", "Cid"], {3}),
+    ),
+    "a built page by an expression": built(
+        lambda q: _in_pages(q.where(Player.club.has())),
+        (["Ann"], {1}),
+        (["Ann", "Bob", "Cid"], {3}),
+    ),
+    "built pages by cursor": built(_by_cursor, ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "a built stream": built(_streamed, ["Ann", "Cid"], ["Ann", "Bob", "Cid"]),
+    "a built exclusion of players": built(
+        lambda q: q.exclude(club__name="Ghosts").scalars("name"), ["Ann", "Cid"], ["Ann", "Bob"]
+    ),
+    "built alternatives": built(
+        lambda q: q.any_of({"badges__label": "lost"}, {"captain__name": "Bob"}).scalars("name"),
+        [],
+        ["Ann", "Cid"],
+    ),
+    **{
+        f"built {what}, {how}": built(partial(read, how, name), visible, everything, model)
+        for how in ("selectin", "joined")
+        for read in (_related, _related_in_a_stream, _related_on_a_page)
+        for what, model, name, visible, everything in (
+            ("to one", Fan, "club", {"Fay": "Reds", "Gus": None}, {"Fay": "Reds", "Gus": "Ghosts"}),
+            (
+                "to many",
+                Club,
+                "players",
+                {"Reds": ["Ann"]},
+                {"Reds": ["Ann", "Bob"], "Ghosts": ["Cid"]},
+            ),
+            (
+                "many to many",
+                Player,
+                "badges",
+                {"Ann": ["gold"], "Cid": []},
+                {"Ann": ["gold", "lost", "silver"], "Bob": [], "Cid": []},
+            ),
+        )
+        if not (read is _related_in_a_stream and how == "joined" and what != "to one")
+        for what in (f"{what} ({read.__name__})",)
+    },
     "a built filter": built(lambda q: q.where(players__name="Bob").all(), [], ["Reds"], Club),
     "a built exclusion": built(
         lambda q: q.exclude(players__name="Bob").all(), ["Reds"], ["Ghosts"], Club

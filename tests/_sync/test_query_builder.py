@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -12,6 +14,10 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased, defer
 
+from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.rows import fetched
+from sqlmodel_crud_utils._runtime_sync import dialect_of, execute
 from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
@@ -138,6 +144,88 @@ def test_one_says_how_many_it_found(session: Session):
 
 
 # --- filters -------------------------------------------------------------------------------------
+
+
+COMPARED: dict[str, list[Any]] = {
+    "integer": [1, "2", None, 2**40, "3"],
+    "big": [1, 2**62, "7", None],
+    "text": ["a", "ß", "", None],
+    "real": [0.5, 1, "2.5", None],
+    "amount": [Decimal("0.5"), 1, "2.5", None],
+    "flag": [True, False, "yes", 0, None],
+    "day": [dt.date(2024, 2, 29), "2024-03-01", None],
+    "moment": [dt.datetime(2024, 2, 29, tzinfo=dt.UTC), "2024-03-01T10:00:00+02:00", None],
+    "naive_moment": [dt.datetime(2024, 2, 29), "2024-03-01 10:00", None],  # noqa: DTZ001
+    "clock": [dt.time(10), "11:30", None],
+    "duration": [dt.timedelta(days=1), dt.timedelta(0), None],
+    "token": [uuid.UUID(int=1), str(uuid.UUID(int=2)), None],
+    "colour": [Colour.RED, "green", "RED", None],
+    "blob": [b"a", b"", None],
+}
+
+
+@pytest.mark.parametrize("field", COMPARED)
+def test_queries_of_one_shape_keep_their_own_values(session: Session, field: str):
+    """They share their SQL; each finds what a query made for its value alone would find."""
+    values = COMPARED[field]
+    session.add_all(AllTypes(**{field: as_stored(field, value)}) for value in values)
+    session.commit()
+    query = QueryBuilder(session, AllTypes)
+    lookups = ("eq", "ne") if field in {"flag", "colour"} else ("eq", "ne", "lt", "gte")
+    for lookup in (each for each in lookups for _ in range(2)):
+        for value in values:
+            if value is None and lookup not in {"eq", "ne"}:
+                continue
+            name = f"{field}__{lookup}"
+            expected = fetch_alone(session, {name: value})
+            assert [row.id for row in query.where(**{name: value}).all()] == expected
+            assert query.where(**{name: value}).count() == len(expected)
+            rest = {*query.scalars("id")} - {*expected}
+            assert {*query.exclude(**{name: value}).scalars("id")} == rest
+
+
+def as_stored(field: str, value: Any) -> Any:
+    """Return a value of the type of the column."""
+    if value is None or value == 2**40:
+        return None
+    return coerce(getattr(AllTypes, field), value)
+
+
+def fetch_alone(session: Session, filters: dict[str, Any]) -> list[int]:
+    """Return the ids that a SELECT with these filters finds."""
+    clauses = where_clauses(AllTypes, filters, dialect_of(session, AllTypes))
+    statement = select(AllTypes.id).where(*clauses).order_by(AllTypes.id)
+    return fetched(execute(session, statement))
+
+
+@pytest.mark.usefixtures("heroes")
+def test_queries_of_different_shapes_do_not_meet(session: Session):
+    """Whatever they differ in but values, they are SQL of their own."""
+    query = QueryBuilder(session, Hero)
+    for _ in range(2):
+        for shaped, expected in (
+            (query.where(age=30), ["Bob", "Cyd"]),
+            (query.exclude(age=30), ["Ann", "Dee"]),
+            (query.where(age__gt=30), ["Ann"]),
+            (query.where(age=30).where(name="Bob"), ["Bob"]),
+            (query.where(age=30, name="Bob"), ["Bob"]),
+            (query.where(name="Bob", age=30), ["Bob"]),
+            (query.where(age=30).exclude(name="Bob"), ["Cyd"]),
+            (query.exclude(age=30, name="Bob"), ["Ann", "Cyd", "Dee"]),
+            (query.where(team__name="Owls"), ["Ann", "Bob"]),
+            (query.where(team__name="Bears"), ["Cyd"]),
+            (query.where(team__city="Oslo"), ["Ann", "Bob"]),
+            (query.where(age=None), ["Dee"]),
+            (query.order_by("-name").limit(1), ["Dee"]),
+            (query.order_by("name").limit(1), ["Ann"]),
+            (query.order_by(Hero.age.nulls_first()).limit(1), ["Dee"]),
+            (query.order_by("age").limit(1), ["Bob"]),
+            (query.order_by("age").offset(3), ["Dee"]),
+            (query.limit(2).offset(1), ["Bob", "Cyd"]),
+        ):
+            assert names(shaped.all()) == expected
+            assert [row["name"] for row in shaped.values("name", "age")] == expected
+            assert shaped.scalars("name") == expected
 
 
 @pytest.mark.usefixtures("heroes")

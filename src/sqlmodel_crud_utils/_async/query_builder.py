@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Delete, Select, Update
+from sqlalchemy import Delete, Update
 
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
 from sqlmodel_crud_utils._async.queries import fetch
@@ -16,7 +17,7 @@ from sqlmodel_crud_utils._core import aggregates, keyset
 from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
 from sqlmodel_crud_utils._core.key_lists import synchronization
 from sqlmodel_crud_utils._core.models import column_names, mapper_of
-from sqlmodel_crud_utils._core.query import Query
+from sqlmodel_crud_utils._core.query import Prepared, Query
 from sqlmodel_crud_utils._core.query_shape import (
     QueryShape,
     check_streamable,
@@ -146,7 +147,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).count()
             0
         """
-        found: int = await self._value(self._query.total(), "count")
+        found: int = await self._value(self._query.prepared("total", Query.total), "count")
         return found
 
     async def exists(self) -> bool:
@@ -156,7 +157,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).where(age__gt=30).exists()
             False
         """
-        return await self._value(self._query.first_key(), "exists") is not None
+        return await self._value(self._query.prepared("key", Query.first_key), "exists") is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
         """Return all rows one after the other, with a batch of them in memory.
@@ -294,7 +295,8 @@ class AsyncQueryBuilder(QueryShape[T]):
     ) -> Page[T]:
         """Return one page of the rows, and how many there are in all.
 
-        The rows are counted only where the page does not tell by itself how many there are.
+        The rows are counted only where the page does not tell by itself how many there are: the
+        first page if it is full, and later ones, in the same query.
 
         Args:
             page: The number of the page, from 1. One past the end is empty.
@@ -316,15 +318,21 @@ class AsyncQueryBuilder(QueryShape[T]):
         whole("page", page, least=1)
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
         start = whole("page", (page - 1) * size)
-        items = await self.offset(start).limit(size).all()
-        seen = start + len(items)
-        if len(items) == size or (start and not items):
-            # A row may have gone meanwhile, but those on this page were there.
-            total = await self.count()
-            total = max(total, seen) if items else min(total, start)
+        query = replace(self._query, start=start, size=size)
+        if start:
+            items, total = await self._later_page(query)
         else:
-            total = seen
+            items = await self._rows(query, "paginate")
+            # A row may have gone meanwhile, but those on this page were there.
+            total = len(items) if len(items) < size else max(await self.count(), size)
         return Page(items=items, total=total, page=page, size=size)
+
+    async def _later_page(self, query: Query) -> tuple[list[T], int]:
+        # The pages before were full, so this one can hardly tell the total by itself.
+        prepared = query.prepared("rows with total", Query.rows_with_total)
+        found = await self._fetch(prepared, "paginate")
+        total = found[0][-1] if found else min(await self.count(), query.start)
+        return [row[0] for row in found], total
 
     async def keyset(
         self, size: int | None = None, after: str | None = None, *, max_size: int = _MAX_SIZE
@@ -362,11 +370,12 @@ class AsyncQueryBuilder(QueryShape[T]):
             raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
         require_unlimited(self._query, "keyset")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
-        terms, dialect = self._query.terms, self._query.dialect
+        terms = self._query.terms
         keyset.check_sortable(terms, "keyset")
-        mark = keyset.fingerprint(self._query.model, terms, dialect)
+        mark = keyset.mark_of(self._query)
         values = None if after is None else keyset.decode_cursor(mark, after, len(terms))
-        found = await self._fetch(keyset.rows_from(self.limit(size + 1)._query, values), "keyset")
+        query = replace(self._query, size=size + 1)
+        found = await self._fetch(keyset.prepared_from(query, values), "keyset")
         last = found[size - 1] if len(found) > size else None
         cursor = None if last is None else keyset.encode_cursor(mark, tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
@@ -455,10 +464,11 @@ class AsyncQueryBuilder(QueryShape[T]):
     # --- how they run ----------------------------------------------------------------------------
 
     async def _rows(self, query: Query, name: str) -> list[T]:
-        return await self._fetch(query.rows(), name)
+        return await self._fetch(query.prepared("rows", Query.rows), name)
 
-    async def _fetch(self, statement: Select[Any], name: str) -> list[Any]:
+    async def _fetch(self, prepared: Prepared, name: str) -> list[Any]:
         query = self._query
+        statement, parameters = prepared
         async with translated(query.model, name):
             if query.lock is not None:
                 # What is read anew would overwrite changes that are not written yet.
@@ -467,6 +477,7 @@ class AsyncQueryBuilder(QueryShape[T]):
                 self._session,
                 query.model,
                 statement,
+                parameters,
                 eagerly=query.loads_related,
                 include_deleted=query.include_deleted,
             )
@@ -493,8 +504,8 @@ class AsyncQueryBuilder(QueryShape[T]):
 
     async def _at_most(self, count: int, name: str) -> list[T]:
         size = self._query.size
-        limited = self.limit(count if size is None else min(size, count))
-        return await self._rows(limited._query, name)
+        limit = count if size is None else min(size, count)
+        return await self._rows(replace(self._query, size=limit), name)
 
     async def _only(self, name: str) -> T | None:
         rows = await self._at_most(2, name)
@@ -506,16 +517,20 @@ class AsyncQueryBuilder(QueryShape[T]):
         return rows[0] if rows else None
 
     async def _columns(self, names: tuple[str, ...], name: str) -> list[Any]:
-        statement = self._query.columns(self._fields(names))
+        names = self._fields(names)
+        statement, parameters = self._query.prepared(
+            ("columns", names), lambda query: query.columns(names)
+        )
         async with translated(self._query.model, name):
-            return fetched(await execute(self._session, statement))
+            return fetched(await execute(self._session, statement, parameters))
 
     async def _aggregate(self, name: str, field: str) -> Any:
         model = self._query.model
         function = aggregates.aggregate(model, name, field)
-        value = await self._value(self._query.aggregate(function), name)
+        prepared = self._query.prepared((name, field), lambda query: query.aggregate(function))
+        value = await self._value(prepared, name)
         return aggregates.plain(model, name, field, value)
 
-    async def _value(self, statement: Select[Any], name: str) -> Any:
+    async def _value(self, prepared: Prepared, name: str) -> Any:
         async with translated(self._query.model, name):
-            return first_of(await execute(self._session, statement))
+            return first_of(await execute(self._session, *prepared))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import ParamSpec, TypeVar, cast
+from typing import Generic, ParamSpec, TypeVar, cast
 
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
+_K = TypeVar("_K", bound=Hashable)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -24,3 +25,20 @@ def cached(function: Callable[_P, _R]) -> Callable[_P, _R]:
     remembering = lru_cache(_SIZE)(function)
     event.listen(Mapper, "after_configured", remembering.cache_clear)
     return cast("Callable[_P, _R]", remembering)
+
+
+class Store(Generic[_K, _R]):
+    """Results by keys, for what is worked out from more than its key."""
+
+    def __init__(self) -> None:
+        self._found: dict[_K, _R] = {}
+        event.listen(Mapper, "after_configured", self._found.clear)
+
+    def get(self, key: _K, make: Callable[[], _R]) -> _R:
+        """Return the result for a key, made by the function where there is none yet."""
+        found = self._found.get(key)
+        if found is None:
+            if len(self._found) >= _SIZE:
+                self._found.pop(next(iter(self._found), key), None)
+            found = self._found[key] = make()
+        return found

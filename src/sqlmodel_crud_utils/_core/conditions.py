@@ -13,8 +13,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import coercions, roles
 
 from sqlmodel_crud_utils._core.expressions import require_own
-from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.filters import compared_values, where_clauses, with_parameters
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+Build = Callable[[bool], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,39 @@ class Condition:
     Attributes:
         build: Returns it as SQL; with True, related rows count that are soft-deleted.
         foreign: Whether there is SQL of the caller's in it.
+        shape: What tells it from others that differ in more than their values; None where that
+            is not known.
+        values: Its values.
     """
 
-    build: Callable[[bool], ColumnElement[bool]]
+    build: Build
     foreign: bool = False
+    shape: Shape | None = None
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a condition of plain comparisons is, apart from their values.
+
+    Attributes:
+        names: The names of the filters, with their lookups.
+        negated: Whether the rows are meant that don't meet all of them.
+    """
+
+    names: tuple[str, ...]
+    negated: bool = False
+
+    def condition(self, model: type[Any], dialect: Dialect, prefix: str) -> Condition:
+        """Return it with parameters for values: `prefix_0`, `prefix_1` and so on."""
+        filters = with_parameters(model, self.names, prefix)
+        all_of = _all_of(model, filters, dialect)
+        return Condition(_not(all_of) if self.negated else all_of)
 
 
 def matches(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
     """Return the condition that a row meets all of the filters; a mistake in them raises."""
-    return _checked(_all_of(model, lookups, dialect))
+    return _filtered(model, lookups, dialect, negated=False)
 
 
 def differs(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
@@ -40,8 +66,24 @@ def differs(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> C
 
     A filter that finds neither true nor false, as for a NULL, is not met.
     """
-    all_of = _all_of(model, lookups, dialect)
-    return _checked(lambda deleted: not_(func.coalesce(all_of(deleted), false())))
+    return _filtered(model, lookups, dialect, negated=True)
+
+
+def _filtered(
+    model: type[Any], lookups: Mapping[str, Any], dialect: Dialect, *, negated: bool
+) -> Condition:
+    kept = {name: _kept(value) for name, value in lookups.items()}
+    all_of = _all_of(model, kept, dialect)
+    build = cache(_not(all_of) if negated else all_of)
+    values = compared_values(model, kept)
+    if values is None:
+        build(False)  # at once, for the mistakes in it
+        return Condition(build)
+    return Condition(build, shape=Shape(tuple(kept), negated), values=values)
+
+
+def _not(criterion: Build) -> Build:
+    return lambda deleted: not_(func.coalesce(criterion(deleted), false()))
 
 
 def any_of(model: type[Any], alternatives: Sequence[Any], dialect: Dialect) -> Condition:
@@ -57,8 +99,8 @@ def any_of(model: type[Any], alternatives: Sequence[Any], dialect: Dialect) -> C
         matches(model, each, dialect) if isinstance(each, Mapping) else meets(model, each)
         for each in alternatives
     ]
-    return _checked(
-        lambda deleted: or_(*(condition.build(deleted) for condition in conditions)),
+    return Condition(
+        cache(lambda deleted: or_(*(condition.build(deleted) for condition in conditions))),
         foreign=any(condition.foreign for condition in conditions),
     )
 
@@ -69,11 +111,8 @@ def meets(model: type[Any], given: Any) -> Condition:
     return Condition(lambda _: expression, foreign=True)
 
 
-def _all_of(
-    model: type[Any], lookups: Mapping[str, Any], dialect: Dialect
-) -> Callable[[bool], ColumnElement[bool]]:
-    kept = {name: _kept(value) for name, value in lookups.items()}
-    return lambda deleted: and_(*where_clauses(model, kept, dialect, include_deleted=deleted))
+def _all_of(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Build:
+    return lambda deleted: and_(*where_clauses(model, lookups, dialect, include_deleted=deleted))
 
 
 def _kept(value: Any) -> Any:
@@ -81,13 +120,6 @@ def _kept(value: Any) -> Any:
     if isinstance(value, Iterator):
         return list(value)
     return copy(value) if isinstance(value, list | set | dict) else value
-
-
-def _checked(build: Callable[[bool], ColumnElement[bool]], *, foreign: bool = False) -> Condition:
-    # Built at once for the mistakes in it, and kept for the query.
-    kept = cache(build)
-    kept(False)
-    return Condition(kept, foreign=foreign)
 
 
 def _expression(model: type[Any], given: Any) -> ColumnElement[bool]:

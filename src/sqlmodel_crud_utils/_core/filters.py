@@ -7,15 +7,15 @@ without a lookup it means equality. A field whose own name contains `__` is foun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, exists, not_, select
+from sqlalchemy import BindParameter, ColumnElement, Dialect, bindparam, exists, not_, select
 from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, aliased
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.lookups import LOOKUPS, asks_for_null, criterion
+from sqlmodel_crud_utils._core.lookups import LOOKUPS, asks_for_null, compared_value, criterion
 from sqlmodel_crud_utils._core.models import column_names, mapper_of, relationship_names
 from sqlmodel_crud_utils._core.soft_delete import is_soft_delete, visible
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
@@ -72,6 +72,47 @@ def where_clauses(
         _criterion(model, parse(model, name), value, dialect, include_deleted)
         for name, value in filters.items()
     ]
+
+
+def compared_values(model: type[Any], filters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return the values of filters that are plain comparisons, coerced; None if another is there.
+
+    Filters of these names with other such values are the same SQL, apart from its parameters.
+
+    Raises:
+        UnknownFieldError: If a name is none of the fields and relationships there are.
+        ValidationError: If a lookup is unknown, or a value can't be coerced.
+    """
+    values = []
+    for name, value in filters.items():
+        attribute, lookup = _compared(model, name)
+        found = None if attribute is None else compared_value(attribute, lookup, value)
+        if found is None:
+            return None
+        values.append(found)
+    return tuple(values)
+
+
+def with_parameters(
+    model: type[Any], names: Iterable[str], prefix: str
+) -> dict[str, BindParameter[Any]]:
+    """Return filters of these names whose values are parameters: `prefix_0` and so on."""
+    found = {}
+    for number, name in enumerate(names):
+        attribute: Any = _compared(model, name)[0]
+        type_ = attribute.property.columns[0].type
+        found[name] = bindparam(f"{prefix}_{number}", type_=type_)
+    return found
+
+
+@cached
+def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] | None, str]:
+    """Return the field that a filter looks at, or None for a relationship; and its lookup."""
+    path = parse(model, name)
+    for each in path.relationships:
+        model = mapper_of(model).relationships[each].mapper.class_
+    is_field = path.name in column_names(model)
+    return getattr(model, path.name) if is_field else None, path.lookup
 
 
 @cached

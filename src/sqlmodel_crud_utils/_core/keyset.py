@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -20,6 +20,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     JSON,
+    BindParameter,
     ColumnElement,
     Dialect,
     Select,
@@ -31,8 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
+from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.ordering import Term, comparable
-from sqlmodel_crud_utils._core.query import Query
+from sqlmodel_crud_utils._core.query import Prepared, Query
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _VERSION = 1
@@ -58,6 +60,20 @@ def rows_from(query: Query, values: Sequence[Any] | None) -> Select[Any]:
         return query.rows(*key_columns(terms, dialect))
     rest = replace(query, start=None).rows(*key_columns(terms, dialect))
     return rest.where(rows_after(terms, values, dialect))
+
+
+def prepared_from(query: Query, values: Sequence[Any] | None) -> Prepared:
+    """Return `rows_from` with the parameters to run it with."""
+    if values is None:
+        return query.prepared("first page", lambda each: rows_from(each, None))
+    given = {f"after_{i}": value for i, value in enumerate(values) if value is not None}
+    bound = [
+        None if value is None else bindparam(f"after_{i}", type_=NullType())
+        for i, value in enumerate(values)
+    ]
+    kind = ("page", tuple(given))
+    statement, parameters = query.prepared(kind, lambda each: rows_from(each, bound))
+    return statement, {**(parameters or {}), **given}
 
 
 def rows_after(
@@ -101,6 +117,8 @@ def _bare(term: Term, dialect: Dialect) -> ColumnElement[Any]:
 
 
 def _bound(value: Any) -> ColumnElement[Any]:
+    if isinstance(value, BindParameter):
+        return value
     return bindparam(None, value, type_=NullType(), unique=True)
 
 
@@ -118,8 +136,20 @@ def check_sortable(terms: Sequence[Term], method: str) -> None:
 # --- the cursor ----------------------------------------------------------------------------------
 
 
+def mark_of(query: Query) -> str:
+    """Return what tells a cursor of the query's model and order from those of others."""
+    order = query.order_key()
+    if order is None:
+        return fingerprint(query.model, query.terms, query.dialect)
+    key = (query.model, query.dialect.name, order)
+    return _marks.get(key, lambda: fingerprint(query.model, query.terms, query.dialect))
+
+
+_marks: Store[Hashable, str] = Store()
+
+
 def fingerprint(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> str:
-    """Return what tells a cursor of this model and order from those of others."""
+    """Return it for a model and the terms of an order."""
     parts = [dialect.name, f"{model.__module__}.{model.__qualname__}"]
     for term in terms:
         compiled = term.expression.compile(dialect=dialect)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, joinedload, lazyload, selectin
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
 from sqlmodel_crud_utils._core.models import relationship_attribute, relationship_names
+from sqlmodel_crud_utils._core.soft_delete import link_criteria
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
@@ -106,16 +107,22 @@ class Loading:
         """Whether more queries are needed for related rows."""
         return "selectin" in self.ways.values()
 
-    def options(self) -> list[_AbstractLoad]:
+    def options(self, *, include_deleted: bool = False) -> list[_AbstractLoad]:
         """Return the loader options."""
-        return [self._option(path) for path in self.ways]
+        return [self._option(path, include_deleted) for path in self.ways]
 
-    def _option(self, path: tuple[InstrumentedAttribute[Any], ...]) -> _AbstractLoad:
-        option = _LOADERS[self.ways[path[:1]]](path[0])
-        for length in range(2, len(path) + 1):
-            nested = getattr(option, _LOADERS[self.ways[path[:length]]].__name__)
-            option = nested(path[length - 1])
-        return option
+    def _option(
+        self, path: tuple[InstrumentedAttribute[Any], ...], include_deleted: bool
+    ) -> _AbstractLoad:
+        option: Any = None
+        for length, attribute in enumerate(path, 1):
+            way = self.ways[path[:length]]
+            loader = _LOADERS[way] if option is None else getattr(option, _LOADERS[way].__name__)
+            # In other queries, the hiding options reach the rows of link tables.
+            links = link_criteria(attribute) if way == "joined" and not include_deleted else []
+            option = loader(attribute.and_(*links) if links else attribute)
+        found: _AbstractLoad = option
+        return found
 
 
 _LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {

@@ -23,7 +23,7 @@ from sqlalchemy.sql.expression import ClauseElement, SelectBase
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.coercion import as_bool, coerce, describe
-from sqlmodel_crud_utils._core.id_lists import comparable, in_list
+from sqlmodel_crud_utils._core.id_lists import comparable, in_list, is_beyond
 from sqlmodel_crud_utils._core.text_patterns import (
     like_ignoring_case,
     regex_criterion,
@@ -64,6 +64,19 @@ def lookups_of(attribute: _Attribute) -> tuple[str, ...]:
     return LOOKUPS if _is_text(attribute) else _FOR_ANY_COLUMN
 
 
+def compared_value(attribute: _Attribute, lookup: str, value: Any) -> Any:
+    """Return the value of a plain comparison as it is bound, coerced; None for another filter.
+
+    Two filters of the same name are the same SQL if this is not None for both.
+    """
+    if lookup not in _COMPARISONS or value is None or _is_sql(value):
+        return None
+    found = coerce(attribute, value)
+    type_ = attribute.property.columns[0].type
+    plain = type_.coerce_compared_value(_COMPARISONS[lookup], found) is type_
+    return found if plain and not is_beyond(type_, (found,)) else None
+
+
 def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None:
     """Tell whether a filter asks for nothing (True) or for anything (False); None: for neither."""
     if lookup == "is_null":
@@ -76,7 +89,19 @@ def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None
 # --- comparisons ---------------------------------------------------------------------------------
 
 
-def _compares(lookup: str, compare: Callable[[Any, Any], Any]) -> _Builder:
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+
+
+def _compares(lookup: str) -> _Builder:
+    compare = _COMPARISONS[lookup]
+
     def build(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
         null = asks_for_null(attribute, lookup, value)
         if null is not None:
@@ -183,7 +208,7 @@ def _finds(
 
 
 def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
-    if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+    if _is_sql(value):
         return value  # SQL compares with SQL: func.now(), another column
     if value is None:
         raise ValidationError(
@@ -192,6 +217,10 @@ def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
             attribute.key,
         )
     return comparable(attribute, coerce(attribute, value))
+
+
+def _is_sql(value: Any) -> bool:
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 def _text(attribute: _Attribute, lookup: str, value: Any) -> str:
@@ -238,12 +267,7 @@ def _name(attribute: _Attribute) -> str:
 
 
 _ANY: dict[str, _Builder] = {
-    "eq": _compares("eq", operator.eq),
-    "ne": _compares("ne", operator.ne),
-    "gt": _compares("gt", operator.gt),
-    "gte": _compares("gte", operator.ge),
-    "lt": _compares("lt", operator.lt),
-    "lte": _compares("lte", operator.le),
+    **{lookup: _compares(lookup) for lookup in _COMPARISONS},
     "in": _in,
     "not_in": _not_in,
     "between": _between,

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Select, func, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Dialect,
+    Select,
+    bindparam,
+    func,
+    select,
+)
 from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
+from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.conditions import Condition
 from sqlmodel_crud_utils._core.leftovers import loads_eagerly
 from sqlmodel_crud_utils._core.loaders import Loading
@@ -23,6 +33,9 @@ from sqlmodel_crud_utils._core.soft_delete import (
 )
 from sqlmodel_crud_utils._core.statements import among_keys
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+Prepared = tuple[Select[Any], dict[str, Any] | None]
+"""A SELECT, and the parameters to run it with."""
 
 
 class Visibility(Enum):
@@ -66,8 +79,8 @@ class Query:
     conditions: tuple[Condition, ...] = ()
     lookups: Mapping[str, Any] = field(default_factory=dict)
     order: tuple[Term, ...] = ()
-    size: int | None = None
-    start: int | None = None
+    size: Any = None
+    start: Any = None
     distinct: bool = False
     loading: Loading = field(default_factory=Loading)
     options: tuple[ExecutableOption, ...] = ()
@@ -90,10 +103,67 @@ class Query:
         """What the rows are sorted by, down to their key."""
         return key_terms(self.model, self.order)
 
+    def prepared(self, kind: Hashable, build: Callable[[Query], Select[Any]]) -> Prepared:
+        """Return a SELECT that is made of the query, and the parameters to run it with.
+
+        It is made once for all queries that differ in values only, where these can be told apart:
+        to make it, and to find what SQLAlchemy keeps of it, takes longer than all the rest.
+
+        Args:
+            kind: What tells the function, and what it knows beside the query, from others.
+            build: Makes the SELECT; called with this query, or with one that has parameters in
+                place of values.
+        """
+        shapes = tuple(condition.shape for condition in self.conditions)
+        order = self.order_key()
+        if None in shapes or self.options or order is None:
+            return build(self), None
+        key = (
+            kind,
+            self.model,
+            self.dialect.name,
+            shapes,
+            order,
+            self.size is None,
+            self.start is None,
+            self.distinct,
+            tuple(self.loading.ways.items()),
+            self.fields,
+            self.visibility,
+            self.lock,
+        )
+        return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
+
+    def _with_parameters(self) -> Query:
+        conditions = tuple(
+            condition.shape.condition(self.model, self.dialect, f"where_{number}")
+            for number, condition in enumerate(self.conditions)
+            if condition.shape is not None
+        )
+        return replace(
+            self,
+            conditions=conditions,
+            lookups={},
+            size=None if self.size is None else _number("size"),
+            start=None if self.start is None else _number("start"),
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        found = {
+            f"where_{number}_{place}": value
+            for number, condition in enumerate(self.conditions)
+            for place, value in enumerate(condition.values)
+        }
+        if self.size is not None:
+            found["size"] = self.size
+        if self.start is not None:
+            found["start"] = self.start
+        return found
+
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """Return the SELECT of the rows, with more columns beside each if there are any."""
         statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
-        options = [*self.loading.options(), *self.options]
+        options = [*self.loading.options(include_deleted=self.include_deleted), *self.options]
         if self.fields:
             options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
         if options:
@@ -106,6 +176,11 @@ class Query:
                 nowait=self.lock.nowait, skip_locked=self.lock.skip_locked, of=self.model
             ).execution_options(populate_existing=True)
         return statement
+
+    def rows_with_total(self) -> Select[Any]:
+        """Return the SELECT of the rows, with the number of all matching ones beside each."""
+        total = self.total().correlate(None).scalar_subquery()
+        return self.rows(total.label("total"))
 
     def rows_with_keys(self, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
         """Return the SELECT of the rows with these keys, whole and with what is loaded with them.
@@ -159,6 +234,12 @@ class Query:
             if condition.foreign == foreign
         ]
 
+    def order_key(self) -> tuple[Hashable, ...] | None:
+        """Return what tells the order from others; None where there is more to it than fields."""
+        if not all(term.name for term in self.order):
+            return None
+        return tuple((term.name, term.descending, term.nulls_first) for term in self.order)
+
     def _check_sorted_by(self, names: tuple[str, ...]) -> None:
         for term in self.order:
             if term.name not in names:
@@ -192,6 +273,14 @@ class Query:
 def loads_with_queries(query: Query) -> bool:
     """Tell whether loading the rows may take more queries, as far as it can be told."""
     return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
+
+
+def _number(name: str) -> BindParameter[int]:
+    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
+    return bindparam(name, type_=BigInteger())
+
+
+_templates: Store[Hashable, Select[Any]] = Store()
 
 
 def _select(*columns: Any) -> Select[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
@@ -296,8 +295,8 @@ class QueryShape(Generic[T]):
         return readable(self._query.rows(), self._query.dialect)
 
     def _with(self, **changes: Any) -> Self:
-        changed = copy(self)
-        changed._query = replace(self._query, **changes)
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, _query=replace(self._query, **changes))
         return changed
 
     def _loading(self, way: Way, names: tuple[str, ...]) -> Self:

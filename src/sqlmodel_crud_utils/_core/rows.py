@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypedDict, TypeVar
 
-from sqlalchemy import Row
+from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -113,10 +113,10 @@ def restore(remembered: Snapshot) -> None:
 
 def fetched(result: Any) -> list[Any]:
     """Return all rows of a result: plain values or model rows where it has one column."""
-    rows = _each_once(result).all()
-    if rows and _is_wrapped(rows[0]):
-        return [row[0] for row in rows]
-    return list(rows)
+    rows = _each_once(result)
+    if isinstance(rows, Result) and len(rows._metadata._keys) == 1:
+        rows = rows.scalars()
+    return list(rows.all())
 
 
 def first_of(result: Any) -> Any:

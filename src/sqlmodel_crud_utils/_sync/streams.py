@@ -14,7 +14,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from sqlmodel_crud_utils._core import kept_rows
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
-from sqlmodel_crud_utils._core.keyset import check_sortable, key_columns, rows_from
+from sqlmodel_crud_utils._core.keyset import check_sortable, key_columns, prepared_from
 from sqlmodel_crud_utils._core.leftovers import loaded_anew
 from sqlmodel_crud_utils._core.open_streams import (
     abandon,
@@ -173,10 +173,12 @@ class _Chunks:
         """Return the next rows, fewer than this many at the end only."""
         query, limit = self._query, self._query.size
         part = replace(query, size=size if limit is None else min(size, limit - self._count))
+        statement, parameters = prepared_from(part, self._after)
         found = fetch(
             self._session,
             query.model,
-            rows_from(part, self._after),
+            statement,
+            parameters,
             eagerly=query.loads_related,
             include_deleted=query.include_deleted,
         )
