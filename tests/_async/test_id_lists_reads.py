@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.crud_models import Product
-from tests.models import Currency, Document, Hero, Seat
+from tests.models import AllTypes, Currency, Document, Hero, Seat
 from tests.recording import recorded
 
 
@@ -51,6 +52,16 @@ async def test_any_iterable_of_keys_will_do(session: AsyncSession, kind: Any) ->
     given = kind([str(key) for key in keys] + keys + keys)
     _, rows = await get_rows_within_id_list(given, session, Hero)
     assert sorted(row.name for row in rows) == ["h0", "h1", "h2"]
+
+
+@pytest.mark.databases("sqlite", "postgresql")  # a FLOAT of MySQL is not equal to its 0.1
+async def test_numbers_that_json_does_not_hold(session: AsyncSession) -> None:
+    """Floats and decimals, more of them than a statement of SQLite takes parameters."""
+    await insert_data_rows([AllTypes(id=1, real=0.1, amount=Decimal("32999.5"))], session)
+    reals = [number + 0.1 for number in range(33_000)]
+    assert (await get_rows_within_id_list(reversed(reals), session, AllTypes, "real"))[0]
+    amounts = [Decimal(number) + Decimal("0.5") for number in range(33_000)]
+    assert (await get_rows_within_id_list(amounts, session, AllTypes, "amount"))[0]
 
 
 async def test_an_empty_list_asks_nothing(session: AsyncSession, engine: AsyncEngine) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests._runtime_sync import Engine, Session
 from tests.crud_models import Product
-from tests.models import Currency, Document, Hero, Seat
+from tests.models import AllTypes, Currency, Document, Hero, Seat
 from tests.recording import recorded
 
 
@@ -53,6 +54,16 @@ def test_any_iterable_of_keys_will_do(session: Session, kind: Any) -> None:
     given = kind([str(key) for key in keys] + keys + keys)
     _, rows = get_rows_within_id_list(given, session, Hero)
     assert sorted(row.name for row in rows) == ["h0", "h1", "h2"]
+
+
+@pytest.mark.databases("sqlite", "postgresql")  # a FLOAT of MySQL is not equal to its 0.1
+def test_numbers_that_json_does_not_hold(session: Session) -> None:
+    """Floats and decimals, more of them than a statement of SQLite takes parameters."""
+    insert_data_rows([AllTypes(id=1, real=0.1, amount=Decimal("32999.5"))], session)
+    reals = [number + 0.1 for number in range(33_000)]
+    assert get_rows_within_id_list(reversed(reals), session, AllTypes, "real")[0]
+    amounts = [Decimal(number) + Decimal("0.5") for number in range(33_000)]
+    assert get_rows_within_id_list(amounts, session, AllTypes, "amount")[0]
 
 
 def test_an_empty_list_asks_nothing(session: Session, engine: Engine) -> None:

@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from sqlmodel_crud_utils._async.hook_calls import hooks_of, run_hooks
-from sqlmodel_crud_utils._async.operations import Write, insist
-from sqlmodel_crud_utils._async.queries import fetch
+from sqlmodel_crud_utils._async.hook_calls import run_hooks
+from sqlmodel_crud_utils._async.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._async.settling import load_expired
 from sqlmodel_crud_utils._async.writes import soft_for
-from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
+from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.key_lists import (
-    Key,
-    KeyList,
-    is_one_table,
-    key_list_of,
-    synchronization,
-)
+from sqlmodel_crud_utils._core.key_lists import Key, KeyList, synchronization
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.rows import states_of
 from sqlmodel_crud_utils._core.soft_delete import deleted_values
-from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
-    dialect_of,
     execute,
     require_session,
     sync_session,
@@ -93,42 +84,24 @@ async def delete_rows_within_id_list(
     mapper_of(model)
     check_chunk_size(chunk_size)
     marks = soft_for(model, soft, deleted_by)
-    dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, id_str_list, dialect, include_deleted=not marks)
-    write = Write(
+    rows = listed_write(
         session,
         model,
         "delete_rows_within_id_list",
-        raise_on_error=True,
-        hooks=hooks_of(model, "delete"),
+        "delete",
+        id_str_list,
+        pk_field,
+        include_deleted=not marks,
     )
-    by_row = bool(write.hooks) or not is_one_table(model)
-    count = 0
 
-    async def work() -> Sequence[Any]:
-        nonlocal count
-        await session.flush()
-        for keys in listed.chunks(chunk_size):
-            if by_row:
-                count += await _delete_each(write, listed, keys, marks, deleted_by)
-            elif marks:
-                count += await _mark(session, listed, keys, deleted_by)
-            else:
-                count += await _remove(session, listed, keys)
-        return []
+    async def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return await _delete_each(rows, keys, marks, deleted_by)
+        if marks:
+            return await rows.update(keys, deleted_values(deleted_by))
+        return await _remove(session, rows.listed, keys)
 
-    if listed.keys:
-        await insist(write, work)
-    return True, count
-
-
-async def _mark(
-    session: AsyncSession, listed: KeyList, keys: list[Key], deleted_by: str | None
-) -> int:
-    statement = update_of(listed.model, deleted_values(deleted_by), listed.criteria(keys))
-    options = synchronization(sync_session(session), listed.model)
-    count: int = (await execute(session, statement, execution_options=options)).rowcount
-    return count
+    return True, await rows.in_chunks(chunk_size, one_chunk)
 
 
 async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
@@ -142,21 +115,17 @@ async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> in
 
 
 async def _delete_each(
-    write: Write, listed: KeyList, keys: list[Key], marks: bool, deleted_by: str | None
+    rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None
 ) -> int:
-    session = write.session
-    include_deleted = listed.include_deleted
-    statement = by_key_list(
-        listed.model, listed.names, keys, listed.dialect, include_deleted=include_deleted
-    )
-    rows = await fetch(session, listed.model, statement, include_deleted=include_deleted)
-    for row in listed.in_order(keys, rows):
-        await run_hooks(write.hooks, "before_delete", row)
+    session, hooks = rows.write.session, rows.write.hooks
+    found = await rows.read(keys)
+    for row in found:
+        await run_hooks(hooks, "before_delete", row)
         if marks:
             row.soft_delete(deleted_by)
         else:
             await session.delete(row)
         await session.flush()
         await load_expired(session, states_of([row]))
-        await run_hooks(write.hooks, "after_delete", row)
-    return len(rows)
+        await run_hooks(hooks, "after_delete", row)
+    return len(found)

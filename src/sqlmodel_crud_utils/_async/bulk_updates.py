@@ -7,29 +7,12 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from sqlmodel_crud_utils._async.hook_calls import hooks_of
-from sqlmodel_crud_utils._async.operations import Write, insist
-from sqlmodel_crud_utils._async.queries import fetch
+from sqlmodel_crud_utils._async.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._async.writes import change
-from sqlmodel_crud_utils._core.bulk_updates import bulk_changes_for, update_of
+from sqlmodel_crud_utils._core.bulk_updates import bulk_changes_for
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.key_lists import (
-    Key,
-    KeyList,
-    is_one_table,
-    key_list_of,
-    synchronization,
-)
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.statements import by_key_list
-from sqlmodel_crud_utils._runtime_async import (
-    AnySession,
-    AsyncSession,
-    dialect_of,
-    execute,
-    require_session,
-    sync_session,
-)
+from sqlmodel_crud_utils._core.key_lists import Key, KeyList
+from sqlmodel_crud_utils._runtime_async import AnySession, AsyncSession, execute, require_session
 
 __all__ = ["bulk_update_rows"]
 
@@ -88,41 +71,20 @@ async def bulk_update_rows(
         48
     """
     session = require_session(session_inst)
-    mapper_of(model)
     check_chunk_size(chunk_size)
     changes = bulk_changes_for(model, data)
-    dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, id_str_list, dialect, include_deleted=False)
-    write = Write(
-        session, model, "bulk_update_rows", raise_on_error=True, hooks=hooks_of(model, "update")
+    rows = listed_write(
+        session, model, "bulk_update_rows", "update", id_str_list, pk_field, include_deleted=False
     )
-    by_row = bool(write.hooks) or not is_one_table(model)
-    count = 0
 
-    async def work() -> Sequence[Any]:
-        nonlocal count
-        await session.flush()
-        for keys in listed.chunks(chunk_size):
-            if by_row:
-                count += await _update_each(write, listed, keys, changes)
-            elif changes:
-                count += await _update(session, listed, keys, changes)
-            else:
-                count += await _count(session, listed, keys)
-        return []
+    async def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return await _update_each(rows, keys, changes)
+        if changes:
+            return await rows.update(keys, changes)
+        return await _count(session, rows.listed, keys)
 
-    if listed.keys:
-        await insist(write, work)
-    return True, count
-
-
-async def _update(
-    session: AsyncSession, listed: KeyList, keys: list[Key], changes: dict[str, Any]
-) -> int:
-    statement = update_of(listed.model, changes, listed.criteria(keys))
-    options = synchronization(sync_session(session), listed.model)
-    count: int = (await execute(session, statement, execution_options=options)).rowcount
-    return count
+    return True, await rows.in_chunks(chunk_size, one_chunk)
 
 
 async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
@@ -131,11 +93,8 @@ async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int
     return count
 
 
-async def _update_each(
-    write: Write, listed: KeyList, keys: list[Key], changes: dict[str, Any]
-) -> int:
-    statement = by_key_list(listed.model, listed.names, keys, listed.dialect)
-    rows = await fetch(write.session, listed.model, statement)
-    for row in listed.in_order(keys, rows):
-        await change(write.session, row, changes, write.hooks)
-    return len(rows)
+async def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) -> int:
+    found = await rows.read(keys)
+    for row in found:
+        await change(rows.write.session, row, changes, rows.write.hooks)
+    return len(found)

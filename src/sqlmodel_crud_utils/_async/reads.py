@@ -9,8 +9,9 @@ from sqlalchemy import Executable
 
 from sqlmodel_crud_utils._async.operations import translated
 from sqlmodel_crud_utils._async.queries import fetch, fetch_first, find
-from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.key_lists import longest_key_list
 from sqlmodel_crud_utils._core.loaders import Names, read_options
 from sqlmodel_crud_utils._core.models import key_names, mapper_of
 from sqlmodel_crud_utils._core.rows import RowList
@@ -277,7 +278,7 @@ async def get_rows_within_id_list(
     session = require_session(session_inst)
     names, keys = key_list(model, pk_field, id_str_list)
     dialect = dialect_of(session, model)
-    size = len(keys) if len(names) == 1 else COMPOSITE_KEYS_PER_QUERY
+    size = longest_key_list(model, names, dialect)
     rows: RowList[T] = RowList()
     async with translated(model, "get_rows_within_id_list"):
         for chunk in chunked(keys, size):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -27,6 +28,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.coercion import python_type
 
 # SQLite allows 32,766 parameters; the statement has others too.
 _SQLITE_PLAIN_LIMIT = 30_000
@@ -60,6 +62,13 @@ def in_list(
     if dialect.name == "sqlite" and _is_bound_bare(type_):
         return _in_json(attribute, values, type_, dialect)
     return attribute.in_(values)
+
+
+def longest_list(attribute: InstrumentedAttribute[Any], dialect: Dialect) -> int | None:
+    """Return how many values `in_list` takes at once on this database, None if any number."""
+    type_ = attribute.property.columns[0].type
+    in_one_text = python_type(type_) in {int, str, bool, bytes, UUID} and _is_bound_bare(type_)
+    return _SQLITE_PLAIN_LIMIT if dialect.name == "sqlite" and not in_one_text else None
 
 
 def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from sqlalchemy import ColumnElement, Dialect, Table
 from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.id_lists import longest_list
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.soft_delete import visible
 from sqlmodel_crud_utils._core.statements import by_key_list, key_list
@@ -106,6 +108,13 @@ def _is_key(model: type[Any], names: Sequence[str], *, include_deleted: bool) ->
         if not include_deleted and MARKER in table.columns:
             return columns | {table.columns[MARKER]} in unique
     return False
+
+
+def longest_key_list(model: type[Any], names: Sequence[str], dialect: Dialect) -> int:
+    """Return how many keys one SELECT takes."""
+    if len(names) > 1:
+        return COMPOSITE_KEYS_PER_QUERY
+    return longest_list(getattr(model, names[0]), dialect) or sys.maxsize
 
 
 def is_one_table(model: type[Any]) -> bool:

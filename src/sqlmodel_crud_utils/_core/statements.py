@@ -24,7 +24,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.types import TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.filters import where_clauses
 from sqlmodel_crud_utils._core.id_lists import in_list, is_beyond
 from sqlmodel_crud_utils._core.models import (
@@ -104,8 +104,18 @@ def key_list(
         )
     listed = list(keys)
     names = key_names(model, pk_field, listed[0] if listed else None)
-    found = dict.fromkeys(key_values(model, names, key) for key in listed)
+    found = dict.fromkeys(_coerced_keys(model, names, listed))
     return names, [key for key in found if None not in key]
+
+
+def _coerced_keys(
+    model: type[Any], names: tuple[str, ...], keys: Sequence[Any]
+) -> Iterable[tuple[Any, ...]]:
+    kinds = set(map(type, keys))
+    alone = len(names) == 1 and kinds.isdisjoint((tuple, list))
+    if alone and is_coerced(getattr(model, names[0]), keys, kinds):
+        return zip(keys, strict=True)
+    return (key_values(model, names, key) for key in keys)
 
 
 def by_key_list(

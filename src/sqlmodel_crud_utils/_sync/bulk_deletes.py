@@ -7,30 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
+from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.key_lists import (
-    Key,
-    KeyList,
-    is_one_table,
-    key_list_of,
-    synchronization,
-)
+from sqlmodel_crud_utils._core.key_lists import Key, KeyList, synchronization
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.rows import states_of
 from sqlmodel_crud_utils._core.soft_delete import deleted_values
-from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
-    dialect_of,
     execute,
     require_session,
     sync_session,
 )
-from sqlmodel_crud_utils._sync.hook_calls import hooks_of, run_hooks
-from sqlmodel_crud_utils._sync.operations import Write, insist
-from sqlmodel_crud_utils._sync.queries import fetch
+from sqlmodel_crud_utils._sync.hook_calls import run_hooks
+from sqlmodel_crud_utils._sync.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._sync.settling import load_expired
 from sqlmodel_crud_utils._sync.writes import soft_for
 
@@ -95,40 +86,24 @@ def delete_rows_within_id_list(
     mapper_of(model)
     check_chunk_size(chunk_size)
     marks = soft_for(model, soft, deleted_by)
-    dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, id_str_list, dialect, include_deleted=not marks)
-    write = Write(
+    rows = listed_write(
         session,
         model,
         "delete_rows_within_id_list",
-        raise_on_error=True,
-        hooks=hooks_of(model, "delete"),
+        "delete",
+        id_str_list,
+        pk_field,
+        include_deleted=not marks,
     )
-    by_row = bool(write.hooks) or not is_one_table(model)
-    count = 0
 
-    def work() -> Sequence[Any]:
-        nonlocal count
-        session.flush()
-        for keys in listed.chunks(chunk_size):
-            if by_row:
-                count += _delete_each(write, listed, keys, marks, deleted_by)
-            elif marks:
-                count += _mark(session, listed, keys, deleted_by)
-            else:
-                count += _remove(session, listed, keys)
-        return []
+    def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return _delete_each(rows, keys, marks, deleted_by)
+        if marks:
+            return rows.update(keys, deleted_values(deleted_by))
+        return _remove(session, rows.listed, keys)
 
-    if listed.keys:
-        insist(write, work)
-    return True, count
-
-
-def _mark(session: Session, listed: KeyList, keys: list[Key], deleted_by: str | None) -> int:
-    statement = update_of(listed.model, deleted_values(deleted_by), listed.criteria(keys))
-    options = synchronization(sync_session(session), listed.model)
-    count: int = execute(session, statement, execution_options=options).rowcount
-    return count
+    return True, rows.in_chunks(chunk_size, one_chunk)
 
 
 def _remove(session: Session, listed: KeyList, keys: list[Key]) -> int:
@@ -141,22 +116,16 @@ def _remove(session: Session, listed: KeyList, keys: list[Key]) -> int:
     return count
 
 
-def _delete_each(
-    write: Write, listed: KeyList, keys: list[Key], marks: bool, deleted_by: str | None
-) -> int:
-    session = write.session
-    include_deleted = listed.include_deleted
-    statement = by_key_list(
-        listed.model, listed.names, keys, listed.dialect, include_deleted=include_deleted
-    )
-    rows = fetch(session, listed.model, statement, include_deleted=include_deleted)
-    for row in listed.in_order(keys, rows):
-        run_hooks(write.hooks, "before_delete", row)
+def _delete_each(rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None) -> int:
+    session, hooks = rows.write.session, rows.write.hooks
+    found = rows.read(keys)
+    for row in found:
+        run_hooks(hooks, "before_delete", row)
         if marks:
             row.soft_delete(deleted_by)
         else:
             session.delete(row)
         session.flush()
         load_expired(session, states_of([row]))
-        run_hooks(write.hooks, "after_delete", row)
-    return len(rows)
+        run_hooks(hooks, "after_delete", row)
+    return len(found)

@@ -9,28 +9,11 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from sqlmodel_crud_utils._core.bulk_updates import bulk_changes_for, update_of
+from sqlmodel_crud_utils._core.bulk_updates import bulk_changes_for
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.key_lists import (
-    Key,
-    KeyList,
-    is_one_table,
-    key_list_of,
-    synchronization,
-)
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.statements import by_key_list
-from sqlmodel_crud_utils._runtime_sync import (
-    AnySession,
-    Session,
-    dialect_of,
-    execute,
-    require_session,
-    sync_session,
-)
-from sqlmodel_crud_utils._sync.hook_calls import hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, insist
-from sqlmodel_crud_utils._sync.queries import fetch
+from sqlmodel_crud_utils._core.key_lists import Key, KeyList
+from sqlmodel_crud_utils._runtime_sync import AnySession, Session, execute, require_session
+from sqlmodel_crud_utils._sync.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._sync.writes import change
 
 __all__ = ["bulk_update_rows"]
@@ -90,39 +73,20 @@ def bulk_update_rows(
         48
     """
     session = require_session(session_inst)
-    mapper_of(model)
     check_chunk_size(chunk_size)
     changes = bulk_changes_for(model, data)
-    dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, id_str_list, dialect, include_deleted=False)
-    write = Write(
-        session, model, "bulk_update_rows", raise_on_error=True, hooks=hooks_of(model, "update")
+    rows = listed_write(
+        session, model, "bulk_update_rows", "update", id_str_list, pk_field, include_deleted=False
     )
-    by_row = bool(write.hooks) or not is_one_table(model)
-    count = 0
 
-    def work() -> Sequence[Any]:
-        nonlocal count
-        session.flush()
-        for keys in listed.chunks(chunk_size):
-            if by_row:
-                count += _update_each(write, listed, keys, changes)
-            elif changes:
-                count += _update(session, listed, keys, changes)
-            else:
-                count += _count(session, listed, keys)
-        return []
+    def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return _update_each(rows, keys, changes)
+        if changes:
+            return rows.update(keys, changes)
+        return _count(session, rows.listed, keys)
 
-    if listed.keys:
-        insist(write, work)
-    return True, count
-
-
-def _update(session: Session, listed: KeyList, keys: list[Key], changes: dict[str, Any]) -> int:
-    statement = update_of(listed.model, changes, listed.criteria(keys))
-    options = synchronization(sync_session(session), listed.model)
-    count: int = execute(session, statement, execution_options=options).rowcount
-    return count
+    return True, rows.in_chunks(chunk_size, one_chunk)
 
 
 def _count(session: Session, listed: KeyList, keys: list[Key]) -> int:
@@ -131,9 +95,8 @@ def _count(session: Session, listed: KeyList, keys: list[Key]) -> int:
     return count
 
 
-def _update_each(write: Write, listed: KeyList, keys: list[Key], changes: dict[str, Any]) -> int:
-    statement = by_key_list(listed.model, listed.names, keys, listed.dialect)
-    rows = fetch(write.session, listed.model, statement)
-    for row in listed.in_order(keys, rows):
-        change(write.session, row, changes, write.hooks)
-    return len(rows)
+def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) -> int:
+    found = rows.read(keys)
+    for row in found:
+        change(rows.write.session, row, changes, rows.write.hooks)
+    return len(found)

@@ -10,12 +10,8 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Dialect, Select, select
 
 from sqlmodel_crud_utils._core.blocks import block_of
-from sqlmodel_crud_utils._core.chunks import (
-    COMPOSITE_KEYS_PER_QUERY,
-    check_chunk_size,
-    chunked,
-    rows_per_chunk,
-)
+from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.key_lists import longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
 from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._core.upsert import (
@@ -218,7 +214,7 @@ def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, 
     target = batch.target
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     rows: list[Any] = []
-    for chunk in chunked(keys, len(keys) if len(target.key) == 1 else COMPOSITE_KEYS_PER_QUERY):
+    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
         statement = by_key_list(target.model, target.key, chunk, dialect, include_deleted=True)
         rows += _fetch(session, statement.where(*target.criteria), dialect)
     found = matched(target, batch.entries, rows)
