@@ -27,7 +27,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.copying import refused_values
 from sqlmodel_crud_utils._core.errors import translate
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -222,4 +222,4 @@ async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: 
 def _report_failure(work: asyncio.Future[Any]) -> None:
     error = None if work.cancelled() else work.exception()
     if error is not None:
-        logger.error(f"work shielded from a cancellation failed: {type(error).__name__}")
+        get_logger().error(f"work shielded from a cancellation failed: {type(error).__name__}")

@@ -9,10 +9,12 @@ from typing import Any
 
 from dateutil.parser import parse
 
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["get_sql_dialect_import", "get_val", "is_date", "logger"]
+
+logger = get_logger()
 
 # Those of SQLAlchemy's dialects that have an INSERT of their own.
 _DIALECTS = ("mysql", "postgresql", "sqlite")

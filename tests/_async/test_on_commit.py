@@ -360,7 +360,7 @@ async def test_what_is_no_session_is_refused() -> None:
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the library logs, whichever logger it found."""
     lines: list[tuple[str, str]] = []
-    from sqlmodel_crud_utils._async import settling
+    from sqlmodel_crud_utils._core import logs
 
-    monkeypatch.setattr(settling.logger, "error", lambda text: lines.append(("ERROR", text)))
+    monkeypatch.setattr(logs.get_logger(), "error", lambda text: lines.append(("ERROR", text)))
     return lines

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._async.reads import get_rows
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.writes import write_row
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._runtime_async import execute, sync_engine
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
@@ -154,7 +154,7 @@ class TestDeadlocks:
     ) -> None:
         """Their calls are run again, and nothing is logged."""
         logged: list[str] = []
-        monkeypatch.setattr(logger, "error", logged.append)
+        monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = await self.race(crowd)
         assert sorted(answers) == [False] + [True] * (WAITING - 1)
         assert (failures, logged) == ([], [])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._runtime_sync import execute, sync_engine
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.reads import get_rows
@@ -152,7 +152,7 @@ class TestDeadlocks:
     ) -> None:
         """Their calls are run again, and nothing is logged."""
         logged: list[str] = []
-        monkeypatch.setattr(logger, "error", logged.append)
+        monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = self.race(crowd)
         assert sorted(answers) == [False] + [True] * (WAITING - 1)
         assert (failures, logged) == ([], [])

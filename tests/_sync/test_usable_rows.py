@@ -24,7 +24,7 @@ from tests.models import Hero, Setting, Team
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that are logged at error level."""
     written: list[str] = []
-    monkeypatch.setattr(logs.logger, "error", written.append)
+    monkeypatch.setattr(logs.get_logger(), "error", written.append)
     return written
 
 

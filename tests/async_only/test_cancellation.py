@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_one_or_create,
@@ -249,7 +249,7 @@ async def test_a_connection_that_cannot_roll_back(
 ) -> None:
     """It is given up all the same, its failure is logged, and the cancellation is raised."""
     logged: list[str] = []
-    monkeypatch.setattr(logger, "error", logged.append)
+    monkeypatch.setattr(get_logger(), "error", logged.append)
 
     async def refuse(_connection: object) -> None:
         raise sqlite3.OperationalError("not now")

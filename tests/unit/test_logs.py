@@ -30,6 +30,7 @@ def loguru_lines() -> Iterator[list[str]]:
 @pytest.fixture
 def without_loguru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module as it is where loguru is not installed."""
+    logs.get_logger()  # the real module has found loguru
     monkeypatch.setitem(sys.modules, "loguru", None)
     spec = importlib.util.find_spec("sqlmodel_crud_utils._core.logs")
     assert spec is not None

@@ -129,6 +129,12 @@ def test_an_async_name_loads_the_async_tree_only() -> None:
     assert _among(loaded, [f"{NAME}._sync", f"{NAME}._runtime_sync"]) == []
 
 
+def test_an_api_does_not_load_what_few_calls_need() -> None:
+    """Packages that take long to import come with the first call that uses them."""
+    loaded = _run(f"import {NAME}.aio, {NAME}.sync, sqlite3")
+    assert _among(loaded, ["loguru", "dateutil", "tqdm", "sqlalchemy.dialects.mysql"]) == []
+
+
 def test_the_sync_api_works_without_any_optional_package() -> None:
     """Where greenlet, loguru and all drivers are missing, the sync API works on SQLite."""
     blocked = [*OPTIONAL, *ASYNC_PARTS]

@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._core.driver_rows import (
     way_of,
 )
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import log_failure, logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.upsert import Target, is_mysql, target_of
 from sqlmodel_crud_utils._runtime_async import (
@@ -255,7 +255,7 @@ class _Insertion:
         except Exception as error:
             if not is_database_error(error):
                 raise
-            logger.debug(f"{_NAME} inserts what COPY does not take: {type(error).__name__}")
+            get_logger().debug(f"{_NAME} inserts what COPY does not take: {type(error).__name__}")
             self.method = "insert"
             return False
         return True

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._async.settling import (
 )
 from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import log_failure, logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -183,7 +183,7 @@ class _Level:
                 # What failed after SQLAlchemy's own rollback is undone just as well.
                 self._block.forget(self._savepoint)
         except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
-            logger.error(f"rollback to a savepoint failed: {type(error).__name__}")
+            get_logger().error(f"rollback to a savepoint failed: {type(error).__name__}")
 
     async def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
         # A commit or rollback by hand inside the block has ended the savepoint already.

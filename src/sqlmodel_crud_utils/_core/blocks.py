@@ -19,7 +19,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -222,7 +222,7 @@ def _finish(func: Callable[[], object]) -> None:
         try:
             func()
         except Exception as error:  # noqa: BLE001 - the connection is given up in any case
-            logger.error(f"ending an interrupted statement failed: {type(error).__name__}")
+            get_logger().error(f"ending an interrupted statement failed: {type(error).__name__}")
         except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
             continue
         return

@@ -15,7 +15,6 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
-from dateutil import parser as dates
 from pydantic import TypeAdapter
 from sqlalchemy import DateTime, Enum as EnumType, PickleType, Uuid
 from sqlalchemy.orm import InstrumentedAttribute
@@ -400,6 +399,8 @@ def _date_in_words(text: str) -> datetime:
     """
     if len(text) > _LONGEST_DATE or _is_number(text):
         raise ValueError
+    from dateutil import parser as dates  # slow to import
+
     first, second = (
         dates.parse(text, default=default, tzinfos=_known_zone)
         for default in (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001 - no moments

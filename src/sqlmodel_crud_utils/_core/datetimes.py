@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Interval
-from sqlalchemy.dialects.mysql import DATETIME as MYSQL_DATETIME
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -69,7 +68,9 @@ class UTCDateTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the type that this database stores moments with."""
         if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(MYSQL_DATETIME(fsp=6))
+            from sqlalchemy.dialects.mysql import DATETIME  # slow to import
+
+            return dialect.type_descriptor(DATETIME(fsp=6))
         return super().load_dialect_impl(dialect)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:

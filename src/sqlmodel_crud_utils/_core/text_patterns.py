@@ -12,7 +12,6 @@ import re
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, String, cast, collate, func, literal
-from sqlalchemy.dialects.mysql import CHAR
 from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import cached
@@ -114,6 +113,8 @@ def _glob_class(character: str) -> str:
 
 # The connection or the column may use another character set, which these collations don't fit.
 def _utf8(text: _Text) -> ColumnElement[str]:
+    from sqlalchemy.dialects.mysql import CHAR  # slow to import
+
     return cast(text, CHAR(charset="utf8mb4"))
 
 

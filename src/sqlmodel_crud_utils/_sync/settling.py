@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstanceState
 from sqlmodel_crud_utils._core import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync_session
 
@@ -36,7 +36,7 @@ def reload(session: Session, row: Any, before: Snapshot) -> None:
         # The row may be gone, or the database with it; the failed write is reported already.
         if not is_database_error(error):
             raise
-        logger.error(f"reading a row after a failed write failed: {type(error).__name__}")
+        get_logger().error(f"reading a row after a failed write failed: {type(error).__name__}")
         if block_of(sync_session(session)) is None:
             roll_back(session)
         restore(before)
@@ -56,7 +56,7 @@ def roll_back(session: Session) -> None:
     try:
         session.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
-        logger.error(f"rollback failed, the connection is discarded: {type(error).__name__}")
+        get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
         session.invalidate()
 
 
@@ -72,7 +72,7 @@ def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
         try:
             call_hook(callback)
         except Exception as error:  # noqa: BLE001 - raised together after the last
-            logger.error(f"on_commit callback failed: {type(error).__name__}")
+            get_logger().error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
         except BaseException:
             _run_each(callbacks)  # what waited for the commit runs, come what may
