@@ -6,80 +6,39 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import event, inspect, select, text, update
+from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._core.chunks import bind_limit
-from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, sync_session
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
-    QueryExecutionError,
-    TransactionError,
-    UnknownFieldError,
-    ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_sync import Engine, PlainSession, Session, make_engine, scoped
+from tests._runtime_sync import Engine, Session, make_engine
+from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
 from tests.databases import Database
 from tests.models import (
-    Account,
     AllTypes,
     Colour,
     Currency,
-    DeferredChild,
     Document,
     Hero,
     HeroTag,
     Invoice,
-    Parent,
     Seat,
     Setting,
     Tag,
     Team,
 )
-from tests.upsert_models import STAMPED, Animal, Article, Cat, Item, Nickname, Node, Person, Reading
+from tests.upsert_models import STAMPED, Animal, Article, Cat, Nickname, Node, Person
 
 SessionFactory = Callable[[], Session]
-
-RUSTY: dict[str, Any] = {"id": 1, "name": "Rusty", "secret_name": "Tommy", "age": 48}
-NOVA: dict[str, Any] = {"id": 2, "name": "Nova", "secret_name": "Ann", "age": 31}
-
-
-def stored(session: Session, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    with Session(session.bind) as other:
-        rows = fetched(execute(other, select(model)))
-    return sorted(rows, key=lambda row: str(inspect(row).identity))
-
-
-def given(session: Session, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    session.commit()
-    session.expunge_all()
-
-
-@contextmanager
-def statements(engine: Engine) -> Iterator[list[str]]:
-    """Collect the statements that the engine executes."""
-    seen: list[str] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        seen.append(statement.split(None, 1)[0].upper())
-
-    plain = getattr(engine, "sync_engine", engine)
-    event.listen(plain, "before_cursor_execute", note)
-    yield seen
-    event.remove(plain, "before_cursor_execute", note)
 
 
 class TestWhatIsWritten:
@@ -557,300 +516,3 @@ class TestResult:
         session.flush()
         bulk_upsert_mappings([RUSTY], session, Hero)
         assert "name" in inspect(team).unloaded
-
-
-class TestMistakes:
-    """Nothing is executed when the caller is wrong."""
-
-    @pytest.mark.parametrize(
-        ("payload", "options", "message"),
-        [
-            ([RUSTY, {"id": 2, "age": "old"}], {}, "row 1 of the payload: Hero.age takes"),
-            ([RUSTY, 5], {}, "row 1 of the payload must be a mapping"),
-            (RUSTY, {}, "payload must be a list of mappings, not dict"),
-            ([{"age": 5}], {"pk_fields": ["name"]}, "row 0 of the payload gives no name"),
-            ([RUSTY], {"pk_fields": ["age"]}, "(age) is no unique key of Hero"),
-            ([RUSTY], {"update_columns": 5}, "update_columns takes names"),
-            ([RUSTY], {"chunk_size": 0}, "chunk_size must be a whole number"),
-        ],
-    )
-    def test_it_is_refused(
-        self,
-        session: Session,
-        engine: Engine,
-        payload: Any,
-        options: dict[str, Any],
-        message: str,
-    ) -> None:
-        """A `ValidationError` says what is wrong, whatever `raise_on_error` is."""
-        for raise_on_error in (None, True, False):
-            with statements(engine) as seen, pytest.raises(ValidationError) as caught:
-                bulk_upsert_mappings(
-                    payload, session, Hero, raise_on_error=raise_on_error, **options
-                )
-            assert message in str(caught.value)
-            assert seen == []
-
-    def test_unknown_fields_are_refused(self, session: Session) -> None:
-        """It is an AttributeError too, as in v0.1.0."""
-        with pytest.raises(UnknownFieldError, match="did you mean 'name'"):
-            bulk_upsert_mappings([{"id": 1, "nmae": "x"}], session, Hero)
-        with pytest.raises(AttributeError):
-            bulk_upsert_mappings([{"id": 1, "team": None}], session, Hero)
-
-    def test_what_is_no_session_is_refused(self) -> None:
-        """Before anything is done."""
-        session: Any = object()
-        with pytest.raises(ValidationError, match="session"):
-            bulk_upsert_mappings([RUSTY], session, Hero)
-
-
-class TestFailures:
-    """What the database refuses is undone."""
-
-    def test_sqlalchemys_error_comes_through(self, session: Session) -> None:
-        """As in v0.1.0; nothing is left, and the session can be used."""
-        given(session, Account(id=1, owner="Ann", balance=5))
-        rows = [{"id": 1, "balance": 6}, {"id": 2, "owner": "Bob", "balance": -1}]
-        for raise_on_error in (None, False):
-            with pytest.raises(Exception, match="ck_account_balance") as caught:
-                bulk_upsert_mappings(rows, session, Account, raise_on_error=raise_on_error)
-            assert type(caught.value).__module__ == "sqlalchemy.exc"
-            assert [account.balance for account in stored(session, Account)] == [5]
-        _, (account,) = bulk_upsert_mappings([{"id": 1, "balance": 7}], session, Account)
-        assert account.balance == 7
-
-    def test_the_librarys_error_comes_on_demand(self, session: Session) -> None:
-        """With the driver's as its cause, and without a value."""
-        with pytest.raises(ConstraintViolationError) as caught:
-            bulk_upsert_mappings(
-                [{"id": 1, "owner": "secret", "balance": -1}],
-                session,
-                Account,
-                raise_on_error=True,
-            )
-        assert caught.value.kind == "check"
-        assert "secret" not in str(caught.value)
-        assert not session.in_transaction()
-
-    def test_a_late_failure_leaves_nothing(self, session: Session) -> None:
-        """All chunks are one transaction."""
-        rows = [{"id": n, "owner": "x", "balance": 1} for n in range(1, 20)]
-        rows.append({"id": 20, "owner": "x", "balance": -1})
-        with pytest.raises(ConstraintViolationError):
-            bulk_upsert_mappings(rows, session, Account, chunk_size=3, raise_on_error=True)
-        assert stored(session, Account) == []
-
-    def test_a_pending_row_that_is_refused_fails_it(self, session: Session) -> None:
-        """The flush is part of it."""
-        session.add(Hero(name=None, secret_name="x"))
-        with pytest.raises(ConstraintViolationError):
-            bulk_upsert_mappings([RUSTY], session, Hero, raise_on_error=True)
-        assert stored(session, Hero) == []
-
-    def test_a_failing_commit_fails_it(self, session: Session, database: Database) -> None:
-        """A constraint may be checked at the end only."""
-        if database.name == "mysql":
-            pytest.skip("it checks constraints at once")
-        given(session, Parent(id=1, name="x"))
-        rows = [{"id": 1, "parent_id": 1}, {"id": 2, "parent_id": 99}]
-        with pytest.raises(ConstraintViolationError):
-            bulk_upsert_mappings(rows, session, DeferredChild, raise_on_error=True)
-        assert stored(session, DeferredChild) == []
-        with pytest.raises(IntegrityError):
-            bulk_upsert_mappings(rows, session, DeferredChild)
-        assert not session.in_transaction()
-
-
-class TestTriggers:
-    """The database may have its own will."""
-
-    def test_it_may_complete_a_row(
-        self, session: Session, engine: Engine, database: Database
-    ) -> None:
-        """A row that seems to give too little for a new one is inserted then."""
-        if database.name != "postgresql":
-            pytest.skip("it refuses such a row before its triggers run")
-        make = """CREATE FUNCTION complete() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN NEW.must = coalesce(NEW.must, 9); RETURN NEW; END $$"""
-        run = (
-            "CREATE TRIGGER complete BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION complete()"
-        )
-        run_statements(engine, [make, run])
-        rows = [{"id": 1, "plain": 2}, {"id": 2, "plain": 3}]
-        try:
-            _, items = bulk_upsert_mappings(rows, session, Item)
-            assert [(item.must, item.plain) for item in items] == [(9, 2), (9, 3)]
-        finally:
-            run_statements(engine, ["DROP FUNCTION complete CASCADE"])
-
-    def test_a_key_that_the_database_changes_is_an_error(
-        self, session: Session, lost_key: dict[str, Any]
-    ) -> None:
-        """Nobody could say which row it has become; nothing is kept."""
-        with pytest.raises(QueryExecutionError, match="row 1 of the payload was written, but no"):
-            bulk_upsert_mappings([{"place": "a", "number": 1}, lost_key], session, Reading)
-        assert stored(session, Reading) == []
-
-    def test_it_dooms_a_block(self, session: Session, lost_key: dict[str, Any]) -> None:
-        """Even if the error is caught."""
-
-        def catch_it() -> None:
-            with transaction(session):
-                with pytest.raises(QueryExecutionError):
-                    bulk_upsert_mappings([lost_key], session, Reading)
-
-        with pytest.raises(TransactionError, match="refused"):
-            catch_it()
-        assert stored(session, Reading) == []
-
-    @pytest.fixture
-    def lost_key(self, engine: Engine, database: Database) -> Any:
-        """A key that a trigger changes."""
-        make, drop = _TRIGGERS[database.name]
-        run_statements(engine, make)
-        yield {"place": "lost", "number": 5}
-        run_statements(engine, drop)
-
-
-def run_statements(engine: Engine, wanted: list[str]) -> None:
-    """Execute and commit SQL."""
-    with engine.begin() as connection:
-        for statement in wanted:
-            connection.execute(text(statement))
-
-
-_TRIGGERS: dict[str, tuple[list[str], list[str]]] = {
-    "sqlite": (
-        [
-            """CREATE TRIGGER lose AFTER INSERT ON reading WHEN NEW.place = 'lost'
-            BEGIN UPDATE reading SET number = 6 WHERE place = 'lost'; END"""
-        ],
-        ["DROP TRIGGER lose"],
-    ),
-    "postgresql": (
-        [
-            """CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.place = 'lost' THEN NEW.number = 6; END IF; RETURN NEW; END $$""",
-            "CREATE TRIGGER lose BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION lose()",
-        ],
-        ["DROP TRIGGER lose ON reading", "DROP FUNCTION lose"],
-    ),
-    "mysql": (
-        [
-            """CREATE TRIGGER lose BEFORE INSERT ON reading FOR EACH ROW
-            SET NEW.number = IF(NEW.place = 'lost', 6, NEW.number)"""
-        ],
-        ["DROP TRIGGER lose"],
-    ),
-}
-
-
-class TestTransactions:
-    """Inside a block nothing is committed."""
-
-    def test_it_takes_part_in_a_block(self, session: Session) -> None:
-        """The exit commits, and the rows stay loaded."""
-        with transaction(session):
-            _, (hero,) = bulk_upsert_mappings([RUSTY], session, Hero)
-            assert stored(session, Hero) == []
-        assert hero.name == "Rusty"
-        assert len(stored(session, Hero)) == 1
-
-    def test_a_failing_block_undoes_it(self, session: Session) -> None:
-        """With everything else in it."""
-        given(session, Hero(**RUSTY))
-
-        def fail() -> None:
-            with transaction(session):
-                bulk_upsert_mappings([RUSTY | {"age": 1}, NOVA], session, Hero)
-                raise RuntimeError
-
-        with pytest.raises(TransactionError):
-            fail()
-        assert [hero.age for hero in stored(session, Hero)] == [48]
-
-    def test_a_failure_in_a_block_raises_the_librarys_error(self, session: Session) -> None:
-        """And dooms the block."""
-
-        def catch_it() -> None:
-            with transaction(session):
-                bulk_upsert_mappings([RUSTY], session, Hero)
-                with pytest.raises(ConstraintViolationError):
-                    bulk_upsert_mappings([{"id": 1, "balance": -1}], session, Account)
-
-        with pytest.raises(TransactionError):
-            catch_it()
-        assert stored(session, Hero) == []
-
-    def test_a_block_can_go_on_after_a_failure(self, session: Session) -> None:
-        """`raise_on_error=False` undoes just the call, which raises SQLAlchemy's error."""
-        rows = [
-            {"id": 1, "owner": "a", "balance": 1},
-            {"id": 2, "owner": "b", "balance": -1},
-        ]
-        with transaction(session):
-            bulk_upsert_mappings([RUSTY], session, Hero)
-            with pytest.raises(Exception, match="ck_account_balance") as caught:
-                bulk_upsert_mappings(rows, session, Account, chunk_size=1, raise_on_error=False)
-            assert type(caught.value).__module__ == "sqlalchemy.exc"
-            bulk_upsert_mappings(rows[:1], session, Account, raise_on_error=False)
-        assert len(stored(session, Hero)) == 1
-        assert len(stored(session, Account)) == 1
-
-
-class TestManyRows:
-    """Chunks, and statements that do not grow in number."""
-
-    def test_a_chunk_is_one_statement_and_one_query(self, session: Session, engine: Engine) -> None:
-        """Whatever the number of rows in it."""
-        rows = [{"place": "x", "number": n, "value": n / 2} for n in range(10)]
-        with statements(engine) as seen:
-            bulk_upsert_mappings(rows, session, Reading)
-        assert seen == ["INSERT", "SELECT"]
-        with statements(engine) as seen:
-            _, found = bulk_upsert_mappings(rows, session, Reading, chunk_size=4)
-        assert seen == ["INSERT", "SELECT"] * 3
-        assert [row.value for row in found] == [n / 2 for n in range(10)]
-
-    def test_chunks_stay_under_the_limit(self, session: Session) -> None:
-        """More rows than one statement could take, of every kind of key."""
-        count = bind_limit(session.bind.dialect) // 2
-        rows: list[dict[str, Any]] = [{"place": "x", "number": n} for n in range(count)]
-        _, found = bulk_upsert_mappings(rows, session, Reading)
-        assert [row.number for row in found] == list(range(count))
-        for row in rows[::2]:
-            row["note"] = "again"
-        _, found = bulk_upsert_mappings(rows, session, Reading)
-        assert [row.note for row in found[:4]] == ["again", None, "again", None]
-
-    def test_stamped_rows_stay_under_the_limit(self, session: Session) -> None:
-        """MySQL gets them in one statement, defaults included."""
-        rows = [{"slug": f"s{n}", "title": "x"} for n in range(6_000)]
-        for version in (1, 2):
-            _, articles = bulk_upsert_mappings(rows, session, Article, ["slug"])
-            assert {article.version for article in articles} == {version}
-
-    def test_many_values_of_one_key(self, session: Session) -> None:
-        """They are one row."""
-        rows = [RUSTY | {"age": n} for n in range(2_000)]
-        _, heroes = bulk_upsert_mappings(rows, session, Hero)
-        assert {id(hero) for hero in heroes} == {id(heroes[0])}
-        assert heroes[0].age == 1_999
-
-
-class TestSessions:
-    """Any session."""
-
-    def test_a_plain_session(self, engine: Engine) -> None:
-        """SQLAlchemy's own."""
-        with PlainSession(engine) as session:
-            _, (hero,) = bulk_upsert_mappings([RUSTY], session, Hero)
-            assert hero.name == "Rusty"
-
-    def test_a_scoped_session(self, engine: Engine) -> None:
-        """Through its registry."""
-        session = scoped(engine)
-        _, (hero,) = bulk_upsert_mappings([RUSTY], session, Hero)
-        assert hero.name == "Rusty"
-        session.remove()

@@ -1,0 +1,68 @@
+"""What the tests of hooks share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlmodel import select
+
+from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.hooks import clear_hooks
+from tests._runtime_async import AsyncEngine, AsyncSession
+from tests.hook_models import (
+    Event,
+    Page,
+    Project,
+    Task,
+)
+
+inside_and_outside = pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+
+
+@asynccontextmanager
+async def block(session: AsyncSession, inside: bool) -> AsyncIterator[None]:
+    """A transaction() block, or nothing."""
+    if inside:
+        async with transaction(session, wrap_errors=False):
+            yield
+    else:
+        yield
+
+
+async def committed(engine: AsyncEngine, model: type[Any]) -> list[str]:
+    """The titles, names or texts of the rows that are committed, by their keys."""
+    async with AsyncSession(engine) as reader:
+        rows = (await reader.exec(select(model).order_by(model.id))).all()
+    found = {Task: "title", Page: "title", Project: "name", Event: "text"}[model]
+    return [getattr(row, found) for row in rows]
+
+
+async def is_usable(session: AsyncSession) -> bool:
+    """Whether a session writes and reads as if nothing had happened."""
+    clear_hooks()
+    written, task = await write_row(Task(title="afterwards"), session)
+    assert written
+    assert task is not None
+    return await delete_row(task.id, session, Task)
+
+
+async def stored(session: AsyncSession, title: str, model: Any = Task) -> Any:
+    """A row that is there already, written without hooks."""
+    row = model(title=title)
+    session.add(row)
+    await session.commit()
+    await session.refresh(row)
+    return row
+
+
+async def perform(operation: str, session: AsyncSession, task: Task, **options: Any) -> Any:
+    """Create a row, or update or delete the given one."""
+    if operation == "create":
+        return await write_row(Task(title="new"), session, **options)
+    if operation == "update":
+        return await update_row(task.id, {"title": "changed"}, session, Task, **options)
+    return await delete_row(task.id, session, Task, **options)
