@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from sqlmodel_crud_utils._async.at_once import alone, written_at_once
 from sqlmodel_crud_utils._async.hook_calls import hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
 from sqlmodel_crud_utils._async.queries import find_for
 from sqlmodel_crud_utils._async.writes import delete, reload_marks, update
 from sqlmodel_crud_utils._core.blocks import begin_immediate
+from sqlmodel_crud_utils._core.by_key import marking_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.purge import Purge, deleted_before
@@ -79,6 +81,11 @@ async def soft_delete_row(
     mapper_of(model)
     require_soft_delete(model)
     write = Write(session, model, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
+    if sought := alone(write, id_str, pk_field):
+        marking = marking_at_once(sought, deleted_by)
+        written = await written_at_once(write, marking, include_deleted=False)
+        if written is not None:
+            return written[0]
     row = await find_for(write, id_str, pk_field, include_deleted=False)
     return row is not None and await delete(write, row, True, deleted_by)
 

@@ -18,7 +18,6 @@ from sqlalchemy import (
     delete,
     false,
     select,
-    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -217,7 +216,7 @@ def _new(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 @cached
 def _update(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Executable:
     columns = columns_of(model)
-    statement = _setting(model, names, None if include_deleted else False)
+    statement = _setting(model, names, include_deleted)
     returning = statement.returning(*columns.values())
     options = {"populate_existing": True}
     return select(model).from_statement(returning).execution_options(**options)
@@ -228,13 +227,13 @@ def _mark(model: type[Any]) -> Update:
     return _setting(model, _MARKS, False)
 
 
-def _setting(model: type[Any], names: Iterable[str], is_deleted: bool | None) -> Update:
+def _setting(model: type[Any], names: Iterable[str], include_deleted: bool) -> Update:
     columns = columns_of(model)
     values = {columns[name]: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
     statement = update(table_of(model)).where(*_has_key(model)).values(values)
-    if is_deleted is None or not is_soft_delete(model):
+    if include_deleted or not is_soft_delete(model):
         return statement
-    return statement.where(columns["is_deleted"] == (true() if is_deleted else false()))
+    return statement.where(columns["is_deleted"] == false())
 
 
 @cached

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.blocks import begin_immediate
+from sqlmodel_crud_utils._core.by_key import marking_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.purge import Purge, deleted_before
@@ -21,6 +22,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
+from sqlmodel_crud_utils._sync.at_once import alone, written_at_once
 from sqlmodel_crud_utils._sync.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, insist, translated
 from sqlmodel_crud_utils._sync.queries import find_for
@@ -81,6 +83,11 @@ def soft_delete_row(
     mapper_of(model)
     require_soft_delete(model)
     write = Write(session, model, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
+    if sought := alone(write, id_str, pk_field):
+        marking = marking_at_once(sought, deleted_by)
+        written = written_at_once(write, marking, include_deleted=False)
+        if written is not None:
+            return written[0]
     row = find_for(write, id_str, pk_field, include_deleted=False)
     return row is not None and delete(write, row, True, deleted_by)
 
