@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
 from sqlmodel_crud_utils._async.bulk_inserts import bulk_insert_rows
@@ -27,6 +27,7 @@ from tests.bulk_models import Everything, Mark, Sign, Ticket
 from tests.databases import Database
 from tests.models import Account, Colour, Team
 from tests.models_mixins import Parcel
+from tests.properties import examples
 from tests.recording import recorded
 
 Row = dict[str, Any]
@@ -110,9 +111,7 @@ async def stored(session: AsyncSession, model: type[Any]) -> list[str]:
     return list(map(repr, found))
 
 
-EXAMPLES = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = examples(60)
 
 
 @EXAMPLES

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
 from sqlmodel_crud_utils._core.filters import where_clauses
@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._runtime_async import run_on_connection
 from tests._runtime_async import AsyncSession
 from tests.filter_models import Sample
 from tests.models import Colour
+from tests.properties import examples
 
 # What LIKE, GLOB, regular expressions, SQL and JSON give a meaning, and letters that belong
 # together. Left out is what databases treat differently: the Turkish dotted capital I, and
@@ -182,7 +183,7 @@ async def test_filters_find_what_a_python_model_of_them_finds(
     """Every lookup on every type, for any rows: the same rows as in Python."""
 
     def check(connection: Connection) -> None:
-        @settings(max_examples=200, deadline=None)
+        @examples(200)
         @given(strategy)
         def holds(case: Case) -> None:
             finds_what_python_finds(connection, *case)

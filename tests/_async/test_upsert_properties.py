@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.databases import Database
+from tests.properties import examples
 from tests.upsert_models import Item
 
 Row = dict[str, Any]
@@ -204,11 +205,7 @@ def shown(row: Any) -> str:
     return repr(sorted(plain(row).items()))
 
 
-EXAMPLES = settings(
-    max_examples=250,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
-)
+EXAMPLES = examples(250, HealthCheck.filter_too_much)
 
 
 @EXAMPLES

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
@@ -29,6 +29,7 @@ from tests.bulk_models import Everything, Mark, Sign, Ticket
 from tests.databases import Database
 from tests.models import Account, Colour, Team
 from tests.models_mixins import Parcel
+from tests.properties import examples
 from tests.recording import recorded
 
 Row = dict[str, Any]
@@ -112,9 +113,7 @@ def stored(session: Session, model: type[Any]) -> list[str]:
     return list(map(repr, found))
 
 
-EXAMPLES = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = examples(60)
 
 
 @EXAMPLES

@@ -11,13 +11,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, tuple_
 
 from sqlmodel_crud_utils._runtime_sync import run_on_connection
 from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 from tests._runtime_sync import Session
 from tests.models import AllTypes, Colour
+from tests.properties import examples
 from tests.query_models import Score
 
 Row = dict[str, Any]
@@ -50,11 +51,7 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     "colour": st.sampled_from(Colour),
     "blob": st.binary(max_size=2),
 }
-EXAMPLES = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+EXAMPLES = examples(60)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlmodel import SQLModel
@@ -32,6 +32,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from tests._runtime_sync import Engine, Session
+from tests.properties import examples
 from tests.stateful_programs import (
     COLUMNS,
     PROGRAMS,
@@ -555,9 +556,7 @@ def test_an_undone_upsert_leaves_no_values_in_the_session(session: Session) -> N
         assert session.get(Depot, inspect(changed[1]).identity[0]) is None
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(150)
 @given(program=PROGRAMS)
 def test_a_program_leaves_what_the_model_says(program: Program, engine: Engine) -> None:
     """Calls, failures and blocks in any nesting: results, errors and rows are the model's."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from tests._runtime_sync import Engine, Session
 from tests.databases import Database
+from tests.properties import examples
 from tests.upsert_models import Item
 
 Row = dict[str, Any]
@@ -206,11 +207,7 @@ def shown(row: Any) -> str:
     return repr(sorted(plain(row).items()))
 
 
-EXAMPLES = settings(
-    max_examples=250,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
-)
+EXAMPLES = examples(250, HealthCheck.filter_too_much)
 
 
 @EXAMPLES
