@@ -109,7 +109,8 @@ def _write(site: Path) -> None:
     modules = {name: doc.Module.from_name(name) for name in _module_names()}
     for documented in modules.values():
         _open_private_bases(documented)
-    pages = list(_pages(Links(modules)))
+    links = Links(modules)
+    pages = list(_pages(links))
     texts = [page for page in pages if page.source.suffix == ".md"]
     guides = [page for page in texts if page.source.parent.as_posix() == "docs"]
     about = [page for page in texts if page.depth == 0 and page.source.name != "README.md"]
@@ -124,8 +125,8 @@ def _write(site: Path) -> None:
         module = {"modulename": "." * page.depth}
         _save(site / page.target, template.render(page=page, module=module))
     for name, documented in modules.items():
-        reference = render.html_module(documented, modules)
-        _save(site / _module_target(name), _plain_types(reference))
+        reference = _plain_types(render.html_module(documented, modules))
+        _save(site / _module_target(name), links.named(reference, "../"))
     for image in (ROOT / "docs").rglob("*"):
         if image.suffix in IMAGES:
             _save(site / image.relative_to(ROOT), image.read_bytes())
@@ -286,14 +287,22 @@ class Links:
             anchor = f"#{link.fragment}" if link.fragment else ""
             return f'{match[1]}="{up}{target_of(path)}{anchor}"'
 
-        def named(match: re.Match[str]) -> str:
+        return self.named(re.sub(r'\b(href|src)="([^"]*)"', mended, body), up), others
+
+    def named(self, body: str, up: str) -> str:
+        """Return the body with links from code that names something to its description.
+
+        Args:
+            body: HTML. What is a link already, or a heading, stays as it is; so do blocks of code.
+            up: The way to the root of the site.
+        """
+
+        def linked(match: re.Match[str]) -> str:
             place = self._api.get(match["name"] or "")
             return f'<a href="{up}{place}">{match[0]}</a>' if place else match[0]
 
-        body = re.sub(r'\b(href|src)="([^"]*)"', mended, body)
-        # What is a link already, or a heading, stays as it is; so do blocks of code.
         code = r"<code>(?P<name>[A-Za-z_][\w.]*)(?:\([^<]*\))?</code>"
-        return re.sub(rf"(?s)<(a|pre|h\d)\b.*?</\1>|{code}", named, body), others
+        return re.sub(rf"(?s)<(a|pre|h\d)\b.*?</\1>|{code}", linked, body)
 
 
 def _described(module: doc.Module) -> Iterator[doc.Doc[Any]]:
