@@ -25,7 +25,7 @@ from sqlmodel_crud_utils.exceptions import (
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine
 from tests.constraint_models import Base, Booking, Gadget, Label, PostgresBase
 from tests.databases import Database
-from tests.models import Account, DeferredChild, Hero, Invoice, Seat, Setting, Team
+from tests.models import Account, AllTypes, DeferredChild, Hero, Invoice, Seat, Setting, Team
 
 SECRET = "s3cr3t"
 # Values that look like the parts of drivers' texts in which names are searched.
@@ -301,6 +301,15 @@ class TestStatements:
         assert isinstance(error, ValidationError)
         assert not isinstance(error, ConstraintViolationError)
         assert "a value of Label cannot be converted" in str(error)
+
+    @pytest.mark.parametrize("values", [{"text": "\ud800" + SECRET}, {"payload": {"a": {SECRET}}}])
+    async def test_a_value_that_the_driver_cannot_write(
+        self, session: AsyncSession, values: dict[str, Any]
+    ) -> None:
+        """Half a surrogate pair, or what is no JSON: drivers raise errors that are not theirs."""
+        error = await failure_of(session, insert(AllTypes).values(**values), AllTypes)
+        assert isinstance(error, ValidationError) or "does not fit the type" in str(error)
+        assert not isinstance(error, ConstraintViolationError)
 
     async def test_a_number_that_is_too_large(self, session: AsyncSession) -> None:
         """It is refused by the driver or by the database, and an error of ours either way."""

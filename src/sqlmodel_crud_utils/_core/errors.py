@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from traceback import walk_tb
 from typing import Any
 
 from sqlalchemy.exc import (
@@ -63,15 +64,16 @@ def is_database_error(error: BaseException) -> bool:
     """Tell whether an error comes from SQLAlchemy or a driver, and so is one to translate.
 
     Not all of them are SQLAlchemy's: SQLAlchemy 2.0 lets through what asyncpg raises while it
-    connects, 2.1 still the operating system's errors, and sqlite3 raises `OverflowError` for a
-    number that is too large.
+    connects, 2.1 still the operating system's errors, and drivers raise Python's own errors for
+    values that they cannot write: numbers that are too large, text that cannot be encoded.
 
     Example:
         >>> is_database_error(ConnectionRefusedError()), is_database_error(KeyError())
         (True, False)
     """
     is_known = isinstance(error, SQLAlchemyError | OSError | OverflowError)
-    return is_known or type(error).__module__.partition(".")[0] in _DRIVERS
+    is_drivers = type(error).__module__.partition(".")[0] in _DRIVERS
+    return is_known or is_drivers or _is_raised_by_execution(error)
 
 
 # --- connections
@@ -129,6 +131,10 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
 
 # --- values and statements
 
+_MISFITS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+# Inside of these methods of a dialect there is nothing but the driver.
+_EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
+
 
 def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | None:
     """Return what the caller did wrong, so that the database never saw the statement."""
@@ -148,13 +154,19 @@ def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | Non
 
 
 def _is_refused_value(error: Exception) -> bool:
-    """Tell whether a column's type could not turn the value into one for the driver."""
-    mistakes = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-    return (
+    """Tell whether a column's type, or the driver, could not write the value."""
+    return _is_raised_by_execution(error) or (
         isinstance(error, StatementError)
         and not isinstance(error, DBAPIError)
-        and isinstance(error.orig, mistakes)
+        and isinstance(error.orig, _MISFITS)
         and not isinstance(error.orig, SQLAlchemyError)
+    )
+
+
+def _is_raised_by_execution(error: BaseException) -> bool:
+    # SQLAlchemy lets through what is no error of the driver's own, and says no more about it.
+    return isinstance(error, _MISFITS) and any(
+        frame.f_code.co_name in _EXECUTIONS for frame, _ in walk_tb(error.__traceback__)
     )
 
 
