@@ -11,7 +11,9 @@ from sqlalchemy.orm import object_session
 
 from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._async.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
     ConstraintViolationError,
     TransactionError,
     UnknownFieldError,
@@ -22,7 +24,7 @@ from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.filter_models import Folder
 from tests.models import Hero, Seat, Tag, Team
-from tests.models_mixins import Badge, Club, Parcel, Player
+from tests.models_mixins import Badge, Club, Counter, Parcel, Player
 from tests.recording import recorded
 
 Sessions = Callable[[], AsyncSession]
@@ -86,6 +88,47 @@ async def test_objects_of_the_session_get_the_new_values(session: AsyncSession):
         ]
         assert ann.team is not None
     assert (bob.age, bob.secret_name) == (60, "BOB")
+
+
+async def test_rows_that_stayed_loaded_get_the_new_values(
+    session: AsyncSession, session_factory: Sessions
+):
+    """Those that a function returned before its commit: updated, marked or gone as the rows are."""
+    _, seat = await write_row(Seat(row="a", number=1, guest="x"), session)
+    assert await AsyncQueryBuilder(session, Seat).where(row="a").update(guest="y") == 1
+    assert (await AsyncQueryBuilder(session, Seat).one()).guest == seat.guest == "y"
+    _, player = await write_row(Player(name="Ann"), session)
+    async with transaction(session):
+        assert await AsyncQueryBuilder(session, Player).where(name="Ann").delete() == 1
+        assert player.is_deleted
+    assert await AsyncQueryBuilder(session, Player).first() is None
+    assert await AsyncQueryBuilder(session, Player).only_deleted().one() is player
+    _, counter = await write_row(Counter(value=1), session)
+    other = session_factory()
+    assert await AsyncQueryBuilder(other, Counter).where(value=1).update(value=2) == 1
+    with pytest.raises(ConflictError):  # the row is no longer as this session has seen it
+        await update_row(counter.id, {"value": 3}, session, Counter, raise_on_error=True)
+    assert await AsyncQueryBuilder(session, Counter).where(value=2).update(value=4) == 1
+    [row] = await AsyncQueryBuilder(session, Counter).all()
+    assert (row.value, row.version) == (4, 3)
+    _, kept = await write_row(Seat(row="b", number=1), session)
+    assert await AsyncQueryBuilder(session, Seat).where(row="b").delete() == 1
+    assert object_session(kept) is None
+    assert await AsyncQueryBuilder(session, Seat).where(row="b").all() == []
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_objects_are_as_before_when_a_block_is_undone(session: AsyncSession):
+    """Neither new values nor deletions stay in the session."""
+    query = AsyncQueryBuilder(session, Hero)
+    ann = await query.where(name="Ann").one()
+    with pytest.raises(TransactionError):
+        async with transaction(session):
+            await query.where(name="Ann").update(age=1)
+            await query.where(name="Cyd").delete()
+            raise ValueError
+    assert await query.order_by("name").first() is ann
+    assert [hero.age for hero in await query.all()] == [40, 30, None]
 
 
 async def test_stamps_versions_and_actors(session: AsyncSession):

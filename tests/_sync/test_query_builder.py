@@ -473,6 +473,39 @@ def test_sql_shows_parameters_apart(session: Session):
     assert parameters
 
 
+VALUES_IN_SQL: dict[str, Any] = {
+    "text": "tell-tale",
+    "text__in": ["tell-tale", "other"],
+    "text__icontains": "tell-tale",
+    "text__startswith": "tell-tale",
+    "text__like": "tell-tale",
+    "text__regex": "tell-tale",
+    "integer__between": [424_242, 434_343],
+    "big": 42_424_242_424_242,
+    "real__gt": 4242.4242,
+    "amount__lte": Decimal("4242.4242"),
+    "integer__in": [424_242, 434_343],
+    "day": dt.date(2042, 4, 24),
+    "moment__gte": dt.datetime(2042, 4, 24, tzinfo=dt.UTC),
+    "token__ne": uuid.UUID(int=0x42424242),
+    "blob": b"tell-tale",
+    "flag": True,
+    "colour": Colour.GREEN,
+}
+TELL_TALES = ("tell", "4242", "2042", "GREEN", "434343")
+
+
+@pytest.mark.parametrize("name", VALUES_IN_SQL)
+def test_no_value_stands_in_the_sql(session: Session, name: str):
+    """Whatever its type and lookup, and for limits and offsets; below the SQL it is shown."""
+    query = QueryBuilder(session, AllTypes)
+    for each in (query.where(**{name: VALUES_IN_SQL[name]}), query.limit(4242).offset(434343)):
+        lines = each.sql().splitlines()
+        sql = "\n".join(line for line in lines if not line.startswith("-- "))
+        assert not [told for told in TELL_TALES if told in sql]
+        assert [line for line in lines if line.startswith("-- ")]
+
+
 def test_statement_is_the_select(session: Session):
     """It can be taken further with SQLAlchemy."""
     statement = QueryBuilder(session, Hero).where(age=3).statement()

@@ -13,7 +13,9 @@ from sqlalchemy.orm import object_session
 
 from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 from sqlmodel_crud_utils._sync.transactions import transaction
+from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
     ConstraintViolationError,
     TransactionError,
     UnknownFieldError,
@@ -24,7 +26,7 @@ from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_sync import Engine, Session
 from tests.filter_models import Folder
 from tests.models import Hero, Seat, Tag, Team
-from tests.models_mixins import Badge, Club, Parcel, Player
+from tests.models_mixins import Badge, Club, Counter, Parcel, Player
 from tests.recording import recorded
 
 Sessions = Callable[[], Session]
@@ -88,6 +90,45 @@ def test_objects_of_the_session_get_the_new_values(session: Session):
         ]
         assert ann.team is not None
     assert (bob.age, bob.secret_name) == (60, "BOB")
+
+
+def test_rows_that_stayed_loaded_get_the_new_values(session: Session, session_factory: Sessions):
+    """Those that a function returned before its commit: updated, marked or gone as the rows are."""
+    _, seat = write_row(Seat(row="a", number=1, guest="x"), session)
+    assert QueryBuilder(session, Seat).where(row="a").update(guest="y") == 1
+    assert QueryBuilder(session, Seat).one().guest == seat.guest == "y"
+    _, player = write_row(Player(name="Ann"), session)
+    with transaction(session):
+        assert QueryBuilder(session, Player).where(name="Ann").delete() == 1
+        assert player.is_deleted
+    assert QueryBuilder(session, Player).first() is None
+    assert QueryBuilder(session, Player).only_deleted().one() is player
+    _, counter = write_row(Counter(value=1), session)
+    other = session_factory()
+    assert QueryBuilder(other, Counter).where(value=1).update(value=2) == 1
+    with pytest.raises(ConflictError):  # the row is no longer as this session has seen it
+        update_row(counter.id, {"value": 3}, session, Counter, raise_on_error=True)
+    assert QueryBuilder(session, Counter).where(value=2).update(value=4) == 1
+    [row] = QueryBuilder(session, Counter).all()
+    assert (row.value, row.version) == (4, 3)
+    _, kept = write_row(Seat(row="b", number=1), session)
+    assert QueryBuilder(session, Seat).where(row="b").delete() == 1
+    assert object_session(kept) is None
+    assert QueryBuilder(session, Seat).where(row="b").all() == []
+
+
+@pytest.mark.usefixtures("heroes")
+def test_objects_are_as_before_when_a_block_is_undone(session: Session):
+    """Neither new values nor deletions stay in the session."""
+    query = QueryBuilder(session, Hero)
+    ann = query.where(name="Ann").one()
+    with pytest.raises(TransactionError):
+        with transaction(session):
+            query.where(name="Ann").update(age=1)
+            query.where(name="Cyd").delete()
+            raise ValueError
+    assert query.order_by("name").first() is ann
+    assert [hero.age for hero in query.all()] == [40, 30, None]
 
 
 def test_stamps_versions_and_actors(session: Session):

@@ -168,7 +168,8 @@ def encode_cursor(mark: str, values: Sequence[Any]) -> str:
     Raises:
         ValidationError: A value of a type that has no place in a cursor.
     """
-    content = json.dumps([_VERSION, mark, [_packed(value) for value in values]])
+    packed = [_packed(value) for value in values]
+    content = json.dumps([_VERSION, mark, packed], separators=(",", ":"))
     body = content.encode()
     return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
 
@@ -217,7 +218,7 @@ def _content(cursor: str) -> tuple[Any, Any, list[Any]]:
             raise ValueError
         if _checksum(body) != raw[:_CHECKSUM]:
             raise ValueError
-        version, mark, packed = json.loads(body)
+        version, mark, packed = json.loads(body.decode())
         if not isinstance(packed, list):
             raise TypeError
     except _UNREADABLE as error:

@@ -27,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.expressions import require_own
 from sqlmodel_crud_utils._core.models import (
     column_attribute,
@@ -129,6 +130,7 @@ def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
     return replace(term, descending=True)
 
 
+@cached
 def _named(model: type[Any], name: str) -> Term:
     plain = name.removeprefix("-")
     if plain in relationship_names(model):
