@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Column, CursorResult, Dialect, Insert, Table, insert
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
@@ -24,10 +24,7 @@ from sqlmodel_crud_utils._core.simple_models import (
     table_of,
 )
 
-_INSERTS: Mapping[str, Callable[[Table], Any]] = {
-    "postgresql": postgresql.insert,
-    "sqlite": sqlite.insert,
-}
+_ON_CONFLICT = frozenset({"postgresql", "sqlite"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def insert_at_once(
 
 
 def _is_inserted_alone(model: type[Any], dialect: Dialect, unless_there: bool) -> bool:
-    knows_how = dialect.name in _INSERTS if unless_there else dialect.insert_returning
+    knows_how = dialect.name in _ON_CONFLICT if unless_there else dialect.insert_returning
     return knows_how and is_simple(model)
 
 
@@ -169,7 +166,9 @@ def _insert_on(
     table, columns = table_of(model), columns_of(model)
     statement: Insert = insert(table)
     if unless_there:
-        statement = _INSERTS[dialect](table).on_conflict_do_nothing()
+        # Not before it is needed: it is slow to import.
+        package = import_module(f"sqlalchemy.dialects.{dialect}")
+        statement = package.insert(table).on_conflict_do_nothing()
     if by_last_id and [columns[name] for name in missing] == [table.autoincrement_column]:
         return statement
     # What tells a row that was left alone from one that has nothing missing.
