@@ -22,6 +22,7 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
         ValidationError: A value that its field does not take, or a column that is not for all
             rows alike: the primary key, or the version, which counts by itself.
     """
+    mapper_of(model)
     changes = changes_for(model, data)
     for name in changes:
         if name not in column_names(model):

@@ -165,9 +165,9 @@ def _is_refused_value(error: Exception) -> bool:
 
 def _is_raised_by_execution(error: BaseException) -> bool:
     # SQLAlchemy lets through what is no error of the driver's own, and says no more about it.
-    return isinstance(error, _MISFITS) and any(
-        frame.f_code.co_name in _EXECUTIONS for frame, _ in walk_tb(error.__traceback__)
-    )
+    if not isinstance(error, _MISFITS) or isinstance(error, OverflowError):
+        return False
+    return any(frame.f_code.co_name in _EXECUTIONS for frame, _ in walk_tb(error.__traceback__))
 
 
 def _query_failure(
