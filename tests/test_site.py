@@ -178,7 +178,7 @@ def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None
     browser.find_element(By.CSS_SELECTOR, "main a[href$='hooks.html#registered_hook']").click()
     place = browser.find_element(By.CSS_SELECTOR, ":target")
     assert "registered_hook" in place.text
-    WebDriverWait(browser, 10).until(
+    WebDriverWait(browser, 30).until(
         lambda window: (
             0 <= window.execute_script(TOP, place) < window.execute_script("return innerHeight")
         )
@@ -193,7 +193,7 @@ def test_search_finds_a_function(browser: Any, address: str, page: str) -> None:
     link = result.find_element(By.CSS_SELECTOR, "a[href*='#get_row']")
     assert urldefrag(link.get_attribute("href")).fragment == "get_row"
     link.click()
-    WebDriverWait(browser, 10).until(lambda window: window.current_url.endswith("#get_row"))
+    WebDriverWait(browser, 30).until(lambda window: window.current_url.endswith("#get_row"))
     assert "def get_row" in browser.find_element(By.ID, "get_row").text.replace("\n", " ")
     assert console_errors(browser) == []
 
@@ -226,7 +226,7 @@ def _search(browser: Any, page: str, words: str) -> list[WebElement]:
     box = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
     box.send_keys(words)
     main = (By.CSS_SELECTOR, "main")
-    WebDriverWait(browser, 30).until(
+    WebDriverWait(browser, 60).until(
         lambda window: "search result" in window.find_element(*main).text
     )
     return list(browser.find_elements(By.CSS_SELECTOR, ".search-result"))
