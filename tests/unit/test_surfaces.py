@@ -31,6 +31,14 @@ def test_both_apis_export_the_same_names() -> None:
     assert sorted(sync.__all__) == sorted({name.replace("Async", "") for name in aio.__all__})
 
 
+def test_what_a_module_calls_public_is_exported() -> None:
+    """A function that is in the `__all__` of its module has a place in the API."""
+    modules = [import_module(f"{NAME}._async.{file.stem}") for file in PACKAGE.glob("_async/*.py")]
+    public = {name for module in modules for name in getattr(module, "__all__", ())}
+    assert len(public) > 20
+    assert public <= set(aio.__all__)
+
+
 def test_a_sync_is_another_name_for_aio() -> None:
     """v0.1.0's module has everything that `aio` has."""
     assert sorted(a_sync.__all__) == sorted(aio.__all__)
