@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._core.statements import (
     check_page,
     everything,
     key_list,
+    listed,
     paginated,
     refined,
     require_query,
@@ -225,19 +226,26 @@ async def get_rows(
     check_page(page, page_size)
     dialect = dialect_of(session, model)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
-    terms = sort_terms(model, sort_field, descending=bool(sort_desc))
-    clauses = text_match(model, text_field, filters, dialect)
-    clauses += where_clauses(model, filters, dialect, include_deleted=include_deleted)
+    sort = sort_field, bool(sort_desc)
+    terms = sort_terms(model, *sort)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    statement = everything(model, stmnt, include_deleted=include_deleted)
-    statement = refined(statement, clauses, terms, options)
-    passed = page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE
-    if stmnt is None or passed:
-        statement = paginated(statement, page, page_size)
+    prepared = None
+    if stmnt is None and text_field is None and not options:
+        pages = page, page_size
+        prepared = listed(model, filters, sort, pages, dialect, include_deleted=include_deleted)
+    if prepared is None:
+        clauses = text_match(model, text_field, filters, dialect)
+        clauses += where_clauses(model, filters, dialect, include_deleted=include_deleted)
+        statement = everything(model, stmnt, include_deleted=include_deleted)
+        statement = refined(statement, clauses, terms, options)
+        passed = page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE
+        if stmnt is None or passed:
+            statement = paginated(statement, page, page_size)
+        prepared = statement, {}
     eagerly = bool(options) or stmnt is not None
     async with translated(model, "get_rows"):
         rows = await fetch(
-            session, model, statement, eagerly=eagerly, include_deleted=include_deleted
+            session, model, *prepared, eagerly=eagerly, include_deleted=include_deleted
         )
     return bool(rows), rows
 

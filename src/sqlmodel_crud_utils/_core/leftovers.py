@@ -77,9 +77,14 @@ def remember_choice(
     objects that the program made itself have none.
     """
     ours = hiding_options(*models)
+    held, chosen = None, ours
     for state in states if ours else ():
-        others = tuple(option for option in state.load_options if not is_hiding(option))
-        state.load_options = others if include_deleted else (*ours, *others)
+        # The rows of one query have the same options, and mostly the right ones.
+        if state.load_options is not held:
+            held = state.load_options
+            others = tuple(option for option in held if not is_hiding(option))
+            chosen = others if include_deleted else (*ours, *others)
+        state.load_options = chosen
         if state.load_path.is_root:
             # Options stand on the path of the query that loaded the row; here there was none.
             state.load_path = state.mapper._path_registry

@@ -8,12 +8,9 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    BindParameter,
     ColumnElement,
     Dialect,
     Select,
-    bindparam,
     func,
     select,
 )
@@ -31,7 +28,7 @@ from sqlmodel_crud_utils._core.soft_delete import (
     hide_deleted,
     hide_deleted_anywhere,
 )
-from sqlmodel_crud_utils._core.statements import among_keys
+from sqlmodel_crud_utils._core.statements import among_keys, number_parameter
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 Prepared = tuple[Select[Any], dict[str, Any] | None]
@@ -144,8 +141,8 @@ class Query:
             self,
             conditions=conditions,
             lookups={},
-            size=None if self.size is None else _number("size"),
-            start=None if self.start is None else _number("start"),
+            size=None if self.size is None else number_parameter("size"),
+            start=None if self.start is None else number_parameter("start"),
         )
 
     def _parameters(self) -> dict[str, Any]:
@@ -273,11 +270,6 @@ class Query:
 def loads_with_queries(query: Query) -> bool:
     """Tell whether loading the rows may take more queries, as far as it can be told."""
     return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
-
-
-def _number(name: str) -> BindParameter[int]:
-    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
-    return bindparam(name, type_=BigInteger())
 
 
 _templates: Store[Hashable, Select[Any]] = Store()

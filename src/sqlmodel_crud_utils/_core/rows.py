@@ -9,6 +9,8 @@ from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
+from sqlmodel_crud_utils._core.models import relationship_names
+
 T = TypeVar("T")
 
 
@@ -65,11 +67,10 @@ def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any
 
 
 def _related(state: InstanceState[Any]) -> list[InstanceState[Any]]:
-    values = [state.dict[key] for key in state.mapper.relationships.keys() if key in state.dict]
-    rows: list[Any] = []
-    for value in values:
-        rows.extend(_members(value))
-    return states_of(rows)
+    held = state.dict
+    names = relationship_names(state.class_)
+    values = [held[name] for name in names if name in held]
+    return states_of(row for value in values for row in _members(value))
 
 
 def _members(value: Any) -> Iterable[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Dialect,
@@ -23,9 +24,9 @@ from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.types import TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.caching import Store, cached
 from sqlmodel_crud_utils._core.coercion import coerce, is_coerced
-from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.filters import compared_values, where_clauses, with_parameters
 from sqlmodel_crud_utils._core.id_lists import in_list, is_beyond
 from sqlmodel_crud_utils._core.models import (
     column_attribute,
@@ -180,6 +181,86 @@ def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:
     return _all_rows(model, True).where(*criteria)
 
 
+Prepared = tuple[Executable, dict[str, Any]]
+"""A statement that was made before, and the parameters to run it with."""
+
+
+def listed(
+    model: type[Any],
+    filters: Mapping[str, Any],
+    sort: tuple[str | None, bool],
+    page: tuple[int, int],
+    dialect: Dialect,
+    *,
+    include_deleted: bool,
+) -> Prepared | None:
+    """Return the SELECT of one page of the rows that match all filters, where these compare only.
+
+    It is made once for all values: to make it takes longer than to run it.
+
+    Args:
+        model: The table model.
+        filters: The filters.
+        sort: The field to sort by, and whether the other way round.
+        page: The number of the page and its size.
+        dialect: The dialect of the database that runs it.
+        include_deleted: Whether soft-deleted rows count.
+    """
+    values = compared_values(model, filters)
+    if values is None:
+        return None
+
+    def build() -> Executable:
+        parameters = with_parameters(model, filters, "where")
+        clauses = where_clauses(model, parameters, dialect, include_deleted=include_deleted)
+        terms = sort_terms(model, *sort)
+        statement = _all_rows(model, include_deleted).where(*clauses).order_by(*terms)
+        statement = statement.order_by(*_key_terms(statement))
+        return statement.limit(number_parameter("size")).offset(number_parameter("start"))
+
+    key = (model, tuple(filters), sort, dialect.name, include_deleted)
+    number, size = page
+    pages = {"size": int(size), "start": (number - 1) * size}
+    return _listed.get(key, build), pages | _parameters(values)
+
+
+def first_equal(
+    model: type[Any], values: Mapping[str, Any], *, include_deleted: bool
+) -> tuple[Select[Any], dict[str, Any]]:
+    """Return the SELECT of a row that has these values, and its parameters.
+
+    Where all of them are plainly compared, it is made once for all values.
+    """
+    compared = compared_values(model, values)
+    if compared is None:
+        return _first_equal(model, values, include_deleted), {}
+
+    def build() -> Select[Any]:
+        return _first_equal(model, with_parameters(model, values, "where"), include_deleted)
+
+    key = (model, tuple(values), include_deleted)
+    return _firsts.get(key, build), _parameters(compared)
+
+
+def _first_equal(model: type[Any], values: Mapping[str, Any], include_deleted: bool) -> Select[Any]:
+    statement = equal_to(model, values).limit(1)
+    return statement if include_deleted else hide_deleted(statement, model)
+
+
+def _parameters(values: Sequence[Any]) -> dict[str, Any]:
+    return {f"where_{place}": value for place, value in enumerate(values)}
+
+
+def number_parameter(name: str) -> BindParameter[int]:
+    """Return a parameter for a limit or an offset."""
+    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
+    return bindparam(name, type_=BigInteger())
+
+
+_listed: Store[Hashable, Executable] = Store()
+_firsts: Store[Hashable, Select[Any]] = Store()
+
+
 def refined(
     statement: Executable,
     clauses: Sequence[ColumnElement[bool]],
@@ -239,7 +320,7 @@ def text_match(
 
 
 def sort_terms(
-    model: type[Any], sort_field: str | None, *, descending: bool
+    model: type[Any], sort_field: str | None, descending: bool
 ) -> list[ColumnElement[Any]]:
     """Return the ORDER BY terms of `sort_field` and `sort_desc`."""
     if sort_field is None:

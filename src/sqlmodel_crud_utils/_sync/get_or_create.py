@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core import commit_callbacks
 from sqlmodel_crud_utils._core.blocks import begin_immediate
@@ -19,8 +20,8 @@ from sqlmodel_crud_utils._core.models import fields_of, mapper_of, relationship_
 from sqlmodel_crud_utils._core.payload import values_for
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.snapshots import lift_snapshot, restore_snapshot
-from sqlmodel_crud_utils._core.soft_delete import deleted, hide_deleted, is_soft_delete
-from sqlmodel_crud_utils._core.statements import equal_to
+from sqlmodel_crud_utils._core.soft_delete import deleted, is_soft_delete
+from sqlmodel_crud_utils._core.statements import equal_to, first_equal
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -99,20 +100,15 @@ def get_one_or_create(
     mapper_of(model)
     wanted = values_for(model, kwargs)
     values = {**wanted, **values_for(model, create_method_kwargs or {})}
-    everyone = equal_to(model, wanted)
-    statement = (everyone if include_deleted else hide_deleted(everyone, model)).options(
-        *read_options(model, selectin, select_in_key, False, None)
-    )
-    search = _Search(session, model, statement, bool(selectin), include_deleted)
+    options = read_options(model, selectin, select_in_key, False, None)
+    search = _Search(session, model, wanted, options, include_deleted)
     write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
     with translated(model, _NAME):
         repetitions = _REPETITIONS if _is_alone(session, model) else 0
     while True:
         try:
-            return _first_or_created(
-                replace(write, repeatable=repetitions > 0), search, values, everyone
-            )
+            return _first_or_created(replace(write, repeatable=repetitions > 0), search, values)
         except QueryExecutionError as failure:
             if not (repetitions and is_lost_race(failure.original_error)):
                 raise
@@ -133,14 +129,12 @@ def _is_alone(session: Session, model: type[Any]) -> bool:
     )
 
 
-def _first_or_created(
-    write: Write, search: _Search, values: Mapping[str, Any], everyone: Select[Any]
-) -> tuple[Any, bool]:
+def _first_or_created(write: Write, search: _Search, values: Mapping[str, Any]) -> tuple[Any, bool]:
     with searching(write):
         row = search.first()
     if row is not None:
         return row, True
-    return _create_or_find(write, search, values, everyone)
+    return _create_or_find(write, search, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,20 +143,25 @@ class _Search:
 
     session: Session
     model: type[Any]
-    statement: Select[Any]
-    eagerly: bool
+    wanted: Mapping[str, Any]
+    options: Sequence[ORMOption]
     include_deleted: bool
 
     def first(self, *, as_of_now: bool = False) -> Any:
         """Return the first such row or None, on request past the transaction's snapshot."""
-        statement = self.statement.limit(1)
+        statement, parameters = first_equal(
+            self.model, self.wanted, include_deleted=self.include_deleted
+        )
+        if self.options:
+            statement = statement.options(*self.options)
         if as_of_now:
             statement = past_snapshot(self.session, self.model, statement)
         rows = fetch(
             self.session,
             self.model,
             statement,
-            eagerly=self.eagerly,
+            parameters,
+            eagerly=bool(self.options),
             include_deleted=self.include_deleted,
         )
         return rows[0] if rows else None
@@ -179,23 +178,20 @@ def past_snapshot(session: Session, model: type[Any], statement: Select[Any]) ->
     return statement.with_for_update(read=True)
 
 
-def _create_or_find(
-    write: Write, search: _Search, values: Mapping[str, Any], everyone: Select[Any]
-) -> tuple[Any, bool]:
+def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) -> tuple[Any, bool]:
     """Create the row; where another caller was faster, return theirs."""
     existed = False
 
     def work() -> Sequence[Any]:
         nonlocal existed
-        inserted = None
         if not write.hooks and values.keys().isdisjoint(relationship_names(write.model)):
             row = write.model(**values)
             inserted = inserted_at_once(write.session, row, unless_there=True)
-        if inserted is False:
-            row = _first_as_of_now(search)
-            existed = row is not None
-        if inserted or existed:
-            return [row]
+            if inserted is False:
+                row = _first_as_of_now(search)
+                existed = row is not None
+            if inserted or existed:
+                return [row]
         try:
             row = _insert_alone(write, values)
         except IntegrityError:
@@ -208,7 +204,7 @@ def _create_or_find(
     try:
         rows = insist(write, work)
     except ConstraintViolationError as refusal:
-        if not _is_held_by_deleted(search, values, everyone, refusal):
+        if not _is_held_by_deleted(search, values, refusal):
             raise
         raise ConstraintViolationError(
             f"a soft-deleted {search.model.__name__} row holds the unique value; restore it with "
@@ -241,7 +237,6 @@ def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
 def _is_held_by_deleted(
     search: _Search,
     values: Mapping[str, Any],
-    wanted: Select[Any],
     refusal: ConstraintViolationError,
 ) -> bool:
     """Tell whether it is a soft-deleted row that has the unique value of the refused one."""
@@ -250,7 +245,8 @@ def _is_held_by_deleted(
         return False
     names = fields_of(model, refusal.columns)
     known = {name: values[name] for name in names if name in values}
-    same = equal_to(model, known) if known and len(known) == len(refusal.columns) else wanted
+    all_known = known and len(known) == len(refusal.columns)
+    same = equal_to(model, known if all_known else search.wanted)
     statement = past_snapshot(session, model, same.where(deleted(model)).limit(1))
     with translated(model, _NAME):
         return first_of(execute(session, statement.with_only_columns(literal(1)))) is not None
