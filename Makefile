@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all cov bench bench-quick docs build demo check check-wheel clean
+	test-all cov bench bench-quick docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -106,6 +106,9 @@ build: $(INSTALLED) ## Build the wheel and the sdist into dist/
 
 demo: $(INSTALLED) ## Run examples/quickstart.py
 	@$(BIN)/python examples/quickstart.py
+
+serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DATABASE_URL=sqlite:///heroes.db)
+	@PYTHONPATH=examples $(BIN)/python -m fastapi_app.main
 
 CHECKS := check-codegen lint type docs demo cov check-wheel
 

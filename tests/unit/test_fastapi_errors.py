@@ -159,6 +159,14 @@ def test_what_the_server_is_to_blame_for_is_logged() -> None:
     ]
 
 
+def test_it_is_too_late_after_the_first_request() -> None:
+    """Starlette would take the handlers and never call them."""
+    app = FastAPI()
+    TestClient(app).get("/")
+    with pytest.raises(ValidationError, match="before the first request"):
+        install_error_handlers(app)
+
+
 # --- the application's own errors ----------------------------------------------------------------
 
 

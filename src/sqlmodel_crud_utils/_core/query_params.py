@@ -106,7 +106,7 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
 def page_params(*, by_cursor: bool, size: int, max_size: int) -> tuple[QueryParam, QueryParam]:
     """Return the parameters that say which page, and how large."""
     if by_cursor:
-        which = QueryParam("after", str | None, "The `next_cursor` of the page before.")
+        which = QueryParam("after", str, "The `next_cursor` of the page before.")
     else:
         number = Annotated[int, Field(ge=1, le=_LAST_PAGE)]
         which = QueryParam("page", number, "The number of the page, from 1.", default=1)

@@ -54,7 +54,10 @@ def install_error_handlers(app: FastAPI) -> None:
     A handler that you add for one of the errors yourself wins over this one.
 
     Args:
-        app: The application.
+        app: The application, before its first request.
+
+    Raises:
+        ValidationError: The application has answered a request; it would not see the handlers.
 
     Example:
         >>> from fastapi import FastAPI
@@ -69,6 +72,8 @@ def install_error_handlers(app: FastAPI) -> None:
         >>> response.status_code, response.json()
         (404, {'detail': 'Hero not found'})
     """
+    if app.middleware_stack is not None:
+        raise ValidationError("install_error_handlers comes before the first request", "app")
     for kind in (SQLModelCRUDError, DBAPIError, PoolTimeoutError, StaleDataError):
         app.add_exception_handler(kind, _answer)
 

@@ -1,0 +1,39 @@
+"""The application: `python -m fastapi_app.main`, in the folder above."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from fastapi_app.database import create_tables, engine
+from fastapi_app.outbox import deliver
+from fastapi_app.routes import router
+from sqlmodel_crud_utils.fastapi import install_error_handlers
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Create the tables at the start, and send messages as long as the service runs."""
+    await create_tables()
+    delivery = asyncio.create_task(deliver())
+    yield
+    delivery.cancel()
+    with suppress(asyncio.CancelledError):
+        await delivery
+    await engine.dispose()
+
+
+# Its page /docs needs no other server; the plain FastAPI class loads the scripts from a CDN.
+app = FastAPIOffline(title="Heroes", lifespan=lifespan)
+app.include_router(router)
+install_error_handlers(app)
+
+
+if __name__ == "__main__":
+    port = int(os.environ.get("PORT", "8000"))
+    print(f"Heroes on http://127.0.0.1:{port}/docs")
+    uvicorn.run(app, host="127.0.0.1", port=port)

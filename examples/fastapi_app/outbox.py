@@ -1,0 +1,48 @@
+"""An outbox: what others are told is written with the change, and sent after its commit."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from fastapi_app.database import new_session
+from fastapi_app.models import Message
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, on_commit, transaction, write_row
+from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, QueryExecutionError
+
+logger = logging.getLogger("uvicorn.error")
+waiting = asyncio.Event()
+
+
+async def tell(session: AsyncSession, text: str) -> None:
+    """Write a message in the transaction of the change that it is about."""
+    await write_row(Message(text=text), session)
+    on_commit(session, waiting.set)
+
+
+async def deliver() -> None:
+    """Send what waits, again and again; what was left by a crash is sent after the start."""
+    waiting.set()
+    while True:
+        await waiting.wait()
+        waiting.clear()
+        try:
+            while await send_some():
+                pass
+        except (DatabaseConnectionError, QueryExecutionError) as error:
+            logger.warning("messages are sent later: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(waiting.wait(), timeout=1)
+            waiting.set()
+
+
+async def send_some() -> int:
+    """Send a batch; each message at least once, in order, whatever happens."""
+    async with new_session() as session, transaction(session, wrap_errors=False):
+        unsent = AsyncQueryBuilder(session, Message).where(sent=False).order_by("id")
+        messages = await unsent.limit(100).all()
+        for message in messages:
+            logger.info("sent: %s", message.text)  # here a broker would be called
+            message.sent = True
+    return len(messages)

@@ -1,0 +1,302 @@
+"""examples/fastapi_app, started as its users start it and talked to over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from tests.browser import console_errors, open_browser
+from tests.databases import Database
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CLIENTS = 50
+COUNTERS = 10  # so many of them change one and the same row
+
+
+@pytest.fixture
+def own_database(database: Database, tmp_path: Path) -> Iterator[str]:
+    """The address of a database without any table."""
+    if database.name == "sqlite":
+        yield f"sqlite:///{tmp_path}/heroes.db"
+        return
+    name = f"app_{uuid4().hex}"
+    server = create_engine(database.sync_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        url = make_url(database.sync_url).set(drivername="postgresql", database=name)
+        yield url.render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def url(own_database: str, tmp_path: Path) -> Iterator[str]:
+    """The address of the service, which has to end without having complained."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings = {"DATABASE_URL": own_database, "PORT": str(port), "PYTHONPATH": str(EXAMPLES)}
+    log = tmp_path / "service.log"
+    with log.open("w") as written:  # nobody empties a pipe while the tests run
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "fastapi_app.main"],
+            env=os.environ | settings,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, process, log)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    output = log.read_text()
+    assert f"Heroes on {address}/docs" in output
+    assert "Traceback" not in output, output
+    assert "are sent later" not in output, output
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            httpx2.get(f"{address}/teams", trust_env=False).raise_for_status()
+        except httpx2.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the service did not start within a minute")
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx2.Client]:
+    """A client of the service."""
+    with httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
+        yield client
+
+
+def create(client: httpx2.Client, name: str, **fields: Any) -> dict[str, Any]:
+    """Create a hero and return it."""
+    answer = client.post("/heroes", json={"name": name, "secret_name": "?"} | fields)
+    assert answer.status_code == 201, answer.text
+    hero: dict[str, Any] = answer.json()
+    return hero
+
+
+# --- one client ----------------------------------------------------------------------------------
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_a_hero_from_the_beginning_to_the_end(client: httpx2.Client) -> None:
+    """Created, changed, tagged, deleted and restored; who did it is noted, the secret is kept."""
+    team = client.post("/teams", json={"name": "Preventers", "city": "Oslo"}).json()
+    body = {"name": "Rusty", "secret_name": "Tommy", "age": 48, "team_id": team["id"]}
+    hero = client.post("/heroes", json=body, headers={"x-user": "alice"}).json()
+    assert (hero["created_by"], hero["team"]["name"], hero["tags"]) == ("alice", "Preventers", [])
+    assert "secret_name" not in hero
+
+    path = f"/heroes/{hero['id']}"
+    changed = client.patch(path, json={"age": 49}, headers={"x-user": "bob"}).json()
+    assert changed == hero | {"age": 49, "version": 2, "updated_by": "bob"}
+    tagged = [client.put(f"{path}/tags/strong").json()["tags"] for _ in range(2)]
+    assert tagged == [[{"label": "strong"}]] * 2
+
+    assert client.delete(path).status_code == 204
+    assert client.get(path).status_code == 404
+    assert client.get("/heroes").json()["items"] == []
+    assert client.post(f"{path}/restore").json()["age"] == 49
+    assert client.get(path).status_code == 200
+    expected = ["team 1 created", *(f"hero 1 {did}" for did in ("created", "updated"))]
+    expected += [f"hero 1 {did}" for did in ("tagged strong", "deleted", "restored")]
+    assert messages(client) == expected
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_errors_have_their_status(client: httpx2.Client) -> None:
+    """Not found 404, conflicts 409, what doesn't fit 422; none of them leaves a trace."""
+    rusty, rosty = create(client, "Rusty"), create(client, "Rosty")
+    path = f"/heroes/{rusty['id']}"
+    answers = [
+        (404, client.get("/heroes/99")),
+        (404, client.patch("/heroes/99", json={"age": 1})),
+        (404, client.delete("/heroes/99")),
+        (404, client.put("/heroes/99/tags/strong")),
+        (409, client.post("/heroes", json={"name": "Rusty", "secret_name": "?"})),
+        (409, client.post("/heroes", json={"name": "New", "secret_name": "?", "team_id": 99})),
+        (409, client.patch(path, json={"age": 1}, headers={"if-match": "7"})),
+        (409, client.patch(path, json={"name": rosty["name"]})),
+        (422, client.patch(path, json={"name": None})),
+        (422, client.post("/heroes", json={"name": "New", "secret_name": "?", "age": -1})),
+        (422, client.get("/heroes?age_gte=5")),
+        (422, client.get("/heroes?after=nonsense")),
+        (422, client.get("/heroes?size=101")),
+    ]
+    assert [answer.status_code for _, answer in answers] == [status for status, _ in answers]
+    assert all(list(answer.json()) == ["detail"] for _, answer in answers)
+    assert client.get(path).json() == rusty
+    assert messages(client) == ["hero 1 created", "hero 2 created"]
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_lists_have_filters_an_order_and_pages(client: httpx2.Client) -> None:
+    """Pages by cursor, laid end to end, are what was asked for."""
+    for number in range(7):
+        create(client, f"Hero {number}", age=30 + number % 3)
+    found, after = [], {}
+    while True:
+        query = {"age__gte": 31, "sort": "-age,name", "size": 2, **after}
+        page = client.get("/heroes", params=query).json()
+        found += [hero["name"] for hero in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        after = {"after": page["next_cursor"]}
+    assert found == ["Hero 2", "Hero 5", "Hero 1", "Hero 4"]
+
+
+def messages(client: httpx2.Client) -> list[str]:
+    """What the outbox sent, in order; all of it is sent a moment after the last change."""
+    deadline = time.monotonic() + 30
+    while client.get("/messages?sent=false").json()["items"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found, after = [], {}
+    while True:
+        page = client.get("/messages", params={"size": 100, **after}).json()
+        assert all(message["sent"] for message in page["items"])
+        found += [message["text"] for message in page["items"]]
+        if page["next_cursor"] is None:
+            return found
+        after = {"after": page["next_cursor"]}
+
+
+# --- fifty clients -------------------------------------------------------------------------------
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_fifty_clients_leave_a_consistent_database(url: str, own_database: str) -> None:
+    """Names stay unique, no update is lost, and each change has its message, and no other."""
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=120) as client:
+        counter = (await client.post("/heroes", json=_hero("Counter", age=0))).json()["id"]
+        done = await asyncio.gather(*(_work(client, number, counter) for number in range(CLIENTS)))
+    written = [change for changes in done for change in changes]
+    with httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
+        sent = messages(client)
+    assert sorted(sent) == sorted(["hero 1 created", *written])
+
+    engine = create_engine(_sync(own_database))
+    count = {
+        name: _value(engine, query)
+        for name, query in {
+            "same": "SELECT count(*) FROM hero WHERE name LIKE 'Same%'",
+            "own": "SELECT count(*) FROM hero WHERE name LIKE 'Own%' AND is_deleted",
+            "tags": "SELECT count(*) FROM tag",
+            "links": "SELECT count(*) FROM herotag",
+            "counter": f"SELECT age FROM hero WHERE id = {counter}",
+            "version": f"SELECT version FROM hero WHERE id = {counter}",
+        }.items()
+    }
+    engine.dispose()
+    assert count == {
+        "same": 5,
+        "own": CLIENTS,
+        "tags": 5,
+        "links": CLIENTS,
+        "counter": COUNTERS,
+        "version": COUNTERS + 1,
+    }
+
+
+async def _work(client: httpx2.AsyncClient, number: int, counter: int) -> list[str]:
+    """Do what one client does, and return the changes that were answered with success."""
+    own = (await client.post("/heroes", json=_hero(f"Own {number}"))).json()["id"]
+    # It can be read at once: the commit came before the answer.
+    assert (await client.get(f"/heroes/{own}")).status_code == 200
+    done = [f"hero {own} created"]
+
+    same = await client.post("/heroes", json=_hero(f"Same {number % 5}"))
+    assert same.status_code in {201, 409}
+    if same.status_code == 201:
+        done.append(f"hero {same.json()['id']} created")
+
+    label = f"tag{number % 5}"
+    assert (await client.put(f"/heroes/{own}/tags/{label}")).status_code == 200
+    done.append(f"hero {own} tagged {label}")
+
+    if number < COUNTERS:
+        await _count_up(client, counter)
+        done.append(f"hero {counter} updated")
+
+    assert (await client.delete(f"/heroes/{own}")).status_code == 204
+    return [*done, f"hero {own} deleted"]
+
+
+async def _count_up(client: httpx2.AsyncClient, counter: int) -> None:
+    """Add 1 to what was read, again and again until nobody was quicker."""
+    while True:
+        read = (await client.get(f"/heroes/{counter}")).json()
+        answer = await client.patch(
+            f"/heroes/{counter}",
+            json={"age": read["age"] + 1},
+            headers={"if-match": str(read["version"])},
+        )
+        if answer.status_code == 200:
+            return
+        assert answer.status_code == 409, answer.text
+
+
+def _hero(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "secret_name": "?"} | fields
+
+
+def _sync(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def _value(engine: Engine, query: str) -> Any:
+    with engine.connect() as connection:
+        return connection.execute(text(query)).scalar_one()
+
+
+# --- a browser -----------------------------------------------------------------------------------
+
+
+@pytest.mark.databases("sqlite")
+def test_the_docs_page_works_in_a_browser(client: httpx2.Client, url: str, tmp_path: Path) -> None:
+    """/docs comes from the service alone, shows the parameters, and can try a route."""
+    create(client, "Rusty")
+    with ExitStack() as stack:
+        window = stack.enter_context(open_browser(tmp_path / "profile"))
+        wait = WebDriverWait(window, 30)
+        window.get(f"{url}/docs")
+        wait.until(lambda _: len(window.find_elements(By.CSS_SELECTOR, ".opblock")) == 10)
+        window.find_element(By.CSS_SELECTOR, "[id$=list_heroes_heroes_get] button").click()
+        wait.until(lambda _: "age is this or more. In years." in _text(window))
+        window.find_element(By.CSS_SELECTOR, ".try-out__btn").click()
+        window.find_element(By.CSS_SELECTOR, ".opblock-body .execute").click()
+        wait.until(lambda _: '"name": "Rusty"' in _text(window))
+        window.save_screenshot(str(tmp_path / "docs.png"))
+        loaded = window.execute_script(
+            "return performance.getEntriesByType('resource').map(each => each.name)"
+        )
+        assert [name for name in loaded if not name.startswith((url, "data:"))] == []
+        assert console_errors(window) == []
+
+
+def _text(window: Any) -> str:
+    return str(window.find_element(By.TAG_NAME, "body").text)
