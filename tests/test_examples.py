@@ -21,7 +21,12 @@ from tests.databases import create_empty, prepare
 from tests.examples import Docstring, docstrings, programs, promised_output, run_docstring
 
 ROOT = Path(__file__).parent.parent
-GUIDES = sorted(str(guide.relative_to(ROOT)) for guide in ROOT.glob("docs/*.md"))
+GUIDES = sorted(
+    str(file.relative_to(ROOT))
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/**/*.md")
+    for file in ROOT.glob(pattern)
+    if "```python\n" in file.read_text(encoding="utf-8")
+)
 # Where the guides connect to; the tests put a database of their own in its place.
 POSTGRESQL = "postgresql://app:secret@localhost/heroes"
 DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
@@ -84,7 +89,7 @@ async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
     await run_docstring(docstring, {**vars(module), **names})
 
 
-@pytest.mark.parametrize("name", ["README.md", "MIGRATION_GUIDE.md", *GUIDES])
+@pytest.mark.parametrize("name", GUIDES)
 def test_markdown(name: str, tmp_path: Path) -> None:
     """The code of a Markdown file runs, prints what it promises, and passes its own tests."""
     files = programs(ROOT / name)
