@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all cov bench bench-quick docs build demo serve check check-wheel clean
+	test-all cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -96,6 +96,9 @@ bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy; writes benchmarks/r
 
 bench-quick: $(INSTALLED) ## The same with few rounds, and no file
 	@$(BIN)/python -m benchmarks --quick
+
+bench-docs: $(INSTALLED) ## Renew docs/performance.md and its plots from benchmarks/results.json
+	@$(BIN)/python -m benchmarks.documentation
 
 docs: $(INSTALLED) ## Build the documentation site, guides and API, into site/
 	@$(BIN)/python scripts/docs.py

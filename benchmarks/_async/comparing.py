@@ -143,7 +143,7 @@ def summary(
 ) -> Result:
     """Return the medians of the rounds; the ratio is the median of the rounds' ratios."""
     ratios = [ours / theirs for ours, theirs in rounds]
-    low, middle, high = quantiles(ratios, n=4)
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
     return Result(
         **place,
         unit="ms",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import imports, memory
+from benchmarks import documentation, imports, memory
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -106,3 +107,39 @@ def test_a_database_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["--databases=oracle"])
     assert "oracle is none of sqlite, postgresql" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_results() -> None:
+    """`make bench-docs` has been run since they were measured, and the page has all plots."""
+    page = documentation.PAGE.read_text()
+    assert documentation.renewed(page, Report.read(documentation.RESULTS)) == page
+    linked = re.findall(r"\]\(performance/([\w-]+\.svg)\)", page)
+    assert sorted(linked) == sorted(file.name for file in documentation.PLOTS.iterdir())
+
+
+def test_a_page_without_a_place_for_a_table_is_refused() -> None:
+    """Else its table would be missing silently."""
+    page = documentation.PAGE.read_text().replace("<!-- hooks -->", "")
+    with pytest.raises(LookupError, match="0 places for the table 'hooks'"):
+        documentation.renewed(page, Report.read(documentation.RESULTS))
+
+
+def test_the_tables_of_the_page() -> None:
+    """Ratio, tick or cross, and the library's time; empty where nothing was measured."""
+    rows = documentation.ratio_table([result(), result(api="sync", ratio=2)]).split("\n")
+    assert rows[2] == "| write | **1.00** ✓ 2 ms | **2.00** 2 ms |  |  | 1.05 / 1.05 |"
+    growth = Result("memory", memory.OPERATION, "sqlite", "sync", "MiB", 7.25, 300.4)
+    rows = documentation.figure_table([growth]).split("\n")
+    assert rows[2] == f"| {memory.OPERATION} | SQLite, sync | **7.25 MiB** ✗ | 300 MiB | 5 MiB |"
+
+
+def test_the_same_results_make_the_same_plot(tmp_path: Path) -> None:
+    """So that a plot changes only with what it shows."""
+    pytest.importorskip("matplotlib")
+    from benchmarks.plots import draw
+
+    growth = Result("memory", memory.OPERATION, "sqlite", "sync", "MiB", 7.25, 300.4)
+    for group, results in (("soft deletes", [result()]), ("memory", [growth])):
+        first, second = (draw(group, results, tmp_path / name) for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+        assert first.name == f"{group.replace(' ', '-')}.svg"
