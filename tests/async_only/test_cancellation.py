@@ -210,7 +210,7 @@ async def test_at_every_suspension(
             break
         assert cancelled, f"at suspension {at}"
     assert not cancelled
-    assert at > 3
+    assert at > 2  # the statement and the commit at the least
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["block", "no block"])
