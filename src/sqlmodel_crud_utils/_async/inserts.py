@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._async.operations import Write, keep_loaded, outcome_of, translated
+from sqlmodel_crud_utils._async.quick_flush import add_and_flush
 from sqlmodel_crud_utils._async.settling import load_expired
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import insert, model_of
@@ -147,8 +148,7 @@ async def _refusal_of(
     session: AsyncSession, rows: list[Any], *, quiet: bool = False
 ) -> SQLModelCRUDError | None:
     async def work() -> Sequence[Any]:
-        session.add_all(rows)
-        await session.flush()
+        await add_and_flush(session, rows)
         return rows
 
     write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows, quiet=quiet)
@@ -211,8 +211,7 @@ async def _insert_all_or_none(session: AsyncSession, rows: list[Any]) -> None:
         with SetApart(rows) as apart:
             async with session.begin_nested():
                 apart.put_back()
-                session.add_all(rows)
-                await session.flush()
+                await add_and_flush(session, rows)
                 await load_expired(session, states_of(rows))
     except Exception as error:
         if not is_database_error(error):

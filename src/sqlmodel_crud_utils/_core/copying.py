@@ -51,13 +51,14 @@ def _quoted(name: str) -> str:
 def check_ranges(types: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
     """Raise where psycopg would make another number of one that is out of its column's range."""
     for place, type_ in enumerate(types):
-        if type_ in _FLOAT4:
+        if type_ not in _LIMITS and type_ not in _FLOAT4:
+            continue
+        numbers = list(_flat(row[place] for row in rows))
+        if numbers and type_ in _FLOAT4:
             raise LookupError("four-byte floats are rounded in a COPY, and refused in an INSERT")
-        limit = _LIMITS.get(type_)
-        if limit is not None:
-            numbers = list(_flat(row[place] for row in rows))
-            if numbers and not -limit <= min(numbers) <= max(numbers) < limit:
-                raise OverflowError("a number is out of the range of its column")
+        limit = _LIMITS.get(type_, 0)
+        if numbers and not -limit <= min(numbers) <= max(numbers) < limit:
+            raise OverflowError("a number is out of the range of its column")
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

@@ -61,7 +61,7 @@ def slots_of(target: Target, names: Sequence[str], dialect: Dialect) -> list[Slo
     given = {slot.column for slot in slots}
     for column in target.table.columns:
         if column not in given and is_made_here(column):
-            if not _stands_alone(column.default):
+            if not stands_alone(column.default):
                 return None
             slots.append(_slot(column, None, dialect))
     return slots
@@ -81,7 +81,7 @@ def _processor_of(type_: TypeEngine[Any], dialect: Dialect) -> _Processor | None
     return type_.dialect_impl(dialect).bind_processor(dialect)
 
 
-def _stands_alone(default: Any) -> bool:
+def stands_alone(default: Any) -> bool:
     """Tell whether a default needs nothing of the row; SQLAlchemy wraps functions of that kind."""
     if default.is_scalar:
         return True

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, outcome_of, translated
+from sqlmodel_crud_utils._sync.quick_flush import add_and_flush
 from sqlmodel_crud_utils._sync.settling import load_expired
 from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils._sync.writes import insert, model_of
@@ -147,8 +148,7 @@ def _refusal_of(
     session: Session, rows: list[Any], *, quiet: bool = False
 ) -> SQLModelCRUDError | None:
     def work() -> Sequence[Any]:
-        session.add_all(rows)
-        session.flush()
+        add_and_flush(session, rows)
         return rows
 
     write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows, quiet=quiet)
@@ -211,8 +211,7 @@ def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
         with SetApart(rows) as apart:
             with session.begin_nested():
                 apart.put_back()
-                session.add_all(rows)
-                session.flush()
+                add_and_flush(session, rows)
                 load_expired(session, states_of(rows))
     except Exception as error:
         if not is_database_error(error):
