@@ -26,6 +26,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from tests._runtime_async import AsyncSession, PlainSession, scoped
+from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
 
 Sessions = Callable[[], AsyncSession]
@@ -428,6 +429,30 @@ async def test_a_refused_query_is_an_error_of_the_library(session: AsyncSession)
         with pytest.raises(QueryExecutionError):
             await run()
         await session.rollback()
+
+
+async def test_models_that_are_spread_over_tables(session: AsyncSession):
+    """They are read as any other; set-based writes say that they cannot reach them."""
+    session.add_all([Truck(name=f"T{n}", load=n % 2) for n in range(4)])
+    session.add(Vehicle(name="V"))
+    await session.commit()
+    query = AsyncQueryBuilder(session, Truck).order_by("-load", "name")
+    expected = ["T1", "T3", "T0", "T2"]
+    assert [truck.name for truck in await query.all()] == expected
+    assert [truck.name async for truck in query.stream(3)] == expected
+    assert await query.where(load=1).values("name", "load") == [
+        {"name": "T1", "load": 1},
+        {"name": "T3", "load": 1},
+    ]
+    page = await query.keyset(3)
+    rest = await query.keyset(3, after=page.next_cursor)
+    assert [truck.name for truck in (*page.items, *rest.items)] == expected
+    second = await query.paginate(2, 3)
+    assert ([truck.name for truck in second.items], second.total) == (["T2"], 4)
+    assert await AsyncQueryBuilder(session, Vehicle).count() == 5
+    for write in (query.where(load=1).delete, query.where(load=1).update):
+        with pytest.raises(ValidationError, match="write to them one by one"):
+            await write()
 
 
 # --- sessions ------------------------------------------------------------------------------------

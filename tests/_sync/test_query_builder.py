@@ -28,6 +28,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from tests._runtime_sync import PlainSession, Session, scoped
+from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
 
 Sessions = Callable[[], Session]
@@ -430,6 +431,30 @@ def test_a_refused_query_is_an_error_of_the_library(session: Session):
         with pytest.raises(QueryExecutionError):
             run()
         session.rollback()
+
+
+def test_models_that_are_spread_over_tables(session: Session):
+    """They are read as any other; set-based writes say that they cannot reach them."""
+    session.add_all([Truck(name=f"T{n}", load=n % 2) for n in range(4)])
+    session.add(Vehicle(name="V"))
+    session.commit()
+    query = QueryBuilder(session, Truck).order_by("-load", "name")
+    expected = ["T1", "T3", "T0", "T2"]
+    assert [truck.name for truck in query.all()] == expected
+    assert [truck.name for truck in query.stream(3)] == expected
+    assert query.where(load=1).values("name", "load") == [
+        {"name": "T1", "load": 1},
+        {"name": "T3", "load": 1},
+    ]
+    page = query.keyset(3)
+    rest = query.keyset(3, after=page.next_cursor)
+    assert [truck.name for truck in (*page.items, *rest.items)] == expected
+    second = query.paginate(2, 3)
+    assert ([truck.name for truck in second.items], second.total) == (["T2"], 4)
+    assert QueryBuilder(session, Vehicle).count() == 5
+    for write in (query.where(load=1).delete, query.where(load=1).update):
+        with pytest.raises(ValidationError, match="write to them one by one"):
+            write()
 
 
 # --- sessions ------------------------------------------------------------------------------------
