@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.databases import KINDS
-from benchmarks.report import Report
+from benchmarks.report import Report, shown
 from benchmarks.results import Result
 from benchmarks.targets import LIMITS, RATIOS, verdict
 
@@ -99,11 +99,6 @@ def mark(result: Result) -> str:
     if found is None:
         return ""
     return " ✓" if found.met else " ✗"
-
-
-def shown(value: float) -> str:
-    """Return a figure with three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.databases import KINDS
+from benchmarks.report import shown
 from benchmarks.results import Result
 from benchmarks.targets import LIMITS, verdict
 
@@ -24,6 +25,7 @@ BASELINES = {"hooks": "without the look for hooks", "imports": "import sqlmodel"
 # Where the two APIs of an operation stand, above and below its line.
 OFFSETS = {"async": -0.16, "sync": 0.16}
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
+COARSE_TICKS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#d1d5db",
     "axes.labelcolor": "#374151",
@@ -90,9 +92,10 @@ def plot_ratio(panel: Axes, result: Result, line: int) -> None:
 def limit_ratios(panel: Axes, results: Sequence[Result]) -> None:
     """Scale the axis so that half and double are as far from 1; 1 is always on it."""
     ratios = [end for each in results for end in (each.low or 1, each.high or 1, each.ratio or 1)]
+    low, high = min(*ratios, 0.65) / 1.08, max(*ratios, 1.45) * 1.08
     panel.set_xscale("log")
-    panel.set_xlim(min(*ratios, 0.65) / 1.08, max(*ratios, 1.45) * 1.08)
-    panel.xaxis.set_major_locator(FixedLocator(TICKS))
+    panel.set_xlim(low, high)
+    panel.xaxis.set_major_locator(FixedLocator(TICKS if high / low < 10 else COARSE_TICKS))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for each in panel.figure.axes:
@@ -133,7 +136,7 @@ def figures_of(results: Sequence[Result], baseline: str) -> Figure:
     for bar in theirs:
         bar.set_color(BY_HAND)
     for bars in (ours, theirs):
-        panel.bar_label(bars, fmt="%.3g", padding=4, fontsize=8.5, color="#374151")
+        panel.bar_label(bars, fmt=shown, padding=4, fontsize=8.5, color="#374151")
     for number, each in enumerate(results):
         panel.vlines(
             LIMITS[each.operation], number - 0.38, number + 0.38, color=TARGET, linewidth=1.6

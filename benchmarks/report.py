@@ -95,6 +95,11 @@ def line(result: Result) -> str:
     )
 
 
+def shown(value: float) -> str:
+    """Return a figure with three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def judged(result: Result) -> str:
     """Return the target and whether it is met; an empty string where there is none."""
     found = verdict(result)
