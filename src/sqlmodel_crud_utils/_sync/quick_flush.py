@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._core.driver_rows import Way, driver_copy, way_of
 from sqlmodel_crud_utils._core.errors import is_database_error
-from sqlmodel_crud_utils._core.logs import logger
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.quick_flush import NewRows, insert_rows, new_rows_of, take_keys
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
@@ -51,7 +51,8 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
     except Exception as error:
         if not is_database_error(error):
             raise
-        logger.debug(f"rows are flushed that could not be written at once: {type(error).__name__}")
+        kind = type(error).__name__
+        get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
         return False
     if written is None:
         return False
