@@ -16,8 +16,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # What a package requires in exactly its own version cannot keep a pin of its own.
 COMPANIONS = {"psycopg": "psycopg-binary"}
-# Nor can what only its newest version works with.
-FOLLOWERS = {"fastapi": "starlette"}
+# Nor can what only its newest version works with: None leaves the choice to pip.
+CONTEMPORARIES: dict[str, dict[str, str | None]] = {
+    "fastapi": {"starlette": None, "anyio": "4.11.0"}
+}
 LOWER_BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)")
 
 
@@ -37,8 +39,10 @@ def changed(which: str) -> dict[str, str | None]:
         return {}
     if which == "lowest":
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        lowered = dict(lowest(project))
-        return lowered | {FOLLOWERS[name]: None for name in lowered if name in FOLLOWERS}
+        lowered: dict[str, str | None] = dict(lowest(project))
+        for name in tuple(lowered):
+            lowered |= CONTEMPORARIES.get(name, {})
+        return lowered
     return {"sqlalchemy": f"{which}.*"}
 
 

@@ -35,6 +35,7 @@ def test_lowest_covers_what_the_library_and_its_extras_require() -> None:
     assert pinned.keys() - lowest.keys() == {"starlette"}  # FastAPI says which one it needs
     assert {name for name in lowest if lowest[name] != pinned[name]} == {
         "aiosqlite",
+        "anyio",
         "asyncmy",
         "asyncpg",
         "fastapi",
