@@ -134,14 +134,21 @@ def test_a_fingerprint_is_that_of_model_order_and_database() -> None:
 def test_what_comes_after_a_row_is_told_term_by_term() -> None:
     """Terms with NULLs say where these are; a key is compared as it is."""
 
-    def after(*terms: Any, values: list[Any]) -> str:
+    def after(*terms: Any, values: list[Any], dialect: Any = mysql) -> str:
         order = key_terms(Hero, [parse(Hero, term, desc=False) for term in terms])
-        return " ".join(str(rows_after(order, values, mysql.dialect())).split())
+        return " ".join(str(rows_after(order, values, dialect.dialect())).split())
 
     assert after("-name", values=["x", 5]) == (
         "hero.name <= :param_1 AND "
         "(hero.name < :param_2 OR hero.name = :param_3 AND hero.id > :param_4)"
     )
+    for dialect in (sqlite, postgresql):
+        row = after("name", values=["x", 5], dialect=dialect)
+        assert row == "(hero.name, hero.id) > (:param_1, :param_2)"
+        downwards = after("-name", "-id", values=["x", 5], dialect=dialect)
+        assert downwards == "(hero.name, hero.id) < (:param_1, :param_2)"
+        assert " OR " in after("-name", values=["x", 5], dialect=dialect)
+        assert " OR " in after("age", values=[1, 5], dialect=dialect)
     assert "hero.age > :param_1 OR hero.age IS NULL OR hero.age = " in after("age", values=[1, 5])
     assert after("age", values=[None, 5]) == "hero.age IS NULL AND hero.id > :param_1"
     first = after(Hero.age.nulls_first(), values=[None, 5])

@@ -28,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     false,
     or_,
+    tuple_,
     type_coerce,
 )
 from sqlalchemy.types import NullType
@@ -82,8 +83,13 @@ def rows_after(
     """Return the criterion for the rows that come after the one with these values.
 
     It is `a > 1 OR (a = 1 AND (b > 2 OR (b = 2 AND …)))`, with the directions and the place of
-    the NULLs of each term.
+    the NULLs of each term; or `(a, b) > (1, 2)` where that says the same, as an index leads to
+    the very row then, however many are equal in the first term.
     """
+    if _compares_as_row(terms, dialect):
+        row = tuple_(*(_bare(term, dialect) for term in terms))
+        bounds = tuple_(*map(_bound, values))
+        return row < bounds if terms[0].descending else row > bounds
     *earlier, (last, value) = zip(terms, values, strict=True)
     found = _after(last, value, dialect)
     for term, value in reversed(earlier):
@@ -94,6 +100,18 @@ def rows_after(
         column, bound = _bare(first, dialect), _bound(value)
         found = and_(column <= bound if first.descending else column >= bound, found)
     return found
+
+
+def _compares_as_row(terms: Sequence[Term], dialect: Dialect) -> bool:
+    directions = {term.descending for term in terms}
+    without_nulls = not any(term.nullable for term in terms)
+    # MySQL looks up no rows in an index that way.
+    return (
+        len(terms) > 1
+        and len(directions) == 1
+        and without_nulls
+        and dialect.name in {"postgresql", "sqlite"}
+    )
 
 
 def _after(term: Term, value: Any, dialect: Dialect) -> ColumnElement[bool]:
