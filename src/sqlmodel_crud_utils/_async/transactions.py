@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
@@ -28,7 +26,6 @@ from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     require_callable,
     require_session,
-    run_on_connection,
     run_sync,
     shielded,
     sync_session,
@@ -130,21 +127,11 @@ class _Level:
             self._savepoint = self._plain.get_nested_transaction()
             return
         try:
-            await self._begin_outermost()
+            await run_sync(self._session, blocks.begin, self._plain)
         except Exception as error:
             if not is_database_error(error):
                 raise
             raise translate(error) from error
-
-    async def _begin_outermost(self) -> None:
-        bind = self._plain.bind
-        if isinstance(bind, Connection) and bind.in_transaction():
-            # The session may join it with a savepoint, before which SQLite has to begin.
-            await run_sync(self._session, blocks.begin_immediate, bind)
-        if not self._plain.in_transaction():  # also for a session with autobegin=False
-            await run_sync(self._session, self._plain.begin)
-        if bind is not None:  # a session with a bind per model begins as it goes
-            await run_on_connection(self._session, partial(blocks.join, self._plain))
 
     async def end(self) -> None:
         self._refuse_if_doomed()
@@ -168,6 +155,8 @@ class _Level:
         await shielded(commit, self._session, self._block.kept)
 
     async def _flush(self) -> None:
+        if self._plain._is_clean():
+            return
         try:
             await self._session.flush()
         except StaleDataError as error:

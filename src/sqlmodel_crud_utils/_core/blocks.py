@@ -78,7 +78,6 @@ def enter(session: Session) -> Block:
     block = block_of(session)
     if block is None:
         block = session.info[_KEY] = Block(weakref.ref(session))
-        _watch_session(session)
     block.depth += 1
     return block
 
@@ -105,6 +104,18 @@ def is_within(transaction: SessionTransaction | None, ancestor: SessionTransacti
 # --- what SQLAlchemy tells us --------------------------------------------------------------------
 
 _watched: weakref.WeakKeyDictionary[Connection, weakref.ref[Block]] = weakref.WeakKeyDictionary()
+
+
+def begin(session: Session) -> None:
+    """Begin the transaction of an outermost level, or take over the one under way."""
+    bind = session.bind
+    if isinstance(bind, Connection) and bind.in_transaction():
+        # The session may join it with a savepoint, before which SQLite has to begin.
+        begin_immediate(bind)
+    if not session.in_transaction():  # also for a session with autobegin=False
+        session.begin()
+    if bind is not None:  # a session with a bind per model begins as it goes
+        join(session, session.connection())
 
 
 def join(session: Session, connection: Connection) -> None:
@@ -157,20 +168,14 @@ def _refuse_autocommit(connection: Connection) -> None:
         )
 
 
-def _watch_session(session: Session) -> None:
-    if not event.contains(session, "after_begin", _on_begin):
-        event.listen(session, "after_begin", _on_begin)
-        event.listen(session, "after_commit", _on_commit)
-        event.listen(session, "after_transaction_end", _on_end)
-
-
 def _on_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
     join(session, connection)
 
 
 def _on_commit(session: Session) -> None:
     # SQLAlchemy tells of released savepoints too.
-    block, committed = block_of(session), innermost_transaction(session)
+    block = block_of(session)
+    committed = None if block is None else innermost_transaction(session)
     if block is not None and committed is not None:
         block.release(committed)
 
@@ -179,6 +184,12 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
     block = block_of(session)
     if block is not None:
         block.forget(transaction)
+
+
+# To all sessions at once, as listeners to each would cost more than the rest of a block.
+event.listen(Session, "after_begin", _on_begin)
+event.listen(Session, "after_commit", _on_commit)
+event.listen(Session, "after_transaction_end", _on_end)
 
 
 def _watch_engine(engine: Engine) -> None:

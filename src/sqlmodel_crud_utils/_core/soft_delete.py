@@ -8,7 +8,7 @@ names without their model and the link tables of many-to-many relationships are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Column, ColumnElement, Executable, FromClause, event, false, inspect, true
@@ -25,7 +25,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core import hidden_tables
 from sqlmodel_crud_utils._core.actors import current_actor
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.caching import Store, cached
 from sqlmodel_crud_utils._core.datetimes import utc_now
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.models import mapper_of
@@ -117,6 +117,26 @@ def hide_deleted_anywhere(statement: _E, *models: type[Any]) -> _E:
     flags = _flags(*{mapper_of(model).registry: None for model in models})
     if not flags:
         return statement
+    if not any(map(is_soft_delete, models)) and _has_nothing_to_hide(statement, flags, models):
+        return statement
+    return _hidden_anywhere(statement, flags, models)
+
+
+def _has_nothing_to_hide(
+    statement: Any, flags: hidden_tables.Flags, models: tuple[type[Any], ...]
+) -> bool:
+    """Tell what takes longer to find out than to remember for all statements that are alike."""
+    cache_key = statement._generate_cache_key()
+    return cache_key is not None and _hiding_nothing.get(
+        (models, cache_key.key),
+        lambda: _hidden_anywhere(statement, flags, models) is statement,
+    )
+
+
+_hiding_nothing: Store[Hashable, bool] = Store()
+
+
+def _hidden_anywhere(statement: _E, flags: hidden_tables.Flags, models: Iterable[type[Any]]) -> _E:
     mappers = {mapper_of(model) for model in models} | hidden_tables.mappers_in(statement)
     return _with_first(hidden_tables.hide(statement, flags), _options_for(mappers))
 

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
@@ -22,7 +20,6 @@ from sqlmodel_crud_utils._runtime_sync import (
     Session,
     require_callable,
     require_session,
-    run_on_connection,
     run_sync,
     shielded,
     sync_session,
@@ -132,21 +129,11 @@ class _Level:
             self._savepoint = self._plain.get_nested_transaction()
             return
         try:
-            self._begin_outermost()
+            run_sync(self._session, blocks.begin, self._plain)
         except Exception as error:
             if not is_database_error(error):
                 raise
             raise translate(error) from error
-
-    def _begin_outermost(self) -> None:
-        bind = self._plain.bind
-        if isinstance(bind, Connection) and bind.in_transaction():
-            # The session may join it with a savepoint, before which SQLite has to begin.
-            run_sync(self._session, blocks.begin_immediate, bind)
-        if not self._plain.in_transaction():  # also for a session with autobegin=False
-            run_sync(self._session, self._plain.begin)
-        if bind is not None:  # a session with a bind per model begins as it goes
-            run_on_connection(self._session, partial(blocks.join, self._plain))
 
     def end(self) -> None:
         self._refuse_if_doomed()
@@ -170,6 +157,8 @@ class _Level:
         shielded(commit, self._session, self._block.kept)
 
     def _flush(self) -> None:
+        if self._plain._is_clean():
+            return
         try:
             self._session.flush()
         except StaleDataError as error:
