@@ -39,6 +39,7 @@ from sqlmodel_crud_utils._core.query import Prepared, Query
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _VERSION = 1
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _CHECKSUM = 8  # bytes
 
 
@@ -187,8 +188,7 @@ def encode_cursor(mark: str, values: Sequence[Any]) -> str:
         ValidationError: A value of a type that has no place in a cursor.
     """
     packed = [_packed(value) for value in values]
-    content = json.dumps([_VERSION, mark, packed], separators=(",", ":"))
-    body = content.encode()
+    body = _to_json([_VERSION, mark, packed]).encode()
     return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
 
 
