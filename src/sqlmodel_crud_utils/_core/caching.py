@@ -17,13 +17,22 @@ _R = TypeVar("_R")
 _SIZE = 2048
 
 
+_forgetting: list[Callable[[], None]] = []
+
+
+@event.listens_for(Mapper, "after_configured")
+def _forget() -> None:
+    for forget in _forgetting:
+        forget()
+
+
 def cached(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Remember the results of a function; its signature stays, also for type checkers.
 
     They are forgotten when a model is declared, which may add relationships to others.
     """
     remembering = lru_cache(_SIZE)(function)
-    event.listen(Mapper, "after_configured", remembering.cache_clear)
+    _forgetting.append(remembering.cache_clear)
     return cast("Callable[_P, _R]", remembering)
 
 
@@ -32,7 +41,7 @@ class Store(Generic[_K, _R]):
 
     def __init__(self) -> None:
         self._found: dict[_K, _R] = {}
-        event.listen(Mapper, "after_configured", self._found.clear)
+        _forgetting.append(self._found.clear)
 
     def get(self, key: _K, make: Callable[[], _R]) -> _R:
         """Return the result for a key, made by the function where there is none yet."""
