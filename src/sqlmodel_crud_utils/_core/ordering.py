@@ -103,8 +103,12 @@ def key_terms(model: type[Any], terms: Sequence[Term]) -> tuple[Term, ...]:
     So no two rows are equal in the order, and it is the same each time.
     """
     named = {term.name for term in terms}
-    key = [_of_column(attribute) for attribute in primary_key(model)]
-    return (*terms, *(term for term in key if term.name not in named))
+    return (*terms, *(term for term in _terms_of_key(model) if term.name not in named))
+
+
+@cached
+def _terms_of_key(model: type[Any]) -> tuple[Term, ...]:
+    return tuple(_of_column(attribute) for attribute in primary_key(model))
 
 
 def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
