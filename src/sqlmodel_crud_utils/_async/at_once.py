@@ -10,6 +10,7 @@ from sqlmodel_crud_utils._async.queries import find_for, refuse_missing, remembe
 from sqlmodel_crud_utils._core.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
 from sqlmodel_crud_utils._core.models import key_names
 from sqlmodel_crud_utils._core.single_inserts import insert_at_once
+from sqlmodel_crud_utils._core.statements import key_values
 from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, run_sync, sync_session
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUDError
 
@@ -20,7 +21,8 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
         return None
     session, model = write.session, write.model
     names = key_names(model, pk_field, key)
-    return Sought(sync_session(session), dialect_of(session, model), model, names, key)
+    values = key_values(model, names, key)
+    return Sought(sync_session(session), dialect_of(session, model), model, names, key, values)
 
 
 async def written_at_once(

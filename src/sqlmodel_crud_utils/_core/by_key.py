@@ -42,7 +42,7 @@ from sqlmodel_crud_utils._core.simple_models import (
     table_of,
 )
 from sqlmodel_crud_utils._core.soft_delete import deleted_values, is_soft_delete
-from sqlmodel_crud_utils._core.statements import equals_key, key_parameters, key_values
+from sqlmodel_crud_utils._core.statements import equals_key
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
 NOT_THERE = Untouched()
@@ -65,6 +65,7 @@ class Sought:
         model: The table model.
         names: The fields of the key.
         key: The caller's key.
+        values: The key's values, of their columns' types.
     """
 
     session: Session
@@ -72,6 +73,7 @@ class Sought:
     model: type[Any]
     names: tuple[str, ...]
     key: Any
+    values: tuple[Any, ...]
 
     def is_written_alone(self, operation: str) -> bool:
         """Tell whether an "update" or a "delete" is nothing but its statement."""
@@ -96,14 +98,9 @@ class Sought:
         return identity in self.session.identity_map
 
     @property
-    def values(self) -> tuple[Any, ...]:
-        """The key's values, of their columns' types."""
-        return key_values(self.model, self.names, self.key)
-
-    @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the key."""
-        return key_parameters(self.model, self.names, self.key)
+        return {f"key_{place}": value for place, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True, slots=True)

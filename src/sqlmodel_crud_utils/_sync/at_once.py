@@ -10,6 +10,7 @@ from typing import Any
 from sqlmodel_crud_utils._core.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
 from sqlmodel_crud_utils._core.models import key_names
 from sqlmodel_crud_utils._core.single_inserts import insert_at_once
+from sqlmodel_crud_utils._core.statements import key_values
 from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, run_sync, sync_session
 from sqlmodel_crud_utils._sync.operations import Rows, Write, outcome_of
 from sqlmodel_crud_utils._sync.queries import find_for, refuse_missing, remember
@@ -22,7 +23,8 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
         return None
     session, model = write.session, write.model
     names = key_names(model, pk_field, key)
-    return Sought(sync_session(session), dialect_of(session, model), model, names, key)
+    values = key_values(model, names, key)
+    return Sought(sync_session(session), dialect_of(session, model), model, names, key, values)
 
 
 def written_at_once(
