@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from sqlmodel_crud_utils._async import upserts
 from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
@@ -206,6 +207,12 @@ def shown(row: Any) -> str:
 
 
 EXAMPLES = examples(250, HealthCheck.filter_too_much)
+
+
+@pytest.fixture(params=[1, 100], ids=["at-once", "one-by-one"], autouse=True)
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quick ways write batches of any size, or none of these."""
+    monkeypatch.setattr(upserts, "_MANY", request.param)
 
 
 @EXAMPLES

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
+from sqlmodel_crud_utils._sync import upserts
 from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from tests._runtime_sync import Engine, Session
 from tests.databases import Database
@@ -208,6 +209,12 @@ def shown(row: Any) -> str:
 
 
 EXAMPLES = examples(250, HealthCheck.filter_too_much)
+
+
+@pytest.fixture(params=[1, 100], ids=["at-once", "one-by-one"], autouse=True)
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quick ways write batches of any size, or none of these."""
+    monkeypatch.setattr(upserts, "_MANY", request.param)
 
 
 @EXAMPLES

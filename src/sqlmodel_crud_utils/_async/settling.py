@@ -18,8 +18,8 @@ from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded
 async def load_expired(session: AsyncSession, states: Iterable[InstanceState[Any]]) -> None:
     """Read back what the database itself filled in, where the flush did not bring it along."""
     for state in states:
-        names = expired_columns(state) if state.persistent else []
-        if names:
+        names = expired_columns(state)
+        if names and state.persistent:
             await session.refresh(state.obj(), names)
 
 

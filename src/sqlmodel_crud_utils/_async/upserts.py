@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Dialect, Select, select
@@ -10,7 +11,16 @@ from sqlalchemy import Dialect, Select, select
 from sqlmodel_crud_utils._async.operations import Write, insist
 from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.driver_rows import (
+    Way,
+    driver_insert,
+    execute_rows,
+    from_arrays,
+    way_of,
+)
+from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.key_lists import longest_key_list
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.rows import fetched, states_of
 from sqlmodel_crud_utils._core.statements import by_key_list
 from sqlmodel_crud_utils._core.upsert import (
@@ -19,6 +29,7 @@ from sqlmodel_crud_utils._core.upsert import (
     check_dialect,
     insert_statement,
     is_mysql,
+    on_conflict,
     target_of,
     update_statement,
     upsert_statement,
@@ -39,6 +50,7 @@ from sqlmodel_crud_utils._runtime_async import (
     dialect_of,
     execute,
     require_session,
+    run_on_connection,
     sync_session,
 )
 
@@ -49,6 +61,8 @@ T = TypeVar("T")
 # The statements are the Core's; the model in them only tells the session which database to use.
 _PLAIN_INSERT = {"dml_strategy": "raw"}
 _PLAIN_UPDATE = {"dml_strategy": "core_only", "synchronize_session": False}
+# From here on, what it costs to write rows at once is less than what it saves.
+_MANY = 100
 _FRESH = {"populate_existing": True}
 
 
@@ -175,10 +189,49 @@ async def _insert_one(session: AsyncSession, target: Target, row: dict[str, Any]
 
 
 async def _upsert(session: AsyncSession, batch: Batch, dialect: Dialect) -> None:
+    if len(batch.entries) >= _MANY and await _upserted_at_once(session, batch, dialect):
+        return
     statement, parameters = upsert_statement(
         batch.target, batch.names, batch.insert_parameters(), dialect
     )
     await execute(session, statement, parameters, execution_options=_PLAIN_INSERT)
+
+
+async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialect) -> bool:
+    """Write many rows the quick way of their database; False if they are left to the usual one.
+
+    That is also where the database refuses them: the usual way says what is wrong.
+    """
+    target = batch.target
+    if dialect.name == "postgresql":
+        statement = on_conflict(target, target.model, batch.names, dialect)
+        statement = from_arrays(target, statement, batch.shape(), dialect)
+        return statement is not None and await _executed(session, statement)
+    if (
+        dialect.name != "sqlite"
+        or await run_on_connection(
+            session, lambda connection: way_of(sync_session(session), connection), target.model
+        )
+        is not Way.DRIVER
+    ):
+        return False
+    statement = on_conflict(target, target.table, batch.names, dialect)
+    prepared = driver_insert(target, statement, batch.shape(), dialect)
+    if prepared is not None:
+        await run_on_connection(session, partial(execute_rows, *prepared), target.model)
+    return prepared is not None
+
+
+async def _executed(session: AsyncSession, statement: Any) -> bool:
+    try:
+        async with session.begin_nested():
+            await execute(session, statement, execution_options=_PLAIN_INSERT)
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        get_logger().debug(f"rows are upserted one by one: {type(error).__name__}")
+        return False
+    return True
 
 
 async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:

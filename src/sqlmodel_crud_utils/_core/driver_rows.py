@@ -13,11 +13,22 @@ from enum import Enum, auto
 from itertools import repeat
 from typing import Any
 
-from sqlalchemy import Column, ColumnDefault, Connection, Dialect, Insert, bindparam
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnDefault,
+    Connection,
+    Dialect,
+    Insert,
+    bindparam,
+    func,
+    select,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType, TypeEngine
 
 from sqlmodel_crud_utils._core.bulk_rows import Shape
+from sqlmodel_crud_utils._core.id_lists import goes_into_array
 from sqlmodel_crud_utils._core.soft_delete import is_own_listener
 from sqlmodel_crud_utils._core.upsert import Target
 
@@ -41,9 +52,13 @@ class Slot:
     processor: _Processor | None
 
     def values(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
-        """Return the values of so many rows."""
-        raw = given[self.field] if self.field is not None else self._defaults(count)
+        """Return the values of so many rows, as the driver takes them."""
+        raw = self.raw(given, count)
         return raw if self.processor is None else map(self.processor, raw)
+
+    def raw(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
+        """Return the values of so many rows."""
+        return given[self.field] if self.field is not None else self._defaults(count)
 
     def _defaults(self, count: int) -> Iterable[Any]:
         default: Any = self.column.default
@@ -145,6 +160,29 @@ def driver_insert(
 def execute_rows(text: str, rows: list[tuple[Any, ...]], connection: Connection) -> Any:
     """Execute an INSERT with many rows, and return its result."""
     return connection.exec_driver_sql(text, rows)
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) -> Any:
+    """Return an INSERT of PostgreSQL's whose rows are arrays, a parameter for each column.
+
+    None means that it would not write the same as one with a parameter for each value.
+    """
+    slots = slots_of(target, shape.names, dialect)
+    if not slots or not _can_be_copied(target, slots):
+        return None
+    if not all(goes_into_array(slot.column.type) for slot in slots):
+        return None
+    given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
+    arrays = [
+        bindparam(None, list(slot.raw(given, shape.count)), type_=ARRAY(slot.column.type))
+        for slot in slots
+    ]
+    keys = [slot.column.key for slot in slots]
+    rows = select(*(func.unnest(array) for array in arrays))
+    return statement.from_select(keys, rows, include_defaults=False)
 
 
 # --- COPY ----------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def in_list(
     if not values:
         return false()
     type_: TypeEngine[Any] = attribute.property.columns[0].type
-    if dialect.name == "postgresql" and _goes_into_array(type_):
+    if dialect.name == "postgresql" and goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.
         array = ARRAY(_compared_as(type_, values))
         return attribute == any_(bindparam(None, list(values), type_=array, unique=True))
@@ -129,7 +129,8 @@ def _elements(text: str) -> Any:
 
 
 @cached
-def _goes_into_array(type_: TypeEngine[Any]) -> bool:
+def goes_into_array(type_: TypeEngine[Any]) -> bool:
+    """Tell whether PostgreSQL takes an array of values of the type as one parameter."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return _is_bound_bare(type_) and not isinstance(impl, ARRAY | JSON | NullType)
 

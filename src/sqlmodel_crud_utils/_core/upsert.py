@@ -414,29 +414,27 @@ def upsert_statement(
     """
     if is_mysql(dialect):
         return _on_duplicate_key(target, names, parameters)
-    return _on_conflict(target, names, dialect), parameters
+    return on_conflict(target, target.model, names, dialect), parameters
 
 
-def _on_conflict(target: Target, names: Iterable[str], dialect: Dialect) -> Insert:
+def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dialect) -> Any:
+    """Return the INSERT into a model, or its table, that updates rows which are there already."""
     # Each dialect's package is loaded when it is needed, so that the import stays fast. A statement
     # that is "inline" asks for no keys of new rows: it may have made none.
     statement: Any
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        statement = postgresql.insert(target.model).inline()
+        statement = postgresql.insert(entity).inline()
     else:
         from sqlalchemy.dialects import sqlite
 
-        statement = sqlite.insert(target.model).inline()
+        statement = sqlite.insert(entity).inline()
     key = target.conflicting
     assigned = _assignments(target, names, statement.excluded)
-    result: Insert = (
-        statement.on_conflict_do_update(index_elements=key, set_=assigned)
-        if assigned
-        else statement.on_conflict_do_nothing(index_elements=key)
-    )
-    return result
+    if not assigned:
+        return statement.on_conflict_do_nothing(index_elements=key)
+    return statement.on_conflict_do_update(index_elements=key, set_=assigned)
 
 
 def _on_duplicate_key(

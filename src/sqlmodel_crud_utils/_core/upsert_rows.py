@@ -12,13 +12,15 @@ from enum import Enum, auto
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
+from types import NoneType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, inspect
 
+from sqlmodel_crud_utils._core.bulk_rows import Shape
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.coercion import coerce
+from sqlmodel_crud_utils._core.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.upsert import Parameters, Target
 from sqlmodel_crud_utils.exceptions import QueryExecutionError, UnknownFieldError, ValidationError
 
@@ -73,6 +75,13 @@ class Batch:
             return Action.INSERT
         return Action.UPSERT if self.target.required <= set(self.names) else Action.UPDATE
 
+    def shape(self) -> Shape:
+        """Return the rows by columns, with what neither the table nor SQLAlchemy fills in."""
+        columns = [[entry.values[name] for entry in self.entries] for name in self.names]
+        fills = {k: fill for k, fill in self.target.fills.items() if k not in self.names}
+        columns += [[fill(entry.values) for entry in self.entries] for fill in fills.values()]
+        return Shape(0, len(self.entries), (*self.names, *fills), columns)
+
     def insert_parameters(self) -> Parameters:
         """Return the rows by column keys, with what neither the table nor SQLAlchemy fills in."""
         columns = self.target.columns
@@ -109,10 +118,12 @@ def payload_of(target: Target, rows: Iterable[Any]) -> Payload:
         raise ValidationError(
             f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
         )
+    listed = list(rows)
+    is_plain = _are_plain(target, listed)
     payload = Payload()
     latest: dict[Key, Entry] = {}
-    for index, row in enumerate(rows):
-        values = _values(target, index, row)
+    for index, row in enumerate(listed):
+        values = dict(row) if is_plain else _values(target, index, row)
         key = _key(target, index, values)
         entry = latest.get(key) if key is not None else None
         if entry is None or not _mergeable(target, entry.values, values):
@@ -126,6 +137,21 @@ def payload_of(target: Target, rows: Iterable[Any]) -> Payload:
             )
         payload.places.append(entry)
     return payload
+
+
+def _are_plain(target: Target, rows: list[Any]) -> bool:
+    """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
+    if target.visible_only or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
+        return False
+    for name in rows[0]:
+        attribute = target.attributes.get(name)
+        values = [row.get(name, _MISSING) for row in rows]
+        kinds = set(map(type, values))
+        if attribute is None or object in kinds or not is_coerced(attribute, values, kinds):
+            return False
+        if name in target.self_filling and NoneType in kinds:
+            return False
+    return True
 
 
 def _mergeable(target: Target, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:

@@ -20,8 +20,8 @@ from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync
 def load_expired(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Read back what the database itself filled in, where the flush did not bring it along."""
     for state in states:
-        names = expired_columns(state) if state.persistent else []
-        if names:
+        names = expired_columns(state)
+        if names and state.persistent:
             session.refresh(state.obj(), names)
 
 
