@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -85,6 +86,20 @@ class TestWhatIsWritten:
         assert found == {"hero 1": 48, "hero 2": 31, "hero 3": None}
         assert instance.id is None
         assert inspect(instance).transient
+
+    async def test_rows_of_equal_length(self, session: AsyncSession) -> None:
+        """They may give different fields; a mapping need not be a dict."""
+        rows = [hero(1, age=5), MappingProxyType(hero(2, team_id=None)), hero(3, age=None)]
+        assert await bulk_insert_rows(rows, session, Hero) == 3
+        assert [row.age for row in await stored(session, Hero)] == [5, None, None]
+
+    @pytest.mark.databases("sqlite", "postgresql")
+    async def test_a_schema_in_place_of_another(self, session: AsyncSession) -> None:
+        """As the connection translates them, which no quick way does."""
+        place = "main" if session.get_bind().dialect.name == "sqlite" else "public"
+        options = {"schema_translate_map": {None: place}}
+        await session.connection(execution_options=options)
+        assert await bulk_insert_rows(map(hero, range(150)), session, Hero) == 150
 
     async def test_nothing(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """An empty iterable executes nothing."""
