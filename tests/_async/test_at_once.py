@@ -18,8 +18,8 @@ from sqlmodel_crud_utils._async.reads import get_row
 from sqlmodel_crud_utils._async.soft_deletes import soft_delete_row
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
-from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._runtime_async import run_on_connection, run_sync, sync_session
+from sqlmodel_crud_utils._session.blocks import begin_immediate
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,

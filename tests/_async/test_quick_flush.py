@@ -14,9 +14,9 @@ from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.reads import get_row
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.quick_flush import QUICK_FROM
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection, sync_session
+from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
 from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncEngine, AsyncSession

@@ -15,8 +15,8 @@ from sqlalchemy import event, func, inspect
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._core.blocks import begin_immediate
 from sqlmodel_crud_utils._runtime_sync import run_on_connection, run_sync, sync_session
+from sqlmodel_crud_utils._session.blocks import begin_immediate
 from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
 from sqlmodel_crud_utils._sync.reads import get_row
 from sqlmodel_crud_utils._sync.soft_deletes import soft_delete_row

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Connection, event, func, inspect, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.quick_flush import QUICK_FROM
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection, sync_session
+from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
 from sqlmodel_crud_utils._sync.inserts import insert_data_rows
 from sqlmodel_crud_utils._sync.reads import get_row
 from sqlmodel_crud_utils._sync.transactions import transaction

@@ -8,7 +8,7 @@ import weakref
 import pytest
 from sqlalchemy.orm import Session
 
-from sqlmodel_crud_utils._core import blocks
+from sqlmodel_crud_utils._session import blocks
 
 
 @pytest.fixture

@@ -222,10 +222,11 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 NEUTRAL = {"_core", "exceptions", "hooks", "mixins", "pagination", "utils"}
 ALLOWED = {
     **dict.fromkeys(NEUTRAL, NEUTRAL),
+    "_session": {"_session"} | NEUTRAL,
     "_runtime_async": NEUTRAL,
     "_runtime_sync": NEUTRAL,
-    "_async": {"_async", "_runtime_async"} | NEUTRAL,
-    "_sync": {"_sync", "_runtime_sync"} | NEUTRAL,
+    "_async": {"_async", "_runtime_async", "_session"} | NEUTRAL,
+    "_sync": {"_sync", "_runtime_sync", "_session"} | NEUTRAL,
     "aio": {"_async"},
     "sync": {"_sync"},
     "a_sync": {"aio"},

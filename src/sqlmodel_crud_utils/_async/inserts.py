@@ -11,7 +11,6 @@ from sqlmodel_crud_utils._async.quick_flush import add_and_flush
 from sqlmodel_crud_utils._async.settling import load_expired
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import insert, model_of
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -23,6 +22,7 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,

@@ -20,7 +20,6 @@ from sqlmodel_crud_utils._async.settling import (
     run_commit_callbacks,
 )
 from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
@@ -28,6 +27,7 @@ from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.new_rows import SetApart
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,

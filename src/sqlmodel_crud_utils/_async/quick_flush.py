@@ -9,11 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session as PlainSession
 
-from sqlmodel_crud_utils._core.blocks import begin_immediate
-from sqlmodel_crud_utils._core.driver_rows import Way, driver_copy, way_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._core.quick_flush import NewRows, insert_rows, new_rows_of, take_keys
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncSession,
@@ -22,6 +19,9 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import begin_immediate
+from sqlmodel_crud_utils._session.driver_rows import Way, driver_copy, way_of
+from sqlmodel_crud_utils._session.quick_flush import NewRows, insert_rows, new_rows_of, take_keys
 
 
 async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:

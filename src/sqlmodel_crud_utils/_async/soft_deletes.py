@@ -11,8 +11,6 @@ from sqlmodel_crud_utils._async.hook_calls import hooks_of
 from sqlmodel_crud_utils._async.operations import Write, insist, translated
 from sqlmodel_crud_utils._async.queries import find_for
 from sqlmodel_crud_utils._async.writes import delete, reload_marks, update
-from sqlmodel_crud_utils._core.blocks import begin_immediate
-from sqlmodel_crud_utils._core.by_key import marking_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.purge import Purge, deleted_before
@@ -25,6 +23,8 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     run_on_connection,
 )
+from sqlmodel_crud_utils._session.blocks import begin_immediate
+from sqlmodel_crud_utils._session.by_key import marking_at_once
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]
 

@@ -18,7 +18,6 @@ from sqlmodel_crud_utils._async.settling import (
     roll_back,
     run_commit_callbacks,
 )
-from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_async import (
@@ -30,6 +29,7 @@ from sqlmodel_crud_utils._runtime_async import (
     shielded,
     sync_session,
 )
+from sqlmodel_crud_utils._session import blocks, commit_callbacks
 from sqlmodel_crud_utils.exceptions import TransactionError
 
 __all__ = ["on_commit", "transaction"]

@@ -9,15 +9,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Dialect, Select, select
 
 from sqlmodel_crud_utils._async.operations import Write, insist
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
-from sqlmodel_crud_utils._core.driver_rows import (
-    Way,
-    driver_insert,
-    execute_rows,
-    from_arrays,
-    way_of,
-)
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.key_lists import longest_key_list
 from sqlmodel_crud_utils._core.logs import get_logger
@@ -52,6 +44,14 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     run_on_connection,
     sync_session,
+)
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.driver_rows import (
+    Way,
+    driver_insert,
+    execute_rows,
+    from_arrays,
+    way_of,
 )
 
 __all__ = ["bulk_upsert_mappings"]

@@ -18,11 +18,6 @@ from sqlmodel_crud_utils._async.hook_calls import (
 from sqlmodel_crud_utils._async.operations import Write, attempt, searching
 from sqlmodel_crud_utils._async.queries import find_for
 from sqlmodel_crud_utils._async.settling import load_expired, reload
-from sqlmodel_crud_utils._core.by_key import (
-    delete_at_once,
-    marking_at_once,
-    update_at_once,
-)
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
@@ -43,6 +38,11 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     run_sync,
     sync_session,
+)
+from sqlmodel_crud_utils._session.by_key import (
+    delete_at_once,
+    marking_at_once,
+    update_at_once,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
 

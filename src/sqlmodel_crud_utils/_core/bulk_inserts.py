@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, insert, literal_column
+from sqlalchemy import Dialect, Insert, insert, literal_column
 from sqlalchemy.exc import DataError
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
@@ -20,7 +20,7 @@ _ON_CONFLICT = ("raise", "ignore")
 COPY_FROM = 100
 
 # On MySQL the driver counts rows that were left as they are like new ones.
-_SKIPPED = "@sqlmodel_crud_utils_skipped"
+SKIPPED = "@sqlmodel_crud_utils_skipped"
 
 
 def check_options(chunk_size: Any, method: Any, on_conflict: Any, progress: Any) -> None:
@@ -70,7 +70,7 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
         # INSERT IGNORE would hide other errors too.
         key = next(iter(target.table.primary_key.columns))
         name = dialect.identifier_preparer.quote(key.name)
-        kept = f"IF(({_SKIPPED} := {_SKIPPED} + 1) IS NULL, {name}, {name})"
+        kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
         statement = mysql.insert(entity).inline()
         result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
         return result
@@ -85,16 +85,6 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
     statement = sqlite.insert(entity).inline()
     result = statement.on_conflict_do_nothing()
     return result
-
-
-def start_counting(connection: Connection) -> None:
-    """Let MySQL count the duplicates from here on."""
-    connection.exec_driver_sql(f"SET {_SKIPPED} = 0")
-
-
-def skipped(connection: Connection) -> int:
-    """Return how many duplicates MySQL has skipped."""
-    return int(connection.exec_driver_sql(f"SELECT {_SKIPPED}").scalar_one())
 
 
 def may_copy(dialect: Dialect, driver: str, method: str) -> bool:

@@ -272,6 +272,11 @@ def loads_with_queries(query: Query) -> bool:
     return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
 
 
+def needs_connection_alone(dialect: Dialect) -> bool:
+    """Tell whether a connection runs no other statement until all rows of a result are read."""
+    return dialect.name in {"mysql", "mariadb"}
+
+
 _templates: Store[Hashable, Select[Any]] = Store()
 
 

@@ -13,8 +13,13 @@ from sqlmodel_crud_utils._core import conditions, ordering
 from sqlmodel_crud_utils._core.keyset import check_sortable
 from sqlmodel_crud_utils._core.loaders import Way, relationship_paths
 from sqlmodel_crud_utils._core.models import column_attribute, mapper_of
-from sqlmodel_crud_utils._core.open_streams import needs_connection_alone
-from sqlmodel_crud_utils._core.query import Lock, Query, Visibility, loads_with_queries
+from sqlmodel_crud_utils._core.query import (
+    Lock,
+    Query,
+    Visibility,
+    loads_with_queries,
+    needs_connection_alone,
+)
 from sqlmodel_crud_utils._core.soft_delete import is_soft_delete
 from sqlmodel_crud_utils._core.sql_text import readable
 from sqlmodel_crud_utils.exceptions import ValidationError

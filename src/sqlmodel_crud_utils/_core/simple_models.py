@@ -6,22 +6,17 @@ model and a session have nothing of that, one statement means the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
 from sqlalchemy import ClauseElement, Column, Integer, Table, Uuid
-from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import MANYTOONE, ONETOMANY
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.leftovers import EAGER
-from sqlmodel_crud_utils._core.listeners import listens_to_session
 from sqlmodel_crud_utils._core.models import mapper_of
-
-# --- models --------------------------------------------------------------------------------------
 
 
 @cached
@@ -107,27 +102,6 @@ def columns_of(model: type[Any]) -> Mapping[str, Column[Any]]:
 
 def table_of(model: type[Any]) -> Table:
     return cast("Table", mapper_of(model).persist_selectable)
-
-
-# --- sessions ------------------------------------------------------------------------------------
-
-
-def is_unheard(session: Session, *events: str) -> bool:
-    """Tell whether nobody wants to know, or to decide, how a session writes."""
-    # A session that routes statements to several databases goes by the kind of statement.
-    return type(session).get_bind is Session.get_bind and not listens_to_session(session, *events)
-
-
-@contextmanager
-def as_in_a_flush(session: Session) -> Iterator[None]:
-    """Let a refusal inside end the transaction of the session as the one of a flush does."""
-    transaction = session._autobegin_t()._begin()
-    try:
-        yield
-        transaction.commit()
-    except BaseException:
-        transaction.rollback(_capture_exception=True)
-        raise
 
 
 def is_sql(value: Any) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel_crud_utils._core.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
 from sqlmodel_crud_utils._core.models import key_names
-from sqlmodel_crud_utils._core.single_inserts import insert_at_once
 from sqlmodel_crud_utils._core.statements import key_values
 from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, run_sync, sync_session
+from sqlmodel_crud_utils._session.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
+from sqlmodel_crud_utils._session.single_inserts import insert_at_once
 from sqlmodel_crud_utils._sync.operations import Rows, Write, outcome_of
 from sqlmodel_crud_utils._sync.queries import find_for, refuse_missing, remember
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUDError

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect, Insert
 
-from sqlmodel_crud_utils._core.blocks import begin_immediate, block_of
 from sqlmodel_crud_utils._core.bulk_inserts import (
     COPY_FROM,
     check_options,
@@ -20,19 +19,10 @@ from sqlmodel_crud_utils._core.bulk_inserts import (
     insert_or_skip,
     is_fault_of_a_row,
     may_copy,
-    skipped,
-    start_counting,
     total_of,
 )
 from sqlmodel_crud_utils._core.bulk_rows import RowReader, Shape
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.driver_rows import (
-    Way,
-    driver_copy,
-    driver_insert,
-    execute_rows,
-    way_of,
-)
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
@@ -50,6 +40,15 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import begin_immediate, block_of
+from sqlmodel_crud_utils._session.driver_rows import (
+    Way,
+    driver_copy,
+    driver_insert,
+    execute_rows,
+    way_of,
+)
+from sqlmodel_crud_utils._session.skipped_rows import skipped, start_counting
 from sqlmodel_crud_utils._sync.operations import Write, insist
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,

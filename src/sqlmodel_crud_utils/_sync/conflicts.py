@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.versions import Claim, take_claims
 from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._sync.settling import roll_back
 from sqlmodel_crud_utils.exceptions import ConflictError
 

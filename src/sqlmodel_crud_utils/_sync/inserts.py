@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -19,6 +18,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, outcome_of, translated
 from sqlmodel_crud_utils._sync.quick_flush import add_and_flush

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
@@ -20,6 +19,7 @@ from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.new_rows import SetApart
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_sync import Session, Work, shielded, sync_session
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._sync.conflicts import conflict_of
 from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, Hooks
 from sqlmodel_crud_utils._sync.settling import (

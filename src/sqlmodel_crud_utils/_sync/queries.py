@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm.interfaces import ORMOption
 
-from sqlmodel_crud_utils._core import kept_rows
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._core.models import key_names
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
@@ -22,6 +21,7 @@ from sqlmodel_crud_utils._core.soft_delete import (
 from sqlmodel_crud_utils._core.statements import by_key, key_parameters
 from sqlmodel_crud_utils._core.versions import version_name
 from sqlmodel_crud_utils._runtime_sync import Session, execute, sync_session
+from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, searching
 from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core import commit_callbacks, kept_rows
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync_session
+from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
+from sqlmodel_crud_utils._session.blocks import block_of
 
 
 def load_expired(session: Session, states: Iterable[InstanceState[Any]]) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._core.blocks import begin_immediate
-from sqlmodel_crud_utils._core.by_key import marking_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.purge import Purge, deleted_before
@@ -22,6 +20,8 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
+from sqlmodel_crud_utils._session.blocks import begin_immediate
+from sqlmodel_crud_utils._session.by_key import marking_at_once
 from sqlmodel_crud_utils._sync.at_once import alone, written_at_once
 from sqlmodel_crud_utils._sync.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync.operations import Write, insist, translated

@@ -12,7 +12,6 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core import blocks, commit_callbacks
 from sqlmodel_crud_utils._core.errors import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_sync import (
@@ -24,6 +23,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_session,
 )
+from sqlmodel_crud_utils._session import blocks, commit_callbacks
 from sqlmodel_crud_utils._sync.conflicts import conflict_of
 from sqlmodel_crud_utils._sync.settling import (
     commit,

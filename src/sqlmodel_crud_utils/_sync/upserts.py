@@ -10,15 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Dialect, Select, select
 
-from sqlmodel_crud_utils._core.blocks import block_of
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
-from sqlmodel_crud_utils._core.driver_rows import (
-    Way,
-    driver_insert,
-    execute_rows,
-    from_arrays,
-    way_of,
-)
 from sqlmodel_crud_utils._core.errors import is_database_error
 from sqlmodel_crud_utils._core.key_lists import longest_key_list
 from sqlmodel_crud_utils._core.logs import get_logger
@@ -53,6 +45,14 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
     sync_session,
+)
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.driver_rows import (
+    Way,
+    driver_insert,
+    execute_rows,
+    from_arrays,
+    way_of,
 )
 from sqlmodel_crud_utils._sync.operations import Write, insist
 

@@ -9,11 +9,6 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy.orm import object_session
 
-from sqlmodel_crud_utils._core.by_key import (
-    delete_at_once,
-    marking_at_once,
-    update_at_once,
-)
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
 from sqlmodel_crud_utils._core.payload import changes_for, without_key
@@ -34,6 +29,11 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_sync,
     sync_session,
+)
+from sqlmodel_crud_utils._session.by_key import (
+    delete_at_once,
+    marking_at_once,
+    update_at_once,
 )
 from sqlmodel_crud_utils._sync.at_once import alone, inserted_at_once, written_at_once
 from sqlmodel_crud_utils._sync.hook_calls import (

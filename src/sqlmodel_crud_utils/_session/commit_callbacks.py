@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sqlmodel_crud_utils._core.blocks import block_of, innermost_transaction
+from sqlmodel_crud_utils._session.blocks import block_of, innermost_transaction
 
 _KEY = "sqlmodel_crud_utils.commit_callbacks"
 

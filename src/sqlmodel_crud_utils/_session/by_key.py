@@ -23,19 +23,16 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlmodel import Session as SQLModelSession
 
-from sqlmodel_crud_utils._core.blocks import has_begun
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import FLUSH, listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.models import column_names, mapper_of, primary_key_names
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.simple_models import (
-    as_in_a_flush,
     columns_of,
     has_exact_key,
     has_stamps,
     is_simple,
     is_sql,
-    is_unheard,
     leaves_alone,
     loads_alone,
     sets_plainly,
@@ -43,6 +40,8 @@ from sqlmodel_crud_utils._core.simple_models import (
 )
 from sqlmodel_crud_utils._core.soft_delete import deleted_values, is_soft_delete
 from sqlmodel_crud_utils._core.statements import equals_key
+from sqlmodel_crud_utils._session.blocks import has_begun
+from sqlmodel_crud_utils._session.flushes import as_in_a_flush, is_unheard
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
 NOT_THERE = Untouched()

@@ -11,18 +11,17 @@ from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
-from sqlmodel_crud_utils._core.blocks import sees_commits
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import FLUSH, listens_to_rows
 from sqlmodel_crud_utils._core.models import mapper_of, relationship_names
 from sqlmodel_crud_utils._core.simple_models import (
-    as_in_a_flush,
     columns_of,
     is_simple,
     is_sql,
-    is_unheard,
     table_of,
 )
+from sqlmodel_crud_utils._session.blocks import sees_commits
+from sqlmodel_crud_utils._session.flushes import as_in_a_flush, is_unheard
 
 _ON_CONFLICT = frozenset({"postgresql", "sqlite"})
 

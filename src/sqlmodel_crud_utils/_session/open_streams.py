@@ -11,11 +11,10 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy import Connection, Engine, event
 
+from sqlmodel_crud_utils._core.query import needs_connection_alone
 from sqlmodel_crud_utils.exceptions import ValidationError
-
-_MYSQL = frozenset(("mysql", "mariadb"))
 
 _open: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDictionary()
 _abandoned: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDictionary()
@@ -37,11 +36,6 @@ def abandon(connection: Connection, result: Any) -> None:
     finished(connection, result)
     if not connection.closed:
         _abandoned.setdefault(connection, set()).add(result)
-
-
-def needs_connection_alone(dialect: Dialect) -> bool:
-    """Tell whether a connection runs no other statement until all rows of a result are read."""
-    return dialect.name in _MYSQL
 
 
 def transaction_ended() -> ValidationError:

@@ -21,15 +21,15 @@ from sqlmodel_crud_utils._core.bulk_inserts import insert_into
 from sqlmodel_crud_utils._core.bulk_rows import Column as Values, Shape
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.copying import quoted_name_of
-from sqlmodel_crud_utils._core.driver_rows import (
+from sqlmodel_crud_utils._core.models import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.upsert import Target, target_of
+from sqlmodel_crud_utils._core.versions import is_own_flush_listener
+from sqlmodel_crud_utils._session.driver_rows import (
     driver_insert,
     execute_rows,
     is_made_here,
     stands_alone,
 )
-from sqlmodel_crud_utils._core.models import mapper_of, relationship_names
-from sqlmodel_crud_utils._core.upsert import Target, target_of
-from sqlmodel_crud_utils._core.versions import is_own_flush_listener
 
 # With fewer rows there is nothing to gain.
 QUICK_FROM = 100
