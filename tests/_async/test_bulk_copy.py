@@ -111,7 +111,7 @@ async def stored(session: AsyncSession, model: type[Any]) -> list[str]:
     return list(map(repr, found))
 
 
-EXAMPLES = examples(60)
+EXAMPLES = examples(40)
 
 
 @EXAMPLES

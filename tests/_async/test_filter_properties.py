@@ -183,7 +183,7 @@ async def test_filters_find_what_a_python_model_of_them_finds(
     """Every lookup on every type, for any rows: the same rows as in Python."""
 
     def check(connection: Connection) -> None:
-        @examples(200)
+        @examples(100)
         @given(strategy)
         def holds(case: Case) -> None:
             finds_what_python_finds(connection, *case)

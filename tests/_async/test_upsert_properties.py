@@ -206,7 +206,7 @@ def shown(row: Any) -> str:
     return repr(sorted(plain(row).items()))
 
 
-EXAMPLES = examples(250, HealthCheck.filter_too_much)
+EXAMPLES = examples(120, HealthCheck.filter_too_much)
 
 
 @pytest.fixture(params=[1, 100], ids=["at-once", "one-by-one"], autouse=True)

@@ -113,7 +113,7 @@ def stored(session: Session, model: type[Any]) -> list[str]:
     return list(map(repr, found))
 
 
-EXAMPLES = examples(60)
+EXAMPLES = examples(40)
 
 
 @EXAMPLES

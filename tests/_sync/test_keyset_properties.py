@@ -51,7 +51,7 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     "colour": st.sampled_from(Colour),
     "blob": st.binary(max_size=2),
 }
-EXAMPLES = examples(60)
+EXAMPLES = examples(40)
 
 
 @dataclass
