@@ -58,9 +58,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start a PostgreSQL before the workers, so that they share it."""
-    controls_workers = config.getoption("numprocesses", default=None)
-    if controls_workers and "postgresql" in _kinds(config):
+    """Start a PostgreSQL before the workers, so that they share it.
+
+    Whatever databases are chosen: some guides need it, and a worker could not stop what it starts.
+    """
+    if config.getoption("numprocesses", default=None):
         postgresql_url()
 
 
