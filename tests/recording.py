@@ -31,3 +31,22 @@ def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
     finally:
         for name, listener in listeners.items():
             event.remove(plain, name, listener)
+
+
+class ListenerError(Exception):
+    """What no database raises."""
+
+
+@contextmanager
+def failing_savepoints(engine: Engine | AsyncEngine) -> Iterator[None]:
+    """Let a listener of the caller's raise a `ListenerError` at each savepoint."""
+    plain = engine if isinstance(engine, Engine) else engine.sync_engine
+
+    def fail(_connection: Connection, _name: str) -> None:
+        raise ListenerError
+
+    event.listen(plain, "savepoint", fail)
+    try:
+        yield
+    finally:
+        event.remove(plain, "savepoint", fail)

@@ -172,6 +172,18 @@ class TestInserts:
         assert await committed(engine, Task) == ["b", "a", "c"]
         assert await committed(engine, Event) == ["a", "c"]
 
+    async def test_several_refusals(self, session: AsyncSession, engine: AsyncEngine) -> None:
+        """Each of the rows is told; those that have no key of their own get none."""
+        for title in "ac":
+            await stored(session, title)
+        rows = [Task(title=t) for t in "abc"]
+        with registered_hook(Task, Recorder()):
+            any_inserted, outcome = await insert_data_rows(rows, session)
+        assert any_inserted
+        assert outcome == {"success": [rows[1]], "failed": [rows[0], rows[2]]}
+        assert [row.id is None for row in rows] == [True, False, True]
+        assert await committed(engine, Task) == ["a", "c", "b"]
+
     async def test_all_or_nothing(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """With `raise_on_error=True` no row is kept, and none is hooked twice either."""
         await stored(session, "b")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidRequestError
 
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.reads import get_rows
 from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._async.writes import write_row
+from sqlmodel_crud_utils._runtime_async import sync_session
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
+    DatabaseConnectionError,
+    QueryExecutionError,
     TransactionError,
     ValidationError,
 )
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession
 from tests.models import DeferredChild, Document, Hero, Parent, Setting, Tag, Team
-from tests.recording import recorded
+from tests.recording import ListenerError, recorded
 
 
 def heroes(*names: str, **values: Any) -> list[Hero]:
@@ -97,6 +104,57 @@ async def test_all_or_nothing_names_every_failing_row(session: AsyncSession) -> 
     assert {row.id for row in rows} == {None}
     assert not any(row in session for row in rows)
     assert await stored(session) == ["s3cret"]
+
+
+@contextmanager
+def before_flushes(session: AsyncSession, check: Callable[[set[str]], None]) -> Iterator[None]:
+    """Call a check with the names of the new rows before each flush."""
+
+    def listen(plain: Any, *_: Any) -> None:
+        check({row.name for row in plain.new})
+
+    event.listen(sync_session(session), "before_flush", listen)
+    try:
+        yield
+    finally:
+        event.remove(sync_session(session), "before_flush", listen)
+
+
+async def test_rows_that_are_refused_just_together(session: AsyncSession) -> None:
+    """No row is named, as each is good by itself; none is kept."""
+
+    def check(names: set[str]) -> None:
+        if len(names) > 1:
+            raise InvalidRequestError
+
+    with before_flushes(session, check), pytest.raises(QueryExecutionError):
+        await insert_data_rows(heroes("a", "b"), session, raise_on_error=True)
+    assert await stored(session) == []
+
+
+@pytest.mark.parametrize("names", [["bad"], ["a", "a", "bad"]])
+async def test_what_a_listener_raises_comes_out(session: AsyncSession, names: list[str]) -> None:
+    """From all rows together, and from one that is tried alone."""
+
+    def check(new: set[str]) -> None:
+        if new == {"bad"}:
+            raise ListenerError
+
+    with before_flushes(session, check), pytest.raises(ListenerError):
+        await insert_data_rows(heroes(*names), session, raise_on_error=True)
+    assert await stored(session) == []
+
+
+async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) -> None:
+    """That is no row's fault."""
+
+    def check(names: set[str]) -> None:
+        if names == {"b"}:
+            raise ConnectionResetError
+
+    with before_flushes(session, check), pytest.raises(DatabaseConnectionError):
+        await insert_data_rows(heroes("a", "a", "b"), session, raise_on_error=True)
+    assert await stored(session) == []
 
 
 async def test_rows_can_be_inserted_again_after_a_failure(session: AsyncSession) -> None:

@@ -17,14 +17,15 @@ from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection, sync_session
 from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
-from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError
+from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncEngine, AsyncSession
-from tests.bulk_models import Everything, Mark, Sign, Ticket
+from tests.bulk_models import Everything, Mark, Sign, Ticket, Truck
 from tests.crud_models import Product
 from tests.databases import Database
 from tests.models import AllTypes, Colour, Document, Hero, Seat, Setting, Tag, Team
 from tests.models_mixins import Parcel
+from tests.recording import ListenerError, failing_savepoints
 from tests.upsert_models import Cat
 
 MANY = QUICK_FROM + 20
@@ -105,6 +106,7 @@ MAKERS: list[tuple[Callable[[int], Any], bool]] = [
     (lambda n: Sign(label=f"{n}", loud=None), False),
     (lambda n: Mark(label=f"{n}", length=None), False),
     (lambda n: Cat(id=n + 1, name=f"{n}"), False),
+    (lambda n: Truck(id=n + 1, name=f"{n}", load=n), False),
     (lambda n: Hero(id=10**6 + n, name=f"h{n}", secret_name="?"), True),
     (lambda n: Hero(id=None if n else 10**6, name=f"h{n}", secret_name="?"), False),
     (lambda n: Hero(name=f"h{n}", secret_name="?", team=Team(name=f"t{n}")), False),
@@ -245,6 +247,24 @@ class TestWhatNeedsAFlush:
         assert isinstance(outcome, dict)
         assert outcome["failed"] == [rows[place]]
         assert len(outcome["success"]) == MANY - 1
+
+    async def test_values_that_the_driver_does_not_get(self, session: AsyncSession) -> None:
+        """A type that cannot process one is told, and nothing is written."""
+        rows = [AllTypes(integer=n, payload={"a": n}) for n in range(MANY)]
+        rows[7].payload = {"a": object()}
+        with pytest.raises(ValidationError, match="cannot be converted"):
+            await insert_data_rows(rows, session)
+        assert (await execute(session, select(func.count(AllTypes.id)))).one()[0] == 0
+
+    @pytest.mark.databases("sqlite", "postgresql")
+    async def test_what_is_no_refusal_comes_out(
+        self, session: AsyncSession, engine: AsyncEngine
+    ) -> None:
+        """It is not tried again, and nothing is written."""
+        rows = heroes()
+        with failing_savepoints(engine), pytest.raises(ListenerError):
+            await insert_data_rows(rows, session)
+        assert (await execute(session, select(func.count(Hero.id)))).one()[0] == 0
 
     @pytest.mark.parametrize("name", ["before_insert", "after_insert"])
     async def test_events_of_the_mapper(self, session: AsyncSession, name: str) -> None:

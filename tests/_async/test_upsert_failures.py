@@ -20,6 +20,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from tests._async.upserting import NOVA, RUSTY, given, statements, stored
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, scoped
+from tests.bulk_models import Everything, Ticket
 from tests.databases import Database
 from tests.models import (
     Account,
@@ -27,6 +28,7 @@ from tests.models import (
     Hero,
     Parent,
 )
+from tests.recording import ListenerError, failing_savepoints
 from tests.upsert_models import Article, Item, Reading
 
 
@@ -291,6 +293,31 @@ class TestManyRows:
             _, found = await bulk_upsert_mappings(rows, session, Reading, chunk_size=4)
         assert seen == ["INSERT", "SELECT"] * 3
         assert [row.value for row in found] == [n / 2 for n in range(10)]
+
+    async def test_types_that_no_array_holds(self, session: AsyncSession) -> None:
+        """JSON, lists, and values that SQL changes on their way."""
+        rows: list[dict[str, Any]]
+        rows = [{"id": n, "payload": {"a": n}, "numbers": [n]} for n in range(1, 201)]
+        for _ in range(2):
+            _, found = await bulk_upsert_mappings(rows, session, Everything)
+            assert [(row.payload, row.numbers) for row in found] == [
+                (row["payload"], row["numbers"]) for row in rows
+            ]
+        tickets = [{"id": n, "label": f"T{n}"} for n in range(1, 201)]
+        _, labelled = await bulk_upsert_mappings(tickets, session, Ticket)
+        assert [row.label for row in labelled] == [f"t{n}" for n in range(1, 201)]
+
+    @pytest.mark.databases("postgresql")
+    async def test_what_is_no_refusal_comes_out(
+        self, session: AsyncSession, engine: AsyncEngine
+    ) -> None:
+        """The rows are not upserted one by one instead."""
+        rows = [{"place": "x", "number": n} for n in range(200)]
+        with pytest.raises(ListenerError):
+            async with transaction(session, wrap_errors=False):
+                with failing_savepoints(engine):
+                    await bulk_upsert_mappings(rows, session, Reading)
+        assert await stored(session, Reading) == []
 
     async def test_chunks_stay_under_the_limit(self, session: AsyncSession) -> None:
         """More rows than one statement could take, of every kind of key."""

@@ -30,7 +30,7 @@ from tests.databases import Database
 from tests.models import Account, Colour, Team
 from tests.models_mixins import Parcel
 from tests.properties import examples
-from tests.recording import recorded
+from tests.recording import ListenerError, failing_savepoints, recorded
 
 Row = dict[str, Any]
 
@@ -225,6 +225,15 @@ class TestCopy:
         assert caught.value.indexes == (1,)
         assert stored(session, Everything) == []
 
+    def test_what_is_no_refusal_comes_out(self, session: Session, engine: Engine) -> None:
+        """The rows are not inserted instead."""
+        rows = [{"owner": "x", "balance": 1}]
+        with pytest.raises(ListenerError):
+            with transaction(session, wrap_errors=False):
+                with failing_savepoints(engine):
+                    bulk_insert_rows(rows, session, Account, method="copy")
+        assert stored(session, Account) == []
+
     def test_a_block_is_doomed(self, session: Session) -> None:
         """Also where the error is caught in it."""
         rows = [{"owner": "x", "balance": 1 - number} for number in range(300)]
@@ -258,6 +267,14 @@ class TestCopy:
                 count = execute(session, select(Account.id)).all()
                 assert len(count) == 250
                 raise KeyError
+
+
+def test_none_where_there_is_a_default(session: Session) -> None:
+    """It is as good as not given, in rows that are otherwise alike."""
+    rows = [{"text": "a", "rank": None}, {"text": "b", "rank": None}, {"text": "c", "rank": 1}]
+    bulk_insert_rows(rows, session, Everything)
+    found = execute(session, select(Everything.text, Everything.rank)).all()
+    assert sorted(map(tuple, found)) == [("a", 3), ("b", 3), ("c", 1)]
 
 
 def test_other_databases_have_no_copy(session: Session, database: Database) -> None:

@@ -170,6 +170,18 @@ class TestInserts:
         assert committed(engine, Task) == ["b", "a", "c"]
         assert committed(engine, Event) == ["a", "c"]
 
+    def test_several_refusals(self, session: Session, engine: Engine) -> None:
+        """Each of the rows is told; those that have no key of their own get none."""
+        for title in "ac":
+            stored(session, title)
+        rows = [Task(title=t) for t in "abc"]
+        with registered_hook(Task, Recorder()):
+            any_inserted, outcome = insert_data_rows(rows, session)
+        assert any_inserted
+        assert outcome == {"success": [rows[1]], "failed": [rows[0], rows[2]]}
+        assert [row.id is None for row in rows] == [True, False, True]
+        assert committed(engine, Task) == ["a", "c", "b"]
+
     def test_all_or_nothing(self, session: Session, engine: Engine) -> None:
         """With `raise_on_error=True` no row is kept, and none is hooked twice either."""
         stored(session, "b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import UserDict
 from typing import Any
 
 import pytest
@@ -44,3 +45,20 @@ def test_what_does_not_fit_is_refused(row: Any) -> None:
     """With the place of the row in the text."""
     with pytest.raises(ValidationError, match="row 8: "):
         READER.read(7, [{"id": 1}, row])
+
+
+class Fickle(UserDict[str, Any]):
+    """A row whose values are bad just the first time that they are read."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value, at first one that does not fit."""
+        self.reads += 1
+        return object() if self.reads == 1 else super().__getitem__(name)
+
+
+def test_a_bad_row_that_is_not_found_again() -> None:
+    """Is refused all the same, and never written."""
+    with pytest.raises(ValidationError, match="row 4: "):
+        READER.read(4, [Fickle(value=str(uuid.uuid4()), label="x")])

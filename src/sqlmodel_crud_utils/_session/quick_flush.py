@@ -6,7 +6,7 @@ nothing depends on the rows, that nobody listens, and that their columns are all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from types import NoneType
@@ -79,10 +79,20 @@ class NewRows:
         session._register_persistent(set(self.states))
 
 
-def new_rows_of(session: Session, rows: Sequence[Any], dialect: Dialect) -> NewRows | None:
-    """Return rows that can be written without a flush, None for those that need one."""
+def new_rows_of(
+    session: Session, rows: Sequence[Any], dialect: Dialect, drivers: Mapping[str, str]
+) -> NewRows | None:
+    """Return rows that can be written without a flush, None for those that need one.
+
+    Args:
+        session: The session that writes; nothing is queried here.
+        rows: The rows.
+        dialect: The dialect of its database.
+        drivers: The driver of each database that it can be done with.
+    """
     model = type(rows[0])
-    if len(rows) < QUICK_FROM or dialect.name not in _DIALECTS:
+    knows_how = dialect.name in _DIALECTS and dialect.driver == drivers[dialect.name]
+    if len(rows) < QUICK_FROM or not knows_how:
         return None
     if not is_plain(model) or not _is_idle(session, mapper_of(model)):
         return None

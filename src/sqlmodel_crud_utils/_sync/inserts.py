@@ -163,24 +163,22 @@ def _insert_with_hooks(
     try:
         with SetApart(rows) as apart:
             with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
-                outcome, failures = _insert_one_by_one(session, rows, apart)
-                if failures and strict:
-                    raise BulkOperationError(
-                        len(rows), len(failures), failures, failed_records=outcome["failed"]
-                    )
+                outcome = _insert_one_by_one(session, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error
     except BulkOperationError as failure:
         _doom(session, failure)
         raise
     else:
-        return (bool(outcome["success"]), outcome) if failures else (True, outcome["success"])
+        return (
+            (bool(outcome["success"]), outcome) if outcome["failed"] else (True, outcome["success"])
+        )
     raise hook_error
 
 
 def _insert_one_by_one(
-    session: Session, rows: list[Any], apart: SetApart
-) -> tuple[InsertOutcome, list[tuple[int, SQLModelCRUDError]]]:
+    session: Session, rows: list[Any], apart: SetApart, *, strict: bool
+) -> InsertOutcome:
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
     for index, row in enumerate(rows):
@@ -200,8 +198,11 @@ def _insert_one_by_one(
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
+    if failures and strict:
+        failed = outcome["failed"]
+        raise BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
     keep_loaded(session, outcome["success"])
-    return outcome, failures
+    return outcome
 
 
 def _insert_all_or_none(session: Session, rows: list[Any]) -> None:

@@ -40,7 +40,7 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
     """
     plain = sync_session(session)
     dialect = dialect_of(session, type(rows[0]))
-    new = new_rows_of(plain, rows, dialect)
+    new = new_rows_of(plain, rows, dialect, DRIVERS)
     if new is None or not run_on_connection(session, partial(_begin, plain), new.model):
         return False
     try:
@@ -68,8 +68,6 @@ def _begin(session: PlainSession, connection: Connection) -> bool:
 def _write(session: Session, new: NewRows, dialect: Dialect) -> NewRows | None:
     if dialect.name == "sqlite":
         return run_on_connection(session, partial(insert_rows, new, dialect), new.model)
-    if dialect.driver != DRIVERS["postgresql"]:
-        return None
     keyed = run_on_connection(session, partial(take_keys, new), new.model)
     copied = None if keyed is None else driver_copy(new.target, keyed.shape, dialect)
     if copied is None:
