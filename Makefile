@@ -124,10 +124,11 @@ check: ## Everything that CI runs, in its order
 	done
 
 # The sources are tested on every database and with all that is around them; the matrix of the
-# workflow does the rest of the wheel's. Without CI the property tests try fewer examples.
+# workflow does the rest of the wheel's: all tests, and all versions of Python. Without CI the
+# property tests try fewer examples.
 check-wheel:
 	@env -u CI $(MAKE) --no-print-directory test-wheel VERSIONS=2.0 \
-		PYTEST_ARGS="--databases sqlite tests/unit tests/_async tests/_sync tests/async_only"
+		PYTEST_ARGS="--databases sqlite tests/unit/test_surfaces.py tests/_async tests/async_only"
 
 clean: ## Remove what the other targets made
 	@rm -rf .venv* $(CACHE) .coverage* build dist htmlcov site .mypy_cache .pytest_cache .ruff_cache
