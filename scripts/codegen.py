@@ -51,6 +51,7 @@ NAMES = {
     "AsyncSession": "Session",
     "_async": "_sync",
     "_runtime_async": "_runtime_sync",
+    "aio": "sync",
     "async_url": "sync_url",
     "create_async_engine": "create_engine",
     "SQLModelAsyncSession": "SQLModelSession",

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import delete_row, transaction, update_row, write_row
 from sqlmodel_crud_utils.hooks import clear_hooks
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.hook_models import (

@@ -13,13 +13,18 @@ from sqlalchemy import event, func, inspect
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.soft_deletes import soft_delete_row
-from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._runtime_async import run_on_connection, run_sync, sync_session
 from sqlmodel_crud_utils._session.blocks import begin_immediate
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    on_commit,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,

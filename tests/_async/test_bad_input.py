@@ -10,15 +10,23 @@ import pytest
 from pydantic import BaseModel
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._async.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    bulk_insert_rows,
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    delete_row,
+    delete_rows_within_id_list,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    purge_rows,
+    restore_row,
+    soft_delete_row,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Document, Hero

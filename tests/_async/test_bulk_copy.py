@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
-from sqlmodel_crud_utils._async.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
+from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,

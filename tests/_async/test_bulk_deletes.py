@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, inspect, select
 
-from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, sync_session
+from sqlmodel_crud_utils.aio import delete_rows_within_id_list, transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

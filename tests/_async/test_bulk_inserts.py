@@ -11,10 +11,9 @@ import pytest
 from sqlalchemy import event, func, inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,

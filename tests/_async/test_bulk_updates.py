@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import bulk_update_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

@@ -18,14 +18,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.connections import (
+from sqlmodel_crud_utils._runtime_async import sync_session
+from sqlmodel_crud_utils.aio import (
     create_pooled_engine,
+    get_row,
     get_session,
     pool_status,
     session_factory,
 )
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._runtime_async import sync_session
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.fake_postgresql import refusing_server

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, write_row
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI
 
-from sqlmodel_crud_utils._async.connections import create_pooled_engine
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
-from sqlmodel_crud_utils._async.reads import get_rows
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    create_pooled_engine,
+    get_rows,
+    insert_data_rows,
+)
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import (
     FilterParams,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import update_row, write_row
+from sqlmodel_crud_utils.aio import get_row, get_rows, transaction, update_row, write_row
 from tests._runtime_async import AsyncSession
 from tests.models import Hero
 

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import MultipleResultsFound
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import write_row
+from sqlmodel_crud_utils.aio import get_row, insert_data_rows, transaction, write_row
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     RecordNotFoundError,

@@ -10,9 +10,7 @@ import sqlmodel
 from sqlalchemy import func, text, union_all
 from sqlalchemy.orm import aliased
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_result_from_query, get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils.aio import get_result_from_query, get_rows, insert_data_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     SQLModelCRUDError,

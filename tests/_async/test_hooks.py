@@ -9,11 +9,16 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_rows
-from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
+    get_rows,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

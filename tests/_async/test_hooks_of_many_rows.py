@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils.aio import (
+    bulk_update_rows,
+    delete_rows_within_id_list,
+    get_rows,
+    insert_data_rows,
+    transaction,
+)
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     TransactionError,

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

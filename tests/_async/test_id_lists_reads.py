@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_rows_within_id_list
-from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils.aio import get_rows_within_id_list, insert_data_rows, transaction
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.crud_models import Product

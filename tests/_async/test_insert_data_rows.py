@@ -10,11 +10,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidRequestError
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import write_row
 from sqlmodel_crud_utils._runtime_async import sync_session
+from sqlmodel_crud_utils.aio import get_rows, insert_data_rows, transaction, write_row
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,

@@ -8,9 +8,7 @@ from contextlib import nullcontext
 import pytest
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.writes import write_row
+from sqlmodel_crud_utils.aio import insert_data_rows, on_commit, transaction, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

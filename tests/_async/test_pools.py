@@ -14,8 +14,13 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.connections import create_pooled_engine, get_session, pool_status
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
+from sqlmodel_crud_utils.aio import (
+    create_pooled_engine,
+    get_row,
+    get_rows,
+    get_session,
+    pool_status,
+)
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.databases import Database

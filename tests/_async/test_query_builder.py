@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased, defer
 
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.filters import where_clauses
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import dialect_of, execute
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder
 from sqlmodel_crud_utils.exceptions import QueryExecutionError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Hero, Tag, Team

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import case, func, text
 
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import AllTypes, Hero, Team

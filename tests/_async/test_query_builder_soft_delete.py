@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder
 from tests._runtime_async import AsyncSession
 from tests.models_mixins import Badge, Club, Fan, Player
 

@@ -12,11 +12,14 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.orm import defer, selectinload
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import update_row, write_row
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,

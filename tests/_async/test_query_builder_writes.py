@@ -9,9 +9,7 @@ import pytest
 from sqlalchemy import func
 from sqlalchemy.orm import object_session
 
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import update_row, write_row
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,

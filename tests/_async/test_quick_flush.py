@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, inspect, select, text
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection, sync_session
 from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
+from sqlmodel_crud_utils.aio import get_row, insert_data_rows, transaction
 from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncEngine, AsyncSession

@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.reads import get_rows
-from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.writes import write_row
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._runtime_async import execute, sync_engine
+from sqlmodel_crud_utils.aio import get_one_or_create, get_rows, on_commit, transaction, write_row
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
 from tests.databases import Database, prepare, wait_for_locks

@@ -13,11 +13,15 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session as PlainSession, select
 
-from sqlmodel_crud_utils._async.connections import create_pooled_engine, pool_status
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.transactions import on_commit
-from sqlmodel_crud_utils._async.writes import update_row, write_row
 from sqlmodel_crud_utils._runtime_async import sync_engine
+from sqlmodel_crud_utils.aio import (
+    create_pooled_engine,
+    get_row,
+    on_commit,
+    pool_status,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
 from tests._runtime_async import AsyncEngine, AsyncSession

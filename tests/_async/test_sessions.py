@@ -9,16 +9,18 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import (
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
     get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     DatabaseConnectionError,
     ValidationError,

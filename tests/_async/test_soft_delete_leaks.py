@@ -24,21 +24,23 @@ from sqlalchemy.orm import (
     subqueryload,
 )
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
-from sqlmodel_crud_utils._async.reads import (
+from sqlmodel_crud_utils._core.rows import fetched
+from sqlmodel_crud_utils._core.soft_delete import link_criteria
+from sqlmodel_crud_utils._runtime_async import execute, run_sync, sync_engine
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
     get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
 )
-from sqlmodel_crud_utils._async.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._async.writes import delete_row, update_row
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._core.soft_delete import link_criteria
-from sqlmodel_crud_utils._runtime_async import execute, run_sync, sync_engine
 from sqlmodel_crud_utils.exceptions import (
     RecordNotFoundError,
 )

@@ -9,13 +9,20 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    purge_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,

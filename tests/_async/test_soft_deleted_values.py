@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import (
+from sqlmodel_crud_utils.aio import (
+    get_one_or_create,
     get_rows,
+    insert_data_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    write_row,
 )
-from sqlmodel_crud_utils._async.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

@@ -13,14 +13,21 @@ from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
+from sqlmodel_crud_utils.aio import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,

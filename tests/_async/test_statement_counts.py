@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Currency, Setting, Team
 from tests.models_mixins import Club

@@ -9,10 +9,14 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_row,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

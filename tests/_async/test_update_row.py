@@ -10,13 +10,17 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
 from sqlmodel_crud_utils._async.settling import reload
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import update_row, write_row
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import (
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,

@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._core.chunks import bind_limit
+from sqlmodel_crud_utils.aio import bulk_upsert_mappings, transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from sqlmodel_crud_utils._async import upserts
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
+from sqlmodel_crud_utils.aio import bulk_upsert_mappings
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.databases import Database
 from tests.properties import examples

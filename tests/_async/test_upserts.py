@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils._runtime_async import execute, sync_session
+from sqlmodel_crud_utils.aio import bulk_upsert_mappings
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
 )

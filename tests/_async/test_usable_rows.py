@@ -6,12 +6,17 @@ from contextlib import suppress
 
 import pytest
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._core import logs
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, TransactionError
 from tests._runtime_async import AsyncSession
 from tests.crud_models import Dock, Warehouse

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.writes import update_row, write_row
+from sqlmodel_crud_utils.aio import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )

@@ -10,13 +10,18 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async import conflicts
-from sqlmodel_crud_utils._async.inserts import insert_data_rows
-from sqlmodel_crud_utils._async.reads import get_row
-from sqlmodel_crud_utils._async.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_async import execute
+from sqlmodel_crud_utils.aio import (
+    delete_row,
+    get_row,
+    insert_data_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_async import AsyncEngine, AsyncSession

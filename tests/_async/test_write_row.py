@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._async.reads import get_row, get_rows
-from sqlmodel_crud_utils._async.transactions import transaction
-from sqlmodel_crud_utils._async.writes import write_row
+from sqlmodel_crud_utils.aio import get_row, get_rows, transaction, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,

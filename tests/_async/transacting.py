@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlmodel import select
 
-from sqlmodel_crud_utils._async.writes import delete_row, write_row
+from sqlmodel_crud_utils.aio import delete_row, write_row
 from tests._runtime_async import (
     AsyncEngine,
     AsyncSession,

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.hooks import clear_hooks
+from sqlmodel_crud_utils.sync import delete_row, transaction, update_row, write_row
 from tests._runtime_sync import Engine, Session
 from tests.hook_models import (
     Event,

@@ -17,11 +17,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlmodel_crud_utils._runtime_sync import run_on_connection, run_sync, sync_session
 from sqlmodel_crud_utils._session.blocks import begin_immediate
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils._sync.soft_deletes import soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,
@@ -31,6 +26,16 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    on_commit,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, PlainSession, Session, make_sqlite
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse
 from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team

@@ -12,16 +12,24 @@ import pytest
 from pydantic import BaseModel
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.sync import (
+    bulk_insert_rows,
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    delete_row,
+    delete_rows_within_id_list,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    purge_rows,
+    restore_row,
+    soft_delete_row,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests.models import Document, Hero
 from tests.recording import recorded

@@ -16,14 +16,13 @@ from sqlalchemy import Connection, delete, event, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
-from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import bulk_insert_rows, transaction
 from tests._runtime_sync import Engine, Session
 from tests.bulk_models import Everything, Mark, Sign, Ticket
 from tests.databases import Database

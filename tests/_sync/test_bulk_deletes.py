@@ -11,8 +11,6 @@ from sqlalchemy import func, inspect, select
 
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, sync_session
-from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -20,6 +18,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import delete_rows_within_id_list, transaction
 from tests._runtime_sync import Engine, Session
 from tests.bulk_models import Truck, Vehicle
 from tests.crud_models import Dock, Warehouse

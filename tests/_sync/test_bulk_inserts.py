@@ -15,8 +15,6 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -27,6 +25,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import bulk_insert_rows, transaction
 from tests._runtime_sync import Engine, Session
 from tests.bulk_models import Nowhere, Truck
 from tests.crud_models import Product

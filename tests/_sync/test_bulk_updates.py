@@ -13,8 +13,6 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -23,6 +21,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import bulk_update_rows, transaction
 from tests._runtime_sync import Engine, Session
 from tests.bulk_models import Sealed, Truck
 from tests.crud_models import Ticket

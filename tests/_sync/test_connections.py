@@ -21,14 +21,14 @@ from sqlalchemy.schema import CreateTable
 from sqlmodel import select
 
 from sqlmodel_crud_utils._runtime_sync import sync_session
-from sqlmodel_crud_utils._sync.connections import (
+from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
+from sqlmodel_crud_utils.sync import (
     create_pooled_engine,
+    get_row,
     get_session,
     pool_status,
     session_factory,
 )
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
 from tests._runtime_sync import Engine, Session
 from tests.fake_postgresql import refusing_server
 from tests.models import Hero, Team

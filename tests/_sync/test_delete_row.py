@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,
@@ -19,6 +15,14 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     UnknownFieldError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    write_row,
 )
 from tests._runtime_sync import Session
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse

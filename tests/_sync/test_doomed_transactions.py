@@ -12,12 +12,6 @@ import pytest
 from sqlalchemy import event, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -25,6 +19,17 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     UnknownFieldError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import (
     Engine,

@@ -7,10 +7,6 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI
 
-from sqlmodel_crud_utils._sync.connections import create_pooled_engine
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
-from sqlmodel_crud_utils._sync.reads import get_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import (
     FilterParams,
@@ -19,6 +15,12 @@ from sqlmodel_crud_utils.fastapi import (
     session_dependency,
 )
 from sqlmodel_crud_utils.pagination import CursorPage, Page
+from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
+    create_pooled_engine,
+    get_rows,
+    insert_data_rows,
+)
 from tests._runtime_sync import Session
 from tests.databases import Database
 from tests.models import AllTypes, Hero, Team

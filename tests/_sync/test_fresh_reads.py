@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
+from sqlmodel_crud_utils.sync import get_row, get_rows, transaction, update_row, write_row
 from tests._runtime_sync import Session
 from tests.models import Hero
 

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import pytest
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
     UnknownFieldError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    write_row,
 )
 from tests._runtime_sync import Session
 from tests.models import Hero, Setting, Team

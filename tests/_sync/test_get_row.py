@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import MultipleResultsFound
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     RecordNotFoundError,
@@ -21,6 +17,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import get_row, insert_data_rows, transaction, write_row
 from tests._runtime_sync import Session
 from tests.crud_models import Cabinet, Drawer, Product, Ticket
 from tests.models import Currency, Document, Hero, Invoice, Seat, Team

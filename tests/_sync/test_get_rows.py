@@ -12,15 +12,13 @@ import sqlmodel
 from sqlalchemy import func, text, union_all
 from sqlalchemy.orm import aliased
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_result_from_query, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     SQLModelCRUDError,
     UnknownFieldError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import get_result_from_query, get_rows, insert_data_rows, transaction
 from tests._runtime_sync import Session
 from tests.crud_models import Cabinet, Drawer
 from tests.models import Hero, Seat, Team

@@ -11,11 +11,6 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, select
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -23,6 +18,16 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.hooks import METHODS, clear_hooks, registered_hook
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_one_or_create,
+    get_rows,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests._sync.hooking import block, committed, inside_and_outside, is_usable, perform, stored
 from tests.hook_models import (

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
-from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     TransactionError,
 )
 from sqlmodel_crud_utils.hooks import clear_hooks, registered_hook
+from sqlmodel_crud_utils.sync import (
+    bulk_update_rows,
+    delete_rows_within_id_list,
+    get_rows,
+    insert_data_rows,
+    transaction,
+)
 from tests._runtime_sync import Engine, Session
 from tests._sync.hooking import block, committed, inside_and_outside, is_usable, stored
 from tests.hook_models import (

@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
 )
 from sqlmodel_crud_utils.hooks import METHODS, clear_hooks, registered_hook
+from sqlmodel_crud_utils.sync import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests._sync.hooking import block, committed, inside_and_outside, is_usable, perform, stored
 from tests.hook_models import (

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_rows_within_id_list
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.sync import get_rows_within_id_list, insert_data_rows, transaction
 from tests._runtime_sync import Engine, Session
 from tests.crud_models import Product
 from tests.models import AllTypes, Currency, Document, Hero, Seat

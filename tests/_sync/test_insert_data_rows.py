@@ -13,10 +13,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import InvalidRequestError
 
 from sqlmodel_crud_utils._runtime_sync import sync_session
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -25,6 +21,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import get_rows, insert_data_rows, transaction, write_row
 from tests._runtime_sync import Engine, PlainSession, Session
 from tests.models import DeferredChild, Document, Hero, Parent, Setting, Tag, Team
 from tests.recording import ListenerError, recorded

@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, tuple_
 
 from sqlmodel_crud_utils._runtime_sync import run_on_connection
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
+from sqlmodel_crud_utils.sync import QueryBuilder
 from tests._runtime_sync import Session
 from tests.models import AllTypes, Colour
 from tests.properties import examples

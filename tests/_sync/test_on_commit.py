@@ -10,14 +10,12 @@ from contextlib import nullcontext
 import pytest
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import insert_data_rows, on_commit, transaction, write_row
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero
 

@@ -16,9 +16,14 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.connections import create_pooled_engine, get_session, pool_status
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError
+from sqlmodel_crud_utils.sync import (
+    create_pooled_engine,
+    get_row,
+    get_rows,
+    get_session,
+    pool_status,
+)
 from tests._runtime_sync import Engine, Session
 from tests.databases import Database
 from tests.models import Hero

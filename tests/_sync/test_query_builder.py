@@ -18,8 +18,6 @@ from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.filters import where_clauses
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import dialect_of, execute
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,
@@ -27,6 +25,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import QueryBuilder, transaction
 from tests._runtime_sync import PlainSession, Session, scoped
 from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 from sqlmodel_crud_utils.exceptions import QueryExecutionError, ValidationError
+from sqlmodel_crud_utils.sync import QueryBuilder
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero, Tag, Team
 from tests.recording import recorded

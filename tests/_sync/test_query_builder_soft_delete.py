@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
+from sqlmodel_crud_utils.sync import QueryBuilder
 from tests._runtime_sync import Session
 from tests.models_mixins import Badge, Club, Fan, Player
 

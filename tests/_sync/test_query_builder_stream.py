@@ -15,14 +15,17 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import defer, selectinload
 
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import Engine, PlainSession, Session
 from tests.models import AllTypes, Hero, Seat, Team

@@ -11,9 +11,6 @@ import pytest
 from sqlalchemy import func
 from sqlalchemy.orm import object_session
 
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,
@@ -23,6 +20,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import QueryBuilder, transaction, update_row, write_row
 from tests._runtime_sync import Engine, Session
 from tests.filter_models import Folder
 from tests.models import Hero, Seat, Tag, Team

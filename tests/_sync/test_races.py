@@ -13,11 +13,8 @@ from sqlalchemy import event, text
 
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._runtime_sync import execute, sync_engine
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
+from sqlmodel_crud_utils.sync import get_one_or_create, get_rows, on_commit, transaction, write_row
 from tests._runtime_sync import Engine, Session, make_engine, together
 from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team

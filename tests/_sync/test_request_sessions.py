@@ -16,12 +16,16 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session as PlainSession, select
 
 from sqlmodel_crud_utils._runtime_sync import sync_engine
-from sqlmodel_crud_utils._sync.connections import create_pooled_engine, pool_status
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils._sync.transactions import on_commit
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
+from sqlmodel_crud_utils.sync import (
+    create_pooled_engine,
+    get_row,
+    on_commit,
+    pool_status,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests.databases import Database, prepare
 from tests.models import DeferredChild, Hero

@@ -16,15 +16,19 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,
     TransactionError,
+)
+from sqlmodel_crud_utils.sync import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import Engine, Session, make_sqlite, make_tables, together
 from tests.models import Account, Hero

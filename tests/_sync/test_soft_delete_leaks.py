@@ -29,20 +29,22 @@ from sqlalchemy.orm import (
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._core.soft_delete import link_criteria
 from sqlmodel_crud_utils._runtime_sync import execute, run_sync, sync_engine
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
-from sqlmodel_crud_utils._sync.reads import (
+from sqlmodel_crud_utils.exceptions import (
+    RecordNotFoundError,
+)
+from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
     get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
-)
-from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row
-from sqlmodel_crud_utils.exceptions import (
-    RecordNotFoundError,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
 )
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero, Team

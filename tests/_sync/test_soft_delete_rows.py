@@ -13,11 +13,6 @@ from sqlalchemy import func, select, update
 
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,
@@ -27,6 +22,18 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    purge_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge

@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import (
-    get_rows,
-)
-from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
 )
 from sqlmodel_crud_utils.hooks import registered_hook
+from sqlmodel_crud_utils.sync import (
+    get_one_or_create,
+    get_rows,
+    insert_data_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    write_row,
+)
 from tests._runtime_sync import Session
 from tests.models_mixins import Membership, Voucher
 

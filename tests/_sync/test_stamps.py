@@ -12,15 +12,22 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_result_from_query, get_row, get_rows
-from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_result_from_query,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Session
 from tests.models_mixins import Letter, Visit
 

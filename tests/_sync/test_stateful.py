@@ -17,12 +17,6 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -30,6 +24,19 @@ from sqlmodel_crud_utils.exceptions import (
     SQLModelCRUDError,
     TransactionError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import Engine, Session
 from tests.properties import examples

@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows, get_rows_within_id_list
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests.models import Currency, Setting, Team
 from tests.models_mixins import Club

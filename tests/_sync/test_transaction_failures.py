@@ -13,16 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import get_rows, insert_data_rows, transaction, write_row
 from tests._runtime_sync import (
     Engine,
     Session,

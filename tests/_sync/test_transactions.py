@@ -11,13 +11,17 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
+)
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_row,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import (
     Engine,

@@ -14,11 +14,7 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils._runtime_sync import execute
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
 from sqlmodel_crud_utils._sync.settling import reload
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,
@@ -26,6 +22,14 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     UnknownFieldError,
     ValidationError,
+)
+from sqlmodel_crud_utils.sync import (
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
 )
 from tests._runtime_sync import Engine, Session
 from tests.crud_models import Product

@@ -11,8 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._core.chunks import bind_limit
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,
@@ -20,6 +18,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import bulk_upsert_mappings, transaction
 from tests._runtime_sync import Engine, PlainSession, Session, scoped
 from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
 from tests.bulk_models import Everything, Ticket

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel_crud_utils._core.rows import fetched
 from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils._sync import upserts
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
+from sqlmodel_crud_utils.sync import bulk_upsert_mappings
 from tests._runtime_sync import Engine, Session
 from tests.databases import Database
 from tests.properties import examples

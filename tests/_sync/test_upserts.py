@@ -15,11 +15,11 @@ from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._runtime_sync import execute, sync_session
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.sync import bulk_upsert_mappings
 from tests._runtime_sync import Engine, Session, make_engine
 from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
 from tests.databases import Database

@@ -9,12 +9,17 @@ from contextlib import suppress
 import pytest
 
 from sqlmodel_crud_utils._core import logs
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, TransactionError
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Session
 from tests.crud_models import Dock, Warehouse
 from tests.models import Hero, Setting, Team

@@ -10,15 +10,17 @@ import pytest
 from sqlalchemy.exc import MultipleResultsFound
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import (
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_one_or_create,
     get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
+    insert_data_rows,
+    update_row,
+    write_row,
 )
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from tests._runtime_sync import Session
 from tests.crud_models import Product
 from tests.models import AllTypes, Hero, Team

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.get_or_create import get_one_or_create
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.writes import update_row, write_row
 from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.hooks import ValidateOnWrite, clear_hooks, registered_hook
+from sqlmodel_crud_utils.sync import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Session
 from tests._sync.hooking import block, inside_and_outside
 from tests.hook_models import (

@@ -14,13 +14,18 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils._sync import conflicts
-from sqlmodel_crud_utils._sync.inserts import insert_data_rows
-from sqlmodel_crud_utils._sync.reads import get_row
-from sqlmodel_crud_utils._sync.soft_deletes import restore_row, soft_delete_row
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
+from sqlmodel_crud_utils.sync import (
+    delete_row,
+    get_row,
+    insert_data_rows,
+    restore_row,
+    soft_delete_row,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero
 from tests.models_mixins import Counter, Membership, Parcel

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils._sync.reads import get_row, get_rows
-from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import write_row
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.sync import get_row, get_rows, transaction, write_row
 from tests._runtime_sync import Engine, PlainSession, Session
 from tests.crud_models import Dock, Product
 from tests.models import DeferredChild, Hero, Seat, Setting, Tag, Team

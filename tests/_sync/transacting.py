@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import inspect
 from sqlmodel import select
 
-from sqlmodel_crud_utils._sync.writes import delete_row, write_row
+from sqlmodel_crud_utils.sync import delete_row, write_row
 from tests._runtime_sync import (
     Engine,
     Session,
