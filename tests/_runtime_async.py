@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from sqlalchemy import Connection, Dialect, Engine, Executable, Result
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession as PlainSession,
@@ -13,19 +14,62 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine as make_engine,
 )
+from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tests.results import fetched, first_of
 
 __all__ = [
     "AsyncEngine",
     "AsyncSession",
     "PlainSession",
+    "dialect_of",
+    "execute",
+    "fetched",
+    "first_of",
     "make_engine",
     "make_sqlite",
     "make_tables",
+    "run_on_connection",
+    "run_sync",
     "scoped",
+    "sync_engine",
+    "sync_session",
     "together",
 ]
+
+_R = TypeVar("_R")
+
+
+async def execute(session: PlainSession, statement: Executable, params: Any = None) -> Result[Any]:
+    """Execute a statement of a test's own; SQLModel warns of `execute` on its own sessions."""
+    return await PlainSession.execute(session, statement, params)
+
+
+async def run_sync(session: PlainSession, func: Callable[..., _R], *args: Any) -> _R:
+    """Call a function of a test's own that does I/O with the plain session."""
+    return await session.run_sync(lambda _: func(*args))
+
+
+async def run_on_connection(session: PlainSession, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with the connection of the session's transaction."""
+    return await session.run_sync(lambda plain: func(plain.connection()))
+
+
+def sync_session(session: PlainSession) -> Session:
+    """Return the plain session, for its events and its state."""
+    return session.sync_session
+
+
+def sync_engine(engine: AsyncEngine) -> Engine:
+    """Return the plain engine, for its events and its pool."""
+    return engine.sync_engine
+
+
+def dialect_of(session: PlainSession) -> Dialect:
+    """Return the dialect of the session's database."""
+    return session.get_bind().dialect
 
 
 def make_sqlite(name: str = ":memory:", **options: Any) -> AsyncEngine:

@@ -4,22 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine as make_engine
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Executable,
+    Result,
+    create_engine as make_engine,
+)
 from sqlalchemy.orm import Session as PlainSession, scoped_session, sessionmaker
 from sqlmodel import Session, SQLModel
+
+from tests.results import fetched, first_of
 
 __all__ = [
     "Engine",
     "PlainSession",
     "Session",
+    "dialect_of",
+    "execute",
+    "fetched",
+    "first_of",
     "make_engine",
     "make_sqlite",
     "make_tables",
+    "run_on_connection",
+    "run_sync",
     "scoped",
+    "sync_engine",
+    "sync_session",
     "together",
 ]
+
+_R = TypeVar("_R")
+
+
+def execute(session: PlainSession, statement: Executable, params: Any = None) -> Result[Any]:
+    """Execute a statement of a test's own; SQLModel marks `execute` of its sessions deprecated."""
+    return PlainSession.execute(session, statement, params)
+
+
+def run_sync(session: PlainSession, func: Callable[..., _R], *args: Any) -> _R:
+    """Call a function of a test's own that does I/O with the session."""
+    return func(*args)
+
+
+def run_on_connection(session: PlainSession, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with the connection of the session's transaction."""
+    return func(session.connection())
+
+
+def sync_session(session: PlainSession) -> PlainSession:
+    """Return the session itself."""
+    return session
+
+
+def sync_engine(engine: Engine) -> Engine:
+    """Return the engine itself."""
+    return engine
+
+
+def dialect_of(session: PlainSession) -> Dialect:
+    """Return the dialect of the session's database."""
+    return session.get_bind().dialect
 
 
 def make_sqlite(name: str = ":memory:", **options: Any) -> Engine:

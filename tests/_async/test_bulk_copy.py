@@ -13,7 +13,6 @@ from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
 from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -21,7 +20,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, run_on_connection
 from tests.bulk_models import Everything, Mark, Sign, Ticket
 from tests.databases import Database
 from tests.models import Account, Colour, Team

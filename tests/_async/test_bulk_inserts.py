@@ -11,8 +11,6 @@ import pytest
 from sqlalchemy import event, func, inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -24,7 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched
 from tests.bulk_models import Nowhere, Truck
 from tests.crud_models import Product
 from tests.models import (

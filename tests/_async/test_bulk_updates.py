@@ -9,8 +9,6 @@ import pytest
 from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import bulk_update_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
@@ -20,7 +18,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched
 from tests.bulk_models import Sealed, Truck
 from tests.crud_models import Ticket
 from tests.models import Account, Currency, Document, Hero, Seat

@@ -18,7 +18,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 from sqlmodel import select
 
-from sqlmodel_crud_utils._runtime_async import sync_session
 from sqlmodel_crud_utils.aio import (
     create_pooled_engine,
     get_row,
@@ -27,7 +26,7 @@ from sqlmodel_crud_utils.aio import (
     session_factory,
 )
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, sync_session
 from tests.fake_postgresql import refusing_server
 from tests.models import Hero, Team
 

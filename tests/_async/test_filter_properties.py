@@ -15,8 +15,7 @@ from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
 from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._runtime_async import run_on_connection
-from tests._runtime_async import AsyncSession
+from tests._runtime_async import AsyncSession, run_on_connection
 from tests.filter_models import Sample
 from tests.models import Colour
 from tests.properties import examples

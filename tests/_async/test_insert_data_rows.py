@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidRequestError
 
-from sqlmodel_crud_utils._runtime_async import sync_session
 from sqlmodel_crud_utils.aio import get_rows, insert_data_rows, transaction, write_row
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -20,7 +19,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession
+from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, sync_session
 from tests.models import DeferredChild, Document, Hero, Parent, Setting, Tag, Team
 from tests.recording import ListenerError, recorded
 

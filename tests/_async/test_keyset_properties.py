@@ -12,9 +12,8 @@ from typing import Any
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, tuple_
 
-from sqlmodel_crud_utils._runtime_async import run_on_connection
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder
-from tests._runtime_async import AsyncSession
+from tests._runtime_async import AsyncSession, run_on_connection
 from tests.models import AllTypes, Colour
 from tests.properties import examples
 from tests.query_models import Score

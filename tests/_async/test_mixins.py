@@ -12,13 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.errors import translate
-from sqlmodel_crud_utils._core.rows import expired_columns, fetched, states_of
+from sqlmodel_crud_utils._core.rows import expired_columns, states_of
 from sqlmodel_crud_utils._core.stamps import update_stamps
 from sqlmodel_crud_utils._core.versions import conflict, held_version
-from sqlmodel_crud_utils._runtime_async import execute, run_sync
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncSession
+from tests._runtime_async import AsyncSession, execute, fetched, run_sync
 from tests.databases import Database
 from tests.models_mixins import Counter, Membership, Memo, Parcel, Revision, Visit
 from tests.upsert_models import Article

@@ -14,8 +14,6 @@ from sqlalchemy.orm import aliased, defer
 
 from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import dialect_of, execute
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
@@ -24,7 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from tests._runtime_async import AsyncSession, PlainSession, scoped
+from tests._runtime_async import AsyncSession, PlainSession, dialect_of, execute, fetched, scoped
 from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
 
@@ -191,7 +189,7 @@ def as_stored(field: str, value: Any) -> Any:
 
 async def fetch_alone(session: AsyncSession, filters: dict[str, Any]) -> list[int]:
     """Return the ids that a SELECT with these filters finds."""
-    clauses = where_clauses(AllTypes, filters, dialect_of(session, AllTypes))
+    clauses = where_clauses(AllTypes, filters, dialect_of(session))
     statement = select(AllTypes.id).where(*clauses).order_by(AllTypes.id)
     return fetched(await execute(session, statement))
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import case, func, text
 
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder
 from sqlmodel_crud_utils.exceptions import ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute
 from tests.models import AllTypes, Hero, Team
 from tests.models_mixins import Visit
 from tests.recording import recorded

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.orm import defer, selectinload
 
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
     insert_data_rows,
@@ -25,7 +24,7 @@ from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession
+from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, execute
 from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded

@@ -10,10 +10,16 @@ import pytest
 from sqlalchemy import event, text
 
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._runtime_async import execute, sync_engine
 from sqlmodel_crud_utils.aio import get_one_or_create, get_rows, on_commit, transaction, write_row
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
-from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, together
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    execute,
+    make_engine,
+    sync_engine,
+    together,
+)
 from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 

@@ -13,7 +13,6 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session as PlainSession, select
 
-from sqlmodel_crud_utils._runtime_async import sync_engine
 from sqlmodel_crud_utils.aio import (
     create_pooled_engine,
     get_row,
@@ -24,7 +23,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, sync_engine
 from tests.databases import Database, prepare
 from tests.models import DeferredChild, Hero
 from tests.servers import served

@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, remember_choice
-from sqlmodel_crud_utils._core.rows import fetched, states_of
+from sqlmodel_crud_utils._core.rows import states_of
 from sqlmodel_crud_utils._core.soft_delete import (
     deleted,
     deleted_values,
@@ -35,9 +35,8 @@ from sqlmodel_crud_utils._core.soft_delete import (
     restored_values,
     visible,
 )
-from sqlmodel_crud_utils._runtime_async import execute, run_sync, sync_session
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncSession
+from tests._runtime_async import AsyncSession, execute, fetched, run_sync, sync_session
 from tests.models import Hero, Team
 from tests.models_mixins import Badge, Club, Fan, Player, PlayerBadge, Scout
 
@@ -78,7 +77,7 @@ async def stored(session_factory: Sessions) -> None:
 
 async def values_of(session: AsyncSession, statement: Any) -> list[Any]:
     """Return plain values, in an order of their own."""
-    rows = fetched(await execute(session, statement))
+    rows = fetched((await execute(session, statement)).unique())
     plain = [row if isinstance(row, int | bool) else tuple(row) for row in rows]
     return sorted(plain, key=repr)
 
@@ -310,7 +309,7 @@ async def test_rows_of_a_callers_own_union(session: AsyncSession):
     """A statement around another statement is entered too."""
     both = union(select(Player), select(Player).where(Player.name == "Bob"))
     statement = hide_deleted_anywhere(select(Player).from_statement(both), Player)
-    rows = fetched(await execute(session, statement))
+    rows = fetched((await execute(session, statement)).unique())
     assert sorted(row.name for row in rows) == ["Ann", "Cid"]
 
 
@@ -336,7 +335,7 @@ def names(rows: Any) -> Any:
 
 async def related(session: AsyncSession, statement: Any, attribute: str) -> dict[str, Any]:
     """Return what the rows are related to; lazy loading may query the database."""
-    rows = fetched(await execute(session, statement))
+    rows = fetched((await execute(session, statement)).unique())
     return await run_sync(
         session, lambda: {names(row): names(getattr(row, attribute)) for row in rows}
     )
@@ -373,7 +372,7 @@ class TestRelatedRows:
     async def test_deeper(self, session: AsyncSession, load: Any):
         """What is loaded lazily from related rows is filtered as well."""
         statement = hide_deleted(select(Club).options(load(Club.players)), Club)
-        rows = fetched(await execute(session, statement))
+        rows = fetched((await execute(session, statement)).unique())
         found = await run_sync(
             session, lambda: [names(p.badges) for club in rows for p in club.players]
         )
@@ -419,7 +418,7 @@ async def test_relationships_that_the_caller_joined(session: AsyncSession):
 async def test_a_row_keeps_its_criteria_through_pickle(session: AsyncSession):
     """A row from a cache that is merged into a session loads as it would have."""
     statement = hide_deleted(select(Player).where(Player.name == "Ann"), Player)
-    [row] = fetched(await execute(session, statement))
+    [row] = fetched((await execute(session, statement)).unique())
     session.expunge(row)
     copy = pickle.loads(pickle.dumps(row))
     session.add(copy)
@@ -444,7 +443,7 @@ async def read(
     model = statement.column_descriptions[0]["entity"]
     wanted = statement if include_deleted else hide_deleted(statement, model)
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
-        rows = fetched(await execute(session, wanted))
+        rows = fetched((await execute(session, wanted)).unique())
     remember_choice(states_of(rows), model, include_deleted=include_deleted)
     return rows
 

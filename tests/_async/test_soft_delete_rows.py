@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_row,
@@ -32,7 +30,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
 from tests.recording import recorded

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import (
     bulk_upsert_mappings,
     delete_row,
@@ -26,7 +25,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncSession
+from tests._runtime_async import AsyncSession, execute
 from tests.models_mixins import Letter, Visit
 
 Sessions = Callable[[], AsyncSession]

@@ -13,8 +13,6 @@ from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
 from sqlmodel_crud_utils.aio import (
     bulk_upsert_mappings,
     delete_row,
@@ -36,7 +34,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched, run_on_connection
 from tests.properties import examples
 from tests.stateful_programs import (
     COLUMNS,

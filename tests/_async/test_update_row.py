@@ -12,7 +12,6 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._async.settling import reload
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import (
     get_row,
     get_rows,
@@ -29,7 +28,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute
 from tests.crud_models import Product
 from tests.models import Account, AllTypes, Colour, Currency, Document, Hero, Seat, Tag, Team
 from tests.recording import recorded

@@ -11,10 +11,8 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from sqlmodel_crud_utils._async import upserts
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import execute, run_on_connection
 from sqlmodel_crud_utils.aio import bulk_upsert_mappings
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched, run_on_connection
 from tests.databases import Database
 from tests.properties import examples
 from tests.upsert_models import Item

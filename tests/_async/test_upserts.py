@@ -12,14 +12,13 @@ import pytest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._runtime_async import execute, sync_session
 from sqlmodel_crud_utils.aio import bulk_upsert_mappings
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._async.upserting import NOVA, RUSTY, given, statements, stored
-from tests._runtime_async import AsyncEngine, AsyncSession, make_engine
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, make_engine, sync_session
 from tests.databases import Database
 from tests.models import (
     AllTypes,

@@ -10,8 +10,6 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async import conflicts
-from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_async import execute
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_row,
@@ -24,7 +22,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Counter, Membership, Parcel
 from tests.recording import recorded

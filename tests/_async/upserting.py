@@ -8,9 +8,7 @@ from typing import Any
 
 from sqlalchemy import event, inspect, select
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_async import execute
-from tests._runtime_async import AsyncEngine, AsyncSession
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched
 
 RUSTY: dict[str, Any] = {"id": 1, "name": "Rusty", "secret_name": "Tommy", "age": 48}
 NOVA: dict[str, Any] = {"id": 2, "name": "Nova", "secret_name": "Ann", "age": 31}

@@ -15,7 +15,6 @@ from sqlalchemy import event, func, inspect
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._runtime_sync import run_on_connection, run_sync, sync_session
 from sqlmodel_crud_utils._session.blocks import begin_immediate
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
@@ -36,7 +35,15 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, PlainSession, Session, make_sqlite
+from tests._runtime_sync import (
+    Engine,
+    PlainSession,
+    Session,
+    make_sqlite,
+    run_on_connection,
+    run_sync,
+    sync_session,
+)
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse
 from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team
 from tests.models_mixins import Club, Counter, Letter, Player, Visit

@@ -15,7 +15,6 @@ from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -23,7 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import bulk_insert_rows, transaction
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, run_on_connection
 from tests.bulk_models import Everything, Mark, Sign, Ticket
 from tests.databases import Database
 from tests.models import Account, Colour, Team

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import func, inspect, select
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute, sync_session
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -19,7 +17,7 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import delete_rows_within_id_list, transaction
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched, sync_session
 from tests.bulk_models import Truck, Vehicle
 from tests.crud_models import Dock, Warehouse
 from tests.models import Document, Hero, HeroTag, Seat, Tag

@@ -13,8 +13,6 @@ import pytest
 from sqlalchemy import event, func, inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -26,7 +24,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import bulk_insert_rows, transaction
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched
 from tests.bulk_models import Nowhere, Truck
 from tests.crud_models import Product
 from tests.models import (

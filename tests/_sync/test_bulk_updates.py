@@ -11,8 +11,6 @@ import pytest
 from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -22,7 +20,7 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import bulk_update_rows, transaction
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched
 from tests.bulk_models import Sealed, Truck
 from tests.crud_models import Ticket
 from tests.models import Account, Currency, Document, Hero, Seat

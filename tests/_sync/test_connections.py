@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 from sqlmodel import select
 
-from sqlmodel_crud_utils._runtime_sync import sync_session
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
 from sqlmodel_crud_utils.sync import (
     create_pooled_engine,
@@ -29,7 +28,7 @@ from sqlmodel_crud_utils.sync import (
     pool_status,
     session_factory,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, sync_session
 from tests.fake_postgresql import refusing_server
 from tests.models import Hero, Team
 

@@ -15,7 +15,6 @@ from sqlalchemy.engine import make_url
 from sqlmodel import col
 
 from sqlmodel_crud_utils._core.errors import translate
-from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,
@@ -24,7 +23,7 @@ from sqlmodel_crud_utils.exceptions import (
     SQLModelCRUDError,
     ValidationError,
 )
-from tests._runtime_sync import Engine, Session, make_engine
+from tests._runtime_sync import Engine, Session, execute, make_engine, run_on_connection
 from tests.constraint_models import Base, Booking, Gadget, Label, PostgresBase
 from tests.databases import Database
 from tests.models import Account, AllTypes, DeferredChild, Hero, Invoice, Seat, Setting, Team

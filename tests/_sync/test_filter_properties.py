@@ -17,8 +17,7 @@ from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
 from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._runtime_sync import run_on_connection
-from tests._runtime_sync import Session
+from tests._runtime_sync import Session, run_on_connection
 from tests.filter_models import Sample
 from tests.models import Colour
 from tests.properties import examples

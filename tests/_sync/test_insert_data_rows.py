@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidRequestError
 
-from sqlmodel_crud_utils._runtime_sync import sync_session
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -22,7 +21,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import get_rows, insert_data_rows, transaction, write_row
-from tests._runtime_sync import Engine, PlainSession, Session
+from tests._runtime_sync import Engine, PlainSession, Session, sync_session
 from tests.models import DeferredChild, Document, Hero, Parent, Setting, Tag, Team
 from tests.recording import ListenerError, recorded
 

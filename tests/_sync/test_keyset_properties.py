@@ -14,9 +14,8 @@ from typing import Any
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, tuple_
 
-from sqlmodel_crud_utils._runtime_sync import run_on_connection
 from sqlmodel_crud_utils.sync import QueryBuilder
-from tests._runtime_sync import Session
+from tests._runtime_sync import Session, run_on_connection
 from tests.models import AllTypes, Colour
 from tests.properties import examples
 from tests.query_models import Score

@@ -16,8 +16,6 @@ from sqlalchemy.orm import aliased, defer
 
 from sqlmodel_crud_utils._core.coercion import coerce
 from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import dialect_of, execute
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,
@@ -26,7 +24,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import QueryBuilder, transaction
-from tests._runtime_sync import PlainSession, Session, scoped
+from tests._runtime_sync import PlainSession, Session, dialect_of, execute, fetched, scoped
 from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
 
@@ -193,7 +191,7 @@ def as_stored(field: str, value: Any) -> Any:
 
 def fetch_alone(session: Session, filters: dict[str, Any]) -> list[int]:
     """Return the ids that a SELECT with these filters finds."""
-    clauses = where_clauses(AllTypes, filters, dialect_of(session, AllTypes))
+    clauses = where_clauses(AllTypes, filters, dialect_of(session))
     statement = select(AllTypes.id).where(*clauses).order_by(AllTypes.id)
     return fetched(execute(session, statement))
 

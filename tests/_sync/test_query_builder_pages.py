@@ -9,10 +9,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import case, func, text
 
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.sync import QueryBuilder
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute
 from tests.models import AllTypes, Hero, Team
 from tests.models_mixins import Visit
 from tests.recording import recorded

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.orm import defer, selectinload
 
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,
@@ -27,7 +26,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, PlainSession, Session
+from tests._runtime_sync import Engine, PlainSession, Session, execute
 from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded

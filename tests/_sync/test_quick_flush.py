@@ -13,13 +13,18 @@ import pytest
 from sqlalchemy import Connection, event, func, inspect, select, text
 
 from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection, sync_session
 from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
 from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import get_row, insert_data_rows, transaction
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    execute,
+    fetched,
+    run_on_connection,
+    sync_session,
+)
 from tests.bulk_models import Everything, Mark, Sign, Ticket, Truck
 from tests.crud_models import Product
 from tests.databases import Database

@@ -12,10 +12,16 @@ import pytest
 from sqlalchemy import event, text
 
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._runtime_sync import execute, sync_engine
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from sqlmodel_crud_utils.sync import get_one_or_create, get_rows, on_commit, transaction, write_row
-from tests._runtime_sync import Engine, Session, make_engine, together
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    execute,
+    make_engine,
+    sync_engine,
+    together,
+)
 from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Tag, Team
 

@@ -15,7 +15,6 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session as PlainSession, select
 
-from sqlmodel_crud_utils._runtime_sync import sync_engine
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
 from sqlmodel_crud_utils.sync import (
@@ -26,7 +25,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, sync_engine
 from tests.databases import Database, prepare
 from tests.models import DeferredChild, Hero
 from tests.servers import served

@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils._core.leftovers import loaded_anew, remember_choice
-from sqlmodel_crud_utils._core.rows import fetched, states_of
+from sqlmodel_crud_utils._core.rows import states_of
 from sqlmodel_crud_utils._core.soft_delete import (
     deleted,
     deleted_values,
@@ -37,9 +37,8 @@ from sqlmodel_crud_utils._core.soft_delete import (
     restored_values,
     visible,
 )
-from sqlmodel_crud_utils._runtime_sync import execute, run_sync, sync_session
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_sync import Session
+from tests._runtime_sync import Session, execute, fetched, run_sync, sync_session
 from tests.models import Hero, Team
 from tests.models_mixins import Badge, Club, Fan, Player, PlayerBadge, Scout
 
@@ -80,7 +79,7 @@ def stored(session_factory: Sessions) -> None:
 
 def values_of(session: Session, statement: Any) -> list[Any]:
     """Return plain values, in an order of their own."""
-    rows = fetched(execute(session, statement))
+    rows = fetched(execute(session, statement).unique())
     plain = [row if isinstance(row, int | bool) else tuple(row) for row in rows]
     return sorted(plain, key=repr)
 
@@ -312,7 +311,7 @@ def test_rows_of_a_callers_own_union(session: Session):
     """A statement around another statement is entered too."""
     both = union(select(Player), select(Player).where(Player.name == "Bob"))
     statement = hide_deleted_anywhere(select(Player).from_statement(both), Player)
-    rows = fetched(execute(session, statement))
+    rows = fetched(execute(session, statement).unique())
     assert sorted(row.name for row in rows) == ["Ann", "Cid"]
 
 
@@ -338,7 +337,7 @@ def names(rows: Any) -> Any:
 
 def related(session: Session, statement: Any, attribute: str) -> dict[str, Any]:
     """Return what the rows are related to; lazy loading may query the database."""
-    rows = fetched(execute(session, statement))
+    rows = fetched(execute(session, statement).unique())
     return run_sync(session, lambda: {names(row): names(getattr(row, attribute)) for row in rows})
 
 
@@ -373,7 +372,7 @@ class TestRelatedRows:
     def test_deeper(self, session: Session, load: Any):
         """What is loaded lazily from related rows is filtered as well."""
         statement = hide_deleted(select(Club).options(load(Club.players)), Club)
-        rows = fetched(execute(session, statement))
+        rows = fetched(execute(session, statement).unique())
         found = run_sync(session, lambda: [names(p.badges) for club in rows for p in club.players])
         assert found == [["gold"]]
 
@@ -417,7 +416,7 @@ def test_relationships_that_the_caller_joined(session: Session):
 def test_a_row_keeps_its_criteria_through_pickle(session: Session):
     """A row from a cache that is merged into a session loads as it would have."""
     statement = hide_deleted(select(Player).where(Player.name == "Ann"), Player)
-    [row] = fetched(execute(session, statement))
+    [row] = fetched(execute(session, statement).unique())
     session.expunge(row)
     copy = pickle.loads(pickle.dumps(row))
     session.add(copy)
@@ -442,7 +441,7 @@ def read(
     model = statement.column_descriptions[0]["entity"]
     wanted = statement if include_deleted else hide_deleted(statement, model)
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
-        rows = fetched(execute(session, wanted))
+        rows = fetched(execute(session, wanted).unique())
     remember_choice(states_of(rows), model, include_deleted=include_deleted)
     return rows
 

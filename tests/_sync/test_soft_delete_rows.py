@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,
@@ -34,7 +32,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
 from tests.recording import recorded

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import (
@@ -28,7 +27,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Session
+from tests._runtime_sync import Session, execute
 from tests.models_mixins import Letter, Visit
 
 Sessions = Callable[[], Session]

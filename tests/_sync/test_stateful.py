@@ -15,8 +15,6 @@ from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -38,7 +36,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched, run_on_connection
 from tests.properties import examples
 from tests.stateful_programs import (
     COLUMNS,

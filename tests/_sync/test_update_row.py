@@ -13,7 +13,6 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils._sync.settling import reload
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
@@ -31,7 +30,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute
 from tests.crud_models import Product
 from tests.models import Account, AllTypes, Colour, Currency, Document, Hero, Seat, Tag, Team
 from tests.recording import recorded

@@ -12,11 +12,9 @@ from hypothesis import HealthCheck, assume, given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute, run_on_connection
 from sqlmodel_crud_utils._sync import upserts
 from sqlmodel_crud_utils.sync import bulk_upsert_mappings
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched, run_on_connection
 from tests.databases import Database
 from tests.properties import examples
 from tests.upsert_models import Item

@@ -14,13 +14,12 @@ import pytest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from sqlmodel_crud_utils._runtime_sync import execute, sync_session
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import bulk_upsert_mappings
-from tests._runtime_sync import Engine, Session, make_engine
+from tests._runtime_sync import Engine, Session, execute, make_engine, sync_session
 from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
 from tests.databases import Database
 from tests.models import (

@@ -11,8 +11,6 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_sync import execute
 from sqlmodel_crud_utils._sync import conflicts
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
@@ -26,7 +24,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Counter, Membership, Parcel
 from tests.recording import recorded

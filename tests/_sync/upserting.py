@@ -10,9 +10,7 @@ from typing import Any
 
 from sqlalchemy import event, inspect, select
 
-from sqlmodel_crud_utils._core.rows import fetched
-from sqlmodel_crud_utils._runtime_sync import execute
-from tests._runtime_sync import Engine, Session
+from tests._runtime_sync import Engine, Session, execute, fetched
 
 RUSTY: dict[str, Any] = {"id": 1, "name": "Rusty", "secret_name": "Tommy", "age": 48}
 NOVA: dict[str, Any] = {"id": 2, "name": "Nova", "secret_name": "Ann", "age": 31}
