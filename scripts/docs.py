@@ -34,7 +34,7 @@ from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
 
-from sqlmodel_crud_utils._core import query_shape
+from sqlmodel_crud_utils._core.queries import builder as query_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).parent / "docs_templates"

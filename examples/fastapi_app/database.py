@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils.aio import create_pooled_engine, get_session, session_factory
-from sqlmodel_crud_utils.fastapi import session_dependency
+from sqlmodel_crud_utils.ext.fastapi import session_dependency
 from sqlmodel_crud_utils.mixins import acting_as
 
 engine = create_pooled_engine(os.environ.get("DATABASE_URL", "sqlite:///heroes.db"))

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from fastapi_app.database import create_tables, engine
 from fastapi_app.outbox import deliver
 from fastapi_app.routes import router
-from sqlmodel_crud_utils.fastapi import install_error_handlers
+from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
 
 
 @asynccontextmanager

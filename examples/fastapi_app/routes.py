@@ -29,7 +29,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
-from sqlmodel_crud_utils.fastapi import FilterParams, filter_params
+from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 router = APIRouter(dependencies=[Depends(acting_user)])

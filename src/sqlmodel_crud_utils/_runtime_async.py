@@ -25,10 +25,10 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
-from sqlmodel_crud_utils._core.copying import refused_values
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.writes.copying import refused_values
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [

@@ -11,15 +11,15 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
-from sqlmodel_crud_utils._core.copying import (
+from sqlmodel_crud_utils._core.errors.translation import translate
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.writes.copying import (
     COLUMN_TYPES,
     check_ranges,
     copy_statement,
     quoted_name_of,
     refused_values,
 )
-from sqlmodel_crud_utils._core.errors import translate
-from sqlmodel_crud_utils._core.models import mapper_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [

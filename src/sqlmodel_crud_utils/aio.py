@@ -1,8 +1,7 @@
 """The async API; `sqlmodel_crud_utils.sync` has the same names for sync code."""
 
-from sqlmodel_crud_utils._async.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._async.bulk_by_keys import bulk_update_rows, delete_rows_within_id_list
 from sqlmodel_crud_utils._async.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._async.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._async.connections import (
     PoolStatus,
     create_pooled_engine,

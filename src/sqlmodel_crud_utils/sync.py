@@ -1,8 +1,7 @@
 """The sync API; `sqlmodel_crud_utils.aio` has the same names for async code."""
 
-from sqlmodel_crud_utils._sync.bulk_deletes import delete_rows_within_id_list
+from sqlmodel_crud_utils._sync.bulk_by_keys import bulk_update_rows, delete_rows_within_id_list
 from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
-from sqlmodel_crud_utils._sync.bulk_updates import bulk_update_rows
 from sqlmodel_crud_utils._sync.connections import (
     PoolStatus,
     create_pooled_engine,

@@ -13,7 +13,7 @@ from sqlalchemy import event, func, inspect
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._session.blocks import begin_immediate
+from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_one_or_create,

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.engine import make_url
 from sqlmodel import col
 
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,

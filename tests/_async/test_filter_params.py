@@ -12,7 +12,7 @@ from sqlmodel_crud_utils.aio import (
     insert_data_rows,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.fastapi import (
+from sqlmodel_crud_utils.ext.fastapi import (
     FilterParams,
     filter_params,
     install_error_handlers,

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
+from sqlmodel_crud_utils.ext.fastapi import install_error_handlers, session_dependency
 from tests._runtime_async import AsyncEngine, AsyncSession, sync_engine
 from tests.databases import Database, prepare
 from tests.models import DeferredChild, Hero

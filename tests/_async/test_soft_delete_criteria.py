@@ -22,19 +22,21 @@ from sqlalchemy.orm import (
 )
 from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.leftovers import loaded_anew, remember_choice
 from sqlmodel_crud_utils._core.rows import states_of
-from sqlmodel_crud_utils._core.soft_delete import (
-    deleted,
-    deleted_values,
+from sqlmodel_crud_utils._core.visibility.hiding import (
     hide_deleted,
     hide_deleted_anywhere,
     hiding_options,
-    is_soft_delete,
     link_criteria,
+)
+from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    deleted,
+    deleted_values,
+    is_soft_delete,
     restored_values,
     visible,
 )
+from sqlmodel_crud_utils._session.leftovers import loaded_anew, remember_choice
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_async import AsyncSession, execute, fetched, run_sync, sync_session
 from tests.models import Hero, Team

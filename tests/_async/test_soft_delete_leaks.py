@@ -24,7 +24,7 @@ from sqlalchemy.orm import (
     subqueryload,
 )
 
-from sqlmodel_crud_utils._core.soft_delete import link_criteria
+from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
     bulk_upsert_mappings,

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async.settling import reload
+from sqlmodel_crud_utils._async._running.settling import reload
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils.aio import (
     get_row,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._async import conflicts
+from sqlmodel_crud_utils._async._running import conflicts
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_row,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, event, select, text
 
-from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,

@@ -8,7 +8,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.fastapi import (
+from sqlmodel_crud_utils.ext.fastapi import (
     FilterParams,
     filter_params,
     install_error_handlers,

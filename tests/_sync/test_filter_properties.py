@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
-from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.filters.paths import where_clauses
 from tests._runtime_sync import Session, run_on_connection
 from tests.filter_models import Sample
 from tests.models import Colour

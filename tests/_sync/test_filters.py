@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, insert, not_, select, text
 
-from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._core.id_lists import in_list
+from sqlmodel_crud_utils._core.filters.lists import in_list
+from sqlmodel_crud_utils._core.filters.paths import where_clauses
 from tests._runtime_sync import Engine, Session, execute, run_on_connection
 from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher
 from tests.models import AllTypes, Colour, Hero, HeroTag, OddName, Tag, Team

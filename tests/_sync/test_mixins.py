@@ -13,10 +13,10 @@ from sqlalchemy import Table, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.errors import translate
+from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.rows import expired_columns, states_of
-from sqlmodel_crud_utils._core.stamps import update_stamps
-from sqlmodel_crud_utils._core.versions import conflict, held_version
+from sqlmodel_crud_utils._core.values.stamps import update_stamps
+from sqlmodel_crud_utils._core.values.versions import conflict, held_version
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from tests._runtime_sync import Session, execute, fetched, run_sync

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased, defer
 
-from sqlmodel_crud_utils._core.coercion import coerce
-from sqlmodel_crud_utils._core.filters import where_clauses
+from sqlmodel_crud_utils._core.filters.paths import where_clauses
+from sqlmodel_crud_utils._core.values.coercion import coerce
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, inspect, select, text
 
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._shortcuts.new_rows import QUICK_FROM
 from sqlmodel_crud_utils.exceptions import BulkOperationError, TransactionError, ValidationError
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import get_row, insert_data_rows, transaction

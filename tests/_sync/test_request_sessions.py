@@ -16,7 +16,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlmodel import Session as PlainSession, select
 
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.fastapi import install_error_handlers, session_dependency
+from sqlmodel_crud_utils.ext.fastapi import install_error_handlers, session_dependency
 from sqlmodel_crud_utils.sync import (
     create_pooled_engine,
     get_row,

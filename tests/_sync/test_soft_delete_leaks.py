@@ -26,7 +26,7 @@ from sqlalchemy.orm import (
     subqueryload,
 )
 
-from sqlmodel_crud_utils._core.soft_delete import link_criteria
+from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.exceptions import (
     RecordNotFoundError,
 )

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._sync.settling import reload
+from sqlmodel_crud_utils._sync._running.settling import reload
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     MultipleRecordsError,

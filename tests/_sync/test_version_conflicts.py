@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._sync import conflicts
+from sqlmodel_crud_utils._sync._running import conflicts
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (

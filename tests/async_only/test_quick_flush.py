@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils._session.quick_flush import QUICK_FROM
+from sqlmodel_crud_utils._shortcuts.new_rows import QUICK_FROM
 from sqlmodel_crud_utils.aio import insert_data_rows
 from tests.databases import Database, prepare
 from tests.models import Hero

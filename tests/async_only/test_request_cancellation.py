@@ -14,7 +14,7 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils import aio, sync
-from sqlmodel_crud_utils.fastapi import session_dependency
+from sqlmodel_crud_utils.ext.fastapi import session_dependency
 from tests.databases import Database
 from tests.models import Hero
 from tests.servers import served

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import String, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._core.bulk_rows import RowReader
-from sqlmodel_crud_utils._core.upsert import target_of
+from sqlmodel_crud_utils._core.writes.shapes import RowReader
+from sqlmodel_crud_utils._core.writes.targets import target_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-from sqlmodel_crud_utils._core.coercion import coerce, describe
+from sqlmodel_crud_utils._core.values.coercion import coerce, describe
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes, Colour
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._runtime_sync import shielded
 from sqlmodel_crud_utils._session import commit_callbacks
-from sqlmodel_crud_utils._sync.settling import run_commit_callbacks
+from sqlmodel_crud_utils._sync._running.settling import run_commit_callbacks
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.sync import on_commit
 

@@ -23,15 +23,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlmodel_crud_utils import _runtime_async, _runtime_sync
-from sqlmodel_crud_utils._core.engines import (
+from sqlmodel_crud_utils._core.connections.engines import (
     SQLITE_BUSY_TIMEOUT,
     EnginePlan,
     build_engine,
     check_pool_numbers,
     plan_engine,
-    prepare_engine,
-    status_of,
 )
+from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 ASYNC = _runtime_async.DRIVERS

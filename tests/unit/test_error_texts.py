@@ -15,9 +15,9 @@ from sqlalchemy import Column, MetaData, Table, exc
 from sqlalchemy.dialects.postgresql import INT4RANGE, ExcludeConstraint
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from sqlmodel_crud_utils._core.driver_errors import DriverError, read_driver_error
-from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.violations import constraint_violation
+from sqlmodel_crud_utils._core.errors.driver_errors import DriverError, read_driver_error
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.errors.violations import constraint_violation
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,

@@ -25,7 +25,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from sqlmodel_crud_utils.fastapi import install_error_handlers
+from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
 from tests.models import Hero
 
 SECRET = "hunter2"

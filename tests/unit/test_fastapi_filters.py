@@ -7,9 +7,9 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.dialects import sqlite
 
-from sqlmodel_crud_utils._core.query_shape import QueryShape
+from sqlmodel_crud_utils._core.queries.builder import QueryShape
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.fastapi import FilterParams, filter_params
+from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
 from tests.models import AllTypes, Hero
 
 

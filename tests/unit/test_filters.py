@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import sqlite
 from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.filters import Path, parse, where_clauses
+from sqlmodel_crud_utils._core.filters.paths import Path, parse, where_clauses
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.filter_models import Author, Folder
 from tests.models import Hero, OddName, Team

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.elements import False_, True_
 from sqlalchemy.types import TypeDecorator
 
-from sqlmodel_crud_utils._core.id_lists import comparable, in_list
+from sqlmodel_crud_utils._core.filters.lists import comparable, in_list
 from tests.models import AllTypes, Colour
 
 SQLITE = sqlite.dialect(dbapi=sqlite3)

@@ -15,8 +15,13 @@ import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from sqlmodel_crud_utils._core.keyset import decode_cursor, encode_cursor, fingerprint, rows_after
-from sqlmodel_crud_utils._core.ordering import key_terms, parse
+from sqlmodel_crud_utils._core.queries.keyset import (
+    decode_cursor,
+    encode_cursor,
+    fingerprint,
+    rows_after,
+)
+from sqlmodel_crud_utils._core.queries.ordering import key_terms, parse
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import Hero, Seat
 

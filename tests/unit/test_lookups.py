@@ -12,8 +12,8 @@ from sqlalchemy.dialects import mysql, oracle, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from sqlmodel_crud_utils._core.lookups import LOOKUPS, criterion
-from sqlmodel_crud_utils._core.text_patterns import _glob_class
+from sqlmodel_crud_utils._core.filters.lookups import LOOKUPS, criterion
+from sqlmodel_crud_utils._core.filters.text import _glob_class
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes
 

@@ -29,7 +29,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils import mixins
-from sqlmodel_crud_utils._core.versions import (
+from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     conflict,
     held_version,

@@ -13,8 +13,8 @@ from sqlalchemy import Column, Enum
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.lookups import LOOKUPS
-from sqlmodel_crud_utils._core.query_params import filter_param, page_params, sort_param
+from sqlmodel_crud_utils._core.filters.lookups import LOOKUPS
+from sqlmodel_crud_utils._core.queries.params import filter_param, page_params, sort_param
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.filter_models import Sample
 from tests.models import AllTypes, Colour, Hero

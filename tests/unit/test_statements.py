@@ -8,19 +8,19 @@ import pytest
 from sqlalchemy import Select, create_engine, select
 from sqlalchemy.orm import aliased
 
-from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
-from sqlmodel_crud_utils._core.loaders import read_options
-from sqlmodel_crud_utils._core.models import key_names, mapper_of, primary_key
-from sqlmodel_crud_utils._core.payload import changes_for, values_for, without_key
-from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
-from sqlmodel_crud_utils._core.statements import (
+from sqlmodel_crud_utils._core.models.mapping import mapper_of, primary_key
+from sqlmodel_crud_utils._core.queries.keys import (
     by_key,
     by_key_list,
-    check_page,
     key_list,
+    key_names,
     key_values,
-    paginated,
 )
+from sqlmodel_crud_utils._core.queries.loading import read_options
+from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
+from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
+from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
+from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.crud_models import Cabinet, Product, Ticket
 from tests.models import Hero, Seat, Tag, Team

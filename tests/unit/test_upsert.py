@@ -32,11 +32,8 @@ from sqlalchemy.orm import (
 )
 from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.upsert import (
-    target_of,
-    unique_keys,
-)
-from sqlmodel_crud_utils._core.upsert_rows import (
+from sqlmodel_crud_utils._core.writes.targets import target_of, unique_keys
+from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Batch,
     Entry,
     payload_of,

@@ -22,15 +22,8 @@ from sqlalchemy.orm import (
     mapped_column,
 )
 
-from sqlmodel_crud_utils._core.upsert import (
-    Target,
-    check_dialect,
-    insert_statement,
-    target_of,
-    update_statement,
-    upsert_statement,
-)
-from sqlmodel_crud_utils._core.upsert_rows import (
+from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, target_of
+from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Action,
     Batch,
     Entry,
@@ -39,6 +32,11 @@ from sqlmodel_crud_utils._core.upsert_rows import (
     matched,
     not_read_back,
     payload_of,
+)
+from sqlmodel_crud_utils._core.writes.upserts import (
+    insert_statement,
+    update_statement,
+    upsert_statement,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import (

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 from sqlmodel_crud_utils import _runtime_async, _runtime_sync
-from sqlmodel_crud_utils._core.urls import (
+from sqlmodel_crud_utils._core.connections.urls import (
     is_memory,
     resolve_url,
     with_asyncpg_dsn,

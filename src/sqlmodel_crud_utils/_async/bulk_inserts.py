@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect, Insert
 
-from sqlmodel_crud_utils._async.operations import Write, insist
-from sqlmodel_crud_utils._core.bulk_inserts import (
+from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
+from sqlmodel_crud_utils._core.progress import Report, progress_to
+from sqlmodel_crud_utils._core.writes.inserts import (
     COPY_FROM,
     check_options,
     chunk_rows,
@@ -20,12 +24,8 @@ from sqlmodel_crud_utils._core.bulk_inserts import (
     may_copy,
     total_of,
 )
-from sqlmodel_crud_utils._core.bulk_rows import RowReader, Shape
-from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import get_logger, log_failure
-from sqlmodel_crud_utils._core.progress import Report, progress_to
-from sqlmodel_crud_utils._core.upsert import Target, is_mysql, target_of
+from sqlmodel_crud_utils._core.writes.shapes import RowReader, Shape
+from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql, target_of
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AnySession,
@@ -39,15 +39,15 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import begin_immediate, block_of
-from sqlmodel_crud_utils._session.driver_rows import (
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
+from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_copy,
     driver_insert,
     execute_rows,
     way_of,
 )
-from sqlmodel_crud_utils._session.skipped_rows import skipped, start_counting
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     SQLModelCRUDError,

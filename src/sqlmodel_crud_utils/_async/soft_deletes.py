@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async.at_once import alone, written_at_once
-from sqlmodel_crud_utils._async.hook_calls import hooks_of
-from sqlmodel_crud_utils._async.operations import Write, insist, translated
-from sqlmodel_crud_utils._async.queries import find_for
-from sqlmodel_crud_utils._async.writes import delete, reload_marks, update
+from sqlmodel_crud_utils._async._running.fetching import find_for
+from sqlmodel_crud_utils._async._running.hooks import hooks_of
+from sqlmodel_crud_utils._async._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._async._running.rows import delete, reload_marks, update
+from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.purge import Purge, deleted_before
-from sqlmodel_crud_utils._core.soft_delete import deleted, require_soft_delete, restored_values
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    deleted,
+    require_soft_delete,
+    restored_values,
+)
+from sqlmodel_crud_utils._core.writes.purges import Purge, deleted_before
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -23,8 +27,8 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     run_on_connection,
 )
-from sqlmodel_crud_utils._session.blocks import begin_immediate
-from sqlmodel_crud_utils._session.by_key import marking_at_once
+from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]
 

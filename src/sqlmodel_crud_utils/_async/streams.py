@@ -10,14 +10,18 @@ from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy.orm import SessionTransaction
 
-from sqlmodel_crud_utils._async.operations import translated
-from sqlmodel_crud_utils._async.queries import fetch, remember
+from sqlmodel_crud_utils._async._running.fetching import fetch, remember
+from sqlmodel_crud_utils._async._running.operations import translated
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
-from sqlmodel_crud_utils._core.keyset import check_sortable, key_columns, prepared_from
-from sqlmodel_crud_utils._core.leftovers import loaded_anew
-from sqlmodel_crud_utils._core.query import Query, loads_with_queries, needs_connection_alone
+from sqlmodel_crud_utils._core.queries.keyset import check_sortable, key_columns, prepared_from
+from sqlmodel_crud_utils._core.queries.query import (
+    Query,
+    loads_with_queries,
+    needs_connection_alone,
+)
 from sqlmodel_crud_utils._runtime_async import AsyncSession, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils._session.leftovers import loaded_anew
 from sqlmodel_crud_utils._session.open_streams import (
     abandon,
     finished,

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction
-from sqlalchemy.orm.exc import StaleDataError
-
-from sqlmodel_crud_utils._async.conflicts import conflict_of
-from sqlmodel_crud_utils._async.settling import (
-    commit,
-    load_expired,
+from sqlmodel_crud_utils._async._running.blocks import level, run_outermost_callbacks
+from sqlmodel_crud_utils._async._running.settling import (
     raise_together,
-    roll_back,
-    run_commit_callbacks,
 )
-from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
-    AsyncSession,
     require_callable,
     require_session,
-    run_sync,
-    shielded,
     sync_session,
 )
-from sqlmodel_crud_utils._session import blocks, commit_callbacks
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils._session import commit_callbacks
 
 __all__ = ["on_commit", "transaction"]
 
@@ -79,119 +65,13 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
     """
     target = require_session(session)
     try:
-        async with _level(target, wrap_errors=wrap_errors):
+        async with level(target, wrap_errors=wrap_errors):
             yield session
     except BaseException:
         # What was committed by hand inside the block, or while a cancellation came in, stays.
-        await _run_outermost_callbacks(target)
+        await run_outermost_callbacks(target)
         raise
-    raise_together(await _run_outermost_callbacks(target))
-
-
-async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
-    inside = blocks.block_of(sync_session(session)) is not None
-    return [] if inside else await run_commit_callbacks(session)
-
-
-@asynccontextmanager
-async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
-    plain = sync_session(session)
-    block = blocks.enter(plain)
-    level = _Level(session, block)
-    try:
-        await level.begin()
-        yield
-        await level.end()
-    except BaseException as error:
-        await shielded(level.undo)
-        if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):
-            raise TransactionError(original_error=error) from error
-        raise
-    finally:
-        blocks.leave(plain, block)
-
-
-class _Level:
-    """One level of a block: the database transaction itself, or a savepoint in it."""
-
-    def __init__(self, session: AsyncSession, block: blocks.Block) -> None:
-        self._session = session
-        self._plain = sync_session(session)
-        self._block = block
-        self._outermost = block.depth == 1
-        self._savepoint: SessionTransaction | None = None
-
-    async def begin(self) -> None:
-        if not self._outermost:
-            await self._session.begin_nested()
-            self._savepoint = self._plain.get_nested_transaction()
-            return
-        try:
-            await run_sync(self._session, blocks.begin, self._plain)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            raise translate(error) from error
-
-    async def end(self) -> None:
-        self._refuse_if_doomed()
-        try:
-            await self._write()
-        except Exception as error:
-            # A function of the library that fails in the block has told it already; this is news.
-            log_failure("commit", "the session", error)
-            raise
-
-    async def _write(self) -> None:
-        await self._flush()
-        if not self._outermost:
-            await self._end_savepoint("commit")
-            return
-        for state in list(self._block.kept):
-            with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
-                await load_expired(self._session, [state])
-        # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
-        # nobody could tell.
-        await shielded(commit, self._session, self._block.kept)
-
-    async def _flush(self) -> None:
-        if self._plain._is_clean():
-            return
-        try:
-            await self._session.flush()
-        except StaleDataError as error:
-            raise await conflict_of(self._session) or translate(error) from error
-
-    async def undo(self) -> None:
-        if self._outermost:
-            await roll_back(self._session)
-            return
-        try:
-            await self._end_savepoint("rollback")
-            if self._savepoint is not None:
-                # What failed after SQLAlchemy's own rollback is undone just as well.
-                self._block.forget(self._savepoint)
-        except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
-            get_logger().error(f"rollback to a savepoint failed: {type(error).__name__}")
-
-    async def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
-        # A commit or rollback by hand inside the block has ended the savepoint already.
-        if self._savepoint is not None and self._is_open(self._savepoint):
-            await run_sync(self._session, getattr(self._savepoint, how))
-
-    def _is_open(self, savepoint: SessionTransaction) -> bool:
-        return blocks.is_within(blocks.innermost_transaction(self._plain), savepoint)
-
-    def _refuse_if_doomed(self) -> None:
-        refusal = self._block.refusal(self._savepoint)
-        if refusal is not None:
-            raise TransactionError(
-                "the database refused a statement of this block, so all of it is rolled back; "
-                "to go on after a failure pass raise_on_error=False to the function, "
-                "or put it in a transaction() block of its own",
-                operation="commit",
-                original_error=refusal,
-            ) from refusal
+    raise_together(await run_outermost_callbacks(target))
 
 
 def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from sqlmodel_crud_utils._core.models import mapper_of
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

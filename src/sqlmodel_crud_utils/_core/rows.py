@@ -9,7 +9,7 @@ from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
-from sqlmodel_crud_utils._core.models import relationship_names
+from sqlmodel_crud_utils._core.models.mapping import relationship_names
 
 T = TypeVar("T")
 

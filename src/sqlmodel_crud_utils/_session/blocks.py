@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -127,36 +128,6 @@ def join(session: Session, connection: Connection) -> None:
     _watch_engine(connection.engine)
     _watched[connection] = weakref.ref(block)
     begin_immediate(connection)
-
-
-def begin_immediate(connection: Connection) -> None:
-    """Begin the transaction that SQLite's driver does not begin for SELECT or SAVEPOINT.
-
-    Without it, the release of the first savepoint would commit. IMMEDIATE makes two blocks that
-    read and then write wait for each other; a deferred transaction fails at its first write.
-    """
-    if connection.dialect.name == "sqlite" and not has_begun(connection):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def has_begun(connection: Connection) -> bool:
-    """Tell whether SQLite's driver has begun a transaction; it does so for the first change."""
-    driver_connection: Any = connection.connection.driver_connection
-    begun: bool = driver_connection.in_transaction
-    return begun
-
-
-def sees_commits(connection: Connection) -> bool:
-    """Tell whether a statement sees what others committed since the transaction began."""
-    dialect: Any = connection.dialect
-    if dialect.name == "sqlite":
-        return True  # nobody else commits while one writes
-    levels = (
-        connection.get_execution_options().get("isolation_level"),
-        dialect._on_connect_isolation_level,
-        dialect.default_isolation_level,
-    )
-    return next(level for level in levels if level) in {"READ COMMITTED", "AUTOCOMMIT"}
 
 
 def _refuse_autocommit(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-from sqlmodel_crud_utils._core.query import needs_connection_alone
+from sqlmodel_crud_utils._core.queries.query import needs_connection_alone
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _open: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDictionary()

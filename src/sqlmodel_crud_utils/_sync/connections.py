@@ -9,13 +9,11 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from sqlmodel_crud_utils._core.engines import (
+from sqlmodel_crud_utils._core.connections.engines import (
     Password,
     PoolStatus,
     build_engine,
     plan_engine,
-    prepare_engine,
-    status_of,
 )
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
@@ -28,6 +26,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sessionmaker,
     sync_engine,
 )
+from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 

@@ -12,13 +12,13 @@ from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 
-from sqlmodel_crud_utils._core.driver_errors import is_lost_race
-from sqlmodel_crud_utils._core.loaders import read_options
-from sqlmodel_crud_utils._core.models import fields_of, mapper_of, relationship_names
-from sqlmodel_crud_utils._core.payload import values_for
+from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
+from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of, relationship_names
+from sqlmodel_crud_utils._core.queries.loading import read_options
+from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal
 from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._core.soft_delete import deleted, is_soft_delete
-from sqlmodel_crud_utils._core.statements import equal_to, first_equal
+from sqlmodel_crud_utils._core.values.payload import values_for
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, is_soft_delete
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -29,13 +29,12 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import commit_callbacks
-from sqlmodel_crud_utils._session.blocks import begin_immediate
-from sqlmodel_crud_utils._session.snapshots import lift_snapshot, restore_snapshot
-from sqlmodel_crud_utils._sync.at_once import inserted_at_once
-from sqlmodel_crud_utils._sync.hook_calls import hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, insist, searching, translated
-from sqlmodel_crud_utils._sync.queries import fetch
-from sqlmodel_crud_utils._sync.writes import insert
+from sqlmodel_crud_utils._session.databases import begin_immediate, lift_snapshot, restore_snapshot
+from sqlmodel_crud_utils._sync._running.fetching import fetch
+from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.operations import Write, insist, searching, translated
+from sqlmodel_crud_utils._sync._running.rows import insert
+from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, QueryExecutionError
 
 __all__ = ["get_one_or_create"]

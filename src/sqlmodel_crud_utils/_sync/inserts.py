@@ -7,10 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._core.errors import is_database_error, translate
-from sqlmodel_crud_utils._core.generated_keys import forget, missing_keys
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
-from sqlmodel_crud_utils._core.new_rows import SetApart
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
@@ -19,12 +17,18 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._sync.hook_calls import HookFailedError, hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, keep_loaded, outcome_of, translated
-from sqlmodel_crud_utils._sync.quick_flush import add_and_flush
-from sqlmodel_crud_utils._sync.settling import load_expired
+from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, hooks_of
+from sqlmodel_crud_utils._sync._running.operations import (
+    Write,
+    keep_loaded,
+    outcome_of,
+    translated,
+)
+from sqlmodel_crud_utils._sync._running.rows import insert, model_of
+from sqlmodel_crud_utils._sync._running.settling import load_expired
+from sqlmodel_crud_utils._sync._running.shortcuts import add_and_flush
 from sqlmodel_crud_utils._sync.transactions import transaction
-from sqlmodel_crud_utils._sync.writes import insert, model_of
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,

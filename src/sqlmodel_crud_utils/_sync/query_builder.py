@@ -10,27 +10,27 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Delete, Update
 
-from sqlmodel_crud_utils._core import aggregates, keyset
-from sqlmodel_crud_utils._core.bulk_updates import delete_of, link_deletes_of, update_of
-from sqlmodel_crud_utils._core.key_lists import synchronization
-from sqlmodel_crud_utils._core.models import column_names, mapper_of
-from sqlmodel_crud_utils._core.query import Prepared, Query
-from sqlmodel_crud_utils._core.query_shape import (
+from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of
+from sqlmodel_crud_utils._core.queries import aggregates, keyset
+from sqlmodel_crud_utils._core.queries.builder import (
     QueryShape,
     check_streamable,
     require_unlimited,
     whole,
 )
+from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils._core.rows import fetched, first_of
-from sqlmodel_crud_utils._core.set_based import (
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
+from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,
     check_soft_target,
     check_target,
-    held,
+    delete_of,
     hidden,
+    link_deletes_of,
     target_of,
+    update_of,
 )
-from sqlmodel_crud_utils._core.soft_delete import deleted_values
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     dialect_of,
@@ -38,11 +38,12 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     sync_session,
 )
-from sqlmodel_crud_utils._sync.operations import Write, insist, translated
-from sqlmodel_crud_utils._sync.queries import fetch
-from sqlmodel_crud_utils._sync.settling import load_expired
+from sqlmodel_crud_utils._session.held_rows import held, synchronization
+from sqlmodel_crud_utils._sync._running.fetching import fetch
+from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync._running.rows import soft_for
+from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync.streams import RowStream
-from sqlmodel_crud_utils._sync.writes import soft_for
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     RecordNotFoundError,

@@ -10,18 +10,20 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy import Executable
 
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.filters import where_clauses
-from sqlmodel_crud_utils._core.key_lists import longest_key_list
-from sqlmodel_crud_utils._core.loaders import Names, read_options
-from sqlmodel_crud_utils._core.models import key_names, mapper_of
-from sqlmodel_crud_utils._core.rows import RowList
-from sqlmodel_crud_utils._core.statements import (
+from sqlmodel_crud_utils._core.filters.paths import where_clauses
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.queries.keys import (
+    by_key_list,
+    key_list,
+    key_names,
+    longest_key_list,
+)
+from sqlmodel_crud_utils._core.queries.loading import Names, read_options
+from sqlmodel_crud_utils._core.queries.statements import (
     DEFAULT_PAGE,
     DEFAULT_PAGE_SIZE,
-    by_key_list,
     check_page,
     everything,
-    key_list,
     listed,
     paginated,
     refined,
@@ -29,13 +31,14 @@ from sqlmodel_crud_utils._core.statements import (
     sort_terms,
     text_match,
 )
+from sqlmodel_crud_utils._core.rows import RowList
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     dialect_of,
     require_session,
 )
-from sqlmodel_crud_utils._sync.operations import translated
-from sqlmodel_crud_utils._sync.queries import fetch, fetch_first, find
+from sqlmodel_crud_utils._sync._running.fetching import fetch, fetch_first, find
+from sqlmodel_crud_utils._sync._running.operations import translated
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError
 
 __all__ = ["get_result_from_query", "get_row", "get_rows", "get_rows_within_id_list"]

@@ -9,9 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.purge import Purge, deleted_before
-from sqlmodel_crud_utils._core.soft_delete import deleted, require_soft_delete, restored_values
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    deleted,
+    require_soft_delete,
+    restored_values,
+)
+from sqlmodel_crud_utils._core.writes.purges import Purge, deleted_before
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -20,13 +24,13 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
-from sqlmodel_crud_utils._session.blocks import begin_immediate
-from sqlmodel_crud_utils._session.by_key import marking_at_once
-from sqlmodel_crud_utils._sync.at_once import alone, written_at_once
-from sqlmodel_crud_utils._sync.hook_calls import hooks_of
-from sqlmodel_crud_utils._sync.operations import Write, insist, translated
-from sqlmodel_crud_utils._sync.queries import find_for
-from sqlmodel_crud_utils._sync.writes import delete, reload_marks, update
+from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
+from sqlmodel_crud_utils._sync._running.fetching import find_for
+from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync._running.rows import delete, reload_marks, update
+from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]
 

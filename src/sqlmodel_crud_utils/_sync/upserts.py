@@ -11,23 +11,18 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Dialect, Select, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
-from sqlmodel_crud_utils._core.errors import is_database_error
-from sqlmodel_crud_utils._core.key_lists import longest_key_list
+from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
-from sqlmodel_crud_utils._core.statements import by_key_list
-from sqlmodel_crud_utils._core.upsert import (
+from sqlmodel_crud_utils._core.writes.targets import (
     Names,
     Target,
     check_dialect,
-    insert_statement,
     is_mysql,
-    on_conflict,
     target_of,
-    update_statement,
-    upsert_statement,
 )
-from sqlmodel_crud_utils._core.upsert_rows import (
+from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Action,
     Batch,
     Entry,
@@ -36,6 +31,12 @@ from sqlmodel_crud_utils._core.upsert_rows import (
     matched,
     not_read_back,
     payload_of,
+)
+from sqlmodel_crud_utils._core.writes.upserts import (
+    insert_statement,
+    on_conflict,
+    update_statement,
+    upsert_statement,
 )
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
@@ -47,14 +48,14 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._session.driver_rows import (
+from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_insert,
     execute_rows,
     from_arrays,
     way_of,
 )
-from sqlmodel_crud_utils._sync.operations import Write, insist
+from sqlmodel_crud_utils._sync._running.operations import Write, insist
 
 __all__ = ["bulk_upsert_mappings"]
 

@@ -4,49 +4,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy.orm import object_session
-
-from sqlmodel_crud_utils._core.models import mapper_of
-from sqlmodel_crud_utils._core.new_rows import changed_columns, is_persistent
-from sqlmodel_crud_utils._core.payload import changes_for, without_key
-from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._core.soft_delete import (
-    is_soft_delete,
-    require_soft_delete,
-    restored_values,
-)
-from sqlmodel_crud_utils._core.versions import (
-    check_version,
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
+from sqlmodel_crud_utils._core.values.versions import (
     coerced_version,
-    held_version,
 )
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
-    Session,
     require_session,
-    run_sync,
-    sync_session,
 )
-from sqlmodel_crud_utils._session.by_key import (
+from sqlmodel_crud_utils._session.new_rows import is_persistent
+from sqlmodel_crud_utils._shortcuts.by_key import (
     delete_at_once,
     marking_at_once,
     update_at_once,
 )
-from sqlmodel_crud_utils._sync.at_once import alone, inserted_at_once, written_at_once
-from sqlmodel_crud_utils._sync.hook_calls import (
-    Hooks,
-    before_create,
-    before_update,
+from sqlmodel_crud_utils._sync._running.fetching import find_for
+from sqlmodel_crud_utils._sync._running.hooks import (
     hooks_of,
-    run_hooks,
 )
-from sqlmodel_crud_utils._sync.operations import Write, attempt, searching
-from sqlmodel_crud_utils._sync.queries import find_for
-from sqlmodel_crud_utils._sync.settling import load_expired, reload
-from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils._sync._running.operations import Write, attempt
+from sqlmodel_crud_utils._sync._running.rows import (
+    delete,
+    insert,
+    model_of,
+    rewrite,
+    soft_for,
+    update,
+)
+from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
 __all__ = ["delete_row", "update_row", "write_row"]
 
@@ -104,55 +93,13 @@ def write_row(
     hooks = hooks_of(model, "update" if is_there else "create")
     write = Write(session, model, "write_row", raise_on_error, hooks, [data_row])
     if is_there and hooks:
-        return _rewrite(write, data_row)
+        return rewrite(write, data_row)
 
     def work() -> Sequence[T]:
         return [insert(session, data_row, hooks)]
 
     rows = attempt(write, work)
     return (False, None) if rows is None else (True, rows[0])
-
-
-def _rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
-    """Write what was set on a row that is there already, with the hooks of an update."""
-    changes = changed_columns(row)
-    if changes:
-        # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
-        write.session.expire(row, list(changes))
-        with searching(write):
-            write.session.refresh(row, list(changes))
-    written, row = update(write, row, changes)
-    return (True, row) if written else (False, None)
-
-
-def insert(session: Session, row: T, hooks: Hooks) -> T:
-    """Insert a row, or the one that a hook puts in its place, and return it."""
-    row = before_create(hooks, row)
-    if not inserted_at_once(session, row):
-        session.add(row)
-        session.flush()
-    _run_after(session, hooks, "after_create", row)
-    return row
-
-
-def _run_after(session: Session, hooks: Hooks, name: str, row: Any) -> None:
-    if hooks:
-        # A hook may look at every column.
-        load_expired(session, states_of([row]))
-        run_hooks(hooks, name, row)
-
-
-def model_of(row: Any, session: Session) -> type[Any]:
-    """Return the table model of a row that is to be written with this session."""
-    model = type(row)
-    mapper_of(model)
-    if object_session(row) not in (None, sync_session(session)):
-        raise ValidationError(
-            f"the {model.__name__} row belongs to another session; "
-            "write it with that one, or expunge it there first",
-            field="data_row",
-        )
-    return model
 
 
 @overload
@@ -257,59 +204,6 @@ def update_row(
     return update(write, row, without_key(row, changes), expected)
 
 
-def update(
-    write: Write, row: T, changes: Mapping[str, Any], expected_version: Any = None
-) -> tuple[bool, T]:
-    """Write changes to a row that was found; tell whether that was done."""
-    session = write.session
-    before = snapshot(states_of([row]))
-
-    def work() -> Sequence[T]:
-        _expect_version(session, row, expected_version)
-        change(session, row, changes, write.hooks)
-        return [row]
-
-    if attempt(write, work) is not None:
-        return True, row
-    reload(session, row, before)
-    return False, row
-
-
-def reload_marks(session: Session, row: Any, *, is_deleted: bool) -> None:
-    """Read the marks again where the session remembers them otherwise than the query said.
-
-    What the session believes to be so already is not written.
-    """
-    if row.is_deleted is not is_deleted:
-        session.refresh(row, list(restored_values()))
-
-
-def _expect_version(session: Session, row: Any, expected: Any) -> None:
-    if expected is None:
-        return
-    if held_version(row) != expected:
-        # The session may hold the row as it was earlier.
-        session.flush()
-        session.refresh(row)
-    check_version(row, expected)
-
-
-def change(session: Session, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
-    """Write changes to a row, or what hooks make of them."""
-    if hooks:
-        made = before_update(hooks, row, changes)
-        changes = without_key(row, changes_for(type(row), made))
-    run_sync(session, _assign, row, changes)
-    session.flush()
-    _run_after(session, hooks, "after_update", row)
-
-
-def _assign(row: Any, changes: Mapping[str, Any]) -> None:
-    # For a collection SQLAlchemy queries what it held before.
-    for name, value in changes.items():
-        setattr(row, name, value)
-
-
 def delete_row(
     id_str: Any,
     session_inst: AnySession,
@@ -376,39 +270,3 @@ def delete_row(
     if row is None:
         return False
     return delete(write, row, marks, deleted_by, expected)
-
-
-def delete(
-    write: Write, row: Any, marks: bool, deleted_by: str | None, expected_version: Any = None
-) -> bool:
-    """Remove or mark a row that was found; tell whether that was done."""
-    session = write.session
-
-    def work() -> Sequence[Any]:
-        _expect_version(session, row, expected_version)
-        if marks:
-            reload_marks(session, row, is_deleted=False)
-        run_hooks(write.hooks, "before_delete", row)
-        if marks:
-            row.soft_delete(deleted_by)
-        else:
-            session.delete(row)
-        session.flush()
-        _run_after(session, write.hooks, "after_delete", row)
-        return [row]
-
-    return attempt(write, work) is not None
-
-
-def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
-    """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
-    if soft:
-        require_soft_delete(model, "soft")
-    marks = is_soft_delete(model) if soft is None else soft
-    if deleted_by is not None and not marks:
-        raise ValidationError(
-            "deleted_by is recorded by soft deletions only; "
-            f"this one removes rows of {model.__name__}",
-            field="deleted_by",
-        )
-    return marks

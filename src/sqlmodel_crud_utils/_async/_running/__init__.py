@@ -1,0 +1,1 @@
+"""How the verbs run: operations, blocks, rows, queries."""

@@ -1,0 +1,152 @@
+"""How a SELECT of the library runs: past what the session remembers, kept for after the block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Executable
+from sqlalchemy.orm.interfaces import ORMOption
+
+from sqlmodel_crud_utils._async._running.operations import Write, keep_loaded, searching
+from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
+from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
+from sqlmodel_crud_utils._core.values.versions import version_name
+from sqlmodel_crud_utils._core.visibility.hiding import (
+    hide_deleted_anywhere,
+    hiding_options,
+    models_in,
+)
+from sqlmodel_crud_utils._runtime_async import AsyncSession, execute, sync_session
+from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
+from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
+
+
+async def fetch(
+    session: AsyncSession,
+    model: type[Any],
+    statement: Executable,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    eagerly: bool = False,
+    include_deleted: bool = False,
+    anew: bool = True,
+) -> list[Any]:
+    """Return all rows of a SELECT.
+
+    Args:
+        session: The session to query with.
+        model: The model that is read.
+        statement: The SELECT; what it must leave out, it leaves out already.
+        parameters: The values of its parameters.
+        eagerly: Whether it asks for related rows.
+        include_deleted: Whether it brings in soft-deleted rows.
+        anew: Whether rows that stayed loaded beyond a commit are brought up to date.
+    """
+    options = await _prepare(session, model, eagerly=eagerly) if anew else {}
+    with loaded_anew(sync_session(session), model, eagerly=eagerly):
+        rows = fetched(await execute(session, statement, parameters, execution_options=options))
+    remember(session, rows, model, include_deleted=include_deleted)
+    return rows
+
+
+async def fetch_first(
+    session: AsyncSession, statement: Executable, *, include_deleted: bool = False
+) -> Any:
+    """Return the first row of a caller's statement or None, whatever models it names."""
+    models = models_in(statement)
+    if not include_deleted:
+        statement = hide_deleted_anywhere(statement, *models)
+    options = await _prepare(session, *models, eagerly=True)
+    with loaded_anew(sync_session(session), *models, eagerly=True):
+        row = first_of(await execute(session, statement, execution_options=options))
+    remember(session, [row], *models, include_deleted=include_deleted)
+    return row
+
+
+async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> Mapping[str, bool]:
+    """Return the execution options with which a read gets past what the session remembers."""
+    plain = sync_session(session)
+    kept = kept_rows.there_are(plain)
+    if plain.autoflush and (kept or loads_anew(*models, eagerly=eagerly)):
+        await session.flush()
+    # Changes that are not written yet would be overwritten, too.
+    return {"populate_existing": True} if kept and not plain.dirty else {}
+
+
+def remember(
+    session: AsyncSession, rows: Sequence[Any], *models: type[Any], include_deleted: bool
+) -> None:
+    """Let rows that were read load their relationships later as they were read, and be kept."""
+    plain = sync_session(session)
+    if kept_rows.there_are(plain):
+        kept_rows.forget(plain, with_related(states_of(rows)))
+    if hiding_options(*models):
+        states = with_related(states_of(rows))
+        remember_choice(states, *models, include_deleted=include_deleted)
+    keep_loaded(session, rows, related=True)
+
+
+async def find(
+    session: AsyncSession,
+    model: type[Any],
+    key: Any,
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    options: Sequence[ORMOption] = (),
+    criteria: Sequence[ColumnElement[bool]] = (),
+    include_deleted: bool = False,
+    anew: bool = True,
+) -> Any:
+    """Return the row with this key or None; several are a `MultipleRecordsError`."""
+    names = key_names(model, pk_field, key)
+    parameters = key_parameters(model, names, key)
+    statement = by_key(model, names, include_deleted)
+    if criteria:
+        statement = statement.where(*criteria)
+    rows = await fetch(
+        session,
+        model,
+        statement.options(*options) if options else statement,
+        parameters,
+        eagerly=bool(options),
+        include_deleted=include_deleted,
+        anew=anew,
+    )
+    if len(rows) > 1:
+        raise MultipleRecordsError(
+            model, len(rows), dict(zip(names, parameters.values(), strict=True))
+        )
+    return rows[0] if rows else None
+
+
+async def find_for(
+    write: Write,
+    key: Any,
+    pk_field: str | Sequence[str] | None,
+    *,
+    include_deleted: bool,
+    criteria: Sequence[ColumnElement[bool]] = (),
+) -> Any:
+    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    async with searching(write):
+        row = await find(
+            write.session,
+            write.model,
+            key,
+            pk_field,
+            criteria=criteria,
+            include_deleted=include_deleted,
+            # With versions, what counts is the row as the caller has seen it.
+            anew=version_name(write.model) is None,
+        )
+    if row is None:
+        refuse_missing(write, key, pk_field)
+    return row
+
+
+def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
+    """Raise for a row that is to be written to and not there, if the write says so."""
+    if write.strict:
+        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))

@@ -1,0 +1,260 @@
+"""How every function of the library runs: what it does on a failure, inside and outside a block."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.orm.exc import StaleDataError
+
+from sqlmodel_crud_utils._async._running.conflicts import conflict_of
+from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks
+from sqlmodel_crud_utils._async._running.settling import (
+    commit,
+    load_expired,
+    raise_together,
+    roll_back,
+    run_commit_callbacks,
+)
+from sqlmodel_crud_utils._async.transactions import transaction
+from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.logs import log_failure
+from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
+from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
+    ConstraintViolationError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+
+Rows = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write in progress: for whom, on which model, what a failure does, what else runs."""
+
+    session: AsyncSession
+    model: type[Any]
+    name: str
+    raise_on_error: bool | None = None
+    hooks: Hooks = ()
+    adding: Sequence[Any] = ()
+    """New rows: the keys that they are given are taken back when the write is undone."""
+    quiet: bool = False
+    """Whether somebody else logs a failure."""
+    repeatable: bool = False
+    """Whether it is run again when it loses against another transaction."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether a `transaction()` block is under way."""
+        return block_of(sync_session(self.session)) is not None
+
+    @property
+    def strict(self) -> bool:
+        """Whether a data outcome raises: as the caller says, else inside a block only."""
+        return self.inside if self.raise_on_error is None else self.raise_on_error
+
+
+@asynccontextmanager
+async def translated(model: type[Any] | str, name: str) -> AsyncIterator[None]:
+    """Raise a failure of the database as an error of the library; there is no other outcome."""
+    try:
+        yield
+    except Exception as error:
+        failure = _reported(error, model, name)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+@asynccontextmanager
+async def searching(write: Write) -> AsyncIterator[None]:
+    """Raise what fails in the search that a write begins with; outside a block it rolls back."""
+    async with translated(write.model, write.name):
+        try:
+            yield
+        except Exception as error:
+            if _is_refusal(error) and not write.inside:
+                await shielded(roll_back, write.session)
+            raise
+
+
+async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
+    """Run a write to its end and return its rows, or undo it.
+
+    Outside a block a success commits and a failure rolls the session back. Inside a block nothing
+    is committed, and a failure is left to the block, except with `raise_on_error=False`: then just
+    this write is undone, with a savepoint. What a hook raises undoes the write too and goes on as
+    it is.
+
+    Returns:
+        The rows that `work` returned, or None when the database refused the write and a failure
+        is not to raise.
+    """
+    outcome = await outcome_of(write, work)
+    return None if isinstance(outcome, SQLModelCRUDError) else outcome
+
+
+async def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
+    """Run a write as `attempt` does; return its rows, or the failure that is not to raise."""
+    try:
+        return await _run(write, work)
+    except HookFailedError as failed:
+        hook_error = failed.error
+    except Exception as error:
+        failure = await _failure_of(write, error)
+        if failure is None:
+            raise
+        if write.strict or _is_mistake(failure):
+            _refuse(write, failure, error)
+        _doom(write, failure)
+        return failure
+    raise hook_error
+
+
+async def insist(write: Write, work: Work[Rows]) -> Rows:
+    """Run a set-based write to its end and return its rows, or undo it and raise.
+
+    It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
+    the library's error, or SQLAlchemy's own, as in v0.1.0.
+    """
+    try:
+        return await _run(write, work)
+    except HookFailedError as failed:
+        hook_error = failed.error
+    except Exception as error:
+        failure = await _failure_of(write, error)
+        if failure is None or not (write.strict or _is_mistake(failure)):
+            raise
+        _refuse(write, failure, error)
+    raise hook_error
+
+
+async def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
+    """Log a failed write and return it as the library's error, None for what is none."""
+    if isinstance(error, ConflictError):  # found out before anything was written
+        log_failure(write.name, write.model, error)
+        return error
+    failure = _translated(error, write.model)
+    unheard = write.quiet or (write.repeatable and is_lost_race(error))
+    if failure is not None and not unheard:
+        log_failure(write.name, write.model, error)
+    if isinstance(error, StaleDataError):
+        return await conflict_of(write.session) or failure
+    return failure
+
+
+def _refuse(write: Write, failure: SQLModelCRUDError, error: Exception) -> NoReturn:
+    if failure is error:
+        raise failure
+    _doom(write, failure)
+    raise failure from error
+
+
+def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCRUDError | None:
+    """Log a failure of the database and return it as the library's error, None for any other."""
+    failure = _translated(error, model)
+    if failure is not None:
+        log_failure(name, model, error)
+    return failure
+
+
+def _translated(error: Exception, model: type[Any] | str) -> SQLModelCRUDError | None:
+    if not _is_refusal(error):
+        return None
+    return translate(error, None if isinstance(model, str) else model)
+
+
+def _is_refusal(error: Exception) -> bool:
+    return is_database_error(error) and not isinstance(error, SQLModelCRUDError)
+
+
+def _is_mistake(error: SQLModelCRUDError) -> bool:
+    """Tell a caller's mistake, which always raises, from a refusal by the data."""
+    return isinstance(error, ValidationError) and not isinstance(error, ConstraintViolationError)
+
+
+def _doom(write: Write, failure: SQLModelCRUDError) -> None:
+    # A savepoint (for hooks, or in get_one_or_create) takes the refusal out of the block's sight;
+    # and a flush may end a transaction without a refusal by the database (a conflict of versions).
+    plain = sync_session(write.session)
+    block = block_of(plain)
+    refused = write.strict and not _is_mistake(failure)
+    if block is not None and (refused or not plain.is_active):
+        block.doom(failure)
+
+
+async def _run(write: Write, work: Work[Rows]) -> Rows:
+    if write.inside and not sync_session(write.session).is_active:
+        # The flush would say so, but by then the row would be in the session.
+        raise PendingRollbackError("an earlier statement of the block was refused")
+    keyless = missing_keys(write.adding)
+    try:
+        return await _settled(write, work)
+    except BaseException:
+        forget(keyless)
+        raise
+
+
+async def _settled(write: Write, work: Work[Rows]) -> Rows:
+    # A hook that raises has to take the write with it, even if the caller catches the error in a
+    # block; and what hooks write with the library belongs to the write, it must not be committed.
+    if write.hooks or (write.inside and not write.strict):
+        with SetApart(write.adding) as apart:
+            async with transaction(write.session, wrap_errors=False):
+                apart.put_back()
+                return await _held(write.session, work)
+    if write.inside:
+        return await _held(write.session, work)
+    try:
+        rows = await _committed(write.session, work)
+    except BaseException:
+        # What was committed while a cancellation came in stays.
+        await run_commit_callbacks(write.session)
+        raise
+    raise_together(await run_commit_callbacks(write.session))
+    return rows
+
+
+async def _committed(session: AsyncSession, work: Work[Rows]) -> Rows:
+    try:
+        rows = await work()
+        if isinstance(rows, Untouched):
+            return rows
+        states = states_of(rows)
+        await load_expired(session, states)
+        await shielded(commit, session, states)
+    except BaseException:
+        await shielded(roll_back, session)
+        raise
+    return rows
+
+
+async def _held(session: AsyncSession, work: Work[Rows]) -> Rows:
+    rows = await work()
+    await load_expired(session, states_of(rows))
+    keep_loaded(session, rows)
+    return rows
+
+
+def keep_loaded(session: AsyncSession, rows: Iterable[Any], *, related: bool = False) -> None:
+    """Keep rows loaded beyond the commit of the block under way, if there is one.
+
+    Args:
+        session: The session the rows belong to.
+        rows: What a function of the library is about to return.
+        related: Whether the rows they hold through loaded relationships are kept too.
+    """
+    block = block_of(sync_session(session))
+    if block is not None:
+        states = states_of(rows)
+        block.keep(with_related(states) if related else states)

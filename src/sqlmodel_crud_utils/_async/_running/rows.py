@@ -1,0 +1,170 @@
+"""One row inserted, changed or removed, inside of an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy.orm import object_session
+
+from sqlmodel_crud_utils._async._running.hooks import (
+    Hooks,
+    before_create,
+    before_update,
+    run_hooks,
+)
+from sqlmodel_crud_utils._async._running.operations import Write, attempt, searching
+from sqlmodel_crud_utils._async._running.settling import load_expired, reload
+from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.rows import snapshot, states_of
+from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
+from sqlmodel_crud_utils._core.values.versions import (
+    check_version,
+    held_version,
+)
+from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    is_soft_delete,
+    require_soft_delete,
+    restored_values,
+)
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    run_sync,
+    sync_session,
+)
+from sqlmodel_crud_utils._session.new_rows import changed_columns
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+T = TypeVar("T")
+
+
+async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
+    """Write what was set on a row that is there already, with the hooks of an update."""
+    changes = changed_columns(row)
+    if changes:
+        # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
+        write.session.expire(row, list(changes))
+        async with searching(write):
+            await write.session.refresh(row, list(changes))
+    written, row = await update(write, row, changes)
+    return (True, row) if written else (False, None)
+
+
+async def insert(session: AsyncSession, row: T, hooks: Hooks) -> T:
+    """Insert a row, or the one that a hook puts in its place, and return it."""
+    row = await before_create(hooks, row)
+    if not await inserted_at_once(session, row):
+        session.add(row)
+        await session.flush()
+    await _run_after(session, hooks, "after_create", row)
+    return row
+
+
+async def _run_after(session: AsyncSession, hooks: Hooks, name: str, row: Any) -> None:
+    if hooks:
+        # A hook may look at every column.
+        await load_expired(session, states_of([row]))
+        await run_hooks(hooks, name, row)
+
+
+def model_of(row: Any, session: AsyncSession) -> type[Any]:
+    """Return the table model of a row that is to be written with this session."""
+    model = type(row)
+    mapper_of(model)
+    if object_session(row) not in (None, sync_session(session)):
+        raise ValidationError(
+            f"the {model.__name__} row belongs to another session; "
+            "write it with that one, or expunge it there first",
+            field="data_row",
+        )
+    return model
+
+
+async def update(
+    write: Write, row: T, changes: Mapping[str, Any], expected_version: Any = None
+) -> tuple[bool, T]:
+    """Write changes to a row that was found; tell whether that was done."""
+    session = write.session
+    before = snapshot(states_of([row]))
+
+    async def work() -> Sequence[T]:
+        await _expect_version(session, row, expected_version)
+        await change(session, row, changes, write.hooks)
+        return [row]
+
+    if await attempt(write, work) is not None:
+        return True, row
+    await reload(session, row, before)
+    return False, row
+
+
+async def reload_marks(session: AsyncSession, row: Any, *, is_deleted: bool) -> None:
+    """Read the marks again where the session remembers them otherwise than the query said.
+
+    What the session believes to be so already is not written.
+    """
+    if row.is_deleted is not is_deleted:
+        await session.refresh(row, list(restored_values()))
+
+
+async def _expect_version(session: AsyncSession, row: Any, expected: Any) -> None:
+    if expected is None:
+        return
+    if held_version(row) != expected:
+        # The session may hold the row as it was earlier.
+        await session.flush()
+        await session.refresh(row)
+    check_version(row, expected)
+
+
+async def change(session: AsyncSession, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
+    """Write changes to a row, or what hooks make of them."""
+    if hooks:
+        made = await before_update(hooks, row, changes)
+        changes = without_key(row, changes_for(type(row), made))
+    await run_sync(session, _assign, row, changes)
+    await session.flush()
+    await _run_after(session, hooks, "after_update", row)
+
+
+def _assign(row: Any, changes: Mapping[str, Any]) -> None:
+    # For a collection SQLAlchemy queries what it held before.
+    for name, value in changes.items():
+        setattr(row, name, value)
+
+
+async def delete(
+    write: Write, row: Any, marks: bool, deleted_by: str | None, expected_version: Any = None
+) -> bool:
+    """Remove or mark a row that was found; tell whether that was done."""
+    session = write.session
+
+    async def work() -> Sequence[Any]:
+        await _expect_version(session, row, expected_version)
+        if marks:
+            await reload_marks(session, row, is_deleted=False)
+        await run_hooks(write.hooks, "before_delete", row)
+        if marks:
+            row.soft_delete(deleted_by)
+        else:
+            await session.delete(row)
+        await session.flush()
+        await _run_after(session, write.hooks, "after_delete", row)
+        return [row]
+
+    return await attempt(write, work) is not None
+
+
+def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
+    """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
+    if soft:
+        require_soft_delete(model, "soft")
+    marks = is_soft_delete(model) if soft is None else soft
+    if deleted_by is not None and not marks:
+        raise ValidationError(
+            "deleted_by is recorded by soft deletions only; "
+            f"this one removes rows of {model.__name__}",
+            field="deleted_by",
+        )
+    return marks

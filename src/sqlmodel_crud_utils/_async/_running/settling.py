@@ -1,0 +1,84 @@
+"""How work ends: rows made readable, a commit that keeps them so, or a rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy.orm import InstanceState
+
+from sqlmodel_crud_utils._core.errors.translation import is_database_error
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
+from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded, sync_session
+from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
+from sqlmodel_crud_utils._session.blocks import block_of
+
+
+async def load_expired(session: AsyncSession, states: Iterable[InstanceState[Any]]) -> None:
+    """Read back what the database itself filled in, where the flush did not bring it along."""
+    for state in states:
+        names = expired_columns(state)
+        if names and state.persistent:
+            await session.refresh(state.obj(), names)
+
+
+async def reload(session: AsyncSession, row: Any, before: Snapshot) -> None:
+    """Read a row again whose write was undone, so that its columns can be looked at.
+
+    Where that cannot be, they are as they were before.
+    """
+    try:
+        await session.refresh(row)
+    except Exception as error:
+        # The row may be gone, or the database with it; the failed write is reported already.
+        if not is_database_error(error):
+            raise
+        get_logger().error(f"reading a row after a failed write failed: {type(error).__name__}")
+        if block_of(sync_session(session)) is None:
+            await roll_back(session)
+        restore(before)
+
+
+async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) -> None:
+    """Commit; these rows stay loaded, the others expire as the session is configured."""
+    plain = sync_session(session)
+    remembered = snapshot(states) if plain.expire_on_commit else []
+    await session.commit()
+    restore(remembered)
+    kept_rows.note(plain, (state for state, _ in remembered))
+
+
+async def roll_back(session: AsyncSession) -> None:
+    """Roll back whatever happens: a connection that cannot is thrown away."""
+    try:
+        await session.rollback()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
+        get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
+        await session.invalidate()
+
+
+async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:
+    """Run what waited for the commit, in order; return what the callbacks raised."""
+    due = commit_callbacks.take_due(sync_session(session))
+    return await shielded(_run_each, iter(due)) if due else []
+
+
+async def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
+    failures: list[Exception] = []
+    for callback in callbacks:
+        try:
+            await call_hook(callback)
+        except Exception as error:  # noqa: BLE001 - raised together after the last
+            get_logger().error(f"on_commit callback failed: {type(error).__name__}")
+            failures.append(error)
+        except BaseException:
+            await _run_each(callbacks)  # what waited for the commit runs, come what may
+            raise
+    return failures
+
+
+def raise_together(failures: list[Exception]) -> None:
+    """Raise what the callbacks raised; the transaction is committed all the same."""
+    if failures:
+        raise ExceptionGroup("on_commit callbacks failed; the transaction is committed", failures)

@@ -1,0 +1,141 @@
+"""How a row is written with one statement, past the flush, and as if there had been one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.orm import Session as PlainSession
+
+from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missing, remember
+from sqlmodel_crud_utils._async._running.operations import Rows, Write, outcome_of
+from sqlmodel_crud_utils._core.errors.translation import is_database_error
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
+from sqlmodel_crud_utils._runtime_async import (
+    DRIVERS,
+    AsyncSession,
+    copy_rows,
+    dialect_of,
+    run_on_connection,
+    run_sync,
+    sync_session,
+)
+from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._shortcuts.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
+from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
+from sqlmodel_crud_utils._shortcuts.new_row import insert_at_once
+from sqlmodel_crud_utils._shortcuts.new_rows import NewRows, insert_rows, new_rows_of, take_keys
+from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUDError
+
+
+def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sought | None:
+    """Return the row that a write looks for, None where there is more to it than its statement."""
+    if write.hooks or (write.inside and not write.strict):
+        return None
+    session, model = write.session, write.model
+    names = key_names(model, pk_field, key)
+    values = key_values(model, names, key)
+    return Sought(sync_session(session), dialect_of(session, model), model, names, key, values)
+
+
+async def written_at_once(
+    write: Write, change: ByKey | None, *, include_deleted: bool
+) -> tuple[bool, Any] | None:
+    """Change or delete a row by its key, and commit outside a block.
+
+    Args:
+        write: The write.
+        change: The statement; None where it takes a flush.
+        include_deleted: Whether the row may be soft-deleted.
+
+    Returns:
+        Whether it was done, and the row as far as it is known; None where nothing was done, as it
+        takes a SELECT and a flush.
+    """
+    if change is None:
+        return None
+    session, row, inside = write.session, change.row, write.inside
+
+    async def work() -> Rows:
+        rows = await run_sync(session, change.run, inside)
+        remember(session, rows, row.model, include_deleted=include_deleted)
+        return rows
+
+    outcome = await outcome_of(write, work)
+    if outcome is NOT_AT_ONCE:
+        return None
+    if isinstance(outcome, DatabaseConnectionError):
+        raise outcome from outcome.original_error  # as from the search that was spared
+    if isinstance(outcome, SQLModelCRUDError):
+        found = await find_for(write, row.key, row.names, include_deleted=include_deleted)
+        return False, found
+    if outcome is NOT_THERE:
+        refuse_missing(write, row.key, row.names)
+        return False, None
+    return True, outcome[0] if outcome else None
+
+
+async def inserted_at_once(
+    session: AsyncSession, row: Any, *, unless_there: bool = False
+) -> bool | None:
+    """Insert a new row; tell whether that was done, or another row was in its way.
+
+    Returns:
+        None where nothing was done, as it takes a flush.
+    """
+    plain, dialect = sync_session(session), dialect_of(session, type(row))
+    new = insert_at_once(plain, dialect, row, unless_there=unless_there)
+    return None if new is None else await run_sync(session, new.run, plain)
+
+
+async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:
+    """Add new rows to the session and write them, quickly where nobody can tell the difference."""
+    if not await _written(session, rows):
+        session.add_all(rows)
+        await session.flush()
+
+
+async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
+    """Write rows without a flush, all or none of them; False where they need one.
+
+    What the database refuses is left to the flush as well: it says what is wrong.
+    """
+    plain = sync_session(session)
+    dialect = dialect_of(session, type(rows[0]))
+    new = new_rows_of(plain, rows, dialect, DRIVERS)
+    if new is None or not await run_on_connection(session, partial(_begin, plain), new.model):
+        return False
+    try:
+        async with session.begin_nested() as savepoint:
+            written = await _write(session, new, dialect)
+            if written is None:
+                await savepoint.rollback()
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        kind = type(error).__name__
+        get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
+        return False
+    if written is None:
+        return False
+    written.attach(plain)
+    return True
+
+
+def _begin(session: PlainSession, connection: Connection) -> bool:
+    begin_immediate(connection)
+    return way_of(session, connection) is Way.DRIVER
+
+
+async def _write(session: AsyncSession, new: NewRows, dialect: Dialect) -> NewRows | None:
+    if dialect.name == "sqlite":
+        return await run_on_connection(session, partial(insert_rows, new, dialect), new.model)
+    keyed = await run_on_connection(session, partial(take_keys, new), new.model)
+    copied = None if keyed is None else driver_copy(new.target, keyed.shape, dialect)
+    if copied is None:
+        return None
+    await copy_rows(session, new.model, new.target.table, *copied)
+    return keyed

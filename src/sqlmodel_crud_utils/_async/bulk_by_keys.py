@@ -1,0 +1,217 @@
+"""The same changes for many rows, by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+
+from sqlmodel_crud_utils._async._running.hooks import run_hooks
+from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_write
+from sqlmodel_crud_utils._async._running.rows import change, soft_for
+from sqlmodel_crud_utils._async._running.settling import load_expired
+from sqlmodel_crud_utils._core.chunks import check_chunk_size
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
+from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
+from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    AsyncSession,
+    execute,
+    require_session,
+    sync_session,
+)
+from sqlmodel_crud_utils._session.held_rows import synchronization
+
+__all__ = ["bulk_update_rows"]
+
+
+async def bulk_update_rows(
+    id_str_list: Iterable[Any],
+    data: Any,
+    session_inst: AnySession,
+    model: type[Any],
+    pk_field: str | Sequence[str] | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> tuple[Literal[True], int]:
+    """Write the same values into all rows whose key is in a list, as one transaction.
+
+    The rows are updated with set-based statements, a chunk of keys each. `updated_at` and other
+    columns with an `onupdate` are set and versions are counted up, as by every update; objects
+    that the session holds get the new values. Soft-deleted rows are left alone. Where the model
+    has hooks, or its rows are spread over several tables, each row is read and updated by itself.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed, and a failure
+    dooms the block.
+
+    Args:
+        id_str_list: The keys, each coerced to the column's type; composite keys are tuples. Keys
+            that no row has are ignored, and one that is listed twice counts once.
+        data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
+            are written. The values are validated against the types of the model's fields.
+        session_inst: The session to write with. What is pending in it is flushed first.
+        model: The table model.
+        pk_field: The key's column, primary or unique; left out, it is "id" where the model has
+            it, else the model's primary key.
+        chunk_size: How many rows are updated with one statement; left out, as many as the
+            database takes parameters for.
+
+    Returns:
+        True, and the number of rows that were there to be updated.
+
+    Raises:
+        UnknownFieldError: A name that is no column of the model. Nothing is written.
+        ValidationError: A value that its field does not take, a primary key among the values, a
+            `pk_field` that is no unique key. Nothing is written.
+        ConstraintViolationError: A constraint is broken. No row is updated.
+        ConflictError: A row was changed by somebody else while its hooks ran.
+        QueryExecutionError: Any other refusal by the database. No row is updated.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]
+        >>> _, heroes = await insert_data_rows(heroes, session)
+        >>> ids = [hero.id for hero in heroes]
+        >>> await bulk_update_rows(ids, {"age": "48"}, session, Hero)
+        (True, 2)
+        >>> (await get_row(ids[1], session, Hero))[1].age
+        48
+    """
+    session = require_session(session_inst)
+    check_chunk_size(chunk_size)
+    changes = bulk_changes_for(model, data)
+    rows = listed_write(
+        session, model, "bulk_update_rows", "update", id_str_list, pk_field, include_deleted=False
+    )
+
+    async def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return await _update_each(rows, keys, changes)
+        if changes:
+            return await rows.update(keys, changes)
+        return await _count(session, rows.listed, keys)
+
+    return True, await rows.in_chunks(chunk_size, one_chunk)
+
+
+async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
+    statement = select(func.count()).select_from(listed.model).where(*listed.criteria(keys))
+    count: int = (await execute(session, statement)).one()[0]
+    return count
+
+
+async def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) -> int:
+    found = await rows.read(keys)
+    for row in found:
+        await change(rows.write.session, row, changes, rows.write.hooks)
+    return len(found)
+
+
+async def delete_rows_within_id_list(
+    id_str_list: Iterable[Any],
+    session_inst: AnySession,
+    model: type[Any],
+    pk_field: str | Sequence[str] | None = None,
+    chunk_size: int | None = None,
+    soft: bool | None = None,
+    deleted_by: str | None = None,
+) -> tuple[Literal[True], int]:
+    """Delete all rows whose key is in a list, as one transaction.
+
+    Rows of a model with `SoftDeleteMixin` are marked instead. The rows are deleted with set-based
+    statements, a chunk of keys each, and leave the session if it holds them. The links that
+    many-to-many relationships of the model keep for removed rows go with them. What else refers
+    to a row decides itself, with its `ON DELETE`; without one, the database refuses and nothing
+    is deleted. Where the model has hooks, or its rows are spread over several tables, each row is
+    read and deleted by itself, as `delete_row` does it.
+
+    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
+    everything else that was pending in it. Inside a block nothing is committed, and a failure
+    dooms the block.
+
+    Args:
+        id_str_list: The keys, each coerced to the column's type; composite keys are tuples. Keys
+            that no row has are ignored.
+        session_inst: The session to write with. What is pending in it is flushed first.
+        model: The table model.
+        pk_field: The key's column, primary or unique; left out, it is "id" where the model has
+            it, else the model's primary key.
+        chunk_size: How many rows are deleted with one statement; left out, as many as the
+            database takes parameters for.
+        soft: Whether the rows are marked as deleted; left out, they are where the model has the
+            mixin. False removes the rows, also those that are marked already.
+        deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
+            names.
+
+    Returns:
+        True, and the number of rows that were there to be deleted.
+
+    Raises:
+        ConstraintViolationError: Other rows refer to a row. No row is deleted.
+        ConflictError: A row was changed by somebody else while its hooks ran.
+        QueryExecutionError: Any other refusal by the database. No row is deleted.
+        UnknownFieldError: `pk_field` is none of the model's columns.
+        ValidationError: A soft deletion of a model without the mixin, a key of a wrong type, a
+            `pk_field` that is no unique key. Nothing is written.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]
+        >>> _, heroes = await insert_data_rows(heroes, session)
+        >>> await delete_rows_within_id_list([hero.id for hero in heroes], session, Hero)
+        (True, 2)
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    check_chunk_size(chunk_size)
+    marks = soft_for(model, soft, deleted_by)
+    rows = listed_write(
+        session,
+        model,
+        "delete_rows_within_id_list",
+        "delete",
+        id_str_list,
+        pk_field,
+        include_deleted=not marks,
+    )
+
+    async def one_chunk(keys: list[Key]) -> int:
+        if rows.by_row:
+            return await _delete_each(rows, keys, marks, deleted_by)
+        if marks:
+            return await rows.update(keys, deleted_values(deleted_by))
+        return await _remove(session, rows.listed, keys)
+
+    return True, await rows.in_chunks(chunk_size, one_chunk)
+
+
+async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
+    criteria = listed.criteria(keys)
+    for statement in link_deletes_of(listed.model, criteria):
+        await execute(session, statement)
+    options = synchronization(sync_session(session), listed.model)
+    result = await execute(session, delete_of(listed.model, criteria), execution_options=options)
+    count: int = result.rowcount
+    return count
+
+
+async def _delete_each(
+    rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None
+) -> int:
+    session, hooks = rows.write.session, rows.write.hooks
+    found = await rows.read(keys)
+    for row in found:
+        await run_hooks(hooks, "before_delete", row)
+        if marks:
+            row.soft_delete(deleted_by)
+        else:
+            await session.delete(row)
+        await session.flush()
+        await load_expired(session, states_of([row]))
+        await run_hooks(hooks, "after_delete", row)
+    return len(found)

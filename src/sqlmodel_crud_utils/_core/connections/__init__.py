@@ -1,0 +1,1 @@
+"""URLs and what an engine is made with."""

@@ -1,0 +1,203 @@
+"""What an engine is made with: checked numbers, driver settings, SQLite's pragmas, the password."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
+
+from pydantic import SecretStr
+from sqlalchemy import QueuePool, StaticPool
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+
+from sqlmodel_crud_utils._core.connections.urls import (
+    bad_url,
+    is_memory,
+    resolve_url,
+    with_asyncpg_dsn,
+    without_secrets,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+# How many seconds a connection to a SQLite file waits for another one's lock.
+SQLITE_BUSY_TIMEOUT = 30.0
+
+_EXTRAS = {"postgresql": "postgresql", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
+_DRIVERS_OF_EXTRAS = frozenset({"aiosqlite", "asyncpg", "psycopg", "asyncmy", "pymysql"})
+
+# They encode a str as Latin-1, which the server does not, and which fails with an error that
+# carries the whole password.
+_DRIVERS_THAT_TAKE_BYTES = frozenset({"asyncmy", "pymysql"})
+
+_E = TypeVar("_E")
+
+Password = str | SecretStr | Callable[[], Any]
+
+
+class PoolStatus(TypedDict):
+    """The state of an engine's pool.
+
+    Attributes:
+        size: How many connections the pool keeps.
+        checked_in: How many of them wait to be used.
+        checked_out: How many connections are in use.
+        overflow: How many of those go beyond `size`.
+    """
+
+    size: int
+    checked_in: int
+    checked_out: int
+    overflow: int
+
+
+@dataclass(frozen=True, repr=False)
+class EnginePlan:
+    """All that an engine is made with.
+
+    Attributes:
+        url: The URL, with the driver.
+        arguments: What `create_engine` takes beside the URL.
+        password: Returns the password for a new connection; None if there is none.
+    """
+
+    url: URL
+    arguments: dict[str, Any]
+    password: Callable[[], Any] | None
+
+
+def plan_engine(
+    database_url: str | URL,
+    drivers: Mapping[str, str],
+    pool: Mapping[str, Any],
+    password: Password | None,
+    options: Mapping[str, Any],
+) -> EnginePlan:
+    """Check what the caller gave and complete it; nothing connects, nothing is imported.
+
+    Args:
+        database_url: What the caller gave.
+        drivers: The API's own driver for each backend.
+        pool: `pool_size`, `max_overflow` and `pool_timeout`.
+        password: What the caller gave beside the URL.
+        options: Further arguments of `create_engine`; they win.
+    """
+    check_pool_numbers(**pool)
+    url = resolve_url(database_url, drivers)
+    given = options.get("connect_args") or {}
+    if not isinstance(given, Mapping):
+        raise ValidationError(f"must be a mapping, not {type(given).__name__}", "connect_args")
+    _check_password(password, url, options)
+    if url.get_backend_name() == "sqlite":
+        connect_args: dict[str, Any] = _sqlite_connect_args(url)
+    else:
+        url, connect_args = _server_connect_args(url)
+    in_query = connect_args.pop("password", None) or connect_args.pop("passwd", None)
+    if password is None and "password" not in given:
+        password = in_query or url.password
+    arguments = {
+        **_pool_arguments(url, pool, options),
+        **options,
+        "connect_args": {**connect_args, **given},
+    }
+    return EnginePlan(url, arguments, None if password is None else _source(password))
+
+
+def build_engine(create: Callable[..., _E], plan: EnginePlan) -> _E:
+    """Make the engine; what SQLAlchemy refuses is the caller's mistake."""
+    try:
+        return create(plan.url, **plan.arguments)
+    except ImportError as error:
+        raise bad_url(_missing_driver(plan.url, error)) from error
+    except (ArgumentError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ValidationError(f"SQLAlchemy refuses the engine's arguments: {error}") from error
+
+
+def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> None:
+    """Refuse numbers that would make no pool, or one without the limits it seems to have."""
+    if not _is_number(pool_size, int) or pool_size < 1:
+        raise ValidationError("must be a whole number, 1 or more", field="pool_size")
+    if not _is_number(max_overflow, int) or max_overflow < -1:
+        raise ValidationError(
+            "must be a whole number, 0 or more; -1 is no limit", field="max_overflow"
+        )
+    if not _is_number(pool_timeout, int | float) or not 0 < pool_timeout < math.inf:
+        raise ValidationError("must be a number of seconds above 0", field="pool_timeout")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_password(password: Any, url: URL, options: Mapping[str, Any]) -> None:
+    if password is None:
+        return
+    if not isinstance(password, str | SecretStr) and not callable(password):
+        raise _bad_password(
+            f"must be a str, a SecretStr or a callable, not {type(password).__name__}"
+        )
+    if url.get_backend_name() == "sqlite":
+        raise _bad_password("must be left out: SQLite has no passwords")
+    for name in ("creator", "async_creator", "pool"):
+        if options.get(name) is not None:
+            raise _bad_password(f"must be left out: {name}= connects without it")
+
+
+def _bad_password(message: str) -> ValidationError:
+    return ValidationError(message, field="password")
+
+
+def _sqlite_connect_args(url: URL) -> dict[str, Any]:
+    if is_memory(url):
+        # The one connection goes from thread to thread.
+        settings: dict[str, Any] = {"check_same_thread": False}
+    else:
+        settings = {"timeout": SQLITE_BUSY_TIMEOUT}
+    return {name: value for name, value in settings.items() if name not in url.query}
+
+
+def _server_connect_args(url: URL) -> tuple[URL, dict[str, Any]]:
+    url, secrets = without_secrets(url)
+    if url.get_driver_name() == "asyncpg":
+        return with_asyncpg_dsn(url, secrets)
+    return url, secrets
+
+
+def _pool_arguments(
+    url: URL, pool: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    if options.get("pool") is not None:
+        return {}
+    # None lets SQLAlchemy take the queue that fits the API.
+    own = StaticPool if url.get_backend_name() == "sqlite" and is_memory(url) else None
+    kind = options.get("poolclass") or own or QueuePool
+    limits = pool if isinstance(kind, type) and issubclass(kind, QueuePool) else {}
+    return {"pool_pre_ping": True, "poolclass": own, **limits}
+
+
+def _missing_driver(url: URL, error: ImportError) -> str:
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    install = f'pip install "sqlmodel-crud-utils[{_EXTRAS[backend]}]"'
+    if driver not in _DRIVERS_OF_EXTRAS:
+        install = f"install it, or write plain {backend}:// and {install}"
+    return f"the driver {driver} cannot be imported ({error}); {install}"
+
+
+def _source(password: Password) -> Callable[[], Any]:
+    if isinstance(password, str | SecretStr):
+        _text(password)
+        return lambda: password
+    return password
+
+
+def _text(answer: Any) -> str:
+    """Return a password as text; the messages tell nothing of it."""
+    secret = answer.get_secret_value() if isinstance(answer, SecretStr) else answer
+    if not isinstance(secret, str):
+        kind = type(answer).__name__
+        raise _bad_password(f"must be a str or a SecretStr, and the callable gave {kind}")
+    # Drivers would fail later, with an error that carries the whole password.
+    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in secret):
+        raise _bad_password("must be valid Unicode text without null characters")
+    return secret

@@ -1,0 +1,1 @@
+"""What a driver's error says, and the library's error that follows from it."""

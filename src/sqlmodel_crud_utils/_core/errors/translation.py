@@ -1,0 +1,207 @@
+"""From the errors of SQLAlchemy and the drivers to the errors of the library."""
+
+from __future__ import annotations
+
+import re
+from traceback import walk_tb
+from typing import Any
+
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    PendingRollbackError,
+    SQLAlchemyError,
+    StatementError,
+    TimeoutError as PoolTimeoutError,
+    UnboundExecutionError,
+)
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+
+from sqlmodel_crud_utils._core.errors.driver_errors import DriverError, read_driver_error
+from sqlmodel_crud_utils._core.errors.violations import constraint_violation
+from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
+    DatabaseConnectionError,
+    QueryExecutionError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+
+__all__ = ["is_database_error", "translate"]
+
+
+def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDError:
+    """Return the library's error for what SQLAlchemy or a driver raised.
+
+    The caller raises it `from` the original. Its text is made of names and codes alone, as the
+    texts of drivers hold the values of rows.
+
+    Args:
+        error: What was raised; an error of the library comes back as it is.
+        model: The model that was worked on. Its tables tell what the driver does not.
+
+    Example:
+        >>> print(translate(ConnectionRefusedError()))
+        Database connection failed: the server cannot be reached (ConnectionRefusedError)
+    """
+    if isinstance(error, SQLModelCRUDError):
+        return error
+    if isinstance(error, StaleDataError | ObjectDeletedError):
+        return ConflictError(model if model is not None else "table")
+    driver = read_driver_error(error)
+    if driver is not None and driver.problem not in {"connection", "query"}:
+        return constraint_violation(driver, _statement(error) or "", model)
+    if _is_connection_failure(error, driver):
+        return _connection_failure(error, driver)
+    return _mistake(error, model) or _query_failure(error, driver, model)
+
+
+_DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether an error comes from SQLAlchemy or a driver, and so is one to translate.
+
+    Not all of them are SQLAlchemy's: SQLAlchemy 2.0 lets through what asyncpg raises while it
+    connects, 2.1 still the operating system's errors, and drivers raise Python's own errors for
+    values that they cannot write: numbers that are too large, text that cannot be encoded.
+
+    Example:
+        >>> is_database_error(ConnectionRefusedError()), is_database_error(KeyError())
+        (True, False)
+    """
+    is_known = isinstance(error, SQLAlchemyError | OSError | OverflowError)
+    is_drivers = type(error).__module__.partition(".")[0] in _DRIVERS
+    return is_known or is_drivers or _is_raised_by_execution(error)
+
+
+# --- connections
+
+_POOL_LIMITS = re.compile(r"size (\d+) overflow (-?\d+) .*timeout ([\d.]+)")
+
+
+def _pool_exhausted(error: PoolTimeoutError) -> DatabaseConnectionError:
+    limits = _POOL_LIMITS.search(str(error))
+    told = ""
+    if limits:
+        size, overflow, seconds = limits.groups()
+        told = f" within {float(seconds):g} s (pool_size={size}, max_overflow={overflow})"
+    return DatabaseConnectionError(
+        f"The connection pool is exhausted: no connection became free{told}; "
+        "close sessions earlier, or allow more connections",
+        original_error=error,
+    )
+
+
+def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool:
+    if driver is not None and driver.problem == "connection":
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # asyncpg lets the operating system's errors through.
+    return isinstance(error, OSError | PoolTimeoutError) or _says_closed(error)
+
+
+def _says_closed(error: Exception) -> bool:
+    # Drivers have the same class for a closed connection and for wrong use of an open one.
+    original = error.orig if isinstance(error, InterfaceError) else error
+    text = str(original)
+    return (
+        type(original).__name__ == InterfaceError.__name__
+        and "connection" in text
+        and "closed" in text
+    )
+
+
+def _connection_failure(error: Exception, driver: DriverError | None) -> DatabaseConnectionError:
+    if isinstance(error, PoolTimeoutError):
+        return _pool_exhausted(error)
+    if driver is not None and driver.problem == "connection":
+        reason = driver.reason
+    elif isinstance(error, OSError):
+        is_timeout = isinstance(error, TimeoutError)
+        reason = f"the server {'did not answer in time' if is_timeout else 'cannot be reached'}"
+    else:
+        reason = "the connection was lost"
+    return DatabaseConnectionError(
+        f"Database connection failed: {reason} ({_label(error, driver)})", original_error=error
+    )
+
+
+# --- values and statements
+
+_MISFITS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+# Inside of these methods of a dialect there is nothing but the driver.
+_EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
+
+
+def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | None:
+    """Return what the caller did wrong, so that the database never saw the statement."""
+    name = "" if model is None else model.__name__
+    if isinstance(error, UnboundExecutionError):
+        return ValidationError(
+            f"the session is bound to no engine{name and f' for {name}'}; "
+            "give the session a bind, or the model an entry in its binds",
+            field="session",
+        )
+    if _is_refused_value(error):
+        return ValidationError(
+            f"a value{name and f' of {name}'} cannot be converted to the type of its column "
+            f"({_label(error, None)}; the original error tells why)"
+        )
+    return None
+
+
+def _is_refused_value(error: Exception) -> bool:
+    """Tell whether a column's type, or the driver, could not write the value."""
+    return _is_raised_by_execution(error) or (
+        isinstance(error, StatementError)
+        and not isinstance(error, DBAPIError)
+        and isinstance(error.orig, _MISFITS)
+        and not isinstance(error.orig, SQLAlchemyError)
+    )
+
+
+def _is_raised_by_execution(error: BaseException) -> bool:
+    # SQLAlchemy lets through what is no error of the driver's own, and says no more about it.
+    if not isinstance(error, _MISFITS) or isinstance(error, OverflowError):
+        return False
+    return any(frame.f_code.co_name in _EXECUTIONS for frame, _ in walk_tb(error.__traceback__))
+
+
+def _query_failure(
+    error: Exception, driver: DriverError | None, model: type[Any] | None
+) -> QueryExecutionError:
+    reason = _query_reason(error, driver)
+    of_model = f" for {model.__name__}" if model is not None else ""
+    told = f": {reason}" if reason else ""
+    return QueryExecutionError(
+        f"Query execution failed{of_model}{told} ({_label(error, driver)})",
+        query=_statement(error),
+        original_error=error,
+    )
+
+
+def _query_reason(error: Exception, driver: DriverError | None) -> str:
+    if driver is not None:
+        columns = ", ".join(map(repr, driver.columns))
+        return f"{driver.reason} {columns}" if columns else driver.reason
+    if isinstance(error, PendingRollbackError):
+        return "an earlier statement failed; roll the session back first"
+    if isinstance(error, DataError | OverflowError):
+        return "a value does not fit the type of its column"
+    if "another operation is in progress" in str(error):
+        return "two tasks use one connection; give each task a session of its own"
+    return ""
+
+
+def _label(error: Exception, driver: DriverError | None) -> str:
+    if driver is not None:
+        return driver.label
+    original = error.orig if isinstance(error, StatementError) else None
+    return type(original if original is not None else error).__name__
+
+
+def _statement(error: Exception) -> str | None:
+    return error.statement if isinstance(error, StatementError) else None

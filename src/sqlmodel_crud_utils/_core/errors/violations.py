@@ -1,0 +1,268 @@
+"""Which constraint was broken: what the driver tells, completed by what the tables know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    inspect,
+)
+from sqlalchemy.orm import Mapper
+from sqlalchemy.schema import ColumnCollectionConstraint
+
+from sqlmodel_crud_utils._core.errors.driver_errors import DriverError
+from sqlmodel_crud_utils._core.models.unique import MARKER
+from sqlmodel_crud_utils.exceptions import ConstraintKind, ConstraintViolationError
+
+__all__ = ["constraint_violation"]
+
+_Declared = ColumnCollectionConstraint | Index
+
+
+def constraint_violation(
+    driver: DriverError, statement: str, model: type[Any] | None
+) -> ConstraintViolationError:
+    """Return the error for a broken constraint, with its kind, name and columns.
+
+    Args:
+        driver: What the driver told.
+        statement: The statement that failed; empty if a commit did.
+        model: The model that was worked on. The failing table may be another one of its
+            metadata, as a flush writes everything that waits in the session.
+    """
+    broken = _broken(driver, statement, model)
+    name = f" (constraint {broken.name!r})" if broken.name else ""
+    is_own = broken.table is not None and broken.table is _table_of(model)
+    return ConstraintViolationError(
+        f"{_wording(broken)}{name}",
+        field=_field(model, broken) if is_own and not broken.referenced else None,
+        kind=broken.kind,
+        constraint=broken.name,
+        columns=broken.columns,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    kind: ConstraintKind | None
+    name: str | None
+    columns: tuple[str, ...]
+    table: Table | None
+    subject: str
+    referenced: bool | None
+
+
+def _broken(driver: DriverError, statement: str, model: type[Any] | None) -> _Broken:
+    kind = None if driver.problem == "constraint" else cast("ConstraintKind", driver.problem)
+    table_name = driver.table or _written_table(statement)
+    table = _find_table(model, table_name)
+    referenced = _is_referenced(driver, statement) if kind == "foreign_key" else False
+    declared = _find_declared(table, kind, driver, statement)
+    columns = _columns(driver, declared, table, referenced=referenced)
+    return _Broken(
+        kind,
+        _constraint_name(driver, declared),
+        # The marker of `unique_when_visible` is nothing that the caller has written.
+        tuple(name for name in columns if name != MARKER),
+        table,
+        _subject(model, table, table_name),
+        referenced,
+    )
+
+
+# --- tables
+
+_WRITE = re.compile(
+    r"\s*(?:INSERT\b.*?\bINTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+"
+    r"(?:[`\"\[]?\w+[`\"\]]?\.)?[`\"\[]?(\w+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _written_table(statement: str) -> str | None:
+    match = _WRITE.match(statement)
+    return match.group(1) if match else None
+
+
+def _table_of(model: type[Any] | None) -> Table | None:
+    table = getattr(model, "__table__", None)
+    return table if isinstance(table, Table) else None
+
+
+def _find_table(model: type[Any] | None, name: str | None) -> Table | None:
+    own = _table_of(model)
+    if own is None or name is None or own.name == name:
+        return own
+    return next((table for table in own.metadata.tables.values() if table.name == name), None)
+
+
+def _subject(model: type[Any] | None, table: Table | None, table_name: str | None) -> str:
+    if model is not None and table is not None and table is _table_of(model):
+        return model.__name__
+    return table_name or ""
+
+
+# --- constraints
+
+
+def _find_declared(
+    table: Table | None, kind: ConstraintKind | None, driver: DriverError, statement: str
+) -> _Declared | None:
+    """Find the constraint by its name, else by its columns, else because it is the only one."""
+    if table is None or kind is None:
+        return None
+    declared = list(_declared(table, kind))
+    for constraint in declared:
+        if driver.constraint is not None and driver.constraint in _names(table, constraint):
+            return constraint
+    for constraint in declared:
+        if driver.columns and _column_names(table, constraint) == driver.columns:
+            return constraint
+    # SQLite does not tell which foreign key it was.
+    is_told = driver.constraint is not None or driver.columns or kind != "foreign_key"
+    is_insert = statement.lstrip()[:6].upper() == "INSERT"
+    return declared[0] if is_insert and not is_told and len(declared) == 1 else None
+
+
+def _declared(table: Table, kind: ConstraintKind) -> Iterator[_Declared]:
+    if kind == "unique":
+        yield from (index for index in table.indexes if index.unique)
+    of_columns = (constraint for column in table.columns for constraint in column.constraints)
+    for constraint in (*table.constraints, *of_columns):
+        if isinstance(constraint, ColumnCollectionConstraint) and _kind_of(constraint) == kind:
+            yield constraint
+
+
+def _kind_of(constraint: ColumnCollectionConstraint) -> ConstraintKind:
+    match constraint:
+        case PrimaryKeyConstraint() | UniqueConstraint():
+            return "unique"
+        case ForeignKeyConstraint():
+            return "foreign_key"
+        case CheckConstraint():
+            return "check"
+        case _:
+            return "exclusion"
+
+
+def _names(table: Table, constraint: _Declared) -> set[str]:
+    """Return the constraint's own name, or those that databases make for one without."""
+    if isinstance(constraint.name, str):
+        return {str(constraint.name)}
+    columns = _column_names(table, constraint)
+    joined = "_".join((table.name, *columns))
+    match constraint:
+        case PrimaryKeyConstraint():
+            return {"PRIMARY", f"{table.name}_pkey"}
+        case UniqueConstraint():
+            # MySQL numbers the indexes that begin with the same column.
+            return {f"{joined}_key", *columns[:1], *(f"{columns[0]}_{n}" for n in range(2, 9))}
+        case ForeignKeyConstraint():
+            return {f"{joined}_fkey"}
+        case CheckConstraint():
+            # PostgreSQL names it after the column if there is only one; SQLite gives the text.
+            name = joined if len(columns) == 1 else table.name
+            return {f"{name}_check", str(constraint.sqltext)}
+        case _:
+            return {f"{joined}_excl"}
+
+
+def _constraint_name(driver: DriverError, declared: _Declared | None) -> str | None:
+    if declared is not None and isinstance(declared.name, str):
+        return str(declared.name)
+    # SQLite gives the expression of a check that has no name.
+    is_expression = driver.problem == "check" and not re.fullmatch(r"\w+", driver.constraint or "")
+    return None if is_expression else driver.constraint
+
+
+# --- columns
+
+
+def _column_names(table: Table, constraint: _Declared) -> tuple[str, ...]:
+    if isinstance(constraint, CheckConstraint):
+        return _mentioned(table, str(constraint.sqltext))
+    return tuple(column.name for column in constraint.columns)
+
+
+def _mentioned(table: Table, expression: str) -> tuple[str, ...]:
+    words = set(re.findall(r"\w+", expression))
+    return tuple(column.name for column in table.columns if column.name in words)
+
+
+def _columns(
+    driver: DriverError,
+    declared: _Declared | None,
+    table: Table | None,
+    *,
+    referenced: bool | None,
+) -> tuple[str, ...]:
+    if table is not None and declared is not None:
+        return _column_names(table, declared)
+    if table is not None and driver.problem == "check" and not driver.columns:
+        return _mentioned(table, driver.constraint or "")
+    # PostgreSQL then tells the columns of the row that is referred to, not the constraint's.
+    is_other_side = referenced is not False and driver.referenced is None
+    return () if driver.problem == "foreign_key" and is_other_side else driver.columns
+
+
+def _field(model: type[Any] | None, broken: _Broken) -> str | None:
+    """Return the name of the model's attribute for the column, if it is a single one."""
+    mapper = inspect(model, raiseerr=False)
+    if len(broken.columns) != 1 or not isinstance(mapper, Mapper):
+        return None
+    (name,) = broken.columns
+    attributes = (
+        attribute.key
+        for attribute in mapper.column_attrs
+        if any(column.name == name for column in attribute.columns)
+    )
+    return next(attributes, name)
+
+
+# --- words
+
+
+def _is_referenced(driver: DriverError, statement: str) -> bool | None:
+    """Tell whether other rows refer to the row that was written; None if that is not known."""
+    if driver.referenced is not None:
+        return driver.referenced
+    verb = statement.lstrip()[:6].upper()
+    if verb in {"INSERT", "DELETE"}:
+        return verb == "DELETE"
+    written = _written_table(statement)
+    return True if written and driver.table and written != driver.table else None
+
+
+def _wording(broken: _Broken) -> str:
+    columns = ", ".join(broken.columns)
+    of_table = f" of {broken.subject}" if broken.subject else ""
+    another = f"another {broken.subject} row" if broken.subject else "another row"
+    match broken.kind:
+        case "unique":
+            return f"{another} has the same {columns or 'unique value'}"
+        case "foreign_key":
+            return _foreign_key_wording(broken, f"{columns}{of_table}" if columns else "")
+        case "not_null":
+            return f"{columns or 'a required column'}{of_table} must not be null"
+        case "check":
+            return f"the row does not fulfil a check{of_table}"
+        case "exclusion":
+            return f"the row collides with {another}"
+        case _:
+            return f"the row breaks a constraint{of_table}"
+
+
+def _foreign_key_wording(broken: _Broken, columns: str) -> str:
+    if broken.referenced:
+        return f"other rows still refer to this one{f', through {columns}' if columns else ''}"
+    would = "would refer" if broken.referenced is None else "refers"
+    return f"{columns or 'a foreign key'} {would} to a row that does not exist"

@@ -1,0 +1,1 @@
+"""Names and values of a caller, as criteria."""

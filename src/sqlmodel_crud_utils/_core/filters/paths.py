@@ -1,0 +1,261 @@
+"""The filter language: `age__gt=30`, `team__name="x"` and the like, made SQL criteria.
+
+A filter's name is a path of relationships, a field and a lookup, with `__` or a dot between them;
+without a lookup it means equality. A field whose own name contains `__` is found first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BindParameter, ColumnElement, Dialect, bindparam, exists, not_, select
+from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, aliased
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.filters.lookups import (
+    LOOKUPS,
+    asks_for_null,
+    compared_value,
+    criterion,
+)
+from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, relationship_names
+from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete, visible
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+_LONGEST_PATH = 40  # SQLAlchemy goes through nested criteria by recursion.
+# Overlapping, so that "a___b" is both "a" and "_b", and "a_" and "b".
+_SEPARATOR = re.compile(r"(?=(__|\.))")
+_BETWEEN_NAMES = re.compile(r"__|\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What a filter's name stands for.
+
+    Attributes:
+        relationships: The relationships that lead to the field.
+        name: The field, or a relationship that is compared with None itself.
+        lookup: The lookup.
+    """
+
+    relationships: tuple[str, ...]
+    name: str
+    lookup: str
+
+
+def where_clauses(
+    model: type[Any],
+    filters: Mapping[str, Any],
+    dialect: Dialect,
+    *,
+    include_deleted: bool = False,
+) -> list[ColumnElement[bool]]:
+    """Return the criteria of filters, which together say what a row must be.
+
+    A filter on a related model says that there is such a related row (EXISTS). Two filters on
+    the same to-many relationship may be met by two different rows.
+
+    Args:
+        model: The table model whose rows are filtered.
+        filters: Names with lookups, and values.
+        dialect: The dialect of the database that runs the statement.
+        include_deleted: Let related rows count that are soft-deleted.
+
+    Raises:
+        UnknownFieldError: If a name is none of the fields and relationships there are.
+        ValidationError: If a lookup is unknown or doesn't fit, or a value can't be coerced.
+
+    Example:
+        >>> statement = select(Hero).where(
+        ...     *where_clauses(Hero, {"age__gt": 30, "team__city": "Oslo"}, engine.dialect)
+        ... )
+    """
+    return [
+        _criterion(model, parse(model, name), value, dialect, include_deleted)
+        for name, value in filters.items()
+    ]
+
+
+def compared_values(model: type[Any], filters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return the values of filters that are plain comparisons, coerced; None if another is there.
+
+    Filters of these names with other such values are the same SQL, apart from its parameters.
+
+    Raises:
+        UnknownFieldError: If a name is none of the fields and relationships there are.
+        ValidationError: If a lookup is unknown, or a value can't be coerced.
+    """
+    values = []
+    for name, value in filters.items():
+        attribute, lookup = _compared(model, name)
+        found = None if attribute is None else compared_value(attribute, lookup, value)
+        if found is None:
+            return None
+        values.append(found)
+    return tuple(values)
+
+
+def with_parameters(
+    model: type[Any], names: Iterable[str], prefix: str
+) -> dict[str, BindParameter[Any]]:
+    """Return filters of these names whose values are parameters: `prefix_0` and so on."""
+    found = {}
+    for number, name in enumerate(names):
+        attribute: Any = _compared(model, name)[0]
+        type_ = attribute.property.columns[0].type
+        found[name] = bindparam(f"{prefix}_{number}", type_=type_)
+    return found
+
+
+@cached
+def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] | None, str]:
+    """Return the field that a filter looks at, or None for a relationship; and its lookup."""
+    path = parse(model, name)
+    for each in path.relationships:
+        model = mapper_of(model).relationships[each].mapper.class_
+    is_field = path.name in column_names(model)
+    return getattr(model, path.name) if is_field else None, path.lookup
+
+
+@cached
+def parse(model: type[Any], text: str) -> Path:
+    """Return what a filter's name stands for.
+
+    Raises:
+        UnknownFieldError: If a part of it is no field or relationship.
+        ValidationError: If the lookup is unknown.
+    """
+    if not isinstance(text, str):
+        raise ValidationError(f"filters have names, not {type(text).__name__}")
+    if len(_BETWEEN_NAMES.findall(text)) > _LONGEST_PATH:
+        raise ValidationError(f"a filter's path goes through {_LONGEST_PATH} names at most")
+    columns, relationships = column_names(model), relationship_names(model)
+    first_error: ValidationError | None = None
+    for head, rest in _splits(text):
+        try:
+            if head in columns:
+                return Path((), head, _lookup(model, head, rest))
+            if head in relationships:
+                return _through(model, head, rest)
+        except ValidationError as error:
+            first_error = first_error or error
+    # A name that was understood up to a later point tells more about the mistake.
+    raise first_error or UnknownFieldError(
+        model, _BETWEEN_NAMES.split(text)[0], (*columns, *relationships)
+    )
+
+
+def _splits(text: str) -> Iterator[tuple[str, str | None]]:
+    """Split a name into a head and a rest in every way, the longest head first."""
+    yield text, None
+    for match in reversed(list(_SEPARATOR.finditer(text))):
+        yield text[: match.start()], text[match.end(1) :]
+
+
+def _lookup(model: type[Any], name: str, lookup: str | None) -> str:
+    if lookup is None:
+        return "eq"
+    if lookup not in LOOKUPS:
+        raise ValidationError(
+            f"{model.__name__}.{name} has no lookup {lookup!r}; "
+            f"the lookups are {', '.join(LOOKUPS)}",
+            name,
+        )
+    return lookup
+
+
+def _through(model: type[Any], name: str, rest: str | None) -> Path:
+    if rest is None:
+        return Path((), name, "eq")
+    target = mapper_of(model).relationships[name].mapper.class_
+    try:
+        path = parse(target, rest)
+    except UnknownFieldError:
+        if rest in LOOKUPS:
+            return Path((), name, rest)
+        raise
+    return Path((name, *path.relationships), path.name, path.lookup)
+
+
+def _criterion(
+    model: type[Any], path: Path, value: Any, dialect: Dialect, include_deleted: bool
+) -> ColumnElement[bool]:
+    steps = [
+        _step(model, path.relationships[:length], include_deleted)
+        for length in range(1, len(path.relationships) + 1)
+    ]
+    attribute = getattr(steps[-1].target if steps else model, path.name)
+    if isinstance(attribute.property, RelationshipProperty):
+        last = _step(model, (*path.relationships, path.name), include_deleted)
+        found = last.exists()
+        if _wants_none(attribute, path.lookup, value):
+            found = not_(found)
+    else:
+        found = criterion(attribute, path.lookup, value, dialect)
+    for step in reversed(steps):
+        found = step.exists(found)
+    return found
+
+
+def _wants_none(relationship: InstrumentedAttribute[Any], lookup: str, value: Any) -> bool:
+    wanted = asks_for_null(relationship, lookup, value)
+    if wanted is None:
+        name = relationship.key
+        fields = column_names(relationship.property.mapper.class_)
+        raise ValidationError(
+            f"{relationship.parent.mapper.class_.__name__}.{name} is a relationship; filter by "
+            f"a field of it ({', '.join(f'{name}__{field}' for field in fields)}), "
+            f"or by {name}__is_null=True or False",
+            name,
+            value,
+        )
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One relationship of a path.
+
+    Attributes:
+        target: An alias of the related model. A path may come back to a table that it began
+            with, and the caller's statement may join the table too.
+        related: The criteria that a row of `target` is related, and visible.
+    """
+
+    target: Any
+    related: tuple[Any, ...]
+
+    def exists(self, *criteria: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Return the criterion that there is a related row which meets the criteria."""
+        return exists(select(1).select_from(self.target).where(*self.related, *criteria))
+
+
+# Kept, as aliases and the criteria of relationships take longer to make than all the rest.
+@cached
+def _step(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> _Step:
+    *earlier, name = names
+    parent = _step(model, tuple(earlier), include_deleted).target if earlier else model
+    relationship = getattr(parent, name)
+    target = aliased(relationship.property.mapper.class_)
+    related = relationship.of_type(target)
+    if include_deleted:
+        return _Step(target, (related,))
+    # What comes with and_() is adapted to the alias that the link table gets.
+    links = _visible(*_soft_delete_links(relationship.property))
+    return _Step(target, (related.and_(*links), *_visible(target)))
+
+
+def _visible(*entities: Any) -> list[ColumnElement[bool]]:
+    return [shown for entity in entities if (shown := visible(entity)) is not None]
+
+
+def _soft_delete_links(relationship: RelationshipProperty[Any]) -> tuple[type[Any], ...]:
+    """Return the model of a many-to-many link table, where its rows can be soft-deleted."""
+    return tuple(
+        mapper.class_
+        for mapper in relationship.mapper.registry.mappers
+        if mapper.local_table is relationship.secondary and is_soft_delete(mapper.class_)
+    )

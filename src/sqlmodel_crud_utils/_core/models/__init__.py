@@ -1,0 +1,1 @@
+"""What a mapping says: columns, relationships, keys, unique values."""

@@ -1,0 +1,95 @@
+"""Unique indexes that ignore soft-deleted rows."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import Boolean, Column, ColumnElement, Computed, Index, Table
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql.base import SchemaEventTarget
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+MARKER = "visible_marker"
+"""The generated column that such an index ends with: NULL, which is never equal, when deleted."""
+
+
+def unique_when_visible(*columns: str, name: str | None = None) -> SchemaItem:
+    """Declare that values are unique among the rows that are not soft-deleted.
+
+    An ordinary `unique=True` counts deleted rows too, so that a name could never be used again.
+    This goes into `__table_args__` of a model with `SoftDeleteMixin`. It makes a unique index of
+    these columns and `visible_marker`, a column that the database generates: NULL for a deleted
+    row, and NULLs are never equal. That works alike on SQLite, PostgreSQL, MySQL and MariaDB (the
+    latter two have no partial indexes), and Alembic sees it like any other index.
+
+    Args:
+        columns: The names of the columns whose values are unique together.
+        name: The name of the index; made of the table's and the columns' names when left out.
+
+    Returns:
+        An item for `__table_args__`.
+
+    Raises:
+        ValidationError: If no column is given, or the table lacks one of them, when the model is
+            declared.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin, unique_when_visible
+        >>> class Member(SQLModel, SoftDeleteMixin, table=True):
+        ...     __table_args__ = (unique_when_visible("email"),)
+        ...     id: int | None = Field(default=None, primary_key=True)
+        ...     email: str
+        >>> [index.name for index in Member.__table__.indexes if index.unique]
+        ['uq_member_email_visible']
+    """
+    if not columns:
+        raise ValidationError("unique_when_visible needs the name of one column at least")
+    return _UniqueWhenVisible(columns, name)
+
+
+class _UniqueWhenVisible(SchemaItem):
+    """Becomes a generated column and an index when the table is made."""
+
+    def __init__(self, columns: tuple[str, ...], name: str | None) -> None:
+        self._columns = columns
+        self._name = name
+
+    def _set_parent(self, parent: SchemaEventTarget, **_: Any) -> None:
+        table = cast("Table", parent)
+        missing = [name for name in (*self._columns, "is_deleted") if name not in table.c]
+        if missing:
+            raise ValidationError(
+                f"unique_when_visible: table {table.name!r} has no column {', '.join(missing)}"
+                + ("; inherit SoftDeleteMixin" if "is_deleted" in missing else "")
+            )
+        name = self._name or f"uq_{table.name}_{'_'.join(self._columns)}_visible"
+        Index(name, *(table.c[column] for column in self._columns), _marker(table), unique=True)
+
+
+def _marker(table: Table) -> Column[bool]:
+    if MARKER not in table.c:
+        table.append_column(Column(MARKER, Boolean, Computed(_null_when_deleted(), persisted=True)))
+    return table.c[MARKER]
+
+
+class _null_when_deleted(ColumnElement[bool]):  # noqa: N801 - SQL functions have such names
+    """The marker's value: false for a visible row, NULL for a deleted one.
+
+    It is written as each database gives it back, so that Alembic finds no difference.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_null_when_deleted)
+def _standard(_element: _null_when_deleted, _compiler: SQLCompiler, **_: Any) -> str:
+    return "NULLIF(is_deleted, true)"
+
+
+@compiles(_null_when_deleted, "mysql", "mariadb")
+def _mysql(_element: _null_when_deleted, _compiler: SQLCompiler, **_: Any) -> str:
+    return "nullif(`is_deleted`,1)"

@@ -1,0 +1,1 @@
+"""SELECT statements: by key, filtered, sorted, in pages."""

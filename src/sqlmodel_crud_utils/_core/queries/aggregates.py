@@ -1,0 +1,65 @@
+"""Sums, averages and the like: which fields have them, and results alike on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Float, Numeric, func
+from sqlalchemy.orm import InstrumentedAttribute
+
+from sqlmodel_crud_utils._core.models.mapping import column_attribute, column_names
+from sqlmodel_crud_utils._core.values.coercion import describe, python_type
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_NUMBERS = (int, float, Decimal)
+_WITHOUT_ORDER = (bool, UUID, bytes, dict, list)
+
+
+def aggregate(model: type[Any], name: str, field: str) -> ColumnElement[Any]:
+    """Return the aggregate of a field as SQL.
+
+    Args:
+        model: The model of the field.
+        name: "sum", "avg", "min" or "max".
+        field: The name of the field.
+
+    Raises:
+        UnknownFieldError: A name that is no field.
+        ValidationError: A field that has no such aggregate on every database.
+    """
+    attribute = column_attribute(model, field)
+    if not _fits(name, attribute):
+        fitting = [each for each in column_names(model) if _fits(name, getattr(model, each))]
+        raise ValidationError(
+            f"{name} of {model.__name__}.{field} does not exist, as it takes "
+            f"{describe(attribute)}; there is one of {', '.join(fitting) or 'no field'}",
+            field,
+        )
+    type_ = attribute.property.columns[0].type
+    if name == "avg" and not isinstance(type_, Numeric):
+        return func.avg(attribute, type_=Float())
+    function: Callable[..., ColumnElement[Any]] = getattr(func, name)
+    return function(attribute, type_=type_)
+
+
+def plain(model: type[Any], name: str, field: str, value: Any) -> Any:
+    """Return what the database gave as the same Python type everywhere.
+
+    The sum of whole numbers is one, their average is a float; of decimals both are decimals.
+    """
+    type_ = python_type(column_attribute(model, field).property.columns[0].type)
+    if value is None or name not in {"sum", "avg"}:
+        return value
+    if type_ is Decimal:
+        return value if isinstance(value, Decimal) else Decimal(str(value))
+    return int(value) if type_ is int and name == "sum" else float(value)
+
+
+def _fits(name: str, attribute: InstrumentedAttribute[Any]) -> bool:
+    type_ = python_type(attribute.property.columns[0].type)
+    if name in {"sum", "avg"}:
+        return type_ in _NUMBERS
+    return type_ not in _WITHOUT_ORDER

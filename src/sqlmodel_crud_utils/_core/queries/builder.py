@@ -1,0 +1,373 @@
+"""The half of the query builder that says what is asked for; the other half asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Generic, Self, TypeVar
+
+from sqlalchemy import ColumnExpressionArgument, Dialect, Select
+from sqlalchemy.sql.base import ExecutableOption
+
+from sqlmodel_crud_utils._core.models.mapping import column_attribute, mapper_of
+from sqlmodel_crud_utils._core.queries import conditions, ordering
+from sqlmodel_crud_utils._core.queries.keyset import check_sortable
+from sqlmodel_crud_utils._core.queries.loading import Way, relationship_paths
+from sqlmodel_crud_utils._core.queries.query import (
+    Lock,
+    Query,
+    Visibility,
+    loads_with_queries,
+    needs_connection_alone,
+)
+from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+T = TypeVar("T")
+
+_LARGEST = 2**63 - 1
+
+Criterion = ColumnExpressionArgument[bool] | bool
+"""An expression such as `Hero.age > 30`; type checkers take it for a bool."""
+
+
+class QueryShape(Generic[T]):
+    """What the query builder has in common in both APIs: everything that queries nothing."""
+
+    _query: Query
+
+    def __init__(self, model: type[T], dialect: Dialect) -> None:
+        mapper_of(model)
+        self._query = Query(model, dialect)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._query.model.__name__}>"
+
+    def where(self, /, *expressions: Criterion, **lookups: Any) -> Self:
+        """Keep the rows that meet all of these, and what was asked for before.
+
+        Args:
+            expressions: SQLAlchemy expressions on the model, such as `Hero.age > 30`.
+            lookups: Filters, such as `age__gt=30` or `team__name="x"`.
+
+        Raises:
+            UnknownFieldError: A filter on a field or relationship that is not there.
+            ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type;
+                something that is no expression on the model.
+
+        Example:
+            >>> older = QueryBuilder(session, Hero).where(Hero.age > 30, team__name="Owls")
+        """
+        found = [conditions.meets(self._query.model, each) for each in expressions]
+        if lookups:
+            found.append(conditions.matches(self._query.model, lookups, self._query.dialect))
+        return self._with(
+            conditions=(*self._query.conditions, *found),
+            lookups={**self._query.lookups, **lookups},
+        )
+
+    def exclude(self, /, **lookups: Any) -> Self:
+        """Leave out the rows that meet all of these filters.
+
+        A row whose value is NULL does not meet a filter, so it stays: `exclude(team__name="x")`
+        keeps rows without a team.
+
+        Args:
+            lookups: Filters as for `where`. Without any, nothing is left out.
+
+        Raises:
+            UnknownFieldError: A filter on a field or relationship that is not there.
+            ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type.
+
+        Example:
+            >>> others = QueryBuilder(session, Hero).exclude(name="Rusty")
+        """
+        if not lookups:
+            return self
+        found = conditions.differs(self._query.model, lookups, self._query.dialect)
+        return self._with(conditions=(*self._query.conditions, found))
+
+    def any_of(self, /, *alternatives: Mapping[str, Any] | Criterion) -> Self:
+        """Keep the rows that meet one of several alternatives, or more of them.
+
+        Args:
+            alternatives: Dicts of filters, of which a row meets all; and expressions.
+
+        Raises:
+            UnknownFieldError: A filter on a field or relationship that is not there.
+            ValidationError: No alternative, or an empty one; a mistake as for `where`.
+
+        Example:
+            >>> some = QueryBuilder(session, Hero).any_of(
+            ...     {"age": None}, {"age__lt": 18}, Hero.id == 1
+            ... )
+        """
+        found = conditions.any_of(self._query.model, alternatives, self._query.dialect)
+        return self._with(conditions=(*self._query.conditions, found))
+
+    def order_by(self, /, *terms: Any, desc: bool = False) -> Self:
+        """Sort the rows, by these after what they are sorted by already.
+
+        NULLs come last, on every database and in both directions; an expression with
+        `nulls_first()` says otherwise. Rows that are equal in all terms are sorted by their
+        primary key.
+
+        Args:
+            terms: Names of fields, with "-" in front for the largest first; and expressions.
+            desc: Whether the largest comes first, for all terms of this call.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A relationship; "-" and `desc` together; something that is neither a
+                name nor an expression.
+
+        Example:
+            >>> oldest_first = QueryBuilder(session, Hero).order_by("-age", "name")
+        """
+        found = [ordering.parse(self._query.model, term, desc=desc) for term in terms]
+        return self._with(order=(*self._query.order, *found))
+
+    def limit(self, count: int) -> Self:
+        """Return this many rows at most.
+
+        Args:
+            count: The number of rows, 0 or more.
+
+        Raises:
+            ValidationError: A number below 0.
+
+        Example:
+            >>> ten = QueryBuilder(session, Hero).limit(10)
+        """
+        return self._with(size=whole("limit", count))
+
+    def offset(self, count: int) -> Self:
+        """Leave out this many rows at the beginning.
+
+        Args:
+            count: The number of rows, 0 or more.
+
+        Raises:
+            ValidationError: A number below 0.
+
+        Example:
+            >>> later = QueryBuilder(session, Hero).order_by("name").offset(10)
+        """
+        return self._with(start=whole("offset", count))
+
+    def distinct(self) -> Self:
+        """Give equal results once; it matters to `values` and `scalars`, as rows are different.
+
+        Example:
+            >>> ages = QueryBuilder(session, Hero).distinct()
+        """
+        return self._with(distinct=True)
+
+    def selectin(self, /, *names: str) -> Self:
+        """Load relationships with the rows, each with one more query.
+
+        Args:
+            names: Names of relationships, nested ones as "team.city" or "team__city".
+
+        Raises:
+            UnknownFieldError: A name that is no relationship.
+
+        Example:
+            >>> with_teams = QueryBuilder(session, Hero).selectin("team", "team__heroes")
+        """
+        return self._loading("selectin", names)
+
+    def joined(self, /, *names: str) -> Self:
+        """Load relationships with the rows, in the same query.
+
+        Rows are there once, and are limited as ever, also where a relationship has many of them.
+
+        Args:
+            names: Names of relationships, nested ones as "team.city" or "team__city".
+
+        Raises:
+            UnknownFieldError: A name that is no relationship.
+
+        Example:
+            >>> with_teams = QueryBuilder(session, Hero).joined("team")
+        """
+        return self._loading("joined", names)
+
+    def load_only(self, /, *names: str) -> Self:
+        """Load these fields of the rows and their key; the others are not there to be read.
+
+        Args:
+            names: Names of fields.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+
+        Example:
+            >>> names = QueryBuilder(session, Hero).load_only("name")
+        """
+        found = self._fields(names)
+        return self._with(fields=tuple(dict.fromkeys((*self._query.fields, *found))))
+
+    def with_deleted(self) -> Self:
+        """Let soft-deleted rows be there, the related ones included.
+
+        Example:
+            >>> all_letters = QueryBuilder(session, Letter).with_deleted()
+        """
+        return self._with(visibility=Visibility.ALL)
+
+    def only_deleted(self) -> Self:
+        """Keep only rows that are soft-deleted; related rows are there in both cases.
+
+        Raises:
+            ValidationError: A model without `SoftDeleteMixin`.
+
+        Example:
+            >>> deleted = QueryBuilder(session, Letter).only_deleted()
+        """
+        model = self._query.model
+        if not is_soft_delete(model):
+            raise ValidationError(
+                f"rows of {model.__name__} cannot be soft-deleted; inherit SoftDeleteMixin",
+                field="only_deleted",
+            )
+        return self._with(visibility=Visibility.DELETED)
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """Lock the rows until the transaction ends, and read them as they are now.
+
+        Args:
+            nowait: Whether a row that another transaction has locked is an error at once.
+            skip_locked: Whether such a row is left out.
+
+        Raises:
+            ValidationError: SQLite, which locks no rows; or both flags together.
+
+        Example:
+            >>> QueryBuilder(session, Hero).for_update(skip_locked=True)
+            Traceback (most recent call last):
+            sqlmodel_crud_utils.exceptions.ValidationError: ...SQLite cannot lock rows...
+        """
+        if self._query.dialect.name == "sqlite":
+            raise ValidationError(
+                "SQLite cannot lock rows; a transaction() block has the whole database to itself",
+                field="for_update",
+            )
+        if nowait and skip_locked:
+            raise ValidationError(
+                "for_update() takes nowait or skip_locked, not both", field="for_update"
+            )
+        return self._with(lock=Lock(nowait, skip_locked))
+
+    def options(self, /, *options: ExecutableOption) -> Self:
+        """Add options of SQLAlchemy, such as `defer(Hero.age)`.
+
+        Args:
+            options: What SQLAlchemy's `Select.options` takes.
+
+        Raises:
+            ValidationError: Something that is no option.
+
+        Example:
+            >>> from sqlalchemy.orm import defer
+            >>> lean = QueryBuilder(session, Hero).options(defer(Hero.age))
+        """
+        for option in options:
+            if not isinstance(option, ExecutableOption):
+                raise ValidationError(
+                    f"options are SQLAlchemy's, such as selectinload(...), "
+                    f"not {type(option).__name__}",
+                    field="options",
+                )
+        return self._with(options=(*self._query.options, *options))
+
+    def statement(self) -> Select[Any]:
+        """Return the SELECT of the rows.
+
+        Example:
+            >>> statement = QueryBuilder(session, Hero).where(age=30).statement()
+        """
+        return self._query.rows()
+
+    def sql(self) -> str:
+        """Return the SQL of the rows for reading, with each parameter in a line of its own.
+
+        Example:
+            >>> print(QueryBuilder(session, Hero).where(name="Ann").sql().splitlines()[-1])
+            -- name_1 = 'Ann'
+        """
+        return readable(self._query.rows(), self._query.dialect)
+
+    def _with(self, **changes: Any) -> Self:
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, _query=replace(self._query, **changes))
+        return changed
+
+    def _loading(self, way: Way, names: tuple[str, ...]) -> Self:
+        paths = relationship_paths(self._query.model, names, way)
+        return self._with(loading=self._query.loading.adding(way, paths))
+
+    def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            column_attribute(self._query.model, name)
+        return names
+
+
+def whole(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
+    """Return a whole number as it is; anything else is a `ValidationError`.
+
+    Args:
+        name: The parameter that it is for.
+        value: What the caller gave.
+        least: The lowest that it may be.
+        most: The highest that it may be; left out, the highest that databases count to.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValidationError(
+            f"{name} must be a whole number of {least} or more", field=name, value=value
+        )
+    if value > (_LARGEST if most is None else most):
+        limit = "what a database can count" if most is None else f"{most}, the max_size"
+        raise ValidationError(f"{name} is beyond {limit}", field=name, value=value)
+    return value
+
+
+def require_unlimited(query: Query, method: str) -> None:
+    """Refuse a limit or an offset where they would have no meaning."""
+    if query.size is not None or query.start is not None:
+        raise ValidationError(
+            f"{method}() of a query with a limit or an offset means nothing certain; "
+            "leave them out",
+            field="limit" if query.start is None else "offset",
+        )
+
+
+def check_streamable(query: Query) -> None:
+    """Refuse related rows that cannot be loaded for one batch at a time."""
+    if query.loading.joins_many:
+        raise ValidationError(
+            "rows cannot be streamed while each of them comes several times; "
+            "load a relationship to many with selectin() instead of joined()",
+            field="joined",
+        )
+    if needs_connection_alone(query.dialect) and loads_with_queries(query):
+        check_sortable(query.terms, "stream")
+
+
+def readable(statement: Select[Any], dialect: Dialect) -> str:
+    """Return the SQL of a statement, and below it a line for each of its parameters.
+
+    Example:
+        >>> from sqlalchemy.dialects import sqlite
+        >>> print(readable(select(Team.id).where(Team.city == "Oslo"), sqlite.dialect()))
+        SELECT team.id
+        FROM team
+        WHERE team.city = ?
+        -- city_1 = 'Oslo'
+    """
+    compiled: Any = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    parameters = compiled.construct_params(escape_names=False)
+    names = compiled.positiontup if compiled.positional else list(parameters)
+    lines = [line.rstrip() for line in str(compiled).splitlines()]
+    shown = (f"{name} = {parameters[name]!r}".replace("\n", " ") for name in names)
+    return "\n".join([*filter(None, lines), *(f"-- {line}" for line in shown)])

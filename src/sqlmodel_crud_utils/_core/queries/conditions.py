@@ -1,0 +1,141 @@
+"""What a query's rows must be: filters and expressions, alone, negated or as alternatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Dialect, and_, false, func, not_, or_
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.sql import coercions, roles
+
+from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
+from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+Build = Callable[[bool], ColumnElement[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One criterion of a query.
+
+    Attributes:
+        build: Returns it as SQL; with True, related rows count that are soft-deleted.
+        foreign: Whether there is SQL of the caller's in it.
+        shape: What tells it from others that differ in more than their values; None where that
+            is not known.
+        values: Its values.
+    """
+
+    build: Build
+    foreign: bool = False
+    shape: Shape | None = None
+    values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a condition of plain comparisons is, apart from their values.
+
+    Attributes:
+        names: The names of the filters, with their lookups.
+        negated: Whether the rows are meant that don't meet all of them.
+    """
+
+    names: tuple[str, ...]
+    negated: bool = False
+
+    def condition(self, model: type[Any], dialect: Dialect, prefix: str) -> Condition:
+        """Return it with parameters for values: `prefix_0`, `prefix_1` and so on."""
+        filters = with_parameters(model, self.names, prefix)
+        all_of = _all_of(model, filters, dialect)
+        return Condition(_not(all_of) if self.negated else all_of)
+
+
+def matches(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
+    """Return the condition that a row meets all of the filters; a mistake in them raises."""
+    return _filtered(model, lookups, dialect, negated=False)
+
+
+def differs(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
+    """Return the condition that a row doesn't meet all of the filters.
+
+    A filter that finds neither true nor false, as for a NULL, is not met.
+    """
+    return _filtered(model, lookups, dialect, negated=True)
+
+
+def _filtered(
+    model: type[Any], lookups: Mapping[str, Any], dialect: Dialect, *, negated: bool
+) -> Condition:
+    kept = {name: _kept(value) for name, value in lookups.items()}
+    all_of = _all_of(model, kept, dialect)
+    build = cache(_not(all_of) if negated else all_of)
+    values = compared_values(model, kept)
+    if values is None:
+        build(False)  # at once, for the mistakes in it
+        return Condition(build)
+    return Condition(build, shape=Shape(tuple(kept), negated), values=values)
+
+
+def _not(criterion: Build) -> Build:
+    return lambda deleted: not_(func.coalesce(criterion(deleted), false()))
+
+
+def any_of(model: type[Any], alternatives: Sequence[Any], dialect: Dialect) -> Condition:
+    """Return the condition that a row meets an alternative: all filters of a dict, or SQL."""
+    if not alternatives or any(isinstance(each, Mapping) and not each for each in alternatives):
+        raise ValidationError(
+            "any_of takes alternatives, each of them filters or an expression; one is empty"
+            if alternatives
+            else "any_of takes at least one alternative: filters as a dict, or an expression",
+            field="any_of",
+        )
+    conditions = [
+        matches(model, each, dialect) if isinstance(each, Mapping) else meets(model, each)
+        for each in alternatives
+    ]
+    return Condition(
+        cache(lambda deleted: or_(*(condition.build(deleted) for condition in conditions))),
+        foreign=any(condition.foreign for condition in conditions),
+    )
+
+
+def meets(model: type[Any], given: Any) -> Condition:
+    """Return the condition that a caller's expression is true."""
+    expression = _expression(model, given)
+    return Condition(lambda _: expression, foreign=True)
+
+
+def _all_of(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Build:
+    return lambda deleted: and_(*where_clauses(model, lookups, dialect, include_deleted=deleted))
+
+
+def _kept(value: Any) -> Any:
+    """Return a value that stays as it is: the query may run later, and more than once."""
+    if isinstance(value, Iterator):
+        return list(value)
+    return copy(value) if isinstance(value, list | set | dict) else value
+
+
+def _expression(model: type[Any], given: Any) -> ColumnElement[bool]:
+    if isinstance(given, bool | str) or given is None:
+        raise _no_expression(given)
+    try:
+        expression = coercions.expect(roles.WhereHavingRole, given)
+    except ArgumentError as error:
+        raise _no_expression(given) from error
+    require_own(model, expression, "where")
+    return cast("ColumnElement[bool]", expression)
+
+
+def _no_expression(given: Any) -> ValidationError:
+    return ValidationError(
+        f"where takes expressions such as Hero.age > 30, and filters by name such as age__gt=30; "
+        f"not {type(given).__name__}",
+        field="where",
+    )

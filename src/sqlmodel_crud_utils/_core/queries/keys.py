@@ -1,0 +1,172 @@
+"""One row by its key, rows by a list of keys: names, values and criteria."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Integer,
+    Select,
+    bindparam,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY
+from sqlmodel_crud_utils._core.filters.lists import in_list, is_beyond, longest_list
+from sqlmodel_crud_utils._core.models.mapping import (
+    column_attribute,
+    column_names,
+    mapper_of,
+    primary_key_names,
+)
+from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
+from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+
+def key_names(model: type[Any], pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
+    """Return the names of the columns that a caller's key stands for.
+
+    Without `pk_field` that is "id" where the model has such a column, as in v0.1.0, and the
+    primary key otherwise. A tuple always stands for a composite primary key.
+    """
+    if pk_field is not None:
+        return tuple(column_attribute(model, name).key for name in _listed(pk_field))
+    own = primary_key_names(model)
+    composite = len(own) > 1 and isinstance(key, tuple)
+    return ("id",) if not composite and "id" in column_names(model) else own
+
+
+def _listed(pk_field: Any) -> Sequence[str]:
+    names = (pk_field,) if isinstance(pk_field, str) else pk_field
+    # Without any column the key would fit every row of the table.
+    if isinstance(names, list | tuple) and names:
+        return names
+    raise ValidationError(
+        f"pk_field is the name of a column or a list of names, not {type(pk_field).__name__}"
+        + (" without any" if isinstance(names, list | tuple) else ""),
+        field="pk_field",
+    )
+
+
+@cached
+def by_key(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Select[Any]:
+    """Return the SELECT of one row; its parameters are `key_0`, `key_1` and so on."""
+    statement = select(model).where(*equals_key([getattr(model, name) for name in names]))
+    return statement if include_deleted else hide_deleted(statement, model)
+
+
+def equals_key(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[bool]]:
+    """Return the criteria of one row, with the parameters `key_0`, `key_1` and so on."""
+    return [
+        column == bindparam(f"key_{i}", type_=_key_type(column)) for i, column in enumerate(columns)
+    ]
+
+
+def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any] | None:
+    # PostgreSQL's drivers refuse a number that is too large for the column; it is just not there.
+    return BigInteger() if isinstance(column.type, Integer) else None
+
+
+def key_parameters(model: type[Any], names: tuple[str, ...], key: Any) -> dict[str, Any]:
+    """Return the parameters of `by_key`, coerced to the types of the key's columns."""
+    return {f"key_{i}": value for i, value in enumerate(key_values(model, names, key))}
+
+
+def key_values(model: type[Any], names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
+    """Return the key as a tuple of values, each of its column's type; None is no row's key."""
+    values = (key,) if len(names) == 1 and not isinstance(key, tuple) else key
+    if not isinstance(values, tuple | list) or len(values) != len(names):
+        raise ValidationError(
+            f"the key of {model.__name__} is ({', '.join(names)}); "
+            f"pass {'its value' if len(names) == 1 else f'a tuple of {len(names)} values'}",
+            field=", ".join(names),
+            value=key,
+        )
+    return tuple(
+        coerce(getattr(model, name), value) for name, value in zip(names, values, strict=True)
+    )
+
+
+def key_list(
+    model: type[Any], pk_field: str | Sequence[str] | None, keys: Iterable[Any]
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the names of the key's columns, and each key once, as a tuple of values.
+
+    Keys that hold a None are left out, as no row has them.
+    """
+    mapper_of(model)
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise ValidationError(
+            f"a list of keys of {model.__name__} is needed, not {type(keys).__name__}",
+            field="id_str_list",
+        )
+    listed = list(keys)
+    names = key_names(model, pk_field, listed[0] if listed else None)
+    found = dict.fromkeys(_coerced_keys(model, names, listed))
+    return names, [key for key in found if None not in key]
+
+
+def _coerced_keys(
+    model: type[Any], names: tuple[str, ...], keys: Sequence[Any]
+) -> Iterable[tuple[Any, ...]]:
+    kinds = set(map(type, keys))
+    alone = len(names) == 1 and kinds.isdisjoint((tuple, list))
+    if alone and is_coerced(getattr(model, names[0]), keys, kinds):
+        return zip(keys, strict=True)
+    return (key_values(model, names, key) for key in keys)
+
+
+def by_key_list(
+    model: type[Any],
+    names: tuple[str, ...],
+    keys: Sequence[tuple[Any, ...]],
+    dialect: Dialect,
+    *,
+    include_deleted: bool = False,
+) -> Select[Any]:
+    """Return the SELECT of all rows whose key is among `keys`."""
+    statement = select(model).where(among_keys(model, names, keys, dialect))
+    return statement if include_deleted else hide_deleted(statement, model)
+
+
+def among_keys(
+    model: type[Any], names: tuple[str, ...], keys: Sequence[tuple[Any, ...]], dialect: Dialect
+) -> ColumnElement[bool]:
+    """Return the criterion that a row's key is among `keys`."""
+    attributes = [getattr(model, name) for name in names]
+    if len(attributes) == 1:
+        return in_list(attributes[0], [key[0] for key in keys], dialect)
+    return tuple_(*attributes).in_(_possible(attributes, keys, dialect))
+
+
+def _possible(
+    attributes: Sequence[InstrumentedAttribute[Any]],
+    keys: Sequence[tuple[Any, ...]],
+    dialect: Dialect,
+) -> Sequence[tuple[Any, ...]]:
+    """Leave out numbers that are too large for their columns; see `_key_type`."""
+    if dialect.name != "postgresql":
+        return keys
+    types = [attribute.property.columns[0].type for attribute in attributes]
+    return [
+        key
+        for key in keys
+        if not any(is_beyond(type_, (value,)) for type_, value in zip(types, key, strict=True))
+    ]
+
+
+def longest_key_list(model: type[Any], names: Sequence[str], dialect: Dialect) -> int:
+    """Return how many keys one SELECT takes."""
+    if len(names) > 1:
+        return COMPOSITE_KEYS_PER_QUERY
+    return longest_list(getattr(model, names[0]), dialect) or sys.maxsize

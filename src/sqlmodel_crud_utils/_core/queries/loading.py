@@ -1,0 +1,158 @@
+"""How related rows are loaded: relationship names to SQLAlchemy's loader options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy.orm import (
+    InstrumentedAttribute,
+    joinedload,
+    lazyload,
+    selectinload,
+)
+from sqlalchemy.orm.strategy_options import _AbstractLoad
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.models.mapping import (
+    mapper_of,
+    relationship_attribute,
+    relationship_names,
+)
+from sqlmodel_crud_utils._core.visibility.hiding import (
+    link_criteria,
+    reachable,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_SEPARATOR = re.compile(r"\.|__")
+
+Way = Literal["joined", "lazy", "selectin"]
+Names = str | Iterable[str] | None
+Path = list[InstrumentedAttribute[Any]]
+
+
+def read_options(
+    model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
+) -> list[_AbstractLoad]:
+    """Return the loader options of a read; as in v0.1.0, names count only with their flag.
+
+    A relationship that is asked for in both ways is left for later.
+    """
+    loading = Loading()
+    if selectin:
+        paths = relationship_paths(model, select_in_keys, "select_in_keys")
+        loading = loading.adding("selectin", paths)
+    if lazy:
+        loading = loading.adding(
+            "lazy", relationship_paths(model, lazy_load_keys, "lazy_load_keys")
+        )
+    return loading.options()
+
+
+def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[Path]:
+    """Return the relationships that each name leads through; "team.city" and "team__city" do.
+
+    Args:
+        model: The model that the names start from.
+        names: The names.
+        parameter: What the caller gave them as, for the error.
+
+    Raises:
+        UnknownFieldError: A name that is no relationship.
+        ValidationError: Something that is no name.
+    """
+    if names is None:
+        return []
+    if isinstance(names, bool) or not isinstance(names, Iterable):
+        raise ValidationError(
+            f"relationships are given by name, not as {type(names).__name__}; "
+            "pass a name or a list of names",
+            field=parameter,
+        )
+    listed = [names] if isinstance(names, str) else names
+    return [_path(model, name, parameter) for name in listed]
+
+
+def _path(model: type[Any], name: Any, parameter: str) -> Path:
+    if not isinstance(name, str):
+        raise ValidationError(
+            f"relationships are given by name, not as {type(name).__name__}", field=parameter
+        )
+    parts = [name] if name in relationship_names(model) else _SEPARATOR.split(name)
+    path: Path = []
+    for part in parts:
+        attribute = relationship_attribute(model, part)
+        path.append(attribute)
+        model = attribute.property.mapper.class_
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How each of several relationships is loaded.
+
+    Attributes:
+        ways: The way to load a relationship, by the relationships that lead to it and itself.
+    """
+
+    ways: Mapping[tuple[InstrumentedAttribute[Any], ...], Way] = field(default_factory=dict)
+
+    def adding(self, way: Way, paths: Iterable[Path]) -> Loading:
+        """Return it with more relationships; of two ways for the same one, the last counts."""
+        ways = dict(self.ways)
+        for path in map(tuple, paths):
+            ways[path] = way
+            for length in range(1, len(path)):
+                # One that was named before keeps its way, to load what lies behind it in another.
+                ways.setdefault(path[:length], way)
+        return Loading(ways)
+
+    @property
+    def joins_many(self) -> bool:
+        """Whether rows come more than once, with one related row each."""
+        return any(way == "joined" and path[-1].property.uselist for path, way in self.ways.items())
+
+    @property
+    def selects(self) -> bool:
+        """Whether more queries are needed for related rows."""
+        return "selectin" in self.ways.values()
+
+    def options(self, *, include_deleted: bool = False) -> list[_AbstractLoad]:
+        """Return the loader options."""
+        return [self._option(path, include_deleted) for path in self.ways]
+
+    def _option(
+        self, path: tuple[InstrumentedAttribute[Any], ...], include_deleted: bool
+    ) -> _AbstractLoad:
+        option: Any = None
+        for length, attribute in enumerate(path, 1):
+            way = self.ways[path[:length]]
+            loader = _LOADERS[way] if option is None else getattr(option, _LOADERS[way].__name__)
+            # In other queries, the hiding options reach the rows of link tables.
+            links = link_criteria(attribute) if way == "joined" and not include_deleted else []
+            option = loader(attribute.and_(*links) if links else attribute)
+        found: _AbstractLoad = option
+        return found
+
+
+_LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
+    "joined": joinedload,
+    "lazy": lazyload,
+    "selectin": selectinload,
+}
+
+
+EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
+
+
+@cached
+def loads_eagerly(model: type[Any]) -> bool:
+    """Tell whether rows of the model bring in related rows because their mapping says so."""
+    return any(
+        relationship.lazy in EAGER
+        for mapper in reachable([mapper_of(model)])
+        for relationship in mapper.relationships
+    )

@@ -1,0 +1,218 @@
+"""What rows are sorted by: the same order on every database, NULLs included.
+
+NULLs come last in both directions. Without a word about them PostgreSQL has them as the largest
+values, SQLite and MySQL as the smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Dialect,
+    Double,
+    Enum,
+    Float,
+    String,
+    UnaryExpression,
+    cast as sql_cast,
+    literal_column,
+)
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql import coercions, operators, roles
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.models.mapping import (
+    column_attribute,
+    column_names,
+    primary_key,
+    relationship_names,
+)
+from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_MYSQL = frozenset(("mysql", "mariadb"))
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One criterion of an order.
+
+    Attributes:
+        expression: What is compared, as SQL.
+        descending: Whether the largest comes first.
+        nulls_first: Whether NULLs come before everything else.
+        nullable: Whether there can be NULLs.
+        name: The name of the field, where it is one.
+    """
+
+    expression: ColumnElement[Any]
+    descending: bool = False
+    nulls_first: bool = False
+    nullable: bool = True
+    name: str | None = None
+
+    def clauses(self, dialect: Dialect) -> list[ColumnElement[Any]]:
+        """Return what ORDER BY needs for it on this database."""
+        value = comparable(self.expression, dialect)
+        sorted_value = value.desc() if self.descending else value.asc()
+        if not self.nullable or self._is_native(dialect):
+            return [sorted_value]
+        if dialect.name in _MYSQL:
+            null = self.expression.is_(None)
+            return [null.desc() if self.nulls_first else null, sorted_value]
+        return [sorted_value.nulls_first() if self.nulls_first else sorted_value.nulls_last()]
+
+    def _is_native(self, dialect: Dialect) -> bool:
+        """Tell whether the database puts the NULLs there by itself."""
+        is_largest = dialect.name == "postgresql"
+        comes_first_natively = self.descending if is_largest else not self.descending
+        return comes_first_natively == self.nulls_first
+
+
+def comparable(expression: ColumnElement[Any], dialect: Dialect) -> ColumnElement[Any]:
+    """Return the expression as one that sorts as it compares with a value.
+
+    MySQL sorts an ENUM by its index and compares it as a text; its FLOAT, and PostgreSQL's REAL,
+    are equal to no number that can be written down.
+    """
+    type_ = _plain(expression.type)
+    if isinstance(type_, Enum) and type_.native_enum and dialect.name in _MYSQL:
+        return sql_cast(expression, String(255))
+    if isinstance(type_, Float) and not isinstance(type_, Double):
+        if dialect.name in _MYSQL:
+            return expression.op("+")(literal_column("0e0", Double()))
+        if dialect.name == "postgresql":
+            return sql_cast(expression, Double())
+    return expression
+
+
+def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
+def key_terms(model: type[Any], terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Return the terms and, after them, those of the primary key that are not among them.
+
+    So no two rows are equal in the order, and it is the same each time.
+    """
+    named = {term.name for term in terms}
+    return (*terms, *(term for term in _terms_of_key(model) if term.name not in named))
+
+
+@cached
+def _terms_of_key(model: type[Any]) -> tuple[Term, ...]:
+    return tuple(_of_column(attribute) for attribute in primary_key(model))
+
+
+def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
+    """Return what `order_by` was given as a term.
+
+    Args:
+        model: The model that is sorted.
+        given: The name of a field, with "-" in front for the largest first; or an expression.
+        desc: Whether the call says that the largest comes first.
+
+    Raises:
+        UnknownFieldError: A name that is no field.
+        ValidationError: A relationship, a contradiction, or something that can't be sorted by.
+    """
+    term = _named(model, given) if isinstance(given, str) else _expressed(model, given)
+    if not desc:
+        return term
+    if term.descending:
+        raise ValidationError(
+            "the largest first is asked for twice; leave out desc=True or the other sign of it",
+            field="order_by",
+        )
+    return replace(term, descending=True)
+
+
+@cached
+def _named(model: type[Any], name: str) -> Term:
+    plain = name.removeprefix("-")
+    if plain in relationship_names(model):
+        raise _not_by_relationship(model, plain)
+    return replace(_of_column(column_attribute(model, plain)), descending=plain != name)
+
+
+def _not_by_relationship(model: type[Any], name: str) -> ValidationError:
+    return ValidationError(
+        f"{model.__name__}.{name} is a relationship, and rows are sorted by fields; "
+        f"there are: {', '.join(column_names(model))}",
+        field="order_by",
+    )
+
+
+def _of_column(attribute: InstrumentedAttribute[Any]) -> Term:
+    column = attribute.property.columns[0]
+    nullable = bool(column.nullable) if isinstance(column, Column) else True
+    return Term(_element(attribute), nullable=nullable, name=attribute.key)
+
+
+def _element(attribute: Any) -> ColumnElement[Any]:
+    return cast("ColumnElement[Any]", attribute.__clause_element__())
+
+
+def _expressed(model: type[Any], given: Any) -> Term:
+    """Take an expression apart: its direction, where NULLs go, and what is compared."""
+    found = _attribute_term(model, given)
+    if found is not None:
+        return found
+    try:
+        expression: Any = coercions.expect(roles.ByOfRole, given)
+    except ArgumentError as error:
+        raise _not_sortable(given) from error
+    term = Term(expression)
+    while isinstance(expression, UnaryExpression) and expression.modifier in _MODIFIERS:
+        term = replace(term, **_MODIFIERS[expression.modifier])
+        expression = expression.element
+    named = _attribute_term(model, expression)
+    if named is None:
+        require_own(model, expression, "order_by")
+        return replace(term, expression=expression)
+    return replace(named, descending=term.descending, nulls_first=term.nulls_first)
+
+
+_MODIFIERS: dict[Any, dict[str, Any]] = {
+    operators.desc_op: {"descending": True},
+    operators.asc_op: {"descending": False},
+    operators.nulls_first_op: {"nulls_first": True},
+    operators.nulls_last_op: {"nulls_first": False},
+}
+
+
+def _attribute_term(model: type[Any], given: Any) -> Term | None:
+    """Return the term of a field of the model, given as an attribute or as the SQL of one."""
+    if isinstance(given, InstrumentedAttribute):
+        if not _is_of(model, given):
+            return None
+        if given.key in relationship_names(model):
+            raise _not_by_relationship(model, given.key)
+        return _of_column(given) if given.key in column_names(model) else None
+    notes = getattr(given, "_annotations", {})
+    name = notes.get("proxy_key")
+    if notes.get("parententity") is not None and name in column_names(model):
+        attribute = column_attribute(model, name)
+        if _element(attribute).compare(given):
+            return _of_column(attribute)
+    return None
+
+
+def _is_of(model: type[Any], attribute: InstrumentedAttribute[Any]) -> bool:
+    """Tell whether it is an attribute of the model itself, not one of an alias or another model."""
+    parent = attribute.parent
+    return not parent.is_aliased_class and issubclass(model, parent.mapper.class_)
+
+
+def _not_sortable(given: Any) -> ValidationError:
+    return ValidationError(
+        f"rows are sorted by names of fields or by expressions, not by {type(given).__name__}",
+        field="order_by",
+    )

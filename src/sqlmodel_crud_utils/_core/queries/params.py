@@ -1,0 +1,216 @@
+"""Filters that come with a URL: which there are, of what type, and what they mean in words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from math import isfinite
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.orm import InstrumentedAttribute
+
+from sqlmodel_crud_utils._core.filters.lookups import lookups_of
+from sqlmodel_crud_utils._core.filters.paths import parse
+from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.queries.keyset import check_sortable
+from sqlmodel_crud_utils._core.queries.ordering import parse as parse_order
+from sqlmodel_crud_utils._core.values.coercion import coerce, python_type
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_PLAIN_TYPES = (bool, int, float, Decimal, str, UUID, datetime, date, time, timedelta)
+_LISTS = frozenset(("in", "not_in", "between"))
+_AS_LIST = "Commas between the values, and quotes around one that has a comma; or repeat it."
+_LAST_PAGE = 10**9
+_LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, at least back to the year 1
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParam:
+    """A parameter of a query string.
+
+    Attributes:
+        name: Its name, which is that of the filter too.
+        type: What it holds, for Pydantic.
+        description: What it does, for the documentation.
+        default: What it is where it is left out.
+    """
+
+    name: str
+    type: Any
+    description: str
+    default: Any = None
+
+
+def filter_param(model: type[Any], name: str) -> QueryParam:
+    """Return the parameter for a filter.
+
+    Raises:
+        UnknownFieldError: A filter on a field or relationship that is not there.
+        ValidationError: A lookup that is unknown or doesn't fit, or that nobody should offer to
+            clients; a field whose values can't be written in a query string.
+
+    Example:
+        >>> filter_param(Hero, "age__gte").description
+        '`age` is this or more.'
+    """
+    path = parse(model, name)
+    target = model
+    for step in path.relationships:
+        target = mapper_of(target).relationships[step].mapper.class_
+    subject = f"`{'.'.join((*path.relationships, path.name))}`"
+    if path.name in relationship_names(target):
+        return _about_relationship(target, name, path.name, path.lookup, subject)
+    attribute = getattr(target, path.name)
+    _check_lookup(attribute, path.lookup)
+    words = _WORDS[path.lookup].format(subject)
+    if path.lookup in _LISTS:
+        words += f" {_AS_LIST}"
+    field = getattr(target, "model_fields", {}).get(path.name)
+    about = f" {field.description}" if field is not None and field.description else ""
+    return QueryParam(name, _type_for(attribute, path.lookup), f"{words}{about}")
+
+
+def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> QueryParam:
+    """Return the parameter that sorts by some of these fields, in either direction.
+
+    Raises:
+        UnknownFieldError: A name that is no field.
+        ValidationError: A name with a sign, a relationship, or a field that cursors can't follow.
+    """
+    for name in names:
+        if name.startswith("-"):
+            raise ValidationError(
+                f"sort takes names without a sign, {name[1:]!r} for both directions", "sort"
+            )
+        term = parse_order(model, name, desc=False)
+        if by_cursor:
+            check_sortable([term], "keyset")
+    choices = tuple(sign + name for name in names for sign in ("", "-"))
+    return QueryParam(
+        "sort",
+        Annotated[list[Literal[choices]], BeforeValidator(_split)],  # type: ignore[valid-type]
+        "What to sort by, `-` in front for the largest first; "
+        "several with commas between them, or repeat it.",
+        default=(),
+    )
+
+
+def page_params(*, by_cursor: bool, size: int, max_size: int) -> tuple[QueryParam, QueryParam]:
+    """Return the parameters that say which page, and how large."""
+    if by_cursor:
+        which = QueryParam("after", str, "The `next_cursor` of the page before.")
+    else:
+        number = Annotated[int, Field(ge=1, le=_LAST_PAGE)]
+        which = QueryParam("page", number, "The number of the page, from 1.", default=1)
+    rows = Annotated[int, Field(ge=1, le=max_size)]
+    return which, QueryParam("size", rows, "How many rows a page has.", default=size)
+
+
+def _about_relationship(
+    model: type[Any], name: str, relationship: str, lookup: str, subject: str
+) -> QueryParam:
+    if lookup != "is_null":
+        raise ValidationError(
+            f"{model.__name__}.{relationship} is a relationship; allow {name}__is_null, "
+            f"or a field of it, such as {name}__id",
+            "allow",
+        )
+    return QueryParam(name, bool, _WORDS["is_null"].format(subject))
+
+
+def _check_lookup(attribute: InstrumentedAttribute[Any], lookup: str) -> None:
+    # An expression from outside may run for hours, and a wrong one is an error of the database.
+    lookups = [each for each in lookups_of(attribute) if each != "regex"]
+    if lookup not in lookups:
+        raise ValidationError(
+            f"{attribute.class_.__name__}.{attribute.key} can't be filtered with {lookup} by a "
+            f"client; the lookups for it are {', '.join(lookups)}",
+            "allow",
+        )
+
+
+def _type_for(attribute: InstrumentedAttribute[Any], lookup: str) -> Any:
+    if lookup == "is_null":
+        return bool
+    plain = _plain_type(attribute)
+    check = partial(_fitting, attribute)
+    if lookup not in _LISTS:
+        return Annotated[plain, AfterValidator(check)]
+    size = [Field(min_length=2, max_length=2)] if lookup == "between" else []
+    several: Callable[[list[Any]], list[Any]] = lambda values: [check(each) for each in values]  # noqa: E731
+    return Annotated[
+        list[plain],  # type: ignore[valid-type]
+        BeforeValidator(_split),
+        *size,
+        AfterValidator(several),
+    ]
+
+
+def _plain_type(attribute: InstrumentedAttribute[Any]) -> Any:
+    column_type = attribute.property.columns[0].type
+    found = python_type(column_type)
+    if isinstance(column_type, EnumType) and column_type.enum_class is None:
+        return Literal[tuple(column_type.enums)]
+    if found in _PLAIN_TYPES or issubclass(found, Enum):
+        return found
+    raise ValidationError(
+        f"{attribute.class_.__name__}.{attribute.key} holds values that no query string can; "
+        f"only {attribute.key}__is_null can be allowed",
+        "allow",
+    )
+
+
+def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
+    """Return a value as one of the column's type, as the filters will want it."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)  # a column without a time zone takes it off again
+    # What not every database can compare with.
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a text has no NUL in it")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("a number is finite")
+    if isinstance(value, timedelta) and abs(value) > _LONGEST:
+        raise ValueError("a duration is shorter")
+    try:
+        return coerce(attribute, value)
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _split(lines: Iterable[str]) -> list[str]:
+    try:
+        return [value for line in csv.reader(lines, strict=True) for value in line]
+    except csv.Error as error:
+        raise ValueError("no list of values with commas between them") from error
+
+
+_WORDS = {
+    "eq": "{} is this.",
+    "ne": "{} is not this; rows without a value are left out.",
+    "gt": "{} is more than this.",
+    "gte": "{} is this or more.",
+    "lt": "{} is less than this.",
+    "lte": "{} is this or less.",
+    "in": "{} is one of these.",
+    "not_in": "{} is none of these; rows without a value are left out.",
+    "between": "{} is between these two, or one of them.",
+    "is_null": "true: there is no {}; false: there is one.",
+    "like": "{} contains this; `%` stands for any text, `_` for any character.",
+    "not_like": "{} does not contain this; `%` stands for any text, `_` for any character.",
+    "ilike": "{} contains this in any case; `%` stands for any text, `_` for any character.",
+    "iexact": "{} is this, in any case.",
+    "contains": "{} contains this.",
+    "icontains": "{} contains this, in any case.",
+    "startswith": "{} begins with this.",
+    "istartswith": "{} begins with this, in any case.",
+    "endswith": "{} ends with this.",
+    "iendswith": "{} ends with this, in any case.",
+}

@@ -1,0 +1,284 @@
+"""A query as a description: immutable, without a session; it makes the SELECT statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    Select,
+    func,
+    select,
+)
+from sqlalchemy.orm import load_only
+from sqlalchemy.sql.base import ExecutableOption
+
+from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.models.mapping import primary_key, primary_key_names
+from sqlmodel_crud_utils._core.queries.conditions import Condition
+from sqlmodel_crud_utils._core.queries.keys import among_keys
+from sqlmodel_crud_utils._core.queries.loading import Loading, loads_eagerly
+from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms
+from sqlmodel_crud_utils._core.queries.statements import number_parameter
+from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted, hide_deleted_anywhere
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+Prepared = tuple[Select[Any], dict[str, Any] | None]
+"""A SELECT, and the parameters to run it with."""
+
+
+class Visibility(Enum):
+    """Which rows there are for a query, of those that can be soft-deleted."""
+
+    VISIBLE = "visible"
+    ALL = "all"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """How rows are locked that a query returns."""
+
+    nowait: bool = False
+    skip_locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+        model: The model of the rows.
+        dialect: The dialect of the database that is asked.
+        conditions: What the rows must be.
+        lookups: The filters among the conditions, to be named in an error.
+        order: What the rows are sorted by.
+        size: How many rows there may be at most.
+        start: How many rows are left out first.
+        distinct: Whether equal results are given once.
+        loading: How related rows are loaded, relationship by relationship.
+        options: Other options for SQLAlchemy.
+        fields: The fields that are loaded; none means all.
+        visibility: Which rows there are.
+        lock: How the rows are locked.
+    """
+
+    model: type[Any]
+    dialect: Dialect
+    conditions: tuple[Condition, ...] = ()
+    lookups: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[Term, ...] = ()
+    size: Any = None
+    start: Any = None
+    distinct: bool = False
+    loading: Loading = field(default_factory=Loading)
+    options: tuple[ExecutableOption, ...] = ()
+    fields: tuple[str, ...] = ()
+    visibility: Visibility = Visibility.VISIBLE
+    lock: Lock | None = None
+
+    @property
+    def include_deleted(self) -> bool:
+        """Whether soft-deleted rows may be among the rows and those related to them."""
+        return self.visibility is not Visibility.VISIBLE
+
+    @property
+    def loads_related(self) -> bool:
+        """Whether related rows are asked for, as far as it can be told."""
+        return bool(self.loading.ways or self.options)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What the rows are sorted by, down to their key."""
+        return key_terms(self.model, self.order)
+
+    def prepared(self, kind: Hashable, build: Callable[[Query], Select[Any]]) -> Prepared:
+        """Return a SELECT that is made of the query, and the parameters to run it with.
+
+        It is made once for all queries that differ in values only, where these can be told apart:
+        to make it, and to find what SQLAlchemy keeps of it, takes longer than all the rest.
+
+        Args:
+            kind: What tells the function, and what it knows beside the query, from others.
+            build: Makes the SELECT; called with this query, or with one that has parameters in
+                place of values.
+        """
+        shapes = tuple(condition.shape for condition in self.conditions)
+        order = self.order_key()
+        if None in shapes or self.options or order is None:
+            return build(self), None
+        key = (
+            kind,
+            self.model,
+            self.dialect.name,
+            shapes,
+            order,
+            self.size is None,
+            self.start is None,
+            self.distinct,
+            tuple(self.loading.ways.items()),
+            self.fields,
+            self.visibility,
+            self.lock,
+        )
+        return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
+
+    def _with_parameters(self) -> Query:
+        conditions = tuple(
+            condition.shape.condition(self.model, self.dialect, f"where_{number}")
+            for number, condition in enumerate(self.conditions)
+            if condition.shape is not None
+        )
+        return replace(
+            self,
+            conditions=conditions,
+            lookups={},
+            size=None if self.size is None else number_parameter("size"),
+            start=None if self.start is None else number_parameter("start"),
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        found = {
+            f"where_{number}_{place}": value
+            for number, condition in enumerate(self.conditions)
+            for place, value in enumerate(condition.values)
+        }
+        if self.size is not None:
+            found["size"] = self.size
+        if self.start is not None:
+            found["start"] = self.start
+        return found
+
+    def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of the rows, with more columns beside each if there are any."""
+        statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
+        options = [*self.loading.options(include_deleted=self.include_deleted), *self.options]
+        if self.fields:
+            options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
+        if options:
+            statement = statement.options(*options)
+        if self.distinct:
+            statement = statement.distinct()
+        if self.lock is not None:
+            # The locked rows are read as they are now, past what the session remembers.
+            statement = statement.with_for_update(
+                nowait=self.lock.nowait, skip_locked=self.lock.skip_locked, of=self.model
+            ).execution_options(populate_existing=True)
+        return statement
+
+    def rows_with_total(self) -> Select[Any]:
+        """Return the SELECT of the rows, with the number of all matching ones beside each."""
+        total = self.total().correlate(None).scalar_subquery()
+        return self.rows(total.label("total"))
+
+    def rows_with_keys(self, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
+        """Return the SELECT of the rows with these keys, whole and with what is loaded with them.
+
+        Nothing else of the query counts but which rows there are at all.
+        """
+        plain = Query(
+            self.model,
+            self.dialect,
+            loading=self.loading,
+            options=self.options,
+            visibility=self.visibility,
+        )
+        names = primary_key_names(self.model)
+        return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
+
+    def columns(self, names: tuple[str, ...]) -> Select[Any]:
+        """Return the SELECT of some fields of the rows.
+
+        Raises:
+            ValidationError: Equal results once, sorted by what is not part of them.
+        """
+        if self.distinct:
+            self._check_sorted_by(names)
+        statement = self._from(_select(*(getattr(self.model, name) for name in names)))
+        terms = self.order if self.distinct else self.terms
+        statement = self._limited(self._sorted(statement, terms))
+        return statement.distinct() if self.distinct else statement
+
+    def total(self) -> Select[Any]:
+        """Return the SELECT of the number of matching rows."""
+        return self.aggregate(func.count())
+
+    def aggregate(self, *functions: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of aggregates over all matching rows."""
+        return self._from(_select(*functions).select_from(self.model))
+
+    def first_key(self) -> Select[Any]:
+        """Return a SELECT that has a result if any row matches."""
+        return self.keys().limit(1)
+
+    def keys(self) -> Select[Any]:
+        """Return the SELECT of the keys of all matching rows."""
+        return self._from(_select(*primary_key(self.model)))
+
+    def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
+        """Return the conditions as SQL, those of the caller's own or the others."""
+        return [
+            condition.build(self.include_deleted)
+            for condition in self.conditions
+            if condition.foreign == foreign
+        ]
+
+    def order_key(self) -> tuple[Hashable, ...] | None:
+        """Return what tells the order from others; None where there is more to it than fields."""
+        if not all(term.name for term in self.order):
+            return None
+        return tuple((term.name, term.descending, term.nulls_first) for term in self.order)
+
+    def _check_sorted_by(self, names: tuple[str, ...]) -> None:
+        for term in self.order:
+            if term.name not in names:
+                raise ValidationError(
+                    "equal results are given once, so they are sorted by what they consist of "
+                    f"({', '.join(names)}), not by {term.name or 'an expression'}",
+                    field="order_by",
+                )
+
+    def _from(self, statement: Select[Any]) -> Select[Any]:
+        """Add what makes the statement one of the matching rows."""
+        foreign = self.criteria(foreign=True)
+        statement = statement.where(*foreign)
+        if not self.include_deleted:
+            hide = hide_deleted_anywhere if foreign else hide_deleted
+            statement = hide(statement, self.model)
+        elif self.visibility is Visibility.DELETED:
+            statement = statement.where(deleted(self.model))
+        return statement.where(*self.criteria(foreign=False))
+
+    def _sorted(self, statement: Select[Any], terms: tuple[Term, ...]) -> Select[Any]:
+        clauses = [clause for term in terms for clause in term.clauses(self.dialect)]
+        return statement.order_by(*clauses)
+
+    def _limited(self, statement: Select[Any]) -> Select[Any]:
+        if self.size is not None:
+            statement = statement.limit(self.size)
+        return statement if self.start is None else statement.offset(self.start)
+
+
+def loads_with_queries(query: Query) -> bool:
+    """Tell whether loading the rows may take more queries, as far as it can be told."""
+    return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
+
+
+def needs_connection_alone(dialect: Dialect) -> bool:
+    """Tell whether a connection runs no other statement until all rows of a result are read."""
+    return dialect.name in {"mysql", "mariadb"}
+
+
+_templates: Store[Hashable, Select[Any]] = Store()
+
+
+def _select(*columns: Any) -> Select[Any]:
+    # Type checkers count the columns of a SELECT, as far as they get.
+    statement: Any = select(*columns)
+    found: Select[Any] = statement
+    return found

@@ -1,0 +1,83 @@
+"""Who acts: the name that audit columns are filled with."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_MAX_LENGTH = 100
+
+_actor: ContextVar[str | None] = ContextVar("sqlmodel_crud_utils_actor", default=None)
+
+
+def current_actor() -> str | None:
+    """Return the name that `acting_as` holds here, None outside every such block.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import acting_as, current_actor
+        >>> with acting_as("alice"):
+        ...     current_actor()
+        'alice'
+    """
+    return _actor.get()
+
+
+def acting_as(user: str | None) -> AbstractContextManager[None]:
+    """Name who acts, for every audit column that is written inside the block.
+
+    `created_by`, `updated_by` and `deleted_by` are filled with it by ORM flushes, by Core
+    statements and by the functions of this library; a value that is given explicitly wins.
+    The name holds in this task or thread and in the tasks started from it, and blocks nest: the
+    innermost counts. What is written late counts late: objects added inside the block and
+    flushed after it carry the name that holds at the flush.
+
+    Args:
+        user: The name, at most 100 characters; None hides the name of a block around.
+
+    Returns:
+        The block, for `with`, in async code too.
+
+    Raises:
+        ValidationError: The name is no string, or too long for the columns.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import acting_as, current_actor
+        >>> with acting_as("alice"):
+        ...     with acting_as("bob"):
+        ...         inner = current_actor()
+        ...     outer = current_actor()
+        >>> inner, outer, current_actor()
+        ('bob', 'alice', None)
+    """
+    if user is not None and not isinstance(user, str):
+        raise ValidationError(f"must be a name, not {type(user).__name__}", field="user")
+    if user is not None and len(user) > _MAX_LENGTH:
+        raise ValidationError(f"must have {_MAX_LENGTH} characters at most", field="user")
+    return _ActingAs(user)
+
+
+class _ActingAs(AbstractContextManager[None]):
+    """The block; unlike a decorated generator it is no decorator, which async code would defeat."""
+
+    def __init__(self, user: str | None) -> None:
+        self._user = user
+        self._tokens: list[Token[str | None]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_actor.set(self._user))
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            _actor.reset(token)
+        except ValueError:
+            # A generator that is closed elsewhere: there, the name was never set.
+            return

@@ -1,0 +1,1 @@
+"""INSERT, UPDATE and DELETE statements, and the rows that go into them."""

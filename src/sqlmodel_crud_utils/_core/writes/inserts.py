@@ -1,0 +1,113 @@
+"""The statements of a bulk insert, and what they say of the rows that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from sqlalchemy import Dialect, Insert, insert, literal_column
+from sqlalchemy.exc import DataError
+
+from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
+from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, is_mysql
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
+
+_ROWS_PER_CHUNK = 10_000
+_METHODS = ("auto", "insert", "copy")
+_ON_CONFLICT = ("raise", "ignore")
+
+# Below that a COPY, which asks for the columns' types first, is not quicker than an INSERT.
+COPY_FROM = 100
+
+# On MySQL the driver counts rows that were left as they are like new ones.
+SKIPPED = "@sqlmodel_crud_utils_skipped"
+
+
+def check_options(chunk_size: Any, method: Any, on_conflict: Any, progress: Any) -> None:
+    """Refuse options that mean nothing."""
+    check_chunk_size(chunk_size)
+    for name, value, known in (
+        ("method", method, _METHODS),
+        ("on_conflict", on_conflict, _ON_CONFLICT),
+    ):
+        if value not in known:
+            raise ValidationError(f"{name} must be one of {', '.join(known)}", name, value)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ValidationError(
+            "progress is True for a bar, or a function that is called with (done, total)",
+            field="progress",
+        )
+
+
+def chunk_rows(target: Target, dialect: Dialect, chunk_size: int | None) -> int:
+    """Return how many rows go into one chunk."""
+    wish = _ROWS_PER_CHUNK if chunk_size is None else chunk_size
+    return rows_per_chunk(dialect, len(target.table.columns), wish)
+
+
+def total_of(rows: Any) -> int | None:
+    """Return how many rows there are, if that can be told before they are read."""
+    return len(rows) if isinstance(rows, Sized) else None
+
+
+def insert_into(entity: Any) -> Insert:
+    """Return the INSERT that fails at a duplicate, into a model or a table."""
+    return insert(entity).inline()
+
+
+def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
+    """Return the INSERT that skips duplicates, and those alone, into a model or its table.
+
+    On PostgreSQL it returns a row for each that was inserted, as its drivers count differently.
+    """
+    check_dialect(dialect)
+    # Each dialect's package is loaded when it is needed, so that the import stays fast.
+    statement: Any
+    result: Insert
+    if is_mysql(dialect):
+        from sqlalchemy.dialects import mysql
+
+        # INSERT IGNORE would hide other errors too.
+        key = next(iter(target.table.primary_key.columns))
+        name = dialect.identifier_preparer.quote(key.name)
+        kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
+        statement = mysql.insert(entity).inline()
+        result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
+        return result
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(entity).on_conflict_do_nothing()
+        result = statement.returning(*target.table.primary_key.columns)
+        return result
+    from sqlalchemy.dialects import sqlite
+
+    statement = sqlite.insert(entity).inline()
+    result = statement.on_conflict_do_nothing()
+    return result
+
+
+def may_copy(dialect: Dialect, driver: str, method: str) -> bool:
+    """Tell whether rows can go through PostgreSQL's COPY.
+
+    Raises:
+        ValidationError: COPY is asked for by name, and there is none here.
+    """
+    there_is = dialect.name == "postgresql" and dialect.driver == driver
+    if method == "copy" and not there_is:
+        raise ValidationError(
+            f'method="copy" needs PostgreSQL and {driver}, not {dialect.name} and '
+            f'{dialect.driver}; method="auto" takes the fastest way there is',
+            field="method",
+        )
+    return there_is and method != "insert"
+
+
+def is_fault_of_a_row(error: Exception, failure: SQLModelCRUDError) -> bool:
+    """Tell a row that cannot be written from trouble that every row would meet."""
+    if isinstance(failure, ValidationError) or isinstance(error, DataError | OverflowError):
+        return True
+    original = getattr(error, "orig", None) or error
+    # asyncpg refuses some values by itself, others come back with PostgreSQL's data exceptions.
+    refused = (type(original).__name__, type(original.__cause__).__name__)
+    return "DataError" in refused or str(getattr(original, "sqlstate", "")).startswith("22")

@@ -1,0 +1,107 @@
+"""Lists of keys whose rows are written at once: checked, in chunks, as criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Dialect, Table
+
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.unique import MARKER
+from sqlmodel_crud_utils._core.queries.keys import by_key_list, key_list
+from sqlmodel_crud_utils._core.visibility.soft_delete import visible
+from sqlmodel_crud_utils._core.writes.targets import unique_keys
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """The rows of a model that a list of keys stands for.
+
+    Attributes:
+        model: The table model.
+        names: The fields of the key.
+        keys: The keys, each once and coerced to the columns' types.
+        dialect: The dialect of the database.
+        include_deleted: Whether soft-deleted rows are among them.
+    """
+
+    model: type[Any]
+    names: tuple[str, ...]
+    keys: list[Key]
+    dialect: Dialect
+    include_deleted: bool
+
+    def chunks(self, size: int | None) -> Iterator[list[Key]]:
+        """Cut the keys so that each chunk fits into one statement beside the columns' values."""
+        columns = sum(len(table.columns) for table in mapper_of(self.model).tables)
+        fitting = rows_per_chunk(self.dialect, len(self.names), size, extra_binds=columns)
+        if len(self.names) > 1:
+            fitting = min(fitting, COMPOSITE_KEYS_PER_QUERY)
+        return chunked(self.keys, fitting)
+
+    def criteria(self, keys: Sequence[Key]) -> list[ColumnElement[bool]]:
+        """Return what a row has to meet to be one of these."""
+        statement = by_key_list(self.model, self.names, keys, self.dialect, include_deleted=True)
+        hidden = None if self.include_deleted else visible(self.model)
+        criteria: list[Any] = [statement.whereclause, hidden]
+        return [criterion for criterion in criteria if criterion is not None]
+
+    def in_order(self, keys: Sequence[Key], rows: Iterable[Any]) -> list[Any]:
+        """Sort rows as their keys are listed; those that only the database finds equal are last."""
+        places = {key: place for place, key in enumerate(keys)}
+        return sorted(
+            rows,
+            key=lambda row: places.get(
+                tuple(getattr(row, name) for name in self.names), len(places)
+            ),
+        )
+
+
+def key_list_of(
+    model: type[Any],
+    pk_field: str | Sequence[str] | None,
+    keys: Iterable[Any],
+    dialect: Dialect,
+    *,
+    include_deleted: bool,
+) -> KeyList:
+    """Return the rows that a caller's list of keys stands for.
+
+    Raises:
+        UnknownFieldError: `pk_field` is none of the model's columns.
+        ValidationError: A key of a wrong type, no list of keys, or columns that are no unique key,
+            by which more rows than meant could be written.
+    """
+    names, listed = key_list(model, pk_field, keys)
+    if not _is_key(model, names, include_deleted=include_deleted):
+        raise ValidationError(
+            f"({', '.join(names)}) is no unique key of {model.__name__}; "
+            "name the primary key or a unique one, or use the query builder",
+            field="pk_field",
+        )
+    return KeyList(model, names, listed, dialect, include_deleted)
+
+
+def _is_key(model: type[Any], names: Sequence[str], *, include_deleted: bool) -> bool:
+    mapper = mapper_of(model)
+    for table in mapper.tables:
+        columns = {
+            column
+            for name in names
+            for column in mapper.column_attrs[name].columns
+            if column.table is table
+        }
+        if len(columns) < len(names) or not isinstance(table, Table):
+            continue
+        unique = unique_keys(table)
+        if columns in unique:
+            return True
+        if not include_deleted and MARKER in table.columns:
+            return columns | {table.columns[MARKER]} in unique
+    return False

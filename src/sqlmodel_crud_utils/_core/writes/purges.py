@@ -1,0 +1,89 @@
+"""The statements that remove soft-deleted rows for good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Delete, Dialect, Select, TableClause, delete, select, tuple_
+
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, rows_per_chunk
+from sqlmodel_crud_utils._core.models.mapping import mapper_of, primary_key
+from sqlmodel_crud_utils._core.values.datetimes import in_utc, utc_now
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_ROWS_PER_CHUNK = 1_000
+
+Keys = Sequence[tuple[Any, ...]]
+
+
+def deleted_before(older_than: Any) -> datetime:
+    """Return the moment before which rows were deleted that are old enough."""
+    if not isinstance(older_than, timedelta):
+        return in_utc(older_than, "older_than")
+    if older_than < timedelta(0):
+        raise ValidationError("must not be negative", field="older_than", value=older_than)
+    try:
+        return utc_now() - older_than
+    except OverflowError as error:
+        raise ValidationError(
+            "goes back further than the calendar", field="older_than", value=older_than
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What is removed: rows of a model that were soft-deleted before a moment, chunk by chunk."""
+
+    model: type[Any]
+    before: datetime
+    dialect: Dialect
+    chunk_size: int | None
+
+    def keys(self) -> Select[Any]:
+        """Return the SELECT of the keys of the next chunk; nobody restores these rows meanwhile."""
+        key = primary_key(self.model)
+        statement: Any = select(*key).where(*self._criteria()).order_by(*key).limit(self._size())
+        locked: Select[Any] = statement.with_for_update()
+        return locked
+
+    def without_links(self, keys: Keys) -> list[Delete]:
+        """Return the DELETEs of the rows in link tables that belong to the keys."""
+        key = [column.key for column in mapper_of(self.model).primary_key]
+        found = [
+            (each.secondary, {own.key: link for own, link in each.synchronize_pairs})
+            for each in mapper_of(self.model).relationships
+            if each.secondary is not None and not each.viewonly
+        ]
+        return [
+            delete(cast("TableClause", table)).where(_among([links[name] for name in key], keys))
+            for table, links in found
+            if links.keys() == set(key)
+        ]
+
+    def without_rows(self, keys: Keys) -> Delete:
+        """Return the DELETE of the rows, which takes them out of the session too."""
+        criterion = _among(primary_key(self.model), keys)
+        statement = delete(self.model).where(criterion, *self._criteria())
+        return statement.execution_options(synchronize_session="fetch")
+
+    def _criteria(self) -> list[ColumnElement[bool]]:
+        model: Any = self.model
+        return [deleted(model), model.deleted_at < self.before]
+
+    def _size(self) -> int:
+        columns = len(primary_key(self.model))
+        # The criteria have a parameter each, and the limit.
+        fitting = rows_per_chunk(self.dialect, columns, self.chunk_size, extra_binds=3)
+        most = COMPOSITE_KEYS_PER_QUERY if columns > 1 else fitting
+        return min(fitting, most, self.chunk_size or _ROWS_PER_CHUNK)
+
+
+def _among(columns: Sequence[Any], keys: Keys) -> ColumnElement[bool]:
+    if len(columns) == 1:
+        found: ColumnElement[bool] = columns[0].in_([key[0] for key in keys])
+        return found
+    return tuple_(*columns).in_(keys)

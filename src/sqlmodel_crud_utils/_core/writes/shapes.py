@@ -1,0 +1,222 @@
+"""The rows of a bulk insert: checked and made plain, a column at a time.
+
+What would be decided for each value is decided once for a column where its values are of one type;
+that is what lets the checks keep up with a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError as PydanticError
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
+
+from sqlmodel_crud_utils._core.models.mapping import relationship_names
+from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
+from sqlmodel_crud_utils._core.values.payload import list_adapter, refused_by, trusted_types
+from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+Values = Mapping[str, Any]
+Column = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Neighbouring rows that give the same fields, which one statement can write.
+
+    Attributes:
+        start: The place of the first one in the input.
+        count: How many they are.
+        names: The fields that they give.
+        columns: The values of each field.
+    """
+
+    start: int
+    count: int
+    names: tuple[str, ...]
+    columns: Sequence[Column]
+
+    def part(self, low: int, high: int) -> Shape:
+        """Return some of the rows."""
+        columns = [column[low:high] for column in self.columns]
+        return replace(self, start=self.start + low, count=high - low, columns=columns)
+
+    def mappings(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the rows as mappings, with other names for the fields."""
+        keys = tuple(names)
+        if not keys:
+            return [{} for _ in range(self.count)]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*self.columns, strict=True)]
+
+
+class RowReader:
+    """Reads the rows of a caller: mappings, new instances of the model, Pydantic objects."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._model = target.model
+
+    def read(self, start: int, rows: Sequence[Any]) -> list[Shape]:
+        """Return rows with their values checked, coerced and completed, in their order.
+
+        Args:
+            start: The place of the first row in the input.
+            rows: A chunk of the input.
+
+        Raises:
+            UnknownFieldError: A row gives something that is no column of the model.
+            ValidationError: It is no row, or a value is not one that its field takes.
+        """
+        try:
+            return self._read(start, rows)
+        except ValidationError as error:
+            raise self._refusal(start, rows, error) from None
+
+    def _refusal(self, start: int, rows: Sequence[Any], error: ValidationError) -> ValidationError:
+        """Return what is wrong with the first bad row, and which it is."""
+        index = start
+        for index, row in enumerate(rows, start):
+            try:
+                self._read(index, [row])
+            except ValidationError as refused:
+                error = refused
+                break
+        if isinstance(error, UnknownFieldError):
+            error.add_note(f"in row {index}")
+            return error
+        reason = str(error).partition(": ")[2]
+        return ValidationError(f"row {index}: {reason}", error.field, error.value)
+
+    def _read(self, start: int, rows: Sequence[Any]) -> list[Shape]:
+        given = [row if type(row) is dict else self._given(row) for row in rows]
+        uniform = self._uniform(start, given)
+        shapes = self._levelled(start, given) if uniform is None else [uniform]
+        return [self._filled(self._checked(shape)) for shape in shapes]
+
+    # --- rows of all kinds -----------------------------------------------------------------------
+
+    def _given(self, row: Any) -> Values:
+        if isinstance(row, Mapping):
+            return row
+        state = inspect(row, raiseerr=False)
+        if isinstance(state, InstanceState):
+            return self._of_instance(row, state)
+        if isinstance(row, BaseModel):
+            return {name: getattr(row, name) for name in sorted(row.model_fields_set)}
+        raise ValidationError(
+            f"a mapping or a {self._model.__name__} is needed, not {type(row).__name__}",
+            field="rows",
+        )
+
+    def _of_instance(self, row: Any, state: InstanceState[Any]) -> Values:
+        """Return what the ORM would write: None is no value where there is a default."""
+        if type(row) is not self._model:
+            raise ValidationError(
+                f"this is a {type(row).__name__}, not a {self._model.__name__}", field="rows"
+            )
+        if not state.transient:
+            raise ValidationError(
+                "it belongs to a session or was read from one; "
+                "pass a new instance, or the values as a mapping",
+                field="rows",
+            )
+        loaded = state.dict
+        for name in relationship_names(self._model):
+            if loaded.get(name):
+                raise ValidationError(
+                    f"{name} holds related rows, and only columns are written; "
+                    "insert those first and give their keys",
+                    field=name,
+                )
+        return {
+            name: loaded[name]
+            for name in self._target.columns
+            if name in loaded and not (loaded[name] is None and name in self._defaulted)
+        }
+
+    @cached_property
+    def _defaulted(self) -> frozenset[str]:
+        return frozenset(
+            name
+            for name, column in self._target.columns.items()
+            if column.default is not None
+            or column.server_default is not None
+            or column is column.table.autoincrement_column
+        )
+
+    # --- by columns ------------------------------------------------------------------------------
+
+    def _uniform(self, start: int, rows: list[Values]) -> Shape | None:
+        """Return the rows as one shape, None if they do not give the same fields."""
+        names = tuple(rows[0])
+        if len(names) < 2 or set(map(len, rows)) != {len(names)}:
+            return None
+        try:
+            columns = list(zip(*map(itemgetter(*names), rows), strict=True))
+        except KeyError:
+            return None
+        for name, column in zip(names, columns, strict=True):
+            if name in self._target.self_filling and NoneType in map(type, column):
+                return None
+        return Shape(start, len(rows), names, columns)
+
+    def _levelled(self, start: int, rows: list[Values]) -> list[Shape]:
+        """Sort rows into as few shapes as their meaning allows, in their order.
+
+        A column that is NULL in a new row whether it is given or not is given by all of them.
+        """
+        self_filling = self._target.self_filling
+        complete = [
+            {k: v for k, v in row.items() if v is not None or k not in self_filling} for row in rows
+        ]
+        given: set[str] = set().union(*complete)
+        fillable = dict.fromkeys(given & self._target.empty)
+        shapes = []
+        for _, group in groupby((fillable | row for row in complete), key=lambda row: row.keys()):
+            together = list(group)
+            names = tuple(together[0])
+            columns: list[Column] = [[row[name] for row in together] for name in names]
+            shapes.append(Shape(start, len(together), names, columns))
+            start += len(together)
+        return shapes
+
+    def _checked(self, shape: Shape) -> Shape:
+        columns = map(self._column, shape.names, shape.columns)
+        return replace(shape, columns=list(columns))
+
+    def _column(self, name: str, values: Column) -> Column:
+        attribute = self._target.attributes.get(name)
+        if attribute is None:
+            raise UnknownFieldError(self._model, name, self._target.attributes)
+        kinds = set(map(type, values))
+        if not is_coerced(attribute, values, kinds):
+            values = [coerce(attribute, value) for value in values]
+            kinds = set(map(type, values))
+        if not kinds <= trusted_types(self._model, name):
+            self._validate(name, values)
+        return values
+
+    def _validate(self, name: str, values: Column) -> None:
+        adapter = list_adapter(self._model, name)
+        if adapter is None:
+            return
+        try:
+            adapter.validate_python(list(values))
+        except PydanticError as error:
+            raise refused_by(error, name, values[0]) from None
+
+    def _filled(self, shape: Shape) -> Shape:
+        """Add what neither the caller nor the table says, and the ORM would fill in."""
+        for name, fill in self._target.fills.items():
+            if name not in shape.names:
+                column = [fill(row) for row in shape.mappings(shape.names)]
+                shape = replace(shape, names=(*shape.names, name), columns=[*shape.columns, column])
+        return shape

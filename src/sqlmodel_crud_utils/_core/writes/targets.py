@@ -1,0 +1,372 @@
+"""What a table takes: its columns, keys and defaults, for statements that write many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnDefault,
+    ColumnElement,
+    Dialect,
+    ForeignKeyConstraint,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Mapper
+from sqlalchemy.schema import ColumnCollectionConstraint
+from sqlalchemy.sql import visitors
+
+from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
+from sqlmodel_crud_utils._core.models.unique import MARKER
+from sqlmodel_crud_utils._core.visibility.soft_delete import visible
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+Names = str | Sequence[str] | None
+
+
+_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What an upsert writes to.
+
+    Attributes:
+        model: The table model.
+        columns: The columns of the table by the names of the model's fields.
+        key: The fields of the unique key that tells whether a row is already there.
+        visible_only: Whether the key is unique among the rows that are not soft-deleted.
+        overwritten: The fields that an upsert may change in a row that is already there.
+    """
+
+    model: type[Any]
+    columns: Mapping[str, Column[Any]]
+    key: tuple[str, ...]
+    visible_only: bool
+    overwritten: frozenset[str]
+
+    @cached_property
+    def mapper(self) -> Mapper[Any]:
+        """The model's mapper."""
+        return mapper_of(self.model)
+
+    @cached_property
+    def table(self) -> Table:
+        """The model's table."""
+        return _table_of(self.mapper)
+
+    @cached_property
+    def attributes(self) -> Mapping[str, InstrumentedAttribute[Any]]:
+        """The model's attributes of these columns."""
+        return {name: getattr(self.model, name) for name in self.columns}
+
+    @cached_property
+    def conflicting(self) -> list[Column[Any]]:
+        """The columns of the unique key as the database has it."""
+        columns = [self.columns[name] for name in self.key]
+        return [*columns, self.table.columns[MARKER]] if self.visible_only else columns
+
+    @cached_property
+    def criteria(self) -> list[ColumnElement[bool]]:
+        """What a row has to meet besides having the key."""
+        criterion = visible(self.model) if self.visible_only else None
+        return [] if criterion is None else [criterion]
+
+    @cached_property
+    def generated(self) -> frozenset[str]:
+        """The fields of the key that the database fills in when a row gives none."""
+        if set(self.key) != set(primary_key_names(self.model)):
+            return frozenset()
+        return frozenset(name for name in self.key if _fills_in(self.columns[name]))
+
+    @cached_property
+    def self_filling(self) -> frozenset[str]:
+        """The fields for which None means "not given".
+
+        The ORM takes None so where a default is there to replace it, and a stamp of the last
+        update is not wiped out because the payload came from rows that had none yet.
+        """
+        return frozenset(
+            name
+            for name, column in self.columns.items()
+            if column.onupdate is not None
+            or (not column.nullable and (_has_default(column) or _fills_in(column)))
+        )
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The fields without which a new row cannot be inserted."""
+        return frozenset(
+            name
+            for name, column in self.columns.items()
+            if not column.nullable
+            and not _has_default(column)
+            and not _fills_in(column)
+            and name not in self.fills
+        )
+
+    @cached_property
+    def empty(self) -> frozenset[str]:
+        """The fields that are NULL in a new row whether it gives None or nothing."""
+        return frozenset(
+            name
+            for name, column in self.columns.items()
+            if column.nullable
+            and not _has_default(column)
+            and name not in self.fills
+            and not column.type.should_evaluate_none  # JSON's own null is something else
+        )
+
+    @cached_property
+    def fills(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        """What a new row gets where neither the caller nor the table says anything.
+
+        That is what the ORM and the model's constructor would fill in: the first version, the
+        discriminator of an inheritance, the defaults that only Pydantic knows.
+        """
+        found: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+        for name, column in self.columns.items():
+            default = None if _has_default(column) else _pydantic_default(self.model, name)
+            if default is not None:
+                found[name] = default
+        version, first = self.mapper.version_id_col, self.mapper.version_id_generator
+        if version is not None and callable(first):
+            found[self._name_of(version)] = lambda _: first(None)
+        discriminator, identity = self.mapper.polymorphic_on, self.mapper.polymorphic_identity
+        if isinstance(discriminator, Column) and identity is not None:
+            found[self._name_of(discriminator)] = lambda _: identity
+        return found
+
+    @cached_property
+    def version(self) -> str | None:
+        """The field that counts the changes of a row, if the model has one."""
+        column = self.mapper.version_id_col
+        return None if column is None else self._name_of(column)
+
+    @cached_property
+    def entangled(self) -> frozenset[str]:
+        """The fields that make the order of the rows matter.
+
+        Rows of different keys can be written in any order unless they meet in another unique key,
+        or one refers to another.
+        """
+        met = [
+            columns
+            for columns in _exclusive_columns(self.table)
+            if columns != frozenset(self.conflicting)
+        ]
+        if any(column.computed is not None for columns in met for column in columns):
+            return frozenset(self.columns)  # any of them may be what it is computed from
+        referring = {key.parent for key in self.table.foreign_keys if key.references(self.table)}
+        return self._names_of(referring.union(*met))
+
+    @cached_property
+    def other_keys(self) -> tuple[tuple[str, ...], ...]:
+        """The other unique keys of the table, to which MySQL reacts too."""
+        mapped = frozenset(self.columns.values())
+        keys = [
+            tuple(sorted(self._names_of(key))) for key in unique_keys(self.table) if key <= mapped
+        ]
+        return tuple(key for key in keys if set(key) != set(self.key))
+
+    def _name_of(self, column: ColumnElement[Any]) -> str:
+        return self.mapper.get_property_by_column(column).key
+
+    def _names_of(self, columns: Iterable[Column[Any]]) -> frozenset[str]:
+        wanted = set(columns)
+        return frozenset(name for name, column in self.columns.items() if column in wanted)
+
+
+def target_of(model: type[Any], pk_fields: Names = None, update_columns: Names = None) -> Target:
+    """Return what an upsert of this model writes to.
+
+    Raises:
+        UnknownFieldError: A name is none of the model's columns.
+        ValidationError: `pk_fields` is no unique key of the table, `update_columns` would change
+            the primary key or the version, or the model spans several tables.
+    """
+    mapper = mapper_of(model)
+    table = _table_of(mapper)
+    columns = {
+        name: column
+        for name in column_names(model)
+        if isinstance(column := mapper.column_attrs[name].columns[0], Column)
+        and column.table is table
+    }
+    key, visible_only = _key(model, columns, _listed("pk_fields", pk_fields))
+    changeable = set(columns) - set(key) - _fixed(mapper)
+    wished = _listed("update_columns", update_columns)
+    if wished is not None:
+        _check_names(model, columns, wished)
+        _check_changeable(model, set(wished) - set(key) - changeable)
+        changeable &= set(wished)
+    return Target(model, columns, key, visible_only, frozenset(changeable))
+
+
+def unique_keys(table: Table) -> list[frozenset[Column[Any]]]:
+    """Return the unique keys of a table that hold for all its rows, the primary key first."""
+    keys = [frozenset(table.primary_key.columns)] if table.primary_key.columns else []
+    keys += [
+        frozenset(constraint.columns)
+        for constraint in sorted(table.constraints, key=_constraint_name)
+        if isinstance(constraint, UniqueConstraint)
+    ]
+    keys += [
+        frozenset(index.columns)
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+        if index.unique
+        and all(isinstance(expression, Column) for expression in index.expressions)
+        and not any(option.endswith("_where") for option in index.dialect_kwargs)
+    ]
+    return keys
+
+
+def _constraint_name(constraint: Any) -> str:
+    return str(constraint.name)
+
+
+def _table_of(mapper: Mapper[Any]) -> Table:
+    table = mapper.local_table
+    if not isinstance(table, Table) or mapper.persist_selectable is not table:
+        raise ValidationError(
+            f"{mapper.class_.__name__} is not stored in one table of its own; "
+            "an upsert writes to one table",
+            field="model",
+        )
+    return table
+
+
+def _listed(parameter: str, names: Names) -> list[str] | None:
+    if names is None or isinstance(names, str):
+        return None if names is None else [names]
+    if not isinstance(names, Iterable):
+        raise ValidationError(
+            f"{parameter} takes names of columns, not {type(names).__name__}", field=parameter
+        )
+    return list(names)
+
+
+def _key(
+    model: type[Any], columns: Mapping[str, Column[Any]], wished: list[str] | None
+) -> tuple[tuple[str, ...], bool]:
+    """Return the fields of the key, and whether it holds for visible rows only."""
+    table = _table_of(mapper_of(model))
+    unique = unique_keys(table)
+    if wished is None:
+        # v0.1.0's default, where it can be one.
+        by_id = "id" in columns and frozenset((columns["id"],)) in unique
+        return ("id",) if by_id else primary_key_names(model), False
+    _check_names(model, columns, wished)
+    names = tuple(dict.fromkeys(wished))
+    wished_columns = frozenset(columns[name] for name in names)
+    if wished_columns in unique:
+        return names, False
+    if MARKER in table.columns and wished_columns | {table.columns[MARKER]} in unique:
+        return names, True
+    raise ValidationError(
+        f"({', '.join(wished)}) is no unique key of {model.__name__}; "
+        f"there {'is' if len(unique) == 1 else 'are'} {_described(columns, unique)}",
+        field="pk_fields",
+        value=wished,
+    )
+
+
+def _described(columns: Mapping[str, Column[Any]], keys: list[frozenset[Column[Any]]]) -> str:
+    described = [
+        ", ".join(sorted(name for name, column in columns.items() if column in key)) for key in keys
+    ]
+    return f"({'), ('.join(described)})"
+
+
+def _check_names(model: type[Any], columns: Mapping[str, Column[Any]], names: list[str]) -> None:
+    for name in names:
+        if name not in columns:
+            raise UnknownFieldError(model, name, columns)
+
+
+def _fixed(mapper: Mapper[Any]) -> set[str]:
+    """Return the fields that a conflict never overwrites: the identity and the version."""
+    columns: list[Any] = list(mapper.primary_key)
+    if mapper.version_id_col is not None:
+        columns.append(mapper.version_id_col)
+    return {mapper.get_property_by_column(column).key for column in columns}
+
+
+def _check_changeable(model: type[Any], refused: set[str]) -> None:
+    if refused:
+        raise ValidationError(
+            f"an upsert does not change {', '.join(sorted(refused))} of a {model.__name__} that "
+            "is already there; leave the primary key and the version out of update_columns",
+            field="update_columns",
+        )
+
+
+def _has_default(column: Column[Any]) -> bool:
+    return column.default is not None or column.server_default is not None
+
+
+def _fills_in(column: Column[Any]) -> bool:
+    """Tell whether the database makes a value for a row that gives none."""
+    made_by_sql = column.default is not None and not isinstance(column.default, ColumnDefault)
+    if isinstance(column.default, ColumnDefault):
+        made_by_sql = column.default.is_clause_element
+    return (
+        made_by_sql
+        or column.server_default is not None
+        or column is column.table.autoincrement_column
+    )
+
+
+def _pydantic_default(model: type[Any], name: str) -> Callable[[Mapping[str, Any]], Any] | None:
+    # SQLModel hands defaults on to the columns that it makes itself, not to a sa_column.
+    field = getattr(model, "model_fields", {}).get(name)
+    if field is None or field.is_required():
+        return None
+    factory, default = field.default_factory, field.default
+    if factory is None:
+        return None if default is None else lambda _: default
+    if getattr(field, "default_factory_takes_validated_data", False):
+        return lambda values: factory(dict(values))
+    return lambda _: factory()
+
+
+def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
+    """Yield the columns of everything that lets a row in only where no other one is in its way."""
+    harmless = (ForeignKeyConstraint, CheckConstraint)
+    for constraint in table.constraints:
+        if isinstance(constraint, ColumnCollectionConstraint) and not isinstance(
+            constraint, harmless
+        ):
+            if isinstance(constraint, PrimaryKeyConstraint) and not constraint.columns:
+                continue
+            yield frozenset(constraint.columns)
+    for index in table.indexes:
+        if index.unique:
+            yield frozenset(
+                column
+                for expression in index.expressions
+                if isinstance(expression, ColumnElement)
+                for column in visitors.iterate(expression)
+                if isinstance(column, Column)
+            )
+
+
+def check_dialect(dialect: Dialect) -> None:
+    """Refuse a database for which there is no upsert here."""
+    if dialect.name not in _DIALECTS:
+        raise ValidationError(
+            f"there is no upsert for {dialect.name}; "
+            "SQLite, PostgreSQL, MySQL and MariaDB are supported",
+            field="session_inst",
+        )
+
+
+def is_mysql(dialect: Dialect) -> bool:
+    """Tell whether this is MySQL or MariaDB."""
+    return dialect.name in {"mysql", "mariadb"}

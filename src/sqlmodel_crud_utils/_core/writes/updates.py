@@ -1,0 +1,195 @@
+"""Updates and deletions of all rows that a query matches, as single statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Alias, ColumnElement, Delete, Integer, Update, delete, select, tuple_, update
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.expression import ClauseElement
+
+from sqlmodel_crud_utils._core.models.mapping import (
+    column_attribute,
+    column_names,
+    is_one_table,
+    mapper_of,
+    primary_key,
+    primary_key_names,
+)
+from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils._core.queries.query import Query, Visibility
+from sqlmodel_crud_utils._core.values.payload import changes_for
+from sqlmodel_crud_utils._core.values.stamps import update_stamps
+from sqlmodel_crud_utils._core.values.versions import version_name
+from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted_anywhere
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, visible
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+
+_S = TypeVar("_S", bound=Update | Delete)
+
+_MYSQL = frozenset(("mysql", "mariadb"))
+
+
+def check_target(query: Query, method: str, *, everything: bool) -> None:
+    """Refuse what would write to more rows than one may think of, or to others."""
+    name = query.model.__name__
+    if not query.conditions and not everything:
+        raise ValidationError(
+            f"{method}() without any filter would reach all rows of {name}; "
+            f"filter with where(), or say {method}(everything=True)",
+            field="everything",
+        )
+    if query.size is not None or query.start is not None:
+        raise ValidationError(
+            f"{method}() reaches all rows that match, so it takes no limit and no offset",
+            field="limit" if query.start is None else "offset",
+        )
+    if not is_one_table(query.model):
+        raise ValidationError(
+            f"rows of {name} are spread over several tables, which {method}() cannot write to; "
+            "write to them one by one",
+            field="model",
+        )
+
+
+def check_soft_target(query: Query) -> None:
+    """Refuse to mark rows as deleted that are marked already."""
+    if query.visibility is Visibility.DELETED:
+        raise ValidationError(
+            "the rows are marked as deleted already; delete(soft=False) removes them",
+            field="soft",
+        )
+
+
+def changes_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an update writes, validated; values may be SQL, such as `Hero.age + 1`."""
+    if not values:
+        raise ValidationError("update() needs values: update(age=30)", field="values")
+    sql = {name: _element(value) for name, value in values.items() if _is_sql(value)}
+    for name, expression in sql.items():
+        column_attribute(model, name)
+        if name in primary_key_names(model) or name == version_name(model):
+            raise ValidationError(
+                f"{name} cannot be written into many rows of {model.__name__}; leave it out",
+                field=name,
+            )
+        require_own(model, expression, name)
+    plain = {name: value for name, value in values.items() if name not in sql}
+    return bulk_changes_for(model, plain) | sql
+
+
+def _is_sql(value: Any) -> bool:
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+def _element(value: Any) -> Any:
+    return value.__clause_element__() if hasattr(value, "__clause_element__") else value
+
+
+def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement[bool]]:
+    """Return the criteria of an UPDATE or DELETE.
+
+    Args:
+        query: The rows that it is for.
+        only_visible: Leave rows alone that are deleted already, whatever the query says.
+    """
+    criteria = _shown(query, only_visible=only_visible)
+    foreign = query.criteria(foreign=True)
+    own = query.criteria(foreign=False)
+    if not foreign and not _names_itself(query, own):
+        return [*criteria, *own]
+    # SQL of the caller's is given its criteria for deleted rows as in a SELECT. And MySQL takes
+    # the table that it writes to in a subquery only if it is hidden in another one.
+    keys = primary_key(query.model)
+    rows = query.keys().order_by(None).subquery()
+    key = keys[0] if len(keys) == 1 else tuple_(*keys)
+    return [*criteria, key.in_(select(*rows.c))]
+
+
+def _shown(query: Query, *, only_visible: bool) -> list[ColumnElement[bool]]:
+    if query.visibility is Visibility.DELETED:
+        return [deleted(query.model)]
+    if query.visibility is Visibility.ALL and not only_visible:
+        return []
+    criterion = visible(query.model)
+    return [] if criterion is None else [criterion]
+
+
+def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool:
+    table = mapper_of(query.model).local_table
+    return query.dialect.name in _MYSQL and any(
+        isinstance(element, Alias) and element.element is table
+        for criterion in criteria
+        for element in visitors.iterate(criterion)
+    )
+
+
+def hidden(query: Query, statement: _S) -> _S:
+    """Leave soft-deleted rows out of what the caller's SQL in a statement finds."""
+    if query.include_deleted or not query.criteria(foreign=True):
+        return statement
+    return hide_deleted_anywhere(statement, query.model)
+
+
+def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
+    """Return what is written into many rows, validated as for one.
+
+    Raises:
+        UnknownFieldError: A name that is no column of the model.
+        ValidationError: A value that its field does not take, or a column that is not for all
+            rows alike: the primary key, or the version, which counts by itself.
+    """
+    mapper_of(model)
+    changes = changes_for(model, data)
+    for name in changes:
+        if name not in column_names(model):
+            raise UnknownFieldError(model, name, column_names(model), what="column")
+        if name in primary_key_names(model) or name == version_name(model):
+            raise ValidationError(
+                f"{name} cannot be the same in many rows of {model.__name__}; leave it out",
+                field=name,
+                value=changes[name],
+            )
+    return changes
+
+
+def update_of(
+    model: type[Any], changes: dict[str, Any], criteria: Sequence[ColumnElement[bool]]
+) -> Update:
+    """Return the UPDATE of rows, with the stamps that every update leaves and a new version."""
+    values = changes | update_stamps(model, changes)
+    name = version_name(model)
+    if name is not None and name not in values:
+        values |= _next_version(model, name)
+    return update(model).where(*criteria).values({getattr(model, k): v for k, v in values.items()})
+
+
+def _next_version(model: type[Any], name: str) -> dict[str, Any]:
+    mapper = mapper_of(model)
+    generator = mapper.version_id_generator
+    if not callable(generator):  # the database counts by itself
+        return {}
+    attribute = getattr(model, name)
+    return {name: attribute + 1 if isinstance(attribute.type, Integer) else generator(None)}
+
+
+def delete_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> Delete:
+    """Return the DELETE of rows."""
+    return delete(model).where(*criteria)
+
+
+def link_deletes_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> list[Delete]:
+    """Return the DELETEs of what the model's many-to-many relationships keep for these rows."""
+    statements = []
+    for relationship in mapper_of(model).relationships:
+        table: Any = relationship.secondary
+        if table is not None and not relationship.viewonly:
+            pairs = [
+                (own, link) for own, link in relationship.synchronize_pairs if link.table is table
+            ]
+            rows = select(*(own for own, _ in pairs)).select_from(model).where(*criteria)
+            links = [link for _, link in pairs]
+            criterion = (links[0] if len(links) == 1 else tuple_(*links)).in_(rows)
+            statements.append(delete(table).where(criterion))
+    return statements

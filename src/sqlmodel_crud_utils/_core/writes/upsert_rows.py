@@ -1,0 +1,320 @@
+"""The rows of an upsert: made plain, merged by key, and sorted into batches.
+
+A batch is what one statement can write: rows that give the same fields. The outcome is that of
+writing the rows one after the other, in the order of the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
+from types import NoneType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnDefault, ColumnElement, inspect
+
+from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
+from sqlmodel_crud_utils._core.writes.shapes import Shape
+from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils._core.writes.upserts import Parameters
+from sqlmodel_crud_utils.exceptions import QueryExecutionError, UnknownFieldError, ValidationError
+
+Key = tuple[Any, ...]
+T = TypeVar("T")
+_MISSING = object()
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A row to be written; several rows of the payload may have become one.
+
+    Attributes:
+        index: Where the payload has it first.
+        values: The given values by field names, each of its column's type.
+        key: The values of the key; None until the database has made them.
+    """
+
+    index: int
+    values: dict[str, Any]
+    key: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """All rows of a call: what is to be written, and what each row of the payload became."""
+
+    entries: list[Entry] = field(default_factory=list)
+    places: list[Entry] = field(default_factory=list)
+
+
+class Action(Enum):
+    """How a batch is written."""
+
+    INSERT = auto()  # the database makes the key, so there is nothing to be in conflict with
+    UPSERT = auto()
+    UPDATE = auto()  # too few fields for a new row: only rows that are there can be meant
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Entries that give the same fields."""
+
+    target: Target
+    names: tuple[str, ...]
+    entries: list[Entry]
+
+    @cached_property
+    def action(self) -> Action:
+        """How the batch is written."""
+        if not set(self.target.key) <= set(self.names):
+            return Action.INSERT
+        return Action.UPSERT if self.target.required <= set(self.names) else Action.UPDATE
+
+    def shape(self) -> Shape:
+        """Return the rows by columns, with what neither the table nor SQLAlchemy fills in."""
+        columns = [[entry.values[name] for entry in self.entries] for name in self.names]
+        fills = {k: fill for k, fill in self.target.fills.items() if k not in self.names}
+        columns += [[fill(entry.values) for entry in self.entries] for fill in fills.values()]
+        return Shape(0, len(self.entries), (*self.names, *fills), columns)
+
+    def insert_parameters(self) -> Parameters:
+        """Return the rows by column keys, with what neither the table nor SQLAlchemy fills in."""
+        columns = self.target.columns
+        keys = [(name, columns[name].key) for name in self.names]
+        rows = [{key: entry.values[name] for name, key in keys} for entry in self.entries]
+        for name, fill in self.target.fills.items():
+            if name not in self.names:
+                for row, entry in zip(rows, self.entries, strict=True):
+                    row[columns[name].key] = fill(entry.values)
+        return rows
+
+    def update_parameters(self) -> Parameters:
+        """Return the rows as the parameters of `update_statement`."""
+        given = [name for name in self.names if name in self.target.overwritten]
+        return [
+            {f"key_{name}": entry.values[name] for name in self.target.key}
+            | {f"new_{name}": entry.values[name] for name in given}
+            for entry in self.entries
+        ]
+
+
+# --- normalised ----------------------------------------------------------------------------------
+
+
+def payload_of(target: Target, rows: Iterable[Any]) -> Payload:
+    """Return the payload's rows checked, coerced to the columns' types and merged by key.
+
+    Raises:
+        ValidationError: The payload is no list of rows, a value is of a wrong type, or a row does
+            not give its key.
+        UnknownFieldError: A row gives something that is no column of the model.
+    """
+    if isinstance(rows, Mapping | str | bytes | BaseModel) or not isinstance(rows, Iterable):
+        raise ValidationError(
+            f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
+        )
+    listed = list(rows)
+    is_plain = _are_plain(target, listed)
+    payload = Payload()
+    latest: dict[Key, Entry] = {}
+    for index, row in enumerate(listed):
+        values = dict(row) if is_plain else _values(target, index, row)
+        key = _key(target, index, values)
+        entry = latest.get(key) if key is not None else None
+        if entry is None or not _mergeable(target, entry.values, values):
+            entry = Entry(index, values, key)
+            payload.entries.append(entry)
+            if key is not None:
+                latest[key] = entry
+        else:
+            entry.values.update(
+                (name, value) for name, value in values.items() if name in target.overwritten
+            )
+        payload.places.append(entry)
+    return payload
+
+
+def _are_plain(target: Target, rows: list[Any]) -> bool:
+    """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
+    if target.visible_only or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
+        return False
+    for name in rows[0]:
+        attribute = target.attributes.get(name)
+        values = [row.get(name, _MISSING) for row in rows]
+        kinds = set(map(type, values))
+        if attribute is None or object in kinds or not is_coerced(attribute, values, kinds):
+            return False
+        if name in target.self_filling and NoneType in kinds:
+            return False
+    return True
+
+
+def _mergeable(target: Target, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+    """Tell whether writing both rows at once, where the earlier one is, comes to the same."""
+    decisive = later.keys() & target.entangled & target.overwritten
+    return all(earlier.get(name, _MISSING) == later[name] for name in decisive)
+
+
+def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
+    values = dict(_given(index, row))
+    attributes = target.attributes
+    name = ""
+    try:
+        for name, value in values.items():
+            values[name] = coerce(attributes[name], value)
+    except KeyError:
+        error = UnknownFieldError(target.model, name, attributes)
+        error.add_note(f"in row {index} of the payload")
+        raise error from None
+    except ValidationError as refused:
+        reason = str(refused).partition(": ")[2]
+        raise ValidationError(
+            f"row {index} of the payload: {reason}", field=name, value=refused.value
+        ) from None
+    for name in target.self_filling:
+        if values.get(name, _MISSING) is None:
+            del values[name]
+    if target.visible_only and values.get("is_deleted"):
+        raise ValidationError(
+            f"row {index} of the payload: ({', '.join(target.key)}) tells visible rows from each "
+            "other, not deleted ones; delete with soft_delete_row",
+            field="is_deleted",
+        )
+    return values
+
+
+def _given(index: int, row: Any) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    if not isinstance(row, BaseModel):
+        raise ValidationError(
+            f"row {index} of the payload must be a mapping or a Pydantic object, "
+            f"not {type(row).__name__}",
+            field="payload",
+        )
+    state = inspect(row, raiseerr=False)
+    if state is not None and state.has_identity:
+        # Which of its fields are meant to be written, nothing tells.
+        raise ValidationError(
+            f"row {index} of the payload was read from the database; "
+            "change it and commit, or pass the fields to write as a mapping",
+            field="payload",
+        )
+    return {name: getattr(row, name) for name in sorted(row.model_fields_set)}
+
+
+def _key(target: Target, index: int, values: dict[str, Any]) -> Key | None:
+    key = tuple(map(values.get, target.key))
+    return _completed_key(target, index, values) if None in key else key
+
+
+def _completed_key(target: Target, index: int, values: dict[str, Any]) -> Key | None:
+    for name in target.key:
+        if values.get(name) is None and (default := _python_default(target, name)) is not None:
+            values[name] = default
+    missing = [name for name in target.key if values.get(name) is None]
+    if not missing:
+        return tuple(values[name] for name in target.key)
+    if not target.generated.issuperset(missing):
+        raise ValidationError(
+            f"row {index} of the payload gives no {missing[0]}; every row needs "
+            f"{', '.join(target.key)} to be told from the others",
+            field=missing[0],
+        )
+    for name in missing:
+        values.pop(name, None)
+    return None
+
+
+def _python_default(target: Target, name: str) -> Any:
+    default = target.columns[name].default
+    if isinstance(default, ColumnDefault) and default.is_callable:
+        return default.arg(None)
+    if isinstance(default, ColumnDefault) and default.is_scalar:
+        return default.arg
+    fill = target.fills.get(name)
+    return None if fill is None else fill({})
+
+
+# --- in batches ----------------------------------------------------------------------------------
+
+
+def batches(target: Target, entries: list[Entry], size: int) -> Iterator[Batch]:
+    """Sort entries into batches of at most `size`, each of entries that give the same fields.
+
+    Where the order matters only neighbours share a batch.
+    """
+    keyless = [entry for entry in entries if entry.key is None]
+    _level(target, keyless)
+    given: set[str] = set().union(*(entry.values for entry in entries))
+    if target.entangled.isdisjoint(given):
+        # Rows without a key come last, so that no key made for them is that of a later row.
+        keyed = [entry for entry in entries if entry.key is not None]
+        groups = [*_by_shape(keyed), *_neighbours(keyless)]
+    else:
+        groups = _neighbours(entries)
+    for group in groups:
+        names = tuple(name for name in target.columns if name in group[0].values)
+        for chunk in chunked(group, size):
+            yield Batch(target, names, chunk)
+
+
+def _level(target: Target, entries: list[Entry]) -> None:
+    """Let new rows give the same fields, so that they can be written at once, in their order."""
+    given: set[str] = set().union(*(entry.values for entry in entries))
+    for entry in entries:
+        entry.values.update(dict.fromkeys(given & target.empty - entry.values.keys()))
+
+
+def _by_shape(entries: list[Entry]) -> list[list[Entry]]:
+    groups: dict[frozenset[str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(frozenset(entry.values), []).append(entry)
+    return list(groups.values())
+
+
+def _neighbours(entries: list[Entry]) -> list[list[Entry]]:
+    groups = groupby(entries, key=lambda entry: frozenset(entry.values))
+    return [list(group) for _, group in groups]
+
+
+# --- read back -----------------------------------------------------------------------------------
+
+
+def matched(target: Target, entries: Iterable[Entry], rows: Iterable[T]) -> dict[Entry, T]:
+    """Return the row of each entry whose key is among those of the rows."""
+    key_of = attrgetter(*target.key)
+    by_key = {key_of(row): row for row in rows}
+    alone = len(target.key) == 1
+    return {
+        entry: by_key[key]
+        for entry in entries
+        if entry.key is not None and (key := entry.key[0] if alone else entry.key) in by_key
+    }
+
+
+def equal_to(
+    target: Target, names: Iterable[str], entry: Entry
+) -> list[ColumnElement[bool]] | None:
+    """Return the criteria for a unique key to be equal to the entry's, or None if it gives none."""
+    given = dict(zip(target.key, entry.key or (), strict=False)) | entry.values
+    values = {name: given.get(name) for name in names}
+    if None in values.values():
+        return None
+    criteria = target.criteria if set(values) == set(target.key) else []
+    return [*(target.attributes[name] == value for name, value in values.items()), *criteria]
+
+
+def not_read_back(target: Target, entry: Entry) -> QueryExecutionError:
+    """Return the error for a row that is not there although it was written."""
+    return QueryExecutionError(
+        f"row {entry.index} of the payload was written, but no {target.model.__name__} has its "
+        f"key ({', '.join(target.key)}) now; a trigger or a policy of the database may have "
+        "changed it, or the column rounds its values"
+    )

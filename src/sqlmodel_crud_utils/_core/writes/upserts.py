@@ -1,0 +1,166 @@
+"""Upserts: the table and key they aim at, and their statements on each database.
+
+The statements are executed with a list of parameters, a row each. That keeps the order in which
+the rows were given, takes the same key twice, and needs no statement that grows with the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnDefault,
+    ColumnElement,
+    Dialect,
+    Insert,
+    Integer,
+    Update,
+    bindparam,
+    insert,
+    literal,
+    literal_column,
+    update,
+)
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
+
+# --- the target ----------------------------------------------------------------------------------
+
+
+# --- the statements ------------------------------------------------------------------------------
+
+Parameters = list[dict[str, Any]]
+
+
+def insert_statement(target: Target, *, returning: bool) -> Insert:
+    """Return the INSERT of rows whose key the database makes, and gives back in their order."""
+    statement = insert(target.model)
+    if not returning:
+        return statement
+    keys = [target.columns[name] for name in target.key]
+    return statement.returning(*keys, sort_by_parameter_order=True)
+
+
+def upsert_statement(
+    target: Target, names: Iterable[str], parameters: Parameters, dialect: Dialect
+) -> tuple[Insert, Parameters | None]:
+    """Return the INSERT that updates the rows which are already there, and its parameters.
+
+    Args:
+        target: What to write to.
+        names: The fields that the rows give.
+        parameters: The rows, by column keys, as `insert_parameters` makes them.
+        dialect: The dialect of the database.
+    """
+    if is_mysql(dialect):
+        return _on_duplicate_key(target, names, parameters)
+    return on_conflict(target, target.model, names, dialect), parameters
+
+
+def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dialect) -> Any:
+    """Return the INSERT into a model, or its table, that updates rows which are there already."""
+    # Each dialect's package is loaded when it is needed, so that the import stays fast. A statement
+    # that is "inline" asks for no keys of new rows: it may have made none.
+    statement: Any
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(entity).inline()
+    else:
+        from sqlalchemy.dialects import sqlite
+
+        statement = sqlite.insert(entity).inline()
+    key = target.conflicting
+    assigned = _assignments(target, names, statement.excluded)
+    if not assigned:
+        return statement.on_conflict_do_nothing(index_elements=key)
+    return statement.on_conflict_do_update(index_elements=key, set_=assigned)
+
+
+def _on_duplicate_key(
+    target: Target, names: Iterable[str], parameters: Parameters
+) -> tuple[Insert, Parameters | None]:
+    from sqlalchemy.dialects import mysql
+
+    statement = mysql.insert(target.model).inline()
+    # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
+    first = target.columns[target.key[0]]
+    assigned = _assignments(target, names, statement.inserted) or {first: first}
+    statement = statement.on_duplicate_key_update(
+        {column.key: value for column, value in assigned.items()}
+    )
+    if not any(_has_bind(value) for value in assigned.values()):
+        return statement, parameters
+    # The drivers turn many rows into one statement by its text, and can't where a parameter
+    # follows the VALUES.
+    columns = target.table.columns
+    rows = [{columns[key]: value for key, value in row.items()} for row in parameters]
+    return statement.values(rows), None
+
+
+def _has_bind(value: ColumnElement[Any]) -> bool:
+    return any(element.__visit_name__ == "bindparam" for element in visitors.iterate(value))
+
+
+def update_statement(target: Target, names: Iterable[str]) -> Update | None:
+    """Return the UPDATE by key of the fields that the rows give, or None if there are none.
+
+    Its parameters are those of `update_parameters`.
+    """
+    criteria = [target.columns[name] == bindparam(f"key_{name}") for name in target.key]
+    assigned: dict[Column[Any], Any] = {
+        target.columns[name]: bindparam(f"new_{name}")
+        for name in names
+        if name in target.overwritten
+    }
+    if not assigned:
+        return None
+    assigned.update(_next_version(target))
+    return update(target.model).where(*criteria, *target.criteria).values(assigned)
+
+
+def _assignments(
+    target: Target,
+    names: Iterable[str],
+    proposed: ReadOnlyColumnCollection[str, Any],
+) -> dict[Column[Any], ColumnElement[Any]]:
+    """Return what a conflict sets: nothing at all if the caller's fields are not to be."""
+    given = [target.columns[name] for name in names if name in target.overwritten]
+    if not given:
+        return {}
+    assigned: dict[Column[Any], ColumnElement[Any]] = {
+        column: proposed[column.key] for column in given
+    }
+    for column in target.columns.values():
+        if column.onupdate is not None and column not in assigned:
+            assigned.update(_on_update(column))
+    assigned.update(_next_version(target))
+    return assigned
+
+
+def _on_update(column: Column[Any]) -> dict[Column[Any], ColumnElement[Any]]:
+    # An INSERT ignores `onupdate`, whatever its ON CONFLICT does.
+    onupdate = column.onupdate
+    if not isinstance(onupdate, ColumnDefault):
+        return {}
+    value: Any = onupdate.arg
+    if onupdate.is_callable:
+        # Called when the statement is executed. There is no row to tell it about.
+        value = bindparam(None, callable_=lambda: onupdate.arg(None), type_=column.type)
+    elif onupdate.is_scalar:
+        value = literal(value, column.type)
+    return {column: value}
+
+
+def _next_version(target: Target) -> dict[Column[Any], ColumnElement[Any]]:
+    generator = target.mapper.version_id_generator
+    if target.version is None or not callable(generator):  # the database counts by itself
+        return {}
+    column = target.columns[target.version]
+    if isinstance(column.type, Integer):
+        return {column: column + literal_column("1")}
+    return {column: bindparam(None, callable_=lambda: generator(None), type_=column.type)}

@@ -1,1 +1,0 @@
-"""The rooms behind `sqlmodel_crud_utils.fastapi`; nothing else loads FastAPI."""

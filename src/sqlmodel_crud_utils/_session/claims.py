@@ -1,0 +1,82 @@
+"""Which rows a flush is about to write, and the version that each was read in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Connection, Select, event, select
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
+from sqlalchemy.orm.attributes import instance_state
+
+from sqlmodel_crud_utils._core.listeners import own
+from sqlmodel_crud_utils._core.mixins import VersionMixin
+from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.values.versions import held_version, require_version, shown_key
+from sqlmodel_crud_utils.exceptions import ConflictError
+
+_KEY = "sqlmodel_crud_utils.versions"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row that a flush is about to write, and the version that it was read in."""
+
+    model: type[Any]
+    identity: tuple[Any, ...]
+    version: Any
+
+    def current_version(self) -> Select[Any]:
+        """Return the SELECT of the version that is there now."""
+        mapper = mapper_of(self.model)
+        keys = zip(mapper.primary_key, self.identity, strict=True)
+        criteria = [column == key for column, key in keys]
+        return select(getattr(self.model, require_version(self.model))).where(*criteria)
+
+    def conflict(self, found: Any = None) -> ConflictError:
+        """Return the error for this row."""
+        return ConflictError(self.model, shown_key(self.identity), self.version, found)
+
+
+@event.listens_for(Session, "before_flush")
+@own
+def _forget(session: Session, *_: Any) -> None:
+    session.info.pop(_KEY, None)
+
+
+def is_own_flush_listener(function: Any) -> bool:
+    """Tell the library's listener to flushes from those of the caller."""
+    return function is _forget
+
+
+def claim(session: Session, row: Any) -> None:
+    """Note that the flush under way writes to a row; when it fails, the row has no version left."""
+    state = instance_state(row)
+    _claims(session)[state] = Claim(type(row), state.identity or (), held_version(row))
+
+
+def settle(session: Session, row: Any) -> None:
+    """Note that the row was written."""
+    _claims(session).pop(instance_state(row), None)
+
+
+def take_claims(session: Session) -> list[Claim]:
+    """Return the rows that the last flush failed to write; the one to blame is among them."""
+    return list(session.info.pop(_KEY, {}).values())
+
+
+def _claims(session: Session) -> dict[InstanceState[Any], Claim]:
+    found: dict[InstanceState[Any], Claim] = session.info.setdefault(_KEY, {})
+    return found
+
+
+@event.listens_for(VersionMixin, "before_update", propagate=True)
+@event.listens_for(VersionMixin, "before_delete", propagate=True)
+def _about_to_be_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    claim(cast("Session", object_session(row)), row)
+
+
+@event.listens_for(VersionMixin, "after_update", propagate=True)
+@event.listens_for(VersionMixin, "after_delete", propagate=True)
+def _was_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    settle(cast("Session", object_session(row)), row)

@@ -1,0 +1,68 @@
+"""Statements that one database needs: to begin on SQLite, snapshots and counts on MySQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Begin the transaction that SQLite's driver does not begin for SELECT or SAVEPOINT.
+
+    Without it, the release of the first savepoint would commit. IMMEDIATE makes two blocks that
+    read and then write wait for each other; a deferred transaction fails at its first write.
+    """
+    if connection.dialect.name == "sqlite" and not has_begun(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def has_begun(connection: Connection) -> bool:
+    """Tell whether SQLite's driver has begun a transaction; it does so for the first change."""
+    driver_connection: Any = connection.connection.driver_connection
+    begun: bool = driver_connection.in_transaction
+    return begun
+
+
+def sees_commits(connection: Connection) -> bool:
+    """Tell whether a statement sees what others committed since the transaction began."""
+    dialect: Any = connection.dialect
+    if dialect.name == "sqlite":
+        return True  # nobody else commits while one writes
+    levels = (
+        connection.get_execution_options().get("isolation_level"),
+        dialect._on_connect_isolation_level,
+        dialect.default_isolation_level,
+    )
+    return next(level for level in levels if level) in {"READ COMMITTED", "AUTOCOMMIT"}
+
+
+_NAME = "innodb_snapshot_isolation"
+
+
+def lift_snapshot(connection: Connection) -> bool:
+    """Switch snapshot isolation off where there is such a thing; tell whether it was on."""
+    if not getattr(connection.dialect, "is_mariadb", False):
+        return False
+    setting = connection.exec_driver_sql(f"SHOW VARIABLES LIKE '{_NAME}'").first()
+    was_on = setting is not None and setting[1] == "ON"
+    if was_on:
+        connection.exec_driver_sql(f"SET SESSION {_NAME} = OFF")
+    return was_on
+
+
+def restore_snapshot(connection: Connection) -> None:
+    """Switch snapshot isolation on again."""
+    connection.exec_driver_sql(f"SET SESSION {_NAME} = ON")
+
+
+def start_counting(connection: Connection) -> None:
+    """Let MySQL count the duplicates from here on."""
+    connection.exec_driver_sql(f"SET {SKIPPED} = 0")
+
+
+def skipped(connection: Connection) -> int:
+    """Return how many duplicates MySQL has skipped."""
+    return int(connection.exec_driver_sql(f"SELECT {SKIPPED}").scalar_one())

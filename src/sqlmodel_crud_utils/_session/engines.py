@@ -1,0 +1,97 @@
+"""What an engine does at each new connection, and what its pool holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Engine, Pool, QueuePool, StaticPool, event
+from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool
+
+from sqlmodel_crud_utils._core.connections.engines import (
+    _DRIVERS_THAT_TAKE_BYTES,
+    EnginePlan,
+    PoolStatus,
+    _text,
+)
+from sqlmodel_crud_utils._core.connections.urls import (
+    is_memory,
+)
+
+
+def prepare_engine(
+    engine: Engine, plan: EnginePlan, ask: Callable[[Callable[[], Any]], Any]
+) -> None:
+    """Set up every connection that the engine is going to make.
+
+    Args:
+        engine: The engine that connects.
+        plan: What it was made with.
+        ask: Calls the user's function from inside of a connection attempt.
+    """
+    if engine.dialect.name == "sqlite":
+        _set_pragmas(engine, plan)
+    if plan.password is not None:
+        _supply_password(engine, plan.password, ask)
+
+
+def status_of(pool: Pool) -> PoolStatus:
+    """Return the state of any pool; one that keeps no count of its connections has zeros."""
+    if isinstance(pool, QueuePool):
+        return PoolStatus(
+            size=pool.size(),
+            checked_in=pool.checkedin(),
+            checked_out=pool.checkedout(),
+            # SQLAlchemy counts up from minus the pool's size.
+            overflow=max(pool.overflow(), 0),
+        )
+    size, entries = _kept(pool)
+    in_use = [entry.in_use for entry in entries if entry.dbapi_connection is not None]
+    return PoolStatus(
+        size=size, checked_in=in_use.count(False), checked_out=in_use.count(True), overflow=0
+    )
+
+
+def _kept(pool: Pool) -> tuple[int, Iterable[ConnectionPoolEntry]]:
+    """Return how many connections a pool without a queue keeps, and those that there are."""
+    if isinstance(pool, StaticPool):
+        # Looked up in this way, because to ask for the attribute is to connect.
+        entry = vars(pool).get("connection")
+        return 1, [entry] if entry is not None else []
+    if isinstance(pool, SingletonThreadPool):
+        return pool.size, list(pool._all_conns)
+    return 0, []
+
+
+def _supply_password(
+    engine: Engine, source: Callable[[], Any], ask: Callable[[Callable[[], Any]], Any]
+) -> None:
+    encode = engine.dialect.driver in _DRIVERS_THAT_TAKE_BYTES
+
+    @event.listens_for(engine, "do_connect")
+    def supply(_dialect: Any, _entry: Any, _args: Any, parameters: dict[str, Any]) -> None:
+        secret = _text(ask(source))
+        parameters["password"] = secret.encode() if encode else secret
+
+
+def _set_pragmas(engine: Engine, plan: EnginePlan) -> None:
+    is_file = not is_memory(plan.url)
+    # Then the driver has begun a transaction, and inside of one the pragmas do nothing.
+    begun = plan.arguments["connect_args"].get("autocommit") is False
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _entry: Any) -> None:
+        cursor = connection.cursor()
+        if begun:
+            cursor.execute("COMMIT")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        if is_file:
+            # A file that is read-only, or locked just now, can be used without. If there is
+            # another reason, the first statement will tell it.
+            with suppress(sqlite3.OperationalError):
+                cursor.execute("PRAGMA journal_mode = WAL")
+        if begun:
+            cursor.execute("BEGIN")
+        cursor.close()

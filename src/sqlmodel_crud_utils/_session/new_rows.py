@@ -1,0 +1,102 @@
+"""What a flush must not meet before it is its turn: new rows, and changes of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Any, Self
+
+from sqlalchemy.orm import InstanceState, PassiveFlag
+from sqlalchemy.orm.attributes import instance_state
+
+from sqlmodel_crud_utils._core.models.mapping import primary_key_names
+from sqlmodel_crud_utils._core.rows import states_of, with_related
+
+_WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
+
+
+class SetApart:
+    """Keeps new rows out of their session, and off the rows they are linked with.
+
+    The flush before a savepoint would insert those that were added already, and warn of those
+    that hang on a row of the session, as in `Hero(team=team)`.
+    """
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._links: list[tuple[Any, str, Any]] = []
+        for state in states_of(rows):
+            if state.key is None:
+                self._take(state)
+
+    def __enter__(self) -> Self:
+        """Return itself; at the exit all links are there again, whatever happened."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put all links back."""
+        self.put_back()
+
+    def put_back(self, only: Any = None) -> None:
+        """Link all rows, or only one, as they were; to add them is left to the caller."""
+        waiting, self._links = self._links, []
+        for row, name, value in waiting:
+            if only is None or row is only:
+                setattr(row, name, value)
+            else:
+                self._links.append((row, name, value))
+
+    def _take(self, state: InstanceState[Any]) -> None:
+        row = state.obj()
+        if state.session is not None:
+            state.session.expunge(row)
+        for name, relationship in state.mapper.relationships.items():
+            value: Any = state.dict.get(name)
+            if _is_known_to(row, value, relationship.back_populates):
+                self._links.append((row, name, copy(value) if relationship.uselist else value))
+                setattr(row, name, type(value)() if relationship.uselist else None)
+
+
+def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
+    """Tell whether one of the linked rows has this one among what it was given."""
+    others = value if isinstance(value, list | set) else [value]
+    return name is not None and any(
+        each is row
+        for state in states_of(others)
+        for each in state.get_history(name, _WITHOUT_QUERY).added or ()
+    )
+
+
+def is_persistent(row: Any) -> bool:
+    """Tell whether a row was read or written with its session."""
+    return any(state.persistent for state in states_of([row]))
+
+
+def changed_columns(row: Any) -> dict[str, Any]:
+    """Return what was set on a row and is not written yet, without the primary key."""
+    [state] = states_of([row])
+    names = set(state.mapper.column_attrs.keys()) - set(primary_key_names(type(row)))
+    return {name: getattr(row, name) for name in sorted(names & state.committed_state.keys())}
+
+
+Places = list[tuple[Any, str]]
+
+
+def missing_keys(rows: Iterable[Any]) -> Places:
+    """Return the new instances that have no key yet, each with the name of what is missing.
+
+    Those that come along through relationships are among them.
+    """
+    return [
+        (state.obj(), name)
+        for state in with_related(states_of(rows))
+        if state.key is None
+        for name in primary_key_names(state.mapper.class_)
+        if state.dict.get(name) is None
+    ]
+
+
+def forget(places: Places) -> None:
+    """Take the keys away again from those that are not in the database."""
+    for row, name in places:
+        if instance_state(row).key is None:
+            setattr(row, name, None)

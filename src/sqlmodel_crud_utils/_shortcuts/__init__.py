@@ -1,0 +1,1 @@
+"""Writes past the unit of work, where the outcome is the same."""

@@ -1,0 +1,257 @@
+"""A row changed or deleted by its key with one statement, without the SELECT before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Dialect,
+    Executable,
+    Update,
+    bindparam,
+    delete,
+    false,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+from sqlmodel import Session as SQLModelSession
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.listeners import FLUSH, listens_to_fields, listens_to_rows
+from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
+from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
+from sqlmodel_crud_utils._core.queries.keys import equals_key
+from sqlmodel_crud_utils._core.rows import Untouched
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, is_soft_delete
+from sqlmodel_crud_utils._session.databases import has_begun
+from sqlmodel_crud_utils._shortcuts.choosing import (
+    as_in_a_flush,
+    columns_of,
+    has_exact_key,
+    has_stamps,
+    is_simple,
+    is_sql,
+    is_unheard,
+    leaves_alone,
+    loads_alone,
+    sets_plainly,
+    table_of,
+)
+
+NOT_THERE = Untouched()
+"""There is no such row."""
+
+NOT_AT_ONCE = Untouched()
+"""Nothing was done: it takes a SELECT and a flush."""
+
+_DIALECTS = frozenset({"postgresql", "sqlite"})
+_MARKS = ("is_deleted", "deleted_at", "deleted_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A row that a write looks for.
+
+    Attributes:
+        session: The session that writes; nothing is queried with it here.
+        dialect: The dialect of its database.
+        model: The table model.
+        names: The fields of the key.
+        key: The caller's key.
+        values: The key's values, of their columns' types.
+    """
+
+    session: Session
+    dialect: Dialect
+    model: type[Any]
+    names: tuple[str, ...]
+    key: Any
+    values: tuple[Any, ...]
+
+    def is_written_alone(self, operation: str) -> bool:
+        """Tell whether an "update" or a "delete" is nothing but its statement."""
+        model, session = self.model, self.session
+        return (
+            # A row that is not there would cost MySQL a lock on the gap where it could be.
+            self.dialect.name in _DIALECTS
+            and is_simple(model)
+            and loads_alone(model)
+            and self.names == primary_key_names(model)
+            and _is_at_rest(session)
+            and is_unheard(session, *FLUSH, "do_orm_execute")
+            and not listens_to_rows(model, operation)
+            and not self._may_be_held()
+        )
+
+    def _may_be_held(self) -> bool:
+        """Tell whether the session may hold the row, which then has to hear of it."""
+        if not has_exact_key(self.model):
+            return len(self.session.identity_map) > 0
+        identity = mapper_of(self.model).identity_key_from_primary_key(self.values)
+        return identity in self.session.identity_map
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the key."""
+        return {f"key_{place}": value for place, value in enumerate(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """The statement that changes or deletes one row.
+
+    Attributes:
+        row: The row.
+        statement: The statement.
+        parameters: The values of its parameters.
+        changed: The fields that it changes in the row that it returns; empty if it returns none.
+    """
+
+    row: Sought
+    statement: Executable
+    parameters: Mapping[str, Any]
+    changed: tuple[str, ...] = ()
+
+    def run(self, inside: bool) -> list[Any]:
+        """Execute the statement; return the row if it returns one, NOT_THERE or NOT_AT_ONCE.
+
+        Args:
+            inside: Whether a block is under way, which has taken SQLite's lock already.
+        """
+        session, mapper = self.row.session, mapper_of(self.row.model)
+        connection = session.connection(bind_arguments={"mapper": mapper})
+        takes_lock = connection.dialect.name == "sqlite" and not inside
+        if takes_lock and has_begun(connection):
+            return NOT_AT_ONCE
+        rows = self._executed(session, connection)
+        if takes_lock and rows is NOT_THERE:
+            # A SELECT would not have taken it. The driver's transaction holds nothing else.
+            connection.connection.rollback()
+        return rows
+
+    def _executed(self, session: Session, connection: Connection) -> list[Any]:
+        with as_in_a_flush(session):
+            if not self.changed:
+                result = connection.execute(self.statement, self.parameters)
+                return [] if result.rowcount else NOT_THERE
+            run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
+            rows = run(self.statement, params=self.parameters).scalars().all()
+        for row in rows:
+            if isinstance(row, BaseModel):
+                row.model_fields_set.update(self.changed)
+        return rows or NOT_THERE
+
+
+def update_at_once(
+    sought: Sought, changes: Mapping[str, Any], *, include_deleted: bool
+) -> ByKey | None:
+    """Return the UPDATE that returns the row as it is then, None where it takes a flush.
+
+    Args:
+        sought: The row.
+        changes: The new values, of the columns' types.
+        include_deleted: Whether a soft-deleted row may be changed.
+    """
+    model, own = sought.model, primary_key_names(sought.model)
+    changed = tuple(name for name in changes if name not in own)
+    if not _can_be_set(model, changed) or any(map(is_sql, changes.values())):
+        return None
+    if not sought.is_written_alone("update") or listens_to_fields(model, changed):
+        return None
+    if any(
+        changes.get(name, value) != value for name, value in zip(own, sought.values, strict=True)
+    ):
+        return None
+    statement = _update(model, changed, include_deleted)
+    return ByKey(sought, statement, sought.parameters | _new(changes, changed), changed)
+
+
+def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
+    """Return the UPDATE that marks a row as deleted, None where it takes a flush."""
+    model = sought.model
+    if (
+        not sought.is_written_alone("update")
+        or not marks_plainly(model)
+        or listens_to_fields(model, _MARKS)
+    ):
+        return None
+    values = deleted_values(deleted_by)
+    return ByKey(sought, _mark(model), sought.parameters | _new(values, _MARKS))
+
+
+def delete_at_once(sought: Sought) -> ByKey | None:
+    """Return the DELETE of a row, None where it takes a flush."""
+    model = sought.model
+    if not leaves_alone(model) or not sought.is_written_alone("delete"):
+        return None
+    return ByKey(sought, _delete(model), sought.parameters)
+
+
+@cached
+def _can_be_set(model: type[Any], names: tuple[str, ...]) -> bool:
+    """Tell whether these are fields that an UPDATE can set, and there are some."""
+    columns = column_names(model)
+    return bool(
+        names
+        and not has_stamps(model)
+        and all(name in columns for name in names)
+        and sets_plainly(model, names)
+    )
+
+
+def _new(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {f"new_{name}": values[name] for name in names}
+
+
+@cached
+def _update(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Executable:
+    columns = columns_of(model)
+    statement = _setting(model, names, include_deleted)
+    returning = statement.returning(*columns.values())
+    options = {"populate_existing": True}
+    return select(model).from_statement(returning).execution_options(**options)
+
+
+@cached
+def _mark(model: type[Any]) -> Update:
+    return _setting(model, _MARKS, False)
+
+
+def _setting(model: type[Any], names: Iterable[str], include_deleted: bool) -> Update:
+    columns = columns_of(model)
+    values = {columns[name]: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
+    statement = update(table_of(model)).where(*_has_key(model)).values(values)
+    if include_deleted or not is_soft_delete(model):
+        return statement
+    return statement.where(columns["is_deleted"] == false())
+
+
+@cached
+def _delete(model: type[Any]) -> Delete:
+    return delete(table_of(model)).where(*_has_key(model))
+
+
+def _has_key(model: type[Any]) -> list[ColumnElement[bool]]:
+    columns = columns_of(model)
+    return equals_key([columns[name] for name in primary_key_names(model)])
+
+
+@cached
+def marks_plainly(model: type[Any]) -> bool:
+    """Tell whether to mark a row as deleted is all that its class does then."""
+    return getattr(model, "soft_delete", None) is SoftDeleteMixin.soft_delete and sets_plainly(
+        model, _MARKS
+    )
+
+
+def _is_at_rest(session: Session) -> bool:
+    """Tell whether a session has nothing to flush, and nothing to undo but all of it."""
+    # What was flushed in a savepoint expires with it; what was written otherwise does not.
+    return session._is_clean() and not session.in_nested_transaction()

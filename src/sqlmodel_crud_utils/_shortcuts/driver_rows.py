@@ -1,0 +1,220 @@
+"""Rows as the drivers take them: tuples of processed values, past SQLAlchemy's way of binding.
+
+That way costs more for each row than most databases need to store it. What comes out is the same:
+the types process the values, and defaults that Python makes are filled in.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import repeat
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnDefault,
+    Connection,
+    Dialect,
+    Insert,
+    bindparam,
+    func,
+    select,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.types import NullType, TypeEngine
+
+from sqlmodel_crud_utils._core.filters.lists import goes_into_array
+from sqlmodel_crud_utils._core.visibility.hiding import is_own_listener
+from sqlmodel_crud_utils._core.writes.shapes import Shape
+from sqlmodel_crud_utils._core.writes.targets import Target
+
+_Processor = Callable[[Any], Any]
+
+_OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A column, and where its values come from.
+
+    Attributes:
+        column: The column.
+        field: The field that gives them; None for the column's default.
+        processor: What its type does to a value before the driver sees it.
+    """
+
+    column: Column[Any]
+    field: str | None
+    processor: _Processor | None
+
+    def values(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
+        """Return the values of so many rows, as the driver takes them."""
+        raw = self.raw(given, count)
+        return raw if self.processor is None else map(self.processor, raw)
+
+    def raw(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
+        """Return the values of so many rows."""
+        return given[self.field] if self.field is not None else self._defaults(count)
+
+    def _defaults(self, count: int) -> Iterable[Any]:
+        default: Any = self.column.default
+        if default.is_scalar:
+            return repeat(default.arg, count)
+        return [default.arg(None) for _ in range(count)]
+
+
+def slots_of(target: Target, names: Sequence[str], dialect: Dialect) -> list[Slot] | None:
+    """Return the columns of which Python has the values: those given, and those with a default.
+
+    None means that just SQLAlchemy can tell them, as a default looks at the rest of the row.
+    """
+    slots = [_slot(target.columns[name], name, dialect) for name in names]
+    given = {slot.column for slot in slots}
+    for column in target.table.columns:
+        if column not in given and is_made_here(column):
+            if not stands_alone(column.default):
+                return None
+            slots.append(_slot(column, None, dialect))
+    return slots
+
+
+def is_made_here(column: Column[Any]) -> bool:
+    """Tell whether a column's default is a value, or a function, of Python's."""
+    default = column.default
+    return isinstance(default, ColumnDefault) and (default.is_scalar or default.is_callable)
+
+
+def _slot(column: Column[Any], field: str | None, dialect: Dialect) -> Slot:
+    return Slot(column, field, _processor_of(column.type, dialect))
+
+
+def _processor_of(type_: TypeEngine[Any], dialect: Dialect) -> _Processor | None:
+    return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+def stands_alone(default: Any) -> bool:
+    """Tell whether a default needs nothing of the row; SQLAlchemy wraps functions of that kind."""
+    if default.is_scalar:
+        return True
+    try:
+        parameters = inspect.signature(default.arg.__wrapped__).parameters.values()
+    except (AttributeError, ValueError):
+        return False
+    return all(each.default is not each.empty or each.kind in _OPTIONAL for each in parameters)
+
+
+def _rows(slots: Iterable[Slot], shape: Shape) -> list[tuple[Any, ...]]:
+    given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
+    return list(zip(*(slot.values(given, shape.count) for slot in slots), strict=True))
+
+
+class Way(Enum):
+    """How near to the driver rows may be written."""
+
+    ORDINARY = auto()  # SQLAlchemy sends its statements to other schemas than the tables say
+    WATCHED = auto()  # somebody wants to see, or to change, the statements that it executes
+    DRIVER = auto()
+
+
+def way_of(session: Session, connection: Connection) -> Way:
+    """Return how near to the driver a session's rows may be written without being missed."""
+    if "schema_translate_map" in connection.get_execution_options():
+        return Way.ORDINARY
+    watching = [fn for fn in session.dispatch.do_orm_execute if not is_own_listener(fn)]
+    events = connection.dispatch
+    is_watched = watching or events.before_execute or events.after_execute
+    return Way.WATCHED if is_watched else Way.DRIVER
+
+
+# --- INSERT --------------------------------------------------------------------------------------
+
+
+def driver_insert(
+    target: Target, statement: Insert, shape: Shape, dialect: Dialect
+) -> tuple[str, list[tuple[Any, ...]]] | None:
+    """Return the text of an INSERT into the table, and the rows as its driver takes them.
+
+    None means that SQLAlchemy has to execute it: it returns rows, its parameters have names, there
+    are others than those of the rows, or a value is refused and SQLAlchemy has the words for it.
+    """
+    try:
+        slots = slots_of(target, shape.names, dialect)
+        if not slots:
+            return None
+        by_key = {slot.column.key: slot for slot in slots}
+        compiled: Any = statement.compile(
+            dialect=dialect, column_keys=list(by_key), for_executemany=True
+        )
+        order = compiled.positiontup
+        if order is None or sorted(order) != sorted(by_key) or compiled.effective_returning:
+            return None
+        return str(compiled), _rows([by_key[key] for key in order], shape)
+    except Exception:  # noqa: BLE001 - the ordinary way meets it again
+        return None
+
+
+def execute_rows(text: str, rows: list[tuple[Any, ...]], connection: Connection) -> Any:
+    """Execute an INSERT with many rows, and return its result."""
+    return connection.exec_driver_sql(text, rows)
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) -> Any:
+    """Return an INSERT of PostgreSQL's whose rows are arrays, a parameter for each column.
+
+    None means that it would not write the same as one with a parameter for each value.
+    """
+    slots = slots_of(target, shape.names, dialect)
+    if not slots or not _can_be_copied(target, slots):
+        return None
+    if not all(goes_into_array(slot.column.type) for slot in slots):
+        return None
+    given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
+    arrays = [
+        bindparam(None, list(slot.raw(given, shape.count)), type_=ARRAY(slot.column.type))
+        for slot in slots
+    ]
+    keys = [slot.column.key for slot in slots]
+    rows = select(*(func.unnest(array) for array in arrays))
+    return statement.from_select(keys, rows, include_defaults=False)
+
+
+# --- COPY ----------------------------------------------------------------------------------------
+
+
+def driver_copy(
+    target: Target, shape: Shape, dialect: Dialect
+) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+    """Return the columns of a COPY, and the rows as its driver takes them.
+
+    None means that they have to be inserted: COPY would not write the same, or a value is refused.
+    """
+    try:
+        slots = slots_of(target, shape.names, dialect)
+        if not slots or not _can_be_copied(target, slots):
+            return None
+        return [slot.column.name for slot in slots], _rows(slots, shape)
+    except Exception:  # noqa: BLE001 - the ordinary way meets it again
+        return None
+
+
+def _can_be_copied(target: Target, slots: Iterable[Slot]) -> bool:
+    written = {slot.column for slot in slots}
+    for column in target.table.columns:
+        if column in written:
+            always = column.identity is not None and column.identity.always
+            if always or _is_wrapped_in_sql(column.type):
+                return False
+        elif column.default is not None:  # one that SQLAlchemy would write into the statement
+            return False
+    return True
+
+
+def _is_wrapped_in_sql(type_: TypeEngine[Any]) -> bool:
+    return type_.bind_expression(bindparam("value", type_=NullType())) is not None

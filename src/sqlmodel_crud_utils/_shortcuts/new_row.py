@@ -1,0 +1,175 @@
+"""A new row inserted with one statement, and made persistent without a flush."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.listeners import FLUSH, listens_to_rows
+from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._session.databases import sees_commits
+from sqlmodel_crud_utils._shortcuts.choosing import (
+    as_in_a_flush,
+    columns_of,
+    is_simple,
+    is_sql,
+    is_unheard,
+    table_of,
+)
+
+_ON_CONFLICT = frozenset({"postgresql", "sqlite"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """The statement that inserts a row.
+
+    Attributes:
+        row: The row.
+        statement: The INSERT.
+        parameters: The values of the row's columns.
+        missing: The fields that the database fills in, and the statement returns.
+        unless_there: Whether it leaves a row alone that has one of the unique values already.
+    """
+
+    row: Any
+    statement: Insert
+    parameters: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+    unless_there: bool
+
+    def run(self, session: Session) -> bool | None:
+        """Insert the row; tell whether that was done, or another row was in its way.
+
+        Returns:
+            None where nothing was done, as it takes a savepoint and a flush.
+        """
+        mapper = mapper_of(type(self.row))
+        connection = session.connection(bind_arguments={"mapper": mapper})
+        if self.unless_there and not sees_commits(connection):
+            return None  # PostgreSQL refuses to leave a row alone that the snapshot doesn't show
+        session.add(self.row)
+        with as_in_a_flush(session):
+            returned = _returned(connection.execute(self.statement, self.parameters))
+            if returned is None:
+                session.expunge(self.row)
+                return False
+            self._persist(session, returned)
+        return True
+
+    def _persist(self, session: Session, returned: Sequence[Any]) -> None:
+        for name, value in zip(self.missing, returned, strict=False):
+            set_committed_value(self.row, name, value)
+        session._register_persistent({instance_state(self.row)})
+
+
+def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:
+    if result.returns_rows:
+        return result.one_or_none()
+    return result.inserted_primary_key if result.rowcount else None
+
+
+def insert_at_once(
+    session: Session, dialect: Dialect, row: Any, *, unless_there: bool = False
+) -> NewRow | None:
+    """Return the INSERT of a row, None where it takes a flush.
+
+    Args:
+        session: The session that writes; nothing is queried here.
+        dialect: The dialect of its database.
+        row: The row; the session may know it already.
+        unless_there: Whether it leaves a row alone that has one of the unique values already.
+    """
+    model, state = type(row), instance_state(row)
+    if (
+        state.key is not None
+        or not _is_inserted_alone(model, dialect, unless_there)
+        or any(name in state.dict for name in relationship_names(model))
+        or _has_other_changes(session, row)
+        or not is_unheard(session, *FLUSH)
+        or listens_to_rows(model, "insert")
+        or bool(state.manager.dispatch.refresh_flush)
+    ):
+        return None
+    given = _given(model, state.dict)
+    if given is None:
+        return None
+    parameters, missing = given
+    if not missing and state.mapper.identity_key_from_instance(row) in session.identity_map:
+        return None  # the flush warns of it
+    statement = _insert(model, missing, unless_there, dialect)
+    return NewRow(row, statement, parameters, missing, unless_there)
+
+
+def _is_inserted_alone(model: type[Any], dialect: Dialect, unless_there: bool) -> bool:
+    knows_how = dialect.name in _ON_CONFLICT if unless_there else dialect.insert_returning
+    return knows_how and is_simple(model)
+
+
+def _has_other_changes(session: Session, row: Any) -> bool:
+    if session._is_clean():
+        return False
+    new = session.new
+    return bool(session.dirty or session.deleted or len(new) > 1 or row not in new)
+
+
+def _given(
+    model: type[Any], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """Return the values of a new row's columns and the fields left to the database, as a flush."""
+    parameters: dict[str, Any] = {}
+    missing: list[str] = []
+    for name, column in columns_of(model).items():
+        value = values.get(name)
+        if is_sql(value):
+            return None
+        if value is not None or (name in values and column.type.should_evaluate_none):
+            parameters[column.key] = value
+        elif not _is_filled(column):
+            parameters[column.key] = None
+        elif column.primary_key and not _makes_key(column):
+            return None
+        else:
+            missing.append(name)
+    return parameters, tuple(missing)
+
+
+def _is_filled(column: Column[Any]) -> bool:
+    """Tell whether a column may become something else than NULL where a row gives nothing."""
+    has_default = column.default is not None or column.server_default is not None
+    return has_default or column.primary_key or column.type.should_evaluate_none
+
+
+def _makes_key(column: Column[Any]) -> bool:
+    has_default = column.default is not None or column.server_default is not None
+    return has_default or column is column.table.autoincrement_column
+
+
+def _insert(model: type[Any], missing: tuple[str, ...], unless_there: bool, dialect: Any) -> Insert:
+    # As the flush does: a last id saves SQLite a fetch.
+    by_last_id = dialect.postfetch_lastrowid and not dialect.favor_returning_over_lastrowid
+    return _insert_on(model, missing, unless_there, dialect.name, by_last_id)
+
+
+@cached
+def _insert_on(
+    model: type[Any], missing: tuple[str, ...], unless_there: bool, dialect: str, by_last_id: bool
+) -> Insert:
+    table, columns = table_of(model), columns_of(model)
+    statement: Insert = insert(table)
+    if unless_there:
+        # Not before it is needed: it is slow to import.
+        package = import_module(f"sqlalchemy.dialects.{dialect}")
+        statement = package.insert(table).on_conflict_do_nothing()
+    if by_last_id and [columns[name] for name in missing] == [table.autoincrement_column]:
+        return statement
+    # What tells a row that was left alone from one that has nothing missing.
+    return statement.returning(*([columns[name] for name in missing] or table.primary_key))

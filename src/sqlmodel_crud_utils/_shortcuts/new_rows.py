@@ -1,0 +1,242 @@
+"""New rows that can be written without a flush, and then be what a flush would have made of them.
+
+A flush works out for each row by itself what these checks find out for all of them at once: that
+nothing depends on the rows, that nobody listens, and that their columns are all there is to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+from sqlalchemy import Column, Connection, Dialect, Integer, Table, func, select, text
+from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.sql.expression import ClauseElement
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
+from sqlmodel_crud_utils._core.writes.inserts import insert_into
+from sqlmodel_crud_utils._core.writes.shapes import Column as Values, Shape
+from sqlmodel_crud_utils._core.writes.targets import Target, target_of
+from sqlmodel_crud_utils._session.claims import is_own_flush_listener
+from sqlmodel_crud_utils._shortcuts.driver_rows import (
+    driver_insert,
+    execute_rows,
+    is_made_here,
+    stands_alone,
+)
+
+# With fewer rows there is nothing to gain.
+QUICK_FROM = 100
+
+_DIALECTS = ("sqlite", "postgresql")
+_SQL = "__clause_element__"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Instances of one model that wait to be written.
+
+    Attributes:
+        target: Where they go.
+        states: Their states.
+        shape: The values of their fields.
+        filled: The fields that the instances lack.
+        key: The field of the key that the database makes, if it makes one.
+    """
+
+    target: Target
+    states: list[InstanceState[Any]]
+    shape: Shape
+    filled: tuple[str, ...]
+    key: str | None
+
+    @property
+    def model(self) -> type[Any]:
+        """Their model."""
+        return self.target.model
+
+    def keyed(self, keys: Values) -> NewRows:
+        """Return them with the keys that the database has made."""
+        key = self.key or ""
+        shape = self.shape
+        shape = replace(shape, names=(*shape.names, key), columns=[*shape.columns, keys])
+        return replace(self, shape=shape, filled=(*self.filled, key), key=None)
+
+    def attach(self, session: Session) -> None:
+        """Make the instances what a flush makes of them: persistent, with what was filled in."""
+        columns = dict(zip(self.shape.names, self.shape.columns, strict=True))
+        for name in self.filled:
+            for state, value in zip(self.states, columns[name], strict=True):
+                state.dict[name] = value
+        for state in self.states:
+            session._save_impl(state)
+        session._register_persistent(set(self.states))
+
+
+def new_rows_of(
+    session: Session, rows: Sequence[Any], dialect: Dialect, drivers: Mapping[str, str]
+) -> NewRows | None:
+    """Return rows that can be written without a flush, None for those that need one.
+
+    Args:
+        session: The session that writes; nothing is queried here.
+        rows: The rows.
+        dialect: The dialect of its database.
+        drivers: The driver of each database that it can be done with.
+    """
+    model = type(rows[0])
+    knows_how = dialect.name in _DIALECTS and dialect.driver == drivers[dialect.name]
+    if len(rows) < QUICK_FROM or not knows_how:
+        return None
+    if not is_plain(model) or not _is_idle(session, mapper_of(model)):
+        return None
+    states = [instance_state(row) for row in rows]
+    if len(set(states)) < len(states) or not all(_is_fresh(model, state) for state in states):
+        return None
+    return _with_values(target_of(model), states)
+
+
+@cached
+def is_plain(model: type[Any]) -> bool:
+    """Tell whether the rows of a model consist of the columns of one table, and nothing else."""
+    mapper = mapper_of(model)
+    table = mapper.local_table
+    if not isinstance(table, Table) or mapper.persist_selectable is not table:
+        return False
+    shared = mapper.inherits is not None or mapper.polymorphic_on is not None
+    own = set(table.columns)
+    mapped = [attribute.columns for attribute in mapper.column_attrs]
+    return (
+        not shared
+        and not mapper.composites
+        and len(mapped) > 1
+        and all(len(columns) == 1 and columns[0] in own for columns in mapped)
+    )
+
+
+def _is_idle(session: Session, mapper: Mapper[Any]) -> bool:
+    """Tell whether a flush would have nothing else to do, and nobody to tell of it."""
+    if session.new or session.dirty or session.deleted:
+        return False
+    if type(session).flush is not Session.flush:
+        return False
+    heard = [
+        *session.dispatch.before_flush,
+        *session.dispatch.after_flush,
+        *session.dispatch.after_flush_postexec,
+        *mapper.dispatch.before_insert,
+        *mapper.dispatch.after_insert,
+    ]
+    return all(map(is_own_flush_listener, heard))
+
+
+def _is_fresh(model: type[Any], state: InstanceState[Any]) -> bool:
+    """Tell whether a row belongs to no session, and is linked with no other row."""
+    if state.key is not None or state.session_id is not None or state.class_ is not model:
+        return False
+    loaded = state.dict
+    if "_pending_mutations" in state.__dict__:
+        return False
+    return not any(loaded.get(name) for name in relationship_names(model))
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def _with_values(target: Target, states: list[InstanceState[Any]]) -> NewRows | None:
+    names = tuple(target.columns)
+    try:
+        rows = [itemgetter(*names)(state.dict) for state in states]
+    except KeyError:  # a field that was never set is left to the flush
+        return None
+    given: dict[str, Values] = {}
+    filled: list[str] = []
+    key = None
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        if set(map(type, values)) == {NoneType} and _is_counted(target.columns[name]):
+            key = name
+            continue
+        written = _written(target, name, values)
+        if written is None:
+            return None
+        given[name] = written
+        if written is not values:
+            filled.append(name)
+    shape = Shape(0, len(states), tuple(given), list(given.values()))
+    return NewRows(target, states, shape, tuple(filled), key)
+
+
+def _written(target: Target, name: str, values: Values) -> Values | None:
+    """Return what a flush would write of a field's values, None where only it can tell."""
+    column, kinds = target.columns[name], set(map(type, values))
+    if any(issubclass(kind, ClauseElement) or hasattr(kind, _SQL) for kind in kinds):
+        return None
+    if name == target.version:
+        generator = target.mapper.version_id_generator
+        return [generator(None) for _ in values] if callable(generator) else None
+    if NoneType not in kinds or column.type.should_evaluate_none or not _is_filled(column):
+        return values
+    if len(kinds) > 1 or not is_made_here(column) or not stands_alone(column.default):
+        return None
+    default: Any = column.default
+    return [default.arg if default.is_scalar else default.arg(None) for _ in values]
+
+
+def _is_filled(column: Column[Any]) -> bool:
+    """Tell whether a new row gets something else where it holds None."""
+    has_default = column.default is not None or column.server_default is not None
+    return has_default or column.primary_key or column.computed is not None
+
+
+def _is_counted(column: Column[Any]) -> bool:
+    counted = column is column.table.autoincrement_column and isinstance(column.type, Integer)
+    return counted and column.default is None and column.server_default is None
+
+
+# --- written -------------------------------------------------------------------------------------
+
+_TAKE_KEYS = text(
+    "WITH owned AS MATERIALIZED (SELECT pg_get_serial_sequence(:table, :column)::regclass AS keys)"
+    " SELECT nextval(keys) FROM owned, generate_series(1, :count)"
+)
+
+
+def take_keys(new: NewRows, connection: Connection) -> NewRows | None:
+    """Return the rows with keys from PostgreSQL's sequence, None if the column owns none."""
+    if new.key is None:
+        return new
+    table = new.target.table
+    parameters = {
+        "table": quoted_name_of(table),
+        "column": new.target.columns[new.key].name,
+        "count": new.shape.count,
+    }
+    keys = connection.execute(_TAKE_KEYS, parameters).scalars().all()
+    return None if None in keys else new.keyed(keys)
+
+
+def insert_rows(new: NewRows, dialect: Dialect, connection: Connection) -> NewRows | None:
+    """Insert the rows on SQLite, where nobody else writes meanwhile; return them with their keys.
+
+    None means that the keys cannot be told, as something else than these rows was inserted too.
+    """
+    prepared = driver_insert(new.target, insert_into(new.target.table), new.shape, dialect)
+    if prepared is None:
+        return None
+    if new.key is None:
+        execute_rows(*prepared, connection)
+        return new
+    key = new.target.columns[new.key]
+    highest = connection.execute(select(func.max(key))).scalar()
+    execute_rows(*prepared, connection)
+    made = select(func.min(key), func.max(key), func.count(key))
+    above = made if highest is None else made.where(key > highest)
+    lowest, last, count = connection.execute(above).one()
+    keys = range(lowest, last + 1)
+    return new.keyed(keys) if count == len(keys) == new.shape.count else None

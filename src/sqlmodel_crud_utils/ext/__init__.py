@@ -1,0 +1,1 @@
+"""Optional parts, each an extra of the distribution; nothing else imports them."""

@@ -1,0 +1,19 @@
+"""What a FastAPI service needs besides the rest: sessions, answers to errors, filters from URLs.
+
+It is the extra `fastapi`: `pip install "sqlmodel-crud-utils[fastapi]"`. The functions serve both
+APIs, with an `Engine` as with an `AsyncEngine`.
+"""
+
+try:
+    import fastapi as _fastapi  # noqa: F401 - to say what is missing, and how to get it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'sqlmodel_crud_utils.ext.fastapi needs FastAPI: pip install "sqlmodel-crud-utils[fastapi]"',
+        name="fastapi",
+    ) from error
+
+from sqlmodel_crud_utils.ext.fastapi.errors import install_error_handlers
+from sqlmodel_crud_utils.ext.fastapi.filters import FilterParams, filter_params
+from sqlmodel_crud_utils.ext.fastapi.sessions import session_dependency
+
+__all__ = ["FilterParams", "filter_params", "install_error_handlers", "session_dependency"]

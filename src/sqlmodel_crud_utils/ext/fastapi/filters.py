@@ -1,0 +1,252 @@
+"""From the parameters of a query string to filters, an order and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+
+from fastapi import Query, Request
+from fastapi.exceptions import RequestValidationError
+
+from sqlmodel_crud_utils._core.queries.builder import QueryShape, whole
+from sqlmodel_crud_utils._core.queries.params import (
+    QueryParam,
+    filter_param,
+    page_params,
+    sort_param,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+    from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
+
+__all__ = ["FilterParams", "filter_params"]
+
+T = TypeVar("T")
+_Q = TypeVar("_Q", bound=QueryShape[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class FilterParams:
+    """What a request asked for; `filter_params` makes them.
+
+    Attributes:
+        filters: The filters, as `QueryBuilder.where` and `get_rows` take them.
+        sort: The names to sort by, with "-" in front for the largest first.
+        size: How many rows a page has.
+        max_size: The largest size that is allowed.
+        page: The number of the page, None with cursors.
+        after: The cursor, if one was given.
+
+    Example:
+        >>> params = FilterParams({"age__gte": 18}, ("-age",), size=50, max_size=100)
+        >>> params.filters, params.sort
+        ({'age__gte': 18}, ('-age',))
+    """
+
+    filters: dict[str, Any]
+    sort: tuple[str, ...]
+    size: int
+    max_size: int
+    page: int | None = None
+    after: str | None = None
+
+    def apply(self, query: _Q) -> _Q:
+        """Return the query with the filters and the order, without a page.
+
+        Args:
+            query: A query builder of either API; what it asks for already stays.
+
+        Example:
+            >>> from sqlmodel_crud_utils.sync import QueryBuilder
+            >>> params = FilterParams({"age__gte": 18}, ("-age",), size=50, max_size=100)
+            >>> params.apply(QueryBuilder(session, Hero)).count()
+            0
+        """
+        return query.where(**self.filters).order_by(*self.sort)
+
+    @overload
+    def keyset(self, query: QueryBuilder[T]) -> CursorPage[T]: ...
+    @overload
+    def keyset(self, query: AsyncQueryBuilder[T]) -> Coroutine[Any, Any, CursorPage[T]]: ...
+    def keyset(self, query: Any) -> Any:
+        """Return the page that follows after the cursor of the request.
+
+        Args:
+            query: A query builder; with one of the async API the result is to be awaited.
+
+        Raises:
+            ValidationError: A cursor that is damaged or belongs to another order; parameters with
+                numbers of pages.
+
+        Example:
+            >>> from sqlmodel_crud_utils.sync import QueryBuilder
+            >>> params = FilterParams({}, ("name",), size=50, max_size=100)
+            >>> params.keyset(QueryBuilder(session, Hero))
+            CursorPage(items=[], next_cursor=None)
+        """
+        if self.page is not None:
+            raise ValidationError(
+                "the parameters have no cursor; call filter_params with pages='cursor'", "pages"
+            )
+        return self.apply(query).keyset(self.size, self.after, max_size=self.max_size)
+
+    @overload
+    def paginate(self, query: QueryBuilder[T]) -> Page[T]: ...
+    @overload
+    def paginate(self, query: AsyncQueryBuilder[T]) -> Coroutine[Any, Any, Page[T]]: ...
+    def paginate(self, query: Any) -> Any:
+        """Return the page with the number of the request, and how many rows there are in all.
+
+        Args:
+            query: A query builder; with one of the async API the result is to be awaited.
+
+        Raises:
+            ValidationError: Parameters with cursors.
+
+        Example:
+            >>> from sqlmodel_crud_utils.sync import QueryBuilder
+            >>> params = FilterParams({}, ("name",), size=50, max_size=100, page=1)
+            >>> params.paginate(QueryBuilder(session, Hero)).total
+            0
+        """
+        if self.page is None:
+            raise ValidationError(
+                "the parameters have no number of a page; call filter_params with pages='number'",
+                "pages",
+            )
+        return self.apply(query).paginate(self.page, self.size, max_size=self.max_size)
+
+
+def filter_params(
+    model: type[Any],
+    *,
+    allow: Iterable[str],
+    sort: Iterable[str] = (),
+    pages: Literal["cursor", "number"] = "cursor",
+    size: int = 50,
+    max_size: int = 100,
+    also: Iterable[str] = (),
+) -> Callable[..., Coroutine[Any, Any, FilterParams]]:
+    """Return a FastAPI dependency that turns the query parameters of a list into filters.
+
+    Clients may filter by what is allowed and by nothing else. FastAPI checks each value against
+    the type of its column, and the OpenAPI page describes each parameter. The values of `in`,
+    `not_in` and `between` have commas between them (quotes around a value that has a comma), or
+    the parameter is repeated. A parameter that is not known is refused with 422, for a filter
+    that is misspelt would show rows that nobody asked for.
+
+    Beside the filters there are `size`; `after` (a cursor) or `page`; and `sort`, such as
+    `sort=-age,name`, if there is something to sort by.
+
+    Args:
+        model: The table model of the rows.
+        allow: The filters, such as "name", "age__gte", "team__name__icontains" or "id__in": as
+            in `QueryBuilder.where`, but not `regex`.
+        sort: The fields to sort by, in either direction.
+        pages: "cursor" for pages that stay right while rows change, to be used with
+            `FilterParams.keyset`; "number" for those of `FilterParams.paginate`, with a total.
+        size: How many rows a page has if the client doesn't say.
+        max_size: How many rows a page may have.
+        also: Other query parameters that the route has, which are not to be refused.
+
+    Returns:
+        A function for `Depends`.
+
+    Raises:
+        UnknownFieldError: A name that is no field or relationship.
+        ValidationError: A lookup that is unknown, doesn't fit its field or is not for clients; a
+            field that can't be filtered or sorted by; the name of another parameter; wrong sizes.
+
+    Example:
+        >>> from typing import Annotated
+        >>> from fastapi import Depends, FastAPI
+        >>> from fastapi.testclient import TestClient
+        >>> app = FastAPI()
+        >>> hero_params = filter_params(Hero, allow=["age__gte", "name__in"], sort=["name", "age"])
+        >>> @app.get("/heroes")
+        ... def list_heroes(params: Annotated[FilterParams, Depends(hero_params)]) -> dict:
+        ...     return params.filters | {"sort": params.sort, "size": params.size}
+        >>> client = TestClient(app)
+        >>> client.get("/heroes?age__gte=30&name__in=Ann,Bob&sort=-age").json()
+        {'age__gte': 30, 'name__in': ['Ann', 'Bob'], 'sort': ['-age'], 'size': 50}
+        >>> client.get("/heroes?age_gte=30").status_code, client.get("/heroes?size=101").status_code
+        (422, 422)
+    """
+    whole("size", size, least=1, most=whole("max_size", max_size, least=1))
+    if pages not in {"cursor", "number"}:
+        raise ValidationError("pages are by 'cursor' or by 'number'", "pages", pages)
+    by_cursor = pages == "cursor"
+    filters = [filter_param(model, name) for name in _names("allow", allow)]
+    sortable = _names("sort", sort)
+    params = [
+        *filters,
+        *([sort_param(model, sortable, by_cursor=by_cursor)] if sortable else []),
+        *page_params(by_cursor=by_cursor, size=size, max_size=max_size),
+    ]
+    known = _distinct([*(param.name for param in params), *_names("also", also)])
+
+    async def read(request: Request, **given: Any) -> FilterParams:
+        _refuse_unknown(request, known)
+        values = {param.name: given[f"param_{i}"] for i, param in enumerate(params)}
+        asked = {param.name: values[param.name] for param in filters}
+        return FilterParams(
+            filters={name: value for name, value in asked.items() if value is not None},
+            sort=tuple(values.get("sort", ())),
+            size=values["size"],
+            max_size=max_size,
+            page=values.get("page"),
+            after=values.get("after"),
+        )
+
+    read.__signature__ = _signature(params)  # type: ignore[attr-defined]
+    return read
+
+
+def _names(argument: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise ValidationError(f"{argument} is a list of names, not one name", argument, names)
+    return list(names)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValidationError(
+                f"there are two parameters {name!r}; a field of that name can be filtered as "
+                f"{name}__eq",
+                "allow",
+            )
+    return names
+
+
+def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        problem = f"There is no such parameter; there are: {', '.join(known)}"
+        raise RequestValidationError(
+            [
+                {"type": "extra_forbidden", "loc": ("query", name), "msg": problem}
+                for name in unknown
+            ]
+        )
+
+
+def _signature(params: Iterable[QueryParam]) -> Signature:
+    """Return the parameters for FastAPI; a name in a URL need not be one in Python."""
+    read = [
+        Parameter(
+            f"param_{i}",
+            Parameter.KEYWORD_ONLY,
+            default=param.default,
+            annotation=Annotated[
+                param.type, Query(alias=param.name, description=param.description)
+            ],
+        )
+        for i, param in enumerate(params)
+    ]
+    return Signature([Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request), *read])
