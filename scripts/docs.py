@@ -34,12 +34,12 @@ from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
 
-from sqlmodel_crud_utils._core.queries import builder as query_shape
+from sqlmodel_crud_utils._core.queries import builder
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).parent / "docs_templates"
 PACKAGE = "sqlmodel_crud_utils"
-API = ("sync", "aio", "exceptions", "mixins", "hooks", "pagination", "fastapi", "utils")
+API = ("sync", "aio", "exceptions", "mixins", "hooks", "pagination", "ext.fastapi", "utils")
 # The order to read them in; a guide that is not named here comes after these.
 GUIDES = (
     "getting-started",
@@ -105,7 +105,7 @@ def _write(site: Path) -> None:
     # An empty icon: browsers ask for one, and complain where there is none.
     render.configure(docformat="google", template_directory=TEMPLATES, favicon="data:,")
     # What SQLAlchemy's alias is made of has names only inside of SQLAlchemy.
-    query_shape.__dict__["Criterion"] = Criterion
+    builder.__dict__["Criterion"] = Criterion
     modules = {name: doc.Module.from_name(name) for name in _module_names()}
     for documented in modules.values():
         _open_private_bases(documented)
@@ -126,7 +126,9 @@ def _write(site: Path) -> None:
         _save(site / page.target, template.render(page=page, module=module))
     for name, documented in modules.items():
         reference = _plain_types(render.html_module(documented, modules))
-        _save(site / _module_target(name), links.named(reference, "../"))
+        target = _module_target(name)
+        up = "../" * (len(target.parts) - 1)
+        _save(site / target, links.named(reference, up))
     for image in (ROOT / "docs").rglob("*"):
         if image.suffix in IMAGES:
             _save(site / image.relative_to(ROOT), image.read_bytes())

@@ -1,4 +1,20 @@
-"""Mixins for table models: time stamps, audit trail, soft delete, optimistic locking."""
+"""Mixins for table models: time stamps, audit trail, soft delete, optimistic locking.
+
+They stand before or after `SQLModel` among the bases, together or alone, and add columns with
+their types, defaults and indexes. Their fields have defaults, so that nobody needs to give them.
+
+Example:
+    >>> from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, acting_as
+    >>> class Note(SQLModel, AuditMixin, SoftDeleteMixin, table=True):
+    ...     id: int | None = Field(default=None, primary_key=True)
+    ...     text: str
+    >>> note = Note(text="Buy milk")
+    >>> note.created_at.tzinfo, note.updated_at, note.is_deleted
+    (datetime.timezone.utc, None, False)
+
+Alembic writes the type of the time columns as `sqlmodel_crud_utils.mixins.UTCDateTime()`; the
+template of the migrations (`script.py.mako`) needs an `import sqlmodel_crud_utils.mixins` for it.
+"""
 
 from sqlmodel_crud_utils._core.mixins import (
     AuditMixin,
@@ -10,6 +26,7 @@ from sqlmodel_crud_utils._core.mixins import (
     current_actor,
     unique_when_visible,
 )
+from sqlmodel_crud_utils._session import model_events as _model_events  # noqa: F401 - it listens
 
 __all__ = [
     "AuditMixin",

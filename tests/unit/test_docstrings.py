@@ -8,7 +8,8 @@ from typing import Any, is_typeddict
 
 import pytest
 
-from sqlmodel_crud_utils import aio, exceptions, fastapi, hooks, mixins, pagination, sync, utils
+from sqlmodel_crud_utils import aio, exceptions, hooks, mixins, pagination, sync, utils
+from sqlmodel_crud_utils.ext import fastapi
 
 MODULES = (aio, sync, exceptions, fastapi, hooks, mixins, pagination, utils)
 PUBLIC = {

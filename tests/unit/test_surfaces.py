@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import sqlmodel_crud_utils
-from sqlmodel_crud_utils import a_sync, aio, exceptions, fastapi, hooks, mixins, sync
+from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
+from sqlmodel_crud_utils.ext import fastapi
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 NAME = "sqlmodel_crud_utils"
@@ -177,7 +178,7 @@ def test_a_sync_service_loads_the_sync_tree_only() -> None:
     """The FastAPI extra costs a program with an `Engine` nothing of the async API."""
     loaded = _run(
         f"""
-from {NAME}.fastapi import session_dependency, filter_params, install_error_handlers
+from {NAME}.ext.fastapi import session_dependency, filter_params, install_error_handlers
 from sqlalchemy import create_engine
 session_dependency(create_engine("sqlite://"))
 """
@@ -189,9 +190,9 @@ session_dependency(create_engine("sqlite://"))
 def test_without_fastapi_its_module_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever imports the extra without having it reads what to install."""
     monkeypatch.setitem(sys.modules, "fastapi", None)  # importing it raises ModuleNotFoundError
-    monkeypatch.delitem(sys.modules, f"{NAME}.fastapi")
+    monkeypatch.delitem(sys.modules, f"{NAME}.ext.fastapi")
     with pytest.raises(ModuleNotFoundError, match=r'pip install "sqlmodel-crud-utils\[fastapi\]"'):
-        import_module(f"{NAME}.fastapi")
+        import_module(f"{NAME}.ext.fastapi")
 
 
 def _run(code: str) -> list[str]:
@@ -218,21 +219,27 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 
 # --- Imports go one way ------------------------------------------------------------------------
 
-# What a room may import, of this package, by the first part of the name below it.
-NEUTRAL = {"_core", "exceptions", "hooks", "mixins", "pagination", "utils"}
-ALLOWED = {
-    **dict.fromkeys(NEUTRAL, NEUTRAL),
-    "_session": {"_session"} | NEUTRAL,
-    "_runtime_async": NEUTRAL,
-    "_runtime_sync": NEUTRAL,
-    "_async": {"_async", "_runtime_async", "_session"} | NEUTRAL,
-    "_sync": {"_sync", "_runtime_sync", "_session"} | NEUTRAL,
-    "aio": {"_async"},
-    "sync": {"_sync"},
-    "a_sync": {"aio"},
-    "_fastapi": {"_fastapi", "_async", "_runtime_async", "_sync"} | NEUTRAL,
-    "fastapi": {"_fastapi"},
-    "__init__": {"aio", "sync"} | NEUTRAL,
+# The halls in their order: each uses itself and those before it.
+ORDER = [
+    *("pagination", "exceptions"),
+    *("_core.caching", "_core.chunks", "_core.logs", "_core.progress"),
+    "_core.models",
+    *("_core.listeners", "_core.rows"),
+    *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),
+    *("_core.filters", "_core.queries", "_core.writes", "_core.connections"),
+    *("hooks", "utils", "_session", "mixins", "_shortcuts"),
+    *("_runtime_async", "_runtime_sync", "_async._running", "_sync._running", "_async", "_sync"),
+    *("aio", "sync", "a_sync", "__init__", "ext"),
+]
+# What executes, listens or holds a connection belongs to `_session` and above.
+IMPURE = {
+    "AsyncSession",
+    "Connection",
+    "Engine",
+    "Session",
+    "create_engine",
+    "event",
+    "object_session",
 }
 ASYNC_ROOMS = {"_runtime_async", "_async", "aio", "a_sync"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -240,10 +247,42 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_go_one_way(module: Path) -> None:
-    """A room uses the rooms below it, and nobody imports the public surfaces."""
-    room = module.parts[0].removesuffix(".py")
-    used = {name.split(".")[1] for name in _imports(module) if name.startswith(f"{NAME}.")}
-    assert used <= ALLOWED[room]
+    """A module uses its own hall and those before it; the two APIs never meet."""
+    hall = _hall(_dotted(module))
+    used = {_hall(name) for name in _imports_of_ours(module)}
+    assert [each for each in used if ORDER.index(each) > ORDER.index(hall)] == []
+    other = "_sync" if "_async" in hall else "_async" if "_sync" in hall else None
+    assert [each for each in used if other and other in each] == []
+
+
+def test_nobody_imports_what_is_optional() -> None:
+    """The extras in `ext` use the rest, and nothing of the rest uses them."""
+    users = [module for module in MODULES if module.parts[0] != "ext"]
+    assert [
+        each for each in users if any(name.startswith("ext.") for name in _imports_of_ours(each))
+    ] == []
+
+
+@pytest.mark.parametrize("module", [each for each in MODULES if each.parts[0] == "_core"], ids=str)
+def test_the_core_is_pure(module: Path) -> None:
+    """Nothing in the core takes a session or an engine, listens to an event, or executes."""
+    assert {name.rpartition(".")[2] for name in _imports(module)} & IMPURE == set()
+
+
+def _dotted(module: Path) -> str:
+    return ".".join(module.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _hall(name: str) -> str:
+    return max(
+        (each for each in ORDER if f"{name}.".startswith(f"{each}.")), key=len, default="_core"
+    )
+
+
+def _imports_of_ours(module: Path) -> set[str]:
+    return {
+        name.removeprefix(f"{NAME}.") for name in _imports(module) if name.startswith(f"{NAME}.")
+    }
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

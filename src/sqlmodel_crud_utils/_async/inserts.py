@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, overload
 
+from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.hooks import HookFailedError, hooks_of
 from sqlmodel_crud_utils._async._running.operations import (
     Write,
@@ -15,7 +16,6 @@ from sqlmodel_crud_utils._async._running.operations import (
 from sqlmodel_crud_utils._async._running.rows import insert, model_of
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async._running.shortcuts import add_and_flush
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
@@ -107,7 +107,7 @@ async def insert_data_rows(
             if block_of(sync_session(session)) is not None:
                 await _insert_all_or_none(session, rows)
             else:
-                async with transaction(session, wrap_errors=False):
+                async with block(session, wrap_errors=False):
                     await _insert_all_or_none(session, rows)
     except BaseException:
         forget(keyless)
@@ -166,7 +166,7 @@ async def _insert_with_hooks(
     """Insert each row alone from the start, so that none is hooked twice."""
     try:
         with SetApart(rows) as apart:
-            async with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
+            async with translated(type(rows[0]), _NAME), block(session, wrap_errors=False):
                 outcome = await _insert_one_by_one(session, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error

@@ -6,10 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlmodel_crud_utils._async._running.blocks import level, run_outermost_callbacks
-from sqlmodel_crud_utils._async._running.settling import (
-    raise_together,
-)
+from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     require_callable,
@@ -63,15 +60,8 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
         >>> hero.age
         48
     """
-    target = require_session(session)
-    try:
-        async with level(target, wrap_errors=wrap_errors):
-            yield session
-    except BaseException:
-        # What was committed by hand inside the block, or while a cancellation came in, stays.
-        await run_outermost_callbacks(target)
-        raise
-    raise_together(await run_outermost_callbacks(target))
+    async with block(require_session(session), wrap_errors=wrap_errors):
+        yield session
 
 
 def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:

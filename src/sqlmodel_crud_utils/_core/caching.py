@@ -6,9 +6,6 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Generic, ParamSpec, TypeVar, cast
 
-from sqlalchemy import event
-from sqlalchemy.orm import Mapper
-
 _K = TypeVar("_K", bound=Hashable)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -20,8 +17,8 @@ _SIZE = 2048
 _forgetting: list[Callable[[], None]] = []
 
 
-@event.listens_for(Mapper, "after_configured")
-def _forget() -> None:
+def forget_all() -> None:
+    """Forget everything, as a model that was declared may add relationships to others."""
     for forget in _forgetting:
         forget()
 

@@ -9,15 +9,11 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
-
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _own: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
-
-FLUSH = ("before_flush", "after_flush", "after_flush_postexec")
 
 
 def own(listener: _F) -> _F:
@@ -26,20 +22,16 @@ def own(listener: _F) -> _F:
     return listener
 
 
-def listens_to_session(session: Session, *names: str) -> bool:
-    """Tell whether somebody listens to one of these events of a session."""
-    return _is_heard(session.dispatch, names)
-
-
 def listens_to_rows(model: type[Any], operation: str) -> bool:
     """Tell whether somebody listens to the "insert", "update" or "delete" of a model's rows."""
-    return _is_heard(mapper_of(model).dispatch, (f"before_{operation}", f"after_{operation}"))
+    return is_heard(mapper_of(model).dispatch, (f"before_{operation}", f"after_{operation}"))
 
 
 def listens_to_fields(model: type[Any], names: Iterable[str]) -> bool:
     """Tell whether somebody, a validator for example, listens to fields that are set."""
-    return any(_is_heard(getattr(model, name).dispatch, ("set",)) for name in names)
+    return any(is_heard(getattr(model, name).dispatch, ("set",)) for name in names)
 
 
-def _is_heard(dispatch: Any, names: Iterable[str]) -> bool:
+def is_heard(dispatch: Any, names: Iterable[str]) -> bool:
+    """Return whether anybody but the library listens to one of these events."""
     return any(listener not in _own for name in names for listener in getattr(dispatch, name))

@@ -1,6 +1,7 @@
-"""What works inside SQLAlchemy's own plain session and connection, the same for both APIs.
+"""State and events of a plain session, the same for both APIs.
 
-Listeners to their events, notes kept on a session, and statements that a function given to
-`run_sync` or `run_on_connection` executes. SQLAlchemy runs all of that as plain code in both
-worlds, so there is nothing to await and nothing to generate.
+Listeners to mappers, sessions and engines, and what is noted on a session. SQLAlchemy runs all of
+that as plain code in both worlds, so there is nothing to await and nothing to generate.
 """
+
+from sqlmodel_crud_utils._session import events as _events  # noqa: F401 - it listens

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import Session as SQLModelSession
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.listeners import FLUSH, listens_to_fields, listens_to_rows
+from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
 from sqlmodel_crud_utils._core.queries.keys import equals_key
@@ -32,6 +32,7 @@ from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, is_soft_delete
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import (
+    FLUSH,
     as_in_a_flush,
     columns_of,
     has_exact_key,

@@ -13,7 +13,7 @@ from sqlalchemy.orm.interfaces import MANYTOONE, ONETOMANY
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.listeners import listens_to_session
+from sqlmodel_crud_utils._core.listeners import is_heard
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.queries.loading import EAGER
 
@@ -123,3 +123,11 @@ def table_of(model: type[Any]) -> Table:
 
 def is_sql(value: Any) -> bool:
     return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
+
+
+FLUSH = ("before_flush", "after_flush", "after_flush_postexec")
+
+
+def listens_to_session(session: Session, *names: str) -> bool:
+    """Tell whether somebody listens to one of these events of a session."""
+    return is_heard(session.dispatch, names)

@@ -28,9 +28,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType, TypeEngine
 
 from sqlmodel_crud_utils._core.filters.lists import goes_into_array
-from sqlmodel_crud_utils._core.visibility.hiding import is_own_listener
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils._session.events import is_own_listener
 
 _Processor = Callable[[Any], Any]
 

@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync._running.operations import (
     Write,
@@ -28,7 +29,6 @@ from sqlmodel_crud_utils._sync._running.operations import (
 from sqlmodel_crud_utils._sync._running.rows import insert, model_of
 from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync._running.shortcuts import add_and_flush
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,
@@ -109,7 +109,7 @@ def insert_data_rows(
             if block_of(sync_session(session)) is not None:
                 _insert_all_or_none(session, rows)
             else:
-                with transaction(session, wrap_errors=False):
+                with block(session, wrap_errors=False):
                     _insert_all_or_none(session, rows)
     except BaseException:
         forget(keyless)
@@ -166,7 +166,7 @@ def _insert_with_hooks(
     """Insert each row alone from the start, so that none is hooked twice."""
     try:
         with SetApart(rows) as apart:
-            with translated(type(rows[0]), _NAME), transaction(session, wrap_errors=False):
+            with translated(type(rows[0]), _NAME), block(session, wrap_errors=False):
                 outcome = _insert_one_by_one(session, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error

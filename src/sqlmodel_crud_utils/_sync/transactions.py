@@ -15,10 +15,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import commit_callbacks
-from sqlmodel_crud_utils._sync._running.blocks import level, run_outermost_callbacks
-from sqlmodel_crud_utils._sync._running.settling import (
-    raise_together,
-)
+from sqlmodel_crud_utils._sync._running.blocks import block
 
 __all__ = ["on_commit", "transaction"]
 
@@ -65,15 +62,8 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
         >>> hero.age
         48
     """
-    target = require_session(session)
-    try:
-        with level(target, wrap_errors=wrap_errors):
-            yield session
-    except BaseException:
-        # What was committed by hand inside the block, or while a cancellation came in, stays.
-        run_outermost_callbacks(target)
-        raise
-    raise_together(run_outermost_callbacks(target))
+    with block(require_session(session), wrap_errors=wrap_errors):
+        yield session
 
 
 def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:

@@ -14,6 +14,7 @@ from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.settling import (
     commit,
     load_expired,
+    raise_together,
     roll_back,
     run_commit_callbacks,
 )
@@ -29,13 +30,26 @@ from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils.exceptions import TransactionError
 
 
-async def run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
+async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
     inside = blocks.block_of(sync_session(session)) is not None
     return [] if inside else await run_commit_callbacks(session)
 
 
 @asynccontextmanager
-async def level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
+async def block(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
+    """Run a level of a block, and after the outermost one what waited for its commit."""
+    try:
+        async with _level(session, wrap_errors=wrap_errors):
+            yield
+    except BaseException:
+        # What was committed by hand inside the block, or while a cancellation came in, stays.
+        await _run_outermost_callbacks(session)
+        raise
+    raise_together(await _run_outermost_callbacks(session))
+
+
+@asynccontextmanager
+async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
     plain = sync_session(session)
     block = blocks.enter(plain)
     level = _Level(session, block)

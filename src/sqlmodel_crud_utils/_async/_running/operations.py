@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
+from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks
 from sqlmodel_crud_utils._async._running.settling import (
@@ -19,7 +20,6 @@ from sqlmodel_crud_utils._async._running.settling import (
     roll_back,
     run_commit_callbacks,
 )
-from sqlmodel_crud_utils._async.transactions import transaction
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -210,7 +210,7 @@ async def _settled(write: Write, work: Work[Rows]) -> Rows:
     # block; and what hooks write with the library belongs to the write, it must not be committed.
     if write.hooks or (write.inside and not write.strict):
         with SetApart(write.adding) as apart:
-            async with transaction(write.session, wrap_errors=False):
+            async with block(write.session, wrap_errors=False):
                 apart.put_back()
                 return await _held(write.session, work)
     if write.inside:

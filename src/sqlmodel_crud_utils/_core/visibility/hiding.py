@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Column, ColumnElement, Executable, FromClause, event, false, inspect
+from sqlalchemy import Column, ColumnElement, Executable, FromClause, false, inspect
 from sqlalchemy.orm import (
     InstrumentedAttribute,
     LoaderCriteriaOption,
     Mapper,
-    ORMExecuteState,
-    Session,
     UserDefinedOption,
     registry,
 )
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.caching import Store, cached
-from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.visibility import hidden_tables
@@ -189,24 +186,23 @@ class _HideLinks(UserDefinedOption):
 
 
 def _hide_links(model: type[Any]) -> _HideLinks:
-    # Only programs that have such a link table pay for the listener.
-    if not event.contains(Session, "do_orm_execute", _on_execute):
-        event.listen(Session, "do_orm_execute", _on_execute)
     return _HideLinks(model)
 
 
-@own
-def _on_execute(execution: ORMExecuteState) -> None:
-    if execution.is_relationship_load:
-        for option in execution.user_defined_options:
-            if isinstance(option, _HideLinks):
-                flags = _flags(mapper_of(cast("type[Any]", option.payload)).registry)
-                execution.statement = hidden_tables.hide(execution.statement, flags)
+def has_soft_delete_links() -> bool:
+    """Return whether any relationship goes through a link table whose rows can be deleted."""
+    mappers = (inspect(model, raiseerr=False) for model in _heirs(SoftDeleteMixin))
+    registries = {mapper.registry for mapper in mappers if mapper is not None}
+    return any(_has_soft_delete_link(mapper) for each in registries for mapper in each.mappers)
 
 
-def is_own_listener(function: Any) -> bool:
-    """Tell the library's listener to statements from those of the caller."""
-    return function is _on_execute
+def without_deleted_links(statement: _E, options: Iterable[Any]) -> _E:
+    """Leave deleted rows of link tables out of a relationship's load, if its options say so."""
+    for option in options:
+        if isinstance(option, _HideLinks):
+            flags = _flags(mapper_of(cast("type[Any]", option.payload)).registry)
+            statement = hidden_tables.hide(statement, flags)
+    return statement
 
 
 def is_hiding(option: ORMOption) -> bool:

@@ -25,19 +25,33 @@ from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
     commit,
     load_expired,
+    raise_together,
     roll_back,
     run_commit_callbacks,
 )
 from sqlmodel_crud_utils.exceptions import TransactionError
 
 
-def run_outermost_callbacks(session: Session) -> list[Exception]:
+def _run_outermost_callbacks(session: Session) -> list[Exception]:
     inside = blocks.block_of(sync_session(session)) is not None
     return [] if inside else run_commit_callbacks(session)
 
 
 @contextmanager
-def level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
+def block(session: Session, *, wrap_errors: bool) -> Iterator[None]:
+    """Run a level of a block, and after the outermost one what waited for its commit."""
+    try:
+        with _level(session, wrap_errors=wrap_errors):
+            yield
+    except BaseException:
+        # What was committed by hand inside the block, or while a cancellation came in, stays.
+        _run_outermost_callbacks(session)
+        raise
+    raise_together(_run_outermost_callbacks(session))
+
+
+@contextmanager
+def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
     plain = sync_session(session)
     block = blocks.enter(plain)
     level = _Level(session, block)

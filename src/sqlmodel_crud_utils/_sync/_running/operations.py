@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_sync import Session, Work, shielded, sync_session
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks
 from sqlmodel_crud_utils._sync._running.settling import (
@@ -28,7 +29,6 @@ from sqlmodel_crud_utils._sync._running.settling import (
     roll_back,
     run_commit_callbacks,
 )
-from sqlmodel_crud_utils._sync.transactions import transaction
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,
@@ -212,7 +212,7 @@ def _settled(write: Write, work: Work[Rows]) -> Rows:
     # block; and what hooks write with the library belongs to the write, it must not be committed.
     if write.hooks or (write.inside and not write.strict):
         with SetApart(write.adding) as apart:
-            with transaction(write.session, wrap_errors=False):
+            with block(write.session, wrap_errors=False):
                 apart.put_back()
                 return _held(write.session, work)
     if write.inside:
