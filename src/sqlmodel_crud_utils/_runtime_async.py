@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
-from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.errors.translation import translate
@@ -105,24 +104,21 @@ async def execute(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement on a SQLModel or a plain SQLAlchemy session.
-
-    SQLModel marks `execute` of its own sessions as deprecated and unwraps scalar selects in
-    `exec`, hence a `Result` or a `ScalarResult` comes back.
-    """
-    run: Any = session.exec if isinstance(session, SQLModelAsyncSession) else session.execute
-    return await run(statement, params=params, execution_options=execution_options or {})
+    """Execute a statement; the sessions of SQLModel give SQLAlchemy's own `Result`, too."""
+    # `execute` of SQLModel's sessions warns, and `exec` unwraps some results and not others.
+    run = (
+        AsyncSession.execute if isinstance(session, SQLModelAsyncSession) else type(session).execute
+    )
+    return await run(session, statement, params, execution_options=execution_options or {})
 
 
 async def open_stream(
     session: AsyncSession, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
     """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
-    plain: Any = session.sync_session
-    run: Any = plain.exec if isinstance(plain, SQLModelSession) else plain.execute
 
-    def opened(_: Session) -> tuple[Connection, Any]:
-        result = run(statement, execution_options={"yield_per": batch_size})
+    def opened(plain: Session) -> tuple[Connection, Any]:
+        result = plain.execute(statement, execution_options={"yield_per": batch_size})
         return plain.connection({"mapper": mapper_of(model)}), result
 
     return await session.run_sync(opened)

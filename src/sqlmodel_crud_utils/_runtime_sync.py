@@ -96,21 +96,15 @@ def execute(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement on a SQLModel or a plain SQLAlchemy session.
-
-    SQLModel marks `execute` of its own sessions as deprecated and unwraps scalar selects in
-    `exec`, hence a `Result` or a `ScalarResult` comes back.
-    """
-    run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
-    return run(statement, params=params, execution_options=execution_options or {})
+    """Execute a statement; the sessions of SQLModel give SQLAlchemy's own `Result`, too."""
+    return session.execute(statement, params, execution_options=execution_options or {})
 
 
 def open_stream(
     session: Session, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
     """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
-    run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
-    result = run(statement, execution_options={"yield_per": batch_size})
+    result = session.execute(statement, execution_options={"yield_per": batch_size})
     return session.connection({"mapper": mapper_of(model)}), result
 
 

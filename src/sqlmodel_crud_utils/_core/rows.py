@@ -112,24 +112,19 @@ def restore(remembered: Snapshot) -> None:
             set_committed_value(instance, key, value)
 
 
-def fetched(result: Any) -> list[Any]:
+def fetched(result: Result[Any]) -> list[Any]:
     """Return all rows of a result: plain values or model rows where it has one column."""
     rows = _each_once(result)
-    if isinstance(rows, Result) and len(rows._metadata._keys) == 1:
-        rows = rows.scalars()
-    return list(rows.all())
+    # The public keys() leaves out what has no name, such as an alias.
+    return list(rows.scalars() if len(rows._metadata._keys) == 1 else rows)
 
 
-def first_of(result: Any) -> Any:
-    """Return the first row of a result, or None."""
+def first_of(result: Result[Any]) -> Any:
+    """Return the first row of a result, its value where it has one column; None without a row."""
     row = _each_once(result).first()
-    return row[0] if _is_wrapped(row) else row
+    return row[0] if row is not None and len(row) == 1 else row
 
 
-def _is_wrapped(row: Any) -> bool:
-    return isinstance(row, Row) and len(row) == 1
-
-
-def _each_once(result: Any) -> Any:
+def _each_once(result: Result[Any]) -> Result[Any]:
     # Joined eager loading of a collection repeats its parent; SQLAlchemy then demands unique().
     return result if result._unique_filter_state is None else result.unique()

@@ -21,7 +21,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
-from sqlmodel import Session as SQLModelSession
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
@@ -142,8 +141,7 @@ class ByKey:
             if not self.changed:
                 result = connection.execute(self.statement, self.parameters)
                 return [] if result.rowcount else NOT_THERE
-            run: Any = session.exec if isinstance(session, SQLModelSession) else session.execute
-            rows = run(self.statement, params=self.parameters).scalars().all()
+            rows = list(session.execute(self.statement, self.parameters).scalars())
         for row in rows:
             if isinstance(row, BaseModel):
                 row.model_fields_set.update(self.changed)
