@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
+	test-all test-plain cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -113,7 +113,10 @@ demo: $(INSTALLED) ## Run examples/quickstart.py
 serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DATABASE_URL=sqlite:///heroes.db)
 	@PYTHONPATH=examples $(BIN)/python -m fastapi_app.main
 
-CHECKS := check-codegen lint type docs demo cov check-wheel
+test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
+	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async tests/_sync
+
+CHECKS := check-codegen lint type docs demo cov test-plain check-wheel
 
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \

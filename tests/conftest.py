@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from sqlmodel_crud_utils._shortcuts import choosing
 from tests import models  # noqa: F401 - all tables exist before the first database is made
 from tests.databases import (
     HOW_TO_CONFIGURE_MYSQL,
@@ -27,6 +29,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The kinds of database to test on, with commas between them; by default all: "
         f"{','.join(KINDS)}. Without TEST_MYSQL_URL mysql is left out, but not where CI is set.",
     )
+    parser.addoption(
+        "--without-shortcuts",
+        action="store_true",
+        help="Let every write go through the unit of work; leaves out the tests marked shortcuts.",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what tests the shortcuts themselves where they are switched off."""
+    if config.getoption("without_shortcuts"):
+        skip = pytest.mark.skip(reason="tests a shortcut")
+        for item in items:
+            if item.get_closest_marker("shortcuts"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shortcuts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The shortcuts, or the ordinary ways in their place."""
+    switched = request.config.getoption("without_shortcuts")
+    with choosing.switched_off() if switched else nullcontext():
+        yield
 
 
 def _kinds(config: pytest.Config) -> list[str]:

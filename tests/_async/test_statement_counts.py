@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_one_or_create,
@@ -17,6 +19,8 @@ from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Currency, Setting, Team
 from tests.models_mixins import Club
 from tests.recording import recorded
+
+pytestmark = pytest.mark.shortcuts
 
 
 def is_mysql(engine: AsyncEngine) -> bool:

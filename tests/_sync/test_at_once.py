@@ -49,6 +49,8 @@ from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team
 from tests.models_mixins import Club, Counter, Letter, Player, Visit
 from tests.recording import recorded
 
+pytestmark = pytest.mark.shortcuts
+
 Opened = Callable[[], Session]
 
 

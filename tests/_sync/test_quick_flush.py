@@ -33,6 +33,8 @@ from tests.models_mixins import Parcel
 from tests.recording import ListenerError, failing_savepoints
 from tests.upsert_models import Cat
 
+pytestmark = pytest.mark.shortcuts
+
 MANY = QUICK_FROM + 20
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sqlmodel_crud_utils.sync import (
     delete_row,
     get_one_or_create,
@@ -19,6 +21,8 @@ from tests._runtime_sync import Engine, Session
 from tests.models import Currency, Setting, Team
 from tests.models_mixins import Club
 from tests.recording import recorded
+
+pytestmark = pytest.mark.shortcuts
 
 
 def is_mysql(engine: Engine) -> bool:

@@ -17,6 +17,8 @@ from tests.databases import Database, prepare
 from tests.models import Hero
 from tests.recording import recorded
 
+pytestmark = pytest.mark.shortcuts
+
 
 @pytest.fixture
 async def engine(database: Database) -> AsyncIterator[AsyncEngine]:

@@ -17,6 +17,27 @@ from sqlmodel_crud_utils._core.listeners import is_heard
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.queries.loading import EAGER
 
+_switched_off = False
+
+
+def are_allowed() -> bool:
+    """Return whether writes may take a shortcut at all."""
+    return not _switched_off
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Let every write of the program go through the unit of work, and through SQLAlchemy, inside.
+
+    The outcome is the same; the tests of behaviour run both ways to show it.
+    """
+    global _switched_off  # noqa: PLW0603 - one switch for all threads
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
 
 def is_unheard(session: Session, *events: str) -> bool:
     """Tell whether nobody wants to know, or to decide, how a session writes."""

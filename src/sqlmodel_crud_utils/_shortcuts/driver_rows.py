@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._core.filters.lists import goes_into_array
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._session.events import is_own_listener
+from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 
 _Processor = Callable[[Any], Any]
 
@@ -115,14 +116,14 @@ def _rows(slots: Iterable[Slot], shape: Shape) -> list[tuple[Any, ...]]:
 class Way(Enum):
     """How near to the driver rows may be written."""
 
-    ORDINARY = auto()  # SQLAlchemy sends its statements to other schemas than the tables say
+    ORDINARY = auto()  # SQLAlchemy sends statements to other schemas than the tables say
     WATCHED = auto()  # somebody wants to see, or to change, the statements that it executes
     DRIVER = auto()
 
 
 def way_of(session: Session, connection: Connection) -> Way:
     """Return how near to the driver a session's rows may be written without being missed."""
-    if "schema_translate_map" in connection.get_execution_options():
+    if not are_allowed() or "schema_translate_map" in connection.get_execution_options():
         return Way.ORDINARY
     watching = [fn for fn in session.dispatch.do_orm_execute if not is_own_listener(fn)]
     events = connection.dispatch

@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
+from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
 from sqlmodel_crud_utils._shortcuts.new_row import insert_at_once
 from sqlmodel_crud_utils._shortcuts.new_rows import NewRows, insert_rows, new_rows_of, take_keys
@@ -35,7 +36,7 @@ from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUD
 
 def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sought | None:
     """Return the row that a write looks for, None where there is more to it than its statement."""
-    if write.hooks or (write.inside and not write.strict):
+    if not are_allowed() or write.hooks or (write.inside and not write.strict):
         return None
     session, model = write.session, write.model
     names = key_names(model, pk_field, key)
@@ -86,6 +87,8 @@ def inserted_at_once(session: Session, row: Any, *, unless_there: bool = False) 
     Returns:
         None where nothing was done, as it takes a flush.
     """
+    if not are_allowed():
+        return None
     plain, dialect = sync_session(session), dialect_of(session, type(row))
     new = insert_at_once(plain, dialect, row, unless_there=unless_there)
     return None if new is None else run_sync(session, new.run, plain)
@@ -93,7 +96,7 @@ def inserted_at_once(session: Session, row: Any, *, unless_there: bool = False) 
 
 def add_and_flush(session: Session, rows: Sequence[Any]) -> None:
     """Add new rows to the session and write them, quickly where nobody can tell the difference."""
-    if not _written(session, rows):
+    if not are_allowed() or not _written(session, rows):
         session.add_all(rows)
         session.flush()
 
