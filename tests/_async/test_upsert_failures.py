@@ -37,7 +37,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("payload", "options", "message"),
         [
-            ([RUSTY, {"id": 2, "age": "old"}], {}, "row 1 of the payload: Hero.age takes"),
+            ([RUSTY, {"id": 2, "age": "old"}], {}, "row 1 of the payload: Hero.age must be"),
             ([RUSTY, 5], {}, "row 1 of the payload must be a mapping"),
             (RUSTY, {}, "payload must be a list of mappings, not dict"),
             ([{"age": 5}], {"pk_fields": ["name"]}, "row 0 of the payload gives no name"),

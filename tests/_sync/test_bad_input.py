@@ -51,7 +51,7 @@ class Plain(BaseModel):
         ({"nmae": "x"}, "did you mean 'name'"),
         ({"name__lik": "x"}, "has no lookup 'lik'"),
         ({"team__nope": 1}, "Team has no field 'nope'"),
-        ({"age": "old"}, "takes a whole number"),
+        ({"age": "old"}, "must be a 64-bit integer"),
         ({"age__in": "12"}, "'age'"),
         ({"age__between": [1]}, "'age'"),
         ({"age__is_null": "perhaps"}, "'age'"),

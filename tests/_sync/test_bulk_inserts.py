@@ -290,11 +290,13 @@ class TestFailures:
 
     @pytest.mark.databases("postgresql", "mysql")
     def test_a_value_that_the_column_cannot_hold(self, session: Session) -> None:
-        """It is not a constraint, but it is the fault of the row."""
-        rows = [hero(1), hero(2, age=2**40)]
-        with pytest.raises(BulkOperationError) as caught:
-            bulk_insert_rows(rows, session, Hero)
-        assert caught.value.indexes == (1,)
+        """It is refused before anything is written, on SQLite too, which would store it."""
+        for bad in ({"age": 2**40}, {"name": "x" * 101}):
+            rows = [hero(1), hero(2) | bad]
+            with pytest.raises(ValidationError, match="row 1: Hero") as caught:
+                bulk_insert_rows(rows, session, Hero)
+            assert caught.value.field in bad
+        assert count_of(session, Hero) == 0
 
     @pytest.mark.parametrize(
         "row",
@@ -367,7 +369,7 @@ class TestTroubleOfOtherKinds:
         ("raised", "expected"),
         [
             ([RuntimeError()], RuntimeError),
-            ([OverflowError()], QueryExecutionError),
+            ([OverflowError()], ValidationError),
             ([OverflowError(), RuntimeError()], RuntimeError),
             ([OverflowError(), ConnectionError()], DatabaseConnectionError),
         ],

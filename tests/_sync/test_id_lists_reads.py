@@ -139,7 +139,7 @@ def test_what_is_no_list_is_refused(session: Session, keys: Any) -> None:
 
 def test_a_key_of_a_wrong_type_is_refused(session: Session) -> None:
     """The text names the field and not the value."""
-    with pytest.raises(ValidationError, match=r"Hero\.id takes a whole number") as raised:
+    with pytest.raises(ValidationError, match=r"Hero\.id must be a 64-bit integer") as raised:
         get_rows_within_id_list([1, "s3cret"], session, Hero)
     assert "s3cret" not in str(raised.value)
 

@@ -230,7 +230,7 @@ REFUSED = {
 )
 def test_what_is_no_value_of_the_type_is_refused(name: str, value: Any) -> None:
     """The error names model and field, keeps the value out of its text, and chains nothing."""
-    with pytest.raises(ValidationError, match=rf"AllTypes\.{name} takes ") as caught:
+    with pytest.raises(ValidationError, match=rf"AllTypes\.{name} must be ") as caught:
         coerce(getattr(AllTypes, name), value)
     assert caught.value.field == name
     assert caught.value.value is value
@@ -240,14 +240,14 @@ def test_what_is_no_value_of_the_type_is_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("moment", NAIVE, "this one has no time zone; use datetime.now(UTC)"),
-        ("day", "2024-03-01 10:30", "this one has a time of day"),
-        ("day", NAIVE, "this one has a time of day"),
-        ("day", "March 2024", "this one leaves out the year, the month or the day"),
+        ("moment", NAIVE, "got one without a time zone; use datetime.now(UTC)"),
+        ("day", "2024-03-01 10:30", "got one with a time of day"),
+        ("day", NAIVE, "got one with a time of day"),
+        ("day", "March 2024", "got one without the year, the month or the day"),
         ("moment", "1 March 2024 10:30 XYZ", "give the offset"),
-        ("integer", 2**63, "at most 64 bits; this one is larger"),
-        ("integer", "x", "takes a whole number of at most 64 bits; this str is none"),
-        ("colour", "pink", "takes one of red, green; this str is none"),
+        ("integer", 2**63, "a 64-bit integer; got a larger one"),
+        ("integer", "x", "must be a 64-bit integer; got a str that is not one"),
+        ("colour", "pink", "must be one of red, green; got a str that is not one"),
     ],
 )
 def test_the_error_says_what_would_be_right(name: str, value: Any, words: str) -> None:
@@ -294,7 +294,7 @@ def test_types_are_known_by_what_python_reads_from_them(
 @pytest.mark.parametrize(("name", "value"), [("size", "XL"), ("key", "x"), ("level", "3")])
 def test_what_such_types_do_not_know_is_refused(name: str, value: Any) -> None:
     """An enum's values are a list; a UUID is one, also as a string."""
-    with pytest.raises(ValidationError, match=rf"Thing\.{name} takes "):
+    with pytest.raises(ValidationError, match=rf"Thing\.{name} must be "):
         coerce(getattr(Thing, name), value)
 
 

@@ -131,7 +131,7 @@ def test_a_model_that_is_no_table_is_refused() -> None:
 
 def test_a_mistake_behind_a_path_names_the_related_model() -> None:
     """The value is coerced to the type of the related column."""
-    with pytest.raises(ValidationError, match=r"Hero\.age takes a whole number"):
+    with pytest.raises(ValidationError, match=r"Hero\.age must be a 64-bit integer"):
         where_clauses(Team, {"heroes__age__gt": "old"}, DIALECT)
 
 

@@ -133,7 +133,7 @@ def test_is_null_needs_a_bool(value: Any) -> None:
 
 def test_a_value_of_a_list_must_fit_the_column() -> None:
     """Each of them is coerced."""
-    with pytest.raises(ValidationError, match=r"AllTypes\.integer takes a whole number"):
+    with pytest.raises(ValidationError, match=r"AllTypes\.integer must be a 64-bit integer"):
         criterion(AllTypes.integer, "in", [1, "x"], SQLITE)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
 
-from sqlmodel_crud_utils._core.models.mapping import relationship_names
+from sqlmodel_crud_utils._core.models.mapping import queried_names, relationship_names
 
 T = TypeVar("T")
 
@@ -86,7 +86,8 @@ def expired_columns(state: InstanceState[Any]) -> list[str]:
     """
     if not state.expired_attributes:
         return []
-    return [key for key in state.mapper.column_attrs.keys() if key in state.expired_attributes]
+    loaded = state.expired_attributes - queried_names(state.class_)
+    return [key for key in state.mapper.column_attrs.keys() if key in loaded]
 
 
 Snapshot = list[tuple[InstanceState[Any], dict[str, Any]]]

@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, is_soft_delete
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import (
@@ -37,7 +38,6 @@ from sqlmodel_crud_utils._shortcuts.choosing import (
     has_exact_key,
     has_stamps,
     is_simple,
-    is_sql,
     is_unheard,
     leaves_alone,
     loads_alone,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from pydantic import BaseModel
-from sqlalchemy import ClauseElement, Column, Integer, Table, Uuid
+from sqlalchemy import Column, Integer, Table, Uuid
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import MANYTOONE, ONETOMANY
 from sqlmodel import SQLModel
@@ -140,10 +140,6 @@ def columns_of(model: type[Any]) -> Mapping[str, Column[Any]]:
 
 def table_of(model: type[Any]) -> Table:
     return cast("Table", mapper_of(model).persist_selectable)
-
-
-def is_sql(value: Any) -> bool:
-    return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 FLUSH = ("before_flush", "after_flush", "after_flush_postexec")

@@ -14,13 +14,13 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._session.databases import sees_commits
 from sqlmodel_crud_utils._shortcuts.choosing import (
     FLUSH,
     as_in_a_flush,
     columns_of,
     is_simple,
-    is_sql,
     is_unheard,
     table_of,
 )

@@ -21,7 +21,6 @@ from sqlmodel_crud_utils._core.writes.inserts import (
     chunk_rows,
     insert_into,
     insert_or_skip,
-    is_fault_of_a_row,
     may_copy,
     total_of,
 )
@@ -263,7 +262,7 @@ class _Insertion:
         """Return the error that names the first failing row; the rows before it are inserted."""
         log_failure(_NAME, self.target.model, error)
         failure = translate(error, self.target.model)
-        if is_fault_of_a_row(error, failure):
+        if isinstance(failure, ValidationError):
             for shape in shapes:
                 found = self._search(shape)
                 if found is not None:
@@ -293,7 +292,7 @@ class _Insertion:
             if not is_database_error(error):
                 raise
             failure = translate(error, self.target.model)
-            if not is_fault_of_a_row(error, failure):
+            if not isinstance(failure, ValidationError):
                 raise failure from error
             return failure
         return None

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
+from sqlmodel_crud_utils._core.values.written import check_rows
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -125,6 +126,8 @@ def _listed(data_rows: Any, session: Session) -> list[Any]:
     rows = list(data_rows)
     for row in rows:
         model_of(row, session)
+    if not any(hooks_of(model, "create") for model in set(map(type, rows))):
+        check_rows(rows)  # hooks may change them first
     return rows
 
 

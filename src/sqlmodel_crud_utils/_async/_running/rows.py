@@ -18,11 +18,17 @@ from sqlmodel_crud_utils._async._running.settling import load_expired, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
+from sqlmodel_crud_utils._core.values.coercion import storable
+from sqlmodel_crud_utils._core.values.payload import (
+    changes_for,
+    changes_of_hooks,
+    without_key,
+)
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     held_version,
 )
+from sqlmodel_crud_utils._core.values.written import check_row
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
     require_soft_delete,
@@ -41,7 +47,7 @@ T = TypeVar("T")
 
 async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write what was set on a row that is there already, with the hooks of an update."""
-    changes = changed_columns(row)
+    changes = changes_for(type(row), changed_columns(row))
     if changes:
         # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
         write.session.expire(row, list(changes))
@@ -54,6 +60,7 @@ async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Liter
 async def insert(session: AsyncSession, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
     row = await before_create(hooks, row)
+    check_row(row)
     if not await inserted_at_once(session, row):
         session.add(row)
         await session.flush()
@@ -122,7 +129,8 @@ async def change(session: AsyncSession, row: Any, changes: Mapping[str, Any], ho
     """Write changes to a row, or what hooks make of them."""
     if hooks:
         made = await before_update(hooks, row, changes)
-        changes = without_key(row, changes_for(type(row), made))
+        changes = without_key(row, changes_of_hooks(type(row), changes, made))
+        check_row(row)
     await run_sync(session, _assign, row, changes)
     await session.flush()
     await _run_after(session, hooks, "after_update", row)
@@ -167,4 +175,6 @@ def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> boo
             f"this one removes rows of {model.__name__}",
             field="deleted_by",
         )
+    if deleted_by is not None:
+        storable(model.deleted_by, deleted_by)
     return marks

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils.exceptions import ConstraintKind
 
 __all__ = ["DriverError", "Problem", "is_lost_race", "read_driver_error"]
 
-Problem = ConstraintKind | Literal["constraint", "connection", "query"]
+Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class DriverError:
     """What a driver's error says about a failure.
 
     Attributes:
-        problem: A kind of constraint, "constraint" for one of an unknown kind, "connection", or
-            "query" for everything else.
+        problem: A kind of constraint, "constraint" for one of an unknown kind, "value" for data
+            that the database cannot take, "connection", or "query" for everything else.
         label: The class and the code of the error, for texts.
         reason: What is wrong, in words; empty for constraints and unknown codes.
         table: The table that the constraint belongs to, if the driver tells it.
@@ -115,7 +115,7 @@ _SQLITE: _Codes = {
     1555: ("unique", ""),
     2067: ("unique", ""),
     2579: ("unique", ""),
-    3091: ("query", _BAD_VALUE),
+    3091: ("value", _BAD_VALUE),
     5: ("query", _LOCKED),
     6: ("query", _LOCKED),
     8: ("query", _READ_ONLY),
@@ -123,18 +123,18 @@ _SQLITE: _Codes = {
     11: ("query", _CORRUPT),
     13: ("query", _FULL),
     14: ("connection", _CANNOT_OPEN),
-    18: ("query", _TOO_LONG),
+    18: ("value", _TOO_LONG),
     19: ("constraint", ""),
-    20: ("query", _BAD_VALUE),
+    20: ("value", _BAD_VALUE),
     23: ("query", _DENIED),
     26: ("connection", _NO_DATABASE_FILE),
 }
 
 # SQLSTATEs, then classes of them, which are the first two characters.
 _POSTGRESQL: _Codes = {
-    "22001": ("query", _TOO_LONG),
-    "22003": ("query", _OUT_OF_RANGE),
-    "2201B": ("query", _BAD_REGEX),
+    "22001": ("value", _TOO_LONG),
+    "22003": ("value", _OUT_OF_RANGE),
+    "2201B": ("value", _BAD_REGEX),
     "23001": ("foreign_key", ""),
     "23502": ("not_null", ""),
     "23503": ("foreign_key", ""),
@@ -161,7 +161,7 @@ _POSTGRESQL: _Codes = {
     "57P04": ("connection", _NO_DATABASE),
     "57P05": ("connection", _LOST),
     "08": ("connection", _LOST),
-    "22": ("query", _BAD_VALUE),
+    "22": ("value", _BAD_VALUE),
     "23": ("constraint", ""),
     "28": ("connection", _LOGIN),
 }
@@ -182,7 +182,7 @@ _MYSQL: _Codes = {
     1114: ("query", _FULL),
     1129: ("connection", _LOGIN),
     1130: ("connection", _LOGIN),
-    1139: ("query", _BAD_REGEX),
+    1139: ("value", _BAD_REGEX),
     1142: ("query", _DENIED),
     1143: ("query", _DENIED),
     1146: ("query", _NO_TABLE),
@@ -194,19 +194,21 @@ _MYSQL: _Codes = {
     1226: ("connection", _TOO_MANY),
     1251: ("connection", _LOGIN),
     1263: ("not_null", ""),
-    1264: ("query", _OUT_OF_RANGE),
-    1265: ("query", _BAD_VALUE),
+    1264: ("value", _OUT_OF_RANGE),
+    1265: ("value", _BAD_VALUE),
     1290: ("query", _READ_ONLY),
-    1292: ("query", _BAD_VALUE),
+    1292: ("value", _BAD_VALUE),
     1317: ("query", _CANCELLED),
     1364: ("not_null", ""),
-    1366: ("query", _BAD_VALUE),
-    1406: ("query", _TOO_LONG),
+    1365: ("value", _OUT_OF_RANGE),
+    1366: ("value", _BAD_VALUE),
+    1367: ("value", _BAD_VALUE),
+    1406: ("value", _TOO_LONG),
     1451: ("foreign_key", ""),
     1452: ("foreign_key", ""),
     1557: ("unique", ""),
     1586: ("unique", ""),
-    1690: ("query", _OUT_OF_RANGE),
+    1690: ("value", _OUT_OF_RANGE),
     1698: ("connection", _LOGIN),
     1792: ("query", _READ_ONLY),
     1862: ("connection", _LOGIN),
@@ -222,11 +224,13 @@ _MYSQL: _Codes = {
     2055: ("connection", _LOST),
     2059: ("connection", _LOGIN),
     2061: ("connection", _LOGIN),
+    3140: ("value", _BAD_VALUE),
+    3157: ("value", _BAD_VALUE),
     3024: ("query", _CANCELLED),
-    3688: ("query", _BAD_REGEX),
-    3689: ("query", _BAD_REGEX),
-    3691: ("query", _BAD_REGEX),
-    3696: ("query", _BAD_REGEX),
+    3688: ("value", _BAD_REGEX),
+    3689: ("value", _BAD_REGEX),
+    3691: ("value", _BAD_REGEX),
+    3696: ("value", _BAD_REGEX),
     3572: ("query", _LOCK_TIMEOUT),
     3819: ("check", ""),
     4025: ("check", ""),
@@ -369,7 +373,7 @@ def _with_mysql_check(found: DriverError, name: str, table: str | None) -> Drive
 def _mysql_column(found: DriverError, text: str) -> str | None:
     if found.problem == "not_null":
         match = _MYSQL_COLUMN.match(text)
-    elif found.reason in {_TOO_LONG, _OUT_OF_RANGE, _BAD_VALUE}:
+    elif found.problem == "value":
         match = _MYSQL_VALUE_COLUMN.fullmatch(text)
     else:
         match = None

@@ -6,6 +6,7 @@ import re
 from traceback import walk_tb
 from typing import Any
 
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -20,6 +21,7 @@ from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.errors.driver_errors import DriverError, read_driver_error
 from sqlmodel_crud_utils._core.errors.violations import constraint_violation
+from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     DatabaseConnectionError,
@@ -50,13 +52,15 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
     if isinstance(error, StaleDataError | ObjectDeletedError):
         return ConflictError(model if model is not None else "table")
     driver = read_driver_error(error)
-    if driver is not None and driver.problem not in {"connection", "query"}:
+    if driver is not None and driver.problem not in {"value", "connection", "query"}:
         return constraint_violation(driver, _statement(error) or "", model)
     if _is_connection_failure(error, driver):
         return _connection_failure(error, driver)
-    return _mistake(error, model) or _query_failure(error, driver, model)
+    return _mistake(error, driver, model) or _query_failure(error, driver, model)
 
 
+_NO_DIALECT = DefaultDialect()
+_BAD_VALUE = "a value does not fit the type of its column"
 _DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
 
 
@@ -131,12 +135,29 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
 
 # --- values and statements
 
-_MISFITS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_MISFITS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,  # a JSON value that is nested too deeply
+)
 # Inside of these methods of a dialect there is nothing but the driver.
 _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
 
 
-def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | None:
+# What drivers say of values that they cannot write, before the database sees them.
+_REFUSED_BY_DRIVER = re.compile(
+    r"Error binding parameter|cannot adapt type|(?:inf|nan) can not be used with MySQL"
+)
+_PLACE = re.compile(r".*?(?:binding parameter |query argument \$)(\d+)\b", re.DOTALL)
+_INSERTED = re.compile(r"INSERT INTO [^(]+\(([^()]+)\) VALUES")
+
+
+def _mistake(
+    error: Exception, driver: DriverError | None, model: type[Any] | None
+) -> ValidationError | None:
     """Return what the caller did wrong, so that the database never saw the statement."""
     name = "" if model is None else model.__name__
     if isinstance(error, UnboundExecutionError):
@@ -145,19 +166,79 @@ def _mistake(error: Exception, model: type[Any] | None) -> ValidationError | Non
             "give the session a bind, or the model an entry in its binds",
             field="session",
         )
+    column = _refused_column(error, driver, model)
+    field = _field_of(error, model, column)
+    if driver is not None and driver.problem == "value":
+        named = f" {column!r}" if column else ""
+        return ValidationError(f"{driver.reason}{named} ({driver.label})", field)
+    if isinstance(error, DataError | OverflowError):
+        return ValidationError(f"{_BAD_VALUE} ({_label(error, driver)})", field)
     if _is_refused_value(error):
+        subject = f"{name}.{column}" if name and column else f"a value{name and f' of {name}'}"
         return ValidationError(
-            f"a value{name and f' of {name}'} cannot be converted to the type of its column "
-            f"({_label(error, None)}; the original error tells why)"
+            f"{subject} cannot be converted to the type of its column "
+            f"({_label(error, None)}; the original error tells why)",
+            field,
         )
     return None
 
 
+def _refused_column(
+    error: Exception, driver: DriverError | None, model: type[Any] | None
+) -> str | None:
+    """Return the name of the column whose value was refused, as far as that can be told."""
+    if driver is not None and driver.columns:
+        return driver.columns[0]
+    if not isinstance(error, StatementError):
+        return None
+    if isinstance(error, DBAPIError):
+        return _column_at(error)
+    return None if model is None else _unconverted(error, model)
+
+
+def _column_at(error: DBAPIError) -> str | None:
+    """Return the column of an INSERT of one row, by the place that the driver names."""
+    place = _PLACE.match(str(error.orig))
+    inserted = _INSERTED.match(error.statement or "")
+    if place is None or inserted is None:
+        return None
+    names = [name.strip(' "`') for name in inserted.group(1).split(",")]
+    parameters: Any = error.params
+    return names[int(place.group(1)) - 1] if len(names) == len(parameters) else None
+
+
+def _unconverted(error: StatementError, model: type[Any]) -> str | None:
+    """Return the first column whose type refuses the value that it was given."""
+    given: Any = error.params
+    rows = [row for row in (given if isinstance(given, list) else [given]) if isinstance(row, dict)]
+    for attribute in mapper_of(model).column_attrs:
+        column = attribute.columns[0]
+        convert = column.type.dialect_impl(_NO_DIALECT).bind_processor(_NO_DIALECT)
+        if convert is None:
+            continue
+        try:
+            for row in rows:
+                convert(row.get(column.key))
+        except _MISFITS:
+            return str(column.name)
+    return None
+
+
+def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> str | None:
+    """Return the model's field of a column, if it is the model's table that was written."""
+    if model is None or column is None:
+        return None
+    table = str(mapper_of(model).local_table.description)
+    is_own = table in (_statement(error) or "")
+    return next(iter(fields_of(model, [column])), None) if is_own else None
+
+
 def _is_refused_value(error: Exception) -> bool:
     """Tell whether a column's type, or the driver, could not write the value."""
+    if isinstance(error, DBAPIError):
+        return _REFUSED_BY_DRIVER.match(str(error.orig)) is not None
     return _is_raised_by_execution(error) or (
         isinstance(error, StatementError)
-        and not isinstance(error, DBAPIError)
         and isinstance(error.orig, _MISFITS)
         and not isinstance(error.orig, SQLAlchemyError)
     )
@@ -185,12 +266,9 @@ def _query_failure(
 
 def _query_reason(error: Exception, driver: DriverError | None) -> str:
     if driver is not None:
-        columns = ", ".join(map(repr, driver.columns))
-        return f"{driver.reason} {columns}" if columns else driver.reason
+        return driver.reason
     if isinstance(error, PendingRollbackError):
         return "an earlier statement failed; roll the session back first"
-    if isinstance(error, DataError | OverflowError):
-        return "a value does not fit the type of its column"
     if "another operation is in progress" in str(error):
         return "two tasks use one connection; give each task a session of its own"
     return ""

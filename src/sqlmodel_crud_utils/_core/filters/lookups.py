@@ -19,7 +19,7 @@ from sqlalchemy import (
     or_,
 )
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.sql.expression import ClauseElement, SelectBase
+from sqlalchemy.sql.expression import SelectBase
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.filters.lists import comparable, in_list, is_beyond
@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._core.filters.text import (
     regex_criterion,
     text_criterion,
 )
-from sqlmodel_crud_utils._core.values.coercion import as_bool, coerce, describe
+from sqlmodel_crud_utils._core.values.coercion import as_bool, coerce, describe, is_sql
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _Attribute = InstrumentedAttribute[Any]
@@ -69,7 +69,7 @@ def compared_value(attribute: _Attribute, lookup: str, value: Any) -> Any:
 
     Two filters of the same name are the same SQL if this is not None for both.
     """
-    if lookup not in _COMPARISONS or value is None or _is_sql(value):
+    if lookup not in _COMPARISONS or value is None or is_sql(value):
         return None
     found = coerce(attribute, value)
     type_ = attribute.property.columns[0].type
@@ -208,7 +208,7 @@ def _finds(
 
 
 def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
-    if _is_sql(value):
+    if is_sql(value):
         return value  # SQL compares with SQL: func.now(), another column
     if value is None:
         raise ValidationError(
@@ -217,10 +217,6 @@ def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
             attribute.key,
         )
     return comparable(attribute, coerce(attribute, value))
-
-
-def _is_sql(value: Any) -> bool:
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 def _text(attribute: _Attribute, lookup: str, value: Any) -> str:

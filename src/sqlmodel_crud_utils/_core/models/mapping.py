@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import Column, Table, inspect
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
 from sqlmodel_crud_utils._core.caching import cached
@@ -35,6 +35,36 @@ def _mapper(model: type[Any]) -> Mapper[Any] | None:
 def column_names(model: type[Any]) -> tuple[str, ...]:
     """Return the names of the model's column attributes, in the order of declaration."""
     return tuple(mapper_of(model).column_attrs.keys())
+
+
+@cached
+def written_names(model: type[Any]) -> frozenset[str]:
+    """Return the names of the attributes that a statement can write.
+
+    Not among them are expressions that a query works out (`column_property`, `query_expression`),
+    and columns that the database computes.
+    """
+    return frozenset(
+        attribute.key
+        for attribute in mapper_of(model).column_attrs
+        if isinstance(column := attribute.columns[0], Column) and column.computed is None
+    )
+
+
+@cached
+def queried_names(model: type[Any]) -> frozenset[str]:
+    """Return the names of the attributes that hold something only where a query asks for it."""
+    expression = (("query_expression", True),)
+    attributes = mapper_of(model).column_attrs
+    return frozenset(each.key for each in attributes if each.strategy_key == expression)
+
+
+def check_written(model: type[Any], name: str, value: Any) -> None:
+    """Refuse a column attribute that no statement can write."""
+    if name not in written_names(model):
+        raise ValidationError(
+            f"{model.__name__}.{name} is computed by the database; leave it out", name, value
+        )
 
 
 @cached

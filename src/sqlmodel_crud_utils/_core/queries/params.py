@@ -173,8 +173,6 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     if isinstance(value, datetime) and value.tzinfo is None:
         value = value.replace(tzinfo=UTC)  # a column without a time zone takes it off again
     # What not every database can compare with.
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("a text has no NUL in it")
     if isinstance(value, float) and not isfinite(value):
         raise ValueError("a number is finite")
     if isinstance(value, timedelta) and abs(value) > _LONGEST:

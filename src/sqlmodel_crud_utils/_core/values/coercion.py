@@ -8,15 +8,38 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from operator import index
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from itertools import repeat
+from math import isfinite
+from operator import contains, index
 from pathlib import PurePath
 from types import NoneType
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
-from sqlalchemy import DateTime, Enum as EnumType, PickleType, Uuid
+from pydantic import SecretStr, TypeAdapter
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ClauseElement,
+    DateTime,
+    Enum as EnumType,
+    Float,
+    Integer,
+    Numeric,
+    PickleType,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -25,6 +48,10 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _LONGEST_DATE = 100  # Enough for any date in words; a longer text isn't worth parsing.
 _MOST_CHOICES = 20
+# Written out, "1e999999999" is a gigabyte; no database declares a number of more digits than that.
+_MOST_DIGITS = 1000
+# Python's own JSON fails a little further down.
+_DEEPEST = 500
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
 _DURATION = re.compile(
@@ -41,6 +68,8 @@ _WRITTEN_AS_TEXT = (
     PurePath,
     IPv4Address,
     IPv6Address,
+    IPv4Interface,
+    IPv6Interface,
     IPv4Network,
     IPv6Network,
 )
@@ -60,9 +89,9 @@ class _Rule:
 
 
 def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
-    """Return a caller's value as one of the column's Python type.
+    """Return a caller's value as one of the column's Python type, to compare the column with.
 
-    None stays None. What a column without a plain Python type takes (JSON, arrays, types of one
+    None stays None. What a column without a plain Python type takes (arrays, types of one
     database) is left as it is. Of the types of the user's own, which decide themselves what they
     take, only strings are converted.
 
@@ -83,17 +112,33 @@ def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     except _MisfitError as misfit:
         reason = str(misfit)
     # Those that the standard library and dateutil raise for what they can't read.
-    except (ValueError, TypeError, ArithmeticError, LookupError):
-        reason = f"this {type(value).__name__} is none"
-    name = attribute.key
-    model = attribute.parent.mapper.class_.__name__
-    raise ValidationError(f"{model}.{name} takes {rule.expected}; {reason}", name, value)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
+        reason = _described(value)
+    raise _refusal(attribute, f"must be {rule.expected}; got {reason}", value)
+
+
+def storable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
+    """Return a caller's value as one that the column can store.
+
+    Raises:
+        ValidationError: If the value can't be one of the column's type, or is too long or too
+            large for the column.
+
+    Example:
+        >>> storable(Hero.age, "5")
+        5
+    """
+    made = coerce(attribute, value)
+    size = _size(attribute.property.columns[0].type)
+    if size is not None and made is not None and not size.holds((made,)):
+        raise _refusal(attribute, size.words, value)
+    return made
 
 
 def is_coerced(
     attribute: InstrumentedAttribute[Any], values: Sequence[Any], kinds: AbstractSet[type[Any]]
 ) -> bool:
-    """Tell quickly whether `coerce` would return each of the values as it is.
+    """Return quickly whether `coerce` would return each of the values as it is.
 
     False also stands for "perhaps not".
 
@@ -106,15 +151,55 @@ def is_coerced(
         >>> is_coerced(Hero.age, [5, None], {int, NoneType})
         True
     """
-    type_ = attribute.property.columns[0].type
-    if kinds <= {NoneType} or _rule(type_) is None:
-        return True
-    kept = _kept(type_)
-    if kept is None or not kinds <= {kept.kind, NoneType}:
+    return _are_kept(_kept(attribute.property.columns[0].type), values, kinds)
+
+
+def is_storable(
+    attribute: InstrumentedAttribute[Any], values: Sequence[Any], kinds: AbstractSet[type[Any]]
+) -> bool:
+    """Return quickly whether `storable` would return each of the values as it is.
+
+    False also stands for "perhaps not".
+
+    Args:
+        attribute: The column.
+        values: A caller's values.
+        kinds: Their types.
+
+    Example:
+        >>> is_storable(Hero.age, [5, None], {int, NoneType})
+        True
+    """
+    return _are_kept(stored_as_is(attribute.property.columns[0].type), values, kinds)
+
+
+def _are_kept(kept: Kept | None, values: Sequence[Any], kinds: AbstractSet[type[Any]]) -> bool:
+    if kept is None:
+        return kinds <= {NoneType}
+    if kept.kind is not object and not kinds <= {kept.kind, NoneType}:
         return False
     if kept.check is None:
         return True
-    return kept.check([value for value in values if value is not None])
+    given = [value for value in values if value is not None] if NoneType in kinds else values
+    return not given or kept.check(given)
+
+
+def _refusal(attribute: InstrumentedAttribute[Any], words: str, value: Any) -> ValidationError:
+    model, name = attribute.parent.mapper.class_.__name__, attribute.key
+    return ValidationError(f"{model}.{name} {words}", name, value)
+
+
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    # Others are of a wrong type, whatever they hold.
+    unfit = " that is not one" if isinstance(value, str | int | float | Decimal) else ""
+    return f"{article} {kind}{unfit}"
+
+
+def is_sql(value: Any) -> bool:
+    """Return whether a value is an expression of SQL, which the database works out."""
+    return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 @cached
@@ -140,7 +225,7 @@ def _rule(type_: TypeEngine[Any]) -> _Rule | None:
     rule = _rule_of_type(type_)
     if rule is None or not _decides_itself(type_):
         return rule
-    if python_type(type_) is str:
+    if python_type(type_) in {str, dict}:
         return None
     return _Rule(rule.expected, _strings_only(rule.convert))
 
@@ -151,6 +236,8 @@ def _rule_of_type(type_: TypeEngine[Any]) -> _Rule | None:
         return None
     if isinstance(impl, EnumType):
         return _enum_rule(impl)
+    if is_json(type_):
+        return _Rule("a JSON value", _to_json)
     if isinstance(impl, Uuid) and not impl.as_uuid:
         return _Rule("a UUID", lambda value: str(_to_uuid(value)))
     if isinstance(impl, DateTime) and python_type(type_) is datetime and impl.timezone:
@@ -182,32 +269,137 @@ def _strings_only(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return converted
 
 
+def is_json(type_: TypeEngine[Any]) -> bool:
+    """Return whether a column stores JSON, and no type of the user's own makes it."""
+    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    return (
+        isinstance(impl, JSON)
+        and type(impl).__module__.startswith("sqlalchemy.")
+        and not _decides_itself(type_)
+    )
+
+
+# --- what stays as it is -------------------------------------------------------------------------
+
+_Check = Callable[[Sequence[Any]], bool]
+
+
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """The type of which a rule leaves values as they are, if they pass a check."""
+class Kept:
+    """The type of which values stay as they are, if they pass a check.
+
+    Attributes:
+        kind: The type; `object` for all.
+        check: What is asked about values of that type, none of them None.
+    """
 
     kind: type[Any]
-    check: Callable[[Sequence[Any]], bool] | None = None
+    check: _Check | None = None
+
+
+_ALL = Kept(object)
 
 
 @cached
-def _kept(type_: TypeEngine[Any]) -> _Kept | None:
+def _kept(type_: TypeEngine[Any]) -> Kept | None:
+    """Return which values `coerce` leaves as they are, None where only a rule can tell."""
+    if _rule(type_) is None:
+        return _ALL
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     found = python_type(type_)
     if isinstance(impl, EnumType):
-        return None if impl.enum_class is None else _Kept(impl.enum_class)
+        return None if impl.enum_class is None else Kept(impl.enum_class)
     if isinstance(impl, Uuid) and not impl.as_uuid:
         return None
     if isinstance(impl, DateTime) and found is datetime:
         zone = UTC if impl.timezone else None
-        return _Kept(datetime, lambda values: all(value.tzinfo is zone for value in values))
-    return _Kept(found, _CHECKS.get(found)) if found in _RULES and found is not datetime else None
+        return Kept(datetime, lambda values: all(value.tzinfo is zone for value in values))
+    return Kept(found, _CHECKS.get(found)) if found in _RULES and found is not datetime else None
 
 
-_CHECKS: dict[type[Any], Callable[[Sequence[Any]], bool]] = {
+@cached
+def stored_as_is(type_: TypeEngine[Any]) -> Kept | None:
+    """Return which values `storable` leaves as they are, None where only a rule can tell."""
+    kept, size = _kept(type_), _size(type_)
+    if kept is None or size is None:
+        return kept
+    check, holds = kept.check, size.holds
+    return Kept(
+        kept.kind, holds if check is None else lambda values: check(values) and holds(values)
+    )
+
+
+def _are_texts(values: Sequence[str]) -> bool:
+    if any(map(contains, values, repeat("\0"))):
+        return False
+    return all(map(str.isascii, values)) or all(map(_is_encodable, values))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+_CHECKS: dict[type[Any], _Check] = {
     int: lambda values: -(2**63) <= min(values) <= max(values) < 2**63,
-    Decimal: lambda values: all(value.is_finite() for value in values),
+    Decimal: lambda values: all(map(_is_bounded, values)),
+    str: _are_texts,
 }
+
+
+# --- how much a column holds ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How much a column holds: in words, and as a question about values of its type."""
+
+    words: str
+    holds: _Check
+
+
+@cached
+def _size(type_: TypeEngine[Any]) -> _Size | None:
+    """Return how much a column holds as every database has it, None if it does not say so."""
+    impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    is_told = type(impl).__module__.startswith("sqlalchemy.sql.") and not type_._variant_mapping
+    if not is_told or _rule(type_) is None or _decides_itself(type_):
+        return None
+    if isinstance(impl, String) and not isinstance(impl, Text | EnumType):
+        return None if impl.length is None else _length(impl.length)
+    if isinstance(impl, Integer) and not isinstance(impl, BigInteger):
+        return _range(16 if isinstance(impl, SmallInteger) else 32)
+    if isinstance(impl, Numeric) and not isinstance(impl, Float):
+        return None if impl.precision is None else _digits(impl.precision, impl.scale or 0)
+    return None
+
+
+def _length(most: int) -> _Size:
+    return _Size(
+        f"must have at most {most} characters; got a longer text",
+        lambda values: max(map(len, values)) <= most,
+    )
+
+
+def _range(bits: int) -> _Size:
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return _Size(
+        f"must be between {lowest} and {highest}; got an integer that is not",
+        lambda values: lowest <= min(values) and max(values) <= highest,
+    )
+
+
+def _digits(precision: int, scale: int) -> _Size:
+    whole = precision - scale
+    # From there on a number is rounded to one that has too many digits.
+    end = Decimal("9" * max(whole, 0) + "." + "9" * scale + "5") if whole >= 0 else Decimal(0)
+    return _Size(
+        f"must have at most {whole} digits before the decimal point; got a number with more",
+        lambda values: all(-end < value < end for value in values),
+    )
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -219,6 +411,8 @@ def _to_int(value: Any) -> int:
             raise ValueError
         number = int(value.partition(".")[0])
     elif isinstance(value, float | Decimal):
+        if isinstance(value, Decimal) and not _is_bounded(value):
+            raise ValueError
         number = int(value)
         if number != value:
             raise ValueError
@@ -226,7 +420,7 @@ def _to_int(value: Any) -> int:
         # int() makes a plain number of a bool, which some drivers tell apart.
         number = int(index(value))
     if not -(2**63) <= number < 2**63:
-        raise _MisfitError("this one is larger")
+        raise _MisfitError("a larger one")
     return number
 
 
@@ -238,9 +432,16 @@ def _to_float(value: Any) -> float:
 
 def _to_decimal(value: Any) -> Decimal:
     number = Decimal(str(value) if isinstance(value, float) else _number(value))
+    if number.is_finite() and not _is_bounded(number):
+        raise _MisfitError("one with too many digits")
     if not number.is_finite():
         raise ValueError
     return number
+
+
+def _is_bounded(number: Decimal) -> bool:
+    """Return whether a number is finite, and not much longer written out than it is itself."""
+    return number.is_finite() and -_MOST_DIGITS <= number.adjusted() <= _MOST_DIGITS
 
 
 def _number(value: Any) -> Any:
@@ -266,12 +467,25 @@ def as_bool(value: Any) -> bool:
 
 
 def _to_str(value: Any) -> str:
+    text = _text_of(value)
+    if "\0" in text:
+        raise _MisfitError("one with a NUL character")
+    if not (text.isascii() or _is_encodable(text)):
+        raise _MisfitError("one with half a surrogate pair")
+    return text
+
+
+def _text_of(value: Any) -> str:
     if type(value) is str:
         return value
     if isinstance(value, str):
         # The content itself: str() of an enum that is a string is its name.
         return str.__str__(value)
-    if isinstance(value, _WRITTEN_AS_TEXT) and not isinstance(value, bool | Enum):
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    is_plain = isinstance(value, _WRITTEN_AS_TEXT) and not isinstance(value, bool | Enum)
+    # Pydantic's URLs have no class in common.
+    if is_plain or hasattr(value, "unicode_string"):
         return str(value)
     raise ValueError
 
@@ -329,6 +543,51 @@ def _one_of(choices: list[str]) -> str:
     return f"one of {named}" + (", …" if len(choices) > _MOST_CHOICES else "")
 
 
+# --- JSON ----------------------------------------------------------------------------------------
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def _to_json(value: Any) -> Any:
+    """Return a value that JSON can hold, with Pydantic's values in it made plain.
+
+    What else is in it, the engine's own serializer may know how to write.
+    """
+    if _holds_pydantic(value):
+        value = _ANYTHING.dump_python(value, mode="json")
+        _holds_pydantic(value)
+    return value
+
+
+def _holds_pydantic(value: Any) -> bool:
+    """Return whether Pydantic's values are in a JSON value; refuse what no database can hold."""
+    found, met = False, set[int]()
+    level = [value]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict | list | tuple):
+                if id(each) not in met:  # several of them may hold the same one
+                    met.add(id(each))
+                    below.extend(each)
+                    below.extend(each.values() if isinstance(each, dict) else ())
+            else:
+                found = _is_pydantic(each) or found
+        if not below:
+            return found
+        level = below
+    raise _MisfitError("one that is nested too deeply")
+
+
+def _is_pydantic(value: Any) -> bool:
+    if isinstance(value, str):
+        _to_str(value)
+    elif isinstance(value, float) and not isfinite(value):
+        raise _MisfitError("one with a number that is not finite")
+    # A secret would be stored as asterisks.
+    return hasattr(type(value), "__pydantic_serializer__") and not isinstance(value, SecretStr)
+
+
 # --- dates and times -----------------------------------------------------------------------------
 
 
@@ -338,7 +597,7 @@ def _to_aware(value: Any) -> datetime:
         return moment.astimezone(UTC)
     if isinstance(value, datetime):
         raise _MisfitError(
-            "this one has no time zone; use datetime.now(UTC) or value.replace(tzinfo=UTC)"
+            "one without a time zone; use datetime.now(UTC) or value.replace(tzinfo=UTC)"
         )
     return moment.replace(tzinfo=UTC)
 
@@ -369,7 +628,7 @@ def _to_date(value: Any) -> date:
         return value
     moment = _to_moment(value)
     if moment.time() != time():
-        raise _MisfitError("this one has a time of day")
+        raise _MisfitError("one with a time of day")
     return moment.date()
 
 
@@ -406,7 +665,7 @@ def _date_in_words(text: str) -> datetime:
         for default in (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001 - no moments
     )
     if first != second:
-        raise _MisfitError("this one leaves out the year, the month or the day")
+        raise _MisfitError("one without the year, the month or the day")
     return first
 
 
@@ -422,12 +681,12 @@ def _known_zone(name: str | None, offset: int | None) -> timezone | None:
     if offset is not None:
         return timezone(timedelta(seconds=offset))
     if name is not None:
-        raise _MisfitError("this one names a time zone that isn't known; give the offset")
+        raise _MisfitError("one with the name of a time zone that is not known; give the offset")
     return None
 
 
 _RULES: dict[type[Any], _Rule] = {
-    int: _Rule("a whole number of at most 64 bits", _to_int),
+    int: _Rule("a 64-bit integer", _to_int),
     float: _Rule("a number", _to_float),
     Decimal: _Rule("a decimal number", _to_decimal),
     bool: _Rule("a bool (true or false, 1 or 0, yes or no)", as_bool),

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
-from pydantic.fields import FieldInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError as PydanticError,
+    WrapValidator,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.mapping import (
+    check_written,
     column_names,
     primary_key_names,
     relationship_attribute,
     relationship_names,
 )
-from sqlmodel_crud_utils._core.values.coercion import coerce
+from sqlmodel_crud_utils._core.values.coercion import is_json, is_sql, is_storable, storable
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 # Pydantic takes every value of these types where they are declared without constraints.
 _PLAIN = frozenset((int, str, float, bool, bytes, date, datetime, time, timedelta, UUID, NoneType))
+# What a model's configuration may say without a change to how such values are taken.
+_NEUTRAL = frozenset(
+    (
+        "alias_generator",
+        "arbitrary_types_allowed",
+        "extra",
+        "from_attributes",
+        "populate_by_name",
+        "read_from_attributes",
+        "registry",
+        "table",
+        "title",
+        "use_attribute_docstrings",
+        "validate_by_alias",
+        "validate_by_name",
+    )
+)
+# What reads a value before its type does.
+_READERS = (BeforeValidator, PlainValidator, WrapValidator)
+_MARKERS = {
+    "after": AfterValidator,
+    "before": BeforeValidator,
+    "plain": PlainValidator,
+    "wrap": WrapValidator,
+}
 
 
 def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
@@ -32,7 +71,21 @@ def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
         UnknownFieldError: A name that is no field of the model.
         ValidationError: A value that its field does not take, or data of a wrong kind.
     """
-    return {name: _valid(model, name, value) for name, value in _given(data).items()}
+    return {name: _valid(model, name, value) for name, value in given_fields(data).items()}
+
+
+def changes_of_hooks(
+    model: type[Any], changes: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what hooks made of changes, with the values validated that they put in.
+
+    The others were validated already, and a validator may change what it is given (a hash of a
+    password, say).
+    """
+    return {
+        name: value if name in changes and changes[name] is value else _valid(model, name, value)
+        for name, value in given_fields(made).items()
+    }
 
 
 def values_for(model: type[Any], given: Any) -> dict[str, Any]:
@@ -42,7 +95,7 @@ def values_for(model: type[Any], given: Any) -> dict[str, Any]:
             f"the values of a new row are a mapping, not {type(given).__name__}",
             field="create_method_kwargs",
         )
-    return {name: _coerced(model, name, value) for name, value in given.items()}
+    return {name: _stored(model, name, value) for name, value in given.items()}
 
 
 def without_key(row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +112,8 @@ def without_key(row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if name not in names}
 
 
-def _given(data: Any) -> Mapping[str, Any]:
+def given_fields(data: Any) -> Mapping[str, Any]:
+    """Return the fields of a mapping, or those of an object that were set."""
     if isinstance(data, BaseModel):
         return {name: getattr(data, name) for name in sorted(data.model_fields_set)}
     if isinstance(data, Mapping):
@@ -70,14 +124,35 @@ def _given(data: Any) -> Mapping[str, Any]:
 
 
 def _valid(model: type[Any], name: str, value: Any) -> Any:
-    coerced = _coerced(model, name, value)
-    adapter = _field_adapter(model, name)
-    if adapter is not None:
-        try:
-            adapter.validate_python(coerced)
-        except PydanticError as error:
-            raise refused_by(error, name, value) from error
-    return coerced
+    if name in relationship_names(model):
+        return _related(model, name, value)
+    attribute = _written(model, name, value)
+    return value if is_sql(value) else valid_values(attribute, [value])[0]
+
+
+def valid_values(attribute: InstrumentedAttribute[Any], values: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of a column as its field and its type take them.
+
+    Raises:
+        ValidationError: The field, or the column, does not take one of them.
+    """
+    model, name = attribute.parent.mapper.class_, attribute.key
+    rules = _rules(model, name)
+    if rules is not None and rules.reads_first:
+        with suppress(PydanticError):
+            return rules.stored(attribute, values, rules.adapter.validate_python(list(values)))
+    kinds = set(map(type, values))
+    if not is_storable(attribute, values, kinds):
+        values = [storable(attribute, value) for value in values]
+        kinds = set(map(type, values))
+    if rules is None or kinds <= rules.trusted:
+        return values
+    try:
+        found = rules.adapter.validate_python(list(values))
+    except PydanticError as error:
+        place = error.errors(include_input=False, include_url=False)[0]["loc"][0]
+        raise refused_by(error, name, values[cast("int", place)]) from None
+    return rules.stored(attribute, values, found)
 
 
 def refused_by(error: PydanticError, name: str, value: Any) -> ValidationError:
@@ -87,12 +162,17 @@ def refused_by(error: PydanticError, name: str, value: Any) -> ValidationError:
     return ValidationError(reasons, field=name, value=value)
 
 
-def _coerced(model: type[Any], name: str, value: Any) -> Any:
-    if name in column_names(model):
-        return coerce(getattr(model, name), value)
+def _stored(model: type[Any], name: str, value: Any) -> Any:
     if name in relationship_names(model):
         return _related(model, name, value)
-    raise UnknownFieldError(model, name, (*column_names(model), *relationship_names(model)))
+    return storable(_written(model, name, value), value)
+
+
+def _written(model: type[Any], name: str, value: Any) -> InstrumentedAttribute[Any]:
+    if name not in column_names(model):
+        raise UnknownFieldError(model, name, (*column_names(model), *relationship_names(model)))
+    check_written(model, name, value)
+    return cast("InstrumentedAttribute[Any]", getattr(model, name))
 
 
 def _related(model: type[Any], name: str, value: Any) -> Any:
@@ -113,39 +193,96 @@ def _related(model: type[Any], name: str, value: Any) -> Any:
     return value
 
 
-@cached
-def _field_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
-    """Return what validates a field as the model declares it; relationships have none."""
-    declared = _declared_type(model, name)
-    return None if declared is None else TypeAdapter(declared)
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """How a model validates the values of one of its fields.
 
-
-@cached
-def list_adapter(model: type[Any], name: str) -> TypeAdapter[Any] | None:
-    """Return what validates many values of a field at once, which is a lot quicker."""
-    declared = _declared_type(model, name)
-    many: Any = GenericAlias(list, (declared,))
-    return None if declared is None else TypeAdapter(many)
-
-
-@cached
-def trusted_types(model: type[Any], name: str) -> frozenset[type[Any]]:
-    """Return the types whose values a field takes without a further look.
-
-    A value of the very type that the field declares needs no validation.
+    Attributes:
+        adapter: What validates many values at once.
+        trusted: The types of which it takes every value as it is.
+        reads_first: Whether it reads what a caller gives before the column's type does.
     """
+
+    adapter: TypeAdapter[Any]
+    trusted: frozenset[type[Any]]
+    reads_first: bool
+
+    def stored(
+        self, attribute: InstrumentedAttribute[Any], given: Sequence[Any], found: Sequence[Any]
+    ) -> Sequence[Any]:
+        """Return what Pydantic made of values, as the column stores it."""
+        if list(given) == found:
+            found = given
+        elif is_json(attribute.property.columns[0].type):
+            plain = self.adapter.dump_python(found, mode="json", warnings=False)
+            # What it left alone, the engine's own serializer may know how to write.
+            found = [
+                old if old == new else made
+                for old, new, made in zip(given, found, plain, strict=True)
+            ]
+        if is_storable(attribute, found, set(map(type, found))):
+            return found
+        return [_readable(attribute, *each) for each in zip(given, found, strict=True)]
+
+
+def _readable(attribute: InstrumentedAttribute[Any], given: Any, found: Any) -> Any:
+    try:
+        return storable(attribute, found)
+    except ValidationError:
+        # A field may read more out of a value than its column holds, as `Json` does of a text.
+        return storable(attribute, given)
+
+
+@cached
+def _rules(model: type[Any], name: str) -> _Rules | None:
+    """Return how a model validates a field; None where the column's type alone decides."""
     declared = _declared_type(model, name)
+    if declared is None:
+        return None
+    config: ConfigDict = dict(model.model_config)  # type: ignore[assignment]
+    many: Any = GenericAlias(list, (declared,))
+    try:
+        adapter = TypeAdapter(many, config=config)
+    except (PydanticUserError, NameError):  # a class that is not defined yet
+        return None
+    trusted = _trusted_types(declared) if _NEUTRAL.issuperset(config) else frozenset()
+    type_ = getattr(model, name).property.columns[0].type
+    return _Rules(adapter, trusted, reads_first=is_json(type_) or _has_reader(declared))
+
+
+def _has_reader(declared: Any) -> bool:
+    """Return whether a validator reads a value before its type does."""
+    own = declared.__metadata__ if get_origin(declared) is Annotated else ()
+    return any(isinstance(each, _READERS) for each in own) or any(
+        map(_has_reader, get_args(declared))
+    )
+
+
+def _trusted_types(declared: Any) -> frozenset[type[Any]]:
+    """Return the types whose values need no validation, as the field declares just them."""
     kinds = get_args(declared) if get_origin(declared) in {Union, UnionType} else (declared,)
     plain = all(isinstance(kind, type) and kind in _PLAIN for kind in kinds)
     return frozenset(kinds) if plain else frozenset()
 
 
 def _declared_type(model: type[Any], name: str) -> Any:
-    fields: Mapping[str, FieldInfo] = getattr(model, "model_fields", {})
-    field = fields.get(name)
-    if field is None or field.annotation is None:
+    if not issubclass(model, BaseModel) or name not in model.model_fields:
+        return None
+    if not model.__pydantic_complete__:  # it names a class that was defined later
+        model.model_rebuild(raise_errors=False)
+    field = model.model_fields[name]
+    if field.annotation is None:
         return None
     declared: Any = field.annotation
-    for constraint in field.metadata:
+    for constraint in (*field.metadata, *_field_validators(model, name)):
         declared = Annotated[declared, constraint]
     return declared
+
+
+def _field_validators(model: type[BaseModel], name: str) -> Iterator[Any]:
+    """Yield the model's own validators of a field, without those that look at other fields."""
+    for validator in model.__pydantic_decorators__.field_validators.values():
+        mode, names = validator.info.mode, validator.info.fields
+        takes = len(inspect.signature(validator.func).parameters)
+        if (name in names or "*" in names) and takes == (2 if mode == "wrap" else 1):
+            yield _MARKERS[mode](validator.func)

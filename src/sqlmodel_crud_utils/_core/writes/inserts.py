@@ -6,11 +6,10 @@ from collections.abc import Sized
 from typing import Any
 
 from sqlalchemy import Dialect, Insert, insert, literal_column
-from sqlalchemy.exc import DataError
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
 from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, is_mysql
-from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 _ROWS_PER_CHUNK = 10_000
 _METHODS = ("auto", "insert", "copy")
@@ -101,13 +100,3 @@ def may_copy(dialect: Dialect, driver: str, method: str) -> bool:
             field="method",
         )
     return there_is and method != "insert"
-
-
-def is_fault_of_a_row(error: Exception, failure: SQLModelCRUDError) -> bool:
-    """Tell a row that cannot be written from trouble that every row would meet."""
-    if isinstance(failure, ValidationError) or isinstance(error, DataError | OverflowError):
-        return True
-    original = getattr(error, "orig", None) or error
-    # asyncpg refuses some values by itself, others come back with PostgreSQL's data exceptions.
-    refused = (type(original).__name__, type(original.__cause__).__name__)
-    return "DataError" in refused or str(getattr(original, "sqlstate", "")).startswith("22")

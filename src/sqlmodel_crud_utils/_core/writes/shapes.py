@@ -14,13 +14,12 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError as PydanticError
+from pydantic import BaseModel
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core.models.mapping import relationship_names
-from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
-from sqlmodel_crud_utils._core.values.payload import list_adapter, refused_by, trusted_types
+from sqlmodel_crud_utils._core.models.mapping import check_written, relationship_names
+from sqlmodel_crud_utils._core.values.payload import given_fields, valid_values
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
@@ -110,7 +109,7 @@ class RowReader:
         if isinstance(state, InstanceState):
             return self._of_instance(row, state)
         if isinstance(row, BaseModel):
-            return {name: getattr(row, name) for name in sorted(row.model_fields_set)}
+            return given_fields(row)
         raise ValidationError(
             f"a mapping or a {self._model.__name__} is needed, not {type(row).__name__}",
             field="rows",
@@ -196,22 +195,8 @@ class RowReader:
         attribute = self._target.attributes.get(name)
         if attribute is None:
             raise UnknownFieldError(self._model, name, self._target.attributes)
-        kinds = set(map(type, values))
-        if not is_coerced(attribute, values, kinds):
-            values = [coerce(attribute, value) for value in values]
-            kinds = set(map(type, values))
-        if not kinds <= trusted_types(self._model, name):
-            self._validate(name, values)
-        return values
-
-    def _validate(self, name: str, values: Column) -> None:
-        adapter = list_adapter(self._model, name)
-        if adapter is None:
-            return
-        try:
-            adapter.validate_python(list(values))
-        except PydanticError as error:
-            raise refused_by(error, name, values[0]) from None
+        check_written(self._model, name, values[0])
+        return valid_values(attribute, values)
 
     def _filled(self, shape: Shape) -> Shape:
         """Add what neither the caller nor the table says, and the ORM would fill in."""

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Alias, ColumnElement, Delete, Integer, Update, delete, select, tuple_, update
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.expression import ClauseElement
 
 from sqlmodel_crud_utils._core.models.mapping import (
     column_attribute,
@@ -19,6 +18,7 @@ from sqlmodel_crud_utils._core.models.mapping import (
 )
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query, Visibility
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.values.versions import version_name
@@ -66,7 +66,7 @@ def changes_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an update writes, validated; values may be SQL, such as `Hero.age + 1`."""
     if not values:
         raise ValidationError("update() needs values: update(age=30)", field="values")
-    sql = {name: _element(value) for name, value in values.items() if _is_sql(value)}
+    sql = {name: _element(value) for name, value in values.items() if is_sql(value)}
     for name, expression in sql.items():
         column_attribute(model, name)
         if name in primary_key_names(model) or name == version_name(model):
@@ -77,10 +77,6 @@ def changes_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         require_own(model, expression, name)
     plain = {name: value for name, value in values.items() if name not in sql}
     return bulk_changes_for(model, plain) | sql
-
-
-def _is_sql(value: Any) -> bool:
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 def _element(value: Any) -> Any:

@@ -19,7 +19,9 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
+from sqlmodel_crud_utils._core.models.mapping import check_written, written_names
+from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
+from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upserts import Parameters
@@ -144,11 +146,17 @@ def _are_plain(target: Target, rows: list[Any]) -> bool:
     """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
     if target.visible_only or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
         return False
+    written = written_names(target.model)
     for name in rows[0]:
         attribute = target.attributes.get(name)
         values = [row.get(name, _MISSING) for row in rows]
         kinds = set(map(type, values))
-        if attribute is None or object in kinds or not is_coerced(attribute, values, kinds):
+        if (
+            attribute is None
+            or name not in written
+            or object in kinds
+            or not is_storable(attribute, values, kinds)
+        ):
             return False
         if name in target.self_filling and NoneType in kinds:
             return False
@@ -167,7 +175,8 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
     name = ""
     try:
         for name, value in values.items():
-            values[name] = coerce(attributes[name], value)
+            values[name] = storable(attributes[name], value)
+            check_written(target.model, name, value)
     except KeyError:
         error = UnknownFieldError(target.model, name, attributes)
         error.add_note(f"in row {index} of the payload")
@@ -206,7 +215,7 @@ def _given(index: int, row: Any) -> Mapping[str, Any]:
             "change it and commit, or pass the fields to write as a mapping",
             field="payload",
         )
-    return {name: getattr(row, name) for name in sorted(row.model_fields_set)}
+    return given_fields(row)
 
 
 def _key(target: Target, index: int, values: dict[str, Any]) -> Key | None:

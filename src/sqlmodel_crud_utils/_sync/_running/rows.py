@@ -11,11 +11,17 @@ from sqlalchemy.orm import object_session
 
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
+from sqlmodel_crud_utils._core.values.coercion import storable
+from sqlmodel_crud_utils._core.values.payload import (
+    changes_for,
+    changes_of_hooks,
+    without_key,
+)
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     held_version,
 )
+from sqlmodel_crud_utils._core.values.written import check_row
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
     require_soft_delete,
@@ -43,7 +49,7 @@ T = TypeVar("T")
 
 def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write what was set on a row that is there already, with the hooks of an update."""
-    changes = changed_columns(row)
+    changes = changes_for(type(row), changed_columns(row))
     if changes:
         # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
         write.session.expire(row, list(changes))
@@ -56,6 +62,7 @@ def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[Fal
 def insert(session: Session, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
     row = before_create(hooks, row)
+    check_row(row)
     if not inserted_at_once(session, row):
         session.add(row)
         session.flush()
@@ -124,7 +131,8 @@ def change(session: Session, row: Any, changes: Mapping[str, Any], hooks: Hooks)
     """Write changes to a row, or what hooks make of them."""
     if hooks:
         made = before_update(hooks, row, changes)
-        changes = without_key(row, changes_for(type(row), made))
+        changes = without_key(row, changes_of_hooks(type(row), changes, made))
+        check_row(row)
     run_sync(session, _assign, row, changes)
     session.flush()
     _run_after(session, hooks, "after_update", row)
@@ -169,4 +177,6 @@ def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> boo
             f"this one removes rows of {model.__name__}",
             field="deleted_by",
         )
+    if deleted_by is not None:
+        storable(model.deleted_by, deleted_by)
     return marks
