@@ -1,8 +1,10 @@
 """Table models for the tests of the CRUD functions."""
 
 import datetime as dt
+import uuid
 
-from sqlalchemy import Column, Integer, String
+from pydantic import NaiveDatetime
+from sqlalchemy import Column, Computed, Integer, String, func
 from sqlmodel import Field, Relationship, SQLModel
 
 
@@ -61,3 +63,24 @@ class Ticket(SQLModel, table=True):
     number: int = Field(primary_key=True)
     id: int | None = Field(default=None, index=True)
     holder: str | None = None
+
+
+class Draft(SQLModel, table=True):
+    """A key that Python makes, and one column that is left to the database."""
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    title: str = Field(unique=True, max_length=50)
+    created_at: NaiveDatetime | None = Field(
+        default=None, sa_column_kwargs={"server_default": func.now(), "nullable": False}
+    )
+
+
+class Price(SQLModel, table=True):
+    """A composite key, and a column that the database works out."""
+
+    shop: str = Field(primary_key=True, max_length=20)
+    item: str = Field(primary_key=True, max_length=20)
+    net: int
+    gross: int | None = Field(
+        default=None, sa_column=Column(Integer, Computed("net + 1", persisted=True))
+    )

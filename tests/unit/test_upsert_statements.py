@@ -171,7 +171,7 @@ class TestBatches:
         target = target_of(Hero, update_columns=["age"])
         entries = [Entry(0, {"id": 5, "name": "a", "age": 7}, (5,))]
         assert Batch(target, ("id", "name", "age"), entries).update_parameters() == [
-            {"key_id": 5, "new_age": 7}
+            {"_0": 5, "_age": 7}
         ]
 
 
@@ -303,10 +303,10 @@ class TestStatements:
     def test_update_sets_what_the_rows_give_and_counts_the_version(self) -> None:
         """Stamps are SQLAlchemy's business in an UPDATE."""
         text = sql(update_statement(target_of(Article), ["id", "mood", "author"]), "postgresql")
-        assert "state_of_mind=%(new_mood)s" in text
+        assert "state_of_mind=%(_mood)s" in text
         assert "version=(article.version + 1)" in text
         assert "updated_at=%(updated_at)s" in text
-        assert "WHERE article.id = %(key_id)s" in text
+        assert "WHERE article.id = %(_0)s" in text
 
     def test_there_is_no_update_of_nothing(self) -> None:
         """The rows are only read back then."""

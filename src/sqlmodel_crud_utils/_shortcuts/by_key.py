@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
+from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
@@ -100,7 +101,8 @@ class Sought:
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the key."""
-        return {f"key_{place}": value for place, value in enumerate(self.values)}
+        prefix = prefix_for(table_of(self.model))
+        return {f"{prefix}{place}": value for place, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def update_at_once(
     ):
         return None
     statement = _update(model, changed, include_deleted)
-    return ByKey(sought, statement, sought.parameters | _new(changes, changed), changed)
+    return ByKey(sought, statement, sought.parameters | _new(model, changes, changed), changed)
 
 
 def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
@@ -182,7 +184,7 @@ def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
     ):
         return None
     values = deleted_values(deleted_by)
-    return ByKey(sought, _mark(model), sought.parameters | _new(values, _MARKS))
+    return ByKey(sought, _mark(model), sought.parameters | _new(model, values, _MARKS))
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:
@@ -205,8 +207,9 @@ def _can_be_set(model: type[Any], names: tuple[str, ...]) -> bool:
     )
 
 
-def _new(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {f"new_{name}": values[name] for name in names}
+def _new(model: type[Any], values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    prefix = prefix_for(table_of(model))
+    return {f"{prefix}{name}": values[name] for name in names}
 
 
 @cached
@@ -225,7 +228,10 @@ def _mark(model: type[Any]) -> Update:
 
 def _setting(model: type[Any], names: Iterable[str], include_deleted: bool) -> Update:
     columns = columns_of(model)
-    values = {columns[name]: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
+    prefix = prefix_for(table_of(model))
+    values = {
+        columns[name]: bindparam(f"{prefix}{name}", type_=columns[name].type) for name in names
+    }
     statement = update(table_of(model)).where(*_has_key(model)).values(values)
     if include_deleted or not is_soft_delete(model):
         return statement
@@ -239,7 +245,8 @@ def _delete(model: type[Any]) -> Delete:
 
 def _has_key(model: type[Any]) -> list[ColumnElement[bool]]:
     columns = columns_of(model)
-    return equals_key([columns[name] for name in primary_key_names(model)])
+    own = [columns[name] for name in primary_key_names(model)]
+    return equals_key(own, prefix_for(table_of(model)))
 
 
 @cached

@@ -14,7 +14,6 @@ from itertools import repeat
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     Column,
     ColumnDefault,
     Connection,
@@ -28,6 +27,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import NullType, TypeEngine
 
 from sqlmodel_crud_utils._core.filters.lists import goes_into_array
+from sqlmodel_crud_utils._core.parameters import array_of
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._session.events import is_own_listener
@@ -178,7 +178,7 @@ def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) 
         return None
     given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
     arrays = [
-        bindparam(None, list(slot.raw(given, shape.count)), type_=ARRAY(slot.column.type))
+        bindparam(None, list(slot.raw(given, shape.count)), type_=array_of(slot.column.type))
         for slot in slots
     ]
     keys = [slot.column.key for slot in slots]

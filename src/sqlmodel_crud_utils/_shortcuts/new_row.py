@@ -170,7 +170,8 @@ def _insert_on(
         # Not before it is needed: it is slow to import.
         package = import_module(f"sqlalchemy.dialects.{dialect}")
         statement = package.insert(table).on_conflict_do_nothing()
-    if by_last_id and [columns[name] for name in missing] == [table.autoincrement_column]:
+    returned = [columns[name] for name in missing]
+    if by_last_id and len(returned) == 1 and returned[0] is table.autoincrement_column:
         return statement
     # What tells a row that was left alone from one that has nothing missing.
-    return statement.returning(*([columns[name] for name in missing] or table.primary_key))
+    return statement.returning(*(returned or table.primary_key))

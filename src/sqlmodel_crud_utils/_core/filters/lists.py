@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Integer,
-    Numeric,
     SmallInteger,
     any_,
     bindparam,
@@ -28,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.parameters import array_of, exact
 from sqlmodel_crud_utils._core.values.coercion import python_type
 
 # SQLite allows 32,766 parameters; the statement has others too.
@@ -57,7 +57,7 @@ def in_list(
     type_: TypeEngine[Any] = attribute.property.columns[0].type
     if dialect.name == "postgresql" and goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.
-        array = ARRAY(_compared_as(type_, values))
+        array = array_of(_compared_as(type_, values))
         return attribute == any_(bindparam(None, list(values), type_=array, unique=True))
     if dialect.name == "sqlite" and _is_bound_bare(type_):
         return _in_json(attribute, values, type_, dialect)
@@ -88,12 +88,7 @@ def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
 
 def _compared_as(type_: TypeEngine[Any], values: Sequence[Any]) -> TypeEngine[Any]:
     """Return the type that holds all of the values as they are."""
-    if is_beyond(type_, values):
-        return BigInteger()
-    # Not its subclasses: those of floats, and of the user's own.
-    if type(type_) is Numeric and type_.precision is not None:
-        return type_.adapt(Numeric, precision=None, scale=None)
-    return type_
+    return BigInteger() if is_beyond(type_, values) else exact(type_)
 
 
 def is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:

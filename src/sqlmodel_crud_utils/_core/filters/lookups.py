@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.filters.text import (
     regex_criterion,
     text_criterion,
 )
+from sqlmodel_crud_utils._core.parameters import is_rounded
 from sqlmodel_crud_utils._core.values.coercion import as_bool, coerce, describe, is_sql
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -74,7 +75,8 @@ def compared_value(attribute: _Attribute, lookup: str, value: Any) -> Any:
     found = coerce(attribute, value)
     type_ = attribute.property.columns[0].type
     plain = type_.coerce_compared_value(_COMPARISONS[lookup], found) is type_
-    return found if plain and not is_beyond(type_, (found,)) else None
+    changed = is_beyond(type_, (found,)) or is_rounded(type_, found)
+    return found if plain and not changed else None
 
 
 def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None:

@@ -17,7 +17,7 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TupleType, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY
@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.models.mapping import (
     mapper_of,
     primary_key_names,
 )
+from sqlmodel_crud_utils._core.parameters import exact
 from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -61,20 +62,22 @@ def _listed(pk_field: Any) -> Sequence[str]:
 @cached
 def by_key(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Select[Any]:
     """Return the SELECT of one row; its parameters are `key_0`, `key_1` and so on."""
-    statement = select(model).where(*equals_key([getattr(model, name) for name in names]))
+    columns = [getattr(model, name) for name in names]
+    statement = select(model).where(*equals_key(columns, "key_"))
     return statement if include_deleted else hide_deleted(statement, model)
 
 
-def equals_key(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[bool]]:
-    """Return the criteria of one row, with the parameters `key_0`, `key_1` and so on."""
+def equals_key(columns: Iterable[ColumnElement[Any]], prefix: str) -> list[ColumnElement[bool]]:
+    """Return the criteria of one row; its parameters are the prefix with 0, 1 and so on."""
     return [
-        column == bindparam(f"key_{i}", type_=_key_type(column)) for i, column in enumerate(columns)
+        column == bindparam(f"{prefix}{place}", type_=_key_type(column))
+        for place, column in enumerate(columns)
     ]
 
 
-def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any] | None:
+def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
     # PostgreSQL's drivers refuse a number that is too large for the column; it is just not there.
-    return BigInteger() if isinstance(column.type, Integer) else None
+    return BigInteger() if isinstance(column.type, Integer) else exact(column.type)
 
 
 def key_parameters(model: type[Any], names: tuple[str, ...], key: Any) -> dict[str, Any]:
@@ -146,7 +149,11 @@ def among_keys(
     attributes = [getattr(model, name) for name in names]
     if len(attributes) == 1:
         return in_list(attributes[0], [key[0] for key in keys], dialect)
-    return tuple_(*attributes).in_(_possible(attributes, keys, dialect))
+    possible = _possible(attributes, keys, dialect)
+    type_ = TupleType(*(exact(attribute.property.columns[0].type) for attribute in attributes))
+    return tuple_(*attributes).in_(
+        bindparam(None, possible, type_=type_, expanding=True, unique=True)
+    )
 
 
 def _possible(

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Alias, ColumnElement, Delete, Integer, Update, delete, select, tuple_, update
+from sqlalchemy import (
+    Alias,
+    ColumnElement,
+    Delete,
+    Integer,
+    Update,
+    bindparam,
+    delete,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.models.mapping import (
-    column_attribute,
     column_names,
     is_one_table,
     mapper_of,
     primary_key,
     primary_key_names,
 )
+from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query, Visibility
 from sqlmodel_crud_utils._core.values.coercion import is_sql
@@ -63,24 +74,10 @@ def check_soft_target(query: Query) -> None:
 
 
 def changes_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an update writes, validated; values may be SQL, such as `Hero.age + 1`."""
+    """Return what an update of all rows that match writes, validated."""
     if not values:
         raise ValidationError("update() needs values: update(age=30)", field="values")
-    sql = {name: _element(value) for name, value in values.items() if is_sql(value)}
-    for name, expression in sql.items():
-        column_attribute(model, name)
-        if name in primary_key_names(model) or name == version_name(model):
-            raise ValidationError(
-                f"{name} cannot be written into many rows of {model.__name__}; leave it out",
-                field=name,
-            )
-        require_own(model, expression, name)
-    plain = {name: value for name, value in values.items() if name not in sql}
-    return bulk_changes_for(model, plain) | sql
-
-
-def _element(value: Any) -> Any:
-    return value.__clause_element__() if hasattr(value, "__clause_element__") else value
+    return bulk_changes_for(model, values)
 
 
 def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement[bool]]:
@@ -129,7 +126,7 @@ def hidden(query: Query, statement: _S) -> _S:
 
 
 def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
-    """Return what is written into many rows, validated as for one.
+    """Return what is written into many rows, validated as for one; values may be SQL.
 
     Raises:
         UnknownFieldError: A name that is no column of the model.
@@ -137,7 +134,10 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
             rows alike: the primary key, or the version, which counts by itself.
     """
     mapper_of(model)
-    changes = changes_for(model, data)
+    given = data if isinstance(data, Mapping) else {}
+    sql = {name: _element(value) for name, value in given.items() if is_sql(value)}
+    plain = {name: value for name, value in given.items() if name not in sql} if sql else data
+    changes = changes_for(model, plain) | sql
     for name in changes:
         if name not in column_names(model):
             raise UnknownFieldError(model, name, column_names(model), what="column")
@@ -147,7 +147,13 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
                 field=name,
                 value=changes[name],
             )
+    for name, expression in sql.items():
+        require_own(model, expression, name)
     return changes
+
+
+def _element(value: Any) -> Any:
+    return value.__clause_element__() if hasattr(value, "__clause_element__") else value
 
 
 def update_of(
@@ -158,7 +164,22 @@ def update_of(
     name = version_name(model)
     if name is not None and name not in values:
         values |= _next_version(model, name)
-    return update(model).where(*criteria).values({getattr(model, k): v for k, v in values.items()})
+    return update(model).where(*criteria).values(_assigned(model, values))
+
+
+def _assigned(model: type[Any], values: Mapping[str, Any]) -> dict[Any, Any]:
+    """Return what an UPDATE sets, with parameters that are not called like columns.
+
+    SQLAlchemy would call that of `address_1` so, and that of a criterion for `address` as well.
+    """
+    prefix = prefix_for(mapper_of(model).local_table)
+    assigned = {}
+    for name, value in values.items():
+        attribute = getattr(model, name)
+        assigned[attribute] = (
+            value if is_sql(value) else bindparam(f"{prefix}{name}", value, type_=attribute.type)
+        )
+    return assigned
 
 
 def _next_version(model: type[Any], name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sqlalchemy import ColumnDefault, ColumnElement, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.mapping import check_written, written_names
+from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.writes.shapes import Shape
@@ -98,10 +99,11 @@ class Batch:
 
     def update_parameters(self) -> Parameters:
         """Return the rows as the parameters of `update_statement`."""
-        given = [name for name in self.names if name in self.target.overwritten]
+        prefix = prefix_for(self.target.table)
+        names = {f"{prefix}{place}": name for place, name in enumerate(self.target.key)}
+        names |= {f"{prefix}{name}": name for name in self.names if name in self.target.overwritten}
         return [
-            {f"key_{name}": entry.values[name] for name in self.target.key}
-            | {f"new_{name}": entry.values[name] for name in given}
+            {parameter: entry.values[name] for parameter, name in names.items()}
             for entry in self.entries
         ]
 

@@ -26,6 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from sqlmodel_crud_utils._core.parameters import prefix_for
+from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
 
 # --- the target ----------------------------------------------------------------------------------
@@ -111,9 +113,10 @@ def update_statement(target: Target, names: Iterable[str]) -> Update | None:
 
     Its parameters are those of `update_parameters`.
     """
-    criteria = [target.columns[name] == bindparam(f"key_{name}") for name in target.key]
+    prefix = prefix_for(target.table)
+    criteria = equals_key([target.columns[name] for name in target.key], prefix)
     assigned: dict[Column[Any], Any] = {
-        target.columns[name]: bindparam(f"new_{name}")
+        target.columns[name]: bindparam(f"{prefix}{name}")
         for name in names
         if name in target.overwritten
     }

@@ -1,0 +1,88 @@
+"""Neutral table models whose columns hold less than their values' types do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+from pydantic import NaiveDatetime
+from sqlalchemy import CHAR, NUMERIC, DateTime, Dialect, Interval, Numeric, String, Time
+from sqlalchemy.dialects.mysql import DATETIME, TIME as MYSQL_TIME
+from sqlalchemy.dialects.postgresql import TIME, TIMESTAMP
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class Marked(TypeDecorator[str]):
+    """A text of five characters, the first of which the database alone sees."""
+
+    impl = String(5)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        """Mark the text."""
+        return None if value is None else f"*{value}"
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> str | None:
+        """Take the mark off."""
+        return None if value is None else value[1:]
+
+
+class Cents(TypeDecorator[Decimal]):
+    """A decorated number, which rounds as what it is made of."""
+
+    impl = Numeric(6, 2)
+    cache_ok = True
+
+
+SECONDS = (
+    DateTime()
+    .with_variant(TIMESTAMP(precision=0), "postgresql")
+    .with_variant(DATETIME(fsp=0), "mysql", "mariadb")
+)
+CLOCK = (
+    Time()
+    .with_variant(TIME(precision=0), "postgresql")
+    .with_variant(MYSQL_TIME(fsp=0), "mysql", "mariadb")
+)
+
+
+class Limited(SQLModel, table=True):
+    """A column of each kind that PostgreSQL's casts cut or round."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    word: str | None = Field(default=None, max_length=5)
+    fixed: str | None = Field(default=None, sa_type=CHAR(5))  # type: ignore[call-overload]
+    marked: str | None = Field(default=None, sa_type=Marked)
+    at: NaiveDatetime | None = Field(default=None, sa_type=SECONDS)  # type: ignore[call-overload]
+    clock: dt.time | None = Field(default=None, sa_type=CLOCK)  # type: ignore[call-overload]
+    span: dt.timedelta | None = Field(
+        default=None,
+        sa_type=Interval(second_precision=0),  # type: ignore[call-overload]
+    )
+    price: Decimal | None = Field(default=None, max_digits=6, decimal_places=2)
+    amount: Decimal | None = Field(
+        default=None,
+        sa_type=NUMERIC(6, 2),  # type: ignore[call-overload]
+    )
+    cents: Decimal | None = Field(default=None, sa_type=Cents)
+    note: str | None = None
+
+
+class Rate(SQLModel, table=True):
+    """Keys that PostgreSQL's casts round, one of them and two."""
+
+    __tablename__ = "rate"
+
+    percent: Decimal = Field(primary_key=True, max_digits=6, decimal_places=2)
+    place: str = Field(primary_key=True, max_length=5)
+
+
+class Step(SQLModel, table=True):
+    """A key of a number with decimals."""
+
+    __tablename__ = "step"
+
+    height: Decimal = Field(primary_key=True, max_digits=6, decimal_places=2)
+    note: str | None = None
