@@ -1,4 +1,4 @@
-"""The same changes for many rows, by their keys."""
+"""Many rows changed or deleted at once, by their keys or another column."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from sqlmodel_crud_utils._async._running.hooks import run_hooks
+from sqlmodel_crud_utils._async._running.chunks import check_report
 from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_write
-from sqlmodel_crud_utils._async._running.rows import change, soft_for
-from sqlmodel_crud_utils._async._running.settling import load_expired
+from sqlmodel_crud_utils._async._running.rows import change, remove, soft_for
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.progress import Report
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
 from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
@@ -37,10 +36,11 @@ async def bulk_update_rows(
     pk_field: str | Sequence[str] | None = None,
     *,
     chunk_size: int | None = None,
+    progress: bool | Report | None = None,
 ) -> tuple[Literal[True], int]:
-    """Write the same values into all rows whose key is in a list, as one transaction.
+    """Write the same values into all rows whose key, or other value, is in a list.
 
-    The rows are updated with set-based statements, a chunk of keys each. `updated_at` and other
+    That is one transaction of set-based statements, a chunk of keys each. `updated_at` and other
     columns with an `onupdate` are set and versions are counted up, as by every update; objects
     that the session holds get the new values. Soft-deleted rows are left alone. Where the model
     has hooks, or its rows are spread over several tables, each row is read and updated by itself.
@@ -53,13 +53,16 @@ async def bulk_update_rows(
         id_str_list: The keys, each coerced to the column's type; composite keys are tuples. Keys
             that no row has are ignored, and one that is listed twice counts once.
         data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
-            are written. The values are validated against the types of the model's fields.
+            are written. The values are validated against the types of the model's fields; in a
+            mapping they may be SQL, such as `Product.stock - 1`.
         session_inst: The session to write with. What is pending in it is flushed first.
         model: The table model.
-        pk_field: The key's column, primary or unique; left out, it is "id" where the model has
-            it, else the model's primary key.
-        chunk_size: How many rows are updated with one statement; left out, as many as the
-            database takes parameters for.
+        pk_field: The column whose values are listed: any column, all rows with one of the values
+            are meant. Left out, it is "id" where the model has it, else the primary key.
+        chunk_size: How many keys go into one statement; left out, as many as the database takes
+            parameters for.
+        progress: True for a progress bar (the extra `progress`), or a function that is called
+            after each chunk with the number of keys that are done, and that of all keys.
 
     Returns:
         True, and the number of rows that were there to be updated.
@@ -67,7 +70,7 @@ async def bulk_update_rows(
     Raises:
         UnknownFieldError: A name that is no column of the model. Nothing is written.
         ValidationError: A value that its field does not take, a primary key among the values, a
-            `pk_field` that is no unique key. Nothing is written.
+            key of a wrong type. Nothing is written.
         ConstraintViolationError: A constraint is broken. No row is updated.
         ConflictError: A row was changed by somebody else while its hooks ran.
         QueryExecutionError: Any other refusal by the database. No row is updated.
@@ -84,19 +87,20 @@ async def bulk_update_rows(
     """
     session = require_session(session_inst)
     check_chunk_size(chunk_size)
+    check_report(progress)
     changes = bulk_changes_for(model, data)
     rows = listed_write(
         session, model, "bulk_update_rows", "update", id_str_list, pk_field, include_deleted=False
     )
 
-    async def one_chunk(keys: list[Key]) -> int:
+    async def one_chunk(rows: ListedWrite, keys: list[Key]) -> int:
         if rows.by_row:
             return await _update_each(rows, keys, changes)
         if changes:
             return await rows.update(keys, changes)
         return await _count(session, rows.listed, keys)
 
-    return True, await rows.in_chunks(chunk_size, one_chunk)
+    return True, await rows.in_chunks(one_chunk, chunk_size, progress, changing=changes)
 
 
 async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
@@ -120,11 +124,13 @@ async def delete_rows_within_id_list(
     chunk_size: int | None = None,
     soft: bool | None = None,
     deleted_by: str | None = None,
+    *,
+    progress: bool | Report | None = None,
 ) -> tuple[Literal[True], int]:
-    """Delete all rows whose key is in a list, as one transaction.
+    """Delete all rows whose key, or other value, is in a list.
 
-    Rows of a model with `SoftDeleteMixin` are marked instead. The rows are deleted with set-based
-    statements, a chunk of keys each, and leave the session if it holds them. The links that
+    Rows of a model with `SoftDeleteMixin` are marked instead. That is one transaction of set-based
+    statements, a chunk of keys each; the rows leave the session if it holds them. The links that
     many-to-many relationships of the model keep for removed rows go with them. What else refers
     to a row decides itself, with its `ON DELETE`; without one, the database refuses and nothing
     is deleted. Where the model has hooks, or its rows are spread over several tables, each row is
@@ -139,14 +145,16 @@ async def delete_rows_within_id_list(
             that no row has are ignored.
         session_inst: The session to write with. What is pending in it is flushed first.
         model: The table model.
-        pk_field: The key's column, primary or unique; left out, it is "id" where the model has
-            it, else the model's primary key.
-        chunk_size: How many rows are deleted with one statement; left out, as many as the
-            database takes parameters for.
+        pk_field: The column whose values are listed: any column, all rows with one of the values
+            are meant. Left out, it is "id" where the model has it, else the primary key.
+        chunk_size: How many keys go into one statement; left out, as many as the database takes
+            parameters for.
         soft: Whether the rows are marked as deleted; left out, they are where the model has the
             mixin. False removes the rows, also those that are marked already.
         deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
             names.
+        progress: True for a progress bar (the extra `progress`), or a function that is called
+            after each chunk with the number of keys that are done, and that of all keys.
 
     Returns:
         True, and the number of rows that were there to be deleted.
@@ -156,8 +164,8 @@ async def delete_rows_within_id_list(
         ConflictError: A row was changed by somebody else while its hooks ran.
         QueryExecutionError: Any other refusal by the database. No row is deleted.
         UnknownFieldError: `pk_field` is none of the model's columns.
-        ValidationError: A soft deletion of a model without the mixin, a key of a wrong type, a
-            `pk_field` that is no unique key. Nothing is written.
+        ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.
+            Nothing is written.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:
@@ -169,6 +177,7 @@ async def delete_rows_within_id_list(
     session = require_session(session_inst)
     mapper_of(model)
     check_chunk_size(chunk_size)
+    check_report(progress)
     marks = soft_for(model, soft, deleted_by)
     rows = listed_write(
         session,
@@ -180,14 +189,14 @@ async def delete_rows_within_id_list(
         include_deleted=not marks,
     )
 
-    async def one_chunk(keys: list[Key]) -> int:
+    async def one_chunk(rows: ListedWrite, keys: list[Key]) -> int:
         if rows.by_row:
             return await _delete_each(rows, keys, marks, deleted_by)
         if marks:
             return await rows.update(keys, deleted_values(deleted_by))
         return await _remove(session, rows.listed, keys)
 
-    return True, await rows.in_chunks(chunk_size, one_chunk)
+    return True, await rows.in_chunks(one_chunk, chunk_size, progress)
 
 
 async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
@@ -203,15 +212,7 @@ async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> in
 async def _delete_each(
     rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None
 ) -> int:
-    session, hooks = rows.write.session, rows.write.hooks
     found = await rows.read(keys)
     for row in found:
-        await run_hooks(hooks, "before_delete", row)
-        if marks:
-            row.soft_delete(deleted_by)
-        else:
-            await session.delete(row)
-        await session.flush()
-        await load_expired(session, states_of([row]))
-        await run_hooks(hooks, "after_delete", row)
+        await remove(rows.write.session, row, marks, deleted_by, rows.write.hooks)
     return len(found)

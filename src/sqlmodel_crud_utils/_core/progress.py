@@ -11,6 +11,15 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 Report = Callable[[int, int | None], Any]
 
 
+def check_progress(progress: Any) -> None:
+    """Refuse what is neither a flag nor a function."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ValidationError(
+            "progress is True for a bar, or a function that is called with (done, total)",
+            field="progress",
+        )
+
+
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Report]:
     """Show a bar with rows, rate and time left, as long as the block lasts.

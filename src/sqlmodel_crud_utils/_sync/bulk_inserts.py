@@ -30,16 +30,13 @@ from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     AnySession,
     Session,
-    call_hook,
     copy_rows,
     dialect_of,
     execute,
-    require_callable,
     require_session,
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -48,6 +45,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     execute_rows,
     way_of,
 )
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -122,9 +120,8 @@ def bulk_insert_rows(
         1
     """
     session = require_session(session_inst)
-    check_options(chunk_size, method, on_conflict, progress)
-    if callable(progress):
-        require_callable(progress, "progress")
+    check_options(chunk_size, method, on_conflict)
+    check_report(progress)
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise ValidationError(
             f"rows must be an iterable of rows, not {type(rows).__name__}", field="rows"
@@ -141,7 +138,10 @@ def bulk_insert_rows(
     def work() -> Sequence[Any]:
         nonlocal inserted
         session.flush()
-        with progress_to(progress, model.__name__, insertion.total) as report:
+        with (
+            all_or_none(session),
+            progress_to(progress, model.__name__, insertion.total) as report,
+        ):
             inserted = insertion.run(rows, size, report)
         return []
 
@@ -162,17 +162,7 @@ class _Insertion:
     way: Way = Way.ORDINARY
 
     def run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
-        """Insert all rows, or doom the block that is under way."""
-        try:
-            return self._run(rows, size, report)
-        except BaseException as error:
-            # Chunks that went well are in the transaction, whoever it is that failed.
-            block = block_of(sync_session(self.session))
-            if block is not None:
-                block.doom(error)
-            raise
-
-    def _run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
+        """Insert all rows, and return how many that were."""
         reader = RowReader(self.target)
         inserted = done = 0
         for chunk in chunked(rows, size):
@@ -182,8 +172,7 @@ class _Insertion:
             copied = self._wants_copy(len(chunk)) and self._copy(shapes)
             inserted += len(chunk) if copied else self._write(shapes)
             done += len(chunk)
-            if report is not None:
-                call_hook(report, done, self.total)
+            tell(report, done, self.total)
         return inserted
 
     def _begin(self, connection: Connection) -> None:

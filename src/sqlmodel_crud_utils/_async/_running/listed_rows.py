@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlalchemy import select
+
+from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import Operation, hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist
-from sqlmodel_crud_utils._core.models.mapping import is_one_table
+from sqlmodel_crud_utils._async._running.settling import load_expired
+from sqlmodel_crud_utils._core.models.mapping import (
+    is_one_table,
+    primary_key,
+    primary_key_names,
+)
+from sqlmodel_crud_utils._core.parameters import is_sql
+from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList, key_list_of
 from sqlmodel_crud_utils._core.writes.updates import update_of
@@ -19,9 +29,9 @@ from sqlmodel_crud_utils._runtime_async import (
     execute,
     sync_session,
 )
-from sqlmodel_crud_utils._session.held_rows import synchronization
+from sqlmodel_crud_utils._session.held_rows import held, synchronization
 
-OneChunk = Callable[[list[Key]], Any]
+OneChunk = Callable[["ListedWrite", list[Key]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +46,57 @@ class ListedWrite:
         """Whether each row has to be read, and written by itself."""
         return bool(self.write.hooks) or not is_one_table(self.write.model)
 
-    async def in_chunks(self, chunk_size: int | None, one_chunk: OneChunk) -> int:
+    async def in_chunks(
+        self,
+        one_chunk: OneChunk,
+        chunk_size: int | None,
+        progress: bool | Report | None,
+        *,
+        changing: Iterable[str] = (),
+    ) -> int:
         """Write to all rows as one transaction, and return how many there were.
 
         Args:
-            chunk_size: How many rows are written at once, as the caller wishes.
             one_chunk: Writes to the rows of some keys, and counts them.
+            chunk_size: How many keys are taken at once, as the caller wishes.
+            progress: What the caller wants to see of it.
+            changing: The fields that are written.
         """
-        count = 0
+        session, count = self.write.session, 0
 
         async def work() -> Sequence[Any]:
             nonlocal count
-            await self.write.session.flush()
-            for keys in self.listed.chunks(chunk_size):
-                count += await one_chunk(keys)
+            await session.flush()
+            rows = await self._fixed(chunk_size, changing)
+            keys, done = rows.listed.keys, 0
+            with (
+                all_or_none(session),
+                progress_to(progress, self.write.model.__name__, len(keys)) as report,
+            ):
+                for chunk in rows.listed.chunks(chunk_size):
+                    count += await one_chunk(rows, chunk)
+                    done += len(chunk)
+                    await tell(report, done, len(keys))
             return []
 
         if self.listed.keys:
             await insist(self.write, work)
         return count
+
+    async def _fixed(self, chunk_size: int | None, changing: Iterable[str]) -> ListedWrite:
+        """Return the write with keys that it does not change itself.
+
+        Otherwise a row could be met again, by the value that an earlier chunk has given it.
+        """
+        listed = self.listed
+        if listed.is_one_chunk(chunk_size) or set(listed.names).isdisjoint(changing):
+            return self
+        found: list[Key] = []
+        for keys in listed.chunks(None):
+            statement = select(*primary_key(listed.model)).where(*listed.criteria(keys))
+            found += map(tuple, (await execute(self.write.session, statement)).all())
+        names = primary_key_names(listed.model)
+        return replace(self, listed=replace(listed, names=names, keys=list(dict.fromkeys(found))))
 
     async def read(self, keys: list[Key]) -> list[Any]:
         """Return the rows of some keys, as these are listed."""
@@ -70,9 +112,13 @@ class ListedWrite:
     async def update(self, keys: list[Key], changes: dict[str, Any]) -> int:
         """Write the same values into the rows of some keys, and return how many there were."""
         session, listed = self.write.session, self.listed
+        plain = sync_session(session)
+        loaded = held(plain, listed.model) if any(map(is_sql, changes.values())) else []
         statement = update_of(listed.model, changes, listed.criteria(keys))
-        options = synchronization(sync_session(session), listed.model)
+        options = synchronization(plain, listed.model)
         count: int = (await execute(session, statement, execution_options=options)).rowcount
+        # What only the database can work out is read back: nothing is left to lazy loading.
+        await load_expired(session, loaded)
         return count
 
 
@@ -90,7 +136,7 @@ def listed_write(
 
     Raises:
         UnknownFieldError: `pk_field` is none of the model's columns.
-        ValidationError: A key of a wrong type, no list of keys, or columns that are no unique key.
+        ValidationError: A key of a wrong type, or no list of keys.
     """
     dialect = dialect_of(session, model)
     listed = key_list_of(model, pk_field, keys, dialect, include_deleted=include_deleted)

@@ -150,18 +150,25 @@ async def delete(
 
     async def work() -> Sequence[Any]:
         await _expect_version(session, row, expected_version)
-        if marks:
-            await reload_marks(session, row, is_deleted=False)
-        await run_hooks(write.hooks, "before_delete", row)
-        if marks:
-            row.soft_delete(deleted_by)
-        else:
-            await session.delete(row)
-        await session.flush()
-        await _run_after(session, write.hooks, "after_delete", row)
+        await remove(session, row, marks, deleted_by, write.hooks)
         return [row]
 
     return await attempt(write, work) is not None
+
+
+async def remove(
+    session: AsyncSession, row: Any, marks: bool, deleted_by: str | None, hooks: Hooks
+) -> None:
+    """Remove or mark a row, with the hooks of a deletion."""
+    if marks:
+        await reload_marks(session, row, is_deleted=False)
+    await run_hooks(hooks, "before_delete", row)
+    if marks:
+        row.soft_delete(deleted_by)
+    else:
+        await session.delete(row)
+    await session.flush()
+    await _run_after(session, hooks, "after_delete", row)
 
 
 def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:

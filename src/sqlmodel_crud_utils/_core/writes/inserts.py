@@ -22,7 +22,7 @@ COPY_FROM = 100
 SKIPPED = "@sqlmodel_crud_utils_skipped"
 
 
-def check_options(chunk_size: Any, method: Any, on_conflict: Any, progress: Any) -> None:
+def check_options(chunk_size: Any, method: Any, on_conflict: Any) -> None:
     """Refuse options that mean nothing."""
     check_chunk_size(chunk_size)
     for name, value, known in (
@@ -31,11 +31,6 @@ def check_options(chunk_size: Any, method: Any, on_conflict: Any, progress: Any)
     ):
         if value not in known:
             raise ValidationError(f"{name} must be one of {', '.join(known)}", name, value)
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise ValidationError(
-            "progress is True for a bar, or a function that is called with (done, total)",
-            field="progress",
-        )
 
 
 def chunk_rows(target: Target, dialect: Dialect, chunk_size: int | None) -> int:

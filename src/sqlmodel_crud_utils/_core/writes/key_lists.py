@@ -6,15 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Table
+from sqlalchemy import ColumnElement, Dialect
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, key_list
 from sqlmodel_crud_utils._core.visibility.soft_delete import visible
-from sqlmodel_crud_utils._core.writes.targets import unique_keys
-from sqlmodel_crud_utils.exceptions import ValidationError
 
 Key = tuple[Any, ...]
 
@@ -39,11 +36,16 @@ class KeyList:
 
     def chunks(self, size: int | None) -> Iterator[list[Key]]:
         """Cut the keys so that each chunk fits into one statement beside the columns' values."""
+        return chunked(self.keys, self._fitting(size))
+
+    def is_one_chunk(self, size: int | None) -> bool:
+        """Return whether one statement takes all keys."""
+        return len(self.keys) <= self._fitting(size)
+
+    def _fitting(self, size: int | None) -> int:
         columns = sum(len(table.columns) for table in mapper_of(self.model).tables)
         fitting = rows_per_chunk(self.dialect, len(self.names), size, extra_binds=columns)
-        if len(self.names) > 1:
-            fitting = min(fitting, COMPOSITE_KEYS_PER_QUERY)
-        return chunked(self.keys, fitting)
+        return min(fitting, COMPOSITE_KEYS_PER_QUERY) if len(self.names) > 1 else fitting
 
     def criteria(self, keys: Sequence[Key]) -> list[ColumnElement[bool]]:
         """Return what a row has to meet to be one of these."""
@@ -75,33 +77,7 @@ def key_list_of(
 
     Raises:
         UnknownFieldError: `pk_field` is none of the model's columns.
-        ValidationError: A key of a wrong type, no list of keys, or columns that are no unique key,
-            by which more rows than meant could be written.
+        ValidationError: A key of a wrong type, or no list of keys.
     """
     names, listed = key_list(model, pk_field, keys)
-    if not _is_key(model, names, include_deleted=include_deleted):
-        raise ValidationError(
-            f"({', '.join(names)}) is no unique key of {model.__name__}; "
-            "name the primary key or a unique one, or use the query builder",
-            field="pk_field",
-        )
     return KeyList(model, names, listed, dialect, include_deleted)
-
-
-def _is_key(model: type[Any], names: Sequence[str], *, include_deleted: bool) -> bool:
-    mapper = mapper_of(model)
-    for table in mapper.tables:
-        columns = {
-            column
-            for name in names
-            for column in mapper.column_attrs[name].columns
-            if column.table is table
-        }
-        if len(columns) < len(names) or not isinstance(table, Table):
-            continue
-        unique = unique_keys(table)
-        if columns in unique:
-            return True
-        if not include_deleted and MARKER in table.columns:
-            return columns | {table.columns[MARKER]} in unique
-    return False

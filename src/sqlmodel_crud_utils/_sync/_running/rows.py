@@ -152,18 +152,23 @@ def delete(
 
     def work() -> Sequence[Any]:
         _expect_version(session, row, expected_version)
-        if marks:
-            reload_marks(session, row, is_deleted=False)
-        run_hooks(write.hooks, "before_delete", row)
-        if marks:
-            row.soft_delete(deleted_by)
-        else:
-            session.delete(row)
-        session.flush()
-        _run_after(session, write.hooks, "after_delete", row)
+        remove(session, row, marks, deleted_by, write.hooks)
         return [row]
 
     return attempt(write, work) is not None
+
+
+def remove(session: Session, row: Any, marks: bool, deleted_by: str | None, hooks: Hooks) -> None:
+    """Remove or mark a row, with the hooks of a deletion."""
+    if marks:
+        reload_marks(session, row, is_deleted=False)
+    run_hooks(hooks, "before_delete", row)
+    if marks:
+        row.soft_delete(deleted_by)
+    else:
+        session.delete(row)
+    session.flush()
+    _run_after(session, hooks, "after_delete", row)
 
 
 def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
