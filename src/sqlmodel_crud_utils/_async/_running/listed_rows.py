@@ -18,9 +18,9 @@ from sqlmodel_crud_utils._core.models.mapping import (
     primary_key,
     primary_key_names,
 )
-from sqlmodel_crud_utils._core.parameters import is_sql
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList, key_list_of
 from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_async import (

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.models.mapping import (
+    check_written,
     column_names,
     is_one_table,
     mapper_of,
@@ -148,6 +149,7 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
                 value=changes[name],
             )
     for name, expression in sql.items():
+        check_written(model, name, expression)
         require_own(model, expression, name)
     return changes
 
