@@ -10,7 +10,13 @@ import sqlmodel
 from sqlalchemy import func, text, union_all
 from sqlalchemy.orm import aliased
 
-from sqlmodel_crud_utils.aio import get_result_from_query, get_rows, insert_data_rows, transaction
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    get_result_from_query,
+    get_rows,
+    insert_data_rows,
+    transaction,
+)
 from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     SQLModelCRUDError,
@@ -140,12 +146,30 @@ async def test_sort_field_sorts(session: AsyncSession) -> None:
     assert names(rows) == ["h0", "h1"]
 
 
+@pytest.mark.parametrize("descending", [False, True])
+async def test_nulls_come_last_in_both_directions(session: AsyncSession, descending: bool) -> None:
+    """On every database, as the query builder has it; also in a statement of the caller's own."""
+    await insert_data_rows(
+        [Hero(name=f"{age}", secret_name="?", age=age) for age in (None, 2, 1)], session
+    )
+    order = ["2", "1", "None"] if descending else ["1", "2", "None"]
+    for statement in (None, sqlalchemy.select(Hero)):
+        _, rows = await get_rows(
+            session, Hero, stmnt=statement, sort_field="age", sort_desc=descending
+        )
+        assert [hero.name for hero in rows] == order
+    query = AsyncQueryBuilder(session, Hero).order_by("age", desc=descending)
+    assert await query.scalars("name") == order
+
+
 async def test_an_unknown_sort_field_is_refused(session: AsyncSession) -> None:
     """It is an `AttributeError` too, as in v0.1.0."""
     with pytest.raises(AttributeError, match="did you mean 'age'"):
         await get_rows(session, Hero, sort_field="agee")
     with pytest.raises(ValidationError, match="sort_field is the name of a field"):
         await get_rows(session, Hero, sort_field=Hero.age)
+    with pytest.raises(ValidationError, match=r"without a sign; write sort_field='age', sort_desc"):
+        await get_rows(session, Hero, sort_field="-age")
 
 
 async def test_text_field_searches_words(session: AsyncSession) -> None:

@@ -383,7 +383,7 @@ MISTAKES: dict[str, tuple[Callable[[AsyncQueryBuilder[Hero]], Any], str]] = {
     "order by other table": (lambda q: q.order_by(Team.name), "nothing about rows of Hero"),
     "order by alias": (lambda q: q.order_by(aliased(Hero).name.desc()), "says nothing"),
     "order by number": (lambda q: q.order_by(3), "names of fields or by expressions"),
-    "twice descending": (lambda q: q.order_by("-age", desc=True), "asked for twice"),
+    "twice descending": (lambda q: q.order_by("-age", desc=True), "given twice"),
     "limit": (lambda q: q.limit(-1), "limit must be a whole number of 0 or more"),
     "offset": (lambda q: q.offset(True), "offset must be a whole number"),
     "huge": (lambda q: q.limit(2**63), "beyond what a database can count"),

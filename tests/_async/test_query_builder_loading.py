@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils.aio import AsyncQueryBuilder
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction
 from sqlmodel_crud_utils.exceptions import QueryExecutionError, ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.models import Hero, Tag, Team
@@ -104,14 +104,17 @@ async def test_locked_rows_are_as_they_are_now(session: AsyncSession, session_fa
     assert (locked is hero, hero.age, hero.secret_name) == (True, 50, "new")
 
 
-@pytest.mark.databases("sqlite")
-async def test_sqlite_has_no_locks_for_rows(session: AsyncSession):
-    """The error says what there is instead."""
-    with pytest.raises(ValidationError, match="SQLite cannot lock rows; a transaction"):
-        AsyncQueryBuilder(session, Hero).for_update()
+@pytest.mark.usefixtures("heroes")
+async def test_one_program_locks_on_every_database(session: AsyncSession):
+    """On SQLite, where a block has the whole database to itself, the lock does nothing."""
+    query = AsyncQueryBuilder(session, Hero).where(name="0 0")
+    for locking in (query.for_update(), query.for_update(nowait=True)):
+        async with transaction(session):
+            hero = await locking.one()
+            hero.age = 70
+    assert await query.for_update(skip_locked=True).scalars("age") == [70]
 
 
-@pytest.mark.databases("postgresql", "mysql")
 async def test_a_lock_waits_or_not(session: AsyncSession):
     """The two ways not to wait exclude each other."""
     with pytest.raises(ValidationError, match="not both"):

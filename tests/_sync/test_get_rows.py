@@ -18,7 +18,13 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from sqlmodel_crud_utils.sync import get_result_from_query, get_rows, insert_data_rows, transaction
+from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
+    get_result_from_query,
+    get_rows,
+    insert_data_rows,
+    transaction,
+)
 from tests._runtime_sync import Session
 from tests.crud_models import Cabinet, Drawer
 from tests.models import Hero, Seat, Team
@@ -142,12 +148,28 @@ def test_sort_field_sorts(session: Session) -> None:
     assert names(rows) == ["h0", "h1"]
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_nulls_come_last_in_both_directions(session: Session, descending: bool) -> None:
+    """On every database, as the query builder has it; also in a statement of the caller's own."""
+    insert_data_rows(
+        [Hero(name=f"{age}", secret_name="?", age=age) for age in (None, 2, 1)], session
+    )
+    order = ["2", "1", "None"] if descending else ["1", "2", "None"]
+    for statement in (None, sqlalchemy.select(Hero)):
+        _, rows = get_rows(session, Hero, stmnt=statement, sort_field="age", sort_desc=descending)
+        assert [hero.name for hero in rows] == order
+    query = QueryBuilder(session, Hero).order_by("age", desc=descending)
+    assert query.scalars("name") == order
+
+
 def test_an_unknown_sort_field_is_refused(session: Session) -> None:
     """It is an `AttributeError` too, as in v0.1.0."""
     with pytest.raises(AttributeError, match="did you mean 'age'"):
         get_rows(session, Hero, sort_field="agee")
     with pytest.raises(ValidationError, match="sort_field is the name of a field"):
         get_rows(session, Hero, sort_field=Hero.age)
+    with pytest.raises(ValidationError, match=r"without a sign; write sort_field='age', sort_desc"):
+        get_rows(session, Hero, sort_field="-age")
 
 
 def test_text_field_searches_words(session: Session) -> None:

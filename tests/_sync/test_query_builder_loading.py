@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sqlmodel_crud_utils.exceptions import QueryExecutionError, ValidationError
-from sqlmodel_crud_utils.sync import QueryBuilder
+from sqlmodel_crud_utils.sync import QueryBuilder, transaction
 from tests._runtime_sync import Engine, Session
 from tests.models import Hero, Tag, Team
 from tests.recording import recorded
@@ -104,14 +104,17 @@ def test_locked_rows_are_as_they_are_now(session: Session, session_factory: Sess
     assert (locked is hero, hero.age, hero.secret_name) == (True, 50, "new")
 
 
-@pytest.mark.databases("sqlite")
-def test_sqlite_has_no_locks_for_rows(session: Session):
-    """The error says what there is instead."""
-    with pytest.raises(ValidationError, match="SQLite cannot lock rows; a transaction"):
-        QueryBuilder(session, Hero).for_update()
+@pytest.mark.usefixtures("heroes")
+def test_one_program_locks_on_every_database(session: Session):
+    """On SQLite, where a block has the whole database to itself, the lock does nothing."""
+    query = QueryBuilder(session, Hero).where(name="0 0")
+    for locking in (query.for_update(), query.for_update(nowait=True)):
+        with transaction(session):
+            hero = locking.one()
+            hero.age = 70
+    assert query.for_update(skip_locked=True).scalars("age") == [70]
 
 
-@pytest.mark.databases("postgresql", "mysql")
 def test_a_lock_waits_or_not(session: Session):
     """The two ways not to wait exclude each other."""
     with pytest.raises(ValidationError, match="not both"):

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._core.queries.builder import (
     require_unlimited,
     whole,
 )
+from sqlmodel_crud_utils._core.queries.cursors import cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils._core.rows import fetched, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
@@ -344,7 +345,8 @@ class AsyncQueryBuilder(QueryShape[T]):
         make no other row appear twice or go missing, and a late page costs as little as an early
         one where an index fits the order.
 
-        A cursor can be read by whoever has it: it holds the values that rows are sorted by.
+        A cursor can be read, and made up, by whoever has it: it holds the values that rows are
+        sorted by, and they are checked against the columns.
 
         Args:
             size: How many rows the page has.
@@ -371,14 +373,13 @@ class AsyncQueryBuilder(QueryShape[T]):
             raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
         require_unlimited(self._query, "keyset")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
-        terms = self._query.terms
-        keyset.check_sortable(terms, "keyset")
-        mark = keyset.mark_of(self._query)
-        values = None if after is None else keyset.decode_cursor(mark, after, len(terms))
+        keyset.check_sortable(self._query.terms, "keyset")
+        cursors = cursor_format(self._query)
+        values = None if after is None else cursors.read(after)
         query = replace(self._query, size=size + 1)
         found = await self._fetch(keyset.prepared_from(query, values), "keyset")
         last = found[size - 1] if len(found) > size else None
-        cursor = None if last is None else keyset.encode_cursor(mark, tuple(last)[1:])
+        cursor = None if last is None else cursors.write(tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
 
     # --- writing ---------------------------------------------------------------------------------

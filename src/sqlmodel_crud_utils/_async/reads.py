@@ -10,21 +10,20 @@ from sqlalchemy import Executable
 from sqlmodel_crud_utils._async._running.fetching import fetch, fetch_first, find
 from sqlmodel_crud_utils._async._running.operations import translated
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.filters.paths import where_clauses
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.queries.conditions import matches
 from sqlmodel_crud_utils._core.queries.keys import (
     by_key_list,
     key_list,
     key_names,
     longest_key_list,
 )
-from sqlmodel_crud_utils._core.queries.loading import Names, read_options
+from sqlmodel_crud_utils._core.queries.loading import Names, loading_for, read_options
+from sqlmodel_crud_utils._core.queries.query import Query, Visibility
 from sqlmodel_crud_utils._core.queries.statements import (
     DEFAULT_PAGE,
     DEFAULT_PAGE_SIZE,
     check_page,
-    everything,
-    listed,
     paginated,
     refined,
     require_query,
@@ -189,7 +188,8 @@ async def get_rows(
     `team__name="x"`. The lookups are eq, ne, gt, gte, lt, lte, in, not_in, between, like,
     not_like, ilike, iexact, contains, icontains, startswith, istartswith, endswith, iendswith,
     is_null and regex. A field that has the name of a parameter of this function is written with
-    its lookup: `page__eq=3`. `sort_field="name"` sorts, `sort_desc=True` the other way round; the
+    its lookup: `page__eq=3`. `sort_field="name"` sorts, also by a field of a related row as
+    `"team__name"`, `sort_desc=True` the other way round. NULLs come last in both directions; the
     primary key is the last criterion, so that no row is on two pages.
 
     Args:
@@ -229,26 +229,35 @@ async def get_rows(
     check_page(page, page_size)
     dialect = dialect_of(session, model)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
-    sort = sort_field, bool(sort_desc)
-    terms = sort_terms(model, *sort)
-    options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    prepared = None
-    if stmnt is None and text_field is None and not options:
-        pages = page, page_size
-        prepared = listed(model, filters, sort, pages, dialect, include_deleted=include_deleted)
-    if prepared is None:
-        clauses = text_match(model, text_field, filters, dialect)
-        clauses += where_clauses(model, filters, dialect, include_deleted=include_deleted)
-        statement = everything(model, stmnt, include_deleted=include_deleted)
-        statement = refined(statement, clauses, terms, options)
-        passed = page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE
-        if stmnt is None or passed:
+    conditions = text_match(model, text_field, filters, dialect)
+    if filters:
+        conditions = (*conditions, matches(model, filters, dialect))
+    query = Query(
+        model,
+        dialect,
+        conditions=conditions,
+        order=sort_terms(model, sort_field, bool(sort_desc)),
+        size=int(page_size),
+        start=(page - 1) * page_size,
+        loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
+        visibility=Visibility.ALL if include_deleted else Visibility.VISIBLE,
+    )
+    statement: Executable
+    if stmnt is None:
+        statement, parameters = query.prepared("rows", Query.rows)
+    else:
+        statement, parameters = refined(stmnt, query), None
+        if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
-        prepared = statement, {}
-    eagerly = bool(options) or stmnt is not None
+    eagerly = query.loads_related or stmnt is not None
     async with translated(model, "get_rows"):
         rows = await fetch(
-            session, model, *prepared, eagerly=eagerly, include_deleted=include_deleted
+            session,
+            model,
+            statement,
+            parameters,
+            eagerly=eagerly,
+            include_deleted=include_deleted,
         )
     return bool(rows), rows
 

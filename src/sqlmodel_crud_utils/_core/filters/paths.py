@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, re
 from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete, visible
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-_LONGEST_PATH = 40  # SQLAlchemy goes through nested criteria by recursion.
+_LONGEST = 40  # SQLAlchemy goes through nested criteria by recursion.
 # Overlapping, so that "a___b" is both "a" and "_b", and "a_" and "b".
 _SEPARATOR = re.compile(r"(?=(__|\.))")
 _BETWEEN_NAMES = re.compile(r"__|\.")
@@ -130,11 +130,10 @@ def parse(model: type[Any], text: str) -> Path:
     """
     if not isinstance(text, str):
         raise ValidationError(f"filters have names, not {type(text).__name__}")
-    if len(_BETWEEN_NAMES.findall(text)) > _LONGEST_PATH:
-        raise ValidationError(f"a filter's path goes through {_LONGEST_PATH} names at most")
+    names = names_in(text)
     columns, relationships = column_names(model), relationship_names(model)
     first_error: ValidationError | None = None
-    for head, rest in _splits(text):
+    for head, rest in splits(text):
         try:
             if head in columns:
                 return Path((), head, _lookup(model, head, rest))
@@ -143,16 +142,26 @@ def parse(model: type[Any], text: str) -> Path:
         except ValidationError as error:
             first_error = first_error or error
     # A name that was understood up to a later point tells more about the mistake.
-    raise first_error or UnknownFieldError(
-        model, _BETWEEN_NAMES.split(text)[0], (*columns, *relationships)
-    )
+    raise first_error or UnknownFieldError(model, names[0], (*columns, *relationships))
 
 
-def _splits(text: str) -> Iterator[tuple[str, str | None]]:
-    """Split a name into a head and a rest in every way, the longest head first."""
-    yield text, None
-    for match in reversed(list(_SEPARATOR.finditer(text))):
-        yield text[: match.start()], text[match.end(1) :]
+def names_in(path: str) -> list[str]:
+    """Return the names that a path consists of if none of them has a separator in it.
+
+    Raises:
+        ValidationError: A path that is too long.
+    """
+    names = _BETWEEN_NAMES.split(path)
+    if len(names) - 1 > _LONGEST:
+        raise ValidationError(f"a path goes through {_LONGEST} names at most")
+    return names
+
+
+def splits(path: str) -> Iterator[tuple[str, str | None]]:
+    """Split a path into a head and a rest in every way, the longest head first."""
+    yield path, None
+    for match in reversed(list(_SEPARATOR.finditer(path))):
+        yield path[: match.start()], path[match.end(1) :]
 
 
 def _lookup(model: type[Any], name: str, lookup: str | None) -> str:

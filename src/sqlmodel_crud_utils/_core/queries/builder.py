@@ -106,23 +106,25 @@ class QueryShape(Generic[T]):
         return self._with(conditions=(*self._query.conditions, found))
 
     def order_by(self, /, *terms: Any, desc: bool = False) -> Self:
-        """Sort the rows, by these after what they are sorted by already.
+        """Sort the rows; later calls add criteria for rows that are equal so far.
 
         NULLs come last, on every database and in both directions; an expression with
         `nulls_first()` says otherwise. Rows that are equal in all terms are sorted by their
-        primary key.
+        primary key. Related rows are joined to sort by their fields: one that is not there, or is
+        soft-deleted, counts as NULL.
 
         Args:
-            terms: Names of fields, with "-" in front for the largest first; and expressions.
+            terms: Names of fields, with "-" in front for the largest first, also those of a
+                related row, such as "team__name"; and expressions.
             desc: Whether the largest comes first, for all terms of this call.
 
         Raises:
             UnknownFieldError: A name that is no field.
-            ValidationError: A relationship; "-" and `desc` together; something that is neither a
-                name nor an expression.
+            ValidationError: A relationship, or a path through one that may have several rows; "-"
+                and `desc` together; something that is neither a name nor an expression.
 
         Example:
-            >>> oldest_first = QueryBuilder(session, Hero).order_by("-age", "name")
+            >>> oldest_first = QueryBuilder(session, Hero).order_by("-age", "team__name")
         """
         found = [ordering.parse(self._query.model, term, desc=desc) for term in terms]
         return self._with(order=(*self._query.order, *found))
@@ -236,23 +238,19 @@ class QueryShape(Generic[T]):
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """Lock the rows until the transaction ends, and read them as they are now.
 
+        SQLite has no locks of rows, and needs none: a `transaction()` block has the whole database
+        to itself.
+
         Args:
             nowait: Whether a row that another transaction has locked is an error at once.
             skip_locked: Whether such a row is left out.
 
         Raises:
-            ValidationError: SQLite, which locks no rows; or both flags together.
+            ValidationError: Both flags together.
 
         Example:
-            >>> QueryBuilder(session, Hero).for_update(skip_locked=True)
-            Traceback (most recent call last):
-            sqlmodel_crud_utils.exceptions.ValidationError: ...SQLite cannot lock rows...
+            >>> waiting = QueryBuilder(session, Hero).where(age=None).for_update(skip_locked=True)
         """
-        if self._query.dialect.name == "sqlite":
-            raise ValidationError(
-                "SQLite cannot lock rows; a transaction() block has the whole database to itself",
-                field="for_update",
-            )
         if nowait and skip_locked:
             raise ValidationError(
                 "for_update() takes nowait or skip_locked, not both", field="for_update"

@@ -1,22 +1,15 @@
-"""Keyset pagination: where the next page begins, as a criterion and as an opaque cursor.
+"""Keyset pagination: the criterion for the rows that come after the last one of a page.
 
-A cursor holds the values that the last row of a page is sorted by, as the database's driver gives
-them: no type of the column stands between, so they mean the same row when they come back. The
-database itself compares them, with the collation it sorts by.
+It compares the values that this row is sorted by, as the database's driver gives them: no type of
+the column stands between, so they mean the same row when they come back. The database itself
+compares them, with the collation it sorts by.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     JSON,
@@ -33,17 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.queries.ordering import Term, comparable
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils.exceptions import ValidationError
-
-_VERSION = 1
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-_CHECKSUM = 8  # bytes
-
-
-# --- the criterion -------------------------------------------------------------------------------
 
 
 def key_columns(terms: Sequence[Term], dialect: Dialect) -> list[ColumnElement[Any]]:
@@ -150,158 +135,3 @@ def check_sortable(terms: Sequence[Term], method: str) -> None:
                 f"{term.name or 'this one'}",
                 field="order_by",
             )
-
-
-# --- the cursor ----------------------------------------------------------------------------------
-
-
-def mark_of(query: Query) -> str:
-    """Return what tells a cursor of the query's model and order from those of others."""
-    order = query.order_key()
-    if order is None:
-        return fingerprint(query.model, query.terms, query.dialect)
-    key = (query.model, query.dialect.name, order)
-    return _marks.get(key, lambda: fingerprint(query.model, query.terms, query.dialect))
-
-
-_marks: Store[Hashable, str] = Store()
-
-
-def fingerprint(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> str:
-    """Return it for a model and the terms of an order."""
-    parts = [dialect.name, f"{model.__module__}.{model.__qualname__}"]
-    for term in terms:
-        compiled = term.expression.compile(dialect=dialect)
-        parts += [str(compiled), repr(sorted(compiled.params.items(), key=str))]
-        parts += [str(term.descending), str(term.nulls_first)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def encode_cursor(mark: str, values: Sequence[Any]) -> str:
-    """Return the cursor for the values that the last row of a page is sorted by.
-
-    Args:
-        mark: The fingerprint of the order.
-        values: The values as the driver gave them.
-
-    Raises:
-        ValidationError: A value of a type that has no place in a cursor.
-    """
-    packed = [_packed(value) for value in values]
-    body = _to_json([_VERSION, mark, packed]).encode()
-    return base64.urlsafe_b64encode(_checksum(body) + body).decode().rstrip("=")
-
-
-def decode_cursor(mark: str, cursor: Any, length: int) -> list[Any]:
-    """Return the values of a cursor.
-
-    Args:
-        mark: The fingerprint of the order that the cursor has to be of.
-        cursor: What the caller gave.
-        length: How many values the order has.
-
-    Raises:
-        ValidationError: A damaged cursor, or one of another order, model or version.
-    """
-    if not isinstance(cursor, str):
-        raise ValidationError(
-            f"after takes the next_cursor of a page, not {type(cursor).__name__}", field="after"
-        )
-    version, found, packed = _content(cursor)
-    if version != _VERSION:
-        raise ValidationError(
-            "the cursor was made by another version of the library; begin without one",
-            field="after",
-        )
-    if found != mark:
-        raise ValidationError(
-            "the cursor belongs to another model or order_by; pass it to the query it came from",
-            field="after",
-        )
-    try:
-        values = [_unpacked(value) for value in packed]
-    except _UNREADABLE as error:
-        raise _damaged() from error
-    if len(values) != length:
-        raise _damaged()
-    return values
-
-
-def _content(cursor: str) -> tuple[Any, Any, list[Any]]:
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
-        body = raw[_CHECKSUM:]
-        if base64.urlsafe_b64encode(raw).decode().rstrip("=") != cursor:
-            raise ValueError
-        if _checksum(body) != raw[:_CHECKSUM]:
-            raise ValueError
-        version, mark, packed = json.loads(body.decode())
-        if not isinstance(packed, list):
-            raise TypeError
-    except _UNREADABLE as error:
-        raise _damaged() from error
-    return version, mark, packed
-
-
-_UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, binascii.Error)
-
-
-def _damaged() -> ValidationError:
-    return ValidationError(
-        "the cursor is damaged; pass the next_cursor of a page as it is", field="after"
-    )
-
-
-def _checksum(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()[:_CHECKSUM]
-
-
-def _packed(value: Any) -> Any:
-    if value is None or isinstance(value, bool | str):
-        # A plain one: drivers give subclasses too.
-        return str.__str__(value) if isinstance(value, str) else value
-    if isinstance(value, int):
-        return int(value)
-    for tag, (type_, pack, _) in _TYPES.items():
-        if isinstance(value, type_):
-            return {tag: pack(value)}
-    raise ValidationError(
-        f"keyset() can't continue after a {type(value).__name__}; sort by another field",
-        field="order_by",
-    )
-
-
-def _unpacked(packed: Any) -> Any:
-    if not isinstance(packed, dict):
-        if packed is None or isinstance(packed, bool | str | int):
-            return packed
-        raise TypeError
-    [(tag, content)] = packed.items()
-    return _TYPES[tag][2](content)
-
-
-def _to_timedelta(parts: Sequence[int]) -> timedelta:
-    days, seconds, microseconds = parts
-    return timedelta(days, seconds, microseconds)
-
-
-# A datetime is a date too, so it stands first.
-_TYPES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "float": (float, repr, float),
-    "decimal": (Decimal, str, Decimal),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "time": (time, time.isoformat, time.fromisoformat),
-    "interval": (
-        timedelta,
-        lambda value: [value.days, value.seconds, value.microseconds],
-        _to_timedelta,
-    ),
-    "uuid": (UUID, lambda value: value.hex, UUID),
-    "bytes": (
-        bytes | bytearray | memoryview,
-        lambda value: base64.b64encode(bytes(value)).decode(),
-        lambda text: base64.b64decode(text, validate=True),
-    ),
-}

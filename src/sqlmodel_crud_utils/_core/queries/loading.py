@@ -37,7 +37,14 @@ Path = list[InstrumentedAttribute[Any]]
 def read_options(
     model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
 ) -> list[_AbstractLoad]:
-    """Return the loader options of a read; as in v0.1.0, names count only with their flag.
+    """Return the loader options of a read."""
+    return loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys).options()
+
+
+def loading_for(
+    model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
+) -> Loading:
+    """Return how a read loads relationships; as in v0.1.0, names count only with their flag.
 
     A relationship that is asked for in both ways is left for later.
     """
@@ -49,7 +56,7 @@ def read_options(
         loading = loading.adding(
             "lazy", relationship_paths(model, lazy_load_keys, "lazy_load_keys")
         )
-    return loading.options()
+    return loading
 
 
 def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[Path]:

@@ -1,12 +1,13 @@
 """What rows are sorted by: the same order on every database, NULLs included.
 
 NULLs come last in both directions. Without a word about them PostgreSQL has them as the largest
-values, SQLite and MySQL as the smallest.
+values, SQLite and MySQL as the smallest. A related row is joined to be sorted by; one that is not
+there, or is soft-deleted, has NULLs in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -17,27 +18,54 @@ from sqlalchemy import (
     Double,
     Enum,
     Float,
+    Select,
     String,
     UnaryExpression,
     cast as sql_cast,
     literal_column,
 )
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.filters.paths import names_in, splits
 from sqlmodel_crud_utils._core.models.mapping import (
     column_attribute,
     column_names,
+    mapper_of,
     primary_key,
     relationship_names,
 )
 from sqlmodel_crud_utils._core.queries.expressions import require_own
-from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _MYSQL = frozenset(("mysql", "mariadb"))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A related row that is joined, so that rows are sorted by it.
+
+    Attributes:
+        parent: The model that has the relationship, or the alias of one that is joined before.
+        name: The relationship.
+        target: The alias under which the related row is joined. A path may come back to a table
+            that it began with, and the caller's statement may join the table too.
+    """
+
+    parent: Any
+    name: str
+    target: Any
+
+    def relationship(self, *, include_deleted: bool) -> Any:
+        """Return what the row is joined by."""
+        relationship = getattr(self.parent, self.name)
+        joined = relationship.of_type(self.target)
+        links = [] if include_deleted else link_criteria(relationship)
+        return joined.and_(*links) if links else joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +78,7 @@ class Term:
         nulls_first: Whether NULLs come before everything else.
         nullable: Whether there can be NULLs.
         name: The name of the field, where it is one.
+        steps: The related rows that lead to the field.
     """
 
     expression: ColumnElement[Any]
@@ -57,6 +86,7 @@ class Term:
     nulls_first: bool = False
     nullable: bool = True
     name: str | None = None
+    steps: tuple[Step, ...] = ()
 
     def clauses(self, dialect: Dialect) -> list[ColumnElement[Any]]:
         """Return what ORDER BY needs for it on this database."""
@@ -116,19 +146,21 @@ def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
 
     Args:
         model: The model that is sorted.
-        given: The name of a field, with "-" in front for the largest first; or an expression.
+        given: The name of a field, with "-" in front for the largest first, also one of a related
+            row; or an expression.
         desc: Whether the call says that the largest comes first.
 
     Raises:
         UnknownFieldError: A name that is no field.
-        ValidationError: A relationship, a contradiction, or something that can't be sorted by.
+        ValidationError: A relationship, a path through one to many rows, a contradiction, or
+            something that can't be sorted by.
     """
     term = _named(model, given) if isinstance(given, str) else _expressed(model, given)
     if not desc:
         return term
     if term.descending:
         raise ValidationError(
-            "the largest first is asked for twice; leave out desc=True or the other sign of it",
+            "descending order is given twice; drop either desc=True or the leading '-'",
             field="order_by",
         )
     return replace(term, descending=True)
@@ -137,9 +169,67 @@ def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
 @cached
 def _named(model: type[Any], name: str) -> Term:
     plain = name.removeprefix("-")
-    if plain in relationship_names(model):
-        raise _not_by_relationship(model, plain)
-    return replace(_of_column(column_attribute(model, plain)), descending=plain != name)
+    *path, field = _names(model, plain)
+    steps: tuple[Step, ...] = ()
+    for relationship in path:
+        steps += (_step(steps[-1].target if steps else model, relationship),)
+    term = _of_column(getattr(steps[-1].target if steps else model, field))
+    if steps:
+        term = replace(term, name="__".join((*path, field)), nullable=True, steps=steps)
+    return replace(term, descending=plain != name)
+
+
+@cached
+def _step(parent: Any, name: str) -> Step:
+    relationship = getattr(parent, name)
+    return Step(parent, name, aliased(relationship.property.mapper.class_))
+
+
+def _names(model: type[Any], path: str) -> tuple[str, ...]:
+    """Return the relationships of a path and the field at its end."""
+    columns, relationships = column_names(model), relationship_names(model)
+    names_in(path)
+    for head, rest in splits(path):
+        if rest is None and head in columns:
+            return (head,)
+        if head in relationships:
+            if rest is None:
+                raise _not_by_relationship(model, head)
+            return (head, *_names(_target_of(model, head), rest))
+    raise UnknownFieldError(model, path, columns)
+
+
+def _target_of(model: type[Any], relationship: str) -> type[Any]:
+    found = mapper_of(model).relationships[relationship]
+    if found.uselist:
+        raise ValidationError(
+            f"{model.__name__}.{relationship} may have several rows for each {model.__name__}, "
+            "and rows are sorted by what they have one of",
+            field="order_by",
+        )
+    target: type[Any] = found.mapper.class_
+    return target
+
+
+def sorted_by(
+    statement: Select[Any],
+    terms: Iterable[Term],
+    dialect: Dialect,
+    *,
+    include_deleted: bool = False,
+) -> Select[Any]:
+    """Sort a SELECT of a model's rows.
+
+    Args:
+        statement: The SELECT; it leaves soft-deleted rows out already, the joined ones too.
+        terms: What they are sorted by.
+        dialect: The dialect of the database that runs it.
+        include_deleted: Whether the rows of link tables count that are soft-deleted.
+    """
+    terms = list(terms)
+    for step in dict.fromkeys(step for term in terms for step in term.steps):
+        statement = statement.outerjoin(step.relationship(include_deleted=include_deleted))
+    return statement.order_by(*(clause for term in terms for clause in term.clauses(dialect)))
 
 
 def _not_by_relationship(model: type[Any], name: str) -> ValidationError:

@@ -8,9 +8,12 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    BindParameter,
     ColumnElement,
     Dialect,
     Select,
+    bindparam,
     func,
     select,
 )
@@ -22,8 +25,7 @@ from sqlmodel_crud_utils._core.models.mapping import primary_key, primary_key_na
 from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._core.queries.loading import Loading, loads_eagerly
-from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms
-from sqlmodel_crud_utils._core.queries.statements import number_parameter
+from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, sorted_by
 from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted, hide_deleted_anywhere
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -156,14 +158,13 @@ class Query:
 
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """Return the SELECT of the rows, with more columns beside each if there are any."""
+        # Rows are different, as each has a key: DISTINCT would do nothing for them.
         statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
         options = [*self.loading.options(include_deleted=self.include_deleted), *self.options]
         if self.fields:
             options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
         if options:
             statement = statement.options(*options)
-        if self.distinct:
-            statement = statement.distinct()
         if self.lock is not None:
             # The locked rows are read as they are now, past what the session remembers.
             statement = statement.with_for_update(
@@ -255,8 +256,7 @@ class Query:
         return statement.where(*self.criteria(foreign=False))
 
     def _sorted(self, statement: Select[Any], terms: tuple[Term, ...]) -> Select[Any]:
-        clauses = [clause for term in terms for clause in term.clauses(self.dialect)]
-        return statement.order_by(*clauses)
+        return sorted_by(statement, terms, self.dialect, include_deleted=self.include_deleted)
 
     def _limited(self, statement: Select[Any]) -> Select[Any]:
         if self.size is not None:
@@ -272,6 +272,12 @@ def loads_with_queries(query: Query) -> bool:
 def needs_connection_alone(dialect: Dialect) -> bool:
     """Tell whether a connection runs no other statement until all rows of a result are read."""
     return dialect.name in {"mysql", "mariadb"}
+
+
+def number_parameter(name: str) -> BindParameter[int]:
+    """Return a parameter for a limit or an offset."""
+    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
+    return bindparam(name, type_=BigInteger())
 
 
 _templates: Store[Hashable, Select[Any]] = Store()

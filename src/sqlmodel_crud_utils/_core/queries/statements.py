@@ -6,24 +6,23 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    BindParameter,
     ColumnElement,
     CompoundSelect,
     Dialect,
     Executable,
     Select,
     TextClause,
-    bindparam,
     inspect,
     select,
 )
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
-from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.caching import Store, cached
-from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
+from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
 from sqlmodel_crud_utils._core.models.mapping import column_attribute, primary_key_names
+from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
+from sqlmodel_crud_utils._core.queries.ordering import Term, parse, sorted_by
+from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted, hide_deleted_anywhere
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -38,18 +37,7 @@ DEFAULT_PAGE = DefaultInt(1)
 DEFAULT_PAGE_SIZE = DefaultInt(100)
 
 
-# --- by key --------------------------------------------------------------------------------------
-
-
 # --- filtered ------------------------------------------------------------------------------------
-
-
-def everything(model: type[Any], stmnt: Any, *, include_deleted: bool) -> Executable:
-    """Return the SELECT that a list starts from: the caller's own, or that of all rows."""
-    if stmnt is None:
-        return _all_rows(model, include_deleted)
-    statement = require_select(stmnt)
-    return statement if include_deleted else hide_deleted_anywhere(statement, model)
 
 
 @cached
@@ -62,49 +50,6 @@ def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:
     """Return the SELECT of the rows that have these values in their fields and relationships."""
     criteria = [getattr(model, name) == value for name, value in values.items()]
     return _all_rows(model, True).where(*criteria)
-
-
-Prepared = tuple[Executable, dict[str, Any]]
-"""A statement that was made before, and the parameters to run it with."""
-
-
-def listed(
-    model: type[Any],
-    filters: Mapping[str, Any],
-    sort: tuple[str | None, bool],
-    page: tuple[int, int],
-    dialect: Dialect,
-    *,
-    include_deleted: bool,
-) -> Prepared | None:
-    """Return the SELECT of one page of the rows that match all filters, where these compare only.
-
-    It is made once for all values: to make it takes longer than to run it.
-
-    Args:
-        model: The table model.
-        filters: The filters.
-        sort: The field to sort by, and whether the other way round.
-        page: The number of the page and its size.
-        dialect: The dialect of the database that runs it.
-        include_deleted: Whether soft-deleted rows count.
-    """
-    values = compared_values(model, filters)
-    if values is None:
-        return None
-
-    def build() -> Executable:
-        parameters = with_parameters(model, filters, "where")
-        clauses = where_clauses(model, parameters, dialect, include_deleted=include_deleted)
-        terms = sort_terms(model, *sort)
-        statement = _all_rows(model, include_deleted).where(*clauses).order_by(*terms)
-        statement = statement.order_by(*_key_terms(statement))
-        return statement.limit(number_parameter("size")).offset(number_parameter("start"))
-
-    key = (model, tuple(filters), sort, dialect.name, include_deleted)
-    number, size = page
-    pages = {"size": int(size), "start": (number - 1) * size}
-    return _listed.get(key, build), pages | _parameters(values)
 
 
 def first_equal(
@@ -134,31 +79,25 @@ def _parameters(values: Sequence[Any]) -> dict[str, Any]:
     return {f"where_{place}": value for place, value in enumerate(values)}
 
 
-def number_parameter(name: str) -> BindParameter[int]:
-    """Return a parameter for a limit or an offset."""
-    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
-    return bindparam(name, type_=BigInteger())
-
-
-_listed: Store[Hashable, Executable] = Store()
 _firsts: Store[Hashable, Select[Any]] = Store()
 
 
-def refined(
-    statement: Executable,
-    clauses: Sequence[ColumnElement[bool]],
-    terms: Sequence[ColumnElement[Any]],
-    options: Sequence[ExecutableOption],
-) -> Executable:
-    """Add criteria, sort terms and loader options to a caller's statement."""
-    if not (clauses or terms or options):
-        return statement
-    if not isinstance(statement, Select):
+def refined(statement: Any, query: Query) -> Executable:
+    """Add what a query asks for, apart from its page, to a caller's own statement."""
+    found = require_select(statement)
+    if not query.include_deleted:
+        found = hide_deleted_anywhere(found, query.model)
+    clauses = query.criteria(foreign=True) + query.criteria(foreign=False)
+    options = query.loading.options(include_deleted=query.include_deleted)
+    if not (clauses or query.order or options):
+        return found
+    if not isinstance(found, Select):
         raise ValidationError(
-            f"filters, sorting and loading need a select(), not {type(statement).__name__}",
+            f"filters, sorting and loading need a select(), not {type(found).__name__}",
             field="stmnt",
         )
-    return statement.where(*clauses).order_by(*terms).options(*options)
+    found = found.where(*clauses).options(*options)
+    return sorted_by(found, query.order, query.dialect, include_deleted=query.include_deleted)
 
 
 def require_select(statement: Any, parameter: str = "stmnt") -> Executable:
@@ -180,17 +119,17 @@ def require_query(query: Any) -> Executable:
 
 def text_match(
     model: type[Any], text_field: str | None, filters: dict[str, Any], dialect: Dialect
-) -> list[ColumnElement[bool]]:
-    """Take the words for `text_field` out of the filters and return the criterion for them.
+) -> tuple[Condition, ...]:
+    """Take the words for `text_field` out of the filters and return the condition for them.
 
     That is full-text search on PostgreSQL, and a search that ignores case elsewhere. As in
     v0.1.0, nothing is searched where no words are given.
     """
     if text_field is None:
-        return []
+        return ()
     attribute = column_attribute(model, text_field)
     if text_field not in filters:
-        return []
+        return ()
     words = filters.pop(text_field)
     if not isinstance(words, str):
         raise ValidationError(
@@ -198,28 +137,26 @@ def text_match(
             field=text_field,
         )
     if dialect.name == "postgresql":
-        return [attribute.match(words)]
-    return where_clauses(model, {f"{text_field}__icontains": words}, dialect)
+        return (meets(model, attribute.match(words)),)
+    return (matches(model, {f"{text_field}__icontains": words}, dialect),)
 
 
-def sort_terms(
-    model: type[Any], sort_field: str | None, descending: bool
-) -> list[ColumnElement[Any]]:
-    """Return the ORDER BY terms of `sort_field` and `sort_desc`."""
+def sort_terms(model: type[Any], sort_field: str | None, descending: bool) -> tuple[Term, ...]:
+    """Return what `sort_field` and `sort_desc` sort by."""
     if sort_field is None:
-        return []
+        return ()
     if not isinstance(sort_field, str):
         raise ValidationError(
             f"sort_field is the name of a field, not {type(sort_field).__name__}",
             field="sort_field",
         )
-    return [_sort_term(model, sort_field, descending)]
-
-
-@cached
-def _sort_term(model: type[Any], name: str, descending: bool) -> ColumnElement[Any]:
-    attribute = column_attribute(model, name)
-    return attribute.desc() if descending else attribute.asc()
+    if sort_field.startswith("-"):
+        raise ValidationError(
+            f"sort_field is a name without a sign; write sort_field={sort_field[1:]!r}, "
+            "sort_desc=True",
+            field="sort_field",
+        )
+    return (parse(model, sort_field, desc=descending),)
 
 
 # --- in pages ------------------------------------------------------------------------------------
