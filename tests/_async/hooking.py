@@ -49,8 +49,8 @@ async def is_usable(session: AsyncSession) -> bool:
     return await delete_row(task.id, session, Task)
 
 
-async def stored(session: AsyncSession, title: str, model: Any = Task) -> Any:
-    """A row that is there already, written without hooks."""
+async def existing_row(session: AsyncSession, title: str, model: Any = Task) -> Any:
+    """Write a row without hooks, and return it."""
     row = model(title=title)
     session.add(row)
     await session.commit()

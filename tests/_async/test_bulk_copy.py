@@ -98,8 +98,8 @@ def watched(engine: AsyncEngine) -> Iterator[list[Any]]:
         event.remove(plain, "before_execute", listen)
 
 
-async def stored(session: AsyncSession, model: type[Any]) -> list[str]:
-    """Return the rows without their keys, and remove them."""
+async def take_rows(session: AsyncSession, model: type[Any]) -> list[str]:
+    """Remove the rows, and return them without their keys."""
     table = mapper_of(model).local_table
     columns = [column for column in table.columns if not column.primary_key]
     async with AsyncSession(session.bind) as other:
@@ -121,12 +121,12 @@ async def test_all_ways_write_the_same(
     rows = data.draw(row_lists(database.name))
     with watched(engine):
         await bulk_insert_rows(rows, session, Everything, method="insert")
-    expected = await stored(session, Everything)
+    expected = await take_rows(session, Everything)
     await bulk_insert_rows(rows, session, Everything, method="insert")
-    assert await stored(session, Everything) == expected
+    assert await take_rows(session, Everything) == expected
     if database.name == "postgresql":
         await bulk_insert_rows(rows, session, Everything, method="copy")
-        assert await stored(session, Everything) == expected
+        assert await take_rows(session, Everything) == expected
 
 
 WIDE: Row = {
@@ -162,9 +162,9 @@ class TestCopy:
         with recorded(engine) as words:
             assert await bulk_insert_rows([WIDE] * 3, session, Everything, method="copy") == 3
         assert "INSERT" not in words
-        copied = await stored(session, Everything)
+        copied = await take_rows(session, Everything)
         await bulk_insert_rows([WIDE] * 3, session, Everything, method="insert")
-        assert copied == await stored(session, Everything)
+        assert copied == await take_rows(session, Everything)
         assert "'python', 7" in copied[0] or "'python', 3" in copied[0]
 
     async def test_many_rows_are_copied_by_themselves(
@@ -182,7 +182,7 @@ class TestCopy:
         with watched(engine) as seen:
             await bulk_insert_rows(rows, session, Account)
         assert seen
-        assert len(await stored(session, Account)) == 620
+        assert len(await take_rows(session, Account)) == 620
 
     async def test_takes_part_in_a_block(self, session: AsyncSession) -> None:
         """What was copied goes with the block."""
@@ -191,7 +191,7 @@ class TestCopy:
             async with transaction(session):
                 await bulk_insert_rows(rows, session, Account, method="copy")
                 raise KeyError
-        assert await stored(session, Account) == []
+        assert await take_rows(session, Account) == []
 
     async def test_duplicates_are_skipped_by_inserting(self, session: AsyncSession) -> None:
         """COPY cannot."""
@@ -213,7 +213,7 @@ class TestCopy:
         assert isinstance(reason, ConstraintViolationError)
         assert (reason.kind, reason.constraint) == ("check", "ck_account_balance")
         assert "s3cret" not in caught.value.get_error_summary()
-        assert await stored(session, Account) == []
+        assert await take_rows(session, Account) == []
 
     @pytest.mark.parametrize(
         "value", [{"whole": 2**31}, {"small": -(2**15) - 1}, {"numbers": [1, 2**31]}]
@@ -223,7 +223,7 @@ class TestCopy:
         with pytest.raises((BulkOperationError, ValidationError)) as caught:
             await bulk_insert_rows([WIDE, WIDE | value], session, Everything, method="copy")
         assert isinstance(caught.value, ValidationError) or caught.value.indexes == (1,)
-        assert await stored(session, Everything) == []
+        assert await take_rows(session, Everything) == []
 
     async def test_what_is_no_refusal_comes_out(
         self, session: AsyncSession, engine: AsyncEngine
@@ -234,7 +234,7 @@ class TestCopy:
             async with transaction(session, wrap_errors=False):
                 with failing_savepoints(engine):
                     await bulk_insert_rows(rows, session, Account, method="copy")
-        assert await stored(session, Account) == []
+        assert await take_rows(session, Account) == []
 
     async def test_a_block_is_doomed(self, session: AsyncSession) -> None:
         """Also where the error is caught in it."""
@@ -243,7 +243,7 @@ class TestCopy:
             async with transaction(session):
                 with pytest.raises(BulkOperationError):
                     await bulk_insert_rows(rows, session, Account, method="copy")
-        assert await stored(session, Account) == []
+        assert await take_rows(session, Account) == []
 
     async def test_a_row_policy(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """COPY refuses such tables; their rows are inserted."""
@@ -298,7 +298,7 @@ class TestDefaultsOfAllKinds:
         if session.get_bind().dialect.name != "postgresql" and method == "copy":
             method = "auto"
         assert await bulk_insert_rows(rows, session, model, method=method) == len(rows)
-        return await stored(session, model)
+        return await take_rows(session, model)
 
     async def test_values_that_sql_changes(self, session: AsyncSession, method: Any) -> None:
         """And defaults that Python counts: each row gets one of its own."""

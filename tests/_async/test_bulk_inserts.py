@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, inspect, select
+from sqlalchemy import event, inspect
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
@@ -22,7 +22,8 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched
+from tests._async.rows import count_of, given, stored_rows
+from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.bulk_models import Nowhere, Truck
 from tests.crud_models import Product
 from tests.models import (
@@ -38,26 +39,6 @@ from tests.models import (
 from tests.models_mixins import Parcel, Visit
 from tests.recording import recorded
 from tests.upsert_models import Article, Cat, Node
-
-
-async def given(session: AsyncSession, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    await session.commit()
-    session.expunge_all()
-
-
-async def stored(session: AsyncSession, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    async with AsyncSession(session.bind) as other:
-        rows = fetched(await execute(other, select(model)))
-    return sorted(rows, key=lambda row: inspect(row).identity)
-
-
-async def count_of(session: AsyncSession, model: type[Any]) -> Any:
-    """Return how many rows there are."""
-    async with AsyncSession(session.bind) as other:
-        return fetched(await execute(other, select(func.count()).select_from(model)))[0]
 
 
 def hero(number: int, **values: Any) -> dict[str, Any]:
@@ -79,7 +60,7 @@ class TestWhatIsWritten:
         instance = Hero(**hero(2), age=31)
         rows = [hero(1, age="48"), instance, NewHero(**hero(3))]
         assert await bulk_insert_rows(rows, session, Hero) == 3
-        found = {row.name: row.age for row in await stored(session, Hero)}
+        found = {row.name: row.age for row in await stored_rows(session, Hero)}
         assert found == {"hero 1": 48, "hero 2": 31, "hero 3": None}
         assert instance.id is None
         assert inspect(instance).transient
@@ -88,7 +69,7 @@ class TestWhatIsWritten:
         """They may give different fields; a mapping need not be a dict."""
         rows = [hero(1, age=5), MappingProxyType(hero(2, team_id=None)), hero(3, age=None)]
         assert await bulk_insert_rows(rows, session, Hero) == 3
-        assert [row.age for row in await stored(session, Hero)] == [5, None, None]
+        assert [row.age for row in await stored_rows(session, Hero)] == [5, None, None]
 
     @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_schema_in_place_of_another(self, session: AsyncSession) -> None:
@@ -135,7 +116,7 @@ class TestWhatIsWritten:
         """By the server, by SQLAlchemy, by Pydantic; None counts as not given there."""
         rows = [{"key": "a"}, {"key": "b", "priority": None}, {"key": "c", "priority": 1}]
         await bulk_insert_rows([*rows, Setting(key="d")], session, Setting)
-        found = await stored(session, Setting)
+        found = await stored_rows(session, Setting)
         assert [row.key for row in found] == ["a", "b", "c", "d"]
         assert [row.priority for row in found] == [5, 5, 1, 5]
         assert {(row.scope, row.state, row.source) for row in found} == {
@@ -145,31 +126,31 @@ class TestWhatIsWritten:
     async def test_versions_columns_of_other_names_and_uuids(self, session: AsyncSession) -> None:
         """What the ORM would fill in is filled in."""
         await bulk_insert_rows([{"slug": "a"}, {"slug": "b", "mood": "x"}], session, Article)
-        articles = await stored(session, Article)
+        articles = await stored_rows(session, Article)
         assert [(a.mood, a.views, a.version) for a in articles] == [("calm", 7, 1), ("x", 7, 1)]
         await bulk_insert_rows([{"title": "a"}, Document(title="b")], session, Document)
         assert await count_of(session, Document) == 2
         await bulk_insert_rows([{"sku": "a", "shelf": 5}], session, Product)
-        assert [p.shelf for p in await stored(session, Product)] == [5]
+        assert [p.shelf for p in await stored_rows(session, Product)] == [5]
 
     async def test_stamps(self, session: AsyncSession) -> None:
         """Who and when, for mappings and instances; an explicit value wins."""
         with acting_as("alice"):
             rows = [{"code": "a"}, Parcel(code="b"), {"code": "c", "created_by": "bob"}]
             await bulk_insert_rows(rows, session, Parcel)
-        found = sorted(await stored(session, Parcel), key=lambda parcel: parcel.code)
+        found = sorted(await stored_rows(session, Parcel), key=lambda parcel: parcel.code)
         assert [parcel.created_by for parcel in found] == ["alice", "alice", "bob"]
         for parcel in found:
             assert parcel.created_at.tzinfo is not None
             assert (parcel.updated_at, parcel.version, parcel.is_deleted) == (None, 1, False)
         moment = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
         await bulk_insert_rows([{"until": "2024-03-01"}], session, Visit)
-        assert [visit.until for visit in await stored(session, Visit)] == [moment]
+        assert [visit.until for visit in await stored_rows(session, Visit)] == [moment]
 
     async def test_a_kind_of_a_shared_table(self, session: AsyncSession) -> None:
         """The discriminator is that of the model."""
         await bulk_insert_rows([{"id": 1, "name": "Tom"}], session, Cat)
-        assert [cat.kind for cat in await stored(session, Cat)] == ["cat"]
+        assert [cat.kind for cat in await stored_rows(session, Cat)] == ["cat"]
 
     async def test_rows_may_refer_to_earlier_ones(self, session: AsyncSession) -> None:
         """They are inserted in their order, whatever they give."""
@@ -184,7 +165,9 @@ class TestWhatIsWritten:
             session,
             AllTypes,
         )
-        a, b, c, d = [row.model_dump(exclude={"id"}) for row in await stored(session, AllTypes)]
+        a, b, c, d = [
+            row.model_dump(exclude={"id"}) for row in await stored_rows(session, AllTypes)
+        ]
         assert (a, b) == (c, d)
 
 
@@ -198,7 +181,7 @@ class TestDuplicates:
         for expected in (2, 0):
             new = await bulk_insert_rows(rows, session, Hero, on_conflict="ignore", chunk_size=3)
             assert new == expected
-        found = {row.name: row.age for row in await stored(session, Hero)}
+        found = {row.name: row.age for row in await stored_rows(session, Hero)}
         assert found == {"hero 1": 5, "hero 2": None, "hero 3": None}
 
     async def test_many_rows_are_counted(self, session: AsyncSession) -> None:

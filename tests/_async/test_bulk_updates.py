@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils.aio import bulk_update_rows, transaction
@@ -18,25 +17,12 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched
+from tests._async.rows import given, stored_rows
+from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.bulk_models import Sealed, Truck
 from tests.models import Account, Currency, Document, Hero, Seat
 from tests.models_mixins import Counter, Membership, Parcel, Player, Revision
 from tests.recording import recorded
-
-
-async def given(session: AsyncSession, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    await session.commit()
-    session.expunge_all()
-
-
-async def stored(session: AsyncSession, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    async with AsyncSession(session.bind) as other:
-        rows = fetched(await execute(other, select(model)))
-    return sorted(rows, key=lambda row: inspect(row).identity)
 
 
 async def heroes(session: AsyncSession, count: int = 3) -> list[int]:
@@ -57,7 +43,7 @@ class TestWhatIsWritten:
             True,
             2,
         )
-        assert [hero.age for hero in await stored(session, Hero)] == [48, 48, None]
+        assert [hero.age for hero in await stored_rows(session, Hero)] == [48, 48, None]
 
     async def test_rows_that_have_the_values_already_count(self, session: AsyncSession) -> None:
         """What counts is what was matched, on MySQL too."""
@@ -82,7 +68,9 @@ class TestWhatIsWritten:
             age: int | None = None
 
         await bulk_update_rows(ids, Patch(age=3), session, Hero)
-        assert [hero.name for hero in await stored(session, Hero)] == [f"hero {i}" for i in ids]
+        assert [hero.name for hero in await stored_rows(session, Hero)] == [
+            f"hero {i}" for i in ids
+        ]
 
     async def test_without_changes_the_rows_are_only_counted(
         self, session: AsyncSession, engine: AsyncEngine
@@ -132,7 +120,7 @@ class TestStamps:
         await given(session, *parcels)
         with acting_as("alice"):
             await bulk_update_rows(ids, {"size": 2}, session, Parcel, chunk_size=1)
-        for parcel in await stored(session, Parcel):
+        for parcel in await stored_rows(session, Parcel):
             assert parcel.updated_at is not None
             assert (parcel.updated_by, parcel.version, parcel.size) == ("alice", 2, 2)
 
@@ -140,19 +128,19 @@ class TestStamps:
         """It is counted up too."""
         await given(session, Revision(id=1))
         await bulk_update_rows([1], {"version": 9}, session, Revision)
-        assert [row.revision for row in await stored(session, Revision)] == [2]
+        assert [row.revision for row in await stored_rows(session, Revision)] == [2]
 
     async def test_a_version_that_the_database_makes(self, session: AsyncSession) -> None:
         """It is left to the database."""
         await given(session, Sealed(id=1))
         assert await bulk_update_rows([1], {"note": "x"}, session, Sealed) == (True, 1)
-        assert [(row.seal, row.note) for row in await stored(session, Sealed)] == [(1, "x")]
+        assert [(row.seal, row.note) for row in await stored_rows(session, Sealed)] == [(1, "x")]
 
     async def test_hidden_rows_are_left_alone(self, session: AsyncSession) -> None:
         """A soft-deleted row is not there."""
         await given(session, Player(id=1, name="a"), Player(id=2, name="b", is_deleted=True))
         assert await bulk_update_rows([1, 2], {"name": "c"}, session, Player) == (True, 1)
-        assert [player.name for player in await stored(session, Player)] == ["c", "b"]
+        assert [player.name for player in await stored_rows(session, Player)] == ["c", "b"]
 
     async def test_a_key_that_is_unique_among_visible_rows(self, session: AsyncSession) -> None:
         """It names one row, as hidden ones don't count."""
@@ -181,7 +169,7 @@ class TestTheSession:
             await bulk_update_rows([1], {"value": 5}, session, Counter)
             assert (counter.value, counter.version) == (5, 2)
             counter.value = 6  # no conflict with its own row
-        assert [row.version for row in await stored(session, Counter)] == [3]
+        assert [row.version for row in await stored_rows(session, Counter)] == [3]
 
     async def test_pending_changes_are_written_first(self, session: AsyncSession) -> None:
         """New rows are among those that are there."""
@@ -195,7 +183,7 @@ class TestTheSession:
             async with transaction(session):
                 await bulk_update_rows(ids, {"age": 5}, session, Hero)
                 raise RuntimeError
-        assert {hero.age for hero in await stored(session, Hero)} == {None}
+        assert {hero.age for hero in await stored_rows(session, Hero)} == {None}
 
 
 class TestFailures:
@@ -210,8 +198,8 @@ class TestFailures:
         with pytest.raises(ConstraintViolationError) as caught:
             await bulk_update_rows([1, 2], {"name": "same"}, session, Hero, chunk_size=1)
         assert caught.value.kind == "unique"
-        assert next(hero.name for hero in await stored(session, Hero)) == "hero 1"
-        assert {account.balance for account in await stored(session, Account)} == {5}
+        assert next(hero.name for hero in await stored_rows(session, Hero)) == "hero 1"
+        assert {account.balance for account in await stored_rows(session, Account)} == {5}
 
     async def test_a_failure_dooms_the_block(self, session: AsyncSession) -> None:
         """Also where the error is caught inside."""
@@ -220,7 +208,7 @@ class TestFailures:
             async with transaction(session):
                 with pytest.raises(ConstraintViolationError):
                     await bulk_update_rows([1, 2], {"name": "same"}, session, Hero, chunk_size=1)
-        assert next(hero.name for hero in await stored(session, Hero)) == "hero 1"
+        assert next(hero.name for hero in await stored_rows(session, Hero)) == "hero 1"
 
     @pytest.mark.parametrize(
         ("keys", "data", "options"),
@@ -289,7 +277,7 @@ class TestRowByRow:
         assert note.calls == [
             (when, name) for name in ("hero 3", "hero 1") for when in ("before", "after")
         ]
-        assert [hero.secret_name for hero in await stored(session, Hero)] == [
+        assert [hero.secret_name for hero in await stored_rows(session, Hero)] == [
             "was hero 1",
             "?",
             "was hero 3",
@@ -300,11 +288,11 @@ class TestRowByRow:
         ids = await heroes(session)
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             await bulk_update_rows(ids, {"age": 4}, session, Hero, chunk_size=1)
-        assert {hero.age for hero in await stored(session, Hero)} == {None}
+        assert {hero.age for hero in await stored_rows(session, Hero)} == {None}
 
     async def test_rows_in_several_tables(self, session: AsyncSession) -> None:
         """One statement could not reach both."""
         await given(session, Truck(id=1, name="a", load=1), Truck(id=2, name="b", load=1))
         result = await bulk_update_rows([1, 2], {"name": "c", "load": 5}, session, Truck)
         assert result == (True, 2)
-        assert [(t.name, t.load) for t in await stored(session, Truck)] == [("c", 5), ("c", 5)]
+        assert [(t.name, t.load) for t in await stored_rows(session, Truck)] == [("c", 5), ("c", 5)]

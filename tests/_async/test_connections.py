@@ -40,7 +40,7 @@ MEMORY_URLS = [
 ]
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All that a log or a traceback tells about an error and its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
@@ -214,7 +214,7 @@ class TestArguments:
         with pytest.raises(ValidationError) as caught:
             create_pooled_engine(url)
         assert caught.value.field == "database_url"
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
 
     async def test_sqlalchemys_arguments_win(self) -> None:
         """They go through as they are."""
@@ -322,8 +322,8 @@ class TestWrongPassword:
                     await get_row(1, session, Hero)
             await engine.dispose()
         assert server.passwords == [SECRET]
-        assert "password authentication failed" in told(caught.value)
-        assert SECRET not in told(caught.value)
+        assert "password authentication failed" in traceback_of(caught.value)
+        assert SECRET not in traceback_of(caught.value)
         assert SECRET not in caplog.text + repr(engine) + repr(engine.url) + str(engine.url)
 
     async def test_each_attempt_asks_for_it_again(self) -> None:
@@ -356,5 +356,5 @@ class TestWrongPassword:
         async with AsyncSession(engine) as session:
             with pytest.raises(DatabaseConnectionError) as caught:
                 await get_row(1, session, Hero)
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
         await engine.dispose()

@@ -26,7 +26,14 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.hooks import METHODS, clear_hooks, registered_hook
-from tests._async.hooking import block, committed, inside_and_outside, is_usable, perform, stored
+from tests._async.hooking import (
+    block,
+    committed,
+    existing_row,
+    inside_and_outside,
+    is_usable,
+    perform,
+)
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.hook_models import (
     Failing,
@@ -127,7 +134,7 @@ class TestOrder:
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
         """`after_*` do not run; the outcome is what it is without hooks."""
-        await stored(session, "a")
+        await existing_row(session, "a")
         recorder = Recorder()
         with registered_hook(Task, recorder):
             assert await write_row(Task(title="a"), session) == (False, None)
@@ -138,7 +145,7 @@ class TestOrder:
 
     async def test_refused_in_a_block(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """It dooms the block as it does without hooks, and `raise_on_error=False` does not."""
-        await stored(session, "a")
+        await existing_row(session, "a")
         with registered_hook(Task, Recorder()):
             with pytest.raises(TransactionError, match="refused a statement"):
                 async with transaction(session):
@@ -183,7 +190,7 @@ class TestRowsThatAreThere:
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
         """The change is not written."""
-        task = await stored(session, "a")
+        task = await existing_row(session, "a")
         async with block(session, inside):
             task.title = "b"
             with registered_hook(Task, Failing(method)), pytest.raises(RefusalError):
@@ -195,8 +202,8 @@ class TestRowsThatAreThere:
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
         """The outcome is that of `write_row`."""
-        task = await stored(session, "a")
-        await stored(session, "taken")
+        task = await existing_row(session, "a")
+        await existing_row(session, "taken")
         await session.refresh(task)
         recorder = Recorder()
         with registered_hook(Task, recorder):
@@ -262,7 +269,7 @@ class TestReplacement:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """Each hook gets what the one before it made of them, returned or changed in place."""
-        task = await stored(session, "a")
+        task = await existing_row(session, "a")
         given = {"title": "b"}
         seen: list[Any] = []
 
@@ -287,7 +294,7 @@ class TestReplacement:
 
     async def test_by_an_empty_mapping(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """It is no None: nothing of the data is written."""
-        task = await stored(session, "a")
+        task = await existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {}):
             updated, _ = await update_row(task.id, {"title": "b"}, session, Task)
         assert updated
@@ -306,14 +313,14 @@ class TestReplacement:
         self, session: AsyncSession, engine: AsyncEngine, returned: Any, error: type[Exception]
     ) -> None:
         """They are validated as a caller's data are, and nothing is written."""
-        task = await stored(session, "a")
+        task = await existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: returned), pytest.raises(error):
             await update_row(task.id, {"title": "b"}, session, Task)
         assert await committed(engine, Task) == ["a"]
 
     async def test_replaced_data_are_coerced(self, session: AsyncSession) -> None:
         """As a caller's are."""
-        task = await stored(session, "a")
+        task = await existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {"done": "true", "id": str(task.id)}):
             _, row = await update_row(task.id, {"title": "b"}, session, Task)
         assert row is not None
@@ -333,7 +340,7 @@ class TestFailure:
         raise_on_error: bool | None,
     ) -> None:
         """Nothing is written, the error arrives as it is, and the session can be used."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(RefusalError) as caught:
             await perform(method.partition("_")[2], session, task, raise_on_error=raise_on_error)
@@ -348,7 +355,7 @@ class TestFailure:
         self, session: AsyncSession, engine: AsyncEngine, method: str
     ) -> None:
         """It is rolled back with the failed write, as by any other failure, and the error tells."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         session.add(Project(name="flushed"))
         await session.flush()
         session.add(Project(name="pending"))
@@ -362,7 +369,7 @@ class TestFailure:
         self, session: AsyncSession, engine: AsyncEngine, method: str
     ) -> None:
         """It takes the block with it, wrapped as any other error."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(TransactionError) as caught:
             async with transaction(session):
@@ -383,7 +390,7 @@ class TestFailure:
         raise_on_error: bool | None,
     ) -> None:
         """Just the operation is undone; what was pending is kept, and the block goes on."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         failing = Failing(method)
         async with transaction(session):
             session.add(Project(name="pending"))
@@ -411,7 +418,7 @@ class TestFailure:
         inside: bool,
     ) -> None:
         """They are the hook's own, and not translated, logged or turned into a result."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         with registered_hook(Task, Failing(method, error)), pytest.raises(type(error)) as caught:
             async with block(session, inside):
                 await perform(method.partition("_")[2], session, task, raise_on_error=False)
@@ -425,7 +432,7 @@ class TestFailure:
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
         """KeyboardInterrupt undoes the operation as well."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
         with (
             registered_hook(Task, Failing(method, KeyboardInterrupt())),
             pytest.raises(KeyboardInterrupt),

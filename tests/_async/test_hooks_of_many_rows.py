@@ -19,7 +19,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
 )
 from sqlmodel_crud_utils.hooks import clear_hooks, registered_hook
-from tests._async.hooking import block, committed, inside_and_outside, is_usable, stored
+from tests._async.hooking import block, committed, existing_row, inside_and_outside, is_usable
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.hook_models import (
     Event,
@@ -45,7 +45,7 @@ class TestBulk:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """Functions for lists of keys run the hooks of each row, in the order of the keys."""
-        keys = [(await stored(session, title)).id for title in "abc"]
+        keys = [(await existing_row(session, title)).id for title in "abc"]
         recorder = Recorder()
         with registered_hook(Task, recorder):
             async with block(session, inside):
@@ -68,7 +68,7 @@ class TestBulk:
     @inside_and_outside
     async def test_soft_deletions(self, session: AsyncSession, inside: bool) -> None:
         """They run the delete hooks."""
-        keys = [(await stored(session, title, Page)).id for title in "ab"]
+        keys = [(await existing_row(session, title, Page)).id for title in "ab"]
         recorder = Recorder()
         with registered_hook(Page, recorder):
             async with block(session, inside):
@@ -81,7 +81,7 @@ class TestBulk:
 
     async def test_data_per_row(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """A hook may change the data of one row alone."""
-        keys = [(await stored(session, title)).id for title in "ab"]
+        keys = [(await existing_row(session, title)).id for title in "ab"]
 
         def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
             return {**data, "title": instance.title * 2}
@@ -98,7 +98,7 @@ class TestBulk:
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
         """No row of the operation is changed; the session can be used."""
-        keys = [(await stored(session, title)).id for title in ("a", "b")]
+        keys = [(await existing_row(session, title)).id for title in ("a", "b")]
         failing = Failing(method, spared=("a", "a!"))
 
         def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class TestInserts:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """Each row is tried once, and alone; what hooks wrote for the refused ones is undone."""
-        await stored(session, "b")
+        await existing_row(session, "b")
         recorder = Recorder()
 
         def log(instance: Task) -> None:
@@ -177,7 +177,7 @@ class TestInserts:
     async def test_several_refusals(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """Each of the rows is told; those that have no key of their own get none."""
         for title in "ac":
-            await stored(session, title)
+            await existing_row(session, title)
         rows = [Task(title=t) for t in "abc"]
         with registered_hook(Task, Recorder()):
             any_inserted, outcome = await insert_data_rows(rows, session)
@@ -188,7 +188,7 @@ class TestInserts:
 
     async def test_all_or_nothing(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """With `raise_on_error=True` no row is kept, and none is hooked twice either."""
-        await stored(session, "b")
+        await existing_row(session, "b")
         recorder = Recorder()
         with registered_hook(Task, recorder), pytest.raises(BulkOperationError) as caught:
             await insert_data_rows([Task(title=t) for t in "abc"], session, raise_on_error=True)
@@ -202,7 +202,7 @@ class TestInserts:
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
         """The refusal dooms the block, as without hooks."""
-        await stored(session, "b")
+        await existing_row(session, "b")
         with registered_hook(Task, Recorder()), pytest.raises(TransactionError):
             async with transaction(session):
                 with pytest.raises(BulkOperationError):

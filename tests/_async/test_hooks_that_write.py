@@ -25,7 +25,14 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
 )
 from sqlmodel_crud_utils.hooks import METHODS, clear_hooks, registered_hook
-from tests._async.hooking import block, committed, inside_and_outside, is_usable, perform, stored
+from tests._async.hooking import (
+    block,
+    committed,
+    existing_row,
+    inside_and_outside,
+    is_usable,
+    perform,
+)
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.hook_models import (
     Event,
@@ -70,7 +77,7 @@ class TestWritingHooks:
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
         """Whatever hooks wrote goes when a later one raises."""
-        task = await stored(session, "old")
+        task = await existing_row(session, "old")
 
         def log(instance: Task, *_: Any) -> None:
             session.add(Event(text=instance.title))
@@ -123,7 +130,7 @@ class TestWritingHooks:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """It raises by default, as in a block, and that is the hook's error."""
-        await stored(session, "taken")
+        await existing_row(session, "taken")
 
         async def write_twice(_: Project) -> None:
             await write_row(Task(title="taken"), session)
@@ -142,7 +149,7 @@ class TestWritingHooks:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """With `raise_on_error=False`, or in a block of its own, the hook goes on after it."""
-        await stored(session, "taken")
+        await existing_row(session, "taken")
 
         async def try_twice(_: Project) -> None:
             result = await write_row(Task(title="taken"), session, raise_on_error=False)
@@ -161,7 +168,7 @@ class TestWritingHooks:
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
         """It dooms the write, on every database: the transaction may be lost."""
-        await stored(session, "taken")
+        await existing_row(session, "taken")
 
         async def swallow(_: Project) -> None:
             with pytest.raises(ConstraintViolationError):
@@ -227,8 +234,8 @@ class TestMoreWrites:
     async def test_soft_delete_and_restore(self, session: AsyncSession) -> None:
         """A soft deletion runs the delete hooks, a restoration the update hooks."""
         recorder = Recorder()
-        first = (await stored(session, "a", Page)).id
-        second = (await stored(session, "b", Page)).id
+        first = (await existing_row(session, "a", Page)).id
+        second = (await existing_row(session, "b", Page)).id
         with registered_hook(Page, recorder):
             assert await delete_row(first, session, Page)
             assert await soft_delete_row(second, session, Page, deleted_by="me")

@@ -29,7 +29,7 @@ def heroes(*names: str, **values: Any) -> list[Hero]:
     return [Hero(name=name, secret_name="?", **values) for name in names]
 
 
-async def stored(session: AsyncSession) -> list[str]:
+async def stored_names(session: AsyncSession) -> list[str]:
     """Return the names of the heroes in the database."""
     session.expunge_all()
     return [hero.name for hero in (await get_rows(session, Hero, sort_field="name"))[1]]
@@ -58,7 +58,7 @@ async def test_any_iterable_of_rows_will_do(session: AsyncSession) -> None:
     assert inserted
     assert isinstance(rows, list)
     assert (await insert_data_rows([Team(name="t"), *heroes("c"), Document(title="d")], session))[0]
-    assert await stored(session) == ["a", "b", "c"]
+    assert await stored_names(session) == ["a", "b", "c"]
 
 
 async def test_after_a_refusal_each_row_is_tried_alone(session: AsyncSession) -> None:
@@ -71,7 +71,7 @@ async def test_after_a_refusal_each_row_is_tried_alone(session: AsyncSession) ->
     assert outcome == {"success": [rows[0], rows[2], rows[4]], "failed": [rows[1], rows[3]]}
     assert [row.name for row in outcome["success"]] == ["a", "c", "d"]
     assert [row.id is None for row in rows] == [False, True, False, True, False]
-    assert await stored(session) == ["a", "b", "c", "d"]
+    assert await stored_names(session) == ["a", "b", "c", "d"]
 
 
 async def test_when_all_fail_the_answer_is_false(session: AsyncSession) -> None:
@@ -99,7 +99,7 @@ async def test_all_or_nothing_names_every_failing_row(session: AsyncSession) -> 
     assert error.__cause__ is not None
     assert {row.id for row in rows} == {None}
     assert not any(row in session for row in rows)
-    assert await stored(session) == ["s3cret"]
+    assert await stored_names(session) == ["s3cret"]
 
 
 @contextmanager
@@ -125,7 +125,7 @@ async def test_rows_that_are_refused_just_together(session: AsyncSession) -> Non
 
     with before_flushes(session, check), pytest.raises(QueryExecutionError):
         await insert_data_rows(heroes("a", "b"), session, raise_on_error=True)
-    assert await stored(session) == []
+    assert await stored_names(session) == []
 
 
 @pytest.mark.parametrize("names", [["bad"], ["a", "a", "bad"]])
@@ -138,7 +138,7 @@ async def test_what_a_listener_raises_comes_out(session: AsyncSession, names: li
 
     with before_flushes(session, check), pytest.raises(ListenerError):
         await insert_data_rows(heroes(*names), session, raise_on_error=True)
-    assert await stored(session) == []
+    assert await stored_names(session) == []
 
 
 async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) -> None:
@@ -150,7 +150,7 @@ async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) 
 
     with before_flushes(session, check), pytest.raises(DatabaseConnectionError):
         await insert_data_rows(heroes("a", "a", "b"), session, raise_on_error=True)
-    assert await stored(session) == []
+    assert await stored_names(session) == []
 
 
 async def test_rows_can_be_inserted_again_after_a_failure(session: AsyncSession) -> None:
@@ -161,7 +161,7 @@ async def test_rows_can_be_inserted_again_after_a_failure(session: AsyncSession)
     await insert_data_rows(heroes("x", "y", "z"), session, raise_on_error=True)
     rows[2].name = "c"
     await insert_data_rows(rows, session, raise_on_error=True)
-    assert await stored(session) == ["a", "b", "c", "x", "y", "z"]
+    assert await stored_names(session) == ["a", "b", "c", "x", "y", "z"]
 
 
 async def test_a_refusal_undoes_the_block(session: AsyncSession) -> None:
@@ -176,7 +176,7 @@ async def test_a_refusal_undoes_the_block(session: AsyncSession) -> None:
         async with transaction(session):
             with pytest.raises(BulkOperationError):
                 await insert_data_rows(heroes("a", "b"), session)
-    assert await stored(session) == ["b"]
+    assert await stored_names(session) == ["b"]
     assert await get_rows(session, Team) == (False, [])
 
 
@@ -197,7 +197,7 @@ async def test_false_in_a_block_undoes_just_the_rows_that_failed(session: AsyncS
         ("a", True),
         ("c", True),
     ]
-    assert await stored(session) == ["a", "b", "c"]
+    assert await stored_names(session) == ["a", "b", "c"]
 
 
 async def test_rows_with_one_team_are_judged_alone(session: AsyncSession) -> None:
@@ -210,7 +210,7 @@ async def test_rows_with_one_team_are_judged_alone(session: AsyncSession) -> Non
     with pytest.raises(BulkOperationError) as raised:
         await insert_data_rows(heroes("d", "b", "e", team=team), session, raise_on_error=True)
     assert raised.value.indexes == (1,)
-    assert await stored(session) == ["a", "b", "c"]
+    assert await stored_names(session) == ["a", "b", "c"]
 
 
 async def test_related_rows_come_along(session: AsyncSession) -> None:
@@ -236,7 +236,7 @@ async def test_what_is_no_list_of_rows_is_refused(session: AsyncSession, rows: A
         await insert_data_rows(rows, session, raise_on_error=False)
     with pytest.raises(ValidationError, match="is not a table model"):
         await insert_data_rows([*heroes("a"), "b"], session)
-    assert await stored(session) == []
+    assert await stored_names(session) == []
 
 
 async def test_a_row_of_another_session_is_refused(
@@ -247,7 +247,7 @@ async def test_a_row_of_another_session_is_refused(
     await insert_data_rows(rows, session_factory())
     with pytest.raises(ValidationError, match="belongs to another session"):
         await insert_data_rows([*heroes("b"), *rows], session)
-    assert await stored(session) == ["a"]
+    assert await stored_names(session) == ["a"]
 
 
 async def test_rows_of_the_session_may_be_among_them(session: AsyncSession) -> None:

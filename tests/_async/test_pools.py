@@ -49,7 +49,7 @@ async def value(engine: AsyncEngine, statement: str) -> Any:
         return (await connection.execute(text(statement))).scalar()
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All that a log or a traceback tells about an error and its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
@@ -190,6 +190,6 @@ class TestRealAccounts:
         async with pooled(account, password=wrong) as engine, AsyncSession(engine) as session:
             with pytest.raises(DatabaseConnectionError) as caught:
                 await get_row(1, session, Hero)
-            assert "Access denied" in told(caught.value)
-            assert wrong not in told(caught.value)
+            assert "Access denied" in traceback_of(caught.value)
+            assert wrong not in traceback_of(caught.value)
             assert pool_status(engine)["checked_out"] == 0

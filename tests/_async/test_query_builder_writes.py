@@ -43,7 +43,7 @@ async def heroes(session_factory: Sessions) -> None:
     await session.commit()
 
 
-async def stored(session: AsyncSession, model: type[Any], field: str) -> list[Any]:
+async def stored_values(session: AsyncSession, model: type[Any], field: str) -> list[Any]:
     """Return a field of all rows as another session sees it, deleted ones included."""
     async with AsyncSession(session.bind) as other:
         return await AsyncQueryBuilder(other, model).with_deleted().scalars(field)
@@ -59,11 +59,11 @@ async def test_update_writes_to_all_rows_that_match(session: AsyncSession, engin
     with recorded(engine) as words:
         assert await query.where(team__city="Oslo").update(age="50") == 2
     assert words == ["UPDATE", "COMMIT"]
-    assert await stored(session, Hero, "age") == [50, 50, None]
+    assert await stored_values(session, Hero, "age") == [50, 50, None]
     changed = query.exclude(name="Bob").update(age=Hero.age + 1, secret_name=func.upper(Hero.name))
     assert await changed == 2
-    assert await stored(session, Hero, "age") == [51, 50, None]
-    assert await stored(session, Hero, "secret_name") == ["ANN", "b", "CYD"]
+    assert await stored_values(session, Hero, "age") == [51, 50, None]
+    assert await stored_values(session, Hero, "secret_name") == ["ANN", "b", "CYD"]
     assert await query.where(name="x").update(age=1) == 0
     assert await query.update(everything=True, age=None) == 3
 
@@ -142,7 +142,7 @@ async def test_stamps_versions_and_actors(session: AsyncSession):
     assert parcel.updated_at is not None
     parcel.size = 10  # no conflict: the version is the one that is there
     await session.commit()
-    assert sorted(await stored(session, Parcel, "version")) == [1, 3]
+    assert sorted(await stored_values(session, Parcel, "version")) == [1, 3]
 
 
 @pytest.mark.usefixtures("heroes")
@@ -154,7 +154,7 @@ async def test_writes_take_part_in_a_block(session: AsyncSession):
             await query.where(name="Ann").update(age=1)
             await query.where(name="Cyd").delete()
             raise ValueError
-    assert await stored(session, Hero, "age") == [40, 30, None]
+    assert await stored_values(session, Hero, "age") == [40, 30, None]
     with pytest.raises(ConstraintViolationError):
         await query.where(age__gt=1).update(name="same")
     with pytest.raises(TransactionError):
@@ -173,7 +173,7 @@ async def test_a_filter_may_lead_back_to_the_table(session: AsyncSession):
     query = AsyncQueryBuilder(session, Folder)
     assert await query.where(parent__name="root").update(name="child") == 2
     assert await query.exclude(children__name="child").delete() == 2
-    assert await stored(session, Folder, "name") == ["root"]
+    assert await stored_values(session, Folder, "name") == ["root"]
     seats = AsyncQueryBuilder(session, Seat)
     assert await seats.where(func.length(Seat.row) == 1, number=1).update(guest="x") == 2
     assert await seats.any_of({"guest": "x"}, Seat.number > 5).delete() == 2
@@ -188,7 +188,7 @@ async def test_delete_removes_all_rows_that_match(session: AsyncSession, engine:
     ann, _, cyd = await AsyncQueryBuilder(session, Hero).all()
     assert await AsyncQueryBuilder(session, Hero).where(team__name="Owls").delete() == 2
     assert (object_session(ann) is None, object_session(cyd) is None) == (True, False)
-    assert await stored(session, Hero, "name") == ["Cyd"]
+    assert await stored_values(session, Hero, "name") == ["Cyd"]
     session.expunge_all()
     await AsyncQueryBuilder(session, Tag).count()
     await session.rollback()
@@ -203,7 +203,7 @@ async def test_what_refers_to_a_row_keeps_it(session: AsyncSession):
     with pytest.raises(ConstraintViolationError) as caught:
         await AsyncQueryBuilder(session, Team).where(name="Owls").delete()
     assert caught.value.kind == "foreign_key"
-    assert await stored(session, Team, "name") == ["Owls"]
+    assert await stored_values(session, Team, "name") == ["Owls"]
 
 
 async def test_soft_delete_is_what_the_mixin_says(session: AsyncSession):
@@ -216,14 +216,14 @@ async def test_soft_delete_is_what_the_mixin_says(session: AsyncSession):
     assert await players.where(name="b").delete(deleted_by="bob") == 1
     assert await players.with_deleted().where(name__in=["a", "b", "c"]).delete() == 1
     assert await players.scalars("name") == ["d"]
-    assert await stored(session, Player, "deleted_by") == ["alice", "bob", None, None]
+    assert await stored_values(session, Player, "deleted_by") == ["alice", "bob", None, None]
     assert await players.where(name="a").update(name="z") == 0
     assert await players.only_deleted().where(name="a").update(name="z") == 1
     with pytest.raises(ValidationError, match=r"delete\(soft=False\) removes them"):
         await players.only_deleted().where(name="z").delete()
     assert await players.only_deleted().where(name="z").delete(soft=False) == 1
     assert await players.delete(soft=False, everything=True) == 1
-    assert await stored(session, Player, "name") == ["b", "c"]
+    assert await stored_values(session, Player, "name") == ["b", "c"]
 
 
 async def test_deleted_related_rows_do_not_count(session: AsyncSession):

@@ -55,7 +55,7 @@ VISIBLE_WITH_BADGES = aliased(Player, select(Player).subquery())
 
 
 @pytest.fixture
-async def stored(session_factory: Sessions) -> None:
+async def league(session_factory: Sessions) -> None:
     """Reds: Ann, Bob (deleted). Ghosts (deleted): Cid, whose captain is Bob.
 
     Ann has the badges gold, silver (the link is deleted) and lost (the badge is deleted).
@@ -143,7 +143,7 @@ IN_MODELS: dict[str, tuple[type, Select[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", IN_MODELS)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_what_models_bring_in(session: AsyncSession, what: str):
     """Both functions leave deleted rows out of every part of a statement that names models."""
     model, statement, expected = IN_MODELS[what]
@@ -298,7 +298,7 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", IN_TABLES)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_what_a_callers_statement_brings_in(session: AsyncSession, what: str):
     """Tables, and the EXISTS that SQLAlchemy makes of relationships, are covered as well."""
     model, statement, expected, everything = IN_TABLES[what]
@@ -306,7 +306,7 @@ async def test_what_a_callers_statement_brings_in(session: AsyncSession, what: s
     assert await values_of(session, statement) == everything
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_rows_of_a_callers_own_union(session: AsyncSession):
     """A statement around another statement is entered too."""
     both = union(select(Player), select(Player).where(Player.name == "Bob"))
@@ -315,7 +315,7 @@ async def test_rows_of_a_callers_own_union(session: AsyncSession):
     assert sorted(row.name for row in rows) == ["Ann", "Cid"]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_models_that_only_the_statement_knows(session: AsyncSession):
     """A caller may select from models that no relationship of the model leads to."""
     assert await values_of(session, hide_deleted_anywhere(select(Club.id), Hero)) == [1]
@@ -344,7 +344,7 @@ async def related(session: AsyncSession, statement: Any, attribute: str) -> dict
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=lambda load: load.__name__)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 class TestRelatedRows:
     async def test_to_many(self, session: AsyncSession, load: Any):
         """Deleted rows are missing in the collection."""
@@ -392,7 +392,7 @@ class Note(UserDefinedOption):
     propagate_to_loaders = True
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_a_callers_own_options_stay(session: AsyncSession):
     """They travel to the loads of relationships beside those of the library.
 
@@ -408,7 +408,7 @@ async def test_a_callers_own_options_stay(session: AsyncSession):
         assert await related(session, hidden, "badges") == {"Ann": ["gold"]}
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_relationships_that_the_caller_joined(session: AsyncSession):
     """`contains_eager` takes what the join lets through."""
     statement = select(Player).join(Player.badges).options(contains_eager(Player.badges))
@@ -416,7 +416,7 @@ async def test_relationships_that_the_caller_joined(session: AsyncSession):
     assert await related(session, statement, "badges") == {"Ann": ["gold"]}
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_a_row_keeps_its_criteria_through_pickle(session: AsyncSession):
     """A row from a cache that is merged into a session loads as it would have."""
     statement = hide_deleted(select(Player).where(Player.name == "Ann"), Player)
@@ -450,7 +450,7 @@ async def read(
     return rows
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=lambda load: load.__name__)
 class TestLeftovers:
     async def test_a_collection_that_is_loaded_already(self, session: AsyncSession, load: Any):
@@ -522,7 +522,7 @@ class TestLeftovers:
         assert names(club.players) == ["Ann"]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_relationships_that_a_model_loads_eagerly_by_itself(session: AsyncSession):
     """A read that asks for nothing loads those anew, and no others."""
     session.add(Scout(id=1, name="Sam", club_id=1))
@@ -537,7 +537,7 @@ async def test_relationships_that_a_model_loads_eagerly_by_itself(session: Async
     assert names(fan.club) == "Reds"
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_lazy_loading_of_an_object_that_the_program_made(session: AsyncSession):
     """A read returns it from the session; from then on it loads as the read would have."""
     ghost_fan = Fan(id=9, name="Hal", club_id=2)
@@ -551,7 +551,7 @@ async def test_lazy_loading_of_an_object_that_the_program_made(session: AsyncSes
     assert names(await run_sync(session, lambda: fan.club)) == "Ghosts"
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_a_deleted_object_in_the_session_is_not_found(session: AsyncSession):
     """A query doesn't return it because the session still holds it."""
     [club] = await read(session, select(Club).where(Club.id == 1))
@@ -560,7 +560,7 @@ async def test_a_deleted_object_in_the_session_is_not_found(session: AsyncSessio
     assert await read(session, select(Club).where(Club.id == 1), include_deleted=True) == [club]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_an_expired_object_can_be_refreshed_although_it_was_deleted(session: AsyncSession):
     """The criteria hide rows from queries, they don't take rows away that one holds."""
     [club] = await read(session, select(Club).where(Club.id == 1))
@@ -572,7 +572,7 @@ async def test_an_expired_object_can_be_refreshed_although_it_was_deleted(sessio
 # --- the marks themselves ------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_visible_and_deleted(session: AsyncSession):
     """The criteria work for models and aliases; a model without the mixin has no deleted rows."""
     assert await values_of(session, select(Club.id).where(visible(Club))) == [1]
@@ -583,7 +583,7 @@ async def test_visible_and_deleted(session: AsyncSession):
     assert visible(aliased(Fan)) is None
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 async def test_set_based_soft_delete(session: AsyncSession):
     """It writes what the method of a row would."""
     with acting_as("alice"):

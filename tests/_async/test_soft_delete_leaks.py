@@ -56,7 +56,7 @@ PLAYERS, LINKS = (
 
 
 @pytest.fixture(autouse=True)
-async def stored(session_factory: Sessions) -> None:
+async def league(session_factory: Sessions) -> None:
     """Reds: Ann, Bob (deleted). Ghosts (deleted): Cid, whose captain is Bob.
 
     Ann has the badges gold, silver (the link is deleted) and lost (the badge is deleted).

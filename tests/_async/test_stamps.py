@@ -121,7 +121,7 @@ async def core_update(session: AsyncSession, key: Any, **values: Any) -> None:
 UPDATING = [update_it, write_again, upsert_it, change_in_block, core_update]
 
 
-async def stored(session_factory: Sessions) -> Letter:
+async def stored_letter(session_factory: Sessions) -> Letter:
     """Return the only letter as another session reads it."""
     _, [row] = await get_rows(session_factory(), Letter, include_deleted=True)
     return row
@@ -134,7 +134,7 @@ async def test_new_rows(session: AsyncSession, session_factory: Sessions, create
         row = await create(session)
     assert (row.created_by, row.updated_by, row.updated_at) == ("alice", None, None)
     assert is_now(row.created_at)
-    found = await stored(session_factory)
+    found = await stored_letter(session_factory)
     assert (found.created_at, found.created_by) == (row.created_at, "alice")
 
 
@@ -145,7 +145,7 @@ async def test_explicit_values_of_new_rows(
     """They win, to the microsecond and whatever their zone."""
     with acting_as("alice"):
         row = await create(session, created_at=EAST, created_by="importer")
-    for each in (row, await stored(session_factory)):
+    for each in (row, await stored_letter(session_factory)):
         assert (each.created_at, each.created_by) == (MOMENT, "importer")
         await session.refresh(row)
         assert row.created_at.tzinfo is dt.UTC
@@ -159,7 +159,7 @@ async def test_changed_rows(session: AsyncSession, session_factory: Sessions, ch
     key, made = row.id, row.created_at
     with acting_as("bob"):
         await change(session, key)
-    for found in ((await get_row(key, session, Letter))[1], await stored(session_factory)):
+    for found in ((await get_row(key, session, Letter))[1], await stored_letter(session_factory)):
         assert (found.text, found.created_at, found.created_by) == ("b", made, "alice")
         assert found.updated_by == "bob"
         assert is_now(found.updated_at)
@@ -174,7 +174,7 @@ async def test_explicit_values_of_changed_rows(
     key = (await write(session)).id
     with acting_as("alice"):
         await change(session, key, updated_at=EAST, updated_by="importer")
-    found = await stored(session_factory)
+    found = await stored_letter(session_factory)
     assert (found.text, found.updated_at, found.updated_by) == ("b", MOMENT, "importer")
     assert found.updated_at.tzinfo is dt.UTC
 
@@ -187,12 +187,12 @@ async def test_deleted_and_restored_rows(
     key = (await write(session)).id
     with acting_as("alice"):
         await delete(key, session, Letter)
-    found = await stored(session_factory)
+    found = await stored_letter(session_factory)
     assert (found.deleted_by, found.updated_by, found.is_deleted) == ("alice", "alice", True)
     assert is_now(found.deleted_at)
     with acting_as("bob"):
         await restore_row(key, session, Letter)
-    found = await stored(session_factory)
+    found = await stored_letter(session_factory)
     assert (found.deleted_at, found.deleted_by, found.updated_by) == (None, None, "bob")
 
 

@@ -247,7 +247,7 @@ class Player:
             assert row is None
             self.undone()
         else:
-            self.stored(row, values)
+            self.note_written(row, values)
 
     async def insert(self, step: Insert) -> None:
         values = [self.world.values(new) for new in step.rows]
@@ -266,7 +266,7 @@ class Player:
             assert done
             assert outcome == rows
             for row, each in zip(rows, values, strict=True):
-                self.stored(row, each, settle=False)
+                self.note_written(row, each, settle=False)
             if rows:
                 self.settle(rows)
             return
@@ -276,7 +276,7 @@ class Player:
         for index, (row, each) in enumerate(zip(rows, values, strict=True)):
             expected["failed" if index in failing else "success"].append(row)
             if index not in failing:
-                self.stored(row, each, settle=False)
+                self.note_written(row, each, settle=False)
         assert outcome == expected
         assert done == bool(expected["success"])
         if done:
@@ -302,7 +302,7 @@ class Player:
             if key in self.world.rows[step.model]:
                 assert plain(row) == self.world.rows[step.model][key]
         else:
-            self.stored(row, held | data)
+            self.note_written(row, held | data)
 
     async def delete(self, step: Delete) -> None:
         key = self.world.key(step.model, step.key)
@@ -339,7 +339,7 @@ class Player:
             assert plain(row) in found
             self.keep([row])
         else:
-            self.stored(row, values)
+            self.note_written(row, values)
 
     async def upsert(self, step: Upsert) -> None:
         model = model_of(step.rows[0]) if step.rows else Crate
@@ -362,7 +362,7 @@ class Player:
         assert done
         assert len(rows) == len(payload)
         for row, values in zip(rows, payload, strict=True):
-            self.stored(row, values, settle=False)
+            self.note_written(row, values, settle=False)
         if payload:
             self.settle(rows)
 
@@ -485,7 +485,7 @@ class Player:
     def check_kind(self, refusal: ConstraintViolationError, kinds: set[str]) -> None:
         assert refusal.kind in kinds
 
-    def stored(self, row: Any, values: Row, *, settle: bool = True) -> None:
+    def note_written(self, row: Any, values: Row, *, settle: bool = True) -> None:
         """Take over a row that a call has written; the key is the database's where it makes it."""
         model = type(row)
         expected = {**({"id": plain(row)["id"]} if model is Depot else {}), **values}

@@ -17,7 +17,8 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from tests._async.upserting import NOVA, RUSTY, given, statements, stored
+from tests._async.rows import given, stored_rows
+from tests._async.upserting import NOVA, RUSTY, statements
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, scoped
 from tests.bulk_models import Everything, Ticket
 from tests.databases import Database
@@ -88,7 +89,7 @@ class TestFailures:
             with pytest.raises(Exception, match="ck_account_balance") as caught:
                 await bulk_upsert_mappings(rows, session, Account, raise_on_error=raise_on_error)
             assert type(caught.value).__module__ == "sqlalchemy.exc"
-            assert [account.balance for account in await stored(session, Account)] == [5]
+            assert [account.balance for account in await stored_rows(session, Account)] == [5]
         _, (account,) = await bulk_upsert_mappings([{"id": 1, "balance": 7}], session, Account)
         assert account.balance == 7
 
@@ -111,14 +112,14 @@ class TestFailures:
         rows.append({"id": 20, "owner": "x", "balance": -1})
         with pytest.raises(ConstraintViolationError):
             await bulk_upsert_mappings(rows, session, Account, chunk_size=3, raise_on_error=True)
-        assert await stored(session, Account) == []
+        assert await stored_rows(session, Account) == []
 
     async def test_a_pending_row_that_is_refused_fails_it(self, session: AsyncSession) -> None:
         """The flush is part of it."""
         session.add(Hero(name=None, secret_name="x"))
         with pytest.raises(ConstraintViolationError):
             await bulk_upsert_mappings([RUSTY], session, Hero, raise_on_error=True)
-        assert await stored(session, Hero) == []
+        assert await stored_rows(session, Hero) == []
 
     async def test_a_failing_commit_fails_it(
         self, session: AsyncSession, database: Database
@@ -130,7 +131,7 @@ class TestFailures:
         rows = [{"id": 1, "parent_id": 1}, {"id": 2, "parent_id": 99}]
         with pytest.raises(ConstraintViolationError):
             await bulk_upsert_mappings(rows, session, DeferredChild, raise_on_error=True)
-        assert await stored(session, DeferredChild) == []
+        assert await stored_rows(session, DeferredChild) == []
         with pytest.raises(IntegrityError):
             await bulk_upsert_mappings(rows, session, DeferredChild)
         assert not session.in_transaction()
@@ -164,7 +165,7 @@ class TestTriggers:
         """Nobody could say which row it has become; nothing is kept."""
         with pytest.raises(QueryExecutionError, match="row 1 of the payload was written, but no"):
             await bulk_upsert_mappings([{"place": "a", "number": 1}, lost_key], session, Reading)
-        assert await stored(session, Reading) == []
+        assert await stored_rows(session, Reading) == []
 
     async def test_it_dooms_a_block(self, session: AsyncSession, lost_key: dict[str, Any]) -> None:
         """Even if the error is caught."""
@@ -176,7 +177,7 @@ class TestTriggers:
 
         with pytest.raises(TransactionError, match="refused"):
             await catch_it()
-        assert await stored(session, Reading) == []
+        assert await stored_rows(session, Reading) == []
 
     @pytest.fixture
     async def lost_key(self, engine: AsyncEngine, database: Database) -> Any:
@@ -227,9 +228,9 @@ class TestTransactions:
         """The exit commits, and the rows stay loaded."""
         async with transaction(session):
             _, (hero,) = await bulk_upsert_mappings([RUSTY], session, Hero)
-            assert await stored(session, Hero) == []
+            assert await stored_rows(session, Hero) == []
         assert hero.name == "Rusty"
-        assert len(await stored(session, Hero)) == 1
+        assert len(await stored_rows(session, Hero)) == 1
 
     async def test_a_failing_block_undoes_it(self, session: AsyncSession) -> None:
         """With everything else in it."""
@@ -242,7 +243,7 @@ class TestTransactions:
 
         with pytest.raises(TransactionError):
             await fail()
-        assert [hero.age for hero in await stored(session, Hero)] == [48]
+        assert [hero.age for hero in await stored_rows(session, Hero)] == [48]
 
     async def test_a_failure_in_a_block_raises_the_librarys_error(
         self, session: AsyncSession
@@ -257,7 +258,7 @@ class TestTransactions:
 
         with pytest.raises(TransactionError):
             await catch_it()
-        assert await stored(session, Hero) == []
+        assert await stored_rows(session, Hero) == []
 
     async def test_a_block_can_go_on_after_a_failure(self, session: AsyncSession) -> None:
         """`raise_on_error=False` undoes just the call, which raises SQLAlchemy's error."""
@@ -273,8 +274,8 @@ class TestTransactions:
                 )
             assert type(caught.value).__module__ == "sqlalchemy.exc"
             await bulk_upsert_mappings(rows[:1], session, Account, raise_on_error=False)
-        assert len(await stored(session, Hero)) == 1
-        assert len(await stored(session, Account)) == 1
+        assert len(await stored_rows(session, Hero)) == 1
+        assert len(await stored_rows(session, Account)) == 1
 
 
 class TestManyRows:
@@ -316,7 +317,7 @@ class TestManyRows:
             async with transaction(session, wrap_errors=False):
                 with failing_savepoints(engine):
                     await bulk_upsert_mappings(rows, session, Reading)
-        assert await stored(session, Reading) == []
+        assert await stored_rows(session, Reading) == []
 
     async def test_chunks_stay_under_the_limit(self, session: AsyncSession) -> None:
         """More rows than one statement could take, of every kind of key."""

@@ -195,11 +195,11 @@ async def check(case: Case, session: AsyncSession, engine: AsyncEngine) -> None:
         pairs = {(id(row), id(its)) for row, its in zip(found, expected, strict=True)}
         assert len({row for row, _ in pairs}) == len({its for _, its in pairs}) == len(pairs)
     async with AsyncSession(engine) as other:
-        stored = fetched(await execute(other, select(Item).where(Item.id != HIGH)))
-    assert sorted(map(shown, stored)) == sorted(map(shown, model.rows))
+        rows = fetched(await execute(other, select(Item).where(Item.id != HIGH)))
+    assert sorted(map(as_text, rows)) == sorted(map(as_text, model.rows))
 
 
-def shown(row: Any) -> str:
+def as_text(row: Any) -> str:
     """Return a row's values as a text that can be sorted."""
     return repr(sorted(plain(row).items()))
 

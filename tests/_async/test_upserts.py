@@ -17,7 +17,8 @@ from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._async.upserting import NOVA, RUSTY, given, statements, stored
+from tests._async.rows import given, stored_rows
+from tests._async.upserting import NOVA, RUSTY, statements
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, make_engine, sync_session
 from tests.databases import Database
 from tests.models import (
@@ -46,21 +47,21 @@ class TestWhatIsWritten:
         ok, rows = await bulk_upsert_mappings([NOVA, RUSTY], session, Hero)
         assert ok is True
         assert [row.name for row in rows] == ["Nova", "Rusty"]
-        assert [row.age for row in await stored(session, Hero)] == [48, 31]
+        assert [row.age for row in await stored_rows(session, Hero)] == [48, 31]
 
     async def test_known_rows_are_updated(self, session: AsyncSession) -> None:
         """Beside new ones, in one call."""
         await given(session, Hero(**RUSTY))
         _, rows = await bulk_upsert_mappings([NOVA, RUSTY | {"age": 49}], session, Hero)
         assert [row.age for row in rows] == [31, 49]
-        assert [row.age for row in await stored(session, Hero)] == [49, 31]
+        assert [row.age for row in await stored_rows(session, Hero)] == [49, 31]
 
     async def test_a_second_time_changes_nothing(self, session: AsyncSession) -> None:
         """An upsert can be repeated."""
         await bulk_upsert_mappings([RUSTY, NOVA], session, Hero)
-        before = await stored(session, Hero)
+        before = await stored_rows(session, Hero)
         await bulk_upsert_mappings([RUSTY, NOVA], session, Hero)
-        assert await stored(session, Hero) == before
+        assert await stored_rows(session, Hero) == before
 
     async def test_an_empty_payload_writes_nothing(
         self, session: AsyncSession, engine: AsyncEngine
@@ -99,7 +100,7 @@ class TestWhatIsWritten:
                 [{"id": 1, "age": 1}, {"id": 9, "age": 2}], session, Hero, raise_on_error=True
             )
         assert caught.value.kind == "not_null"
-        assert [row.age for row in await stored(session, Hero)] == [48]
+        assert [row.age for row in await stored_rows(session, Hero)] == [48]
 
     async def test_defaults_of_every_kind_fill_new_rows(self, session: AsyncSession) -> None:
         """By Python, by Pydantic, by the server; each row gets its own."""
@@ -173,7 +174,7 @@ class TestWhatIsWritten:
         )
         article.title = "B"
         await session.commit()
-        assert [(a.title, a.version) for a in await stored(session, Article)] == [("B", 3)]
+        assert [(a.title, a.version) for a in await stored_rows(session, Article)] == [("B", 3)]
 
     async def test_values_are_coerced(self, session: AsyncSession) -> None:
         """Every column type, as in filters."""
@@ -226,7 +227,7 @@ class TestKeys:
         _, heroes = await bulk_upsert_mappings(rows, session, Hero, ["name"])
         assert [(hero.name, hero.age) for hero in heroes] == [("Rusty", 49), ("Nova", None)]
         assert heroes[0].id == 1
-        assert len(await stored(session, Hero)) == 2
+        assert len(await stored_rows(session, Hero)) == 2
 
     async def test_composite_and_string_keys(self, session: AsyncSession) -> None:
         """The model's own primary key is the default."""
@@ -296,7 +297,7 @@ class TestKeys:
             assert invoices[0].number is not None
             assert invoices[1].number == invoices[0].number + 1
         await engine.dispose()
-        assert len(await stored(session, Invoice)) == 2
+        assert len(await stored_rows(session, Invoice)) == 2
 
     async def test_the_same_key_twice_is_one_row(self, session: AsyncSession) -> None:
         """The last one wins, field by field; both places of the result hold it."""
@@ -304,7 +305,7 @@ class TestKeys:
         _, heroes = await bulk_upsert_mappings(rows, session, Hero)
         assert heroes[0] is heroes[2]
         assert (heroes[0].age, heroes[0].secret_name) == (50, "Tommy")
-        assert len(await stored(session, Hero)) == 2
+        assert len(await stored_rows(session, Hero)) == 2
 
     async def test_rows_are_written_one_after_the_other(self, session: AsyncSession) -> None:
         """One may take the unique value that an earlier one has given up."""
@@ -316,7 +317,7 @@ class TestKeys:
         ]
         _, heroes = await bulk_upsert_mappings(rows, session, Hero)
         assert [hero.name for hero in heroes] == ["Nova", "Rusty", "Nova"]
-        assert [row.name for row in await stored(session, Hero)] == ["Nova", "Rusty"]
+        assert [row.name for row in await stored_rows(session, Hero)] == ["Nova", "Rusty"]
 
     async def test_rows_may_refer_to_earlier_ones(self, session: AsyncSession) -> None:
         """Whichever fields they give."""
@@ -351,7 +352,7 @@ class TestKeys:
         else:
             with pytest.raises(IntegrityError):
                 await bulk_upsert_mappings([row], session, Hero)
-            assert [hero.secret_name for hero in await stored(session, Hero)] == ["Tommy"]
+            assert [hero.secret_name for hero in await stored_rows(session, Hero)] == ["Tommy"]
 
     async def test_another_unique_key_of_several_fields(
         self, session: AsyncSession, database: Database
@@ -371,7 +372,7 @@ class TestKeys:
         rows = [{"id": 1, "name": "Felix"}, {"id": 2, "name": "Tom"}]
         _, cats = await bulk_upsert_mappings(rows, session, Cat)
         assert {type(cat) for cat in cats} == {Cat}
-        assert [animal.kind for animal in await stored(session, Animal)] == ["cat", "cat"]
+        assert [animal.kind for animal in await stored_rows(session, Animal)] == ["cat", "cat"]
 
 
 class TestUpdateColumns:
@@ -449,7 +450,7 @@ class TestMixins:
         for _ in range(2):
             _, (found,) = await bulk_upsert_mappings(rows, session, Person, ["email"])
             assert (found.note, found.is_deleted) == ("new", False)
-        assert sorted(row.note for row in await stored(session, Person)) == ["new", "old"]
+        assert sorted(row.note for row in await stored_rows(session, Person)) == ["new", "old"]
 
 
 class TestResult:

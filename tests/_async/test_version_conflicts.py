@@ -44,13 +44,13 @@ async def change_elsewhere(session_factory: Sessions, key: Any, value: int = 10)
     await other.close()
 
 
-def told(error: ConflictError) -> tuple[Any, ...]:
+def details_of(error: ConflictError) -> tuple[Any, ...]:
     """Return what an error says about the row."""
     return error.model, error.key, error.expected, error.found
 
 
-async def stored(session: AsyncSession) -> tuple[int, int]:
-    """Return what the database has."""
+async def stored_counter(session: AsyncSession) -> tuple[int, int]:
+    """Return the value and the version that the database has."""
     row = first_of(await execute(session, select(Counter.value, Counter.version)))
     return tuple(row)
 
@@ -83,9 +83,9 @@ async def test_a_lost_update_raises(session: AsyncSession, session_factory: Sess
     await change_elsewhere(session_factory, key)
     with pytest.raises(ConflictError) as caught:
         await WAYS[way](key, session, counter, True)
-    assert told(caught.value) == (Counter, key, 1, 2)
+    assert details_of(caught.value) == (Counter, key, 1, 2)
     assert isinstance(caught.value.__cause__, StaleDataError)
-    assert await stored(session) == (10, 2)
+    assert await stored_counter(session) == (10, 2)
     updated, row = await update_row(key, {"value": 30}, session, Counter)
     assert (updated, row.value, row.version) == (True, 30, 3)
 
@@ -104,7 +104,7 @@ async def test_a_lost_update_is_reported(
         assert (counter.value, counter.version) == (10, 2)
     else:
         assert result is False
-    assert await stored(session) == (10, 2)
+    assert await stored_counter(session) == (10, 2)
     assert await delete_row(key, session, Counter) is True
 
 
@@ -121,9 +121,9 @@ async def test_a_lost_update_dooms_a_block(
             await write_row(Counter(value=5), session)
             with pytest.raises(ConflictError) as caught:
                 await WAYS[way](key, session, counter, None)
-    assert told(caught.value)[:3] == (Counter, key, 1)
+    assert details_of(caught.value)[:3] == (Counter, key, 1)
     assert failed.value.original_error is caught.value
-    assert await stored(session) == (10, 2)
+    assert await stored_counter(session) == (10, 2)
     assert (await update_row(key, {"value": 30}, session, Counter))[0] is True
 
 
@@ -156,7 +156,7 @@ async def test_a_lost_update_from_before_the_savepoint(
         async with transaction(session):
             assert await write_changed(key, session, counter, False) is False
     assert isinstance(failed.value.original_error, ConflictError)
-    assert await stored(session) == (10, 2)
+    assert await stored_counter(session) == (10, 2)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -176,7 +176,7 @@ async def test_a_lost_update_that_the_exit_of_a_block_writes(
     error = failed.value.original_error
     assert isinstance(error, ConflictError)
     assert error.key == key
-    assert await stored(session) == (10, 2)
+    assert await stored_counter(session) == (10, 2)
 
 
 async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessions):
@@ -189,7 +189,7 @@ async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessio
     await other.commit()
     with pytest.raises(ConflictError, match="changed or removed") as caught:
         await write_row(counter, session, raise_on_error=True)
-    assert told(caught.value) == (Counter, key, 1, None)
+    assert details_of(caught.value) == (Counter, key, 1, None)
 
 
 async def test_the_database_goes_away_after_the_conflict(
@@ -206,8 +206,8 @@ async def test_the_database_goes_away_after_the_conflict(
     monkeypatch.setattr(conflicts, "_current_version", unreachable)
     with pytest.raises(ConflictError) as caught:
         await update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
-    assert told(caught.value) == (Counter, key, 1, None)
-    assert await stored(session) == (10, 2)
+    assert details_of(caught.value) == (Counter, key, 1, None)
+    assert await stored_counter(session) == (10, 2)
 
 
 async def test_the_row_to_blame_is_found_among_others(
@@ -222,7 +222,7 @@ async def test_the_row_to_blame_is_found_among_others(
         row.value += 100
     with pytest.raises(ConflictError) as caught:
         await write_row(Hero(name="Rusty", secret_name="?"), session, raise_on_error=True)
-    assert told(caught.value) == (Counter, keys[1], 1, 2)
+    assert details_of(caught.value) == (Counter, keys[1], 1, 2)
 
 
 async def test_too_many_rows_to_tell(session: AsyncSession, session_factory: Sessions):
@@ -234,7 +234,7 @@ async def test_too_many_rows_to_tell(session: AsyncSession, session_factory: Ses
         row.value += 100
     with pytest.raises(ConflictError) as caught:
         await write_row(rows[0], session, raise_on_error=True)
-    assert told(caught.value) == (Counter, None, None, None)
+    assert details_of(caught.value) == (Counter, None, None, None)
 
 
 async def test_a_conflict_of_the_users_own_is_forgotten(
@@ -256,7 +256,7 @@ async def test_a_conflict_of_the_users_own_is_forgotten(
     second.nick = "c"
     with pytest.raises(ConflictError) as caught:
         await write_row(second, session, raise_on_error=True)
-    assert told(caught.value) == (Membership, None, None, None)
+    assert details_of(caught.value) == (Membership, None, None, None)
 
 
 async def test_what_a_block_flushes_at_its_end(session: AsyncSession, session_factory: Sessions):
@@ -269,7 +269,7 @@ async def test_what_a_block_flushes_at_its_end(session: AsyncSession, session_fa
             counter.value = 20
     error = failed.value.original_error
     assert isinstance(error, ConflictError)
-    assert told(error)[:3] == (Counter, key, 1)
+    assert details_of(error)[:3] == (Counter, key, 1)
     assert isinstance(error.__cause__, StaleDataError)
 
 
@@ -286,15 +286,15 @@ async def test_with_hooks(session: AsyncSession, session_factory: Sessions):
     with registered_hook(Counter, Nothing()):
         with pytest.raises(ConflictError) as caught:
             await update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
-        assert told(caught.value) == (Counter, key, 1, 2)
+        assert details_of(caught.value) == (Counter, key, 1, 2)
         _, counter = await get_row(key, session, Counter)
         await change_elsewhere(session_factory, key, 11)
         with pytest.raises(TransactionError):
             async with transaction(session):
                 with pytest.raises(ConflictError) as caught:
                     await update_row(key, {"value": 20}, session, Counter)
-        assert told(caught.value) == (Counter, key, 2, 3)
-    assert await stored(session) == (11, 3)
+        assert details_of(caught.value) == (Counter, key, 2, 3)
+    assert await stored_counter(session) == (11, 3)
 
 
 async def test_soft_deletions_and_restorations_count(
@@ -308,7 +308,7 @@ async def test_soft_deletions_and_restorations_count(
     parcel.size = 2
     with pytest.raises(ConflictError) as caught:
         await write_row(parcel, session, raise_on_error=True)
-    assert told(caught.value) == (Parcel, key, 1, 2)
+    assert details_of(caught.value) == (Parcel, key, 1, 2)
     restored, row = await restore_row(key, session, Parcel)
     assert (restored, row.version) == (True, 3)
 
@@ -345,9 +345,9 @@ async def test_another_version_is_there(session: AsyncSession, expected: int):
     ):
         with pytest.raises(ConflictError) as caught:
             await call()
-        assert told(caught.value) == (Counter, key, expected, 2)
+        assert details_of(caught.value) == (Counter, key, expected, 2)
         assert caught.value.__cause__ is None
-    assert await stored(session) == (2, 2)
+    assert await stored_counter(session) == (2, 2)
 
 
 async def test_the_session_holds_an_older_version(session: AsyncSession, session_factory: Sessions):
@@ -374,7 +374,7 @@ async def test_an_unexpected_version_dooms_no_block(session: AsyncSession):
             counter.id, {"value": 9}, session, Counter, expected_version=7, raise_on_error=False
         ) == (False, counter)
         await update_row(counter.id, {"value": 8}, session, Counter, expected_version=1)
-    assert await stored(session) == (8, 2)
+    assert await stored_counter(session) == (8, 2)
 
 
 async def test_an_expected_version_needs_versions(session: AsyncSession):

@@ -51,8 +51,8 @@ def is_usable(session: Session) -> bool:
     return delete_row(task.id, session, Task)
 
 
-def stored(session: Session, title: str, model: Any = Task) -> Any:
-    """A row that is there already, written without hooks."""
+def existing_row(session: Session, title: str, model: Any = Task) -> Any:
+    """Write a row without hooks, and return it."""
     row = model(title=title)
     session.add(row)
     session.commit()

@@ -100,8 +100,8 @@ def watched(engine: Engine) -> Iterator[list[Any]]:
         event.remove(plain, "before_execute", listen)
 
 
-def stored(session: Session, model: type[Any]) -> list[str]:
-    """Return the rows without their keys, and remove them."""
+def take_rows(session: Session, model: type[Any]) -> list[str]:
+    """Remove the rows, and return them without their keys."""
     table = mapper_of(model).local_table
     columns = [column for column in table.columns if not column.primary_key]
     with Session(session.bind) as other:
@@ -123,12 +123,12 @@ def test_all_ways_write_the_same(
     rows = data.draw(row_lists(database.name))
     with watched(engine):
         bulk_insert_rows(rows, session, Everything, method="insert")
-    expected = stored(session, Everything)
+    expected = take_rows(session, Everything)
     bulk_insert_rows(rows, session, Everything, method="insert")
-    assert stored(session, Everything) == expected
+    assert take_rows(session, Everything) == expected
     if database.name == "postgresql":
         bulk_insert_rows(rows, session, Everything, method="copy")
-        assert stored(session, Everything) == expected
+        assert take_rows(session, Everything) == expected
 
 
 WIDE: Row = {
@@ -164,9 +164,9 @@ class TestCopy:
         with recorded(engine) as words:
             assert bulk_insert_rows([WIDE] * 3, session, Everything, method="copy") == 3
         assert "INSERT" not in words
-        copied = stored(session, Everything)
+        copied = take_rows(session, Everything)
         bulk_insert_rows([WIDE] * 3, session, Everything, method="insert")
-        assert copied == stored(session, Everything)
+        assert copied == take_rows(session, Everything)
         assert "'python', 7" in copied[0] or "'python', 3" in copied[0]
 
     def test_many_rows_are_copied_by_themselves(self, session: Session, engine: Engine) -> None:
@@ -182,7 +182,7 @@ class TestCopy:
         with watched(engine) as seen:
             bulk_insert_rows(rows, session, Account)
         assert seen
-        assert len(stored(session, Account)) == 620
+        assert len(take_rows(session, Account)) == 620
 
     def test_takes_part_in_a_block(self, session: Session) -> None:
         """What was copied goes with the block."""
@@ -191,7 +191,7 @@ class TestCopy:
             with transaction(session):
                 bulk_insert_rows(rows, session, Account, method="copy")
                 raise KeyError
-        assert stored(session, Account) == []
+        assert take_rows(session, Account) == []
 
     def test_duplicates_are_skipped_by_inserting(self, session: Session) -> None:
         """COPY cannot."""
@@ -211,7 +211,7 @@ class TestCopy:
         assert isinstance(reason, ConstraintViolationError)
         assert (reason.kind, reason.constraint) == ("check", "ck_account_balance")
         assert "s3cret" not in caught.value.get_error_summary()
-        assert stored(session, Account) == []
+        assert take_rows(session, Account) == []
 
     @pytest.mark.parametrize(
         "value", [{"whole": 2**31}, {"small": -(2**15) - 1}, {"numbers": [1, 2**31]}]
@@ -221,7 +221,7 @@ class TestCopy:
         with pytest.raises((BulkOperationError, ValidationError)) as caught:
             bulk_insert_rows([WIDE, WIDE | value], session, Everything, method="copy")
         assert isinstance(caught.value, ValidationError) or caught.value.indexes == (1,)
-        assert stored(session, Everything) == []
+        assert take_rows(session, Everything) == []
 
     def test_what_is_no_refusal_comes_out(self, session: Session, engine: Engine) -> None:
         """The rows are not inserted instead."""
@@ -230,7 +230,7 @@ class TestCopy:
             with transaction(session, wrap_errors=False):
                 with failing_savepoints(engine):
                     bulk_insert_rows(rows, session, Account, method="copy")
-        assert stored(session, Account) == []
+        assert take_rows(session, Account) == []
 
     def test_a_block_is_doomed(self, session: Session) -> None:
         """Also where the error is caught in it."""
@@ -239,7 +239,7 @@ class TestCopy:
             with transaction(session):
                 with pytest.raises(BulkOperationError):
                     bulk_insert_rows(rows, session, Account, method="copy")
-        assert stored(session, Account) == []
+        assert take_rows(session, Account) == []
 
     def test_a_row_policy(self, session: Session, engine: Engine) -> None:
         """COPY refuses such tables; their rows are inserted."""
@@ -292,7 +292,7 @@ class TestDefaultsOfAllKinds:
         if session.get_bind().dialect.name != "postgresql" and method == "copy":
             method = "auto"
         assert bulk_insert_rows(rows, session, model, method=method) == len(rows)
-        return stored(session, model)
+        return take_rows(session, model)
 
     def test_values_that_sql_changes(self, session: Session, method: Any) -> None:
         """And defaults that Python counts: each row gets one of its own."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import func, inspect, select
+from sqlalchemy import inspect, select
 
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
@@ -18,32 +18,12 @@ from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import delete_rows_within_id_list, transaction
 from tests._runtime_sync import Engine, Session, execute, fetched, sync_session
+from tests._sync.rows import count_of, given, stored_rows
 from tests.bulk_models import Truck, Vehicle
 from tests.crud_models import Dock, Warehouse
 from tests.models import Document, Hero, HeroTag, Seat, Tag
 from tests.models_mixins import Badge, Membership, Parcel, Player, PlayerBadge
 from tests.recording import recorded
-
-
-def given(session: Session, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    session.commit()
-    session.expunge_all()
-
-
-def stored(session: Session, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    with Session(session.bind) as other:
-        rows = fetched(execute(other, select(model)))
-    return sorted(rows, key=lambda row: inspect(row).identity)
-
-
-def count_of(session: Session, model: type[Any]) -> Any:
-    """Return how many rows there are."""
-    with Session(session.bind) as other:
-        result = execute(other, select(func.count()).select_from(model))
-        return fetched(result)[0]
 
 
 def heroes(count: int) -> list[Hero]:
@@ -59,7 +39,7 @@ class TestRemoved:
         given(session, *heroes(3))
         result = delete_rows_within_id_list([1, "2", 2, 99, None], session, Hero)
         assert result == (True, 2)
-        assert [hero.id for hero in stored(session, Hero)] == [3]
+        assert [hero.id for hero in stored_rows(session, Hero)] == [3]
 
     def test_nothing_listed(self, session: Session, engine: Engine) -> None:
         """An empty iterable costs no statement."""
@@ -90,7 +70,7 @@ class TestRemoved:
         assert delete_rows_within_id_list(seats, session, Seat) == (True, 1)
         assert delete_rows_within_id_list([key], session, Document) == (True, 1)
         assert delete_rows_within_id_list(["hero 1"], session, Hero, "name") == (True, 1)
-        assert [hero.id for hero in stored(session, Hero)] == [2]
+        assert [hero.id for hero in stored_rows(session, Hero)] == [2]
 
     def test_links_go_with_the_rows(self, session: Session) -> None:
         """As with `delete_row`; those of other rows stay."""
@@ -99,7 +79,7 @@ class TestRemoved:
         first.tags, second.tags = [tag], [tag]
         given(session, first, second)
         assert delete_rows_within_id_list(["hero 1"], session, Hero, "name") == (True, 1)
-        assert [link.hero_id for link in stored(session, HeroTag)] == [2]
+        assert [link.hero_id for link in stored_rows(session, HeroTag)] == [2]
 
     def test_soft_false_removes_marked_rows_too(self, session: Session) -> None:
         """With their links, by the primary key."""
@@ -121,7 +101,7 @@ class TestMarked:
         given(session, *parcels)
         with acting_as("alice"):
             assert delete_rows_within_id_list(ids, session, Parcel) == (True, 2)
-        for parcel in stored(session, Parcel):
+        for parcel in stored_rows(session, Parcel):
             assert parcel.is_deleted
             assert parcel.deleted_at is not None
             assert (parcel.deleted_by, parcel.updated_by, parcel.version) == ("alice", "alice", 2)
@@ -135,7 +115,10 @@ class TestMarked:
         )
         result = delete_rows_within_id_list([1, 2], session, Player, deleted_by="eve")
         assert result == (True, 1)
-        assert [player.deleted_by for player in stored(session, Player)] == ["bob", "eve"]
+        assert [player.deleted_by for player in stored_rows(session, Player)] == [
+            "bob",
+            "eve",
+        ]
 
     def test_a_key_that_is_unique_among_visible_rows(self, session: Session) -> None:
         """It names one row to mark, and maybe many to remove."""
@@ -263,7 +246,7 @@ class TestRowByRow:
         assert note.calls == [
             (when, name) for name in ("player 3", "player 1") for when in ("before", "after")
         ]
-        marks = [(player.id, player.is_deleted) for player in stored(session, Player)]
+        marks = [(player.id, player.is_deleted) for player in stored_rows(session, Player)]
         assert marks == ([(1, True), (2, False), (3, True)] if soft else [(2, False)])
 
     def test_a_hook_that_raises_undoes_all(self, session: Session) -> None:
@@ -277,4 +260,4 @@ class TestRowByRow:
         """One statement could not reach both."""
         given(session, Truck(id=1, name="a", load=1), Truck(id=2, name="b", load=1))
         assert delete_rows_within_id_list([1], session, Truck) == (True, 1)
-        assert [row.id for row in stored(session, Vehicle)] == [2]
+        assert [row.id for row in stored_rows(session, Vehicle)] == [2]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils.exceptions import (
@@ -20,25 +19,12 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import bulk_update_rows, transaction
-from tests._runtime_sync import Engine, Session, execute, fetched
+from tests._runtime_sync import Engine, Session
+from tests._sync.rows import given, stored_rows
 from tests.bulk_models import Sealed, Truck
 from tests.models import Account, Currency, Document, Hero, Seat
 from tests.models_mixins import Counter, Membership, Parcel, Player, Revision
 from tests.recording import recorded
-
-
-def given(session: Session, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    session.commit()
-    session.expunge_all()
-
-
-def stored(session: Session, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    with Session(session.bind) as other:
-        rows = fetched(execute(other, select(model)))
-    return sorted(rows, key=lambda row: inspect(row).identity)
 
 
 def heroes(session: Session, count: int = 3) -> list[int]:
@@ -57,7 +43,7 @@ class TestWhatIsWritten:
             True,
             2,
         )
-        assert [hero.age for hero in stored(session, Hero)] == [48, 48, None]
+        assert [hero.age for hero in stored_rows(session, Hero)] == [48, 48, None]
 
     def test_rows_that_have_the_values_already_count(self, session: Session) -> None:
         """What counts is what was matched, on MySQL too."""
@@ -80,7 +66,7 @@ class TestWhatIsWritten:
             age: int | None = None
 
         bulk_update_rows(ids, Patch(age=3), session, Hero)
-        assert [hero.name for hero in stored(session, Hero)] == [f"hero {i}" for i in ids]
+        assert [hero.name for hero in stored_rows(session, Hero)] == [f"hero {i}" for i in ids]
 
     def test_without_changes_the_rows_are_only_counted(
         self, session: Session, engine: Engine
@@ -128,7 +114,7 @@ class TestStamps:
         given(session, *parcels)
         with acting_as("alice"):
             bulk_update_rows(ids, {"size": 2}, session, Parcel, chunk_size=1)
-        for parcel in stored(session, Parcel):
+        for parcel in stored_rows(session, Parcel):
             assert parcel.updated_at is not None
             assert (parcel.updated_by, parcel.version, parcel.size) == ("alice", 2, 2)
 
@@ -136,19 +122,19 @@ class TestStamps:
         """It is counted up too."""
         given(session, Revision(id=1))
         bulk_update_rows([1], {"version": 9}, session, Revision)
-        assert [row.revision for row in stored(session, Revision)] == [2]
+        assert [row.revision for row in stored_rows(session, Revision)] == [2]
 
     def test_a_version_that_the_database_makes(self, session: Session) -> None:
         """It is left to the database."""
         given(session, Sealed(id=1))
         assert bulk_update_rows([1], {"note": "x"}, session, Sealed) == (True, 1)
-        assert [(row.seal, row.note) for row in stored(session, Sealed)] == [(1, "x")]
+        assert [(row.seal, row.note) for row in stored_rows(session, Sealed)] == [(1, "x")]
 
     def test_hidden_rows_are_left_alone(self, session: Session) -> None:
         """A soft-deleted row is not there."""
         given(session, Player(id=1, name="a"), Player(id=2, name="b", is_deleted=True))
         assert bulk_update_rows([1, 2], {"name": "c"}, session, Player) == (True, 1)
-        assert [player.name for player in stored(session, Player)] == ["c", "b"]
+        assert [player.name for player in stored_rows(session, Player)] == ["c", "b"]
 
     def test_a_key_that_is_unique_among_visible_rows(self, session: Session) -> None:
         """It names one row, as hidden ones don't count."""
@@ -175,7 +161,7 @@ class TestTheSession:
             bulk_update_rows([1], {"value": 5}, session, Counter)
             assert (counter.value, counter.version) == (5, 2)
             counter.value = 6  # no conflict with its own row
-        assert [row.version for row in stored(session, Counter)] == [3]
+        assert [row.version for row in stored_rows(session, Counter)] == [3]
 
     def test_pending_changes_are_written_first(self, session: Session) -> None:
         """New rows are among those that are there."""
@@ -189,7 +175,7 @@ class TestTheSession:
             with transaction(session):
                 bulk_update_rows(ids, {"age": 5}, session, Hero)
                 raise RuntimeError
-        assert {hero.age for hero in stored(session, Hero)} == {None}
+        assert {hero.age for hero in stored_rows(session, Hero)} == {None}
 
 
 class TestFailures:
@@ -204,8 +190,8 @@ class TestFailures:
         with pytest.raises(ConstraintViolationError) as caught:
             bulk_update_rows([1, 2], {"name": "same"}, session, Hero, chunk_size=1)
         assert caught.value.kind == "unique"
-        assert next(hero.name for hero in stored(session, Hero)) == "hero 1"
-        assert {account.balance for account in stored(session, Account)} == {5}
+        assert next(hero.name for hero in stored_rows(session, Hero)) == "hero 1"
+        assert {account.balance for account in stored_rows(session, Account)} == {5}
 
     def test_a_failure_dooms_the_block(self, session: Session) -> None:
         """Also where the error is caught inside."""
@@ -214,7 +200,7 @@ class TestFailures:
             with transaction(session):
                 with pytest.raises(ConstraintViolationError):
                     bulk_update_rows([1, 2], {"name": "same"}, session, Hero, chunk_size=1)
-        assert next(hero.name for hero in stored(session, Hero)) == "hero 1"
+        assert next(hero.name for hero in stored_rows(session, Hero)) == "hero 1"
 
     @pytest.mark.parametrize(
         ("keys", "data", "options"),
@@ -283,7 +269,7 @@ class TestRowByRow:
         assert note.calls == [
             (when, name) for name in ("hero 3", "hero 1") for when in ("before", "after")
         ]
-        assert [hero.secret_name for hero in stored(session, Hero)] == [
+        assert [hero.secret_name for hero in stored_rows(session, Hero)] == [
             "was hero 1",
             "?",
             "was hero 3",
@@ -294,11 +280,11 @@ class TestRowByRow:
         ids = heroes(session)
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             bulk_update_rows(ids, {"age": 4}, session, Hero, chunk_size=1)
-        assert {hero.age for hero in stored(session, Hero)} == {None}
+        assert {hero.age for hero in stored_rows(session, Hero)} == {None}
 
     def test_rows_in_several_tables(self, session: Session) -> None:
         """One statement could not reach both."""
         given(session, Truck(id=1, name="a", load=1), Truck(id=2, name="b", load=1))
         result = bulk_update_rows([1, 2], {"name": "c", "load": 5}, session, Truck)
         assert result == (True, 2)
-        assert [(t.name, t.load) for t in stored(session, Truck)] == [("c", 5), ("c", 5)]
+        assert [(t.name, t.load) for t in stored_rows(session, Truck)] == [("c", 5), ("c", 5)]

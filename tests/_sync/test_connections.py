@@ -42,7 +42,7 @@ MEMORY_URLS = [
 ]
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All that a log or a traceback tells about an error and its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
@@ -216,7 +216,7 @@ class TestArguments:
         with pytest.raises(ValidationError) as caught:
             create_pooled_engine(url)
         assert caught.value.field == "database_url"
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
 
     def test_sqlalchemys_arguments_win(self) -> None:
         """They go through as they are."""
@@ -324,8 +324,8 @@ class TestWrongPassword:
                     get_row(1, session, Hero)
             engine.dispose()
         assert server.passwords == [SECRET]
-        assert "password authentication failed" in told(caught.value)
-        assert SECRET not in told(caught.value)
+        assert "password authentication failed" in traceback_of(caught.value)
+        assert SECRET not in traceback_of(caught.value)
         assert SECRET not in caplog.text + repr(engine) + repr(engine.url) + str(engine.url)
 
     def test_each_attempt_asks_for_it_again(self) -> None:
@@ -358,5 +358,5 @@ class TestWrongPassword:
         with Session(engine) as session:
             with pytest.raises(DatabaseConnectionError) as caught:
                 get_row(1, session, Hero)
-        assert SECRET not in told(caught.value)
+        assert SECRET not in traceback_of(caught.value)
         engine.dispose()

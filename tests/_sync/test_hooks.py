@@ -29,7 +29,14 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session
-from tests._sync.hooking import block, committed, inside_and_outside, is_usable, perform, stored
+from tests._sync.hooking import (
+    block,
+    committed,
+    existing_row,
+    inside_and_outside,
+    is_usable,
+    perform,
+)
 from tests.hook_models import (
     Failing,
     Project,
@@ -127,7 +134,7 @@ class TestOrder:
 
     def test_refused_by_the_database(self, session: Session, engine: Engine) -> None:
         """`after_*` do not run; the outcome is what it is without hooks."""
-        stored(session, "a")
+        existing_row(session, "a")
         recorder = Recorder()
         with registered_hook(Task, recorder):
             assert write_row(Task(title="a"), session) == (False, None)
@@ -138,7 +145,7 @@ class TestOrder:
 
     def test_refused_in_a_block(self, session: Session, engine: Engine) -> None:
         """It dooms the block as it does without hooks, and `raise_on_error=False` does not."""
-        stored(session, "a")
+        existing_row(session, "a")
         with registered_hook(Task, Recorder()):
             with pytest.raises(TransactionError, match="refused a statement"):
                 with transaction(session):
@@ -183,7 +190,7 @@ class TestRowsThatAreThere:
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
         """The change is not written."""
-        task = stored(session, "a")
+        task = existing_row(session, "a")
         with block(session, inside):
             task.title = "b"
             with registered_hook(Task, Failing(method)), pytest.raises(RefusalError):
@@ -193,8 +200,8 @@ class TestRowsThatAreThere:
 
     def test_without_changes_or_refused(self, session: Session, engine: Engine) -> None:
         """The outcome is that of `write_row`."""
-        task = stored(session, "a")
-        stored(session, "taken")
+        task = existing_row(session, "a")
+        existing_row(session, "taken")
         session.refresh(task)
         recorder = Recorder()
         with registered_hook(Task, recorder):
@@ -256,7 +263,7 @@ class TestReplacement:
     @inside_and_outside
     def test_of_the_data(self, session: Session, engine: Engine, inside: bool) -> None:
         """Each hook gets what the one before it made of them, returned or changed in place."""
-        task = stored(session, "a")
+        task = existing_row(session, "a")
         given = {"title": "b"}
         seen: list[Any] = []
 
@@ -281,7 +288,7 @@ class TestReplacement:
 
     def test_by_an_empty_mapping(self, session: Session, engine: Engine) -> None:
         """It is no None: nothing of the data is written."""
-        task = stored(session, "a")
+        task = existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {}):
             updated, _ = update_row(task.id, {"title": "b"}, session, Task)
         assert updated
@@ -300,14 +307,14 @@ class TestReplacement:
         self, session: Session, engine: Engine, returned: Any, error: type[Exception]
     ) -> None:
         """They are validated as a caller's data are, and nothing is written."""
-        task = stored(session, "a")
+        task = existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: returned), pytest.raises(error):
             update_row(task.id, {"title": "b"}, session, Task)
         assert committed(engine, Task) == ["a"]
 
     def test_replaced_data_are_coerced(self, session: Session) -> None:
         """As a caller's are."""
-        task = stored(session, "a")
+        task = existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {"done": "true", "id": str(task.id)}):
             _, row = update_row(task.id, {"title": "b"}, session, Task)
         assert row is not None
@@ -327,7 +334,7 @@ class TestFailure:
         raise_on_error: bool | None,
     ) -> None:
         """Nothing is written, the error arrives as it is, and the session can be used."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(RefusalError) as caught:
             perform(method.partition("_")[2], session, task, raise_on_error=raise_on_error)
@@ -342,7 +349,7 @@ class TestFailure:
         self, session: Session, engine: Engine, method: str
     ) -> None:
         """It is rolled back with the failed write, as by any other failure, and the error tells."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         session.add(Project(name="flushed"))
         session.flush()
         session.add(Project(name="pending"))
@@ -354,7 +361,7 @@ class TestFailure:
 
     def test_in_a_block(self, session: Session, engine: Engine, method: str) -> None:
         """It takes the block with it, wrapped as any other error."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(TransactionError) as caught:
             with transaction(session):
@@ -375,7 +382,7 @@ class TestFailure:
         raise_on_error: bool | None,
     ) -> None:
         """Just the operation is undone; what was pending is kept, and the block goes on."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         failing = Failing(method)
         with transaction(session):
             session.add(Project(name="pending"))
@@ -401,7 +408,7 @@ class TestFailure:
         inside: bool,
     ) -> None:
         """They are the hook's own, and not translated, logged or turned into a result."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         with registered_hook(Task, Failing(method, error)), pytest.raises(type(error)) as caught:
             with block(session, inside):
                 perform(method.partition("_")[2], session, task, raise_on_error=False)
@@ -415,7 +422,7 @@ class TestFailure:
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
         """KeyboardInterrupt undoes the operation as well."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
         with (
             registered_hook(Task, Failing(method, KeyboardInterrupt())),
             pytest.raises(KeyboardInterrupt),

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils.sync import (
     transaction,
 )
 from tests._runtime_sync import Engine, Session
-from tests._sync.hooking import block, committed, inside_and_outside, is_usable, stored
+from tests._sync.hooking import block, committed, existing_row, inside_and_outside, is_usable
 from tests.hook_models import (
     Event,
     Failing,
@@ -45,7 +45,7 @@ class TestBulk:
     @inside_and_outside
     def test_row_by_row(self, session: Session, engine: Engine, inside: bool) -> None:
         """Functions for lists of keys run the hooks of each row, in the order of the keys."""
-        keys = [stored(session, title).id for title in "abc"]
+        keys = [existing_row(session, title).id for title in "abc"]
         recorder = Recorder()
         with registered_hook(Task, recorder):
             with block(session, inside):
@@ -68,7 +68,7 @@ class TestBulk:
     @inside_and_outside
     def test_soft_deletions(self, session: Session, inside: bool) -> None:
         """They run the delete hooks."""
-        keys = [stored(session, title, Page).id for title in "ab"]
+        keys = [existing_row(session, title, Page).id for title in "ab"]
         recorder = Recorder()
         with registered_hook(Page, recorder):
             with block(session, inside):
@@ -81,7 +81,7 @@ class TestBulk:
 
     def test_data_per_row(self, session: Session, engine: Engine) -> None:
         """A hook may change the data of one row alone."""
-        keys = [stored(session, title).id for title in "ab"]
+        keys = [existing_row(session, title).id for title in "ab"]
 
         def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
             return {**data, "title": instance.title * 2}
@@ -98,7 +98,7 @@ class TestBulk:
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
         """No row of the operation is changed; the session can be used."""
-        keys = [stored(session, title).id for title in ("a", "b")]
+        keys = [existing_row(session, title).id for title in ("a", "b")]
         failing = Failing(method, spared=("a", "a!"))
 
         def before_update(instance: Task, data: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class TestInserts:
         self, session: Session, engine: Engine, inside: bool
     ) -> None:
         """Each row is tried once, and alone; what hooks wrote for the refused ones is undone."""
-        stored(session, "b")
+        existing_row(session, "b")
         recorder = Recorder()
 
         def log(instance: Task) -> None:
@@ -175,7 +175,7 @@ class TestInserts:
     def test_several_refusals(self, session: Session, engine: Engine) -> None:
         """Each of the rows is told; those that have no key of their own get none."""
         for title in "ac":
-            stored(session, title)
+            existing_row(session, title)
         rows = [Task(title=t) for t in "abc"]
         with registered_hook(Task, Recorder()):
             any_inserted, outcome = insert_data_rows(rows, session)
@@ -186,7 +186,7 @@ class TestInserts:
 
     def test_all_or_nothing(self, session: Session, engine: Engine) -> None:
         """With `raise_on_error=True` no row is kept, and none is hooked twice either."""
-        stored(session, "b")
+        existing_row(session, "b")
         recorder = Recorder()
         with registered_hook(Task, recorder), pytest.raises(BulkOperationError) as caught:
             insert_data_rows([Task(title=t) for t in "abc"], session, raise_on_error=True)
@@ -198,7 +198,7 @@ class TestInserts:
 
     def test_all_or_nothing_in_a_block(self, session: Session, engine: Engine) -> None:
         """The refusal dooms the block, as without hooks."""
-        stored(session, "b")
+        existing_row(session, "b")
         with registered_hook(Task, Recorder()), pytest.raises(TransactionError):
             with transaction(session):
                 with pytest.raises(BulkOperationError):

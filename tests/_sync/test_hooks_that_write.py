@@ -28,7 +28,14 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session
-from tests._sync.hooking import block, committed, inside_and_outside, is_usable, perform, stored
+from tests._sync.hooking import (
+    block,
+    committed,
+    existing_row,
+    inside_and_outside,
+    is_usable,
+    perform,
+)
 from tests.hook_models import (
     Event,
     Failing,
@@ -70,7 +77,7 @@ class TestWritingHooks:
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
         """Whatever hooks wrote goes when a later one raises."""
-        task = stored(session, "old")
+        task = existing_row(session, "old")
 
         def log(instance: Task, *_: Any) -> None:
             session.add(Event(text=instance.title))
@@ -119,7 +126,7 @@ class TestWritingHooks:
     @inside_and_outside
     def test_a_failed_write_in_a_hook(self, session: Session, engine: Engine, inside: bool) -> None:
         """It raises by default, as in a block, and that is the hook's error."""
-        stored(session, "taken")
+        existing_row(session, "taken")
 
         def write_twice(_: Project) -> None:
             write_row(Task(title="taken"), session)
@@ -138,7 +145,7 @@ class TestWritingHooks:
         self, session: Session, engine: Engine, inside: bool
     ) -> None:
         """With `raise_on_error=False`, or in a block of its own, the hook goes on after it."""
-        stored(session, "taken")
+        existing_row(session, "taken")
 
         def try_twice(_: Project) -> None:
             result = write_row(Task(title="taken"), session, raise_on_error=False)
@@ -157,7 +164,7 @@ class TestWritingHooks:
         self, session: Session, engine: Engine, inside: bool
     ) -> None:
         """It dooms the write, on every database: the transaction may be lost."""
-        stored(session, "taken")
+        existing_row(session, "taken")
 
         def swallow(_: Project) -> None:
             with pytest.raises(ConstraintViolationError):
@@ -223,8 +230,8 @@ class TestMoreWrites:
     def test_soft_delete_and_restore(self, session: Session) -> None:
         """A soft deletion runs the delete hooks, a restoration the update hooks."""
         recorder = Recorder()
-        first = stored(session, "a", Page).id
-        second = stored(session, "b", Page).id
+        first = existing_row(session, "a", Page).id
+        second = existing_row(session, "b", Page).id
         with registered_hook(Page, recorder):
             assert delete_row(first, session, Page)
             assert soft_delete_row(second, session, Page, deleted_by="me")

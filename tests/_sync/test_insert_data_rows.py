@@ -31,7 +31,7 @@ def heroes(*names: str, **values: Any) -> list[Hero]:
     return [Hero(name=name, secret_name="?", **values) for name in names]
 
 
-def stored(session: Session) -> list[str]:
+def stored_names(session: Session) -> list[str]:
     """Return the names of the heroes in the database."""
     session.expunge_all()
     return [hero.name for hero in get_rows(session, Hero, sort_field="name")[1]]
@@ -60,7 +60,7 @@ def test_any_iterable_of_rows_will_do(session: Session) -> None:
     assert inserted
     assert isinstance(rows, list)
     assert insert_data_rows([Team(name="t"), *heroes("c"), Document(title="d")], session)[0]
-    assert stored(session) == ["a", "b", "c"]
+    assert stored_names(session) == ["a", "b", "c"]
 
 
 def test_after_a_refusal_each_row_is_tried_alone(session: Session) -> None:
@@ -73,7 +73,7 @@ def test_after_a_refusal_each_row_is_tried_alone(session: Session) -> None:
     assert outcome == {"success": [rows[0], rows[2], rows[4]], "failed": [rows[1], rows[3]]}
     assert [row.name for row in outcome["success"]] == ["a", "c", "d"]
     assert [row.id is None for row in rows] == [False, True, False, True, False]
-    assert stored(session) == ["a", "b", "c", "d"]
+    assert stored_names(session) == ["a", "b", "c", "d"]
 
 
 def test_when_all_fail_the_answer_is_false(session: Session) -> None:
@@ -101,7 +101,7 @@ def test_all_or_nothing_names_every_failing_row(session: Session) -> None:
     assert error.__cause__ is not None
     assert {row.id for row in rows} == {None}
     assert not any(row in session for row in rows)
-    assert stored(session) == ["s3cret"]
+    assert stored_names(session) == ["s3cret"]
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def test_rows_that_are_refused_just_together(session: Session) -> None:
 
     with before_flushes(session, check), pytest.raises(QueryExecutionError):
         insert_data_rows(heroes("a", "b"), session, raise_on_error=True)
-    assert stored(session) == []
+    assert stored_names(session) == []
 
 
 @pytest.mark.parametrize("names", [["bad"], ["a", "a", "bad"]])
@@ -140,7 +140,7 @@ def test_what_a_listener_raises_comes_out(session: Session, names: list[str]) ->
 
     with before_flushes(session, check), pytest.raises(ListenerError):
         insert_data_rows(heroes(*names), session, raise_on_error=True)
-    assert stored(session) == []
+    assert stored_names(session) == []
 
 
 def test_a_database_that_goes_while_rows_are_tried(session: Session) -> None:
@@ -152,7 +152,7 @@ def test_a_database_that_goes_while_rows_are_tried(session: Session) -> None:
 
     with before_flushes(session, check), pytest.raises(DatabaseConnectionError):
         insert_data_rows(heroes("a", "a", "b"), session, raise_on_error=True)
-    assert stored(session) == []
+    assert stored_names(session) == []
 
 
 def test_rows_can_be_inserted_again_after_a_failure(session: Session) -> None:
@@ -163,7 +163,7 @@ def test_rows_can_be_inserted_again_after_a_failure(session: Session) -> None:
     insert_data_rows(heroes("x", "y", "z"), session, raise_on_error=True)
     rows[2].name = "c"
     insert_data_rows(rows, session, raise_on_error=True)
-    assert stored(session) == ["a", "b", "c", "x", "y", "z"]
+    assert stored_names(session) == ["a", "b", "c", "x", "y", "z"]
 
 
 def test_a_refusal_undoes_the_block(session: Session) -> None:
@@ -178,7 +178,7 @@ def test_a_refusal_undoes_the_block(session: Session) -> None:
         with transaction(session):
             with pytest.raises(BulkOperationError):
                 insert_data_rows(heroes("a", "b"), session)
-    assert stored(session) == ["b"]
+    assert stored_names(session) == ["b"]
     assert get_rows(session, Team) == (False, [])
 
 
@@ -199,7 +199,7 @@ def test_false_in_a_block_undoes_just_the_rows_that_failed(session: Session) -> 
         ("a", True),
         ("c", True),
     ]
-    assert stored(session) == ["a", "b", "c"]
+    assert stored_names(session) == ["a", "b", "c"]
 
 
 def test_rows_with_one_team_are_judged_alone(session: Session) -> None:
@@ -212,7 +212,7 @@ def test_rows_with_one_team_are_judged_alone(session: Session) -> None:
     with pytest.raises(BulkOperationError) as raised:
         insert_data_rows(heroes("d", "b", "e", team=team), session, raise_on_error=True)
     assert raised.value.indexes == (1,)
-    assert stored(session) == ["a", "b", "c"]
+    assert stored_names(session) == ["a", "b", "c"]
 
 
 def test_related_rows_come_along(session: Session) -> None:
@@ -238,7 +238,7 @@ def test_what_is_no_list_of_rows_is_refused(session: Session, rows: Any) -> None
         insert_data_rows(rows, session, raise_on_error=False)
     with pytest.raises(ValidationError, match="is not a table model"):
         insert_data_rows([*heroes("a"), "b"], session)
-    assert stored(session) == []
+    assert stored_names(session) == []
 
 
 def test_a_row_of_another_session_is_refused(session: Session, session_factory: Any) -> None:
@@ -247,7 +247,7 @@ def test_a_row_of_another_session_is_refused(session: Session, session_factory: 
     insert_data_rows(rows, session_factory())
     with pytest.raises(ValidationError, match="belongs to another session"):
         insert_data_rows([*heroes("b"), *rows], session)
-    assert stored(session) == ["a"]
+    assert stored_names(session) == ["a"]
 
 
 def test_rows_of_the_session_may_be_among_them(session: Session) -> None:

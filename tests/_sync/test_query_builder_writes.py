@@ -45,7 +45,7 @@ def heroes(session_factory: Sessions) -> None:
     session.commit()
 
 
-def stored(session: Session, model: type[Any], field: str) -> list[Any]:
+def stored_values(session: Session, model: type[Any], field: str) -> list[Any]:
     """Return a field of all rows as another session sees it, deleted ones included."""
     with Session(session.bind) as other:
         return QueryBuilder(other, model).with_deleted().scalars(field)
@@ -61,11 +61,11 @@ def test_update_writes_to_all_rows_that_match(session: Session, engine: Engine):
     with recorded(engine) as words:
         assert query.where(team__city="Oslo").update(age="50") == 2
     assert words == ["UPDATE", "COMMIT"]
-    assert stored(session, Hero, "age") == [50, 50, None]
+    assert stored_values(session, Hero, "age") == [50, 50, None]
     changed = query.exclude(name="Bob").update(age=Hero.age + 1, secret_name=func.upper(Hero.name))
     assert changed == 2
-    assert stored(session, Hero, "age") == [51, 50, None]
-    assert stored(session, Hero, "secret_name") == ["ANN", "b", "CYD"]
+    assert stored_values(session, Hero, "age") == [51, 50, None]
+    assert stored_values(session, Hero, "secret_name") == ["ANN", "b", "CYD"]
     assert query.where(name="x").update(age=1) == 0
     assert query.update(everything=True, age=None) == 3
 
@@ -142,7 +142,7 @@ def test_stamps_versions_and_actors(session: Session):
     assert parcel.updated_at is not None
     parcel.size = 10  # no conflict: the version is the one that is there
     session.commit()
-    assert sorted(stored(session, Parcel, "version")) == [1, 3]
+    assert sorted(stored_values(session, Parcel, "version")) == [1, 3]
 
 
 @pytest.mark.usefixtures("heroes")
@@ -154,7 +154,7 @@ def test_writes_take_part_in_a_block(session: Session):
             query.where(name="Ann").update(age=1)
             query.where(name="Cyd").delete()
             raise ValueError
-    assert stored(session, Hero, "age") == [40, 30, None]
+    assert stored_values(session, Hero, "age") == [40, 30, None]
     with pytest.raises(ConstraintViolationError):
         query.where(age__gt=1).update(name="same")
     with pytest.raises(TransactionError):
@@ -173,7 +173,7 @@ def test_a_filter_may_lead_back_to_the_table(session: Session):
     query = QueryBuilder(session, Folder)
     assert query.where(parent__name="root").update(name="child") == 2
     assert query.exclude(children__name="child").delete() == 2
-    assert stored(session, Folder, "name") == ["root"]
+    assert stored_values(session, Folder, "name") == ["root"]
     seats = QueryBuilder(session, Seat)
     assert seats.where(func.length(Seat.row) == 1, number=1).update(guest="x") == 2
     assert seats.any_of({"guest": "x"}, Seat.number > 5).delete() == 2
@@ -188,7 +188,7 @@ def test_delete_removes_all_rows_that_match(session: Session, engine: Engine):
     ann, _, cyd = QueryBuilder(session, Hero).all()
     assert QueryBuilder(session, Hero).where(team__name="Owls").delete() == 2
     assert (object_session(ann) is None, object_session(cyd) is None) == (True, False)
-    assert stored(session, Hero, "name") == ["Cyd"]
+    assert stored_values(session, Hero, "name") == ["Cyd"]
     session.expunge_all()
     QueryBuilder(session, Tag).count()
     session.rollback()
@@ -203,7 +203,7 @@ def test_what_refers_to_a_row_keeps_it(session: Session):
     with pytest.raises(ConstraintViolationError) as caught:
         QueryBuilder(session, Team).where(name="Owls").delete()
     assert caught.value.kind == "foreign_key"
-    assert stored(session, Team, "name") == ["Owls"]
+    assert stored_values(session, Team, "name") == ["Owls"]
 
 
 def test_soft_delete_is_what_the_mixin_says(session: Session):
@@ -216,14 +216,14 @@ def test_soft_delete_is_what_the_mixin_says(session: Session):
     assert players.where(name="b").delete(deleted_by="bob") == 1
     assert players.with_deleted().where(name__in=["a", "b", "c"]).delete() == 1
     assert players.scalars("name") == ["d"]
-    assert stored(session, Player, "deleted_by") == ["alice", "bob", None, None]
+    assert stored_values(session, Player, "deleted_by") == ["alice", "bob", None, None]
     assert players.where(name="a").update(name="z") == 0
     assert players.only_deleted().where(name="a").update(name="z") == 1
     with pytest.raises(ValidationError, match=r"delete\(soft=False\) removes them"):
         players.only_deleted().where(name="z").delete()
     assert players.only_deleted().where(name="z").delete(soft=False) == 1
     assert players.delete(soft=False, everything=True) == 1
-    assert stored(session, Player, "name") == ["b", "c"]
+    assert stored_values(session, Player, "name") == ["b", "c"]
 
 
 def test_deleted_related_rows_do_not_count(session: Session):

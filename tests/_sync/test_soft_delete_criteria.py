@@ -57,7 +57,7 @@ VISIBLE_WITH_BADGES = aliased(Player, select(Player).subquery())
 
 
 @pytest.fixture
-def stored(session_factory: Sessions) -> None:
+def league(session_factory: Sessions) -> None:
     """Reds: Ann, Bob (deleted). Ghosts (deleted): Cid, whose captain is Bob.
 
     Ann has the badges gold, silver (the link is deleted) and lost (the badge is deleted).
@@ -145,7 +145,7 @@ IN_MODELS: dict[str, tuple[type, Select[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", IN_MODELS)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_what_models_bring_in(session: Session, what: str):
     """Both functions leave deleted rows out of every part of a statement that names models."""
     model, statement, expected = IN_MODELS[what]
@@ -300,7 +300,7 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", IN_TABLES)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_what_a_callers_statement_brings_in(session: Session, what: str):
     """Tables, and the EXISTS that SQLAlchemy makes of relationships, are covered as well."""
     model, statement, expected, everything = IN_TABLES[what]
@@ -308,7 +308,7 @@ def test_what_a_callers_statement_brings_in(session: Session, what: str):
     assert values_of(session, statement) == everything
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_rows_of_a_callers_own_union(session: Session):
     """A statement around another statement is entered too."""
     both = union(select(Player), select(Player).where(Player.name == "Bob"))
@@ -317,7 +317,7 @@ def test_rows_of_a_callers_own_union(session: Session):
     assert sorted(row.name for row in rows) == ["Ann", "Cid"]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_models_that_only_the_statement_knows(session: Session):
     """A caller may select from models that no relationship of the model leads to."""
     assert values_of(session, hide_deleted_anywhere(select(Club.id), Hero)) == [1]
@@ -344,7 +344,7 @@ def related(session: Session, statement: Any, attribute: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=lambda load: load.__name__)
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 class TestRelatedRows:
     def test_to_many(self, session: Session, load: Any):
         """Deleted rows are missing in the collection."""
@@ -390,7 +390,7 @@ class Note(UserDefinedOption):
     propagate_to_loaders = True
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_a_callers_own_options_stay(session: Session):
     """They travel to the loads of relationships beside those of the library.
 
@@ -406,7 +406,7 @@ def test_a_callers_own_options_stay(session: Session):
         assert related(session, hidden, "badges") == {"Ann": ["gold"]}
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_relationships_that_the_caller_joined(session: Session):
     """`contains_eager` takes what the join lets through."""
     statement = select(Player).join(Player.badges).options(contains_eager(Player.badges))
@@ -414,7 +414,7 @@ def test_relationships_that_the_caller_joined(session: Session):
     assert related(session, statement, "badges") == {"Ann": ["gold"]}
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_a_row_keeps_its_criteria_through_pickle(session: Session):
     """A row from a cache that is merged into a session loads as it would have."""
     statement = hide_deleted(select(Player).where(Player.name == "Ann"), Player)
@@ -448,7 +448,7 @@ def read(
     return rows
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=lambda load: load.__name__)
 class TestLeftovers:
     def test_a_collection_that_is_loaded_already(self, session: Session, load: Any):
@@ -520,7 +520,7 @@ class TestLeftovers:
         assert names(club.players) == ["Ann"]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_relationships_that_a_model_loads_eagerly_by_itself(session: Session):
     """A read that asks for nothing loads those anew, and no others."""
     session.add(Scout(id=1, name="Sam", club_id=1))
@@ -535,7 +535,7 @@ def test_relationships_that_a_model_loads_eagerly_by_itself(session: Session):
     assert names(fan.club) == "Reds"
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_lazy_loading_of_an_object_that_the_program_made(session: Session):
     """A read returns it from the session; from then on it loads as the read would have."""
     ghost_fan = Fan(id=9, name="Hal", club_id=2)
@@ -549,7 +549,7 @@ def test_lazy_loading_of_an_object_that_the_program_made(session: Session):
     assert names(run_sync(session, lambda: fan.club)) == "Ghosts"
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_a_deleted_object_in_the_session_is_not_found(session: Session):
     """A query doesn't return it because the session still holds it."""
     [club] = read(session, select(Club).where(Club.id == 1))
@@ -558,7 +558,7 @@ def test_a_deleted_object_in_the_session_is_not_found(session: Session):
     assert read(session, select(Club).where(Club.id == 1), include_deleted=True) == [club]
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_an_expired_object_can_be_refreshed_although_it_was_deleted(session: Session):
     """The criteria hide rows from queries, they don't take rows away that one holds."""
     [club] = read(session, select(Club).where(Club.id == 1))
@@ -570,7 +570,7 @@ def test_an_expired_object_can_be_refreshed_although_it_was_deleted(session: Ses
 # --- the marks themselves ------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_visible_and_deleted(session: Session):
     """The criteria work for models and aliases; a model without the mixin has no deleted rows."""
     assert values_of(session, select(Club.id).where(visible(Club))) == [1]
@@ -581,7 +581,7 @@ def test_visible_and_deleted(session: Session):
     assert visible(aliased(Fan)) is None
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("league")
 def test_set_based_soft_delete(session: Session):
     """It writes what the method of a row would."""
     with acting_as("alice"):

@@ -58,7 +58,7 @@ PLAYERS, LINKS = (
 
 
 @pytest.fixture(autouse=True)
-def stored(session_factory: Sessions) -> None:
+def league(session_factory: Sessions) -> None:
     """Reds: Ann, Bob (deleted). Ghosts (deleted): Cid, whose captain is Bob.
 
     Ann has the badges gold, silver (the link is deleted) and lost (the badge is deleted).

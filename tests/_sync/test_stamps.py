@@ -123,7 +123,7 @@ def core_update(session: Session, key: Any, **values: Any) -> None:
 UPDATING = [update_it, write_again, upsert_it, change_in_block, core_update]
 
 
-def stored(session_factory: Sessions) -> Letter:
+def stored_letter(session_factory: Sessions) -> Letter:
     """Return the only letter as another session reads it."""
     _, [row] = get_rows(session_factory(), Letter, include_deleted=True)
     return row
@@ -136,7 +136,7 @@ def test_new_rows(session: Session, session_factory: Sessions, create: Any):
         row = create(session)
     assert (row.created_by, row.updated_by, row.updated_at) == ("alice", None, None)
     assert is_now(row.created_at)
-    found = stored(session_factory)
+    found = stored_letter(session_factory)
     assert (found.created_at, found.created_by) == (row.created_at, "alice")
 
 
@@ -145,7 +145,7 @@ def test_explicit_values_of_new_rows(session: Session, session_factory: Sessions
     """They win, to the microsecond and whatever their zone."""
     with acting_as("alice"):
         row = create(session, created_at=EAST, created_by="importer")
-    for each in (row, stored(session_factory)):
+    for each in (row, stored_letter(session_factory)):
         assert (each.created_at, each.created_by) == (MOMENT, "importer")
         session.refresh(row)
         assert row.created_at.tzinfo is dt.UTC
@@ -159,7 +159,7 @@ def test_changed_rows(session: Session, session_factory: Sessions, change: Any):
     key, made = row.id, row.created_at
     with acting_as("bob"):
         change(session, key)
-    for found in (get_row(key, session, Letter)[1], stored(session_factory)):
+    for found in (get_row(key, session, Letter)[1], stored_letter(session_factory)):
         assert (found.text, found.created_at, found.created_by) == ("b", made, "alice")
         assert found.updated_by == "bob"
         assert is_now(found.updated_at)
@@ -172,7 +172,7 @@ def test_explicit_values_of_changed_rows(session: Session, session_factory: Sess
     key = write(session).id
     with acting_as("alice"):
         change(session, key, updated_at=EAST, updated_by="importer")
-    found = stored(session_factory)
+    found = stored_letter(session_factory)
     assert (found.text, found.updated_at, found.updated_by) == ("b", MOMENT, "importer")
     assert found.updated_at.tzinfo is dt.UTC
 
@@ -183,12 +183,12 @@ def test_deleted_and_restored_rows(session: Session, session_factory: Sessions, 
     key = write(session).id
     with acting_as("alice"):
         delete(key, session, Letter)
-    found = stored(session_factory)
+    found = stored_letter(session_factory)
     assert (found.deleted_by, found.updated_by, found.is_deleted) == ("alice", "alice", True)
     assert is_now(found.deleted_at)
     with acting_as("bob"):
         restore_row(key, session, Letter)
-    found = stored(session_factory)
+    found = stored_letter(session_factory)
     assert (found.deleted_at, found.deleted_by, found.updated_by) == (None, None, "bob")
 
 

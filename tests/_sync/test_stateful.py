@@ -249,7 +249,7 @@ class Player:
             assert row is None
             self.undone()
         else:
-            self.stored(row, values)
+            self.note_written(row, values)
 
     def insert(self, step: Insert) -> None:
         values = [self.world.values(new) for new in step.rows]
@@ -268,7 +268,7 @@ class Player:
             assert done
             assert outcome == rows
             for row, each in zip(rows, values, strict=True):
-                self.stored(row, each, settle=False)
+                self.note_written(row, each, settle=False)
             if rows:
                 self.settle(rows)
             return
@@ -278,7 +278,7 @@ class Player:
         for index, (row, each) in enumerate(zip(rows, values, strict=True)):
             expected["failed" if index in failing else "success"].append(row)
             if index not in failing:
-                self.stored(row, each, settle=False)
+                self.note_written(row, each, settle=False)
         assert outcome == expected
         assert done == bool(expected["success"])
         if done:
@@ -304,7 +304,7 @@ class Player:
             if key in self.world.rows[step.model]:
                 assert plain(row) == self.world.rows[step.model][key]
         else:
-            self.stored(row, held | data)
+            self.note_written(row, held | data)
 
     def delete(self, step: Delete) -> None:
         key = self.world.key(step.model, step.key)
@@ -339,7 +339,7 @@ class Player:
             assert plain(row) in found
             self.keep([row])
         else:
-            self.stored(row, values)
+            self.note_written(row, values)
 
     def upsert(self, step: Upsert) -> None:
         model = model_of(step.rows[0]) if step.rows else Crate
@@ -362,7 +362,7 @@ class Player:
         assert done
         assert len(rows) == len(payload)
         for row, values in zip(rows, payload, strict=True):
-            self.stored(row, values, settle=False)
+            self.note_written(row, values, settle=False)
         if payload:
             self.settle(rows)
 
@@ -483,7 +483,7 @@ class Player:
     def check_kind(self, refusal: ConstraintViolationError, kinds: set[str]) -> None:
         assert refusal.kind in kinds
 
-    def stored(self, row: Any, values: Row, *, settle: bool = True) -> None:
+    def note_written(self, row: Any, values: Row, *, settle: bool = True) -> None:
         """Take over a row that a call has written; the key is the database's where it makes it."""
         model = type(row)
         expected = {**({"id": plain(row)["id"]} if model is Depot else {}), **values}

@@ -20,7 +20,8 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.sync import bulk_upsert_mappings, transaction
 from tests._runtime_sync import Engine, PlainSession, Session, scoped
-from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
+from tests._sync.rows import given, stored_rows
+from tests._sync.upserting import NOVA, RUSTY, statements
 from tests.bulk_models import Everything, Ticket
 from tests.databases import Database
 from tests.models import (
@@ -90,7 +91,7 @@ class TestFailures:
             with pytest.raises(Exception, match="ck_account_balance") as caught:
                 bulk_upsert_mappings(rows, session, Account, raise_on_error=raise_on_error)
             assert type(caught.value).__module__ == "sqlalchemy.exc"
-            assert [account.balance for account in stored(session, Account)] == [5]
+            assert [account.balance for account in stored_rows(session, Account)] == [5]
         _, (account,) = bulk_upsert_mappings([{"id": 1, "balance": 7}], session, Account)
         assert account.balance == 7
 
@@ -113,14 +114,14 @@ class TestFailures:
         rows.append({"id": 20, "owner": "x", "balance": -1})
         with pytest.raises(ConstraintViolationError):
             bulk_upsert_mappings(rows, session, Account, chunk_size=3, raise_on_error=True)
-        assert stored(session, Account) == []
+        assert stored_rows(session, Account) == []
 
     def test_a_pending_row_that_is_refused_fails_it(self, session: Session) -> None:
         """The flush is part of it."""
         session.add(Hero(name=None, secret_name="x"))
         with pytest.raises(ConstraintViolationError):
             bulk_upsert_mappings([RUSTY], session, Hero, raise_on_error=True)
-        assert stored(session, Hero) == []
+        assert stored_rows(session, Hero) == []
 
     def test_a_failing_commit_fails_it(self, session: Session, database: Database) -> None:
         """A constraint may be checked at the end only."""
@@ -130,7 +131,7 @@ class TestFailures:
         rows = [{"id": 1, "parent_id": 1}, {"id": 2, "parent_id": 99}]
         with pytest.raises(ConstraintViolationError):
             bulk_upsert_mappings(rows, session, DeferredChild, raise_on_error=True)
-        assert stored(session, DeferredChild) == []
+        assert stored_rows(session, DeferredChild) == []
         with pytest.raises(IntegrityError):
             bulk_upsert_mappings(rows, session, DeferredChild)
         assert not session.in_transaction()
@@ -164,7 +165,7 @@ class TestTriggers:
         """Nobody could say which row it has become; nothing is kept."""
         with pytest.raises(QueryExecutionError, match="row 1 of the payload was written, but no"):
             bulk_upsert_mappings([{"place": "a", "number": 1}, lost_key], session, Reading)
-        assert stored(session, Reading) == []
+        assert stored_rows(session, Reading) == []
 
     def test_it_dooms_a_block(self, session: Session, lost_key: dict[str, Any]) -> None:
         """Even if the error is caught."""
@@ -176,7 +177,7 @@ class TestTriggers:
 
         with pytest.raises(TransactionError, match="refused"):
             catch_it()
-        assert stored(session, Reading) == []
+        assert stored_rows(session, Reading) == []
 
     @pytest.fixture
     def lost_key(self, engine: Engine, database: Database) -> Any:
@@ -227,9 +228,9 @@ class TestTransactions:
         """The exit commits, and the rows stay loaded."""
         with transaction(session):
             _, (hero,) = bulk_upsert_mappings([RUSTY], session, Hero)
-            assert stored(session, Hero) == []
+            assert stored_rows(session, Hero) == []
         assert hero.name == "Rusty"
-        assert len(stored(session, Hero)) == 1
+        assert len(stored_rows(session, Hero)) == 1
 
     def test_a_failing_block_undoes_it(self, session: Session) -> None:
         """With everything else in it."""
@@ -242,7 +243,7 @@ class TestTransactions:
 
         with pytest.raises(TransactionError):
             fail()
-        assert [hero.age for hero in stored(session, Hero)] == [48]
+        assert [hero.age for hero in stored_rows(session, Hero)] == [48]
 
     def test_a_failure_in_a_block_raises_the_librarys_error(self, session: Session) -> None:
         """And dooms the block."""
@@ -255,7 +256,7 @@ class TestTransactions:
 
         with pytest.raises(TransactionError):
             catch_it()
-        assert stored(session, Hero) == []
+        assert stored_rows(session, Hero) == []
 
     def test_a_block_can_go_on_after_a_failure(self, session: Session) -> None:
         """`raise_on_error=False` undoes just the call, which raises SQLAlchemy's error."""
@@ -269,8 +270,8 @@ class TestTransactions:
                 bulk_upsert_mappings(rows, session, Account, chunk_size=1, raise_on_error=False)
             assert type(caught.value).__module__ == "sqlalchemy.exc"
             bulk_upsert_mappings(rows[:1], session, Account, raise_on_error=False)
-        assert len(stored(session, Hero)) == 1
-        assert len(stored(session, Account)) == 1
+        assert len(stored_rows(session, Hero)) == 1
+        assert len(stored_rows(session, Account)) == 1
 
 
 class TestManyRows:
@@ -308,7 +309,7 @@ class TestManyRows:
             with transaction(session, wrap_errors=False):
                 with failing_savepoints(engine):
                     bulk_upsert_mappings(rows, session, Reading)
-        assert stored(session, Reading) == []
+        assert stored_rows(session, Reading) == []
 
     def test_chunks_stay_under_the_limit(self, session: Session) -> None:
         """More rows than one statement could take, of every kind of key."""

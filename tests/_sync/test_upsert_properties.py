@@ -197,11 +197,11 @@ def check(case: Case, session: Session, engine: Engine) -> None:
         pairs = {(id(row), id(its)) for row, its in zip(found, expected, strict=True)}
         assert len({row for row, _ in pairs}) == len({its for _, its in pairs}) == len(pairs)
     with Session(engine) as other:
-        stored = fetched(execute(other, select(Item).where(Item.id != HIGH)))
-    assert sorted(map(shown, stored)) == sorted(map(shown, model.rows))
+        rows = fetched(execute(other, select(Item).where(Item.id != HIGH)))
+    assert sorted(map(as_text, rows)) == sorted(map(as_text, model.rows))
 
 
-def shown(row: Any) -> str:
+def as_text(row: Any) -> str:
     """Return a row's values as a text that can be sorted."""
     return repr(sorted(plain(row).items()))
 

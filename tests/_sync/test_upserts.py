@@ -20,7 +20,8 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import bulk_upsert_mappings
 from tests._runtime_sync import Engine, Session, execute, make_engine, sync_session
-from tests._sync.upserting import NOVA, RUSTY, given, statements, stored
+from tests._sync.rows import given, stored_rows
+from tests._sync.upserting import NOVA, RUSTY, statements
 from tests.databases import Database
 from tests.models import (
     AllTypes,
@@ -48,21 +49,21 @@ class TestWhatIsWritten:
         ok, rows = bulk_upsert_mappings([NOVA, RUSTY], session, Hero)
         assert ok is True
         assert [row.name for row in rows] == ["Nova", "Rusty"]
-        assert [row.age for row in stored(session, Hero)] == [48, 31]
+        assert [row.age for row in stored_rows(session, Hero)] == [48, 31]
 
     def test_known_rows_are_updated(self, session: Session) -> None:
         """Beside new ones, in one call."""
         given(session, Hero(**RUSTY))
         _, rows = bulk_upsert_mappings([NOVA, RUSTY | {"age": 49}], session, Hero)
         assert [row.age for row in rows] == [31, 49]
-        assert [row.age for row in stored(session, Hero)] == [49, 31]
+        assert [row.age for row in stored_rows(session, Hero)] == [49, 31]
 
     def test_a_second_time_changes_nothing(self, session: Session) -> None:
         """An upsert can be repeated."""
         bulk_upsert_mappings([RUSTY, NOVA], session, Hero)
-        before = stored(session, Hero)
+        before = stored_rows(session, Hero)
         bulk_upsert_mappings([RUSTY, NOVA], session, Hero)
-        assert stored(session, Hero) == before
+        assert stored_rows(session, Hero) == before
 
     def test_an_empty_payload_writes_nothing(self, session: Session, engine: Engine) -> None:
         """And says True, as v0.1.0 did."""
@@ -99,7 +100,7 @@ class TestWhatIsWritten:
                 [{"id": 1, "age": 1}, {"id": 9, "age": 2}], session, Hero, raise_on_error=True
             )
         assert caught.value.kind == "not_null"
-        assert [row.age for row in stored(session, Hero)] == [48]
+        assert [row.age for row in stored_rows(session, Hero)] == [48]
 
     def test_defaults_of_every_kind_fill_new_rows(self, session: Session) -> None:
         """By Python, by Pydantic, by the server; each row gets its own."""
@@ -171,7 +172,7 @@ class TestWhatIsWritten:
         )
         article.title = "B"
         session.commit()
-        assert [(a.title, a.version) for a in stored(session, Article)] == [("B", 3)]
+        assert [(a.title, a.version) for a in stored_rows(session, Article)] == [("B", 3)]
 
     def test_values_are_coerced(self, session: Session) -> None:
         """Every column type, as in filters."""
@@ -224,7 +225,7 @@ class TestKeys:
         _, heroes = bulk_upsert_mappings(rows, session, Hero, ["name"])
         assert [(hero.name, hero.age) for hero in heroes] == [("Rusty", 49), ("Nova", None)]
         assert heroes[0].id == 1
-        assert len(stored(session, Hero)) == 2
+        assert len(stored_rows(session, Hero)) == 2
 
     def test_composite_and_string_keys(self, session: Session) -> None:
         """The model's own primary key is the default."""
@@ -290,7 +291,7 @@ class TestKeys:
             assert invoices[0].number is not None
             assert invoices[1].number == invoices[0].number + 1
         engine.dispose()
-        assert len(stored(session, Invoice)) == 2
+        assert len(stored_rows(session, Invoice)) == 2
 
     def test_the_same_key_twice_is_one_row(self, session: Session) -> None:
         """The last one wins, field by field; both places of the result hold it."""
@@ -298,7 +299,7 @@ class TestKeys:
         _, heroes = bulk_upsert_mappings(rows, session, Hero)
         assert heroes[0] is heroes[2]
         assert (heroes[0].age, heroes[0].secret_name) == (50, "Tommy")
-        assert len(stored(session, Hero)) == 2
+        assert len(stored_rows(session, Hero)) == 2
 
     def test_rows_are_written_one_after_the_other(self, session: Session) -> None:
         """One may take the unique value that an earlier one has given up."""
@@ -310,7 +311,7 @@ class TestKeys:
         ]
         _, heroes = bulk_upsert_mappings(rows, session, Hero)
         assert [hero.name for hero in heroes] == ["Nova", "Rusty", "Nova"]
-        assert [row.name for row in stored(session, Hero)] == ["Nova", "Rusty"]
+        assert [row.name for row in stored_rows(session, Hero)] == ["Nova", "Rusty"]
 
     def test_rows_may_refer_to_earlier_ones(self, session: Session) -> None:
         """Whichever fields they give."""
@@ -345,7 +346,7 @@ class TestKeys:
         else:
             with pytest.raises(IntegrityError):
                 bulk_upsert_mappings([row], session, Hero)
-            assert [hero.secret_name for hero in stored(session, Hero)] == ["Tommy"]
+            assert [hero.secret_name for hero in stored_rows(session, Hero)] == ["Tommy"]
 
     def test_another_unique_key_of_several_fields(
         self, session: Session, database: Database
@@ -365,7 +366,7 @@ class TestKeys:
         rows = [{"id": 1, "name": "Felix"}, {"id": 2, "name": "Tom"}]
         _, cats = bulk_upsert_mappings(rows, session, Cat)
         assert {type(cat) for cat in cats} == {Cat}
-        assert [animal.kind for animal in stored(session, Animal)] == ["cat", "cat"]
+        assert [animal.kind for animal in stored_rows(session, Animal)] == ["cat", "cat"]
 
 
 class TestUpdateColumns:
@@ -439,7 +440,7 @@ class TestMixins:
         for _ in range(2):
             _, (found,) = bulk_upsert_mappings(rows, session, Person, ["email"])
             assert (found.note, found.is_deleted) == ("new", False)
-        assert sorted(row.note for row in stored(session, Person)) == ["new", "old"]
+        assert sorted(row.note for row in stored_rows(session, Person)) == ["new", "old"]
 
 
 class TestResult:

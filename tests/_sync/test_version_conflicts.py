@@ -46,13 +46,13 @@ def change_elsewhere(session_factory: Sessions, key: Any, value: int = 10) -> No
     other.close()
 
 
-def told(error: ConflictError) -> tuple[Any, ...]:
+def details_of(error: ConflictError) -> tuple[Any, ...]:
     """Return what an error says about the row."""
     return error.model, error.key, error.expected, error.found
 
 
-def stored(session: Session) -> tuple[int, int]:
-    """Return what the database has."""
+def stored_counter(session: Session) -> tuple[int, int]:
+    """Return the value and the version that the database has."""
     row = first_of(execute(session, select(Counter.value, Counter.version)))
     return tuple(row)
 
@@ -85,9 +85,9 @@ def test_a_lost_update_raises(session: Session, session_factory: Sessions, way: 
     change_elsewhere(session_factory, key)
     with pytest.raises(ConflictError) as caught:
         WAYS[way](key, session, counter, True)
-    assert told(caught.value) == (Counter, key, 1, 2)
+    assert details_of(caught.value) == (Counter, key, 1, 2)
     assert isinstance(caught.value.__cause__, StaleDataError)
-    assert stored(session) == (10, 2)
+    assert stored_counter(session) == (10, 2)
     updated, row = update_row(key, {"value": 30}, session, Counter)
     assert (updated, row.value, row.version) == (True, 30, 3)
 
@@ -104,7 +104,7 @@ def test_a_lost_update_is_reported(session: Session, session_factory: Sessions, 
         assert (counter.value, counter.version) == (10, 2)
     else:
         assert result is False
-    assert stored(session) == (10, 2)
+    assert stored_counter(session) == (10, 2)
     assert delete_row(key, session, Counter) is True
 
 
@@ -119,9 +119,9 @@ def test_a_lost_update_dooms_a_block(session: Session, session_factory: Sessions
             write_row(Counter(value=5), session)
             with pytest.raises(ConflictError) as caught:
                 WAYS[way](key, session, counter, None)
-    assert told(caught.value)[:3] == (Counter, key, 1)
+    assert details_of(caught.value)[:3] == (Counter, key, 1)
     assert failed.value.original_error is caught.value
-    assert stored(session) == (10, 2)
+    assert stored_counter(session) == (10, 2)
     assert update_row(key, {"value": 30}, session, Counter)[0] is True
 
 
@@ -152,7 +152,7 @@ def test_a_lost_update_from_before_the_savepoint(session: Session, session_facto
         with transaction(session):
             assert write_changed(key, session, counter, False) is False
     assert isinstance(failed.value.original_error, ConflictError)
-    assert stored(session) == (10, 2)
+    assert stored_counter(session) == (10, 2)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -172,7 +172,7 @@ def test_a_lost_update_that_the_exit_of_a_block_writes(
     error = failed.value.original_error
     assert isinstance(error, ConflictError)
     assert error.key == key
-    assert stored(session) == (10, 2)
+    assert stored_counter(session) == (10, 2)
 
 
 def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
@@ -185,7 +185,7 @@ def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
     other.commit()
     with pytest.raises(ConflictError, match="changed or removed") as caught:
         write_row(counter, session, raise_on_error=True)
-    assert told(caught.value) == (Counter, key, 1, None)
+    assert details_of(caught.value) == (Counter, key, 1, None)
 
 
 def test_the_database_goes_away_after_the_conflict(
@@ -202,8 +202,8 @@ def test_the_database_goes_away_after_the_conflict(
     monkeypatch.setattr(conflicts, "_current_version", unreachable)
     with pytest.raises(ConflictError) as caught:
         update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
-    assert told(caught.value) == (Counter, key, 1, None)
-    assert stored(session) == (10, 2)
+    assert details_of(caught.value) == (Counter, key, 1, None)
+    assert stored_counter(session) == (10, 2)
 
 
 def test_the_row_to_blame_is_found_among_others(session: Session, session_factory: Sessions):
@@ -216,7 +216,7 @@ def test_the_row_to_blame_is_found_among_others(session: Session, session_factor
         row.value += 100
     with pytest.raises(ConflictError) as caught:
         write_row(Hero(name="Rusty", secret_name="?"), session, raise_on_error=True)
-    assert told(caught.value) == (Counter, keys[1], 1, 2)
+    assert details_of(caught.value) == (Counter, keys[1], 1, 2)
 
 
 def test_too_many_rows_to_tell(session: Session, session_factory: Sessions):
@@ -228,7 +228,7 @@ def test_too_many_rows_to_tell(session: Session, session_factory: Sessions):
         row.value += 100
     with pytest.raises(ConflictError) as caught:
         write_row(rows[0], session, raise_on_error=True)
-    assert told(caught.value) == (Counter, None, None, None)
+    assert details_of(caught.value) == (Counter, None, None, None)
 
 
 def test_a_conflict_of_the_users_own_is_forgotten(session: Session, session_factory: Sessions):
@@ -248,7 +248,7 @@ def test_a_conflict_of_the_users_own_is_forgotten(session: Session, session_fact
     second.nick = "c"
     with pytest.raises(ConflictError) as caught:
         write_row(second, session, raise_on_error=True)
-    assert told(caught.value) == (Membership, None, None, None)
+    assert details_of(caught.value) == (Membership, None, None, None)
 
 
 def test_what_a_block_flushes_at_its_end(session: Session, session_factory: Sessions):
@@ -261,7 +261,7 @@ def test_what_a_block_flushes_at_its_end(session: Session, session_factory: Sess
             counter.value = 20
     error = failed.value.original_error
     assert isinstance(error, ConflictError)
-    assert told(error)[:3] == (Counter, key, 1)
+    assert details_of(error)[:3] == (Counter, key, 1)
     assert isinstance(error.__cause__, StaleDataError)
 
 
@@ -278,15 +278,15 @@ def test_with_hooks(session: Session, session_factory: Sessions):
     with registered_hook(Counter, Nothing()):
         with pytest.raises(ConflictError) as caught:
             update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
-        assert told(caught.value) == (Counter, key, 1, 2)
+        assert details_of(caught.value) == (Counter, key, 1, 2)
         _, counter = get_row(key, session, Counter)
         change_elsewhere(session_factory, key, 11)
         with pytest.raises(TransactionError):
             with transaction(session):
                 with pytest.raises(ConflictError) as caught:
                     update_row(key, {"value": 20}, session, Counter)
-        assert told(caught.value) == (Counter, key, 2, 3)
-    assert stored(session) == (11, 3)
+        assert details_of(caught.value) == (Counter, key, 2, 3)
+    assert stored_counter(session) == (11, 3)
 
 
 def test_soft_deletions_and_restorations_count(session: Session, session_factory: Sessions):
@@ -298,7 +298,7 @@ def test_soft_deletions_and_restorations_count(session: Session, session_factory
     parcel.size = 2
     with pytest.raises(ConflictError) as caught:
         write_row(parcel, session, raise_on_error=True)
-    assert told(caught.value) == (Parcel, key, 1, 2)
+    assert details_of(caught.value) == (Parcel, key, 1, 2)
     restored, row = restore_row(key, session, Parcel)
     assert (restored, row.version) == (True, 3)
 
@@ -335,9 +335,9 @@ def test_another_version_is_there(session: Session, expected: int):
     ):
         with pytest.raises(ConflictError) as caught:
             call()
-        assert told(caught.value) == (Counter, key, expected, 2)
+        assert details_of(caught.value) == (Counter, key, expected, 2)
         assert caught.value.__cause__ is None
-    assert stored(session) == (2, 2)
+    assert stored_counter(session) == (2, 2)
 
 
 def test_the_session_holds_an_older_version(session: Session, session_factory: Sessions):
@@ -364,7 +364,7 @@ def test_an_unexpected_version_dooms_no_block(session: Session):
             counter.id, {"value": 9}, session, Counter, expected_version=7, raise_on_error=False
         ) == (False, counter)
         update_row(counter.id, {"value": 8}, session, Counter, expected_version=1)
-    assert stored(session) == (8, 2)
+    assert stored_counter(session) == (8, 2)
 
 
 def test_an_expected_version_needs_versions(session: Session):

@@ -8,26 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, inspect, select
+from sqlalchemy import event
 
-from tests._runtime_sync import Engine, Session, execute, fetched
+from tests._runtime_sync import Engine
 
 RUSTY: dict[str, Any] = {"id": 1, "name": "Rusty", "secret_name": "Tommy", "age": 48}
 NOVA: dict[str, Any] = {"id": 2, "name": "Nova", "secret_name": "Ann", "age": 31}
-
-
-def stored(session: Session, model: type[Any]) -> list[Any]:
-    """Return the rows as another session sees them, in the order of their keys."""
-    with Session(session.bind) as other:
-        rows = fetched(execute(other, select(model)))
-    return sorted(rows, key=lambda row: str(inspect(row).identity))
-
-
-def given(session: Session, *rows: Any) -> None:
-    """Write rows with plain SQLAlchemy, and forget them."""
-    session.add_all(rows)
-    session.commit()
-    session.expunge_all()
 
 
 @contextmanager

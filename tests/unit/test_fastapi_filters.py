@@ -19,7 +19,7 @@ def client_of(model: Any = Hero, **settings: Any) -> TestClient:
     params_of_model = filter_params(model, **settings)
 
     @app.get("/")
-    async def told(params: Annotated[FilterParams, Depends(params_of_model)]) -> dict[str, Any]:
+    async def answer(params: Annotated[FilterParams, Depends(params_of_model)]) -> dict[str, Any]:
         return {"filters": params.filters, "sort": params.sort, "size": params.size} | (
             {"after": params.after} if params.page is None else {"page": params.page}
         )

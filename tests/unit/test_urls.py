@@ -22,7 +22,7 @@ SYNC = _runtime_sync.DRIVERS
 SECRET = "hunter2"
 
 
-def shown(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Everything that a log or a traceback tells about an error."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
@@ -90,7 +90,7 @@ def test_a_driver_of_the_other_api_is_refused(
     with pytest.raises(ValidationError, match=right) as caught:
         resolve_url(f"{scheme}://ann:{SECRET}@host/db", drivers)
     assert scheme.partition("+")[2] in str(caught.value)
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in traceback_of(caught.value)
 
 
 @pytest.mark.parametrize("driver", ["nope", "asyncpg+psycopg"])
@@ -98,7 +98,7 @@ def test_an_unknown_driver_is_refused(driver: str) -> None:
     """SQLAlchemy would speak of a plugin that it can't load."""
     with pytest.raises(ValidationError, match="postgresql has no driver") as caught:
         resolve_url(f"postgresql+{driver}://ann:{SECRET}@host/db", ASYNC)
-    assert SECRET not in shown(caught.value)
+    assert SECRET not in traceback_of(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_bad_url_is_refused_and_not_quoted(url: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
         resolve_url(url, SYNC)
     assert caught.value.field == "database_url"
-    told = shown(caught.value)
-    assert SECRET not in told
-    assert "87654321" not in told
+    text = traceback_of(caught.value)
+    assert SECRET not in text
+    assert "87654321" not in text
     assert caught.value.__context__ is None
 
 

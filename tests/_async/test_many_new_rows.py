@@ -78,7 +78,7 @@ def statements(engine: AsyncEngine) -> Iterator[list[str]]:
         event.remove(plain, "before_cursor_execute", listen)
 
 
-def shown(row: Any) -> dict[str, Any]:
+def snapshot(row: Any) -> dict[str, Any]:
     """Return what a row and its state look like, without keys and times."""
     state = inspect(row)
     values = {
@@ -148,11 +148,11 @@ class TestTheSame:
                 if quick and isinstance(identities[0][0], int):
                     assert identities == sorted(identities)
                 assert all(row in session for row in rows)
-                outcomes.append([shown(row) for row in rows])
-                stored = [
+                outcomes.append([snapshot(row) for row in rows])
+                kept = [
                     await get_row(inspect(row).identity, session, type(row)) for row in rows[:3]
                 ]
-                assert [row for _, row in stored] == rows[:3]
+                assert [row for _, row in kept] == rows[:3]
                 database.clear()
                 session.expunge_all()
         assert outcomes[0] == outcomes[1]

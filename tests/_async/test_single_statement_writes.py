@@ -33,6 +33,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.mixins import acting_as
+from tests._async.rows import given
 from tests._runtime_async import (
     AsyncEngine,
     AsyncSession,
@@ -108,14 +109,7 @@ def hero(number: int = 1, **values: Any) -> Hero:
     return Hero(**{"id": number, "name": f"hero {number}", "secret_name": "?", **values})
 
 
-async def stored(opened: Opened, *rows: Any) -> None:
-    """Write rows with a session of their own."""
-    session = opened()
-    session.add_all(rows)
-    await session.commit()
-
-
-def told(session: AsyncSession, row: Any) -> dict[str, Any]:
+def state_of(session: AsyncSession, row: Any) -> dict[str, Any]:
     """Return what SQLAlchemy and Pydantic know of a row."""
     state, plain = inspect(row), sync_session(session)
     names = ("transient", "pending", "persistent", "detached", "deleted", "modified")
@@ -150,14 +144,14 @@ class TestUpdate:
         self, opened: Opened, engine: AsyncEngine, is_quick: bool
     ) -> None:
         """Its columns can be read without a query, its relationships are not loaded."""
-        await stored(opened, hero(age=1))
+        await given(opened(), hero(age=1))
         session = opened()
         with recorded(engine) as words:
             updated, row = await update_row("1", {"age": "48", "id": 1}, session, Hero)
             assert row is not None
             assert (updated, row.id, row.name, row.age) == (True, 1, "hero 1", 48)
         assert words == ["UPDATE", "COMMIT"] if is_quick else ["SELECT", "UPDATE", "COMMIT"]
-        known = told(session, row)
+        known = state_of(session, row)
         assert known == {
             **PERSISTENT,
             "expired": ["tags", "team"],
@@ -170,7 +164,7 @@ class TestUpdate:
 
     async def test_values_of_every_type(self, opened: Opened) -> None:
         """They are written, and come back, as by a flush."""
-        await stored(opened, AllTypes(id=1, integer=1))
+        await given(opened(), AllTypes(id=1, integer=1))
         values = {
             "integer": 2**31 - 1,
             "big": -(2**63),
@@ -199,7 +193,7 @@ class TestUpdate:
 
     async def test_a_column_of_another_name(self, opened: Opened) -> None:
         """Fields are meant, not columns."""
-        await stored(opened, Product(id=1, sku="a"))
+        await given(opened(), Product(id=1, sku="a"))
         _, row = await update_row(1, {"shelf": 4}, opened(), Product)
         assert row is not None
         assert (row.shelf, row.state) == (4, "new")
@@ -207,7 +201,7 @@ class TestUpdate:
     async def test_no_such_row(self, opened: Opened) -> None:
         """Nothing ends, nothing is locked, nothing of the session is forgotten."""
         session, calls = opened(), []
-        await stored(opened, hero(2))
+        await given(opened(), hero(2))
         _, other = await update_row(2, {"age": 3}, session, Hero)
         on_commit(session, lambda: calls.append(1))
         assert await update_row(1, {"age": 3}, session, Hero) == (False, None)
@@ -223,19 +217,19 @@ class TestUpdate:
 
     async def test_another_key(self, opened: Opened) -> None:
         """It is refused where there is such a row."""
-        await stored(opened, hero())
+        await given(opened(), hero())
         with pytest.raises(ValidationError, match="primary key"):
             await update_row(1, {"id": 2, "age": 3}, opened(), Hero)
         assert await update_row(9, {"id": 2, "age": 3}, opened(), Hero) == (False, None)
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
         """Outside of a block the row comes back as the database has it."""
-        await stored(opened, hero(1), hero(2))
+        await given(opened(), hero(1), hero(2))
         session = opened()
         updated, row = await update_row(1, {"name": "hero 2"}, session, Hero)
         assert row is not None
         assert (updated, row.name) == (False, "hero 1")
-        known = told(session, row)
+        known = state_of(session, row)
         assert known["persistent"]
         assert known["clean"]
         with pytest.raises(ConstraintViolationError) as refused:
@@ -245,7 +239,7 @@ class TestUpdate:
 
     async def test_refused_in_a_block(self, opened: Opened) -> None:
         """The block is dead at once, not just at its end."""
-        await stored(opened, hero(1), hero(2))
+        await given(opened(), hero(1), hero(2))
         session = opened()
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -259,7 +253,7 @@ class TestUpdate:
 
     async def test_refused_in_a_block_that_goes_on(self, opened: Opened) -> None:
         """With `raise_on_error=False` just the update is undone."""
-        await stored(opened, hero(1), hero(2))
+        await given(opened(), hero(1), hero(2))
         session = opened()
         async with transaction(session):
             updated, row = await update_row(
@@ -272,7 +266,7 @@ class TestUpdate:
 
     async def test_a_block_that_is_undone(self, opened: Opened) -> None:
         """The row forgets what it was given."""
-        await stored(opened, hero(age=1))
+        await given(opened(), hero(age=1))
         session = opened()
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -286,7 +280,7 @@ class TestUpdate:
 
     async def test_a_savepoint_that_is_undone(self, opened: Opened) -> None:
         """Then too, and what was done around it stays."""
-        await stored(opened, hero(age=1))
+        await given(opened(), hero(age=1))
         session = opened()
         async with transaction(session):
             with pytest.raises(TransactionError):
@@ -303,8 +297,8 @@ class TestUpdate:
 
     async def test_a_row_that_is_soft_deleted(self, opened: Opened) -> None:
         """It is not there, unless it is asked for; its relatives load as after a read."""
-        await stored(opened, Club(id=1, name="c", is_deleted=True), Player(name="p", club_id=1))
-        await stored(opened, Player(name="q", club_id=1, is_deleted=True))
+        await given(opened(), Club(id=1, name="c", is_deleted=True), Player(name="p", club_id=1))
+        await given(opened(), Player(name="q", club_id=1, is_deleted=True))
         assert await update_row(1, {"name": "d"}, opened(), Club) == (False, None)
         session = opened()
         _, row = await update_row(1, {"name": "d"}, session, Club, include_deleted=True)
@@ -323,7 +317,7 @@ class TestDelete:
         self, opened: Opened, engine: AsyncEngine, is_quick: bool
     ) -> None:
         """Whether it is known to the session or not."""
-        await stored(opened, Warehouse(code="a"), Warehouse(code="b"))
+        await given(opened(), Warehouse(code="a"), Warehouse(code="b"))
         session = opened()
         with recorded(engine) as words:
             assert await delete_row("a", session, Warehouse)
@@ -337,8 +331,8 @@ class TestDelete:
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
         """Another row refers to it."""
-        await stored(opened, Warehouse(code="a"))
-        await stored(opened, Dock(warehouse_code="a"))
+        await given(opened(), Warehouse(code="a"))
+        await given(opened(), Dock(warehouse_code="a"))
         session = opened()
         assert not await delete_row("a", session, Warehouse)
         assert sync_session(session).is_active
@@ -355,7 +349,9 @@ class TestDelete:
         self, opened: Opened, engine: AsyncEngine, is_quick: bool
     ) -> None:
         """With the moment, the actor, and the stamps of an update."""
-        await stored(opened, Letter(id=1, text="a"), Letter(id=2, text="b"), Letter(id=3, text="c"))
+        await given(
+            opened(), Letter(id=1, text="a"), Letter(id=2, text="b"), Letter(id=3, text="c")
+        )
         with acting_as("alice"), recorded(engine) as words:
             assert await delete_row(1, opened(), Letter)
             assert await delete_row(2, opened(), Letter, deleted_by="bob")
@@ -370,7 +366,7 @@ class TestDelete:
 
     async def test_marked_and_undone(self, opened: Opened) -> None:
         """A block takes it along; what the session holds hears of it."""
-        await stored(opened, Club(id=1, name="c"))
+        await given(opened(), Club(id=1, name="c"))
         session = opened()
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -391,7 +387,7 @@ class TestInsert:
             assert await write_row(row, session) == (True, row)
             assert row.id is not None
         assert words == ["INSERT", "COMMIT"]
-        known = told(session, row)
+        known = state_of(session, row)
         assert known == {
             **PERSISTENT,
             "expired": ["tags", "team"],
@@ -420,7 +416,7 @@ class TestInsert:
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
         """The row is nobody's again, and has no key."""
-        await stored(opened, hero())
+        await given(opened(), hero())
         session, row = opened(), Hero(name="hero 1", secret_name="?")
         assert await write_row(row, session) == (False, None)
         assert inspect(row).transient
@@ -433,7 +429,7 @@ class TestInsert:
 
     async def test_refused_in_a_block(self, opened: Opened) -> None:
         """The block is dead at once."""
-        await stored(opened, hero())
+        await given(opened(), hero())
         session, row = opened(), hero(2, name="hero 1")
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -452,7 +448,7 @@ class TestInsert:
         with pytest.raises(TransactionError):
             async with transaction(session):
                 await write_row(row, session)
-                assert told(session, row)["held"]
+                assert state_of(session, row)["held"]
                 raise LookupError
         assert inspect(row).transient
         assert row not in session
@@ -506,7 +502,7 @@ class TestGetOneOrCreate:
             assert (row.name, row.age, existed) == ("a", None, False)
         assert ("SAVEPOINT" in words) is not is_quick
         assert words[-1] == "COMMIT"
-        known = told(session, row)
+        known = state_of(session, row)
         assert known == {
             **PERSISTENT,
             "expired": ["tags", "team"],
@@ -517,7 +513,7 @@ class TestGetOneOrCreate:
 
     async def test_another_unique_value(self, opened: Opened) -> None:
         """A row that is in the way, and not the one looked for, is a broken constraint."""
-        await stored(opened, hero())
+        await given(opened(), hero())
         session = opened()
         with pytest.raises(ConstraintViolationError) as refused:
             await get_one_or_create(session, Hero, {"secret_name": "?", "name": "hero 1"}, age=9)
@@ -551,7 +547,7 @@ class TestGetOneOrCreate:
 
     async def test_by_a_relationship(self, opened: Opened) -> None:
         """It takes a flush, which sets the foreign key."""
-        await stored(opened, Club(id=1, name="c"))
+        await given(opened(), Club(id=1, name="c"))
         session = opened()
         _, club = await get_row(1, session, Club)
         row, _ = await get_one_or_create(session, Player, club=club, name="p")
@@ -572,7 +568,7 @@ class TestWhatTakesAFlush:
 
     async def test_a_listener(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """To the mapper, to a field, or to what the session executes."""
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
         calls: list[Any] = []
 
         def listen(*heard: Any) -> None:
@@ -607,7 +603,7 @@ class TestWhatTakesAFlush:
         self, session_factory: Opened, engine: AsyncEngine
     ) -> None:
         """It is the one that changes; with a text as its key it might be held under another."""
-        await stored(session_factory, hero(), hero(2), Currency(code="EUR", name="Euro"))
+        await given(session_factory(), hero(), hero(2), Currency(code="EUR", name="Euro"))
         session = session_factory()
         _, row = await get_row(1, session, Hero)
         assert await self.words_of(engine, session, Hero, age=4) == ["SELECT", "UPDATE", "COMMIT"]
@@ -619,7 +615,7 @@ class TestWhatTakesAFlush:
 
     async def test_pending_changes(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """They are flushed first."""
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
         session = session_factory()
         session.add(hero(2))
         assert "SELECT" in await self.words_of(engine, session, Hero, age=4)
@@ -627,7 +623,7 @@ class TestWhatTakesAFlush:
 
     async def test_stamps(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """An update that changes nothing doesn't say that it did."""
-        await stored(session_factory, Visit(id=1, place="a"))
+        await given(session_factory(), Visit(id=1, place="a"))
         assert await self.words_of(engine, session_factory(), Visit, place="a") == [
             "SELECT",
             "COMMIT",
@@ -637,15 +633,15 @@ class TestWhatTakesAFlush:
 
     async def test_versions(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """They are counted, and compared."""
-        await stored(session_factory, Counter(id=1))
+        await given(session_factory(), Counter(id=1))
         assert "SELECT" in await self.words_of(engine, session_factory(), Counter, value=4)
         _, row = await get_row(1, session_factory(), Counter)
         assert row.version == 2
 
     async def test_related_rows(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """Those that come along with every read, and those that a deletion changes."""
-        await stored(session_factory, Cabinet(id=1, label="a", drawers=[Drawer(name="x")]))
-        await stored(session_factory, Team(id=1, name="t"), hero(team_id=1))
+        await given(session_factory(), Cabinet(id=1, label="a", drawers=[Drawer(name="x")]))
+        await given(session_factory(), Team(id=1, name="t"), hero(team_id=1))
         assert "SELECT" in await self.words_of(engine, session_factory(), Cabinet, label="b")
         assert await delete_row(1, session_factory(), Cabinet)
         assert await delete_row(1, session_factory(), Team)
@@ -674,7 +670,7 @@ class TestWhatTakesAFlush:
         self, session_factory: Opened, engine: AsyncEngine
     ) -> None:
         """Several rows may have it."""
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
         with recorded(engine) as words:
             _, row = await update_row("hero 1", {"age": 3}, session_factory(), Hero, "name")
         assert words == ["SELECT", "UPDATE", "COMMIT"]
@@ -685,7 +681,7 @@ class TestWhatTakesAFlush:
         self, engine: AsyncEngine, session_factory: Opened
     ) -> None:
         """It may send what is no flush to a copy that can only be read."""
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
 
         session = session_factory()
         plain = sync_session(session)
@@ -707,7 +703,7 @@ class TestWhatTakesAFlush:
         options = {"isolation_level": "REPEATABLE READ"}
         await session.connection(execution_options=options)
         assert not (await get_row(1, session, Hero))[0]
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
         with pytest.raises(ConstraintViolationError):
             await get_one_or_create(session, Hero, id=1, name="hero 1", secret_name="?")
 
@@ -716,7 +712,7 @@ class TestWhatTakesAFlush:
         self, session_factory: Opened, engine: AsyncEngine
     ) -> None:
         """SQLite's lock could not be given back for a row that is not there."""
-        await stored(session_factory, hero())
+        await given(session_factory(), hero())
         session = session_factory()
         await run_on_connection(session, begin_immediate)
         assert await self.words_of(engine, session, Hero, age=3) == ["SELECT", "UPDATE", "COMMIT"]
