@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,6 +22,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.aio import (
+    bulk_insert_rows,
+    bulk_upsert_mappings,
     delete_row,
     get_one_or_create,
     get_rows,
@@ -34,57 +36,9 @@ from sqlmodel_crud_utils.aio import (
 from sqlmodel_crud_utils.exceptions import TransactionError
 from tests.databases import Database, prepare
 from tests.models import Hero
+from tests.suspensions import Suspensions, run
 
 Work = Callable[[AsyncSession], Awaitable[None]]
-
-
-class Suspensions:
-    """Runs a coroutine and cancels its task at chosen suspensions.
-
-    Args:
-        work: What is run.
-        at: The numbers of the suspensions, from 1, at which the task is cancelled.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, None], at: set[int]) -> None:
-        self._work = work
-        self._at = at
-        self.count = 0
-        self.cancelled = 0
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        task = asyncio.current_task()
-        assert task is not None
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                waited_for = self._work.send(answer) if error is None else self._work.throw(error)
-            except StopIteration:
-                return
-            self.count += 1
-            if self.count in self._at:
-                self.cancelled += 1
-                asyncio.get_running_loop().call_soon(task.cancel)
-            answer = error = None
-            try:
-                answer = yield waited_for
-            except BaseException as thrown:  # noqa: BLE001 - handed on to the work
-                error = thrown
-
-
-async def run(work: Coroutine[Any, Any, None], *at: int) -> tuple[bool, int]:
-    """Run work in a task of its own; tell whether it was cancelled, and how often it waited."""
-    driver = Suspensions(work, set(at))
-
-    async def drive() -> None:
-        await driver
-
-    try:
-        await asyncio.create_task(drive())
-    except asyncio.CancelledError:
-        return True, driver.count
-    return False, driver.count
 
 
 def hero(name: str) -> Hero:
@@ -343,3 +297,43 @@ async def test_while_it_waits_for_a_connection(database: Database) -> None:
         async with transaction(session):
             pass
     await engine.dispose()
+
+
+async def insert_many(session: AsyncSession) -> None:
+    """With statements that go to the driver itself."""
+    await bulk_insert_rows(
+        [{"name": str(n), "secret_name": "?"} for n in range(5000)], session, Hero
+    )
+
+
+async def upsert_many(session: AsyncSession) -> None:
+    """The same, with a key."""
+    rows = [{"name": str(n), "secret_name": "?"} for n in range(5000)]
+    await bulk_upsert_mappings(rows, session, Hero, ["name"])
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("work", [insert_many, upsert_many])
+async def test_sqlite_is_not_locked_by_a_bulk_write_that_was_cut_off(
+    database: Database, work: Callable[[AsyncSession], Coroutine[Any, Any, None]]
+) -> None:
+    """Whoever holds the exception; the engine has not had a block before."""
+    held: list[BaseException] = []
+    at = 0
+    while True:
+        at += 1
+        engine = create_async_engine(database.async_url, connect_args={"timeout": 0.2})
+        async with AsyncSession(engine) as session:
+            driver = Suspensions(work(session), {at})
+            try:
+                await asyncio.create_task(driver.run())
+            except asyncio.CancelledError as error:
+                held.append(error)
+        if driver.cancelled:
+            async with AsyncSession(engine) as other:
+                assert (await write_row(hero("next"), other))[0], f"at suspension {at}"
+        await engine.dispose()
+        database.clear()
+        if not driver.cancelled:
+            break
+    assert held

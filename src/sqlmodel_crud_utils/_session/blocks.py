@@ -125,7 +125,6 @@ def join(session: Session, connection: Connection) -> None:
     if block is None:
         return
     _refuse_autocommit(connection)
-    _watch_engine(connection.engine)
     _watched[connection] = weakref.ref(block)
     begin_immediate(connection)
 
@@ -155,17 +154,6 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
     block = block_of(session)
     if block is not None:
         block.forget(transaction)
-
-
-# To all sessions at once, as listeners to each would cost more than the rest of a block.
-event.listen(Session, "after_begin", _on_begin)
-event.listen(Session, "after_commit", _on_commit)
-event.listen(Session, "after_transaction_end", _on_end)
-
-
-def _watch_engine(engine: Engine) -> None:
-    if not event.contains(engine, "handle_error", _on_error):
-        event.listen(engine, "handle_error", _on_error)
 
 
 def _on_error(context: ExceptionContext) -> None:
@@ -208,3 +196,11 @@ def _finish(func: Callable[[], object]) -> None:
         except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
             continue
         return
+
+
+# To all sessions at once, as listeners to each would cost more than the rest of a block; and to all
+# engines, as a statement is cut off outside of blocks, too.
+event.listen(Session, "after_begin", _on_begin)
+event.listen(Session, "after_commit", _on_commit)
+event.listen(Session, "after_transaction_end", _on_end)
+event.listen(Engine, "handle_error", _on_error)
