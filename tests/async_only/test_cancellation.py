@@ -29,13 +29,16 @@ from sqlmodel_crud_utils.aio import (
     get_rows,
     insert_data_rows,
     on_commit,
+    restore_row,
     transaction,
     update_row,
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.hooks import ValidateOnWrite, registered_hook
 from tests.databases import Database, prepare
 from tests.models import Hero
+from tests.models_mixins import Letter
 from tests.suspensions import Suspensions, run
 
 Work = Callable[[AsyncSession], Awaitable[None]]
@@ -337,3 +340,45 @@ async def test_sqlite_is_not_locked_by_a_bulk_write_that_was_cut_off(
         if not driver.cancelled:
             break
     assert held
+
+
+async def find_or_create(session: AsyncSession) -> None:
+    """It looks first."""
+    await get_one_or_create(session, Hero, {"secret_name": "?"}, name="one")
+
+
+async def change_by_key(session: AsyncSession) -> None:
+    """With a hook it looks first; without, only on MySQL."""
+    with registered_hook(Hero, ValidateOnWrite()):
+        await update_row("there", {"age": 5}, session, Hero, "name")
+    await delete_row("there", session, Hero, "name")
+
+
+async def restore(session: AsyncSession) -> None:
+    """Soft deletion, and back."""
+    await delete_row(1, session, Letter)
+    await restore_row(1, session, Letter)
+
+
+async def read(session: AsyncSession) -> None:
+    """All rows at once."""
+    await get_rows(session, Hero)
+
+
+@pytest.mark.parametrize("work", [find_or_create, change_by_key, restore, read])
+async def test_the_session_goes_on_after_a_call_that_was_cut_off(
+    database: Database,
+    engine: AsyncEngine,
+    work: Callable[[AsyncSession], Coroutine[Any, Any, None]],
+) -> None:
+    """While it looks for the row that it writes to, too."""
+    at, count = 0, 1
+    while count >= at:
+        at += 1
+        async with AsyncSession(engine) as session:
+            await write_row(hero("there"), session)
+            await write_row(Letter(id=1, text="?"), session)
+            _, count = await run(work(session), at)
+            assert (await write_row(hero("next"), session, raise_on_error=True))[0]
+            assert engine.pool.checkedout() == 0
+        database.clear()

@@ -140,10 +140,6 @@ def test_an_exhausted_pool_without_numbers() -> None:
         (_sqlite_error(SECRET, 517), "run the transaction again"),
         (_sqlite_error(SECRET, 8), "read-only"),
         (_sqlite_error("table x has no column named y", 1), "a column does not exist"),
-        (
-            asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
-            "two tasks use one connection",
-        ),
     ],
 )
 def test_failures_that_are_told_in_words(original: Exception, expected: str) -> None:
@@ -153,6 +149,22 @@ def test_failures_that_are_told_in_words(original: Exception, expected: str) -> 
         assert expected in str(error)
         assert SECRET not in str(error)
         assert error.original_error is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exc.InvalidRequestError("provisioning a new connection", code="isce"),
+        exc.IllegalStateChangeError("Can't run operation 'close()'", code="isce"),
+        asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+    ],
+)
+def test_a_session_that_two_tasks_use(error: Exception) -> None:
+    """It is the caller's mistake, whoever notices it."""
+    for told in (translate(error), translate(error, Hero)):
+        assert isinstance(told, ValidationError)
+        assert told.field == "session"
+        assert "one session per task" in str(told)
 
 
 @pytest.mark.parametrize(

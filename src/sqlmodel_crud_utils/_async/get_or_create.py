@@ -103,7 +103,7 @@ async def get_one_or_create(
     search = _Search(session, model, wanted, options, include_deleted)
     write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
-    async with translated(model, _NAME):
+    async with translated(session, model, _NAME):
         repetitions = _REPETITIONS if _is_alone(session, model) else 0
     while True:
         try:
@@ -253,5 +253,5 @@ async def _is_held_by_deleted(
     all_known = known and len(known) == len(refusal.columns)
     same = equal_to(model, known if all_known else search.wanted)
     statement = past_snapshot(session, model, same.where(deleted(model)).limit(1))
-    async with translated(model, _NAME):
+    async with translated(session, model, _NAME):
         return first_of(await execute(session, statement.with_only_columns(literal(1)))) is not None

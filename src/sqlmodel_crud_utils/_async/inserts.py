@@ -104,7 +104,7 @@ async def insert_data_rows(
         return await _insert_what_can_be(session, rows)
     keyless = missing_keys(rows)
     try:
-        async with translated(type(rows[0]), _NAME):
+        async with translated(session, type(rows[0]), _NAME):
             if block_of(sync_session(session)) is not None:
                 await _insert_all_or_none(session, rows)
             else:
@@ -169,7 +169,7 @@ async def _insert_with_hooks(
     """Insert each row alone from the start, so that none is hooked twice."""
     try:
         with SetApart(rows) as apart:
-            async with translated(type(rows[0]), _NAME), block(session, wrap_errors=False):
+            async with translated(session, type(rows[0]), _NAME), block(session, wrap_errors=False):
                 outcome = await _insert_one_by_one(session, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error

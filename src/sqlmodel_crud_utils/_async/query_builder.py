@@ -471,7 +471,7 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def _fetch(self, prepared: Prepared, name: str) -> list[Any]:
         query = self._query
         statement, parameters = prepared
-        async with translated(query.model, name):
+        async with translated(self._session, query.model, name):
             if query.lock is not None:
                 # What is read anew would overwrite changes that are not written yet.
                 await self._session.flush()
@@ -523,7 +523,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         statement, parameters = self._query.prepared(
             ("columns", names), lambda query: query.columns(names)
         )
-        async with translated(self._query.model, name):
+        async with translated(self._session, self._query.model, name):
             return fetched(await execute(self._session, statement, parameters))
 
     async def _aggregate(self, name: str, field: str) -> Any:
@@ -534,5 +534,5 @@ class AsyncQueryBuilder(QueryShape[T]):
         return aggregates.plain(model, name, field, value)
 
     async def _value(self, prepared: Prepared, name: str) -> Any:
-        async with translated(self._query.model, name):
+        async with translated(self._session, self._query.model, name):
             return first_of(await execute(self._session, *prepared))

@@ -70,7 +70,7 @@ async def get_result_from_query(
     """
     statement = require_query(query)
     found = require_session(session)
-    async with translated("query", "get_result_from_query"):
+    async with translated(found, "query", "get_result_from_query"):
         return await fetch_first(found, statement, include_deleted=include_deleted)
 
 
@@ -155,7 +155,7 @@ async def get_row(
     session = require_session(session_inst)
     mapper_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    async with translated(model, "get_row"):
+    async with translated(session, model, "get_row"):
         row = await find(
             session, model, id_str, pk_field, options=options, include_deleted=include_deleted
         )
@@ -250,7 +250,7 @@ async def get_rows(
         if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
     eagerly = query.loads_related or stmnt is not None
-    async with translated(model, "get_rows"):
+    async with translated(session, model, "get_rows"):
         rows = await fetch(
             session,
             model,
@@ -300,7 +300,7 @@ async def get_rows_within_id_list(
     dialect = dialect_of(session, model)
     size = longest_key_list(model, names, dialect)
     rows: RowList[T] = RowList()
-    async with translated(model, "get_rows_within_id_list"):
+    async with translated(session, model, "get_rows_within_id_list"):
         for chunk in chunked(keys, size):
             statement = by_key_list(model, names, chunk, dialect, include_deleted=include_deleted)
             rows += await fetch(session, model, statement, include_deleted=include_deleted)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async._running.fetching import find_for
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
-from sqlmodel_crud_utils._async._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._async._running.operations import Write, insist, searching
 from sqlmodel_crud_utils._async._running.rows import delete, reload_marks, update
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
@@ -172,7 +172,7 @@ async def restore_row(
     row = await find_for(write, id_str, pk_field, include_deleted=True, criteria=criteria)
     if row is None:
         return False, None
-    async with translated(model, write.name):
+    async with searching(write):
         await reload_marks(session, row, is_deleted=True)
     return await update(write, row, restored_values())
 

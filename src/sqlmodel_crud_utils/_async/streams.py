@@ -58,7 +58,7 @@ class RowStream(Generic[T]):
         if not self._batch:
             if self._is_over:
                 raise StopAsyncIteration
-            async with translated(self._query.model, "stream"):
+            async with translated(self._session, self._query.model, "stream"):
                 await self._read()
         if not self._batch:
             raise StopAsyncIteration

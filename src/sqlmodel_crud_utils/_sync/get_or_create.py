@@ -103,7 +103,7 @@ def get_one_or_create(
     search = _Search(session, model, wanted, options, include_deleted)
     write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
-    with translated(model, _NAME):
+    with translated(session, model, _NAME):
         repetitions = _REPETITIONS if _is_alone(session, model) else 0
     while True:
         try:
@@ -247,5 +247,5 @@ def _is_held_by_deleted(
     all_known = known and len(known) == len(refusal.columns)
     same = equal_to(model, known if all_known else search.wanted)
     statement = past_snapshot(session, model, same.where(deleted(model)).limit(1))
-    with translated(model, _NAME):
+    with translated(session, model, _NAME):
         return first_of(execute(session, statement.with_only_columns(literal(1)))) is not None

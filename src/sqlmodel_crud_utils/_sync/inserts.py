@@ -106,7 +106,7 @@ def insert_data_rows(
         return _insert_what_can_be(session, rows)
     keyless = missing_keys(rows)
     try:
-        with translated(type(rows[0]), _NAME):
+        with translated(session, type(rows[0]), _NAME):
             if block_of(sync_session(session)) is not None:
                 _insert_all_or_none(session, rows)
             else:
@@ -169,7 +169,7 @@ def _insert_with_hooks(
     """Insert each row alone from the start, so that none is hooked twice."""
     try:
         with SetApart(rows) as apart:
-            with translated(type(rows[0]), _NAME), block(session, wrap_errors=False):
+            with translated(session, type(rows[0]), _NAME), block(session, wrap_errors=False):
                 outcome = _insert_one_by_one(session, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error

@@ -471,7 +471,7 @@ class QueryBuilder(QueryShape[T]):
     def _fetch(self, prepared: Prepared, name: str) -> list[Any]:
         query = self._query
         statement, parameters = prepared
-        with translated(query.model, name):
+        with translated(self._session, query.model, name):
             if query.lock is not None:
                 # What is read anew would overwrite changes that are not written yet.
                 self._session.flush()
@@ -523,7 +523,7 @@ class QueryBuilder(QueryShape[T]):
         statement, parameters = self._query.prepared(
             ("columns", names), lambda query: query.columns(names)
         )
-        with translated(self._query.model, name):
+        with translated(self._session, self._query.model, name):
             return fetched(execute(self._session, statement, parameters))
 
     def _aggregate(self, name: str, field: str) -> Any:
@@ -534,5 +534,5 @@ class QueryBuilder(QueryShape[T]):
         return aggregates.plain(model, name, field, value)
 
     def _value(self, prepared: Prepared, name: str) -> Any:
-        with translated(self._query.model, name):
+        with translated(self._session, self._query.model, name):
             return first_of(execute(self._session, *prepared))

@@ -72,7 +72,7 @@ def get_result_from_query(
     """
     statement = require_query(query)
     found = require_session(session)
-    with translated("query", "get_result_from_query"):
+    with translated(found, "query", "get_result_from_query"):
         return fetch_first(found, statement, include_deleted=include_deleted)
 
 
@@ -157,7 +157,7 @@ def get_row(
     session = require_session(session_inst)
     mapper_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    with translated(model, "get_row"):
+    with translated(session, model, "get_row"):
         row = find(
             session, model, id_str, pk_field, options=options, include_deleted=include_deleted
         )
@@ -252,7 +252,7 @@ def get_rows(
         if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
     eagerly = query.loads_related or stmnt is not None
-    with translated(model, "get_rows"):
+    with translated(session, model, "get_rows"):
         rows = fetch(
             session,
             model,
@@ -302,7 +302,7 @@ def get_rows_within_id_list(
     dialect = dialect_of(session, model)
     size = longest_key_list(model, names, dialect)
     rows: RowList[T] = RowList()
-    with translated(model, "get_rows_within_id_list"):
+    with translated(session, model, "get_rows_within_id_list"):
         for chunk in chunked(keys, size):
             statement = by_key_list(model, names, chunk, dialect, include_deleted=include_deleted)
             rows += fetch(session, model, statement, include_deleted=include_deleted)

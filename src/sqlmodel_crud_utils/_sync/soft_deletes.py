@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 from sqlmodel_crud_utils._sync._running.fetching import find_for
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
-from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync._running.operations import Write, insist, searching
 from sqlmodel_crud_utils._sync._running.rows import delete, reload_marks, update
 from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
@@ -174,7 +174,7 @@ def restore_row(
     row = find_for(write, id_str, pk_field, include_deleted=True, criteria=criteria)
     if row is None:
         return False, None
-    with translated(model, write.name):
+    with searching(write):
         reload_marks(session, row, is_deleted=True)
     return update(write, row, restored_values())
 

@@ -60,7 +60,7 @@ class RowStream(Generic[T]):
         if not self._batch:
             if self._is_over:
                 raise StopIteration
-            with translated(self._query.model, "stream"):
+            with translated(self._session, self._query.model, "stream"):
                 self._read()
         if not self._batch:
             raise StopIteration

@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils.exceptions import TransactionError
 
 
@@ -51,12 +52,15 @@ async def block(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[No
 @asynccontextmanager
 async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
     plain = sync_session(session)
-    block = blocks.enter(plain)
+    with sole_use(plain):
+        block = blocks.enter(plain)
     level = _Level(session, block)
     try:
-        await level.begin()
+        with sole_use(plain):
+            await level.begin()
         yield
-        await level.end()
+        with sole_use(plain):
+            await level.end()
     except BaseException as error:
         await shielded(level.undo)
         if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):

@@ -27,6 +27,8 @@ from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._session.sole_use import sole_use
+from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,
@@ -65,25 +67,37 @@ class Write:
 
 
 @asynccontextmanager
-async def translated(model: type[Any] | str, name: str) -> AsyncIterator[None]:
-    """Raise a failure of the database as an error of the library; there is no other outcome."""
-    try:
-        yield
-    except Exception as error:
-        failure = _reported(error, model, name)
-        if failure is None:
-            raise
-        raise failure from error
+async def translated(
+    session: AsyncSession, model: type[Any] | str, name: str
+) -> AsyncIterator[None]:
+    """Raise a failure of the database as an error of the library; there is no other outcome.
+
+    A transaction that began here and is lost with its connection is rolled back, so that the
+    session can be used at once.
+    """
+    plain = sync_session(session)
+    with sole_use(plain):
+        began_here = has_nothing_to_lose(plain)
+        try:
+            yield
+        except BaseException as error:
+            if began_here and is_lost(plain):
+                await shielded(roll_back, session)
+            failure = _reported(error, model, name) if isinstance(error, Exception) else None
+            if failure is None:
+                raise
+            raise failure from error
 
 
 @asynccontextmanager
 async def searching(write: Write) -> AsyncIterator[None]:
     """Raise what fails in the search that a write begins with; outside a block it rolls back."""
-    async with translated(write.model, write.name):
+    async with translated(write.session, write.model, write.name):
         try:
             yield
-        except Exception as error:
-            if _is_refusal(error) and not write.inside:
+        except BaseException as error:
+            is_cut_off = not isinstance(error, Exception)
+            if (is_cut_off or _is_refusal(error)) and not write.inside:
                 await shielded(roll_back, write.session)
             raise
 
@@ -174,7 +188,7 @@ def _translated(error: Exception, model: type[Any] | str) -> SQLModelCRUDError |
     return translate(error, None if isinstance(model, str) else model)
 
 
-def _is_refusal(error: Exception) -> bool:
+def _is_refusal(error: BaseException) -> bool:
     return is_database_error(error) and not isinstance(error, SQLModelCRUDError)
 
 
@@ -198,11 +212,12 @@ async def _run(write: Write, work: Work[Rows]) -> Rows:
         # The flush would say so, but by then the row would be in the session.
         raise PendingRollbackError("an earlier statement of the block was refused")
     keyless = missing_keys(write.adding)
-    try:
-        return await _settled(write, work)
-    except BaseException:
-        forget(keyless)
-        raise
+    with sole_use(sync_session(write.session)):
+        try:
+            return await _settled(write, work)
+        except BaseException:
+            forget(keyless)
+            raise
 
 
 async def _settled(write: Write, work: Work[Rows]) -> Rows:

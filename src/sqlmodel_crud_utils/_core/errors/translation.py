@@ -11,6 +11,7 @@ from sqlalchemy.exc import (
     DataError,
     DBAPIError,
     InterfaceError,
+    InvalidRequestError,
     PendingRollbackError,
     SQLAlchemyError,
     StatementError,
@@ -30,7 +31,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 
-__all__ = ["is_database_error", "translate"]
+__all__ = ["is_database_error", "shared_session", "translate"]
 
 
 def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDError:
@@ -166,6 +167,8 @@ def _mistake(
             "give the session a bind, or the model an entry in its binds",
             field="session",
         )
+    if _says_shared(error):
+        return shared_session()
     column = _refused_column(error, driver, model)
     field = _field_of(error, model, column)
     if driver is not None and driver.problem == "value":
@@ -181,6 +184,20 @@ def _mistake(
             field,
         )
     return None
+
+
+def _says_shared(error: Exception) -> bool:
+    by_sqlalchemy = isinstance(error, InvalidRequestError) and error.code == "isce"
+    return by_sqlalchemy or "cannot perform operation: another operation" in str(error)
+
+
+def shared_session() -> ValidationError:
+    """Return the error of a session that two tasks work with at once."""
+    return ValidationError(
+        "the session is in use by another task or thread, and serves one at a time; "
+        "open one session per task",
+        field="session",
+    )
 
 
 def _refused_column(
@@ -269,8 +286,6 @@ def _query_reason(error: Exception, driver: DriverError | None) -> str:
         return driver.reason
     if isinstance(error, PendingRollbackError):
         return "an earlier statement failed; roll the session back first"
-    if "another operation is in progress" in str(error):
-        return "two tasks use one connection; give each task a session of its own"
     return ""
 
 

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
     commit,
@@ -53,12 +54,15 @@ def block(session: Session, *, wrap_errors: bool) -> Iterator[None]:
 @contextmanager
 def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
     plain = sync_session(session)
-    block = blocks.enter(plain)
+    with sole_use(plain):
+        block = blocks.enter(plain)
     level = _Level(session, block)
     try:
-        level.begin()
+        with sole_use(plain):
+            level.begin()
         yield
-        level.end()
+        with sole_use(plain):
+            level.end()
     except BaseException as error:
         shielded(level.undo)
         if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):

@@ -1,0 +1,53 @@
+"""One user at a time: a session that two tasks, or two threads, work with at once is refused.
+
+SQLAlchemy's sessions are not made for it, and notice it only by chance. Whoever works with a
+session is known by its context: what a hook starts to wait for belongs to the same work.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import TracebackType
+
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core.errors.translation import shared_session
+
+_KEY = "sqlmodel_crud_utils.user"
+_works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
+
+
+class sole_use:  # noqa: N801 - reads as a function; a generator would cost more than the rest
+    """Work with a session, alone; work inside of this work is part of it.
+
+    Raises:
+        ValidationError: Somebody else is at work with the session.
+    """
+
+    __slots__ = ("_before", "_session", "_work")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._work: object | None = None
+
+    def __enter__(self) -> None:
+        """Begin to work with the session."""
+        self._before = _works.get()
+        user = self._session.info.get(_KEY)
+        if user is None:
+            self._work = self._session.info[_KEY] = object()
+            _works.set((*self._before, self._work))
+        elif user not in self._before:
+            raise shared_session()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the session to others."""
+        if self._work is not None:
+            self._session.info.pop(_KEY, None)
+            # Not reset(): work that is abandoned may end in another context.
+            _works.set(self._before)

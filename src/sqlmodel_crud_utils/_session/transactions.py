@@ -1,0 +1,23 @@
+"""What state a session's transaction is in, as SQLAlchemy knows it."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+
+def is_lost(session: Session) -> bool:
+    """Return whether the session's transaction can only be rolled back.
+
+    It is so after a flush that failed, and when the connection was lost or a statement cut off.
+    """
+    transaction = session.get_transaction()
+    if transaction is None:
+        return False
+    if not session.is_active:
+        return True
+    return any(connection.invalidated for connection, *_ in transaction._connections.values())
+
+
+def has_nothing_to_lose(session: Session) -> bool:
+    """Return whether a rollback of what begins now would undo that alone."""
+    return not session.in_transaction() and session._is_clean()

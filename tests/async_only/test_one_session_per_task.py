@@ -1,0 +1,133 @@
+"""A session that two tasks use at once: refused before anything is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    bulk_insert_rows,
+    get_one_or_create,
+    get_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
+from sqlmodel_crud_utils.hooks import registered_hook
+from tests.databases import Database, prepare
+from tests.models import Hero
+
+
+def hero(name: str) -> Hero:
+    """A hero that can be written."""
+    return Hero(name=name, secret_name="?")
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """A plain engine."""
+    engine = create_async_engine(database.async_url)
+    prepare(engine)
+    yield engine
+    await engine.dispose()
+    database.clear()
+
+
+async def names(engine: AsyncEngine) -> list[str]:
+    """What is committed."""
+    async with AsyncSession(engine) as reader:
+        return sorted((await reader.exec(select(Hero.name))).all())
+
+
+CALLS: dict[str, Callable[[AsyncSession], Awaitable[object]]] = {
+    "write_row": lambda session: write_row(hero("Nova"), session),
+    "update_row": lambda session: update_row(1, {"age": 1}, session, Hero),
+    "get_rows": lambda session: get_rows(session, Hero),
+    "get_one_or_create": lambda session: get_one_or_create(session, Hero, name="Nova"),
+    "bulk_insert_rows": lambda session: bulk_insert_rows([hero("Nova")], session, Hero),
+    "count": lambda session: AsyncQueryBuilder(session, Hero).count(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_the_second_task_is_refused(
+    engine: AsyncEngine, call: Callable[[AsyncSession], Awaitable[object]]
+) -> None:
+    """The text says what would be right; the first task goes on, and so does the session."""
+    async with AsyncSession(engine) as session:
+        first, second = await asyncio.gather(
+            write_row(hero("Rusty"), session), call(session), return_exceptions=True
+        )
+        assert not isinstance(first, BaseException)
+        assert isinstance(second, ValidationError)
+        assert second.field == "session"
+        assert "one session per task" in str(second)
+        assert (await write_row(hero("Sid"), session))[0]
+    assert await names(engine) == ["Rusty", "Sid"]
+    assert engine.pool.checkedout() == 0
+
+
+async def test_blocks_of_two_tasks(engine: AsyncEngine) -> None:
+    """The second block does not become a savepoint of the first as long as that begins."""
+
+    async def work(name: str) -> None:
+        async with transaction(session, wrap_errors=False):
+            await write_row(hero(name), session)
+
+    async with AsyncSession(engine) as session:
+        outcomes = await asyncio.gather(work("Rusty"), work("Nova"), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [type(None), ValidationError]
+    assert await names(engine) == ["Rusty"]
+
+
+async def test_the_callers_own_statement_at_the_same_time(engine: AsyncEngine) -> None:
+    """What SQLAlchemy or the driver says of it is told in the same words."""
+    async with AsyncSession(engine) as session:
+        outcomes = await asyncio.gather(
+            session.exec(select(Hero)), get_rows(session, Hero), return_exceptions=True
+        )
+        told = [each for each in outcomes if isinstance(each, ValidationError)]
+        assert len(told) == 1
+        assert "one session per task" in str(told[0])
+        await session.rollback()
+
+
+async def test_tasks_of_the_same_work(engine: AsyncEngine) -> None:
+    """What a hook or a block starts and waits for is no second user."""
+
+    class Asks:
+        async def after_create(self, instance: Hero) -> None:
+            if instance.name == "Rusty":
+                row = hero("Nova")
+                await asyncio.wait_for(write_row(row, session), 10)
+                on_commit(session, later)
+
+    async def later() -> None:
+        await write_row(hero("later"), session)
+
+    async with AsyncSession(engine) as session:
+        with registered_hook(Hero, Asks()):
+            await write_row(hero("Rusty"), session)
+        async with transaction(session):
+            await asyncio.wait_for(write_row(hero("Sid"), session), 10)
+    assert await names(engine) == ["Nova", "Rusty", "Sid", "later"]
+
+
+async def test_a_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
+    """The refusal is an error of the block like any other."""
+    async with AsyncSession(engine) as session:
+        with pytest.raises(TransactionError) as caught:
+            async with transaction(session):
+                await asyncio.gather(
+                    write_row(hero("Rusty"), session), write_row(hero("Nova"), session)
+                )
+        assert isinstance(caught.value.original_error, ValidationError)
+    assert await names(engine) == []
