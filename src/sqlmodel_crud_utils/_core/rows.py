@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import manager_of_class, set_committed_value
+from sqlalchemy.orm.collections import collection_adapter
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.mapping import queried_names, relationship_names
 
 T = TypeVar("T")
@@ -99,8 +101,16 @@ def snapshot(states: Iterable[InstanceState[Any]]) -> Snapshot:
 
 
 def _loaded(state: InstanceState[Any]) -> dict[str, Any]:
-    attributes = state.mapper.attrs
-    return {key: value for key, value in state.dict.items() if key in attributes}
+    columns, relationships = state.mapper.column_attrs, state.mapper.relationships
+    return {
+        key: value
+        for key, value in state.dict.items()
+        if key in columns or (key in relationships and relationships[key].lazy not in _NEVER_LOADED)
+    }
+
+
+# Their attributes hold no rows but the means to query them.
+_NEVER_LOADED = frozenset({"dynamic", "write_only"})
 
 
 def restore(remembered: Snapshot) -> None:
@@ -110,7 +120,39 @@ def restore(remembered: Snapshot) -> None:
         if instance is None or not state.persistent:
             continue
         for key, value in loaded.items():
-            set_committed_value(instance, key, value)
+            if _is_collection(state, key):
+                _put_back(state, key, value)
+            else:
+                set_committed_value(instance, key, value)
+
+
+def _is_collection(state: InstanceState[Any], key: str) -> bool:
+    relationship = state.mapper.relationships.get(key)
+    return relationship is not None and bool(relationship.uselist)
+
+
+def _put_back(state: InstanceState[Any], key: str, collection: Any) -> None:
+    """Put back the very collection: to fill a new one, the rows in it may have to be queried."""
+    state.dict[key] = collection
+    collection_adapter(collection).invalidated = False
+    state.expired_attributes.discard(key)
+
+
+def track_changes(states: Iterable[InstanceState[Any]]) -> None:
+    """Let SQLAlchemy's `Mutable` see changes in place of the values that rows hold.
+
+    SQLModel stores what it is given past the event in which `Mutable` wraps it.
+    """
+    for state in states:
+        for track in _trackers(state.class_):
+            track(state)
+
+
+@cached
+def _trackers(model: type[Any]) -> tuple[Callable[[InstanceState[Any]], object], ...]:
+    """Return what `Mutable` does when a row of the model is loaded."""
+    listeners = manager_of_class(model).dispatch.load
+    return tuple(each for each in listeners if each.__module__ == "sqlalchemy.ext.mutable")
 
 
 def fetched(result: Result[Any]) -> list[Any]:

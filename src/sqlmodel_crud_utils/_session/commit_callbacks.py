@@ -31,7 +31,8 @@ def add(session: Session, callback: Callback) -> None:
     queue = session.info.get(_KEY)
     if queue is None:
         queue = session.info[_KEY] = _Queue()
-        event.listen(session, "after_commit", _on_commit)
+        # Before the caller's listeners: one that fails would hide the commit.
+        event.listen(session, "after_commit", _on_commit, insert=True)
         event.listen(session, "after_transaction_end", _on_end)
     if block_of(session) is not None and not session.in_transaction():
         # After a commit by hand: what comes now belongs to the rest of the block.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import SessionTransactionState
 
 
 def is_lost(session: Session) -> bool:
@@ -16,6 +17,15 @@ def is_lost(session: Session) -> bool:
     if not session.is_active:
         return True
     return any(connection.invalidated for connection, *_ in transaction._connections.values())
+
+
+def is_committed(session: Session) -> bool:
+    """Return whether the transaction is committed that is still the session's.
+
+    It is so when a listener failed after the commit.
+    """
+    transaction = session.get_transaction()
+    return transaction is not None and transaction._state is SessionTransactionState.COMMITTED
 
 
 def has_nothing_to_lose(session: Session) -> bool:

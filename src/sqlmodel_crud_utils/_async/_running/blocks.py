@@ -12,6 +12,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.settling import (
+    CommittedError,
     commit,
     load_expired,
     raise_together,
@@ -39,14 +40,17 @@ async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
 @asynccontextmanager
 async def block(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
     """Run a level of a block, and after the outermost one what waited for its commit."""
+    late: list[Exception] = []
     try:
         async with _level(session, wrap_errors=wrap_errors):
             yield
+    except CommittedError as failed:
+        late = [failed.error]
     except BaseException:
         # What was committed by hand inside the block, or while a cancellation came in, stays.
         await _run_outermost_callbacks(session)
         raise
-    raise_together(await _run_outermost_callbacks(session))
+    raise_together([*late, *await _run_outermost_callbacks(session)])
 
 
 @asynccontextmanager
@@ -63,7 +67,8 @@ async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[N
             await level.end()
     except BaseException as error:
         await shielded(level.undo)
-        if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):
+        passed = isinstance(error, TransactionError | CommittedError)
+        if isinstance(error, Exception) and wrap_errors and not passed:
             raise TransactionError(original_error=error) from error
         raise
     finally:
@@ -96,6 +101,8 @@ class _Level:
         self._refuse_if_doomed()
         try:
             await self._write()
+        except CommittedError:
+            raise
         except Exception as error:
             # A function of the library that fails in the block has told it already; this is news.
             log_failure("commit", "the session", error)

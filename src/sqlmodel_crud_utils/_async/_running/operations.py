@@ -14,6 +14,7 @@ from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks
 from sqlmodel_crud_utils._async._running.settling import (
+    CommittedError,
     commit,
     load_expired,
     raise_together,
@@ -230,13 +231,17 @@ async def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return await _held(write.session, work)
     if write.inside:
         return await _held(write.session, work)
+    rows: Rows = []
+    late: list[Exception] = []
     try:
         rows = await _committed(write.session, work)
+    except CommittedError as failed:
+        late = [failed.error]
     except BaseException:
         # What was committed while a cancellation came in stays.
         await run_commit_callbacks(write.session)
         raise
-    raise_together(await run_commit_callbacks(write.session))
+    raise_together([*late, *await run_commit_callbacks(write.session)])
     return rows
 
 
@@ -248,6 +253,8 @@ async def _committed(session: AsyncSession, work: Work[Rows]) -> Rows:
         states = states_of(rows)
         await load_expired(session, states)
         await shielded(commit, session, states)
+    except CommittedError:
+        raise
     except BaseException:
         await shielded(roll_back, session)
         raise

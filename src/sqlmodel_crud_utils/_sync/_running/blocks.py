@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
+    CommittedError,
     commit,
     load_expired,
     raise_together,
@@ -41,14 +42,17 @@ def _run_outermost_callbacks(session: Session) -> list[Exception]:
 @contextmanager
 def block(session: Session, *, wrap_errors: bool) -> Iterator[None]:
     """Run a level of a block, and after the outermost one what waited for its commit."""
+    late: list[Exception] = []
     try:
         with _level(session, wrap_errors=wrap_errors):
             yield
+    except CommittedError as failed:
+        late = [failed.error]
     except BaseException:
         # What was committed by hand inside the block, or while a cancellation came in, stays.
         _run_outermost_callbacks(session)
         raise
-    raise_together(_run_outermost_callbacks(session))
+    raise_together([*late, *_run_outermost_callbacks(session)])
 
 
 @contextmanager
@@ -65,7 +69,8 @@ def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
             level.end()
     except BaseException as error:
         shielded(level.undo)
-        if isinstance(error, Exception) and wrap_errors and not isinstance(error, TransactionError):
+        passed = isinstance(error, TransactionError | CommittedError)
+        if isinstance(error, Exception) and wrap_errors and not passed:
             raise TransactionError(original_error=error) from error
         raise
     finally:
@@ -98,6 +103,8 @@ class _Level:
         self._refuse_if_doomed()
         try:
             self._write()
+        except CommittedError:
+            raise
         except Exception as error:
             # A function of the library that fails in the block has told it already; this is news.
             log_failure("commit", "the session", error)

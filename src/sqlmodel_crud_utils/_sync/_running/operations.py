@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks
 from sqlmodel_crud_utils._sync._running.settling import (
+    CommittedError,
     commit,
     load_expired,
     raise_together,
@@ -230,13 +231,17 @@ def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return _held(write.session, work)
     if write.inside:
         return _held(write.session, work)
+    rows: Rows = []
+    late: list[Exception] = []
     try:
         rows = _committed(write.session, work)
+    except CommittedError as failed:
+        late = [failed.error]
     except BaseException:
         # What was committed while a cancellation came in stays.
         run_commit_callbacks(write.session)
         raise
-    raise_together(run_commit_callbacks(write.session))
+    raise_together([*late, *run_commit_callbacks(write.session)])
     return rows
 
 
@@ -248,6 +253,8 @@ def _committed(session: Session, work: Work[Rows]) -> Rows:
         states = states_of(rows)
         load_expired(session, states)
         shielded(commit, session, states)
+    except CommittedError:
+        raise
     except BaseException:
         shielded(roll_back, session)
         raise

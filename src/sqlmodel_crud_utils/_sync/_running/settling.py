@@ -4,25 +4,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
+from sqlmodel_crud_utils._core.rows import (
+    Snapshot,
+    expired_columns,
+    restore,
+    snapshot,
+    track_changes,
+)
 from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync_session
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.transactions import is_committed
 
 
-def load_expired(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+class CommittedError(Exception):
+    """Carries what failed after the commit past the handlers for failed writes."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__()
+
+
+def load_expired(session: Session, states: Sequence[InstanceState[Any]]) -> None:
     """Read back what the database itself filled in, where the flush did not bring it along."""
     for state in states:
         names = expired_columns(state)
         if names and state.persistent:
             session.refresh(state.obj(), names)
+    track_changes(states)
 
 
 def reload(session: Session, row: Any, before: Snapshot) -> None:
@@ -43,10 +59,20 @@ def reload(session: Session, row: Any, before: Snapshot) -> None:
 
 
 def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Commit; these rows stay loaded, the others expire as the session is configured."""
+    """Commit; these rows stay loaded, the others expire as the session is configured.
+
+    Raises:
+        CommittedError: A listener of the caller's failed after the commit.
+    """
     plain = sync_session(session)
     remembered = snapshot(states) if plain.expire_on_commit else []
-    session.commit()
+    try:
+        session.commit()
+    except Exception as error:
+        if not is_committed(plain):
+            raise
+        session.close()
+        raise CommittedError(error) from error
     restore(remembered)
     kept_rows.note(plain, (state for state, _ in remembered))
 
@@ -81,6 +107,8 @@ def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
 
 
 def raise_together(failures: list[Exception]) -> None:
-    """Raise what the callbacks raised; the transaction is committed all the same."""
+    """Raise what failed after the commit; the transaction is committed all the same."""
     if failures:
-        raise ExceptionGroup("on_commit callbacks failed; the transaction is committed", failures)
+        raise ExceptionGroup(
+            "on_commit callbacks or listeners failed; the transaction is committed", failures
+        )

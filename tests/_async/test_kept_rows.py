@@ -1,0 +1,170 @@
+"""What a row holds besides columns and lists outlives the commit, and fails no write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, func, select
+from sqlalchemy.exc import OperationalError
+
+from sqlmodel_crud_utils.aio import (
+    get_one_or_create,
+    get_row,
+    insert_data_rows,
+    transaction,
+    update_row,
+    write_row,
+)
+from tests._runtime_async import AsyncSession, execute, first_of, sync_session
+from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
+from tests.models import Hero
+
+
+async def count(session: AsyncSession, model: Any) -> Any:
+    """How many rows there are."""
+    return first_of(await execute(session, select(func.count()).select_from(model)))
+
+
+class TestRelationships:
+    """Of every kind: keyed, as a set, write-only and dynamic."""
+
+    def page(self) -> Page:
+        """A page with something in all of them."""
+        return Page(
+            title="a",
+            size=Size(1, 2),
+            notes={"x": PageNote(kind="x"), "y": PageNote(kind="y")},
+            views=[PageView(), PageView()],
+            edits=[PageEdit()],
+        )
+
+    @pytest.mark.parametrize("inside", [True, False])
+    async def test_a_new_row(self, session: AsyncSession, inside: bool) -> None:
+        """It is written, and its columns and its keyed collection are there."""
+        if inside:
+            async with transaction(session):
+                written, row = await write_row(self.page(), session)
+        else:
+            written, row = await write_row(self.page(), session)
+        assert written
+        assert (row.title, row.size) == ("a", Size(1, 2))
+        assert sorted(vars(row)["notes"]) == ["x", "y"]
+        assert await count(session, PageView) == 2
+        assert await count(session, PageEdit) == 1
+
+    @pytest.mark.parametrize("inside", [True, False])
+    async def test_an_update_of_a_row_whose_collections_are_loaded(
+        self, session: AsyncSession, inside: bool
+    ) -> None:
+        """They stay as they were."""
+        await write_row(self.page(), session)
+        names = ["notes", "labels"]
+        found, row = await get_row("a", session, Page, True, names, pk_field="title")
+        assert found
+        if inside:
+            async with transaction(session):
+                updated, same = await update_row("a", {"width": 5}, session, Page, "title")
+        else:
+            updated, same = await update_row("a", {"width": 5}, session, Page, "title")
+        assert updated
+        assert same is row
+        assert row.size == Size(5, 2)
+        assert sorted(vars(row)["notes"]) == ["x", "y"]
+        assert len(vars(row)["labels"]) == 2
+
+    async def test_rows_before_one_that_is_refused(self, session: AsyncSession) -> None:
+        """They were committed, and come back as they were written."""
+        some, outcome = await insert_data_rows(
+            [self.page(), Page(title="a", size=Size(1, 1))], session
+        )
+        assert some
+        [row] = outcome["success"]  # type: ignore[call-overload]
+        assert sorted(vars(row)["notes"]) == ["x", "y"]
+        assert await count(session, PageView) == 2
+
+    async def test_a_failed_update(self, session: AsyncSession) -> None:
+        """The row can be read afterwards."""
+        await write_row(self.page(), session)
+        await write_row(Page(title="b", size=Size(1, 1)), session)
+        updated, row = await update_row("a", {"title": "b"}, session, Page, "title")
+        assert not updated
+        assert row.title == "a"
+
+
+class TestChangesInPlace:
+    """Of a column with `Mutable`, as after a commit by hand."""
+
+    async def changed(self, session: AsyncSession, row: Preferences) -> Any:
+        """Change the value in place, and return what is stored."""
+        row_id = row.id
+        row.data["b"] = 2
+        await session.commit()
+        stored = select(Preferences.data).where(Preferences.id == row_id)
+        return first_of(await execute(session, stored))
+
+    async def test_after_write_row(self, session: AsyncSession) -> None:
+        """A new row."""
+        _, row = await write_row(Preferences(data={"a": 1}), session)
+        assert await self.changed(session, row) == {"a": 1, "b": 2}
+
+    @pytest.mark.parametrize("size", [1, 150])
+    async def test_after_insert_data_rows(self, session: AsyncSession, size: int) -> None:
+        """Rows that go past the unit of work, too."""
+        rows = [Preferences(name=str(number), data={"a": 1}) for number in range(size)]
+        _, [row, *_] = await insert_data_rows(rows, session)
+        assert await self.changed(session, row) == {"a": 1, "b": 2}
+
+    async def test_after_get_one_or_create(self, session: AsyncSession) -> None:
+        """A row that was created."""
+        row, _ = await get_one_or_create(session, Preferences, {"data": {"a": 1}}, name="x")
+        assert await self.changed(session, row) == {"a": 1, "b": 2}
+
+    async def test_after_update_row(self, session: AsyncSession) -> None:
+        """The new value is tracked like the old one."""
+        _, row = await write_row(Preferences(data={"z": 1}), session)
+        _, row = await update_row(row.id, {"data": {"a": 1}}, session, Preferences)
+        assert await self.changed(session, row) == {"a": 1, "b": 2}
+
+    @pytest.mark.parametrize("inside", [True, False])
+    async def test_of_a_block(self, session: AsyncSession, inside: bool) -> None:
+        """In the block that wrote the row, and after it."""
+        async with transaction(session):
+            _, row = await write_row(Preferences(data={"a": 1}), session)
+            if inside:
+                row.data["c"] = 3
+        expected = {"a": 1, "c": 3, "b": 2} if inside else {"a": 1, "b": 2}
+        assert await self.changed(session, row) == expected
+
+
+class TestAfterTheCommit:
+    """What fails there is no failed write."""
+
+    @contextmanager
+    def failing(self, session: AsyncSession, error: Exception) -> Iterator[None]:
+        """Let a listener of the user's fail when the session has committed."""
+
+        def fail(_session: Any) -> None:
+            raise error
+
+        event.listen(sync_session(session), "after_commit", fail)
+        yield
+        event.remove(sync_session(session), "after_commit", fail)
+
+    @pytest.mark.parametrize("inside", [True, False])
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("late"), OperationalError("SELECT 1", {}, Exception())]
+    )
+    async def test_a_listener(self, session: AsyncSession, error: Exception, inside: bool) -> None:
+        """Its error is raised as that of a callback, for the row is written."""
+        with self.failing(session, error), pytest.raises(ExceptionGroup) as caught:
+            if inside:
+                async with transaction(session):
+                    await write_row(Hero(name="Rusty", secret_name="?"), session)
+            else:
+                await write_row(Hero(name="Rusty", secret_name="?"), session)
+        assert caught.value.exceptions == (error,)
+        assert await count(session, Hero) == 1
+        assert (await write_row(Hero(name="Nova", secret_name="?"), session))[0]
