@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlmodel_crud_utils._async._running.chunks import check_report
 from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._async._running.rows import change, remove, soft_for
+from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.progress import Report
@@ -201,12 +202,11 @@ async def delete_rows_within_id_list(
 
 async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
     criteria = listed.criteria(keys)
-    for statement in link_deletes_of(listed.model, criteria):
-        await execute(session, statement)
+    for links in link_deletes_of(listed.model, criteria):
+        await execute(session, links)
     options = synchronization(sync_session(session), listed.model)
-    result = await execute(session, delete_of(listed.model, criteria), execution_options=options)
-    count: int = result.rowcount
-    return count
+    statement = delete_of(listed.model, criteria)
+    return await write_set(session, listed.model, statement, criteria, options)
 
 
 async def _delete_each(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Dialect, Insert
 
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
@@ -37,6 +38,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -55,7 +57,7 @@ __all__ = ["bulk_insert_rows"]
 
 _NAME = "bulk_insert_rows"
 # The statements are the Core's; the model in them only tells the session which database to use.
-_PLAIN = {"dml_strategy": "raw"}
+_PLAIN = {**TOLD, "dml_strategy": "raw"}
 
 
 async def bulk_insert_rows(
@@ -158,6 +160,7 @@ class _Insertion:
     method: str
     skipping: bool
     way: Way = Way.ORDINARY
+    need: Need = Need.NOTHING
 
     async def run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
         """Insert all rows, and return how many that were."""
@@ -175,7 +178,10 @@ class _Insertion:
 
     def _begin(self, connection: Connection) -> None:
         begin_immediate(connection)
-        self.way = way_of(sync_session(self.session), connection)
+        self.need = need_of(self.target.model)
+        # The driver gives no keys back.
+        if self.need < Need.KEYS:
+            self.way = way_of(sync_session(self.session), connection)
 
     async def _write(self, shapes: list[Shape]) -> int:
         try:
@@ -188,6 +194,9 @@ class _Insertion:
             raise await self._explained(shapes, error) from error
 
     async def _insert(self, shape: Shape) -> int:
+        if self.need >= Need.KEYS:
+            return await self._insert_and_tell(shape)
+        self._tell_some()
         if not self.skipping:
             await self._execute(shape)
             return shape.count
@@ -199,6 +208,33 @@ class _Insertion:
         await run_on_connection(self.session, start_counting, model)
         await self._execute(shape)
         return shape.count - await run_on_connection(self.session, skipped, model)
+
+    def _tell_some(self) -> None:
+        if self.need:
+            happened(sync_session(self.session), Change(self.target.model, "create"))
+
+    async def _insert_and_tell(self, shape: Shape) -> int:
+        model, names = self.target.model, tuple(self.target.columns)
+        parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
+        if self.skipping and is_mysql(self.dialect):
+            keys = [key for row in parameters if (key := await self._insert_unless_there(row))]
+            rows = await rows_of_keys(self.session, model, names, keys)
+        else:
+            statement = self._statement(model, keyed=True)
+            rows = await insert_returning(self.session, model, statement, parameters, names, _PLAIN)
+        if rows:
+            change = change_of(model, "create", names, rows)
+            happened(sync_session(self.session), change)
+        return len(rows)
+
+    async def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
+        model = self.target.model
+        await run_on_connection(self.session, start_counting, model)
+        statement = self._statement(model, keyed=True)
+        result = await execute(self.session, statement, row, execution_options=_PLAIN)
+        was_there = await run_on_connection(self.session, skipped, model)
+        key: Sequence[Any] = result.inserted_primary_key
+        return None if was_there else key
 
     async def _execute(self, shape: Shape) -> Any:
         model, table = self.target.model, self.target.table
@@ -213,9 +249,9 @@ class _Insertion:
             self.session, self._statement(model), parameters, execution_options=_PLAIN
         )
 
-    def _statement(self, entity: Any) -> Insert:
+    def _statement(self, entity: Any, *, keyed: bool = False) -> Insert:
         if self.skipping:
-            return insert_or_skip(self.target, entity, self.dialect)
+            return insert_or_skip(self.target, entity, self.dialect, keyed=keyed)
         return insert_into(entity)
 
     def _wants_copy(self, count: int) -> bool:
@@ -237,6 +273,7 @@ class _Insertion:
             return False
         try:
             async with self.session.begin_nested():
+                self._tell_some()
                 for copy in copies:
                     await copy_rows(self.session, self.target.model, self.target.table, *copy)
         except Exception as error:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Delete, Update
+from sqlalchemy import ColumnElement, Delete, Update
 
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.operations import Write, insist, translated
 from sqlmodel_crud_utils._async._running.rows import soft_for
+from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async.streams import RowStream
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of
@@ -413,7 +414,9 @@ class AsyncQueryBuilder(QueryShape[T]):
         query = self._query
         check_target(query, "update", everything=everything)
         changes = changes_of(query.model, values)
-        return await self._write("update", [update_of(query.model, changes, target_of(query))])
+        criteria = target_of(query)
+        statement = update_of(query.model, changes, criteria)
+        return await self._write("update", [statement], criteria)
 
     async def delete(
         self,
@@ -458,10 +461,11 @@ class AsyncQueryBuilder(QueryShape[T]):
             check_soft_target(query)
             criteria = target_of(query, only_visible=True)
             statement = update_of(query.model, deleted_values(deleted_by), criteria)
-            return await self._write("delete", [statement])
+            return await self._write("delete", [statement], criteria)
         criteria = target_of(query)
         links = link_deletes_of(query.model, criteria)
-        return await self._write("delete", [*links, delete_of(query.model, criteria)])
+        removal = delete_of(query.model, criteria)
+        return await self._write("delete", [*links, removal], criteria)
 
     # --- how they run ----------------------------------------------------------------------------
 
@@ -484,7 +488,12 @@ class AsyncQueryBuilder(QueryShape[T]):
                 include_deleted=query.include_deleted,
             )
 
-    async def _write(self, name: str, statements: Sequence[Update | Delete]) -> int:
+    async def _write(
+        self,
+        name: str,
+        statements: Sequence[Update | Delete],
+        criteria: Sequence[ColumnElement[bool]],
+    ) -> int:
         """Run statements, as one write; return how many rows the last one reached."""
         session, model = self._session, self._query.model
         plain = sync_session(session)
@@ -496,10 +505,10 @@ class AsyncQueryBuilder(QueryShape[T]):
                 await execute(session, hidden(self._query, statement))
             options = synchronization(plain, model)
             last = hidden(self._query, statements[-1])
-            result = await execute(session, last, execution_options=options)
+            count = await write_set(session, model, last, criteria, options)
             # What only the database can work out is read back: nothing is left to lazy loading.
             await load_expired(session, loaded)
-            return [result.rowcount]
+            return [count]
 
         [count] = await insist(Write(session, model, name, raise_on_error=True), work)
         return int(count)

@@ -26,7 +26,9 @@ from sqlmodel_crud_utils._runtime_async import (
     execute,
     require_session,
     run_on_connection,
+    sync_session,
 )
+from sqlmodel_crud_utils._session.changes import TOLD, Change, happened
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 
@@ -246,6 +248,7 @@ async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:
         return 0
     for statement in purge.without_links(keys):
         await execute(session, statement)
-    result = await execute(session, purge.without_rows(keys))
+    result = await execute(session, purge.without_rows(keys), execution_options=TOLD)
+    happened(sync_session(session), Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

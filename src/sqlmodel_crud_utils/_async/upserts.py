@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -47,6 +47,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_insert,
@@ -60,8 +61,8 @@ __all__ = ["bulk_upsert_mappings"]
 T = TypeVar("T")
 
 # The statements are the Core's; the model in them only tells the session which database to use.
-_PLAIN_INSERT = {"dml_strategy": "raw"}
-_PLAIN_UPDATE = {"dml_strategy": "core_only", "synchronize_session": False}
+_PLAIN_INSERT = {**TOLD, "dml_strategy": "raw"}
+_PLAIN_UPDATE = {**TOLD, "dml_strategy": "core_only", "synchronize_session": False}
 # From here on, what it costs to write rows at once is less than what it saves.
 _MANY = 100
 _FRESH = {"populate_existing": True}
@@ -161,6 +162,30 @@ async def bulk_upsert_mappings(
 
 
 async def _write(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Write rows, return them, and tell those who asked which are new."""
+    need = need_of(batch.target.model)
+    there = await _read_back(session, batch, dialect) if need >= Need.KEYS else {}
+    found = await _written_by(session, batch, dialect)
+    if need:
+        for change in _changes(batch, found, there):
+            happened(sync_session(session), change)
+    return found
+
+
+def _changes(
+    batch: Batch, found: Mapping[Entry, Any], there: Mapping[Entry, Any]
+) -> Iterator[Change]:
+    new = [row for entry, row in found.items() if entry not in there]
+    old = [row for entry, row in found.items() if entry in there]
+    operations: Mapping[Operation, list[Any]] = {"create": new, "update": old}
+    for operation, rows in operations.items():
+        if rows:
+            keys = [tuple(state.identity or ()) for state in states_of(rows)]
+            values = [{name: getattr(row, name) for name in batch.target.columns} for row in rows]
+            yield Change(batch.target.model, operation, keys, values)
+
+
+async def _written_by(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
     if batch.action is Action.UPDATE:
         return await _update(session, batch, dialect)
     if batch.action is Action.INSERT:

@@ -44,11 +44,6 @@ def _forget(session: Session, *_: Any) -> None:
     session.info.pop(_KEY, None)
 
 
-def is_own_flush_listener(function: Any) -> bool:
-    """Tell the library's listener to flushes from those of the caller."""
-    return function is _forget
-
-
 def claim(session: Session, row: Any) -> None:
     """Note that the flush under way writes to a row; when it fails, the row has no version left."""
     state = instance_state(row)

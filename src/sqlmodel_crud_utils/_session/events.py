@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
@@ -13,6 +13,7 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     has_soft_delete_links,
     without_deleted_links,
 )
+from sqlmodel_crud_utils._session import changes
 
 
 @own
@@ -22,14 +23,65 @@ def _on_execute(execution: ORMExecuteState) -> None:
         execution.statement = without_deleted_links(execution.statement, options)
 
 
-def is_own_listener(function: Any) -> bool:
-    """Return whether a listener to statements is the library's, not the caller's."""
-    return function is _on_execute
-
-
 @event.listens_for(Mapper, "after_configured")
 def _on_configured() -> None:
     forget_all()
     # Only programs that have such a link table pay for the listener.
     if has_soft_delete_links() and not event.contains(Session, "do_orm_execute", _on_execute):
         event.listen(Session, "do_orm_execute", _on_execute)
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+def subscribe(subscriber: changes.Subscriber) -> None:
+    """Tell a subscriber of every change from here on; programs without one pay for no listener."""
+    if not changes.subscribers:
+        for name, listener in _CHANGES.items():
+            event.listen(Session, name, listener)
+    changes.subscribers.append(subscriber)
+
+
+def unsubscribe(subscriber: changes.Subscriber) -> None:
+    """Tell a subscriber of no further change."""
+    changes.subscribers.remove(subscriber)
+    if not changes.subscribers:
+        for name, listener in _CHANGES.items():
+            event.remove(Session, name, listener)
+
+
+@own
+def _on_flush(session: Session, context: Any) -> None:
+    changes.flushed(session, context)
+
+
+@own
+def _on_write(execution: ORMExecuteState) -> Any:
+    return changes.executed(execution)
+
+
+@own
+def _on_commit(session: Session) -> None:
+    pending = changes.pending_of(session)
+    if pending is None:
+        return
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        changes.tell_committed(session)
+    else:  # SQLAlchemy tells of released savepoints too
+        pending.release(savepoint)
+
+
+@own
+def _on_end(session: Session, transaction: SessionTransaction) -> None:
+    pending = changes.pending_of(session)
+    if pending is not None:
+        pending.drop(transaction)
+
+
+_CHANGES: dict[str, Any] = {
+    "after_flush": _on_flush,
+    "do_orm_execute": _on_write,
+    "after_commit": _on_commit,
+    "after_transaction_end": _on_end,
+}

@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, is_soft_delete
+from sqlmodel_crud_utils._session.changes import Change, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import (
     FLUSH,
@@ -114,12 +115,14 @@ class ByKey:
         statement: The statement.
         parameters: The values of its parameters.
         changed: The fields that it changes in the row that it returns; empty if it returns none.
+        written: What it writes, None if it deletes the row.
     """
 
     row: Sought
     statement: Executable
     parameters: Mapping[str, Any]
     changed: tuple[str, ...] = ()
+    written: Mapping[str, Any] | None = None
 
     def run(self, inside: bool) -> list[Any]:
         """Execute the statement; return the row if it returns one, NOT_THERE or NOT_AT_ONCE.
@@ -136,7 +139,16 @@ class ByKey:
         if takes_lock and rows is NOT_THERE:
             # A SELECT would not have taken it. The driver's transaction holds nothing else.
             connection.connection.rollback()
+        if rows is not NOT_THERE:
+            self._tell()
         return rows
+
+    def _tell(self) -> None:
+        model, session = self.row.model, self.row.session
+        if need_of(model):
+            operation: Operation = "delete" if self.written is None else "update"
+            values = None if self.written is None else [self.written]
+            happened(session, Change(model, operation, [self.row.values], values))
 
     def _executed(self, session: Session, connection: Connection) -> list[Any]:
         with as_in_a_flush(session):
@@ -171,7 +183,9 @@ def update_at_once(
     ):
         return None
     statement = _update(model, changed, include_deleted)
-    return ByKey(sought, statement, sought.parameters | _new(model, changes, changed), changed)
+    written = {name: changes[name] for name in changed}
+    parameters = sought.parameters | _new(model, changes, changed)
+    return ByKey(sought, statement, parameters, changed, written)
 
 
 def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
@@ -184,7 +198,8 @@ def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
     ):
         return None
     values = deleted_values(deleted_by)
-    return ByKey(sought, _mark(model), sought.parameters | _new(model, values, _MARKS))
+    parameters = sought.parameters | _new(model, values, _MARKS)
+    return ByKey(sought, _mark(model), parameters, written=values)
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:

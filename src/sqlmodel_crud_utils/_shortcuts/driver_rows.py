@@ -30,8 +30,7 @@ from sqlmodel_crud_utils._core.filters.lists import goes_into_array
 from sqlmodel_crud_utils._core.parameters import array_of
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
-from sqlmodel_crud_utils._session.events import is_own_listener
-from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
+from sqlmodel_crud_utils._shortcuts.choosing import are_allowed, listens_to_session
 
 _Processor = Callable[[Any], Any]
 
@@ -125,9 +124,12 @@ def way_of(session: Session, connection: Connection) -> Way:
     """Return how near to the driver a session's rows may be written without being missed."""
     if not are_allowed() or "schema_translate_map" in connection.get_execution_options():
         return Way.ORDINARY
-    watching = [fn for fn in session.dispatch.do_orm_execute if not is_own_listener(fn)]
     events = connection.dispatch
-    is_watched = watching or events.before_execute or events.after_execute
+    is_watched = (
+        listens_to_session(session, "do_orm_execute")
+        or events.before_execute
+        or events.after_execute
+    )
     return Way.WATCHED if is_watched else Way.DRIVER
 
 

@@ -15,6 +15,8 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._session import changes
+from sqlmodel_crud_utils._session.changes import Change
 from sqlmodel_crud_utils._session.databases import sees_commits
 from sqlmodel_crud_utils._shortcuts.choosing import (
     FLUSH,
@@ -69,7 +71,13 @@ class NewRow:
     def _persist(self, session: Session, returned: Sequence[Any]) -> None:
         for name, value in zip(self.missing, returned, strict=False):
             set_committed_value(self.row, name, value)
-        session._register_persistent({instance_state(self.row)})
+        state = instance_state(self.row)
+        session._register_persistent({state})
+        model = type(self.row)
+        if changes.need_of(model):
+            values = {name: getattr(self.row, name) for name in columns_of(model)}
+            change = Change(model, "create", [tuple(state.identity or ())], [values])
+            changes.happened(session, change)
 
 
 def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:

@@ -18,12 +18,15 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.expression import ClauseElement
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
 from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
 from sqlmodel_crud_utils._core.writes.inserts import insert_into
 from sqlmodel_crud_utils._core.writes.shapes import Column as Values, Shape
 from sqlmodel_crud_utils._core.writes.targets import Target, target_of
-from sqlmodel_crud_utils._session.claims import is_own_flush_listener
+from sqlmodel_crud_utils._session import changes
+from sqlmodel_crud_utils._session.changes import Change
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, listens_to_session
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     driver_insert,
     execute_rows,
@@ -77,6 +80,14 @@ class NewRows:
         for state in self.states:
             session._save_impl(state)
         session._register_persistent(set(self.states))
+        self._tell(session)
+
+    def _tell(self, session: Session) -> None:
+        if changes.need_of(self.model):
+            keys = [tuple(state.identity or ()) for state in self.states]
+            names = self.target.columns
+            values = [{name: state.dict.get(name) for name in names} for state in self.states]
+            changes.happened(session, Change(self.model, "create", keys, values))
 
 
 def new_rows_of(
@@ -126,14 +137,8 @@ def _is_idle(session: Session, mapper: Mapper[Any]) -> bool:
         return False
     if type(session).flush is not Session.flush:
         return False
-    heard = [
-        *session.dispatch.before_flush,
-        *session.dispatch.after_flush,
-        *session.dispatch.after_flush_postexec,
-        *mapper.dispatch.before_insert,
-        *mapper.dispatch.after_insert,
-    ]
-    return all(map(is_own_flush_listener, heard))
+    is_written_unheard = not listens_to_rows(mapper.class_, "insert")
+    return is_written_unheard and not listens_to_session(session, *FLUSH)
 
 
 def _is_fresh(model: type[Any], state: InstanceState[Any]) -> bool:

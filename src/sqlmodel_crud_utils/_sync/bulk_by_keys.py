@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._session.held_rows import synchronization
 from sqlmodel_crud_utils._sync._running.chunks import check_report
 from sqlmodel_crud_utils._sync._running.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._sync._running.rows import change, remove, soft_for
+from sqlmodel_crud_utils._sync._running.set_based import write_set
 
 __all__ = ["bulk_update_rows"]
 
@@ -203,12 +204,11 @@ def delete_rows_within_id_list(
 
 def _remove(session: Session, listed: KeyList, keys: list[Key]) -> int:
     criteria = listed.criteria(keys)
-    for statement in link_deletes_of(listed.model, criteria):
-        execute(session, statement)
+    for links in link_deletes_of(listed.model, criteria):
+        execute(session, links)
     options = synchronization(sync_session(session), listed.model)
-    result = execute(session, delete_of(listed.model, criteria), execution_options=options)
-    count: int = result.rowcount
-    return count
+    statement = delete_of(listed.model, criteria)
+    return write_set(session, listed.model, statement, criteria, options)
 
 
 def _delete_each(rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None) -> int:

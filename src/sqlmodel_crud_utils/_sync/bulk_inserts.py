@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -37,6 +37,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -47,6 +48,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
 )
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
+from sqlmodel_crud_utils._sync._running.set_based import change_of, insert_returning, rows_of_keys
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     SQLModelCRUDError,
@@ -57,7 +59,7 @@ __all__ = ["bulk_insert_rows"]
 
 _NAME = "bulk_insert_rows"
 # The statements are the Core's; the model in them only tells the session which database to use.
-_PLAIN = {"dml_strategy": "raw"}
+_PLAIN = {**TOLD, "dml_strategy": "raw"}
 
 
 def bulk_insert_rows(
@@ -160,6 +162,7 @@ class _Insertion:
     method: str
     skipping: bool
     way: Way = Way.ORDINARY
+    need: Need = Need.NOTHING
 
     def run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
         """Insert all rows, and return how many that were."""
@@ -177,7 +180,10 @@ class _Insertion:
 
     def _begin(self, connection: Connection) -> None:
         begin_immediate(connection)
-        self.way = way_of(sync_session(self.session), connection)
+        self.need = need_of(self.target.model)
+        # The driver gives no keys back.
+        if self.need < Need.KEYS:
+            self.way = way_of(sync_session(self.session), connection)
 
     def _write(self, shapes: list[Shape]) -> int:
         try:
@@ -190,6 +196,9 @@ class _Insertion:
             raise self._explained(shapes, error) from error
 
     def _insert(self, shape: Shape) -> int:
+        if self.need >= Need.KEYS:
+            return self._insert_and_tell(shape)
+        self._tell_some()
         if not self.skipping:
             self._execute(shape)
             return shape.count
@@ -202,6 +211,33 @@ class _Insertion:
         self._execute(shape)
         return shape.count - run_on_connection(self.session, skipped, model)
 
+    def _tell_some(self) -> None:
+        if self.need:
+            happened(sync_session(self.session), Change(self.target.model, "create"))
+
+    def _insert_and_tell(self, shape: Shape) -> int:
+        model, names = self.target.model, tuple(self.target.columns)
+        parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
+        if self.skipping and is_mysql(self.dialect):
+            keys = [key for row in parameters if (key := self._insert_unless_there(row))]
+            rows = rows_of_keys(self.session, model, names, keys)
+        else:
+            statement = self._statement(model, keyed=True)
+            rows = insert_returning(self.session, model, statement, parameters, names, _PLAIN)
+        if rows:
+            change = change_of(model, "create", names, rows)
+            happened(sync_session(self.session), change)
+        return len(rows)
+
+    def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
+        model = self.target.model
+        run_on_connection(self.session, start_counting, model)
+        statement = self._statement(model, keyed=True)
+        result = execute(self.session, statement, row, execution_options=_PLAIN)
+        was_there = run_on_connection(self.session, skipped, model)
+        key: Sequence[Any] = result.inserted_primary_key
+        return None if was_there else key
+
     def _execute(self, shape: Shape) -> Any:
         model, table = self.target.model, self.target.table
         if self.way is Way.DRIVER:
@@ -211,9 +247,9 @@ class _Insertion:
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
         return execute(self.session, self._statement(model), parameters, execution_options=_PLAIN)
 
-    def _statement(self, entity: Any) -> Insert:
+    def _statement(self, entity: Any, *, keyed: bool = False) -> Insert:
         if self.skipping:
-            return insert_or_skip(self.target, entity, self.dialect)
+            return insert_or_skip(self.target, entity, self.dialect, keyed=keyed)
         return insert_into(entity)
 
     def _wants_copy(self, count: int) -> bool:
@@ -235,6 +271,7 @@ class _Insertion:
             return False
         try:
             with self.session.begin_nested():
+                self._tell_some()
                 for copy in copies:
                     copy_rows(self.session, self.target.model, self.target.table, *copy)
         except Exception as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Delete, Update
+from sqlalchemy import ColumnElement, Delete, Update
 
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of
 from sqlmodel_crud_utils._core.queries import aggregates, keyset
@@ -43,6 +43,7 @@ from sqlmodel_crud_utils._session.held_rows import held, synchronization
 from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
 from sqlmodel_crud_utils._sync._running.rows import soft_for
+from sqlmodel_crud_utils._sync._running.set_based import write_set
 from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync.streams import RowStream
 from sqlmodel_crud_utils.exceptions import (
@@ -413,7 +414,9 @@ class QueryBuilder(QueryShape[T]):
         query = self._query
         check_target(query, "update", everything=everything)
         changes = changes_of(query.model, values)
-        return self._write("update", [update_of(query.model, changes, target_of(query))])
+        criteria = target_of(query)
+        statement = update_of(query.model, changes, criteria)
+        return self._write("update", [statement], criteria)
 
     def delete(
         self,
@@ -458,10 +461,11 @@ class QueryBuilder(QueryShape[T]):
             check_soft_target(query)
             criteria = target_of(query, only_visible=True)
             statement = update_of(query.model, deleted_values(deleted_by), criteria)
-            return self._write("delete", [statement])
+            return self._write("delete", [statement], criteria)
         criteria = target_of(query)
         links = link_deletes_of(query.model, criteria)
-        return self._write("delete", [*links, delete_of(query.model, criteria)])
+        removal = delete_of(query.model, criteria)
+        return self._write("delete", [*links, removal], criteria)
 
     # --- how they run ----------------------------------------------------------------------------
 
@@ -484,7 +488,12 @@ class QueryBuilder(QueryShape[T]):
                 include_deleted=query.include_deleted,
             )
 
-    def _write(self, name: str, statements: Sequence[Update | Delete]) -> int:
+    def _write(
+        self,
+        name: str,
+        statements: Sequence[Update | Delete],
+        criteria: Sequence[ColumnElement[bool]],
+    ) -> int:
         """Run statements, as one write; return how many rows the last one reached."""
         session, model = self._session, self._query.model
         plain = sync_session(session)
@@ -496,10 +505,10 @@ class QueryBuilder(QueryShape[T]):
                 execute(session, hidden(self._query, statement))
             options = synchronization(plain, model)
             last = hidden(self._query, statements[-1])
-            result = execute(session, last, execution_options=options)
+            count = write_set(session, model, last, criteria, options)
             # What only the database can work out is read back: nothing is left to lazy loading.
             load_expired(session, loaded)
-            return [result.rowcount]
+            return [count]
 
         [count] = insist(Write(session, model, name, raise_on_error=True), work)
         return int(count)

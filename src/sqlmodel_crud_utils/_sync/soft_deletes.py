@@ -23,7 +23,9 @@ from sqlmodel_crud_utils._runtime_sync import (
     execute,
     require_session,
     run_on_connection,
+    sync_session,
 )
+from sqlmodel_crud_utils._session.changes import TOLD, Change, happened
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 from sqlmodel_crud_utils._sync._running.fetching import find_for
@@ -248,6 +250,7 @@ def _purge_chunk(session: Session, purge: Purge) -> int:
         return 0
     for statement in purge.without_links(keys):
         execute(session, statement)
-    result = execute(session, purge.without_rows(keys))
+    result = execute(session, purge.without_rows(keys), execution_options=TOLD)
+    happened(sync_session(session), Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

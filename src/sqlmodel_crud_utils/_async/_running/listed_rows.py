@@ -12,6 +12,7 @@ from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import Operation, hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._core.models.mapping import (
     is_one_table,
@@ -114,9 +115,10 @@ class ListedWrite:
         session, listed = self.write.session, self.listed
         plain = sync_session(session)
         loaded = held(plain, listed.model) if any(map(is_sql, changes.values())) else []
-        statement = update_of(listed.model, changes, listed.criteria(keys))
+        criteria = listed.criteria(keys)
+        statement = update_of(listed.model, changes, criteria)
         options = synchronization(plain, listed.model)
-        count: int = (await execute(session, statement, execution_options=options)).rowcount
+        count = await write_set(session, listed.model, statement, criteria, options)
         # What only the database can work out is read back: nothing is left to lazy loading.
         await load_expired(session, loaded)
         return count

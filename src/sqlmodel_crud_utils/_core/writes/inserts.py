@@ -49,10 +49,16 @@ def insert_into(entity: Any) -> Insert:
     return insert(entity).inline()
 
 
-def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
+def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool = False) -> Insert:
     """Return the INSERT that skips duplicates, and those alone, into a model or its table.
 
-    On PostgreSQL it returns a row for each that was inserted, as its drivers count differently.
+    On PostgreSQL it returns a row for each that was inserted, as the drivers count differently.
+
+    Args:
+        target: Where the rows go.
+        entity: The model or its table.
+        dialect: The dialect of the database.
+        keyed: Whether the statement is left open for whatever else has to come back.
     """
     check_dialect(dialect)
     # Each dialect's package is loaded when it is needed, so that the import stays fast.
@@ -65,15 +71,15 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect) -> Insert:
         key = next(iter(target.table.primary_key.columns))
         name = dialect.identifier_preparer.quote(key.name)
         kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
-        statement = mysql.insert(entity).inline()
+        statement = mysql.insert(entity) if keyed else mysql.insert(entity).inline()
         result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
         return result
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
         statement = postgresql.insert(entity).on_conflict_do_nothing()
-        result = statement.returning(*target.table.primary_key.columns)
-        return result
+        result = statement
+        return result if keyed else result.returning(*target.table.primary_key.columns)
     from sqlalchemy.dialects import sqlite
 
     statement = sqlite.insert(entity).inline()

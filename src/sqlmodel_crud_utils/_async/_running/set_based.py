@@ -1,0 +1,121 @@
+"""How a set-based UPDATE or DELETE runs, and tells which rows it reached to those who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Select, Update, select, tuple_
+
+from sqlmodel_crud_utils._core.models.mapping import column_names, is_one_table, primary_key_names
+from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+
+
+async def write_set(
+    session: AsyncSession,
+    model: type[Any],
+    statement: Update | Delete,
+    criteria: Sequence[ColumnElement[bool]],
+    options: Mapping[str, Any],
+) -> int:
+    """Execute an UPDATE or DELETE, and return how many rows it reached.
+
+    Args:
+        session: The session that writes.
+        model: The model of the rows.
+        statement: The statement.
+        criteria: Its criteria.
+        options: The execution options of the statement.
+    """
+    need = need_of(model)
+    if need < Need.KEYS:
+        count: int = (await execute(session, statement, execution_options=options)).rowcount
+        return count
+    operation: Operation = "update" if isinstance(statement, Update) else "delete"
+    names = column_names(model) if need is Need.ROWS and operation == "update" else ()
+    options = {**options, **TOLD}
+    if _returns_rows(session, model, operation):
+        found = _columns(model, names)
+        rows = await _fetched(session, statement.returning(*found), options)
+    else:
+        # The locks let nobody else change in between what the criteria find.
+        keys = select(*_columns(model, ())).where(*criteria).with_for_update()
+        rows = await _fetched(session, keys, {})
+        await execute(session, statement, execution_options=options)
+        if names:
+            rows = await rows_of_keys(session, model, names, rows)
+    if rows:
+        happened(sync_session(session), change_of(model, operation, names, rows))
+    return len(rows)
+
+
+async def insert_returning(
+    session: AsyncSession,
+    model: type[Any],
+    statement: Insert,
+    parameters: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    options: Mapping[str, Any],
+) -> Sequence[Any]:
+    """Insert rows, and return the key and some fields of each that was inserted.
+
+    Args:
+        session: The session that writes.
+        model: The model of the rows.
+        statement: The INSERT, which may leave duplicates out.
+        parameters: The rows.
+        names: The fields to return after the key.
+        options: The execution options of the statement.
+    """
+    if dialect_of(session, model).insert_executemany_returning:
+        returning = statement.returning(*_columns(model, names))
+        result = await execute(session, returning, parameters, execution_options=options)
+        rows: Sequence[Any] = result.all()
+        return rows
+    keys = [
+        (await execute(session, statement, row, execution_options=options)).inserted_primary_key
+        for row in parameters
+    ]
+    return await rows_of_keys(session, model, names, keys)
+
+
+async def rows_of_keys(
+    session: AsyncSession, model: type[Any], names: Sequence[str], keys: Sequence[Any]
+) -> Sequence[Any]:
+    """Return the key and some fields of the rows that have these keys."""
+    return await _fetched(session, _by_keys(model, names, keys), {}) if keys else []
+
+
+def change_of(
+    model: type[Any], operation: Operation, names: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Change:
+    """Return the change of rows that begin with their keys and go on with values of some fields."""
+    width = len(primary_key_names(model))
+    keys = [tuple(row[:width]) for row in rows]
+    values = [dict(zip(names, row[width:], strict=True)) for row in rows] if names else None
+    return Change(model, operation, keys, values)
+
+
+def _returns_rows(session: AsyncSession, model: type[Any], operation: Operation) -> bool:
+    dialect = dialect_of(session, model)
+    can = dialect.update_returning if operation == "update" else dialect.delete_returning
+    return can and is_one_table(model)
+
+
+def _columns(model: type[Any], names: Sequence[str]) -> list[Any]:
+    return [getattr(model, name) for name in (*primary_key_names(model), *names)]
+
+
+def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Select[Any]:
+    own = _columns(model, ())
+    listed = [tuple(key) for key in keys]
+    among = own[0].in_([key[0] for key in listed]) if len(own) == 1 else tuple_(*own).in_(listed)
+    return select(*_columns(model, names)).where(among)
+
+
+async def _fetched(
+    session: AsyncSession, statement: Executable, options: Mapping[str, Any]
+) -> Sequence[Any]:
+    rows: Sequence[Any] = (await execute(session, statement, execution_options=options)).all()
+    return rows

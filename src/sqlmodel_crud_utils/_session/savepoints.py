@@ -1,0 +1,62 @@
+"""What belongs to a savepoint: it goes to the parent on release, and away on rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from sqlalchemy.orm import Session, SessionTransaction
+
+T = TypeVar("T")
+
+
+class PerSavepoint(Generic[T]):
+    """Things in their order, each owned by the transaction or savepoint in which it was added.
+
+    `release` and `drop` are called for every savepoint that ends, in this order; see
+    `sqlmodel_crud_utils._session.events`.
+    """
+
+    __slots__ = ("_owned",)
+
+    def __init__(self) -> None:
+        self._owned: list[tuple[SessionTransaction | None, T]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._owned)
+
+    def __iter__(self) -> Iterator[tuple[SessionTransaction | None, T]]:
+        return iter(self._owned)
+
+    def add(self, owner: SessionTransaction | None, thing: T) -> None:
+        """Add a thing that lives and dies with a transaction."""
+        self._owned.append((owner, thing))
+
+    def release(self, savepoint: SessionTransaction) -> None:
+        """Give what a released savepoint owns to the transaction around it."""
+        self._owned = [
+            (savepoint.parent if owner is savepoint else owner, thing)
+            for owner, thing in self._owned
+        ]
+
+    def drop(self, ended: SessionTransaction) -> None:
+        """Forget what an ended transaction owned, and what savepoints inside of it did."""
+        self._owned = [pair for pair in self._owned if not is_within(pair[0], ended)]
+
+    def take(self) -> list[T]:
+        """Return all things, and forget them."""
+        things = [thing for _, thing in self._owned]
+        self._owned = []
+        return things
+
+
+def innermost_transaction(session: Session) -> SessionTransaction | None:
+    """Return the savepoint or transaction that the next statement belongs to."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def is_within(transaction: SessionTransaction | None, ancestor: SessionTransaction) -> bool:
+    """Return whether a transaction is this one, or a savepoint in it at any depth."""
+    while transaction is not None and transaction is not ancestor:
+        transaction = transaction.parent
+    return transaction is not None
