@@ -18,3 +18,46 @@ class Score(SQLModel, table=True):
     prize: Decimal | None = Field(default=None, sa_type=Numeric(12, 2))
     ratio: float | None = Field(default=None, sa_type=Double)
     rank: int = 0
+
+
+class Shelf(SQLModel, table=True):
+    """Columns that have the names of parameters: those of functions, and of filters in a URL."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    session_inst: int | None = None
+    model: int | None = None
+    create_method_kwargs: int | None = None
+    selectin: int | None = None
+    select_in_key: int | None = None
+    select_in_keys: int | None = None
+    lazy: int | None = None
+    lazy_load_keys: int | None = None
+    page: int | None = None
+    page_size: int | None = None
+    size: int | None = None
+    text_field: int | None = None
+    stmnt: int | None = None
+    raise_on_error: int | None = None
+    include_deleted: int | None = None
+    sort_field: int | None = None
+    sort_desc: int | None = None
+    session: int | None = None
+    expressions: int | None = None
+    lookups: int | None = None
+    filters: int | None = None
+    everything: int | None = None
+    soft: int | None = None
+    values: int | None = None
+    fields: int | None = None
+    key: int | None = None
+    data: int | None = None
+    pk_field: int | None = None
+    id_str: int | None = None
+    where_0: int | None = None
+    start: int | None = None
+    after_0: int | None = None
+    key_0: int | None = None
+    sort_key_0: int | None = None
+    total: int | None = None
+    eq: int | None = None
+    after: int | None = None

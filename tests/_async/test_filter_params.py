@@ -135,8 +135,9 @@ def test_no_query_string_is_an_error_of_the_server(database: Database) -> None:
     with served(app, engine) as client:
         for rubbish in RUBBISH:
             refused = client.get("/types?" + "&".join(f"{name}={rubbish}" for name in names))
-            assert refused.status_code == 422
-            wrong = {each["loc"][1] for each in refused.json()["detail"]}
+            # An empty parameter is as good as none.
+            assert refused.status_code == (422 if rubbish else 200)
+            wrong = {each["loc"][1] for each in refused.json().get("detail", [])}
             query = "&".join(f"{name}={rubbish}" for name in names if name not in wrong)
             statuses[query] = client.get(f"/types?{query}").status_code
         for query in ("page=1000000000", "sort=-id,text&page=2", "size=0", "page=0", "nothing=1"):

@@ -1,169 +1,117 @@
-"""Columns may be called like anything; the parameters of statements are never taken for them."""
+"""A column may have the name of any parameter: filters find it as plain SQLAlchemy does."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
+from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils.aio import (
-    QueryBuilder,
-    bulk_insert_rows,
-    bulk_update_rows,
-    bulk_upsert_mappings,
-    delete_row,
-    delete_rows_within_id_list,
-    get_one_or_create,
-    get_row,
-    get_rows,
-    get_rows_within_id_list,
-    insert_data_rows,
-    update_row,
-    write_row,
-)
-from tests._runtime_async import AsyncSession, execute, run_on_connection
-from tests.name_models import Lookalike, LookalikeLink
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_one_or_create, get_row, get_rows
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from tests._runtime_async import AsyncSession, execute, fetched, run_on_connection
 from tests.properties import examples
+from tests.query_models import Shelf
 
-EXAMPLES = examples(60)
-Row = dict[str, Any]
-
-NAMES = [name for name in Lookalike.__mapper__.column_attrs.keys() if name not in ("id", "email")]
-NUMBERS = st.integers(0, 3)
-VALUES = st.dictionaries(st.sampled_from(NAMES), NUMBERS, min_size=1, max_size=4)
-EMPTY: Row = dict.fromkeys(NAMES)
-ADA: Row = {"id": 1, "email": "ada", **EMPTY}
-BOB: Row = {"id": 2, "email": "bob", **EMPTY}
-
-
-def _fill(connection: Connection, rows: list[Row]) -> None:
-    connection.execute(delete(Lookalike))
-    columns = Lookalike.__mapper__.column_attrs
-    connection.execute(
-        insert(Lookalike.__table__),
-        [{columns[name].columns[0].key: value for name, value in row.items()} for row in rows],
-    )
+NAMES = [name for name in Shelf.model_fields if name != "id"]
+EXAMPLES = examples(80)
+ROWS = st.lists(
+    st.fixed_dictionaries({name: st.none() | st.integers(0, 2) for name in NAMES}),
+    min_size=1,
+    max_size=5,
+)
 
 
-def _row(row: Any) -> Row:
-    return {name: getattr(row, name) for name in ADA}
+async def start(session: AsyncSession, rows: Sequence[dict[str, int | None]]) -> None:
+    """Write rows in place of those that are there."""
 
+    def fill(connection: Connection) -> None:
+        connection.execute(delete(Shelf))
+        connection.execute(insert(Shelf), rows)
 
-async def _start(session: AsyncSession, *rows: Row) -> None:
-    session.expunge_all()
-    await run_on_connection(session, lambda connection: _fill(connection, list(rows)))
+    await session.rollback()
+    await run_on_connection(session, fill)
     await session.commit()
 
 
-async def _stored(session: AsyncSession) -> list[Row]:
-    """Return the rows as plain SQLAlchemy reads them, and forget them."""
-    names = list(ADA)
-    columns = [getattr(Lookalike, name) for name in names]
-    found = await execute(session, select(*columns).order_by(Lookalike.id))
-    rows = [dict(zip(names, row, strict=True)) for row in found.all()]
-    await session.rollback()
-    return rows
+def ids(rows: Sequence[SQLModel]) -> list[int]:
+    """Return the keys of rows."""
+    return [row.id for row in rows]  # type: ignore[attr-defined]
 
 
 @EXAMPLES
-@given(values=VALUES)
-async def test_a_row_is_changed(values: Row, session: AsyncSession) -> None:
-    """By its key, by another one, in a list, by a query: just these columns of it."""
-    expected = [ADA | values, BOB]
-    await _start(session, ADA, BOB)
-    assert (await update_row(1, values, session, Lookalike))[0]
-    assert await _stored(session) == expected
-
-    await _start(session, ADA, BOB)
-    assert (await update_row("ada", values, session, Lookalike, "email"))[0]
-    assert await _stored(session) == expected
-
-    for key, field in ((1, "id"), ("ada", "email")):
-        await _start(session, ADA, BOB)
-        written = await bulk_update_rows([key], values, session, Lookalike, field)
-        assert written == (True, 1)
-        assert await _stored(session) == expected
-
-    for criteria in ({"id": 1}, {"email": "ada"}, {"id__in": [1]}, {"email__in": ["ada"]}):
-        await _start(session, ADA, BOB)
-        query = QueryBuilder(session, Lookalike).where(**criteria)
-        assert await query.update(**values) == 1
-        assert await _stored(session) == expected
-
-
-@EXAMPLES
-@given(values=VALUES, others=VALUES)
-async def test_a_row_is_upserted(values: Row, others: Row, session: AsyncSession) -> None:
-    """Complete rows and those that can only update, with the same columns and with others."""
-    for key in ("id", "email"):
-        await _start(session, ADA, BOB)
-        rows = [{key: ADA[key], **values}, {key: BOB[key], **others}]
-        await bulk_upsert_mappings(rows, session, Lookalike, key)
-        assert await _stored(session) == [ADA | values, BOB | others]
-
-        await _start(session, ADA)
-        rows = [{"id": 1, "email": "ada", **values}, {"id": 2, "email": "bob", **others}]
-        await bulk_upsert_mappings(rows, session, Lookalike, key)
-        assert await _stored(session) == [ADA | values, BOB | others]
+@given(rows=ROWS, names=st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=3))
+async def test_any_columns_are_filtered_and_sorted_by(
+    rows: list[dict[str, int | None]], names: list[str], session: AsyncSession
+):
+    """With their lookup in `get_rows`, as they are in the query builder."""
+    await start(session, rows)
+    wanted = {name: rows[0][name] for name in names}
+    columns = {name: Shelf.__table__.c[name] for name in names}
+    plain = select(Shelf.__table__.c.id).order_by(Shelf.__table__.c.id)
+    for name, value in wanted.items():
+        plain = plain.where(columns[name] == value)
+    expected = list(fetched(await execute(session, plain)))
+    by_lookup = {f"{name}__eq": value for name, value in wanted.items()}
+    _, found = await get_rows(session, Shelf, **by_lookup)
+    assert ids(found) == expected
+    query = AsyncQueryBuilder(session, Shelf)
+    assert ids(await query.where(**wanted).all()) == expected
+    assert ids(await query.where(**by_lookup).all()) == expected
+    assert ids(await query.any_of(wanted).all()) == expected
+    others = [id_ for id_ in await query.scalars("id") if id_ not in expected]
+    assert ids(await query.exclude(**wanted).all()) == others or None in wanted.values()
+    page = await query.where(**wanted).order_by(*names).keyset(1)
+    assert (page.items[0].id, page.next_cursor is None) == (expected[0], len(expected) == 1)
+    pages = [await query.where(**wanted).order_by(*names).paginate(n, 1) for n in (1, 2)]
+    assert [page.total for page in pages] == [len(expected)] * 2
+    _, found = await get_rows(session, Shelf, sort_field=names[0], page_size=1, **by_lookup)
+    assert ids(found) == expected[:1]
+    _, one = await get_row(rows[0]["page"] or 0, session, Shelf, pk_field="id")
+    assert one is None or one.id == rows[0]["page"]
+    assert await query.where(**wanted).update(wanted) == len(expected)
+    assert len(await query.where(**wanted).values(*names)) == len(expected)
 
 
 @EXAMPLES
-@given(values=VALUES)
-async def test_a_row_is_inserted(values: Row, session: AsyncSession) -> None:
-    """In each of the ways there are."""
-    row = {"id": 1, "email": "ada", **values}
-    await _start(session, BOB)
-    assert (await write_row(Lookalike(**row), session))[0]
-    assert await _stored(session) == [ADA | values, BOB]
-
-    await _start(session, BOB)
-    _, existed = await get_one_or_create(session, Lookalike, {"id": 1, **values}, email="ada")
+@given(names=st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=3))
+async def test_any_columns_are_searched_for_and_created(names: list[str], session: AsyncSession):
+    """`name__eq` means the same as `name`, for the new row too."""
+    await start(session, [dict.fromkeys(NAMES, 1)])
+    by_lookup = {f"{name}__eq": 1 for name in names}
+    row, existed = await get_one_or_create(session, Shelf, **by_lookup)
+    assert existed
+    old = row.id
+    new, existed = await get_one_or_create(
+        session, Shelf, {"page": 9}, **{f"{name}__eq": 7 for name in names}
+    )
     assert not existed
-    assert await _stored(session) == [ADA | values, BOB]
-
-    await _start(session, BOB)
-    assert (await insert_data_rows([Lookalike(**row)], session))[0]
-    assert await _stored(session) == [ADA | values, BOB]
-
-    for conflict in ("raise", "ignore"):
-        await _start(session, BOB)
-        assert await bulk_insert_rows([row], session, Lookalike, on_conflict=conflict) == 1
-        assert await _stored(session) == [ADA | values, BOB]
+    assert new.id != old
+    assert all(getattr(new, name) == 7 for name in names if name != "page")
+    assert new.page == 9
 
 
-@EXAMPLES
-@given(values=VALUES)
-async def test_rows_are_found_and_deleted(values: Row, session: AsyncSession) -> None:
-    """By filters on any column, in pages, by keys."""
-    await _start(session, ADA | values, BOB)
-    name = next(iter(values))
-    _, rows = await get_rows(session, Lookalike, page=1, page_size=1, sort_field=name, **values)
-    assert [_row(row) for row in rows] == [ADA | values]
-    query = QueryBuilder(session, Lookalike).where(**values).order_by(name)
-    page = await query.keyset(1)
-    assert [_row(row) for row in page.items] == [ADA | values]
-    assert (await query.paginate(1, 5)).total == 1
-    _, found = await get_row(values[name], session, Lookalike, pk_field=name)
-    assert _row(found) == ADA | values
-    _, rows = await get_rows_within_id_list([values[name]], session, Lookalike, name)
-    assert [_row(row) for row in rows] == [ADA | values]
-    assert await query.delete() == 1
-    assert await delete_rows_within_id_list(["bob"], session, Lookalike, "email") == (True, 1)
-    await _start(session, ADA, BOB)
-    assert await delete_row(1, session, Lookalike)
-    assert await _stored(session) == [BOB]
+async def test_every_column_can_be_written_by_a_set_based_update(session: AsyncSession):
+    """One that is called as the flag of `update` is given in a mapping."""
+    await start(session, [dict.fromkeys(NAMES, 1)])
+    query = AsyncQueryBuilder(session, Shelf)
+    assert await query.where(page=1).update({"everything": 5}, values=6, soft=7) == 1
+    [row] = await query.values("everything", "values", "soft")
+    assert row == {"everything": 5, "values": 6, "soft": 7}
+    assert await query.update({"everything": 8}, everything=True) == 1
+    with pytest.raises(ValidationError, match="by name or as a mapping, not as int"):
+        await query.where(page=1).update(5)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="needs values"):
+        await query.where(page=1).update({})
 
 
-async def test_a_composite_key_of_such_names(session: AsyncSession) -> None:
-    """Its parts are told from each other, and from what is written."""
-    row = {"key_1": 1, "key_0": 2, "new_key_0": 3, "first": 4}
-    await bulk_upsert_mappings([row], session, LookalikeLink)
-    await bulk_upsert_mappings([row | {"first": 5}], session, LookalikeLink)
-    assert (await update_row((1, 2), {"new_key_0": 6}, session, LookalikeLink))[0]
-    written = await bulk_update_rows([(1, 2), (2, 1)], {"first": 7}, session, LookalikeLink)
-    assert written == (True, 1)
-    _, found = await get_row((1, 2), session, LookalikeLink)
-    assert found is not None
-    assert (found.key_1, found.key_0, found.new_key_0, found.first) == (1, 2, 6, 7)
-    assert await delete_row((1, 2), session, LookalikeLink)
+async def test_a_field_is_searched_for_once_and_by_equality(session: AsyncSession):
+    """Other lookups are no values for a new row."""
+    with pytest.raises(ValidationError, match=r"Shelf\.soft is given twice"):
+        await get_one_or_create(session, Shelf, soft=1, soft__eq=2)
+    with pytest.raises(UnknownFieldError):
+        await get_one_or_create(session, Shelf, soft__gt=1)
+    row, existed = await get_one_or_create(session, Shelf, eq__eq=3)
+    assert (row.eq, existed) == (3, False)

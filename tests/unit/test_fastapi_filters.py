@@ -1,5 +1,6 @@
 """Query parameters of a FastAPI route: read, refused, and documented."""
 
+from inspect import signature
 from typing import Annotated, Any
 
 import pytest
@@ -8,9 +9,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy.dialects import sqlite
 
 from sqlmodel_crud_utils._core.queries.builder import QueryShape
+from sqlmodel_crud_utils._core.queries.statements import GET_ROWS_PARAMETERS
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
+from sqlmodel_crud_utils.sync import get_rows
 from tests.models import AllTypes, Hero
+from tests.query_models import Shelf
 
 
 def client_of(model: Any = Hero, **settings: Any) -> TestClient:
@@ -63,6 +67,31 @@ def test_pages_and_order() -> None:
     assert by_number.get("/?page=3").json() == {"filters": {}, "sort": [], "size": 50, "page": 3}
 
 
+@pytest.mark.parametrize("pages", ["cursor", "number"])
+def test_an_empty_parameter_is_as_good_as_none(pages: Any) -> None:
+    """Forms and clients send those; a text may be empty, and a list may hold an empty text."""
+    allow = ["age__gte", "age__in", "age__between", "name__in", "name", "team__is_null"]
+    client = client_of(allow=allow, sort=["name"], pages=pages)
+    names = [*allow, "sort", "size", "after" if pages == "cursor" else "page"]
+    told = client.get("/").json()
+    assert client.get("/?" + "&".join(f"{name}=" for name in names)).json() == told | {
+        "filters": {"name": ""}
+    }
+    assert client.get("/?age__in=&age__in=").json() == told
+    assert client.get('/?name__in=""').json()["filters"] == {"name__in": [""]}
+
+
+def test_a_filter_is_one_for_get_rows_whatever_its_name() -> None:
+    """The names of its parameters come with their lookup; the URL has them as allowed."""
+    names = sorted(GET_ROWS_PARAMETERS - {"page"})
+    client = client_of(Shelf, allow=[*names, "page__gt", "size__eq"])
+    query = "&".join(f"{name}=5" for name in [*names, "page__gt", "size__eq"])
+    expected = {f"{name}__eq": 5 for name in names} | {"page__gt": 5, "size__eq": 5}
+    assert client.get(f"/?{query}").json()["filters"] == expected
+    taken = signature(get_rows).parameters.keys() - {"filters"}
+    assert taken | {"sort_field", "sort_desc"} == GET_ROWS_PARAMETERS
+
+
 # --- refusing ------------------------------------------------------------------------------------
 
 
@@ -70,7 +99,11 @@ def test_pages_and_order() -> None:
     "query",
     [
         "age__gte=x",
-        "age__gte=",
+        "age__gte=+",
+        "age__gte=5&age__gte=6",
+        "size=5&size=6",
+        "after=a&after=b",
+        "age__between=5,1",
         "size=0",
         "size=101",
         "sort=team_id",
@@ -80,7 +113,7 @@ def test_pages_and_order() -> None:
 )
 def test_values_that_do_not_fit_are_refused(query: str) -> None:
     """FastAPI names the parameter in its usual way."""
-    answer = client_of(allow=["age__gte"], sort=["name"]).get(f"/?{query}")
+    answer = client_of(allow=["age__gte", "age__between"], sort=["name"]).get(f"/?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][:2] == ["query", query.partition("=")[0]]
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of, relationship_names
 from sqlmodel_crud_utils._core.queries.loading import read_options
-from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal
+from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.values.payload import values_for
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, is_soft_delete
@@ -72,7 +72,8 @@ def get_one_or_create(
         select_in_key: The name of a relationship, a nested one as "team.city".
         raise_on_error: Taken for symmetry: a failure always raises here.
         include_deleted: Whether a soft-deleted row counts as found.
-        kwargs: The values to search for, by field or to-one relationship.
+        kwargs: The values to search for, by field or to-one relationship. A field that has the
+            name of a parameter of this function is written with its lookup: `model__eq="T"`.
 
     Returns:
         The row, and whether it was already there. Of several such rows it is the first.
@@ -97,7 +98,7 @@ def get_one_or_create(
     """
     session = require_session(session_inst)
     mapper_of(model)
-    wanted = values_for(model, kwargs)
+    wanted = values_for(model, searched_values(model, kwargs))
     values = {**wanted, **values_for(model, create_method_kwargs or {})}
     options = read_options(model, selectin, select_in_key, False, None)
     search = _Search(session, model, wanted, options, include_deleted)

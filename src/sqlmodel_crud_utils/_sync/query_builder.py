@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -385,7 +385,14 @@ class QueryBuilder(QueryShape[T]):
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def update(self, *, everything: bool = False, **values: Any) -> int:
+    def update(
+        self,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        everything: bool = False,
+        **more: Any,
+    ) -> int:
         """Write values into all rows that match, with one statement; return how many there were.
 
         `updated_at`, `updated_by` and other columns with an `onupdate` are set, and versions are
@@ -397,8 +404,10 @@ class QueryBuilder(QueryShape[T]):
         failure dooms the block.
 
         Args:
+            values: The values by field, or SQL expressions such as `Hero.age + 1`, as a mapping:
+                for a field that is called `everything`.
             everything: Whether a query without any filter may reach all rows.
-            values: The values by field, or SQL expressions such as `Hero.age + 1`.
+            more: The same by name.
 
         Raises:
             UnknownFieldError: A name that is no field.
@@ -413,7 +422,7 @@ class QueryBuilder(QueryShape[T]):
         """
         query = self._query
         check_target(query, "update", everything=everything)
-        changes = changes_of(query.model, values)
+        changes = changes_of(query.model, values, more)
         criteria = target_of(query)
         statement = update_of(query.model, changes, criteria)
         return self._write("update", [statement], criteria)

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -26,6 +26,8 @@ from sqlmodel_crud_utils._core.values.coercion import coerce, python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _PLAIN_TYPES = (bool, int, float, Decimal, str, UUID, datetime, date, time, timedelta)
+# Those that Python compares as every database does; texts have a collation.
+_ORDERED_TYPES = (int, float, Decimal, datetime, date, time, timedelta)
 _LISTS = frozenset(("in", "not_in", "between"))
 _AS_LIST = "Commas between the values, and quotes around one that has a comma; or repeat it."
 _LAST_PAGE = 10**9
@@ -41,12 +43,14 @@ class QueryParam:
         type: What it holds, for Pydantic.
         description: What it does, for the documentation.
         default: What it is where it is left out.
+        is_list: Whether it may be repeated.
     """
 
     name: str
     type: Any
     description: str
     default: Any = None
+    is_list: bool = False
 
 
 def filter_param(model: type[Any], name: str) -> QueryParam:
@@ -75,7 +79,12 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
         words += f" {_AS_LIST}"
     field = getattr(target, "model_fields", {}).get(path.name)
     about = f" {field.description}" if field is not None and field.description else ""
-    return QueryParam(name, _type_for(attribute, path.lookup), f"{words}{about}")
+    return QueryParam(
+        name,
+        _type_for(attribute, path.lookup),
+        f"{words}{about}",
+        is_list=path.lookup in _LISTS,
+    )
 
 
 def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> QueryParam:
@@ -94,23 +103,26 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
         if by_cursor:
             check_sortable([term], "keyset")
     choices = tuple(sign + name for name in names for sign in ("", "-"))
+    listed = Annotated[list[Literal[choices]], BeforeValidator(_split)]  # type: ignore[valid-type]
     return QueryParam(
         "sort",
-        Annotated[list[Literal[choices]], BeforeValidator(_split)],  # type: ignore[valid-type]
+        _unless_blank(listed, ()),
         "What to sort by, `-` in front for the largest first; "
         "several with commas between them, or repeat it.",
         default=(),
+        is_list=True,
     )
 
 
 def page_params(*, by_cursor: bool, size: int, max_size: int) -> tuple[QueryParam, QueryParam]:
     """Return the parameters that say which page, and how large."""
     if by_cursor:
-        which = QueryParam("after", str, "The `next_cursor` of the page before.")
+        cursor = _unless_blank(str, None)
+        which = QueryParam("after", cursor, "The `next_cursor` of the page before.")
     else:
-        number = Annotated[int, Field(ge=1, le=_LAST_PAGE)]
+        number = _unless_blank(Annotated[int, Field(ge=1, le=_LAST_PAGE)], 1)
         which = QueryParam("page", number, "The number of the page, from 1.", default=1)
-    rows = Annotated[int, Field(ge=1, le=max_size)]
+    rows = _unless_blank(Annotated[int, Field(ge=1, le=max_size)], size)
     return which, QueryParam("size", rows, "How many rows a page has.", default=size)
 
 
@@ -123,7 +135,7 @@ def _about_relationship(
             f"or a field of it, such as {name}__id",
             "allow",
         )
-    return QueryParam(name, bool, _WORDS["is_null"].format(subject))
+    return QueryParam(name, _unless_blank(bool, None), _WORDS["is_null"].format(subject))
 
 
 def _check_lookup(attribute: InstrumentedAttribute[Any], lookup: str) -> None:
@@ -139,19 +151,41 @@ def _check_lookup(attribute: InstrumentedAttribute[Any], lookup: str) -> None:
 
 def _type_for(attribute: InstrumentedAttribute[Any], lookup: str) -> Any:
     if lookup == "is_null":
-        return bool
+        return _unless_blank(bool, None)
     plain = _plain_type(attribute)
     check = partial(_fitting, attribute)
     if lookup not in _LISTS:
-        return Annotated[plain, AfterValidator(check)]
+        single = Annotated[plain, AfterValidator(check)]
+        return single if plain is str else _unless_blank(single, None)
     size = [Field(min_length=2, max_length=2)] if lookup == "between" else []
+    is_ordered = lookup == "between" and plain in _ORDERED_TYPES
+    order = [AfterValidator(_in_order)] if is_ordered else []
     several: Callable[[list[Any]], list[Any]] = lambda values: [check(each) for each in values]  # noqa: E731
-    return Annotated[
+    listed = Annotated[
         list[plain],  # type: ignore[valid-type]
         BeforeValidator(_split),
         *size,
         AfterValidator(several),
+        *order,
     ]
+    return _unless_blank(listed, None)
+
+
+def _unless_blank(type_: Any, default: Any) -> Any:
+    """Return the type of a parameter that counts as left out when it is empty."""
+
+    def read(value: Any, validate: Callable[[Any], Any]) -> Any:
+        lines = value if isinstance(value, list) else [value]
+        return validate(value) if any(line != "" for line in lines) else default
+
+    return Annotated[type_, WrapValidator(read)]
+
+
+def _in_order(bounds: list[Any]) -> list[Any]:
+    low, high = bounds
+    if low > high:
+        raise ValueError("the first value is beyond the second, so nothing is between them")
+    return bounds
 
 
 def _plain_type(attribute: InstrumentedAttribute[Any]) -> Any:

@@ -19,7 +19,12 @@ from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import Store, cached
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
-from sqlmodel_crud_utils._core.models.mapping import column_attribute, primary_key_names
+from sqlmodel_crud_utils._core.models.mapping import (
+    column_attribute,
+    column_names,
+    primary_key_names,
+    relationship_names,
+)
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
 from sqlmodel_crud_utils._core.queries.ordering import Term, parse, sorted_by
 from sqlmodel_crud_utils._core.queries.query import Query
@@ -36,6 +41,26 @@ _LARGEST_OFFSET = 2**63 - 1
 DEFAULT_PAGE = DefaultInt(1)
 DEFAULT_PAGE_SIZE = DefaultInt(100)
 
+# A field with one of these names is a filter with its lookup only.
+GET_ROWS_PARAMETERS = frozenset(
+    {
+        "include_deleted",
+        "lazy",
+        "lazy_load_keys",
+        "model",
+        "page",
+        "page_size",
+        "raise_on_error",
+        "select_in_keys",
+        "selectin",
+        "session_inst",
+        "sort_desc",
+        "sort_field",
+        "stmnt",
+        "text_field",
+    }
+)
+
 
 # --- filtered ------------------------------------------------------------------------------------
 
@@ -44,6 +69,23 @@ DEFAULT_PAGE_SIZE = DefaultInt(100)
 def _all_rows(model: type[Any], include_deleted: bool) -> Select[Any]:
     statement = select(model)
     return statement if include_deleted else hide_deleted(statement, model)
+
+
+def searched_values(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rows must be equal to, by field or relationship; `name__eq` is a name too.
+
+    Raises:
+        ValidationError: A field that is given under both names.
+    """
+    known = {*column_names(model), *relationship_names(model)}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        plain = name.removesuffix("__eq")
+        field = plain if name not in known and plain in known else name
+        if field in found:
+            raise ValidationError(f"{model.__name__}.{field} is given twice", field)
+        found[field] = value
+    return found
 
 
 def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:

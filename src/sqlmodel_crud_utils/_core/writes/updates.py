@@ -74,11 +74,25 @@ def check_soft_target(query: Query) -> None:
         )
 
 
-def changes_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an update of all rows that match writes, validated."""
-    if not values:
+def changes_of(
+    model: type[Any], values: Mapping[str, Any] | None, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what an update of all rows that match writes, validated.
+
+    Args:
+        model: The model of the rows.
+        values: What was given as a mapping.
+        more: What was given by name.
+    """
+    if values is not None and not isinstance(values, Mapping):
+        raise ValidationError(
+            f"update() takes its values by name or as a mapping, not as {type(values).__name__}",
+            field="values",
+        )
+    changes = {**(values or {}), **more}
+    if not changes:
         raise ValidationError("update() needs values: update(age=30)", field="values")
-    return bulk_changes_for(model, values)
+    return bulk_changes_for(model, changes)
 
 
 def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement[bool]]:

@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._core.queries.params import (
     page_params,
     sort_param,
 )
+from sqlmodel_crud_utils._core.queries.statements import GET_ROWS_PARAMETERS
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
@@ -35,7 +36,8 @@ class FilterParams:
     """What a request asked for; `filter_params` makes them.
 
     Attributes:
-        filters: The filters, as `QueryBuilder.where` and `get_rows` take them.
+        filters: The filters, as `QueryBuilder.where` and `get_rows` take them: a field that has
+            the name of a parameter of `get_rows` comes with its lookup, as `page__eq`.
         sort: The names to sort by, with "-" in front for the largest first.
         size: How many rows a page has.
         max_size: The largest size that is allowed.
@@ -138,7 +140,9 @@ def filter_params(
     the type of its column, and the OpenAPI page describes each parameter. The values of `in`,
     `not_in` and `between` have commas between them (quotes around a value that has a comma), or
     the parameter is repeated. A parameter that is not known is refused with 422, for a filter
-    that is misspelt would show rows that nobody asked for.
+    that is misspelt would show rows that nobody asked for. So is one that takes a single value and
+    comes twice. An empty parameter counts as left out, but for a filter on a text, which looks for
+    the empty text.
 
     Beside the filters there are `size`; `after` (a cursor) or `page`; and `sort`, such as
     `sort=-age,name`, if there is something to sort by.
@@ -190,12 +194,15 @@ def filter_params(
     ]
     known = _distinct([*(param.name for param in params), *_names("also", also)])
 
+    singles = [param.name for param in params if not param.is_list]
+
     async def read(request: Request, **given: Any) -> FilterParams:
         _refuse_unknown(request, known)
+        _refuse_repeated(request, singles)
         values = {param.name: given[f"param_{i}"] for i, param in enumerate(params)}
         asked = {param.name: values[param.name] for param in filters}
         return FilterParams(
-            filters={name: value for name, value in asked.items() if value is not None},
+            filters={_filter(name): value for name, value in asked.items() if value is not None},
             sort=tuple(values.get("sort", ())),
             size=values["size"],
             max_size=max_size,
@@ -211,6 +218,11 @@ def _names(argument: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise ValidationError(f"{argument} is a list of names, not one name", argument, names)
     return list(names)
+
+
+def _filter(name: str) -> str:
+    """Return the name of a filter as `get_rows` takes it, which has parameters of its own."""
+    return f"{name}__eq" if name in GET_ROWS_PARAMETERS else name
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -233,6 +245,15 @@ def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
                 {"type": "extra_forbidden", "loc": ("query", name), "msg": problem}
                 for name in unknown
             ]
+        )
+
+
+def _refuse_repeated(request: Request, singles: Sequence[str]) -> None:
+    repeated = [name for name in singles if len(request.query_params.getlist(name)) > 1]
+    if repeated:
+        problem = "It is given more than once, and takes one value"
+        raise RequestValidationError(
+            [{"type": "value_error", "loc": ("query", name), "msg": problem} for name in repeated]
         )
 
 
