@@ -165,11 +165,13 @@ class QueryShape(Generic[T]):
         """
         return self._with(distinct=True)
 
-    def selectin(self, /, *names: str) -> Self:
+    def selectin(self, /, *names: str, include_deleted: bool = False) -> Self:
         """Load relationships with the rows, each with one more query.
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
+            include_deleted: Whether soft-deleted related rows are brought in too, through these
+                relationships alone; of a nested one, through the last.
 
         Raises:
             UnknownFieldError: A name that is no relationship.
@@ -177,15 +179,18 @@ class QueryShape(Generic[T]):
         Example:
             >>> with_teams = QueryBuilder(session, Hero).selectin("team", "team__heroes")
         """
-        return self._loading("selectin", names)
+        return self._loading("selectin", names, include_deleted=include_deleted)
 
-    def joined(self, /, *names: str) -> Self:
+    def joined(self, /, *names: str, include_deleted: bool = False) -> Self:
         """Load relationships with the rows, in the same query.
 
-        Rows are there once, and are limited as ever, also where a relationship has many of them.
+        Each row is returned once, and `limit` counts rows, even where a relationship has many.
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
+            include_deleted: Whether soft-deleted related rows are brought in too, through these
+                relationships alone; of a nested one, through the last. That one is then loaded
+                with one more query.
 
         Raises:
             UnknownFieldError: A name that is no relationship.
@@ -193,7 +198,7 @@ class QueryShape(Generic[T]):
         Example:
             >>> with_teams = QueryBuilder(session, Hero).joined("team")
         """
-        return self._loading("joined", names)
+        return self._loading("joined", names, include_deleted=include_deleted)
 
     def load_only(self, /, *names: str) -> Self:
         """Load these fields of the rows and their key; the others are not there to be read.
@@ -301,9 +306,12 @@ class QueryShape(Generic[T]):
         changed.__dict__.update(self.__dict__, _query=replace(self._query, **changes))
         return changed
 
-    def _loading(self, way: Way, names: tuple[str, ...]) -> Self:
+    def _loading(self, way: Way, names: tuple[str, ...], *, include_deleted: bool) -> Self:
         paths = relationship_paths(self._query.model, names, way)
-        return self._with(loading=self._query.loading.adding(way, paths))
+        loading = self._query.loading.adding(way, paths)
+        if include_deleted:
+            loading = loading.revealing(paths)
+        return self._with(loading=loading)
 
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:

@@ -24,12 +24,14 @@ from sqlmodel_crud_utils._core.models.mapping import (
 from sqlmodel_crud_utils._core.visibility.hiding import (
     link_criteria,
     reachable,
+    revealing,
 )
+from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
 
-Way = Literal["joined", "lazy", "selectin"]
+Way = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
 Names = str | Iterable[str] | None
 Path = list[InstrumentedAttribute[Any]]
 
@@ -117,6 +119,14 @@ class Loading:
                 ways.setdefault(path[:length], way)
         return Loading(ways)
 
+    def revealing(self, paths: Iterable[Path]) -> Loading:
+        """Return it with soft-deleted rows brought in by these relationships."""
+        ways: dict[tuple[InstrumentedAttribute[Any], ...], Way] = dict(self.ways)
+        for path in map(tuple, paths):
+            if is_soft_delete(path[-1].property.mapper.class_):
+                ways[path] = "selectin_with_deleted"
+        return Loading(ways)
+
     @property
     def joins_many(self) -> bool:
         """Whether rows come more than once, with one related row each."""
@@ -125,7 +135,7 @@ class Loading:
     @property
     def selects(self) -> bool:
         """Whether more queries are needed for related rows."""
-        return "selectin" in self.ways.values()
+        return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
     def options(self, *, include_deleted: bool = False) -> list[_AbstractLoad]:
         """Return the loader options."""
@@ -135,11 +145,17 @@ class Loading:
         self, path: tuple[InstrumentedAttribute[Any], ...], include_deleted: bool
     ) -> _AbstractLoad:
         option: Any = None
-        for length, attribute in enumerate(path, 1):
+        parent: Any = None
+        for length, step in enumerate(path, 1):
             way = self.ways[path[:length]]
             loader = _LOADERS[way] if option is None else getattr(option, _LOADERS[way].__name__)
+            attribute = step if parent is None else getattr(parent, step.key)
+            parent = None
             # In other queries, the hiding options reach the rows of link tables.
             links = link_criteria(attribute) if way == "joined" and not include_deleted else []
+            if way == "selectin_with_deleted":
+                parent = revealing(attribute.property.mapper.class_)
+                attribute = attribute.of_type(parent)
             option = loader(attribute.and_(*links) if links else attribute)
         found: _AbstractLoad = option
         return found
@@ -149,7 +165,9 @@ _LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
     "joined": joinedload,
     "lazy": lazyload,
     "selectin": selectinload,
+    "selectin_with_deleted": selectinload,
 }
+_WITH_QUERIES = frozenset(("selectin", "selectin_with_deleted"))
 
 
 EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})

@@ -155,7 +155,7 @@ def _type_for(attribute: InstrumentedAttribute[Any], lookup: str) -> Any:
     plain = _plain_type(attribute)
     check = partial(_fitting, attribute)
     if lookup not in _LISTS:
-        single = Annotated[plain, AfterValidator(check)]
+        single: Any = Annotated[plain, AfterValidator(check)]
         return single if plain is str else _unless_blank(single, None)
     size = [Field(min_length=2, max_length=2)] if lookup == "between" else []
     is_ordered = lookup == "between" and plain in _ORDERED_TYPES

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Column, ColumnElement, Executable, FromClause, false, inspect
+from sqlalchemy import Column, ColumnElement, Executable, FromClause, false, inspect, true
 from sqlalchemy.orm import (
     InstrumentedAttribute,
     LoaderCriteriaOption,
     Mapper,
     UserDefinedOption,
+    aliased,
     registry,
 )
 from sqlalchemy.orm.interfaces import ORMOption
@@ -139,6 +140,11 @@ class _HideRows(LoaderCriteriaOption):
 
     _traverse_internals = LoaderCriteriaOption._traverse_internals  # what its cache key consists of
 
+    def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
+        if ext_info.is_aliased_class and ext_info.name == _REVEALING:
+            return true()
+        return super()._resolve_where_criteria(ext_info)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _hide_rows, (inspect(self.entity).mapper.class_,)
 
@@ -147,6 +153,18 @@ class _HideRows(LoaderCriteriaOption):
 def _hide_rows(model: type[Any]) -> _HideRows:
     # A function, not the criterion itself: that one would never be adapted to an alias in a join.
     return _HideRows(model, _is_visible, include_aliases=True)
+
+
+@cached
+def revealing(model: type[Any]) -> Any:
+    """Return the alias under which a query for related rows brings in the soft-deleted ones.
+
+    It is known by its name, which is a part of what SQLAlchemy keeps compiled statements by.
+    """
+    return aliased(model, name=_REVEALING)
+
+
+_REVEALING = "with_deleted"
 
 
 def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:
