@@ -91,7 +91,7 @@ class Term:
     def clauses(self, dialect: Dialect) -> list[ColumnElement[Any]]:
         """Return what ORDER BY needs for it on this database."""
         value = comparable(self.expression, dialect)
-        sorted_value = value.desc() if self.descending else value.asc()
+        sorted_value = value.desc() if self.descending else value
         if not self.nullable or self._is_native(dialect):
             return [sorted_value]
         if dialect.name in _MYSQL:
