@@ -8,7 +8,7 @@ import weakref
 import pytest
 from sqlalchemy.orm import Session
 
-from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session import blocks, savepoints
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def test_what_is_within_what(session: Session) -> None:
     assert root is not None
     outer = session.begin_nested()
     inner = session.begin_nested()
-    assert blocks.innermost_transaction(session) is inner
-    assert blocks.is_within(inner, outer)
-    assert blocks.is_within(inner, root)
-    assert blocks.is_within(inner, inner)
-    assert not blocks.is_within(outer, inner)
-    assert not blocks.is_within(None, root)
+    assert savepoints.innermost_transaction(session) is inner
+    assert savepoints.is_within(inner, outer)
+    assert savepoints.is_within(inner, root)
+    assert savepoints.is_within(inner, inner)
+    assert not savepoints.is_within(outer, inner)
+    assert not savepoints.is_within(None, root)

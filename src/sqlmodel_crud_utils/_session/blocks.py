@@ -21,6 +21,11 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._session.savepoints import (
+    PerSavepoint,
+    innermost_transaction,
+    is_within,
+)
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -33,7 +38,7 @@ class Block:
     session: weakref.ref[Session]
     depth: int = 0
     kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
-    refusals: list[tuple[SessionTransaction | None, BaseException]] = field(default_factory=list)
+    refusals: PerSavepoint[BaseException] = field(default_factory=PerSavepoint)
 
     def keep(self, states: Iterable[InstanceState[Any]]) -> None:
         """Remember rows that have to stay loaded after the commit."""
@@ -46,18 +51,7 @@ class Block:
             return
         doomed = session.get_transaction() if wholly else innermost_transaction(session)
         if doomed is not None:
-            self.refusals.append((doomed, error))
-
-    def release(self, committed: SessionTransaction) -> None:
-        """Let refusals in a savepoint doom what is around it; those of a commit stay for good."""
-        self.refusals = [
-            (committed.parent if doomed is committed else doomed, error)
-            for doomed, error in self.refusals
-        ]
-
-    def forget(self, ended: SessionTransaction) -> None:
-        """Forget the refusals that a rollback has undone."""
-        self.refusals = [pair for pair in self.refusals if not is_within(pair[0], ended)]
+            self.refusals.add(doomed, error)
 
     def refusal(self, savepoint: SessionTransaction | None) -> BaseException | None:
         """Return the first error that dooms this savepoint, or with None the block; else None."""
@@ -88,18 +82,6 @@ def leave(session: Session, block: Block) -> None:
     block.depth -= 1
     if block.depth == 0:
         session.info.pop(_KEY, None)
-
-
-def innermost_transaction(session: Session) -> SessionTransaction | None:
-    """Return the savepoint or transaction that the next statement belongs to."""
-    return session.get_nested_transaction() or session.get_transaction()
-
-
-def is_within(transaction: SessionTransaction | None, ancestor: SessionTransaction) -> bool:
-    """Tell whether a transaction is this one, or a savepoint in it at any depth."""
-    while transaction is not None and transaction is not ancestor:
-        transaction = transaction.parent
-    return transaction is not None
 
 
 # --- what SQLAlchemy tells us --------------------------------------------------------------------
@@ -147,13 +129,13 @@ def _on_commit(session: Session) -> None:
     block = block_of(session)
     committed = None if block is None else innermost_transaction(session)
     if block is not None and committed is not None:
-        block.release(committed)
+        block.refusals.release(committed)
 
 
 def _on_end(session: Session, transaction: SessionTransaction) -> None:
     block = block_of(session)
     if block is not None:
-        block.forget(transaction)
+        block.refusals.drop(transaction)
 
 
 def _on_error(context: ExceptionContext) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sqlmodel_crud_utils._session.blocks import block_of, innermost_transaction
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
 
 _KEY = "sqlmodel_crud_utils.commit_callbacks"
 
@@ -22,7 +23,7 @@ Callback = Callable[[], Any]
 
 @dataclass(slots=True)
 class _Queue:
-    waiting: list[tuple[SessionTransaction | None, Callback]] = field(default_factory=list)
+    waiting: PerSavepoint[Callback] = field(default_factory=PerSavepoint)
     due: list[Callback] = field(default_factory=list)
 
 
@@ -37,7 +38,7 @@ def add(session: Session, callback: Callback) -> None:
     if block_of(session) is not None and not session.in_transaction():
         # After a commit by hand: what comes now belongs to the rest of the block.
         session.begin()
-    queue.waiting.append((innermost_transaction(session), callback))
+    queue.waiting.add(innermost_transaction(session), callback)
 
 
 def are_waiting(session: Session) -> bool:
@@ -59,22 +60,16 @@ def _on_commit(session: Session) -> None:
     queue: _Queue = session.info[_KEY]
     savepoint = session.get_nested_transaction()
     if savepoint is None:
-        queue.due += [callback for _, callback in queue.waiting]
-        queue.waiting.clear()
-        return
-    # SQLAlchemy tells of released savepoints too.
-    queue.waiting = [
-        (savepoint.parent if owner is savepoint else owner, callback)
-        for owner, callback in queue.waiting
-    ]
+        queue.due += queue.waiting.take()
+    else:  # SQLAlchemy tells of released savepoints too
+        queue.waiting.release(savepoint)
 
 
 def _on_end(session: Session, transaction: SessionTransaction) -> None:
     # Every end comes here, also where SQLAlchemy tells of no rollback: after a flush that failed,
     # when a session is closed. What is committed is not waiting any more.
     queue: _Queue = session.info[_KEY]
-    queue.waiting = [
-        (owner, callback)
-        for owner, callback in queue.waiting
-        if owner is not transaction and transaction.parent is not None
-    ]
+    if transaction.parent is None:
+        queue.waiting.take()  # those that were registered before the transaction began, too
+    else:
+        queue.waiting.drop(transaction)

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class PerSavepoint(Generic[T]):
     """Things in their order, each owned by the transaction or savepoint in which it was added.
 
-    `release` and `drop` are called for every savepoint that ends, in this order; see
-    `sqlmodel_crud_utils._session.events`.
+    Whoever keeps one calls `release` when a savepoint is released (SQLAlchemy's `after_commit`
+    with a nested transaction), and `drop` when a transaction has ended (`after_transaction_end`).
     """
 
     __slots__ = ("_owned",)

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
@@ -138,7 +139,7 @@ class _Level:
             self._end_savepoint("rollback")
             if self._savepoint is not None:
                 # What failed after SQLAlchemy's own rollback is undone just as well.
-                self._block.forget(self._savepoint)
+                self._block.refusals.drop(self._savepoint)
         except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
             get_logger().error(f"rollback to a savepoint failed: {type(error).__name__}")
 
@@ -148,7 +149,7 @@ class _Level:
             run_sync(self._session, getattr(self._savepoint, how))
 
     def _is_open(self, savepoint: SessionTransaction) -> bool:
-        return blocks.is_within(blocks.innermost_transaction(self._plain), savepoint)
+        return is_within(innermost_transaction(self._plain), savepoint)
 
     def _refuse_if_doomed(self) -> None:
         refusal = self._block.refusal(self._savepoint)
