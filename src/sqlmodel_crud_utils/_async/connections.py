@@ -89,8 +89,8 @@ def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQ
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
-        SQLAlchemy's `async_sessionmaker`: call it for a session, or its `begin()` for one that
-        commits at the end.
+        SQLAlchemy's `async_sessionmaker`: call it for a session, or its `begin()` for one that is
+        one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
         ValidationError: An engine of the other API.

@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._session.savepoints import (
     innermost_transaction,
     is_within,
 )
+from sqlmodel_crud_utils._session.transactions import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -36,6 +37,8 @@ class Block:
     """What a session's nested levels share, from the outermost entry to its exit."""
 
     session: weakref.ref[Session]
+    in_callers: bool = False
+    """Whether all of it is a savepoint in the caller's own `with session.begin()`."""
     depth: int = 0
     kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
     refusals: PerSavepoint[BaseException] = field(default_factory=PerSavepoint)
@@ -68,11 +71,24 @@ def block_of(session: Session) -> Block | None:
     return session.info.get(_KEY)
 
 
+def in_callers_block(session: Session) -> bool:
+    """Return whether the session is in the caller's own `with session.begin()` or a nested one.
+
+    That commits at its exit, so that nobody else may; SQLAlchemy would refuse what comes after.
+    """
+    return session._trans_context_manager is not None and block_of(session) is None
+
+
+def is_inside(session: Session) -> bool:
+    """Return whether somebody else is to commit: a block of the library, or the caller's own."""
+    return session._trans_context_manager is not None or block_of(session) is not None
+
+
 def enter(session: Session) -> Block:
     """Enter one more level and return the session's block."""
     block = block_of(session)
     if block is None:
-        block = session.info[_KEY] = Block(weakref.ref(session))
+        block = session.info[_KEY] = Block(weakref.ref(session), in_callers_block(session))
     block.depth += 1
     return block
 
@@ -99,6 +115,14 @@ def begin(session: Session) -> None:
         session.begin()
     if bind is not None:  # a session with a bind per model begins as it goes
         join(session, session.connection())
+
+
+def join_callers(session: Session) -> None:
+    """Let a block begin inside of the caller's own transaction."""
+    if session.bind is not None:
+        session.connection()
+    for connection in connections_of(session):
+        join(session, connection)
 
 
 def join(session: Session, connection: Connection) -> None:

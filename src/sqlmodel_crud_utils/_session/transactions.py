@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import SessionTransactionState
 
@@ -11,12 +12,18 @@ def is_lost(session: Session) -> bool:
 
     It is so after a flush that failed, and when the connection was lost or a statement cut off.
     """
-    transaction = session.get_transaction()
-    if transaction is None:
+    if not session.in_transaction():
         return False
-    if not session.is_active:
-        return True
-    return any(connection.invalidated for connection, *_ in transaction._connections.values())
+    return not session.is_active or any(
+        connection.invalidated for connection in connections_of(session)
+    )
+
+
+def connections_of(session: Session) -> set[Connection]:
+    """Return the connections that the session's transaction has begun on."""
+    transaction = session.get_transaction()
+    begun = {} if transaction is None else transaction._connections
+    return {connection for connection, *_ in begun.values()}
 
 
 def is_committed(session: Session) -> bool:

@@ -91,8 +91,8 @@ def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSessi
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
-        SQLAlchemy's `sessionmaker`: call it for a session, or its `begin()` for one that
-        commits at the end.
+        SQLAlchemy's `sessionmaker`: call it for a session, or its `begin()` for one that is
+        one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
         ValidationError: An engine of the other API.

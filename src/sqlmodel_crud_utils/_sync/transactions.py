@@ -38,7 +38,7 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
     and then write wait for each other.
 
     A session that is already in use is taken over: what it has not committed yet is committed or
-    rolled back with the block.
+    rolled back with the block. Inside the caller's own `session.begin()` block it is a savepoint.
 
     Args:
         session: The session to work with, SQLModel's, SQLAlchemy's or a scoped one.
@@ -52,8 +52,9 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
         TransactionError: The block failed; the original exception is its `__cause__` and its
             `original_error`. A `TransactionError` is not wrapped twice; KeyboardInterrupt,
             SystemExit, GeneratorExit and a cancellation pass through as they are.
-        ValidationError: The session is not one of this API.
-        ExceptionGroup: Callbacks of `on_commit` failed; what was committed stays.
+        ValidationError: The session is not one of this API, or another task uses it.
+        ExceptionGroup: Callbacks of `on_commit`, or the caller's listeners, failed after the
+            commit; what was committed stays.
 
     Example:
         >>> with transaction(session):

@@ -34,7 +34,7 @@ from sqlmodel_crud_utils.exceptions import TransactionError
 
 
 async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
-    inside = blocks.block_of(sync_session(session)) is not None
+    inside = blocks.is_inside(sync_session(session))
     return [] if inside else await run_commit_callbacks(session)
 
 
@@ -83,11 +83,13 @@ class _Level:
         self._session = session
         self._plain = sync_session(session)
         self._block = block
-        self._outermost = block.depth == 1
+        self._outermost = block.depth == 1 and not block.in_callers
         self._savepoint: SessionTransaction | None = None
 
     async def begin(self) -> None:
         if not self._outermost:
+            if self._block.depth == 1:
+                await run_sync(self._session, blocks.join_callers, self._plain)
             await self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
             return
@@ -140,6 +142,9 @@ class _Level:
                 self._block.refusals.drop(self._savepoint)
         except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
             get_logger().error(f"rollback to a savepoint failed: {type(error).__name__}")
+            if self._block.in_callers:
+                # Nobody else would keep the caller from committing the rest.
+                await roll_back(self._session)
 
     async def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
         # A commit or rollback by hand inside the block has ended the savepoint already.

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.rows import (
 )
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded, sync_session
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
-from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.transactions import is_committed
 
 
@@ -51,7 +51,7 @@ async def reload(session: AsyncSession, row: Any, before: Snapshot) -> None:
         if not is_database_error(error):
             raise
         get_logger().error(f"reading a row after a failed write failed: {type(error).__name__}")
-        if block_of(sync_session(session)) is None:
+        if not is_inside(sync_session(session)):
             await roll_back(session)
         restore(before)
 

@@ -34,7 +34,7 @@ from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUD
 
 def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sought | None:
     """Return the row that a write looks for, None where there is more to it than its statement."""
-    if not are_allowed() or write.hooks or (write.inside and not write.strict):
+    if not are_allowed() or write.in_savepoint:
         return None
     session, model = write.session, write.model
     names = key_names(model, pk_field, key)

@@ -286,6 +286,8 @@ def _query_reason(error: Exception, driver: DriverError | None) -> str:
         return driver.reason
     if isinstance(error, PendingRollbackError):
         return "an earlier statement failed; roll the session back first"
+    if "closed transaction inside context manager" in str(error):
+        return "the transaction of your begin() block is over; leave the block first"
     return ""
 
 

@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.errors.translation import is_database_error, tran
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_sync import Session, Work, shielded, sync_session
-from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.blocks import block_of, in_callers_block, is_inside
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
@@ -60,8 +60,19 @@ class Write:
 
     @property
     def inside(self) -> bool:
-        """Whether a `transaction()` block is under way."""
-        return block_of(sync_session(self.session)) is not None
+        """Whether somebody else commits: a `transaction()` block, or the caller's own one."""
+        return is_inside(sync_session(self.session))
+
+    @property
+    def in_savepoint(self) -> bool:
+        """Whether it is written in a savepoint of its own, outside a block in a transaction.
+
+        A hook that raises has to take the write with it, even if the caller catches the error in a
+        block; and what hooks write with the library belongs to the write, it must not be
+        committed. In a block of the caller's nobody else notices a failure that was caught.
+        """
+        tolerant = self.inside and not self.strict
+        return bool(self.hooks) or tolerant or in_callers_block(sync_session(self.session))
 
     @property
     def strict(self) -> bool:
@@ -222,9 +233,7 @@ def _run(write: Write, work: Work[Rows]) -> Rows:
 
 
 def _settled(write: Write, work: Work[Rows]) -> Rows:
-    # A hook that raises has to take the write with it, even if the caller catches the error in a
-    # block; and what hooks write with the library belongs to the write, it must not be committed.
-    if write.hooks or (write.inside and not write.strict):
+    if write.in_savepoint:
         with SetApart(write.adding) as apart:
             with block(write.session, wrap_errors=False):
                 apart.put_back()
