@@ -31,6 +31,7 @@ __all__ = [
     "make_engine",
     "make_sqlite",
     "make_tables",
+    "routing",
     "run_on_connection",
     "run_sync",
     "scoped",
@@ -70,6 +71,16 @@ def sync_engine(engine: AsyncEngine) -> Engine:
 def dialect_of(session: PlainSession) -> Dialect:
     """Return the dialect of the session's database."""
     return session.get_bind().dialect
+
+
+def routing(choose: Callable[..., Any]) -> AsyncSession:
+    """Return a session that asks a function for the engine of each statement."""
+
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **_: Any) -> Any:
+            return choose(self, mapper, clause)
+
+    return AsyncSession(sync_session_class=Routing)
 
 
 def make_sqlite(name: str = ":memory:", **options: Any) -> AsyncEngine:

@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.writes.copying import refused_values
+from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "create_async_engine",
     "dialect_of",
     "execute",
+    "execute_writing",
     "open_stream",
     "require_callable",
     "require_engine",
@@ -112,6 +114,18 @@ async def execute(
     return await run(session, statement, params, execution_options=execution_options or {})
 
 
+async def execute_writing(
+    session: AsyncSession,
+    statement: Executable,
+    params: Any = None,
+    *,
+    execution_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Execute a statement that belongs to a write, where a flush would write to."""
+    with as_writing(session.sync_session):
+        return await execute(session, statement, params, execution_options=execution_options)
+
+
 async def open_stream(
     session: AsyncSession, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
@@ -132,9 +146,10 @@ async def run_sync(session: AsyncSession, func: Callable[..., _R], *args: Any) -
 async def run_on_connection(
     session: AsyncSession, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
-    """Call a function with the connection of the session's transaction, that for a model."""
+    """Call a function with the connection that writes in the session's transaction, to a model."""
     bind = {} if model is None else {"mapper": mapper_of(model)}
-    connection = await session.connection(bind_arguments=bind)
+    with as_writing(session.sync_session):
+        connection = await session.connection(bind_arguments=bind)
     return await connection.run_sync(func)
 
 
@@ -154,7 +169,8 @@ async def copy_rows(
         names: The columns that the rows give.
         rows: Their values as the driver takes them.
     """
-    connection = await session.connection(bind_arguments={"mapper": mapper_of(model)})
+    with as_writing(session.sync_session):
+        connection = await session.connection(bind_arguments={"mapper": mapper_of(model)})
     driver: Any = (await connection.get_raw_connection()).driver_connection
     with refused_values():
         await driver.copy_records_to_table(

@@ -20,6 +20,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
+from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "create_engine",
     "dialect_of",
     "execute",
+    "execute_writing",
     "open_stream",
     "require_callable",
     "require_engine",
@@ -100,6 +102,18 @@ def execute(
     return session.execute(statement, params, execution_options=execution_options or {})
 
 
+def execute_writing(
+    session: Session,
+    statement: Executable,
+    params: Any = None,
+    *,
+    execution_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Execute a statement that belongs to a write, where a flush would write to."""
+    with as_writing(session):
+        return execute(session, statement, params, execution_options=execution_options)
+
+
 def open_stream(
     session: Session, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
@@ -116,9 +130,11 @@ def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
 def run_on_connection(
     session: Session, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
-    """Call a function with the connection of the session's transaction, that for a model."""
+    """Call a function with the connection that writes in the session's transaction, to a model."""
     bind = {} if model is None else {"mapper": mapper_of(model)}
-    return func(session.connection(bind_arguments=bind))
+    with as_writing(session):
+        connection = session.connection(bind_arguments=bind)
+    return func(connection)
 
 
 def copy_rows(
@@ -137,7 +153,8 @@ def copy_rows(
         names: The columns that the rows give.
         rows: Their values as the driver takes them.
     """
-    connection = session.connection(bind_arguments={"mapper": mapper_of(model)})
+    with as_writing(session):
+        connection = session.connection(bind_arguments={"mapper": mapper_of(model)})
     driver: Any = connection.connection.driver_connection
     quoted = quoted_name_of(table)
     with refused_values(), driver.cursor() as cursor:

@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
-    execute,
+    execute_writing,
     require_session,
     sync_session,
 )
@@ -106,7 +106,7 @@ async def bulk_update_rows(
 
 async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
     statement = select(func.count()).select_from(listed.model).where(*listed.criteria(keys))
-    count: int = (await execute(session, statement)).one()[0]
+    count: int = (await execute_writing(session, statement)).one()[0]
     return count
 
 
@@ -203,7 +203,7 @@ async def delete_rows_within_id_list(
 async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int:
     criteria = listed.criteria(keys)
     for links in link_deletes_of(listed.model, criteria):
-        await execute(session, links)
+        await execute_writing(session, links)
     options = synchronization(sync_session(session), listed.model)
     statement = delete_of(listed.model, criteria)
     return await write_set(session, listed.model, statement, criteria, options)

@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     copy_rows,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -231,7 +231,7 @@ class _Insertion:
         model = self.target.model
         await run_on_connection(self.session, start_counting, model)
         statement = self._statement(model, keyed=True)
-        result = await execute(self.session, statement, row, execution_options=_PLAIN)
+        result = await execute_writing(self.session, statement, row, execution_options=_PLAIN)
         was_there = await run_on_connection(self.session, skipped, model)
         key: Sequence[Any] = result.inserted_primary_key
         return None if was_there else key
@@ -245,7 +245,7 @@ class _Insertion:
                     self.session, partial(execute_rows, *prepared), model
                 )
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
-        return await execute(
+        return await execute_writing(
             self.session, self._statement(model), parameters, execution_options=_PLAIN
         )
 

@@ -235,7 +235,7 @@ async def _first_as_of_now(search: _Search) -> Any:
 
 async def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
-    await run_on_connection(write.session, begin_immediate)
+    await run_on_connection(write.session, begin_immediate, write.model)
     async with write.session.begin_nested():
         return await insert(write.session, write.model(**values), write.hooks)
 

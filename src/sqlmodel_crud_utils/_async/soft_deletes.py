@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -233,7 +233,7 @@ async def purge_rows(
     async def work() -> Sequence[Any]:
         nonlocal removed
         await session.flush()
-        await run_on_connection(session, begin_immediate)
+        await run_on_connection(session, begin_immediate, model)
         while count := await _purge_chunk(session, purge):
             removed += count
         return []
@@ -243,12 +243,12 @@ async def purge_rows(
 
 
 async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:
-    keys = [tuple(row) for row in (await execute(session, purge.keys())).all()]
+    keys = [tuple(row) for row in (await execute_writing(session, purge.keys())).all()]
     if not keys:
         return 0
     for statement in purge.without_links(keys):
-        await execute(session, statement)
-    result = await execute(session, purge.without_rows(keys), execution_options=TOLD)
+        await execute_writing(session, statement)
+    result = await execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
     happened(sync_session(session), Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

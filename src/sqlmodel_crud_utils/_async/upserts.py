@@ -41,7 +41,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -199,7 +199,9 @@ async def _insert(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
     parameters = batch.insert_parameters()
     if dialect.insert_executemany_returning:
         statement = insert_statement(batch.target, returning=True)
-        result = await execute(session, statement, parameters, execution_options=_PLAIN_INSERT)
+        result = await execute_writing(
+            session, statement, parameters, execution_options=_PLAIN_INSERT
+        )
         keys = result.all()
     else:
         keys = [await _insert_one(session, batch.target, row) for row in parameters]
@@ -209,7 +211,7 @@ async def _insert(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
 
 async def _insert_one(session: AsyncSession, target: Target, row: dict[str, Any]) -> Sequence[Any]:
     statement = insert_statement(target, returning=False)
-    result = await execute(session, statement, row, execution_options=_PLAIN_INSERT)
+    result = await execute_writing(session, statement, row, execution_options=_PLAIN_INSERT)
     key: Sequence[Any] = result.inserted_primary_key
     return key
 
@@ -220,7 +222,7 @@ async def _upsert(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
     statement, parameters = upsert_statement(
         batch.target, batch.names, batch.insert_parameters(), dialect
     )
-    await execute(session, statement, parameters, execution_options=_PLAIN_INSERT)
+    await execute_writing(session, statement, parameters, execution_options=_PLAIN_INSERT)
 
 
 async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialect) -> bool:
@@ -251,7 +253,7 @@ async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialec
 async def _executed(session: AsyncSession, statement: Any) -> bool:
     try:
         async with session.begin_nested():
-            await execute(session, statement, execution_options=_PLAIN_INSERT)
+            await execute_writing(session, statement, execution_options=_PLAIN_INSERT)
     except Exception as error:
         if not is_database_error(error):
             raise
@@ -269,7 +271,7 @@ async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict
     statement = update_statement(batch.target, batch.names)
     if statement is not None:
         parameters = batch.update_parameters()
-        await execute(session, statement, parameters, execution_options=_PLAIN_UPDATE)
+        await execute_writing(session, statement, parameters, execution_options=_PLAIN_UPDATE)
     found = await _read_back(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
@@ -337,7 +339,7 @@ async def _fetch(session: AsyncSession, statement: Select[Any], dialect: Dialect
         # A transaction sees the rows of others as they were at its first query, unless it locks
         # them; what was written here is locked already.
         statement = statement.with_for_update(read=True)
-    rows = fetched(await execute(session, statement, execution_options=_FRESH))
+    rows = fetched(await execute_writing(session, statement, execution_options=_FRESH))
     # As after a flush: the rollback of a savepoint expires them, and they are read anew.
     sync_session(session)._register_altered(states_of(rows))
     return rows

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
-    execute,
+    execute_writing,
     require_session,
     sync_session,
 )
@@ -108,7 +108,7 @@ def bulk_update_rows(
 
 def _count(session: Session, listed: KeyList, keys: list[Key]) -> int:
     statement = select(func.count()).select_from(listed.model).where(*listed.criteria(keys))
-    count: int = execute(session, statement).one()[0]
+    count: int = execute_writing(session, statement).one()[0]
     return count
 
 
@@ -205,7 +205,7 @@ def delete_rows_within_id_list(
 def _remove(session: Session, listed: KeyList, keys: list[Key]) -> int:
     criteria = listed.criteria(keys)
     for links in link_deletes_of(listed.model, criteria):
-        execute(session, links)
+        execute_writing(session, links)
     options = synchronization(sync_session(session), listed.model)
     statement = delete_of(listed.model, criteria)
     return write_set(session, listed.model, statement, criteria, options)

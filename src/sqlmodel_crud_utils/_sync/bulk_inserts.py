@@ -32,7 +32,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     Session,
     copy_rows,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -233,7 +233,7 @@ class _Insertion:
         model = self.target.model
         run_on_connection(self.session, start_counting, model)
         statement = self._statement(model, keyed=True)
-        result = execute(self.session, statement, row, execution_options=_PLAIN)
+        result = execute_writing(self.session, statement, row, execution_options=_PLAIN)
         was_there = run_on_connection(self.session, skipped, model)
         key: Sequence[Any] = result.inserted_primary_key
         return None if was_there else key
@@ -245,7 +245,9 @@ class _Insertion:
             if prepared is not None:
                 return run_on_connection(self.session, partial(execute_rows, *prepared), model)
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
-        return execute(self.session, self._statement(model), parameters, execution_options=_PLAIN)
+        return execute_writing(
+            self.session, self._statement(model), parameters, execution_options=_PLAIN
+        )
 
     def _statement(self, entity: Any, *, keyed: bool = False) -> Insert:
         if self.skipping:

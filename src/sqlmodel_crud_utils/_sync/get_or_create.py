@@ -229,7 +229,7 @@ def _first_as_of_now(search: _Search) -> Any:
 
 def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
-    run_on_connection(write.session, begin_immediate)
+    run_on_connection(write.session, begin_immediate, write.model)
     with write.session.begin_nested():
         return insert(write.session, write.model(**values), write.hooks)
 

@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -235,7 +235,7 @@ def purge_rows(
     def work() -> Sequence[Any]:
         nonlocal removed
         session.flush()
-        run_on_connection(session, begin_immediate)
+        run_on_connection(session, begin_immediate, model)
         while count := _purge_chunk(session, purge):
             removed += count
         return []
@@ -245,12 +245,12 @@ def purge_rows(
 
 
 def _purge_chunk(session: Session, purge: Purge) -> int:
-    keys = [tuple(row) for row in execute(session, purge.keys()).all()]
+    keys = [tuple(row) for row in execute_writing(session, purge.keys()).all()]
     if not keys:
         return 0
     for statement in purge.without_links(keys):
-        execute(session, statement)
-    result = execute(session, purge.without_rows(keys), execution_options=TOLD)
+        execute_writing(session, statement)
+    result = execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
     happened(sync_session(session), Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

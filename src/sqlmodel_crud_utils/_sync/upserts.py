@@ -42,7 +42,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
     dialect_of,
-    execute,
+    execute_writing,
     require_session,
     run_on_connection,
     sync_session,
@@ -199,7 +199,7 @@ def _insert(session: Session, batch: Batch, dialect: Dialect) -> None:
     parameters = batch.insert_parameters()
     if dialect.insert_executemany_returning:
         statement = insert_statement(batch.target, returning=True)
-        result = execute(session, statement, parameters, execution_options=_PLAIN_INSERT)
+        result = execute_writing(session, statement, parameters, execution_options=_PLAIN_INSERT)
         keys = result.all()
     else:
         keys = [_insert_one(session, batch.target, row) for row in parameters]
@@ -209,7 +209,7 @@ def _insert(session: Session, batch: Batch, dialect: Dialect) -> None:
 
 def _insert_one(session: Session, target: Target, row: dict[str, Any]) -> Sequence[Any]:
     statement = insert_statement(target, returning=False)
-    result = execute(session, statement, row, execution_options=_PLAIN_INSERT)
+    result = execute_writing(session, statement, row, execution_options=_PLAIN_INSERT)
     key: Sequence[Any] = result.inserted_primary_key
     return key
 
@@ -220,7 +220,7 @@ def _upsert(session: Session, batch: Batch, dialect: Dialect) -> None:
     statement, parameters = upsert_statement(
         batch.target, batch.names, batch.insert_parameters(), dialect
     )
-    execute(session, statement, parameters, execution_options=_PLAIN_INSERT)
+    execute_writing(session, statement, parameters, execution_options=_PLAIN_INSERT)
 
 
 def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
@@ -251,7 +251,7 @@ def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
 def _executed(session: Session, statement: Any) -> bool:
     try:
         with session.begin_nested():
-            execute(session, statement, execution_options=_PLAIN_INSERT)
+            execute_writing(session, statement, execution_options=_PLAIN_INSERT)
     except Exception as error:
         if not is_database_error(error):
             raise
@@ -269,7 +269,7 @@ def _update(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any
     statement = update_statement(batch.target, batch.names)
     if statement is not None:
         parameters = batch.update_parameters()
-        execute(session, statement, parameters, execution_options=_PLAIN_UPDATE)
+        execute_writing(session, statement, parameters, execution_options=_PLAIN_UPDATE)
     found = _read_back(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
@@ -335,7 +335,7 @@ def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[A
         # A transaction sees the rows of others as they were at its first query, unless it locks
         # them; what was written here is locked already.
         statement = statement.with_for_update(read=True)
-    rows = fetched(execute(session, statement, execution_options=_FRESH))
+    rows = fetched(execute_writing(session, statement, execution_options=_FRESH))
     # As after a flush: the rollback of a savepoint expires them, and they are read anew.
     sync_session(session)._register_altered(states_of(rows))
     return rows

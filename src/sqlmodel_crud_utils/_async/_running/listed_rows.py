@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
-    execute,
+    execute_writing,
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
@@ -95,7 +95,7 @@ class ListedWrite:
         found: list[Key] = []
         for keys in listed.chunks(None):
             statement = select(*primary_key(listed.model)).where(*listed.criteria(keys))
-            found += map(tuple, (await execute(self.write.session, statement)).all())
+            found += map(tuple, (await execute_writing(self.write.session, statement)).all())
         names = primary_key_names(listed.model)
         return replace(self, listed=replace(listed, names=names, keys=list(dict.fromkeys(found))))
 

@@ -8,7 +8,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Select, Update, select, tuple_
 
 from sqlmodel_crud_utils._core.models.mapping import column_names, is_one_table, primary_key_names
-from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    dialect_of,
+    execute_writing,
+    sync_session,
+)
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 
 
@@ -30,7 +35,7 @@ async def write_set(
     """
     need = need_of(model)
     if need < Need.KEYS:
-        count: int = (await execute(session, statement, execution_options=options)).rowcount
+        count: int = (await execute_writing(session, statement, execution_options=options)).rowcount
         return count
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
     names = column_names(model) if need is Need.ROWS and operation == "update" else ()
@@ -42,7 +47,7 @@ async def write_set(
         # The locks let nobody else change in between what the criteria find.
         keys = select(*_columns(model, ())).where(*criteria).with_for_update()
         rows = await _fetched(session, keys, {})
-        await execute(session, statement, execution_options=options)
+        await execute_writing(session, statement, execution_options=options)
         if names:
             rows = await rows_of_keys(session, model, names, rows)
     if rows:
@@ -70,11 +75,13 @@ async def insert_returning(
     """
     if dialect_of(session, model).insert_executemany_returning:
         returning = statement.returning(*_columns(model, names))
-        result = await execute(session, returning, parameters, execution_options=options)
+        result = await execute_writing(session, returning, parameters, execution_options=options)
         rows: Sequence[Any] = result.all()
         return rows
     keys = [
-        (await execute(session, statement, row, execution_options=options)).inserted_primary_key
+        (
+            await execute_writing(session, statement, row, execution_options=options)
+        ).inserted_primary_key
         for row in parameters
     ]
     return await rows_of_keys(session, model, names, keys)
@@ -117,5 +124,7 @@ def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Sel
 async def _fetched(
     session: AsyncSession, statement: Executable, options: Mapping[str, Any]
 ) -> Sequence[Any]:
-    rows: Sequence[Any] = (await execute(session, statement, execution_options=options)).all()
+    rows: Sequence[Any] = (
+        await execute_writing(session, statement, execution_options=options)
+    ).all()
     return rows

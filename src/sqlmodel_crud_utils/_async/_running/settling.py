@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.rows import (
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded, sync_session
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.transactions import is_committed
 
 
@@ -35,7 +36,8 @@ async def load_expired(session: AsyncSession, states: Sequence[InstanceState[Any
     for state in states:
         names = expired_columns(state)
         if names and state.persistent:
-            await session.refresh(state.obj(), names)
+            with as_writing(sync_session(session)):
+                await session.refresh(state.obj(), names)
     track_changes(states)
 
 

@@ -10,7 +10,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Select, Update, select, tuple_
 
 from sqlmodel_crud_utils._core.models.mapping import column_names, is_one_table, primary_key_names
-from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._runtime_sync import (
+    Session,
+    dialect_of,
+    execute_writing,
+    sync_session,
+)
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 
 
@@ -32,7 +37,7 @@ def write_set(
     """
     need = need_of(model)
     if need < Need.KEYS:
-        count: int = execute(session, statement, execution_options=options).rowcount
+        count: int = execute_writing(session, statement, execution_options=options).rowcount
         return count
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
     names = column_names(model) if need is Need.ROWS and operation == "update" else ()
@@ -44,7 +49,7 @@ def write_set(
         # The locks let nobody else change in between what the criteria find.
         keys = select(*_columns(model, ())).where(*criteria).with_for_update()
         rows = _fetched(session, keys, {})
-        execute(session, statement, execution_options=options)
+        execute_writing(session, statement, execution_options=options)
         if names:
             rows = rows_of_keys(session, model, names, rows)
     if rows:
@@ -72,11 +77,11 @@ def insert_returning(
     """
     if dialect_of(session, model).insert_executemany_returning:
         returning = statement.returning(*_columns(model, names))
-        result = execute(session, returning, parameters, execution_options=options)
+        result = execute_writing(session, returning, parameters, execution_options=options)
         rows: Sequence[Any] = result.all()
         return rows
     keys = [
-        execute(session, statement, row, execution_options=options).inserted_primary_key
+        (execute_writing(session, statement, row, execution_options=options)).inserted_primary_key
         for row in parameters
     ]
     return rows_of_keys(session, model, names, keys)
@@ -117,5 +122,5 @@ def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Sel
 
 
 def _fetched(session: Session, statement: Executable, options: Mapping[str, Any]) -> Sequence[Any]:
-    rows: Sequence[Any] = execute(session, statement, execution_options=options).all()
+    rows: Sequence[Any] = (execute_writing(session, statement, execution_options=options)).all()
     return rows

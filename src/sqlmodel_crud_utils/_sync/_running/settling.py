@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._core.rows import (
 from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync_session
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.transactions import is_committed
 
 
@@ -37,7 +38,8 @@ def load_expired(session: Session, states: Sequence[InstanceState[Any]]) -> None
     for state in states:
         names = expired_columns(state)
         if names and state.persistent:
-            session.refresh(state.obj(), names)
+            with as_writing(sync_session(session)):
+                session.refresh(state.obj(), names)
     track_changes(states)
 
 
