@@ -92,3 +92,18 @@ class Booking(PostgresBase):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     during: Mapped[Range[int]] = mapped_column(INT4RANGE)
+
+
+class Shift(PostgresBase):
+    """A key that is checked at once, and two constraints that can wait."""
+
+    __tablename__ = "shift"
+    __table_args__ = (
+        UniqueConstraint("place", deferrable=True, initially="IMMEDIATE"),
+        ExcludeConstraint((column("during"), "&&"), using="gist", deferrable=True),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20), unique=True)
+    place: Mapped[int | None]
+    during: Mapped[Range[int] | None] = mapped_column(INT4RANGE)

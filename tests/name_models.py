@@ -53,3 +53,12 @@ class LookalikeLink(Base):
     key_0: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     new_key_0: Mapped[int | None] = mapped_column(default=None)
     first: Mapped[int | None] = mapped_column("_0", default=None)
+
+
+class Percent(Base):
+    """A percent sign in the name of the key, which drivers take for their own."""
+
+    __tablename__ = "percent"
+
+    id: Mapped[int] = mapped_column("id%s", primary_key=True, autoincrement=False)
+    text: Mapped[str | None] = mapped_column(String(20), default=None)

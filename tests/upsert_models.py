@@ -127,3 +127,17 @@ class Cat(Animal):
     """One of them."""
 
     __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "cat"}
+
+
+def _slug(context: Any) -> str:
+    slug: str = context.get_current_parameters()["name"].lower()
+    return slug
+
+
+class Heading(SQLModel, table=True):
+    """An `onupdate` that looks at what is written, and one that could and does not."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=50)
+    slug: str | None = Field(default=None, sa_column_kwargs={"onupdate": _slug})
+    seen: int | None = Field(default=None, sa_column_kwargs={"onupdate": lambda _context: 7})

@@ -14,7 +14,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import TransactionError, UnknownFieldError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
-from tests._async.upserting import given, stored
+from tests._async.rows import given, stored_rows
 from tests._runtime_async import AsyncEngine, AsyncSession, execute
 from tests.models import Hero, Team
 from tests.models_mixins import Counter, Player
@@ -27,7 +27,7 @@ def a_hero(number: int, age: int | None) -> Hero:
 
 async def ages(session: AsyncSession) -> dict[int, int | None]:
     """Return what the database holds."""
-    return {hero.id: hero.age for hero in await stored(session, Hero)}
+    return {hero.id: hero.age for hero in await stored_rows(session, Hero)}
 
 
 class Quiet:
@@ -114,7 +114,7 @@ class TestSQL:
         await given(session, Counter(id=1, value=3))
         written = await bulk_update_rows([1], {"value": Counter.value * 2}, session, Counter)
         assert written == (True, 1)
-        [row] = await stored(session, Counter)
+        [row] = await stored_rows(session, Counter)
         assert (row.value, row.version) == (6, 2)
 
     @pytest.mark.parametrize(

@@ -9,7 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._core.chunks import bind_limit
-from sqlmodel_crud_utils.aio import bulk_upsert_mappings, transaction
+from sqlmodel_crud_utils.aio import (
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    transaction,
+    update_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,
@@ -29,7 +34,7 @@ from tests.models import (
     Parent,
 )
 from tests.recording import ListenerError, failing_savepoints
-from tests.upsert_models import Article, Item, Reading
+from tests.upsert_models import Article, Heading, Item, Reading
 
 
 class TestMistakes:
@@ -360,3 +365,16 @@ class TestSessions:
         _, (hero,) = await bulk_upsert_mappings([RUSTY], session, Hero)
         assert hero.name == "Rusty"
         await session.remove()
+
+
+async def test_an_onupdate_that_looks_at_the_row(session: AsyncSession) -> None:
+    """An upsert cannot show it the row, and names the column; other updates can."""
+    await given(session, Heading(id=1, name="Old"))
+    with pytest.raises(ValidationError, match=r"Heading\.slug looks at the row"):
+        await bulk_upsert_mappings([{"id": 1, "name": "New"}], session, Heading)
+    _, rows = await bulk_upsert_mappings([{"id": 1, "name": "A", "slug": "a"}], session, Heading)
+    assert (rows[0].slug, rows[0].seen) == ("a", 7)
+    assert await bulk_update_rows([1], {"name": "Two"}, session, Heading) == (True, 1)
+    _, row = await update_row(1, {"name": "Three"}, session, Heading)
+    assert row is not None
+    assert row.slug == "three"

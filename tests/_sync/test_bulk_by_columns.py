@@ -17,7 +17,7 @@ from sqlmodel_crud_utils.sync import (
     transaction,
 )
 from tests._runtime_sync import Engine, Session, execute
-from tests._sync.upserting import given, stored
+from tests._sync.rows import given, stored_rows
 from tests.models import Hero, Team
 from tests.models_mixins import Counter, Player
 
@@ -29,7 +29,7 @@ def a_hero(number: int, age: int | None) -> Hero:
 
 def ages(session: Session) -> dict[int, int | None]:
     """Return what the database holds."""
-    return {hero.id: hero.age for hero in stored(session, Hero)}
+    return {hero.id: hero.age for hero in stored_rows(session, Hero)}
 
 
 class Quiet:
@@ -112,7 +112,7 @@ class TestSQL:
         given(session, Counter(id=1, value=3))
         written = bulk_update_rows([1], {"value": Counter.value * 2}, session, Counter)
         assert written == (True, 1)
-        [row] = stored(session, Counter)
+        [row] = stored_rows(session, Counter)
         assert (row.value, row.version) == (6, 2)
 
     @pytest.mark.parametrize(

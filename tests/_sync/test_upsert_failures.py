@@ -18,7 +18,12 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from sqlmodel_crud_utils.sync import bulk_upsert_mappings, transaction
+from sqlmodel_crud_utils.sync import (
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    transaction,
+    update_row,
+)
 from tests._runtime_sync import Engine, PlainSession, Session, scoped
 from tests._sync.rows import given, stored_rows
 from tests._sync.upserting import NOVA, RUSTY, statements
@@ -31,7 +36,7 @@ from tests.models import (
     Parent,
 )
 from tests.recording import ListenerError, failing_savepoints
-from tests.upsert_models import Article, Item, Reading
+from tests.upsert_models import Article, Heading, Item, Reading
 
 
 class TestMistakes:
@@ -352,3 +357,16 @@ class TestSessions:
         _, (hero,) = bulk_upsert_mappings([RUSTY], session, Hero)
         assert hero.name == "Rusty"
         session.remove()
+
+
+def test_an_onupdate_that_looks_at_the_row(session: Session) -> None:
+    """An upsert cannot show it the row, and names the column; other updates can."""
+    given(session, Heading(id=1, name="Old"))
+    with pytest.raises(ValidationError, match=r"Heading\.slug looks at the row"):
+        bulk_upsert_mappings([{"id": 1, "name": "New"}], session, Heading)
+    _, rows = bulk_upsert_mappings([{"id": 1, "name": "A", "slug": "a"}], session, Heading)
+    assert (rows[0].slug, rows[0].seen) == ("a", 7)
+    assert bulk_update_rows([1], {"name": "Two"}, session, Heading) == (True, 1)
+    _, row = update_row(1, {"name": "Three"}, session, Heading)
+    assert row is not None
+    assert row.slug == "three"

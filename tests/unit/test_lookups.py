@@ -225,3 +225,17 @@ def test_the_classes_of_letters_are_complete() -> None:
     assert _glob_class("İ") == "İ"
     assert _glob_class("1") == "1"
     assert _glob_class("[") == "[[]"
+
+
+def test_json_is_compared_as_the_database_can() -> None:
+    """PostgreSQL as JSONB, MySQL as JSON and not as text, MariaDB and SQLite as they store it."""
+    equal = criterion(AllTypes.payload, "eq", {"a": 1}, sqlite.dialect())
+    assert str(equal.compile(dialect=sqlite.dialect())) == "alltypes.payload = ?"
+    text = str(equal.compile(dialect=postgresql.dialect()))
+    assert text == "CAST(alltypes.payload AS JSONB) = CAST(%(param_1)s::JSON AS JSONB)"
+    server = mysql.dialect()
+    assert str(equal.compile(dialect=server)) == (
+        "CAST(alltypes.payload AS JSON) = CAST(%s AS JSON)"
+    )
+    server.is_mariadb = True
+    assert str(equal.compile(dialect=server)) == "alltypes.payload = %s"

@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.writes.targets import deferrable_keys
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
 from sqlmodel_crud_utils._session.databases import sees_commits
@@ -119,8 +120,11 @@ def insert_at_once(
 
 
 def _is_inserted_alone(model: type[Any], dialect: Dialect, unless_there: bool) -> bool:
-    knows_how = dialect.name in _ON_CONFLICT if unless_there else dialect.insert_returning
-    return knows_how and is_simple(model)
+    if not is_simple(model):
+        return False
+    if unless_there:
+        return dialect.name in _ON_CONFLICT and not deferrable_keys(table_of(model))
+    return dialect.insert_returning
 
 
 def _has_other_changes(session: Session, row: Any) -> bool:

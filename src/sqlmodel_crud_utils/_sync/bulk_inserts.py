@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.writes.inserts import (
     total_of,
 )
 from sqlmodel_crud_utils._core.writes.shapes import RowReader, Shape
-from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql, target_of
+from sqlmodel_crud_utils._core.writes.targets import Target, check_skipping, is_mysql, target_of
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     AnySession,
@@ -134,6 +134,8 @@ def bulk_insert_rows(
         session, target, dialect, total_of(rows), method, skipping=on_conflict == "ignore"
     )
     may_copy(dialect, DRIVERS["postgresql"], method)
+    if insertion.skipping:
+        check_skipping(target, dialect)
     size = chunk_rows(target, dialect, chunk_size)
     inserted = 0
 

@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.writes.targets import (
     Names,
     Target,
     check_dialect,
+    check_key,
     is_mysql,
     target_of,
 )
@@ -143,6 +144,7 @@ def bulk_upsert_mappings(
     target = target_of(model, pk_fields, update_columns)
     dialect = dialect_of(session, model)
     check_dialect(dialect)
+    check_key(target, dialect)
     wanted = payload_of(target, payload)
     if not wanted.places:
         return True, []

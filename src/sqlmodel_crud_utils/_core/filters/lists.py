@@ -27,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.filters.json import compared, holds_json, operand
 from sqlmodel_crud_utils._core.parameters import array_of, exact
 from sqlmodel_crud_utils._core.values.coercion import python_type
 
@@ -54,6 +55,11 @@ def in_list(
     """
     if not values:
         return false()
+    if holds_json(attribute):
+        found: ColumnElement[bool] = compared(attribute).in_(
+            [operand(attribute, value) for value in values]
+        )
+        return found
     type_: TypeEngine[Any] = attribute.property.columns[0].type
     if dialect.name == "postgresql" and goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.

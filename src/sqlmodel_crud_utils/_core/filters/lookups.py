@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.expression import SelectBase
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlmodel_crud_utils._core.filters import json
 from sqlmodel_crud_utils._core.filters.lists import comparable, in_list, is_beyond
 from sqlmodel_crud_utils._core.filters.text import (
     like_ignoring_case,
@@ -108,8 +109,9 @@ def _compares(lookup: str) -> _Builder:
         null = asks_for_null(attribute, lookup, value)
         if null is not None:
             return _is_null(attribute, null, dialect)
-        compared: ColumnElement[bool] = compare(attribute, _operand(attribute, lookup, value))
-        return compared
+        other = json.operand(attribute, _operand(attribute, lookup, value))
+        criterion: ColumnElement[bool] = compare(json.compared(attribute), other)
+        return criterion
 
     return build
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.filters.json import compared
 from sqlmodel_crud_utils._core.models.mapping import primary_key, primary_key_names
 from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
@@ -200,7 +201,10 @@ class Query:
         """
         if self.distinct:
             self._check_sorted_by(names)
-        statement = self._from(_select(*(getattr(self.model, name) for name in names)))
+        columns = [getattr(self.model, name) for name in names]
+        if self.distinct:
+            columns = [compared(column).label(column.key) for column in columns]
+        statement = self._from(_select(*columns))
         terms = self.order if self.distinct else self.terms
         statement = self._limited(self._sorted(statement, terms))
         return statement.distinct() if self.distinct else statement

@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import Store, cached
+from sqlmodel_crud_utils._core.filters.json import compared, operand
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
 from sqlmodel_crud_utils._core.models.mapping import (
     column_attribute,
@@ -90,7 +91,8 @@ def searched_values(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any
 
 def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:
     """Return the SELECT of the rows that have these values in their fields and relationships."""
-    criteria = [getattr(model, name) == value for name, value in values.items()]
+    attributes = {getattr(model, name): value for name, value in values.items()}
+    criteria = [compared(each) == operand(each, value) for each, value in attributes.items()]
     return _all_rows(model, True).where(*criteria)
 
 

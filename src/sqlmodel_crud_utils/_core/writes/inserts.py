@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
-from sqlalchemy import Dialect, Insert, insert, literal_column
+from sqlalchemy import Column, Dialect, Insert, insert, literal_column
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
 from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, is_mysql
@@ -68,11 +68,11 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
         from sqlalchemy.dialects import mysql
 
         # INSERT IGNORE would hide other errors too.
-        key = next(iter(target.table.primary_key.columns))
-        name = dialect.identifier_preparer.quote(key.name)
+        column = _column_to_keep(target)
+        name = dialect.identifier_preparer.quote(column.name)
         kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
         statement = mysql.insert(entity) if keyed else mysql.insert(entity).inline()
-        result = statement.on_duplicate_key_update({key.key: literal_column(kept)})
+        result = statement.on_duplicate_key_update({column.key: literal_column(kept)})
         return result
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
@@ -85,6 +85,14 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
     statement = sqlite.insert(entity).inline()
     result = statement.on_conflict_do_nothing()
     return result
+
+
+def _column_to_keep(target: Target) -> Column[Any]:
+    """Return a column that a duplicate is given its own value of."""
+    writable = [column for column in target.columns.values() if column.computed is None]
+    columns = [*target.table.primary_key.columns, *writable]
+    # The drivers disagree on how a percent sign is written there.
+    return next((column for column in columns if "%" not in column.name), columns[0])
 
 
 def may_copy(dialect: Dialect, driver: str, method: str) -> bool:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql import visitors
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.visibility.soft_delete import visible
@@ -345,7 +346,8 @@ def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
         ):
             if isinstance(constraint, PrimaryKeyConstraint) and not constraint.columns:
                 continue
-            yield frozenset(constraint.columns)
+            # An exclusion may name its columns without the table.
+            yield frozenset(table.columns[column.name] for column in constraint.columns)
     for index in table.indexes:
         if index.unique:
             yield frozenset(
@@ -364,6 +366,45 @@ def check_dialect(dialect: Dialect) -> None:
             f"there is no upsert for {dialect.name}; "
             "SQLite, PostgreSQL, MySQL and MariaDB are supported",
             field="session_inst",
+        )
+
+
+@cached
+def deferrable_keys(table: Table) -> list[ColumnCollectionConstraint]:
+    """Return the unique and exclusion constraints that are not checked at once.
+
+    PostgreSQL refuses an ON CONFLICT for these, and one that names no key where there is any.
+    """
+    return [
+        constraint
+        for constraint in table.constraints
+        if isinstance(constraint, ColumnCollectionConstraint)
+        and not isinstance(constraint, ForeignKeyConstraint | CheckConstraint)
+        and constraint.deferrable
+    ]
+
+
+def check_skipping(target: Target, dialect: Dialect) -> None:
+    """Refuse to skip duplicates where PostgreSQL cannot."""
+    deferrable = deferrable_keys(target.table)
+    if deferrable and dialect.name == "postgresql":
+        raise ValidationError(
+            f"PostgreSQL cannot skip duplicates of {target.model.__name__}, whose constraint on "
+            f"({', '.join(deferrable[0].columns.keys())}) is deferrable; declare it as not "
+            "deferrable, or use bulk_upsert_mappings with another key",
+            field="on_conflict",
+        )
+
+
+def check_key(target: Target, dialect: Dialect) -> None:
+    """Refuse a key by which PostgreSQL cannot tell whether a row is there."""
+    keys = [set(constraint.columns) for constraint in deferrable_keys(target.table)]
+    if set(target.conflicting) in keys and dialect.name == "postgresql":
+        raise ValidationError(
+            f"({', '.join(target.key)}) of {target.model.__name__} is a deferrable constraint, "
+            "which PostgreSQL takes for no upsert; declare it as not deferrable, or name another "
+            "key",
+            field="pk_fields",
         )
 
 

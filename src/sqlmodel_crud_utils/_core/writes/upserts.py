@@ -7,9 +7,10 @@ the rows were given, takes the same key twice, and needs no statement that grows
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnDefault,
     ColumnElement,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     Update,
     bindparam,
     insert,
-    literal,
     literal_column,
     update,
 )
@@ -29,6 +29,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 # --- the target ----------------------------------------------------------------------------------
 
@@ -138,25 +139,40 @@ def _assignments(
     assigned: dict[Column[Any], ColumnElement[Any]] = {
         column: proposed[column.key] for column in given
     }
-    for column in target.columns.values():
+    for name, column in target.columns.items():
         if column.onupdate is not None and column not in assigned:
-            assigned.update(_on_update(column))
+            assigned.update(_on_update(target, name, column))
     assigned.update(_next_version(target))
     return assigned
 
 
-def _on_update(column: Column[Any]) -> dict[Column[Any], ColumnElement[Any]]:
+class _NoRow:
+    """What a function of `onupdate` is told in an upsert, which has one value for all its rows."""
+
+    def __init__(self, model: type[Any], name: str) -> None:
+        self._model = model
+        self._name = name
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise ValidationError(
+            f"the onupdate of {self._model.__name__}.{self._name} looks at the row that is "
+            f"written, which an upsert cannot show to it; give {self._name} in the rows, or use "
+            "update_row",
+            field=self._name,
+        )
+
+
+def _on_update(
+    target: Target, name: str, column: Column[Any]
+) -> dict[Column[Any], ColumnElement[Any]]:
     # An INSERT ignores `onupdate`, whatever its ON CONFLICT does.
     onupdate = column.onupdate
     if not isinstance(onupdate, ColumnDefault):
         return {}
     value: Any = onupdate.arg
     if onupdate.is_callable:
-        # Called when the statement is executed. There is no row to tell it about.
-        value = bindparam(None, callable_=lambda: onupdate.arg(None), type_=column.type)
-    elif onupdate.is_scalar:
-        value = literal(value, column.type)
-    return {column: value}
+        value = onupdate.arg(_NoRow(target.model, name))
+    return {column: value if onupdate.is_clause_element else _parameter(target, name, value)}
 
 
 def _next_version(target: Target) -> dict[Column[Any], ColumnElement[Any]]:
@@ -166,4 +182,9 @@ def _next_version(target: Target) -> dict[Column[Any], ColumnElement[Any]]:
     column = target.columns[target.version]
     if isinstance(column.type, Integer):
         return {column: column + literal_column("1")}
-    return {column: bindparam(None, callable_=lambda: generator(None), type_=column.type)}
+    return {column: _parameter(target, target.version, generator(None))}
+
+
+def _parameter(target: Target, name: str, value: Any) -> BindParameter[Any]:
+    prefix, column = prefix_for(target.table), target.columns[name]
+    return bindparam(f"{prefix}{name}", value, type_=column.type)

@@ -1,0 +1,55 @@
+"""Constraints that are checked later, which PostgreSQL takes for no ON CONFLICT."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sqlmodel_crud_utils.aio import (
+    bulk_insert_rows,
+    bulk_upsert_mappings,
+    get_one_or_create,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import ValidationError
+from tests._runtime_async import AsyncEngine, AsyncSession, run_on_connection
+from tests.constraint_models import PostgresBase, Shift
+
+pytestmark = pytest.mark.databases("postgresql")
+
+
+@pytest.fixture(autouse=True)
+async def _tables(engine: AsyncEngine) -> AsyncIterator[None]:
+    async with AsyncSession(engine) as session:
+        await run_on_connection(session, PostgresBase.metadata.create_all)
+        await session.commit()
+    yield
+    async with AsyncSession(engine) as session:
+        await run_on_connection(session, PostgresBase.metadata.drop_all)
+        await session.commit()
+
+
+async def test_a_row_is_got_or_created(session: AsyncSession) -> None:
+    """One that is not there as well as one that is."""
+    row, existed = await get_one_or_create(session, Shift, {"place": 1}, name="a")
+    assert (row.place, existed) == (1, False)
+    row, existed = await get_one_or_create(session, Shift, {"place": 2}, name="a")
+    assert (row.place, existed) == (1, True)
+
+
+async def test_skipping_is_refused_with_a_reason(session: AsyncSession) -> None:
+    """Before anything is written."""
+    with pytest.raises(ValidationError, match="deferrable"):
+        await bulk_insert_rows([{"name": "a"}], session, Shift, on_conflict="ignore")
+    assert await bulk_insert_rows([{"name": "a"}], session, Shift) == 1
+
+
+async def test_only_keys_that_are_checked_at_once_are_upserted_by(session: AsyncSession) -> None:
+    """The others are refused with a reason."""
+    assert (await write_row(Shift(name="a", place=1), session))[0]
+    rows = [{"name": "a", "place": 2}, {"name": "b", "place": 3}]
+    _, written = await bulk_upsert_mappings(rows, session, Shift, "name")
+    assert [row.place for row in written] == [2, 3]
+    with pytest.raises(ValidationError, match="deferrable"):
+        await bulk_upsert_mappings(rows, session, Shift, "place")
