@@ -10,9 +10,9 @@ from sqlalchemy.engine import URL, make_url
 
 from sqlmodel_crud_utils import _runtime_async, _runtime_sync
 from sqlmodel_crud_utils._core.connections.urls import (
+    for_asyncpg,
     is_memory,
     resolve_url,
-    with_asyncpg_dsn,
     without_secrets,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -198,7 +198,7 @@ def test_libpq_parameters_become_a_dsn_for_asyncpg() -> None:
             "&sslpassword=pw&password=other&command_timeout=5"
         )
     )
-    url, arguments = with_asyncpg_dsn(url, secrets)
+    url, arguments = for_asyncpg(url, secrets)
     assert url.query == {"command_timeout": "5"}
     assert arguments == {
         "password": "other",
@@ -209,4 +209,63 @@ def test_libpq_parameters_become_a_dsn_for_asyncpg() -> None:
 def test_asyncpg_gets_no_dsn_without_libpq_parameters() -> None:
     """Most URLs have none."""
     url = make_url("postgresql+asyncpg://host/db")
-    assert with_asyncpg_dsn(url, {}) == (url, {})
+    assert for_asyncpg(url, {}) == (url, {})
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        ("connect_timeout=5", {"timeout": 5.0}),
+        ("connect_timeout=0", {"timeout": None}),
+        ("dbname=heroes", {"database": "heroes"}),
+        ("keepalives=1&keepalives_idle=30&tcp_user_timeout=5&client_encoding=utf8", {}),
+        ("gssencmode=prefer&channel_binding=disable&sslcertmode=allow&sslsni=1", {}),
+        (
+            "ssl_min_protocol_version=TLSv1.3",
+            {"dsn": "postgresql://?ssl_min_protocol_version=TLSv1.3"},
+        ),
+    ],
+)
+def test_what_libpq_knows_is_translated_or_left_out(query: str, arguments: Any) -> None:
+    """One URL serves both APIs; what is left out is no matter of security."""
+    url = make_url(f"postgresql+asyncpg://host/db?{query}")
+    assert for_asyncpg(url, {}) == (make_url("postgresql+asyncpg://host/db"), arguments)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("gssencmode=require", "gssencmode=require, which asyncpg cannot do"),
+        ("channel_binding=require", "channel_binding=require, which asyncpg cannot do"),
+        ("connect_timeout=soon", "number of seconds as connect_timeout"),
+        ("connect_timeout=inf", "number of seconds as connect_timeout"),
+        ("connect_timeout=1&connect_timeout=2", "number of seconds as connect_timeout"),
+    ],
+)
+def test_what_asyncpg_cannot_do_is_refused(query: str, message: str) -> None:
+    """Security that is asked for is not dropped."""
+    with pytest.raises(ValidationError, match=message) as caught:
+        for_asyncpg(make_url(f"postgresql+asyncpg://host/db?{query}"), {})
+    assert caught.value.field == "database_url"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:///a.db?bogus=1", "'bogus' that SQLite does not have"),
+        ("sqlite:///a.db?timeou=1", "did you mean 'timeout'"),
+        ("sqlite:///a.db?mode=ro", r"write sqlite:///file:heroes.db\?mode="),
+        ("sqlite:///file:a.db?mode=ro&uri=false", r"write sqlite:///file:heroes.db\?mode="),
+        ("sqlite:///file:a.db?mod=ro", "did you mean 'mode'"),
+    ],
+)
+def test_sqlite_takes_its_own_parameters(url: str, message: str) -> None:
+    """Those of a URI need one."""
+    with pytest.raises(ValidationError, match=message):
+        resolve_url(url, SYNC)
+
+
+def test_a_vfs_may_have_parameters_of_its_own() -> None:
+    """SQLite hands all of them on to it."""
+    url = resolve_url("sqlite:///file:a.db?vfs=mine&key=1&timeout=5&cache=shared", ASYNC)
+    assert url.query["key"] == "1"

@@ -14,9 +14,10 @@ from sqlalchemy.exc import ArgumentError
 
 from sqlmodel_crud_utils._core.connections.urls import (
     bad_url,
+    check_parameters,
+    for_asyncpg,
     is_memory,
     resolve_url,
-    with_asyncpg_dsn,
     without_secrets,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -60,11 +61,13 @@ class EnginePlan:
         url: The URL, with the driver.
         arguments: What `create_engine` takes beside the URL.
         password: Returns the password for a new connection; None if there is none.
+        moved: The names of arguments that stood in the query of the URL.
     """
 
     url: URL
     arguments: dict[str, Any]
     password: Callable[[], Any] | None
+    moved: tuple[str, ...] = ()
 
 
 def plan_engine(
@@ -101,17 +104,25 @@ def plan_engine(
         **options,
         "connect_args": {**connect_args, **given},
     }
-    return EnginePlan(url, arguments, None if password is None else _source(password))
+    source = None if password is None else _source(password)
+    return EnginePlan(url, arguments, source, tuple(connect_args))
 
 
 def build_engine(create: Callable[..., _E], plan: EnginePlan) -> _E:
     """Make the engine; what SQLAlchemy refuses is the caller's mistake."""
     try:
-        return create(plan.url, **plan.arguments)
+        engine: Any = create(plan.url, **plan.arguments)
     except ImportError as error:
         raise bad_url(_missing_driver(plan.url, error)) from error
     except (ArgumentError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValidationError(f"SQLAlchemy refuses the engine's arguments: {error}") from error
+    if not any(plan.arguments.get(name) for name in _CONNECT_OTHERWISE):
+        check_parameters(engine.url, engine.dialect, plan.moved)
+    made: _E = engine
+    return made
+
+
+_CONNECT_OTHERWISE = ("creator", "async_creator", "pool")
 
 
 def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> None:
@@ -139,7 +150,7 @@ def _check_password(password: Any, url: URL, options: Mapping[str, Any]) -> None
         )
     if url.get_backend_name() == "sqlite":
         raise _bad_password("must be left out: SQLite has no passwords")
-    for name in ("creator", "async_creator", "pool"):
+    for name in _CONNECT_OTHERWISE:
         if options.get(name) is not None:
             raise _bad_password(f"must be left out: {name}= connects without it")
 
@@ -160,7 +171,7 @@ def _sqlite_connect_args(url: URL) -> dict[str, Any]:
 def _server_connect_args(url: URL) -> tuple[URL, dict[str, Any]]:
     url, secrets = without_secrets(url)
     if url.get_driver_name() == "asyncpg":
-        return with_asyncpg_dsn(url, secrets)
+        return for_asyncpg(url, secrets)
     return url, secrets
 
 

@@ -5,10 +5,17 @@ No message here quotes a URL: one that could not be read may have its password a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 from contextlib import suppress
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
+from math import isfinite
+from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy import Dialect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -24,10 +31,12 @@ _BACKENDS = {
 _MAX_PORT = 65_535
 
 # What libpq reads from a URL, and asyncpg only from the DSN that it can be given.
-_LIBPQ_ONLY = frozenset(
+_IN_DSN = frozenset(
     {
         "application_name",
         "options",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
         "sslcert",
         "sslcrl",
         "sslkey",
@@ -37,6 +46,39 @@ _LIBPQ_ONLY = frozenset(
         "sslrootcert",
     }
 )
+# What libpq can do and asyncpg cannot, where it is no matter of security.
+_LEFT_OUT = frozenset(
+    {
+        "client_encoding",
+        "fallback_application_name",
+        "gssdelegation",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "sslcompression",
+        "sslsni",
+        "tcp_user_timeout",
+    }
+)
+# What is left out as well, unless it is required.
+_UNLESS_REQUIRED = frozenset({"channel_binding", "gssencmode", "sslcertmode"})
+
+# What SQLite's module and SQLAlchemy's dialect take from a URL, and SQLite itself from a URI.
+_SQLITE = frozenset(
+    {
+        "cached_statements",
+        "check_same_thread",
+        "detect_types",
+        "isolation_level",
+        "plugin",
+        "timeout",
+        "uri",
+    }
+)
+_SQLITE_URI = frozenset({"cache", "immutable", "mode", "modeof", "nolock", "psow", "vfs"})
 
 
 def bad_url(message: str) -> ValidationError:
@@ -60,7 +102,7 @@ def resolve_url(database_url: str | URL, drivers: Mapping[str, str]) -> URL:
     _check_parts(url, backend)
     url = url.set(drivername=f"{backend}+{driver or drivers[backend]}")
     _check_driver(url, drivers)
-    return _with_uri_flag(url) if backend == "sqlite" else url
+    return _sqlite(url) if backend == "sqlite" else url
 
 
 def is_memory(url: URL) -> bool:
@@ -83,22 +125,101 @@ def without_secrets(url: URL) -> tuple[URL, dict[str, str]]:
     return url.difference_update_query(names), secrets
 
 
-def with_asyncpg_dsn(url: URL, secrets: Mapping[str, str]) -> tuple[URL, dict[str, str]]:
-    """Move what asyncpg takes in a DSN only into one, so that one URL serves both APIs.
+def for_asyncpg(url: URL, secrets: Mapping[str, str]) -> tuple[URL, dict[str, Any]]:
+    """Translate what only libpq knows, so that one URL serves both APIs.
 
     Args:
         url: The URL, without its secrets.
         secrets: The secrets that its query had.
 
     Returns:
-        The URL without what was moved, and the secrets with a DSN in their place.
+        The URL without what was translated, and the secrets with arguments in its place.
+
+    Raises:
+        ValidationError: Something is required that asyncpg cannot do, or a wrong timeout.
     """
     given = {**url.query, **secrets}
-    moved = {name: given[name] for name in sorted(_LIBPQ_ONLY.intersection(given))}
-    arguments = {name: value for name, value in secrets.items() if name not in moved}
-    if moved:
-        arguments["dsn"] = f"postgresql://?{urlencode(moved)}"
-    return url.difference_update_query(list(moved)), arguments
+    in_dsn = {name: given[name] for name in sorted(_IN_DSN.intersection(given))}
+    left_out = {*_LEFT_OUT.intersection(given), *_UNLESS_REQUIRED.intersection(given)}
+    for name in _UNLESS_REQUIRED.intersection(given):
+        if given[name] == "require":
+            raise bad_url(
+                f"has {name}=require, which asyncpg cannot do; leave it out, or write "
+                "postgresql+psycopg://"
+            )
+    arguments: dict[str, Any] = {
+        name: value for name, value in secrets.items() if name not in in_dsn
+    }
+    if in_dsn:
+        arguments["dsn"] = f"postgresql://?{urlencode(in_dsn)}"
+    if "dbname" in given:
+        arguments["database"] = given["dbname"]
+    if "connect_timeout" in given:
+        arguments["timeout"] = _seconds(given["connect_timeout"])
+    translated = {*in_dsn, *left_out, "dbname", "connect_timeout"}
+    return url.difference_update_query(list(translated)), arguments
+
+
+def _seconds(text: Any) -> float | None:
+    """Return a timeout as asyncpg takes it; for libpq 0 is no limit."""
+    with suppress(TypeError, ValueError):
+        seconds = float(text)
+        if isfinite(seconds):
+            return seconds if seconds > 0 else None
+    raise bad_url("must have a number of seconds as connect_timeout")
+
+
+def check_parameters(url: URL, dialect: Dialect, moved: Iterable[str]) -> None:
+    """Refuse parameters that the driver would not take when it connects.
+
+    Args:
+        url: The URL of the engine.
+        dialect: The dialect of the engine; its driver is there.
+        moved: The names of arguments that stood in the query of the URL.
+    """
+    accepted = _parameters_of(dialect)
+    if accepted is None:
+        return
+    _, arguments = dialect.create_connect_args(url)
+    for name in (*arguments, *moved):
+        if name not in accepted:
+            raise _unknown(name, dialect.driver, accepted)
+
+
+def _parameters_of(dialect: Dialect) -> AbstractSet[str] | None:
+    """Return the parameters that a driver takes from a URL, None if that is not known."""
+    if dialect.driver not in _OWN_PARAMETERS:
+        return None
+    driver = import_module(dialect.driver)
+    found = {*_OWN_PARAMETERS[dialect.driver], *signature(driver.connect).parameters}
+    if dialect.driver == "psycopg":
+        found |= {option.keyword.decode() for option in driver.pq.Conninfo.get_defaults()}
+    return found
+
+
+# What SQLAlchemy's dialects, and `for_asyncpg`, take for themselves.
+_OWN_PARAMETERS = {
+    "asyncmy": (),
+    "asyncpg": (
+        "prepared_statement_cache_size",
+        "prepared_statement_name_func",
+        *_IN_DSN,
+        "connect_timeout",
+    ),
+    "psycopg": (),
+    "pymysql": (),
+}
+
+
+def _unknown(name: str, driver: str, accepted: Iterable[str]) -> ValidationError:
+    # A name that looks like none may be a part of a password.
+    quoted = repr(name) if _NAME.fullmatch(name) else "with a strange name"
+    similar = get_close_matches(name, accepted, 1)
+    hint = f"did you mean {similar[0]!r}?" if similar else "leave it out"
+    return bad_url(f"has a parameter {quoted} that {driver} does not have; {hint}")
+
+
+_NAME = re.compile("[a-z_]{1,40}", re.IGNORECASE)
 
 
 def _read(database_url: str | URL) -> URL:
@@ -126,7 +247,7 @@ def _check_parts(url: URL, backend: str) -> None:
     if backend == "sqlite":
         if url.username or url.password or url.host or url.port:
             raise bad_url(
-                "names a host, which SQLite has not; write sqlite:///relative.db, "
+                "has a host, but SQLite URLs cannot have one; write sqlite:///relative.db, "
                 "sqlite:////absolute/path.db or sqlite:///:memory:"
             )
     elif url.port is not None and not 0 < url.port <= _MAX_PORT:
@@ -151,8 +272,21 @@ def _check_driver(url: URL, drivers: Mapping[str, str]) -> None:
         raise bad_url(f"{driver} is a driver for {other} code, and this is the {api} API; {right}")
 
 
-def _with_uri_flag(url: URL) -> URL:
+def _sqlite(url: URL) -> URL:
     """Say that a file name is a URI; SQLite would take it for a name on disk otherwise."""
     if (url.database or "").startswith("file:") and "uri" not in url.query:
-        return url.update_query_dict({"uri": "true"})
+        url = url.update_query_dict({"uri": "true"})
+    is_uri = str(url.query.get("uri", "")).lower() in _TRUE
+    for name in url.query:
+        if name in _SQLITE_URI and not is_uri:
+            raise bad_url(
+                f"has the parameter {name!r} of a SQLite URI, and none; "
+                f"write sqlite:///file:heroes.db?{name}=..."
+            )
+        # A VFS of one's own may have parameters of its own.
+        if name not in _SQLITE | _SQLITE_URI and not (is_uri and "vfs" in url.query):
+            raise _unknown(name, "SQLite", _SQLITE | _SQLITE_URI)
     return url
+
+
+_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
