@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, insert, not_, select, text
 
 from sqlmodel_crud_utils._core.filters.lists import in_list
 from sqlmodel_crud_utils._core.filters.paths import where_clauses
+from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils.aio import get_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, run_on_connection
@@ -85,7 +86,7 @@ async def found(
 ) -> list[int]:
     """Return the ids of the rows that meet the filters, in order."""
     clauses = where_clauses(
-        model, filters, session.get_bind().dialect, include_deleted=include_deleted
+        model, filters, session.get_bind().dialect, visibility_with(include_deleted=include_deleted)
     )
     result = await execute(session, select(model.id).where(*clauses).order_by(model.id))
     return list(result.scalars())

@@ -25,6 +25,7 @@ from sqlalchemy.orm import (
 )
 
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
+from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
     bulk_upsert_mappings,
@@ -155,7 +156,7 @@ def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
     """Return the ways to load a relationship: by the library's options and by one's own."""
     attribute = getattr(model, name)
     own = [selectinload, joinedload, subqueryload, immediateload]
-    if links := link_criteria(attribute):
+    if links := link_criteria(attribute, USUAL):
         # A link table in one's own joined load is beyond reach: the docs say what to do.
         own[1] = lambda path: joinedload(path.and_(*links))
     statements = [select(model).options(load(attribute)) for load in own]

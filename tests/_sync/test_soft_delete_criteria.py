@@ -26,17 +26,18 @@ from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils._core.rows import states_of
 from sqlmodel_crud_utils._core.visibility.hiding import (
-    hide_deleted,
-    hide_deleted_anywhere,
+    hide,
+    hide_anywhere,
     hiding_options,
     link_criteria,
 )
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, visible
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     deleted,
     deleted_values,
     is_soft_delete,
     restored_values,
-    visible,
+    visibility_with,
 )
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, remember_choice
 from sqlmodel_crud_utils.mixins import acting_as
@@ -149,8 +150,8 @@ IN_MODELS: dict[str, tuple[type, Select[Any], list[Any]]] = {
 def test_what_models_bring_in(session: Session, what: str):
     """Both functions leave deleted rows out of every part of a statement that names models."""
     model, statement, expected = IN_MODELS[what]
-    assert values_of(session, hide_deleted(statement, model)) == expected
-    assert values_of(session, hide_deleted_anywhere(statement, model)) == expected
+    assert values_of(session, hide(statement, USUAL, model)) == expected
+    assert values_of(session, hide_anywhere(statement, USUAL, model)) == expected
 
 
 IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
@@ -304,7 +305,7 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
 def test_what_a_callers_statement_brings_in(session: Session, what: str):
     """Tables, and the EXISTS that SQLAlchemy makes of relationships, are covered as well."""
     model, statement, expected, everything = IN_TABLES[what]
-    assert values_of(session, hide_deleted_anywhere(statement, model)) == expected
+    assert values_of(session, hide_anywhere(statement, USUAL, model)) == expected
     assert values_of(session, statement) == everything
 
 
@@ -312,7 +313,7 @@ def test_what_a_callers_statement_brings_in(session: Session, what: str):
 def test_rows_of_a_callers_own_union(session: Session):
     """A statement around another statement is entered too."""
     both = union(select(Player), select(Player).where(Player.name == "Bob"))
-    statement = hide_deleted_anywhere(select(Player).from_statement(both), Player)
+    statement = hide_anywhere(select(Player).from_statement(both), USUAL, Player)
     rows = fetched(execute(session, statement).unique())
     assert sorted(row.name for row in rows) == ["Ann", "Cid"]
 
@@ -320,9 +321,9 @@ def test_rows_of_a_callers_own_union(session: Session):
 @pytest.mark.usefixtures("league")
 def test_models_that_only_the_statement_knows(session: Session):
     """A caller may select from models that no relationship of the model leads to."""
-    assert values_of(session, hide_deleted_anywhere(select(Club.id), Hero)) == [1]
+    assert values_of(session, hide_anywhere(select(Club.id), USUAL, Hero)) == [1]
     statement = select(Team.id, Player.id).join(Player, Player.id == Team.id)
-    assert values_of(session, hide_deleted_anywhere(statement, Team)) == []
+    assert values_of(session, hide_anywhere(statement, USUAL, Team)) == []
 
 
 # --- related rows --------------------------------------------------------------------------------
@@ -348,32 +349,32 @@ def related(session: Session, statement: Any, attribute: str) -> dict[str, Any]:
 class TestRelatedRows:
     def test_to_many(self, session: Session, load: Any):
         """Deleted rows are missing in the collection."""
-        statement = hide_deleted(select(Club).options(load(Club.players)), Club)
+        statement = hide(select(Club).options(load(Club.players)), USUAL, Club)
         assert related(session, statement, "players") == {"Reds": ["Ann"]}
 
     def test_to_one(self, session: Session, load: Any):
         """A deleted row is None, also where a model without the mixin refers to it."""
-        statement = hide_deleted(select(Player).options(load(Player.club)), Player)
+        statement = hide(select(Player).options(load(Player.club)), USUAL, Player)
         assert related(session, statement, "club") == {"Ann": "Reds", "Cid": None}
-        statement = hide_deleted(select(Fan).options(load(Fan.club)), Fan)
+        statement = hide(select(Fan).options(load(Fan.club)), USUAL, Fan)
         assert related(session, statement, "club") == {"Fay": "Reds", "Gus": None}
 
     def test_to_its_own_kind(self, session: Session, load: Any):
         """The criterion meets the related row, not the row itself."""
-        statement = hide_deleted(select(Player).options(load(Player.captain)), Player)
+        statement = hide(select(Player).options(load(Player.captain)), USUAL, Player)
         assert related(session, statement, "captain") == {"Ann": None, "Cid": None}
 
     def test_many_to_many(self, session: Session, load: Any):
         """Deleted rows are missing, and rows with a deleted link."""
         badges = Player.badges
         if load is joinedload:  # SQLAlchemy joins the link table: the loader has to know.
-            badges = Player.badges.and_(*link_criteria(Player.badges))
-        statement = hide_deleted(select(Player).options(load(badges)), Player)
+            badges = Player.badges.and_(*link_criteria(Player.badges, USUAL))
+        statement = hide(select(Player).options(load(badges)), USUAL, Player)
         assert related(session, statement, "badges") == {"Ann": ["gold"], "Cid": []}
 
     def test_deeper(self, session: Session, load: Any):
         """What is loaded lazily from related rows is filtered as well."""
-        statement = hide_deleted(select(Club).options(load(Club.players)), Club)
+        statement = hide(select(Club).options(load(Club.players)), USUAL, Club)
         rows = fetched(execute(session, statement).unique())
         found = run_sync(session, lambda: [names(p.badges) for club in rows for p in club.players])
         assert found == [["gold"]]
@@ -399,10 +400,10 @@ def test_a_callers_own_options_stay(session: Session):
     statement = select(Player).where(Player.id == 1)
     for options in ([], [Note("mine")], [Note("mine"), Note("yours")], []):
         session.expunge_all()
-        hidden = hide_deleted(statement.options(*options), Player)
+        hidden = hide(statement.options(*options), USUAL, Player)
         assert related(session, hidden, "badges") == {"Ann": ["gold"]}
         session.expunge_all()
-        hidden = hide_deleted_anywhere(statement.options(*options), Player)
+        hidden = hide_anywhere(statement.options(*options), USUAL, Player)
         assert related(session, hidden, "badges") == {"Ann": ["gold"]}
 
 
@@ -410,14 +411,14 @@ def test_a_callers_own_options_stay(session: Session):
 def test_relationships_that_the_caller_joined(session: Session):
     """`contains_eager` takes what the join lets through."""
     statement = select(Player).join(Player.badges).options(contains_eager(Player.badges))
-    statement = hide_deleted_anywhere(statement.where(Player.club.has()), Player)
+    statement = hide_anywhere(statement.where(Player.club.has()), USUAL, Player)
     assert related(session, statement, "badges") == {"Ann": ["gold"]}
 
 
 @pytest.mark.usefixtures("league")
 def test_a_row_keeps_its_criteria_through_pickle(session: Session):
     """A row from a cache that is merged into a session loads as it would have."""
-    statement = hide_deleted(select(Player).where(Player.name == "Ann"), Player)
+    statement = hide(select(Player).where(Player.name == "Ann"), USUAL, Player)
     [row] = fetched(execute(session, statement).unique())
     session.expunge(row)
     copy = pickle.loads(pickle.dumps(row))
@@ -441,10 +442,11 @@ def read(
 ) -> Any:
     """Read rows of a model as the functions of the library do."""
     model = statement.column_descriptions[0]["entity"]
-    wanted = statement if include_deleted else hide_deleted(statement, model)
+    visibility = visibility_with(include_deleted=include_deleted)
+    wanted = hide(statement, visibility, model)
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
         rows = fetched(execute(session, wanted).unique())
-    remember_choice(states_of(rows), model, include_deleted=include_deleted)
+    remember_choice(states_of(rows), model, visibility=visibility)
     return rows
 
 
@@ -602,11 +604,11 @@ def test_set_based_soft_delete(session: Session):
 def test_models_without_the_mixin_pay_nothing():
     """Their statements come back as they are."""
     statement = select(Hero)
-    assert hiding_options(Hero) == ()
-    assert hide_deleted(statement, Hero) is statement
+    assert hiding_options(USUAL, Hero) == ()
+    assert hide(statement, USUAL, Hero) is statement
     assert not is_soft_delete(Hero)
-    assert link_criteria(Hero.tags) == []
-    assert hide_deleted_anywhere(statement, Hero)._with_options == ()
+    assert link_criteria(Hero.tags, USUAL) == []
+    assert hide_anywhere(statement, USUAL, Hero)._with_options == ()
 
 
 def test_programs_without_the_mixin_pay_nothing():
@@ -619,11 +621,11 @@ def test_programs_without_the_mixin_pay_nothing():
         id: int | None = Field(default=None, primary_key=True)
 
     statement = select(Thing)
-    assert hide_deleted_anywhere(statement, Thing) is statement
+    assert hide_anywhere(statement, USUAL, Thing) is statement
 
 
 def test_statements_share_their_options():
     """Equal statements stay equal, so that SQLAlchemy compiles them once."""
-    one, other = (hide_deleted_anywhere(select(Player), Player) for _ in range(2))
+    one, other = (hide_anywhere(select(Player), USUAL, Player) for _ in range(2))
     assert one._generate_cache_key() == other._generate_cache_key()
-    assert hiding_options(Player) == hiding_options(Player)
+    assert hiding_options(USUAL, Player) == hiding_options(USUAL, Player)

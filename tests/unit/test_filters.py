@@ -11,6 +11,7 @@ from sqlalchemy.dialects import sqlite
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils._core.filters.paths import Path, parse, where_clauses
+from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.filter_models import Author, Folder
 from tests.models import Hero, OddName, Team
@@ -141,7 +142,9 @@ def test_statements_with_the_same_filters_are_compiled_once(include_deleted: boo
     keys = set()
     for title in ("a", "b"):
         filters = {"books__title": title, "publisher__name__icontains": title, "publisher": None}
-        clauses = where_clauses(Author, filters, DIALECT, include_deleted=include_deleted)
+        clauses = where_clauses(
+            Author, filters, DIALECT, visibility_with(include_deleted=include_deleted)
+        )
         statement = select(Author).where(*clauses)
         keys.add(statement._generate_cache_key().key)  # type: ignore[union-attr]
     assert len(keys) == 1

@@ -14,7 +14,8 @@ from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.progress import Report
-from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
+from sqlmodel_crud_utils._core.visibility.policies import USUAL
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, visibility_with
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
 from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
 from sqlmodel_crud_utils._runtime_async import (
@@ -90,9 +91,7 @@ async def bulk_update_rows(
     check_chunk_size(chunk_size)
     check_report(progress)
     changes = bulk_changes_for(model, data)
-    rows = listed_write(
-        session, model, "bulk_update_rows", "update", id_str_list, pk_field, include_deleted=False
-    )
+    rows = listed_write(session, model, "bulk_update_rows", "update", id_str_list, pk_field, USUAL)
 
     async def one_chunk(rows: ListedWrite, keys: list[Key]) -> int:
         if rows.by_row:
@@ -187,7 +186,7 @@ async def delete_rows_within_id_list(
         "delete",
         id_str_list,
         pk_field,
-        include_deleted=not marks,
+        visibility_with(include_deleted=not marks),
     )
 
     async def one_chunk(rows: ListedWrite, keys: list[Key]) -> int:

@@ -21,7 +21,12 @@ from sqlmodel_crud_utils._core.queries.loading import read_options
 from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.values.payload import values_for
-from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, is_soft_delete
+from sqlmodel_crud_utils._core.visibility.policies import Visibility
+from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    deleted,
+    is_soft_delete,
+    visibility_with,
+)
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -101,7 +106,8 @@ async def get_one_or_create(
     wanted = values_for(model, searched_values(model, kwargs))
     values = {**wanted, **values_for(model, create_method_kwargs or {})}
     options = read_options(model, selectin, select_in_key, False, None)
-    search = _Search(session, model, wanted, options, include_deleted)
+    visibility = visibility_with(include_deleted=include_deleted)
+    search = _Search(session, model, wanted, options, visibility)
     write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
     async with translated(session, model, _NAME):
@@ -149,13 +155,11 @@ class _Search:
     model: type[Any]
     wanted: Mapping[str, Any]
     options: Sequence[ORMOption]
-    include_deleted: bool
+    visibility: Visibility
 
     async def first(self, *, as_of_now: bool = False) -> Any:
         """Return the first such row or None, on request past the transaction's snapshot."""
-        statement, parameters = first_equal(
-            self.model, self.wanted, include_deleted=self.include_deleted
-        )
+        statement, parameters = first_equal(self.model, self.wanted, self.visibility)
         if self.options:
             statement = statement.options(*self.options)
         if as_of_now:
@@ -166,7 +170,7 @@ class _Search:
             statement,
             parameters,
             eagerly=bool(self.options),
-            include_deleted=self.include_deleted,
+            visibility=self.visibility,
         )
         return rows[0] if rows else None
 

@@ -494,7 +494,7 @@ class AsyncQueryBuilder(QueryShape[T]):
                 statement,
                 parameters,
                 eagerly=query.loads_related,
-                include_deleted=query.include_deleted,
+                visibility=query.visibility,
             )
 
     async def _write(

@@ -128,7 +128,7 @@ class _Cursor:
         else:
             self._last = found[-1]
         await self._renew(rows)
-        remember(self._session, rows, query.model, include_deleted=query.include_deleted)
+        remember(self._session, rows, query.model, visibility=query.visibility)
         return rows
 
     async def _open(self, size: int) -> None:
@@ -150,7 +150,7 @@ class _Cursor:
                 self._query.model,
                 self._query.rows_with_keys(keys),
                 eagerly=self._query.loads_related,
-                include_deleted=self._query.include_deleted,
+                visibility=self._query.visibility,
             )
 
 
@@ -181,7 +181,7 @@ class _Chunks:
             statement,
             parameters,
             eagerly=query.loads_related,
-            include_deleted=query.include_deleted,
+            visibility=query.visibility,
         )
         self._count += len(found)
         if found:

@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
 from sqlmodel_crud_utils._core.values.versions import (
     coerced_version,
 )
+from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     require_session,
@@ -190,13 +191,14 @@ async def update_row(
     mapper_of(model)
     changes = changes_for(model, data)
     expected = coerced_version(model, expected_version)
+    visibility = visibility_with(include_deleted=include_deleted)
     write = Write(session, model, "update_row", raise_on_error, hooks_of(model, "update"))
     if expected is None and (sought := alone(write, id_str, pk_field)):
-        change = update_at_once(sought, changes, include_deleted=include_deleted)
-        written = await written_at_once(write, change, include_deleted=include_deleted)
+        change = update_at_once(sought, changes, visibility)
+        written = await written_at_once(write, change, visibility)
         if written is not None:
             return written
-    row = await find_for(write, id_str, pk_field, include_deleted=include_deleted)
+    row = await find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False, None
     return await update(write, row, without_key(row, changes), expected)
@@ -257,14 +259,15 @@ async def delete_row(
     session = require_session(session_inst)
     mapper_of(model)
     marks = soft_for(model, soft, deleted_by)
+    visibility = visibility_with(include_deleted=not marks)
     expected = coerced_version(model, expected_version)
     write = Write(session, model, "delete_row", raise_on_error, hooks_of(model, "delete"))
     if expected is None and (sought := alone(write, id_str, pk_field)):
         change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
-        written = await written_at_once(write, change, include_deleted=not marks)
+        written = await written_at_once(write, change, visibility)
         if written is not None:
             return written[0]
-    row = await find_for(write, id_str, pk_field, include_deleted=not marks)
+    row = await find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False
     return await delete(write, row, marks, deleted_by, expected)

@@ -10,24 +10,26 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.visibility.hiding import (
-    has_soft_delete_links,
-    without_deleted_links,
+    has_hidden_links,
+    hide_in_load,
+    hiding_of,
 )
+from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._session import changes
 
 
 @own
 def _on_execute(execution: ORMExecuteState) -> None:
-    if execution.is_relationship_load:
-        options = execution.user_defined_options
-        execution.statement = without_deleted_links(execution.statement, options)
+    hiding = hiding_of(execution.user_defined_options)
+    if hiding is not None and execution.is_relationship_load:
+        execution.statement = hide_in_load(execution.statement, hiding.payload)
 
 
 @event.listens_for(Mapper, "after_configured")
 def _on_configured() -> None:
     forget_all()
     # Only programs that have such a link table pay for the listener.
-    if has_soft_delete_links() and not event.contains(Session, "do_orm_execute", _on_execute):
+    if has_hidden_links(USUAL) and not event.contains(Session, "do_orm_execute", _on_execute):
         event.listen(Session, "do_orm_execute", _on_execute)
 
 

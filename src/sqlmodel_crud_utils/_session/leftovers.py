@@ -13,14 +13,16 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.queries.loading import loads_eagerly
-from sqlmodel_crud_utils._core.visibility.hiding import hiding_options, is_hiding
+from sqlmodel_crud_utils._core.visibility.hiding import Hiding, hiding_options
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
-    """Tell whether a read of models has relationships to load that may hold deleted rows."""
-    return bool(hiding_options(*models)) and (eagerly or any(map(loads_eagerly, models)))
+    """Return whether a read of models has relationships to load that may hold deleted rows."""
+    return bool(hiding_options(USUAL, *models)) and (eagerly or any(map(loads_eagerly, models)))
 
 
 @contextmanager
@@ -56,21 +58,21 @@ def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
 
 
 def remember_choice(
-    states: Iterable[InstanceState[Any]], *models: type[Any], include_deleted: bool
+    states: Iterable[InstanceState[Any]], *models: type[Any], visibility: Visibility
 ) -> None:
     """Let later lazy loading of these rows do as the read did that returned them.
 
     Rows that the session held before the read keep the options of the query that loaded them;
     objects that the program made itself have none.
     """
-    ours = hiding_options(*models)
+    ours: tuple[ORMOption, ...] = hiding_options(visibility, *models)
     held, chosen = None, ours
-    for state in states if ours else ():
+    for state in states if hiding_options(USUAL, *models) else ():
         # The rows of one query have the same options, and mostly the right ones.
         if state.load_options is not held:
             held = state.load_options
-            others = tuple(option for option in held if not is_hiding(option))
-            chosen = others if include_deleted else (*ours, *others)
+            others = tuple(option for option in held if not isinstance(option, Hiding))
+            chosen = (*ours, *others)
         state.load_options = chosen
         if state.load_path.is_root:
             # Options stand on the path of the query that loaded the row; here there was none.

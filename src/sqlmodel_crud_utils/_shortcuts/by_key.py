@@ -16,7 +16,6 @@ from sqlalchemy import (
     Update,
     bindparam,
     delete,
-    false,
     select,
     update,
 )
@@ -30,7 +29,8 @@ from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, is_soft_delete
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility, visible_in
+from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
 from sqlmodel_crud_utils._session.changes import Change, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import (
@@ -163,14 +163,14 @@ class ByKey:
 
 
 def update_at_once(
-    sought: Sought, changes: Mapping[str, Any], *, include_deleted: bool
+    sought: Sought, changes: Mapping[str, Any], visibility: Visibility
 ) -> ByKey | None:
     """Return the UPDATE that returns the row as it is then, None where it takes a flush.
 
     Args:
         sought: The row.
         changes: The new values, of the columns' types.
-        include_deleted: Whether a soft-deleted row may be changed.
+        visibility: Which rows may be changed.
     """
     model, own = sought.model, primary_key_names(sought.model)
     changed = tuple(name for name in changes if name not in own)
@@ -182,7 +182,7 @@ def update_at_once(
         changes.get(name, value) != value for name, value in zip(own, sought.values, strict=True)
     ):
         return None
-    statement = _update(model, changed, include_deleted)
+    statement = _update(model, changed, visibility)
     written = {name: changes[name] for name in changed}
     parameters = sought.parameters | _new(model, changes, changed)
     return ByKey(sought, statement, parameters, changed, written)
@@ -228,9 +228,9 @@ def _new(model: type[Any], values: Mapping[str, Any], names: Iterable[str]) -> d
 
 
 @cached
-def _update(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Executable:
+def _update(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> Executable:
     columns = columns_of(model)
-    statement = _setting(model, names, include_deleted)
+    statement = _setting(model, names, visibility)
     returning = statement.returning(*columns.values())
     options = {"populate_existing": True}
     return select(model).from_statement(returning).execution_options(**options)
@@ -238,24 +238,23 @@ def _update(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> 
 
 @cached
 def _mark(model: type[Any]) -> Update:
-    return _setting(model, _MARKS, False)
+    return _setting(model, _MARKS, USUAL)
 
 
-def _setting(model: type[Any], names: Iterable[str], include_deleted: bool) -> Update:
+def _setting(model: type[Any], names: Iterable[str], visibility: Visibility) -> Update:
     columns = columns_of(model)
     prefix = prefix_for(table_of(model))
     values = {
         columns[name]: bindparam(f"{prefix}{name}", type_=columns[name].type) for name in names
     }
     statement = update(table_of(model)).where(*_has_key(model)).values(values)
-    if include_deleted or not is_soft_delete(model):
-        return statement
-    return statement.where(columns["is_deleted"] == false())
+    return statement.where(*visible_in(table_of(model), visibility))
 
 
 @cached
 def _delete(model: type[Any]) -> Delete:
-    return delete(table_of(model)).where(*_has_key(model))
+    table = table_of(model)
+    return delete(table).where(*_has_key(model), *visible_in(table, WITH_DELETED))
 
 
 def _has_key(model: type[Any]) -> list[ColumnElement[bool]]:

@@ -494,7 +494,7 @@ class QueryBuilder(QueryShape[T]):
                 statement,
                 parameters,
                 eagerly=query.loads_related,
-                include_deleted=query.include_deleted,
+                visibility=query.visibility,
             )
 
     def _write(

@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._core.queries.keys import (
     longest_key_list,
 )
 from sqlmodel_crud_utils._core.queries.loading import Names, loading_for, read_options
-from sqlmodel_crud_utils._core.queries.query import Query, Visibility
+from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import (
     DEFAULT_PAGE,
     DEFAULT_PAGE_SIZE,
@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._core.queries.statements import (
     text_match,
 )
 from sqlmodel_crud_utils._core.rows import RowList
+from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     dialect_of,
@@ -73,7 +74,7 @@ def get_result_from_query(
     statement = require_query(query)
     found = require_session(session)
     with translated(found, "query", "get_result_from_query"):
-        return fetch_first(found, statement, include_deleted=include_deleted)
+        return fetch_first(found, statement, visibility_with(include_deleted=include_deleted))
 
 
 @overload
@@ -159,7 +160,12 @@ def get_row(
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
     with translated(session, model, "get_row"):
         row = find(
-            session, model, id_str, pk_field, options=options, include_deleted=include_deleted
+            session,
+            model,
+            id_str,
+            pk_field,
+            options=options,
+            visibility=visibility_with(include_deleted=include_deleted),
         )
     if row is not None:
         return True, row
@@ -242,7 +248,7 @@ def get_rows(
         size=int(page_size),
         start=(page - 1) * page_size,
         loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
-        visibility=Visibility.ALL if include_deleted else Visibility.VISIBLE,
+        visibility=visibility_with(include_deleted=include_deleted),
     )
     statement: Executable
     if stmnt is None:
@@ -259,7 +265,7 @@ def get_rows(
             statement,
             parameters,
             eagerly=eagerly,
-            include_deleted=include_deleted,
+            visibility=query.visibility,
         )
     return bool(rows), rows
 
@@ -301,9 +307,10 @@ def get_rows_within_id_list(
     names, keys = key_list(model, pk_field, id_str_list)
     dialect = dialect_of(session, model)
     size = longest_key_list(model, names, dialect)
+    visibility = visibility_with(include_deleted=include_deleted)
     rows: RowList[T] = RowList()
     with translated(session, model, "get_rows_within_id_list"):
         for chunk in chunked(keys, size):
-            statement = by_key_list(model, names, chunk, dialect, include_deleted=include_deleted)
-            rows += fetch(session, model, statement, include_deleted=include_deleted)
+            statement = by_key_list(model, names, chunk, dialect, visibility)
+            rows += fetch(session, model, statement, visibility=visibility)
     return bool(rows), rows

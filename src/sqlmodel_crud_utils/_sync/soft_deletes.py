@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
+    WITH_DELETED,
     deleted,
     require_soft_delete,
     restored_values,
@@ -91,10 +93,10 @@ def soft_delete_row(
     write = Write(session, model, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
     if sought := alone(write, id_str, pk_field):
         marking = marking_at_once(sought, deleted_by)
-        written = written_at_once(write, marking, include_deleted=False)
+        written = written_at_once(write, marking, USUAL)
         if written is not None:
             return written[0]
-    row = find_for(write, id_str, pk_field, include_deleted=False)
+    row = find_for(write, id_str, pk_field, visibility=USUAL)
     return row is not None and delete(write, row, True, deleted_by)
 
 
@@ -173,7 +175,7 @@ def restore_row(
     require_soft_delete(model)
     write = Write(session, model, "restore_row", raise_on_error, hooks_of(model, "update"))
     criteria = [deleted(model)]
-    row = find_for(write, id_str, pk_field, include_deleted=True, criteria=criteria)
+    row = find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
     if row is None:
         return False, None
     with searching(write):

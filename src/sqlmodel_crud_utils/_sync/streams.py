@@ -130,7 +130,7 @@ class _Cursor:
         else:
             self._last = found[-1]
         self._renew(rows)
-        remember(self._session, rows, query.model, include_deleted=query.include_deleted)
+        remember(self._session, rows, query.model, visibility=query.visibility)
         return rows
 
     def _open(self, size: int) -> None:
@@ -152,7 +152,7 @@ class _Cursor:
                 self._query.model,
                 self._query.rows_with_keys(keys),
                 eagerly=self._query.loads_related,
-                include_deleted=self._query.include_deleted,
+                visibility=self._query.visibility,
             )
 
 
@@ -183,7 +183,7 @@ class _Chunks:
             statement,
             parameters,
             eagerly=query.loads_related,
-            include_deleted=query.include_deleted,
+            visibility=query.visibility,
         )
         self._count += len(found)
         if found:

@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
+from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
 from sqlmodel_crud_utils._core.writes.targets import (
     Names,
     Target,
@@ -296,7 +297,7 @@ def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, 
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     rows: list[Any] = []
     for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
-        statement = by_key_list(target.model, target.key, chunk, dialect, include_deleted=True)
+        statement = by_key_list(target.model, target.key, chunk, dialect, WITH_DELETED)
         rows += _fetch(session, statement.where(*target.criteria), dialect)
     found = matched(target, batch.entries, rows)
     if len(found) < len(batch.entries):

@@ -12,6 +12,7 @@ from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
 from sqlmodel_crud_utils._core.values.versions import (
     coerced_version,
 )
+from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     require_session,
@@ -192,13 +193,14 @@ def update_row(
     mapper_of(model)
     changes = changes_for(model, data)
     expected = coerced_version(model, expected_version)
+    visibility = visibility_with(include_deleted=include_deleted)
     write = Write(session, model, "update_row", raise_on_error, hooks_of(model, "update"))
     if expected is None and (sought := alone(write, id_str, pk_field)):
-        change = update_at_once(sought, changes, include_deleted=include_deleted)
-        written = written_at_once(write, change, include_deleted=include_deleted)
+        change = update_at_once(sought, changes, visibility)
+        written = written_at_once(write, change, visibility)
         if written is not None:
             return written
-    row = find_for(write, id_str, pk_field, include_deleted=include_deleted)
+    row = find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False, None
     return update(write, row, without_key(row, changes), expected)
@@ -259,14 +261,15 @@ def delete_row(
     session = require_session(session_inst)
     mapper_of(model)
     marks = soft_for(model, soft, deleted_by)
+    visibility = visibility_with(include_deleted=not marks)
     expected = coerced_version(model, expected_version)
     write = Write(session, model, "delete_row", raise_on_error, hooks_of(model, "delete"))
     if expected is None and (sought := alone(write, id_str, pk_field)):
         change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
-        written = written_at_once(write, change, include_deleted=not marks)
+        written = written_at_once(write, change, visibility)
         if written is not None:
             return written[0]
-    row = find_for(write, id_str, pk_field, include_deleted=not marks)
+    row = find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False
     return delete(write, row, marks, deleted_by, expected)

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._core.models.mapping import (
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList, key_list_of
 from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_async import (
@@ -101,13 +102,9 @@ class ListedWrite:
 
     async def read(self, keys: list[Key]) -> list[Any]:
         """Return the rows of some keys, as these are listed."""
-        listed, include_deleted = self.listed, self.listed.include_deleted
-        statement = by_key_list(
-            listed.model, listed.names, keys, listed.dialect, include_deleted=include_deleted
-        )
-        rows = await fetch(
-            self.write.session, listed.model, statement, include_deleted=include_deleted
-        )
+        listed, visibility = self.listed, self.listed.visibility
+        statement = by_key_list(listed.model, listed.names, keys, listed.dialect, visibility)
+        rows = await fetch(self.write.session, listed.model, statement, visibility=visibility)
         return listed.in_order(keys, rows)
 
     async def update(self, keys: list[Key], changes: dict[str, Any]) -> int:
@@ -131,8 +128,7 @@ def listed_write(
     operation: Operation,
     keys: Iterable[Any],
     pk_field: str | Sequence[str] | None,
-    *,
-    include_deleted: bool,
+    visibility: Visibility,
 ) -> ListedWrite:
     """Return a write to the rows that a caller's list of keys stands for.
 
@@ -141,6 +137,6 @@ def listed_write(
         ValidationError: A key of a wrong type, or no list of keys.
     """
     dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, keys, dialect, include_deleted=include_deleted)
+    listed = key_list_of(model, pk_field, keys, dialect, visibility)
     write = Write(session, model, name, raise_on_error=True, hooks=hooks_of(model, operation))
     return ListedWrite(write, listed)

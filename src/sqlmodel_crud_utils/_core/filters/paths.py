@@ -22,7 +22,8 @@ from sqlmodel_crud_utils._core.filters.lookups import (
     criterion,
 )
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, relationship_names
-from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete, visible
+from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility, visible
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _LONGEST = 40  # SQLAlchemy goes through nested criteria by recursion.
@@ -50,8 +51,7 @@ def where_clauses(
     model: type[Any],
     filters: Mapping[str, Any],
     dialect: Dialect,
-    *,
-    include_deleted: bool = False,
+    visibility: Visibility = USUAL,
 ) -> list[ColumnElement[bool]]:
     """Return the criteria of filters, which together say what a row must be.
 
@@ -62,7 +62,7 @@ def where_clauses(
         model: The table model whose rows are filtered.
         filters: Names with lookups, and values.
         dialect: The dialect of the database that runs the statement.
-        include_deleted: Let related rows count that are soft-deleted.
+        visibility: Which related rows count.
 
     Raises:
         UnknownFieldError: If a name is none of the fields and relationships there are.
@@ -74,7 +74,7 @@ def where_clauses(
         ... )
     """
     return [
-        _criterion(model, parse(model, name), value, dialect, include_deleted)
+        _criterion(model, parse(model, name), value, dialect, visibility)
         for name, value in filters.items()
     ]
 
@@ -190,15 +190,15 @@ def _through(model: type[Any], name: str, rest: str | None) -> Path:
 
 
 def _criterion(
-    model: type[Any], path: Path, value: Any, dialect: Dialect, include_deleted: bool
+    model: type[Any], path: Path, value: Any, dialect: Dialect, visibility: Visibility
 ) -> ColumnElement[bool]:
     steps = [
-        _step(model, path.relationships[:length], include_deleted)
+        _step(model, path.relationships[:length], visibility)
         for length in range(1, len(path.relationships) + 1)
     ]
     attribute = getattr(steps[-1].target if steps else model, path.name)
     if isinstance(attribute.property, RelationshipProperty):
-        last = _step(model, (*path.relationships, path.name), include_deleted)
+        last = _step(model, (*path.relationships, path.name), visibility)
         found = last.exists()
         if _wants_none(attribute, path.lookup, value):
             found = not_(found)
@@ -244,27 +244,13 @@ class _Step:
 
 # Kept, as aliases and the criteria of relationships take longer to make than all the rest.
 @cached
-def _step(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> _Step:
+def _step(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> _Step:
     *earlier, name = names
-    parent = _step(model, tuple(earlier), include_deleted).target if earlier else model
+    parent = _step(model, tuple(earlier), visibility).target if earlier else model
     relationship = getattr(parent, name)
     target = aliased(relationship.property.mapper.class_)
     related = relationship.of_type(target)
-    if include_deleted:
-        return _Step(target, (related,))
     # What comes with and_() is adapted to the alias that the link table gets.
-    links = _visible(*_soft_delete_links(relationship.property))
-    return _Step(target, (related.and_(*links), *_visible(target)))
-
-
-def _visible(*entities: Any) -> list[ColumnElement[bool]]:
-    return [shown for entity in entities if (shown := visible(entity)) is not None]
-
-
-def _soft_delete_links(relationship: RelationshipProperty[Any]) -> tuple[type[Any], ...]:
-    """Return the model of a many-to-many link table, where its rows can be soft-deleted."""
-    return tuple(
-        mapper.class_
-        for mapper in relationship.mapper.registry.mappers
-        if mapper.local_table is relationship.secondary and is_soft_delete(mapper.class_)
-    )
+    related = related.and_(*link_criteria(relationship, visibility))
+    shown = visible(target, visibility)
+    return _Step(target, (related,) if shown is None else (related, shown))

@@ -16,11 +16,10 @@ from sqlmodel_crud_utils._core.queries.loading import Way, relationship_paths
 from sqlmodel_crud_utils._core.queries.query import (
     Lock,
     Query,
-    Visibility,
     loads_with_queries,
     needs_connection_alone,
 )
-from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete
+from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 T = TypeVar("T")
@@ -221,7 +220,7 @@ class QueryShape(Generic[T]):
         Example:
             >>> all_letters = QueryBuilder(session, Letter).with_deleted()
         """
-        return self._with(visibility=Visibility.ALL)
+        return self._with(visibility=WITH_DELETED, only_deleted=False)
 
     def only_deleted(self) -> Self:
         """Keep only rows that are soft-deleted; related rows are there in both cases.
@@ -238,7 +237,7 @@ class QueryShape(Generic[T]):
                 f"rows of {model.__name__} cannot be soft-deleted; inherit SoftDeleteMixin",
                 field="only_deleted",
             )
-        return self._with(visibility=Visibility.DELETED)
+        return self._with(visibility=WITH_DELETED, only_deleted=True)
 
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """Lock the rows until the transaction ends, and read them as they are now.

@@ -14,9 +14,10 @@ from sqlalchemy.sql import coercions, roles
 
 from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
 from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-Build = Callable[[bool], ColumnElement[bool]]
+Build = Callable[[Visibility], ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Condition:
     """One criterion of a query.
 
     Attributes:
-        build: Returns it as SQL; with True, related rows count that are soft-deleted.
+        build: Returns it as SQL; the visibility says which related rows count.
         foreign: Whether there is SQL of the caller's in it.
         shape: What tells it from others that differ in more than their values; None where that
             is not known.
@@ -77,13 +78,13 @@ def _filtered(
     build = cache(_not(all_of) if negated else all_of)
     values = compared_values(model, kept)
     if values is None:
-        build(False)  # at once, for the mistakes in it
+        build(USUAL)  # at once, for the mistakes in it
         return Condition(build)
     return Condition(build, shape=Shape(tuple(kept), negated), values=values)
 
 
 def _not(criterion: Build) -> Build:
-    return lambda deleted: not_(func.coalesce(criterion(deleted), false()))
+    return lambda visibility: not_(func.coalesce(criterion(visibility), false()))
 
 
 def any_of(model: type[Any], alternatives: Sequence[Any], dialect: Dialect) -> Condition:
@@ -100,7 +101,7 @@ def any_of(model: type[Any], alternatives: Sequence[Any], dialect: Dialect) -> C
         for each in alternatives
     ]
     return Condition(
-        cache(lambda deleted: or_(*(condition.build(deleted) for condition in conditions))),
+        cache(lambda visibility: or_(*(each.build(visibility) for each in conditions))),
         foreign=any(condition.foreign for condition in conditions),
     )
 
@@ -112,7 +113,7 @@ def meets(model: type[Any], given: Any) -> Condition:
 
 
 def _all_of(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Build:
-    return lambda deleted: and_(*where_clauses(model, lookups, dialect, include_deleted=deleted))
+    return lambda visibility: and_(*where_clauses(model, lookups, dialect, visibility))
 
 
 def _kept(value: Any) -> Any:

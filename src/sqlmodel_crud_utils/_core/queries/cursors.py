@@ -170,7 +170,7 @@ def cursor_format(query: Query) -> CursorFormat:
     order = query.order_key()
     if order is None:
         return format_of(query.model, query.terms, query.dialect)
-    key = (query.model, query.dialect.name, query.include_deleted, order)
+    key = (query.model, query.dialect.name, query.visibility, order)
     return _formats.get(key, lambda: format_of(query.model, query.terms, query.dialect))
 
 

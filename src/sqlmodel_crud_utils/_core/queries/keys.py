@@ -30,7 +30,8 @@ from sqlmodel_crud_utils._core.models.mapping import (
 )
 from sqlmodel_crud_utils._core.parameters import exact
 from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
-from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted
+from sqlmodel_crud_utils._core.visibility.hiding import hide
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -60,11 +61,11 @@ def _listed(pk_field: Any) -> Sequence[str]:
 
 
 @cached
-def by_key(model: type[Any], names: tuple[str, ...], include_deleted: bool) -> Select[Any]:
+def by_key(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> Select[Any]:
     """Return the SELECT of one row; its parameters are `key_0`, `key_1` and so on."""
     columns = [getattr(model, name) for name in names]
     statement = select(model).where(*equals_key(columns, "key_"))
-    return statement if include_deleted else hide_deleted(statement, model)
+    return hide(statement, visibility, model)
 
 
 def equals_key(columns: Iterable[ColumnElement[Any]], prefix: str) -> list[ColumnElement[bool]]:
@@ -134,12 +135,11 @@ def by_key_list(
     names: tuple[str, ...],
     keys: Sequence[tuple[Any, ...]],
     dialect: Dialect,
-    *,
-    include_deleted: bool = False,
+    visibility: Visibility = USUAL,
 ) -> Select[Any]:
     """Return the SELECT of all rows whose key is among `keys`."""
     statement = select(model).where(among_keys(model, names, keys, dialect))
-    return statement if include_deleted else hide_deleted(statement, model)
+    return hide(statement, visibility, model)
 
 
 def among_keys(

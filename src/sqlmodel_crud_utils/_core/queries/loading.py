@@ -26,7 +26,8 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     reachable,
     revealing,
 )
-from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION, is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
@@ -137,12 +138,12 @@ class Loading:
         """Whether more queries are needed for related rows."""
         return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
-    def options(self, *, include_deleted: bool = False) -> list[_AbstractLoad]:
+    def options(self, visibility: Visibility = USUAL) -> list[_AbstractLoad]:
         """Return the loader options."""
-        return [self._option(path, include_deleted) for path in self.ways]
+        return [self._option(path, visibility) for path in self.ways]
 
     def _option(
-        self, path: tuple[InstrumentedAttribute[Any], ...], include_deleted: bool
+        self, path: tuple[InstrumentedAttribute[Any], ...], visibility: Visibility
     ) -> _AbstractLoad:
         option: Any = None
         parent: Any = None
@@ -152,9 +153,9 @@ class Loading:
             attribute = step if parent is None else getattr(parent, step.key)
             parent = None
             # In other queries, the hiding options reach the rows of link tables.
-            links = link_criteria(attribute) if way == "joined" and not include_deleted else []
+            links = link_criteria(attribute, visibility) if way == "joined" else []
             if way == "selectin_with_deleted":
-                parent = revealing(attribute.property.mapper.class_)
+                parent = revealing(attribute.property.mapper.class_, SOFT_DELETION)
                 attribute = attribute.of_type(parent)
             option = loader(attribute.and_(*links) if links else attribute)
         found: _AbstractLoad = option
@@ -175,7 +176,7 @@ EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 @cached
 def loads_eagerly(model: type[Any]) -> bool:
-    """Tell whether rows of the model bring in related rows because their mapping says so."""
+    """Return whether rows of the model bring in related rows because their mapping says so."""
     return any(
         relationship.lazy in EAGER
         for mapper in reachable([mapper_of(model)])

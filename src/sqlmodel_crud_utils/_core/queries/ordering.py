@@ -40,6 +40,7 @@ from sqlmodel_crud_utils._core.models.mapping import (
 )
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _MYSQL = frozenset(("mysql", "mariadb"))
@@ -60,11 +61,11 @@ class Step:
     name: str
     target: Any
 
-    def relationship(self, *, include_deleted: bool) -> Any:
+    def relationship(self, visibility: Visibility) -> Any:
         """Return what the row is joined by."""
         relationship = getattr(self.parent, self.name)
         joined = relationship.of_type(self.target)
-        links = [] if include_deleted else link_criteria(relationship)
+        links = link_criteria(relationship, visibility)
         return joined.and_(*links) if links else joined
 
 
@@ -215,20 +216,19 @@ def sorted_by(
     statement: Select[Any],
     terms: Iterable[Term],
     dialect: Dialect,
-    *,
-    include_deleted: bool = False,
+    visibility: Visibility = USUAL,
 ) -> Select[Any]:
     """Sort a SELECT of a model's rows.
 
     Args:
-        statement: The SELECT; it leaves soft-deleted rows out already, the joined ones too.
+        statement: The SELECT; it leaves out already what is not there, the joined rows too.
         terms: What they are sorted by.
         dialect: The dialect of the database that runs it.
-        include_deleted: Whether the rows of link tables count that are soft-deleted.
+        visibility: Which rows of link tables count.
     """
     terms = list(terms)
     for step in dict.fromkeys(step for term in terms for step in term.steps):
-        statement = statement.outerjoin(step.relationship(include_deleted=include_deleted))
+        statement = statement.outerjoin(step.relationship(visibility))
     return statement.order_by(*(clause for term in terms for clause in term.clauses(dialect)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
@@ -27,20 +26,13 @@ from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._core.queries.loading import Loading, loads_eagerly
 from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, sorted_by
-from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted, hide_deleted_anywhere
+from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 Prepared = tuple[Select[Any], dict[str, Any] | None]
 """A SELECT, and the parameters to run it with."""
-
-
-class Visibility(Enum):
-    """Which rows there are for a query, of those that can be soft-deleted."""
-
-    VISIBLE = "visible"
-    ALL = "all"
-    DELETED = "deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,8 @@ class Query:
         loading: How related rows are loaded, relationship by relationship.
         options: Other options for SQLAlchemy.
         fields: The fields that are loaded; none means all.
-        visibility: Which rows there are.
+        visibility: Which rows there are, the related ones included.
+        only_deleted: Whether they must be soft-deleted.
         lock: How the rows are locked.
     """
 
@@ -82,13 +75,9 @@ class Query:
     loading: Loading = field(default_factory=Loading)
     options: tuple[ExecutableOption, ...] = ()
     fields: tuple[str, ...] = ()
-    visibility: Visibility = Visibility.VISIBLE
+    visibility: Visibility = USUAL
+    only_deleted: bool = False
     lock: Lock | None = None
-
-    @property
-    def include_deleted(self) -> bool:
-        """Whether soft-deleted rows may be among the rows and those related to them."""
-        return self.visibility is not Visibility.VISIBLE
 
     @property
     def loads_related(self) -> bool:
@@ -127,6 +116,7 @@ class Query:
             tuple(self.loading.ways.items()),
             self.fields,
             self.visibility,
+            self.only_deleted,
             self.lock,
         )
         return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
@@ -161,7 +151,7 @@ class Query:
         """Return the SELECT of the rows, with more columns beside each if there are any."""
         # Rows are different, as each has a key: DISTINCT would do nothing for them.
         statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
-        options = [*self.loading.options(include_deleted=self.include_deleted), *self.options]
+        options = [*self.loading.options(self.visibility), *self.options]
         if self.fields:
             options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
         if options:
@@ -189,6 +179,7 @@ class Query:
             loading=self.loading,
             options=self.options,
             visibility=self.visibility,
+            only_deleted=self.only_deleted,
         )
         names = primary_key_names(self.model)
         return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
@@ -228,7 +219,7 @@ class Query:
     def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
         """Return the conditions as SQL, those of the caller's own or the others."""
         return [
-            condition.build(self.include_deleted)
+            condition.build(self.visibility)
             for condition in self.conditions
             if condition.foreign == foreign
         ]
@@ -252,15 +243,14 @@ class Query:
         """Add what makes the statement one of the matching rows."""
         foreign = self.criteria(foreign=True)
         statement = statement.where(*foreign)
-        if not self.include_deleted:
-            hide = hide_deleted_anywhere if foreign else hide_deleted
-            statement = hide(statement, self.model)
-        elif self.visibility is Visibility.DELETED:
+        leave_out = hide_anywhere if foreign else hide
+        statement = leave_out(statement, self.visibility, self.model)
+        if self.only_deleted:
             statement = statement.where(deleted(self.model))
         return statement.where(*self.criteria(foreign=False))
 
     def _sorted(self, statement: Select[Any], terms: tuple[Term, ...]) -> Select[Any]:
-        return sorted_by(statement, terms, self.dialect, include_deleted=self.include_deleted)
+        return sorted_by(statement, terms, self.dialect, self.visibility)
 
     def _limited(self, statement: Select[Any]) -> Select[Any]:
         if self.size is not None:

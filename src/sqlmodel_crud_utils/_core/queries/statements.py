@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 
-from sqlmodel_crud_utils._core.caching import Store, cached
+from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared, operand
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
 from sqlmodel_crud_utils._core.models.mapping import (
@@ -29,7 +29,8 @@ from sqlmodel_crud_utils._core.models.mapping import (
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
 from sqlmodel_crud_utils._core.queries.ordering import Term, parse, sorted_by
 from sqlmodel_crud_utils._core.queries.query import Query
-from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted, hide_deleted_anywhere
+from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
+from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -66,12 +67,6 @@ GET_ROWS_PARAMETERS = frozenset(
 # --- filtered ------------------------------------------------------------------------------------
 
 
-@cached
-def _all_rows(model: type[Any], include_deleted: bool) -> Select[Any]:
-    statement = select(model)
-    return statement if include_deleted else hide_deleted(statement, model)
-
-
 def searched_values(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what rows must be equal to, by field or relationship; `name__eq` is a name too.
 
@@ -93,11 +88,11 @@ def equal_to(model: type[Any], values: Mapping[str, Any]) -> Select[Any]:
     """Return the SELECT of the rows that have these values in their fields and relationships."""
     attributes = {getattr(model, name): value for name, value in values.items()}
     criteria = [compared(each) == operand(each, value) for each, value in attributes.items()]
-    return _all_rows(model, True).where(*criteria)
+    return select(model).where(*criteria)
 
 
 def first_equal(
-    model: type[Any], values: Mapping[str, Any], *, include_deleted: bool
+    model: type[Any], values: Mapping[str, Any], visibility: Visibility
 ) -> tuple[Select[Any], dict[str, Any]]:
     """Return the SELECT of a row that has these values, and its parameters.
 
@@ -105,18 +100,19 @@ def first_equal(
     """
     compared = compared_values(model, values)
     if compared is None:
-        return _first_equal(model, values, include_deleted), {}
+        return _first_equal(model, values, visibility), {}
 
     def build() -> Select[Any]:
-        return _first_equal(model, with_parameters(model, values, "where"), include_deleted)
+        return _first_equal(model, with_parameters(model, values, "where"), visibility)
 
-    key = (model, tuple(values), include_deleted)
+    key = (model, tuple(values), visibility)
     return _firsts.get(key, build), _parameters(compared)
 
 
-def _first_equal(model: type[Any], values: Mapping[str, Any], include_deleted: bool) -> Select[Any]:
-    statement = equal_to(model, values).limit(1)
-    return statement if include_deleted else hide_deleted(statement, model)
+def _first_equal(
+    model: type[Any], values: Mapping[str, Any], visibility: Visibility
+) -> Select[Any]:
+    return hide(equal_to(model, values).limit(1), visibility, model)
 
 
 def _parameters(values: Sequence[Any]) -> dict[str, Any]:
@@ -128,11 +124,9 @@ _firsts: Store[Hashable, Select[Any]] = Store()
 
 def refined(statement: Any, query: Query) -> Executable:
     """Add what a query asks for, apart from its page, to a caller's own statement."""
-    found = require_select(statement)
-    if not query.include_deleted:
-        found = hide_deleted_anywhere(found, query.model)
+    found = hide_anywhere(require_select(statement), query.visibility, query.model)
     clauses = query.criteria(foreign=True) + query.criteria(foreign=False)
-    options = query.loading.options(include_deleted=query.include_deleted)
+    options = query.loading.options(query.visibility)
     if not (clauses or query.order or options):
         return found
     if not isinstance(found, Select):
@@ -141,7 +135,7 @@ def refined(statement: Any, query: Query) -> Executable:
             field="stmnt",
         )
     found = found.where(*clauses).options(*options)
-    return sorted_by(found, query.order, query.dialect, include_deleted=query.include_deleted)
+    return sorted_by(found, query.order, query.dialect, query.visibility)
 
 
 def require_select(statement: Any, parameter: str = "stmnt") -> Executable:

@@ -1,4 +1,4 @@
-"""Criteria for soft-deleted rows where SQLAlchemy's loader criteria don't reach.
+"""Criteria for rows that are not there, where SQLAlchemy's loader criteria don't reach.
 
 These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
 (before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a
@@ -8,29 +8,26 @@ that are read and written here are the same in all supported versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     Alias,
     AliasedReturnsRows,
-    Column,
     ColumnElement,
     Executable,
     FromClause,
     Join,
     Select,
     and_,
-    false,
 )
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.sql import visitors
 
-_E = TypeVar("_E", bound=Executable)
+from sqlmodel_crud_utils._core.visibility.policies import Rules
 
-Flags = Mapping[FromClause, Column[bool]]
-"""Tables whose rows can be soft-deleted, each with the column that says so."""
+_E = TypeVar("_E", bound=Executable)
 
 
 def mappers_in(statement: Executable) -> set[Mapper[Any]]:
@@ -39,18 +36,18 @@ def mappers_in(statement: Executable) -> set[Mapper[Any]]:
     return {notes["parentmapper"] for notes in annotated if "parentmapper" in notes}
 
 
-def hide(statement: _E, flags: Flags) -> _E:
+def hide(statement: _E, rules: Rules) -> _E:
     """Return the statement with criteria for the tables that it names without their model."""
-    if not _concerns_any(statement, flags):
+    if not concerns(statement, rules):
         return statement
-    changes = {"select": partial(_hide_in_select, flags), "join": partial(_hide_in_join, flags)}
-    how = {"stop_on": _kept(statement, flags), "detect_subquery_cols": True}
+    changes = {"select": partial(_hide_in_select, rules), "join": partial(_hide_in_join, rules)}
+    how = {"stop_on": _kept(statement, rules), "detect_subquery_cols": True}
     copy: Any = visitors.cloned_traverse
     changed: _E = copy(statement, how, changes)
     return changed
 
 
-def _kept(statement: Executable, flags: Flags) -> list[Any]:
+def _kept(statement: Executable, rules: Rules) -> list[Any]:
     """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
     elements = list(_elements(statement))
     kept = [option for element in elements for option in getattr(element, "_with_options", ())]
@@ -59,41 +56,42 @@ def _kept(statement: Executable, flags: Flags) -> list[Any]:
         if entity is not None and entity.is_aliased_class:
             # An alias of a model goes on referring to the subquery that it stands on.
             kept.append(entity.selectable)
-        elif isinstance(element, AliasedReturnsRows) and not _concerns_any(element, flags):
+        elif isinstance(element, AliasedReturnsRows) and not concerns(element, rules):
             kept.append(element)
     return kept
 
 
-def _concerns_any(part: Any, flags: Flags) -> bool:
-    return any(_concerns(element, flags) for element in _elements(part))
+def concerns(part: Any, rules: Rules) -> bool:
+    """Return whether a statement, or a part of it, needs criteria for tables."""
+    return any(_concerns(element, rules) for element in _elements(part))
 
 
 def _elements(statement: Any) -> Iterator[Any]:
     return visitors.iterate(statement)
 
 
-def _concerns(element: Any, flags: Flags) -> bool:
+def _concerns(element: Any, rules: Rules) -> bool:
     if isinstance(element, Select):
-        return bool(_criteria(element, flags)) or any(
-            _join_criterion(join, flags) is not None for join in element._setup_joins
+        return bool(_criteria(element, rules)) or any(
+            _join_criterion(join, rules) is not None for join in element._setup_joins
         )
-    return isinstance(element, Join) and _criterion(element.right, flags) is not None
+    return isinstance(element, Join) and _criterion(element.right, rules) is not None
 
 
-def _hide_in_select(flags: Flags, select: Select[Any]) -> None:
+def _hide_in_select(rules: Rules, select: Select[Any]) -> None:
     # Called with a copy of the caller's SELECT.
-    select._where_criteria += tuple(_criteria(select, flags))
-    select._setup_joins = tuple(_hide_in_setup_join(flags, join) for join in select._setup_joins)
+    select._where_criteria += tuple(_criteria(select, rules))
+    select._setup_joins = tuple(_hide_in_setup_join(rules, join) for join in select._setup_joins)
 
 
-def _hide_in_join(flags: Flags, join: Join) -> None:
-    criterion = _criterion(join.right, flags)
+def _hide_in_join(rules: Rules, join: Join) -> None:
+    criterion = _criterion(join.right, rules)
     if criterion is not None:
         join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
 
 
-def _hide_in_setup_join(flags: Flags, join: tuple[Any, ...]) -> tuple[Any, ...]:
-    criterion = _join_criterion(join, flags)
+def _hide_in_setup_join(rules: Rules, join: tuple[Any, ...]) -> tuple[Any, ...]:
+    criterion = _join_criterion(join, rules)
     if criterion is None:
         return join
     target, condition, *rest = join
@@ -104,19 +102,19 @@ def _hide_in_setup_join(flags: Flags, join: tuple[Any, ...]) -> tuple[Any, ...]:
     return target, and_(condition, criterion), *rest
 
 
-def _join_criterion(join: tuple[Any, ...], flags: Flags) -> ColumnElement[bool] | None:
+def _join_criterion(join: tuple[Any, ...], rules: Rules) -> ColumnElement[bool] | None:
     """Return the criterion for the table that `Select.join()` adds, or the one between."""
     target, condition, *_ = join
     for attribute in (target, condition):
         if isinstance(attribute, QueryableAttribute):
-            flag = flags.get(attribute.property.secondary)
-            return None if flag is None else flag == false()
+            link = attribute.property.secondary
+            return rules[link](link) if link in rules else None
     # Without a condition, SQLAlchemy finds the foreign key only when it compiles.
-    return None if condition is None else _criterion(target, flags)
+    return None if condition is None else _criterion(target, rules)
 
 
-def _criteria(select: Select[Any], flags: Flags) -> list[ColumnElement[bool]]:
-    found = (_criterion(table, flags, select) for table in _tables(select))
+def _criteria(select: Select[Any], rules: Rules) -> list[ColumnElement[bool]]:
+    found = (_criterion(table, rules, select) for table in _tables(select))
     return [criterion for criterion in found if criterion is not None]
 
 
@@ -151,17 +149,14 @@ def _first(table: FromClause) -> FromClause:
 
 
 def _criterion(
-    table: Any, flags: Flags, select: Select[Any] | None = None
+    table: Any, rules: Rules, select: Select[Any] | None = None
 ) -> ColumnElement[bool] | None:
-    flag = flags.get(table.element if isinstance(table, Alias) else table)
-    if flag is None or _has_loader_criteria(table, select):
-        return None
-    column: ColumnElement[bool] = table.c[flag.key]
-    return column == false()
+    rule = rules.get(table.element if isinstance(table, Alias) else table)
+    return None if rule is None or _has_loader_criteria(table, select) else rule(table)
 
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
-    """Tell whether SQLAlchemy takes the table for a model, and adds the criteria itself."""
+    """Return whether SQLAlchemy takes the table for a model, and adds the criteria itself."""
     if select is not None and not _is_orm(select):
         return False
     entity = table._annotations.get("parententity")

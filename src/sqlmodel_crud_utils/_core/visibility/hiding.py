@@ -1,170 +1,132 @@
-"""How a statement leaves soft-deleted rows out: loader options, and criteria for tables."""
+"""How a statement leaves out the rows that are not there for it: one option, and rules for tables.
+
+SQLAlchemy's loader criteria reach the model itself, joined entities, aliases, subqueries and
+related rows, loaded now or later. `any()` and `has()` (before 2.1), tables that a statement names
+without their model and the link tables of many-to-many relationships are beyond them;
+`hidden_tables` writes the criteria for these into the statement.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Executable, FromClause, false, inspect, true
+from sqlalchemy import ColumnElement, Executable, true
 from sqlalchemy.orm import (
     InstrumentedAttribute,
     LoaderCriteriaOption,
     Mapper,
     UserDefinedOption,
     aliased,
-    registry,
 )
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.orm.interfaces import CriteriaOption
+from sqlalchemy.sql.util import _deep_annotate
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from sqlmodel_crud_utils._core.caching import Store, cached
-from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.visibility import hidden_tables
-from sqlmodel_crud_utils._core.visibility.soft_delete import _is_visible, is_soft_delete
+from sqlmodel_crud_utils._core.visibility.policies import (
+    Policy,
+    Visibility,
+    holding,
+    mappers_of,
+    policies_of,
+    rules_of,
+    visible_in,
+)
 
 _E = TypeVar("_E", bound=Executable)
 
 
+class _Criterion(LoaderCriteriaOption):
+    """The criterion of a policy, made for each entity that a statement names.
+
+    SQLAlchemy's own way to do so, with a function, looks into the function's code and keeps what
+    it finds there, which is wrong for one that calls others.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.base, true(), include_aliases=True)
+        self._policy = policy
+
+    def _all_mappers(self) -> Iterator[Mapper[Any]]:
+        return iter(mappers_of(self._policy))
+
+    def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
+        if ext_info.is_aliased_class and ext_info.name == _past(self._policy):
+            return true()
+        notes = {"for_loader_criteria": self}
+        criterion = self._policy.criterion(ext_info.entity)
+        return _deep_annotate(
+            criterion, notes, detect_subquery_cols=True, ind_cols_on_fromclause=True
+        )
+
+
 @cached
-def hiding_options(*models: type[Any]) -> tuple[ORMOption, ...]:
-    """Return the options that leave deleted rows out of what a query of the models brings in."""
-    return _options_for([mapper_of(model) for model in models])
+def _criterion_of(policy: Policy) -> _Criterion:
+    return _Criterion(policy)
 
 
-def hide_deleted(statement: _E, model: type[Any]) -> _E:
-    """Leave soft-deleted rows out of what a statement of the library returns.
+class Hiding(CriteriaOption, UserDefinedOption):
+    """Leaves out of a statement, and of what is loaded later with its rows, what is not there.
 
-    That goes for the model itself, joined entities and aliases, and related rows that come with
-    the rows (selectin, joined) or later (lazy loading). A statement of models without the mixin
-    comes back as it is.
+    It is one option whatever the models are, so that SQLAlchemy's key for the statement stays
+    short; the entities are looked up when the statement is compiled. It goes along with rows that
+    are pickled.
     """
-    return _with_first(statement, hiding_options(model))
+
+    payload: Visibility
+    propagate_to_loaders = True
+    _cache_key_traversal = [("payload", InternalTraversal.dp_plain_obj)]  # noqa: RUF012
+
+    def process_compile_state(self, compile_state: Any) -> None:
+        """Add the criteria to a statement that is compiled."""
+        self.get_global_criteria(compile_state.global_attributes)
+
+    def get_global_criteria(self, attributes: dict[Any, Any]) -> None:
+        """Add the criteria to what SQLAlchemy knows about the entities of a statement."""
+        for policy in holding(self.payload):
+            _criterion_of(policy).get_global_criteria(attributes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hiding, (self.payload,)
 
 
-def hide_deleted_anywhere(statement: _E, *models: type[Any]) -> _E:
-    """Leave soft-deleted rows out of what a caller's statement returns.
-
-    It may name more than the models: other entities, their tables, `any()` and `has()`.
-    """
-    flags = _flags(*{mapper_of(model).registry: None for model in models})
-    if not flags:
-        return statement
-    if not any(map(is_soft_delete, models)) and _has_nothing_to_hide(statement, flags, models):
-        return statement
-    return _hidden_anywhere(statement, flags, models)
+@cached
+def _hiding(visibility: Visibility) -> Hiding:
+    return Hiding(visibility)
 
 
-def _has_nothing_to_hide(
-    statement: Any, flags: hidden_tables.Flags, models: tuple[type[Any], ...]
-) -> bool:
-    """Tell what takes longer to find out than to remember for all statements that are alike."""
-    cache_key = statement._generate_cache_key()
-    return cache_key is not None and _hiding_nothing.get(
-        (models, cache_key.key),
-        lambda: _hidden_anywhere(statement, flags, models) is statement,
+@cached
+def hiding_options(visibility: Visibility, *models: type[Any]) -> tuple[Hiding, ...]:
+    """Return the option for queries of the models; none where all that they bring in is there."""
+    concerned = any(_is_concerned(mapper_of(model), visibility) for model in models)
+    return (_hiding(visibility),) if concerned else ()
+
+
+@cached
+def _is_concerned(mapper: Mapper[Any], visibility: Visibility) -> bool:
+    """Return whether a policy holds for what a query of the model brings in."""
+    rules = rules_of(visibility)
+    return any(
+        policies_of(each.class_, visibility)
+        or any(relationship.secondary in rules for relationship in each.relationships)
+        for each in reachable([mapper])
     )
 
 
-_hiding_nothing: Store[Hashable, bool] = Store()
-
-
-def _hidden_anywhere(statement: _E, flags: hidden_tables.Flags, models: Iterable[type[Any]]) -> _E:
-    mappers = {mapper_of(model) for model in models} | hidden_tables.mappers_in(statement)
-    return _with_first(hidden_tables.hide(statement, flags), _options_for(mappers))
-
-
-def _with_first(statement: _E, options: tuple[ORMOption, ...]) -> _E:
-    """Return the statement with these options before its own.
-
-    SQLAlchemy's cache doesn't count options that a program defines. With another number of them,
-    it takes a statement for one that it knows, and drops the last options for later loads.
-    """
-    if not options:
-        return statement
-    own: tuple[ORMOption, ...] = getattr(statement, "_with_options", ())
-    changed: Any = statement.options(*options)
-    changed._with_options = (*options, *own)
-    found: _E = changed
-    return found
-
-
-def models_in(statement: Executable) -> tuple[type[Any], ...]:
-    """Return the models that a caller's statement names, always in the same order.
-
-    None of them matters, and none is looked for, where no model has the mixin.
-    """
-    if not _flags():
-        return ()
-    models = (mapper.class_ for mapper in hidden_tables.mappers_in(statement))
-    return tuple(sorted(models, key=_name))
-
-
-def link_criteria(attribute: InstrumentedAttribute[Any]) -> list[ColumnElement[bool]]:
-    """Return the criterion for the rows of a relationship's link table, if they can be deleted."""
-    flag = _flags(attribute.property.parent.registry).get(attribute.property.secondary)
-    return [] if flag is None else [flag == false()]
-
-
 @cached
-def _flags(*registries: registry) -> hidden_tables.Flags:
-    """Return the tables whose rows can be soft-deleted, each with the column that says so.
-
-    Those of all models that there are, if no registry is given.
-    """
-    mappers = [mapper for models in registries for mapper in models.mappers]
-    models = [mapper.class_ for mapper in mappers] if registries else _heirs(SoftDeleteMixin)
-    tables: dict[FromClause, Column[bool]] = {}
-    for model in models:
-        mapper = inspect(model, raiseerr=False)
-        if mapper is not None and is_soft_delete(model):
-            column = mapper.columns["is_deleted"]
-            tables[column.table] = column
-    return tables
-
-
-def _heirs(base: type[Any]) -> Iterator[type[Any]]:
-    for heir in base.__subclasses__():
-        yield heir
-        yield from _heirs(heir)
-
-
-def _options_for(mappers: Iterable[Mapper[Any]]) -> tuple[ORMOption, ...]:
-    reached = reachable(mappers)
-    options: list[ORMOption] = [_hide_rows(mapper.class_) for mapper in _soft_deleting(reached)]
-    linked = next((mapper for mapper in reached if _has_soft_delete_link(mapper)), None)
-    return tuple(options) if linked is None else (*options, _hide_links(linked.class_))
-
-
-class _HideRows(LoaderCriteriaOption):
-    """The criterion of one model; it goes along with the rows, so it can be pickled with them."""
-
-    _traverse_internals = LoaderCriteriaOption._traverse_internals  # what its cache key consists of
-
-    def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
-        if ext_info.is_aliased_class and ext_info.name == _REVEALING:
-            return true()
-        return super()._resolve_where_criteria(ext_info)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _hide_rows, (inspect(self.entity).mapper.class_,)
-
-
-@cached
-def _hide_rows(model: type[Any]) -> _HideRows:
-    # A function, not the criterion itself: that one would never be adapted to an alias in a join.
-    return _HideRows(model, _is_visible, include_aliases=True)
-
-
-@cached
-def revealing(model: type[Any]) -> Any:
-    """Return the alias under which a query for related rows brings in the soft-deleted ones.
+def revealing(model: type[Any], policy: Policy) -> Any:
+    """Return the alias under which a query for related rows gets past a policy.
 
     It is known by its name, which is a part of what SQLAlchemy keeps compiled statements by.
     """
-    return aliased(model, name=_REVEALING)
+    return aliased(model, name=_past(policy))
 
 
-_REVEALING = "with_deleted"
+def _past(policy: Policy) -> str:
+    return f"past_{policy.name}"
 
 
 def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:
@@ -180,54 +142,98 @@ def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:
     return found
 
 
-def _soft_deleting(mappers: set[Mapper[Any]]) -> list[Mapper[Any]]:
-    """Return those whose rows can be soft-deleted, without what a base class covers already.
+def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
+    """Leave out of what a statement of the library returns what is not there for it.
 
-    They are sorted, so that equal statements stay equal for SQLAlchemy's cache.
+    That goes for the model itself, joined entities and aliases, and related rows that come with
+    the rows (selectin, joined) or later (lazy loading). A statement of models that no policy is
+    about comes back as it is.
     """
-    found = {mapper for mapper in mappers if is_soft_delete(mapper.class_)}
-    topmost = [mapper for mapper in found if mapper.inherits not in found]
-    return sorted(topmost, key=lambda mapper: _name(mapper.class_))
+    return _with_first(statement, hiding_options(visibility, model))
 
 
-def _name(model: type[Any]) -> tuple[str, str]:
-    return model.__module__, model.__qualname__
+def hide_anywhere(statement: _E, visibility: Visibility, *models: type[Any]) -> _E:
+    """Leave out of what a caller's statement returns, or writes to, what is not there for it.
+
+    It may name more than the models: other entities, their tables, `any()` and `has()`.
+    """
+    rules = rules_of(visibility)
+    if not rules:
+        return statement
+    names_tables, options = _needs(statement, visibility, models)
+    return _with_first(hidden_tables.hide(statement, rules) if names_tables else statement, options)
 
 
-class _HideLinks(UserDefinedOption):
-    """Tells later loads of relationships to leave out deleted rows of link tables."""
+_Needs = tuple[bool, tuple[Hiding, ...]]
+"""Whether a statement needs criteria for tables, and the option that it needs."""
 
-    propagate_to_loaders = True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _hide_links, (self.payload,)
+_needed: Store[Hashable, _Needs] = Store()
 
 
-def _hide_links(model: type[Any]) -> _HideLinks:
-    return _HideLinks(model)
+def _needs(statement: Any, visibility: Visibility, models: tuple[type[Any], ...]) -> _Needs:
+    """Return what takes longer to find out than to remember for all statements that are alike."""
+
+    def found() -> _Needs:
+        mappers = {*map(mapper_of, models), *hidden_tables.mappers_in(statement)}
+        options = hiding_options(visibility, *(mapper.class_ for mapper in mappers))
+        return hidden_tables.concerns(statement, rules_of(visibility)), options
+
+    cache_key = statement._generate_cache_key()
+    if cache_key is None:
+        return found()
+    return _needed.get((visibility, models, cache_key.key), found)
 
 
-def has_soft_delete_links() -> bool:
-    """Return whether any relationship goes through a link table whose rows can be deleted."""
-    mappers = (inspect(model, raiseerr=False) for model in _heirs(SoftDeleteMixin))
-    registries = {mapper.registry for mapper in mappers if mapper is not None}
-    return any(_has_soft_delete_link(mapper) for each in registries for mapper in each.mappers)
+def _with_first(statement: _E, options: tuple[Hiding, ...]) -> _E:
+    """Return the statement with these options before its own.
+
+    SQLAlchemy's cache doesn't count options that a program defines. With another number of them,
+    it takes a statement for one that it knows, and drops the last options for later loads.
+    """
+    if not options:
+        return statement
+    own: tuple[Any, ...] = getattr(statement, "_with_options", ())
+    changed: Any = statement.options(*options)
+    changed._with_options = (*options, *own)
+    found: _E = changed
+    return found
 
 
-def without_deleted_links(statement: _E, options: Iterable[Any]) -> _E:
-    """Leave deleted rows of link tables out of a relationship's load, if its options say so."""
-    for option in options:
-        if isinstance(option, _HideLinks):
-            flags = _flags(mapper_of(cast("type[Any]", option.payload)).registry)
-            statement = hidden_tables.hide(statement, flags)
-    return statement
+def models_in(statement: Executable) -> tuple[type[Any], ...]:
+    """Return the models that a caller's statement names, always in the same order.
+
+    None of them matters, and none is looked for, where no policy is about any model.
+    """
+    if not any(map(mappers_of, holding(Visibility()))):
+        return ()
+    models = (mapper.class_ for mapper in hidden_tables.mappers_in(statement))
+    return tuple(sorted(models, key=lambda model: (model.__module__, model.__qualname__)))
 
 
-def is_hiding(option: ORMOption) -> bool:
-    """Tell whether an option is one of those that leave deleted rows out."""
-    return isinstance(option, _HideRows | _HideLinks)
+def link_criteria(
+    attribute: InstrumentedAttribute[Any], visibility: Visibility
+) -> list[ColumnElement[bool]]:
+    """Return the criteria for the rows of a relationship's link table, if it has one."""
+    return visible_in(attribute.property.secondary, visibility)
 
 
-def _has_soft_delete_link(mapper: Mapper[Any]) -> bool:
-    flags = _flags(mapper.registry)
-    return any(relationship.secondary in flags for relationship in mapper.relationships)
+def has_hidden_links(visibility: Visibility) -> bool:
+    """Return whether any relationship goes through a link table of which not all rows are there."""
+    rules = rules_of(visibility)
+    registries = {mapper.registry for each in holding(visibility) for mapper in mappers_of(each)}
+    return any(
+        relationship.secondary in rules
+        for each in registries
+        for mapper in each.mappers
+        for relationship in mapper.relationships
+    )
+
+
+def hiding_of(options: Iterable[Any]) -> Hiding | None:
+    """Return the option that leaves rows out, among those of a statement or a row."""
+    return next((option for option in options if isinstance(option, Hiding)), None)
+
+
+def hide_in_load(statement: _E, visibility: Visibility) -> _E:
+    """Leave out of a relationship's load the rows of link tables that are not there for it."""
+    return hidden_tables.hide(statement, rules_of(visibility))

@@ -1,10 +1,4 @@
-"""Soft-deleted rows: what marks them, and how a statement leaves them out.
-
-SQLAlchemy's `with_loader_criteria` reaches the model itself, joined entities, aliases, subqueries
-and related rows, loaded now or later. `any()` and `has()` (before 2.1), tables that a statement
-names without their model and the link tables of many-to-many relationships are beyond it;
-`hidden_tables` writes the criteria for these into the statement.
-"""
+"""The first policy, soft deletion: which rows are marked as deleted, and what marks them."""
 
 from __future__ import annotations
 
@@ -14,32 +8,41 @@ from sqlalchemy import ColumnElement, false, inspect, true
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
+from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Policy, Visibility, registered
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+
+def _is_not_deleted(rows: Any) -> ColumnElement[bool]:
+    criterion: ColumnElement[bool] = rows.is_deleted == false()
+    return criterion
+
+
+SOFT_DELETION = registered(
+    Policy(
+        "soft_deletion",
+        SoftDeleteMixin,
+        ("is_deleted",),
+        _is_not_deleted,
+        key_columns=frozenset((MARKER,)),
+    )
+)
+
+WITH_DELETED = Visibility(frozenset((SOFT_DELETION.name,)))
+"""Soft-deleted rows are there like all others."""
+
+
+def visibility_with(*, include_deleted: bool) -> Visibility:
+    """Return what a public function's `include_deleted` means for all that it calls."""
+    return WITH_DELETED if include_deleted else USUAL
 
 
 @cached
 def is_soft_delete(model: type[Any]) -> bool:
-    """Tell whether rows of the model are marked as deleted instead of being removed."""
+    """Return whether rows of the model are marked as deleted instead of being removed."""
     return issubclass(model, SoftDeleteMixin)
-
-
-def visible(entity: Any) -> ColumnElement[bool] | None:
-    """Return the criterion for rows that are not soft-deleted.
-
-    Args:
-        entity: A table model, or an alias of one.
-
-    Returns:
-        The criterion, or None for a model without the mixin: all of its rows are visible.
-    """
-    return _is_visible(entity) if is_soft_delete(inspect(entity).mapper.class_) else None
-
-
-def _is_visible(entity: Any) -> ColumnElement[bool]:
-    criterion: ColumnElement[bool] = entity.is_deleted == false()
-    return criterion
 
 
 def deleted(entity: Any) -> ColumnElement[bool]:
@@ -72,9 +75,3 @@ def deleted_values(user: str | None = None) -> dict[str, Any]:
 def restored_values() -> dict[str, Any]:
     """Return what a set-based restore writes."""
     return {"is_deleted": False, "deleted_at": None, "deleted_by": None}
-
-
-# --- statements ----------------------------------------------------------------------------------
-
-
-# --- link tables ---------------------------------------------------------------------------------

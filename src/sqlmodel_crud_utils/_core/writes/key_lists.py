@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Dialect
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.queries.keys import by_key_list, key_list
-from sqlmodel_crud_utils._core.visibility.soft_delete import visible
+from sqlmodel_crud_utils._core.queries.keys import among_keys, key_list
+from sqlmodel_crud_utils._core.visibility.policies import Visibility, visible
 
 Key = tuple[Any, ...]
 
@@ -25,14 +25,14 @@ class KeyList:
         names: The fields of the key.
         keys: The keys, each once and coerced to the columns' types.
         dialect: The dialect of the database.
-        include_deleted: Whether soft-deleted rows are among them.
+        visibility: Which rows can be among them.
     """
 
     model: type[Any]
     names: tuple[str, ...]
     keys: list[Key]
     dialect: Dialect
-    include_deleted: bool
+    visibility: Visibility
 
     def chunks(self, size: int | None) -> Iterator[list[Key]]:
         """Cut the keys so that each chunk fits into one statement beside the columns' values."""
@@ -49,10 +49,9 @@ class KeyList:
 
     def criteria(self, keys: Sequence[Key]) -> list[ColumnElement[bool]]:
         """Return what a row has to meet to be one of these."""
-        statement = by_key_list(self.model, self.names, keys, self.dialect, include_deleted=True)
-        hidden = None if self.include_deleted else visible(self.model)
-        criteria: list[Any] = [statement.whereclause, hidden]
-        return [criterion for criterion in criteria if criterion is not None]
+        criterion = visible(self.model, self.visibility)
+        listed = among_keys(self.model, self.names, keys, self.dialect)
+        return [listed] if criterion is None else [listed, criterion]
 
     def in_order(self, keys: Sequence[Key], rows: Iterable[Any]) -> list[Any]:
         """Sort rows as their keys are listed; those that only the database finds equal are last."""
@@ -70,8 +69,7 @@ def key_list_of(
     pk_field: str | Sequence[str] | None,
     keys: Iterable[Any],
     dialect: Dialect,
-    *,
-    include_deleted: bool,
+    visibility: Visibility,
 ) -> KeyList:
     """Return the rows that a caller's list of keys stands for.
 
@@ -80,4 +78,4 @@ def key_list_of(
         ValidationError: A key of a wrong type, or no list of keys.
     """
     names, listed = key_list(model, pk_field, keys)
-    return KeyList(model, names, listed, dialect, include_deleted)
+    return KeyList(model, names, listed, dialect, visibility)

@@ -25,7 +25,7 @@ from sqlalchemy.sql import visitors
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
 from sqlmodel_crud_utils._core.models.unique import MARKER
-from sqlmodel_crud_utils._core.visibility.soft_delete import visible
+from sqlmodel_crud_utils._core.visibility.policies import visible
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 Names = str | Sequence[str] | None

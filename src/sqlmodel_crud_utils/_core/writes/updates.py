@@ -29,13 +29,14 @@ from sqlmodel_crud_utils._core.models.mapping import (
 )
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.expressions import require_own
-from sqlmodel_crud_utils._core.queries.query import Query, Visibility
+from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.values.versions import version_name
-from sqlmodel_crud_utils._core.visibility.hiding import hide_deleted_anywhere
-from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, visible
+from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, visible
+from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _S = TypeVar("_S", bound=Update | Delete)
@@ -67,7 +68,7 @@ def check_target(query: Query, method: str, *, everything: bool) -> None:
 
 def check_soft_target(query: Query) -> None:
     """Refuse to mark rows as deleted that are marked already."""
-    if query.visibility is Visibility.DELETED:
+    if query.only_deleted:
         raise ValidationError(
             "the rows are marked as deleted already; delete(soft=False) removes them",
             field="soft",
@@ -116,12 +117,9 @@ def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement
 
 
 def _shown(query: Query, *, only_visible: bool) -> list[ColumnElement[bool]]:
-    if query.visibility is Visibility.DELETED:
-        return [deleted(query.model)]
-    if query.visibility is Visibility.ALL and not only_visible:
-        return []
-    criterion = visible(query.model)
-    return [] if criterion is None else [criterion]
+    criterion = visible(query.model, USUAL if only_visible else query.visibility)
+    criteria = [] if criterion is None else [criterion]
+    return [*criteria, deleted(query.model)] if query.only_deleted else criteria
 
 
 def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool:
@@ -134,10 +132,10 @@ def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool
 
 
 def hidden(query: Query, statement: _S) -> _S:
-    """Leave soft-deleted rows out of what the caller's SQL in a statement finds."""
-    if query.include_deleted or not query.criteria(foreign=True):
+    """Leave out of what the caller's SQL in a statement finds what is not there for the query."""
+    if not query.criteria(foreign=True):
         return statement
-    return hide_deleted_anywhere(statement, query.model)
+    return hide_anywhere(statement, query.visibility, query.model)
 
 
 def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parame
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.values.versions import version_name
 from sqlmodel_crud_utils._core.visibility.hiding import (
-    hide_deleted_anywhere,
+    hide_anywhere,
     hiding_options,
     models_in,
 )
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils._runtime_sync import Session, execute, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
@@ -32,7 +33,7 @@ def fetch(
     parameters: Mapping[str, Any] | None = None,
     *,
     eagerly: bool = False,
-    include_deleted: bool = False,
+    visibility: Visibility = USUAL,
     anew: bool = True,
 ) -> list[Any]:
     """Return all rows of a SELECT.
@@ -43,25 +44,24 @@ def fetch(
         statement: The SELECT; what it must leave out, it leaves out already.
         parameters: The values of its parameters.
         eagerly: Whether it asks for related rows.
-        include_deleted: Whether it brings in soft-deleted rows.
+        visibility: Which rows it brings in.
         anew: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
     options = _prepare(session, model, eagerly=eagerly) if anew else {}
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
         rows = fetched(execute(session, statement, parameters, execution_options=options))
-    remember(session, rows, model, include_deleted=include_deleted)
+    remember(session, rows, model, visibility=visibility)
     return rows
 
 
-def fetch_first(session: Session, statement: Executable, *, include_deleted: bool = False) -> Any:
+def fetch_first(session: Session, statement: Executable, visibility: Visibility) -> Any:
     """Return the first row of a caller's statement or None, whatever models it names."""
     models = models_in(statement)
-    if not include_deleted:
-        statement = hide_deleted_anywhere(statement, *models)
+    statement = hide_anywhere(statement, visibility, *models)
     options = _prepare(session, *models, eagerly=True)
     with loaded_anew(sync_session(session), *models, eagerly=True):
         row = first_of(execute(session, statement, execution_options=options))
-    remember(session, [row], *models, include_deleted=include_deleted)
+    remember(session, [row], *models, visibility=visibility)
     return row
 
 
@@ -76,15 +76,15 @@ def _prepare(session: Session, *models: type[Any], eagerly: bool) -> Mapping[str
 
 
 def remember(
-    session: Session, rows: Sequence[Any], *models: type[Any], include_deleted: bool
+    session: Session, rows: Sequence[Any], *models: type[Any], visibility: Visibility
 ) -> None:
     """Let rows that were read load their relationships later as they were read, and be kept."""
     plain = sync_session(session)
     if kept_rows.there_are(plain):
         kept_rows.forget(plain, with_related(states_of(rows)))
-    if hiding_options(*models):
+    if hiding_options(USUAL, *models):
         states = with_related(states_of(rows))
-        remember_choice(states, *models, include_deleted=include_deleted)
+        remember_choice(states, *models, visibility=visibility)
     keep_loaded(session, rows, related=True)
 
 
@@ -96,13 +96,13 @@ def find(
     *,
     options: Sequence[ORMOption] = (),
     criteria: Sequence[ColumnElement[bool]] = (),
-    include_deleted: bool = False,
+    visibility: Visibility = USUAL,
     anew: bool = True,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(model, pk_field, key)
     parameters = key_parameters(model, names, key)
-    statement = by_key(model, names, include_deleted)
+    statement = by_key(model, names, visibility)
     if criteria:
         statement = statement.where(*criteria)
     rows = fetch(
@@ -111,7 +111,7 @@ def find(
         statement.options(*options) if options else statement,
         parameters,
         eagerly=bool(options),
-        include_deleted=include_deleted,
+        visibility=visibility,
         anew=anew,
     )
     if len(rows) > 1:
@@ -126,7 +126,7 @@ def find_for(
     key: Any,
     pk_field: str | Sequence[str] | None,
     *,
-    include_deleted: bool,
+    visibility: Visibility,
     criteria: Sequence[ColumnElement[bool]] = (),
 ) -> Any:
     """Return the row to write to; one that is not there raises or is None, as the write says."""
@@ -137,7 +137,7 @@ def find_for(
             key,
             pk_field,
             criteria=criteria,
-            include_deleted=include_deleted,
+            visibility=visibility,
             # With versions, what counts is the row as the caller has seen it.
             anew=version_name(write.model) is None,
         )

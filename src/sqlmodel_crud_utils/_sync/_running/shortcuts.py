@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
+from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Session,
@@ -45,14 +46,14 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
 
 
 def written_at_once(
-    write: Write, change: ByKey | None, *, include_deleted: bool
+    write: Write, change: ByKey | None, visibility: Visibility
 ) -> tuple[bool, Any] | None:
     """Change or delete a row by its key, and commit outside a block.
 
     Args:
         write: The write.
         change: The statement; None where it takes a flush.
-        include_deleted: Whether the row may be soft-deleted.
+        visibility: Which rows may be written to.
 
     Returns:
         Whether it was done, and the row as far as it is known; None where nothing was done, as it
@@ -64,7 +65,7 @@ def written_at_once(
 
     def work() -> Rows:
         rows = run_sync(session, change.run, inside)
-        remember(session, rows, row.model, include_deleted=include_deleted)
+        remember(session, rows, row.model, visibility=visibility)
         return rows
 
     outcome = outcome_of(write, work)
@@ -73,7 +74,7 @@ def written_at_once(
     if isinstance(outcome, DatabaseConnectionError):
         raise outcome from outcome.original_error  # as from the search that was spared
     if isinstance(outcome, SQLModelCRUDError):
-        found = find_for(write, row.key, row.names, include_deleted=include_deleted)
+        found = find_for(write, row.key, row.names, visibility=visibility)
         return False, found
     if outcome is NOT_THERE:
         refuse_missing(write, row.key, row.names)

@@ -1,0 +1,152 @@
+"""Policies: which rows of a table are there for a statement, and what a call lifts of them.
+
+A policy says it once, for a model, an alias or a table. Below the public functions only a
+`Visibility` travels: it names the policies that do not hold for the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, and_, inspect
+from sqlalchemy.orm import Mapper
+
+from sqlmodel_crud_utils._core.caching import cached, forget_all
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Which rows of some models a statement may see or touch.
+
+    Attributes:
+        name: What a `Visibility` calls it.
+        base: The class whose heirs it is about: a mixin, or a model.
+        fields: The fields of these models that the criterion looks at.
+        criterion: Returns the criterion for the rows that are there. It is called with a model, an
+            alias of one, or an object that has the fields as columns of a table. It is called
+            once for many statements: what changes meanwhile is a `bindparam(callable_=...)`.
+        everywhere: Whether it holds for every statement of a session, the caller's own and those
+            that write included; else for those of the library that look for rows.
+        key_columns: Columns that a unique key has because of the policy: the caller leaves them
+            out when naming the key.
+        stamps: Fields that a new row is given by their columns' defaults, and that stay as they
+            are when an upsert finds a row.
+    """
+
+    name: str
+    base: type[Any]
+    fields: tuple[str, ...]
+    criterion: Callable[[Any], ColumnElement[bool]]
+    everywhere: bool = False
+    key_columns: frozenset[str] = frozenset()
+    stamps: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which policies hold for a call.
+
+    Attributes:
+        lifted: The names of those that do not.
+    """
+
+    lifted: frozenset[str] = frozenset()
+
+
+USUAL = Visibility()
+"""All policies hold."""
+
+_policies: dict[str, Policy] = {}
+
+
+def registered(policy: Policy) -> Policy:
+    """Let a policy hold from now on, and return it."""
+    _policies[policy.name] = policy
+    forget_all()
+    return policy
+
+
+def holding(visibility: Visibility) -> list[Policy]:
+    """Return the policies that hold for a call."""
+    return [policy for policy in _policies.values() if policy.name not in visibility.lifted]
+
+
+@cached
+def elsewhere() -> Visibility:
+    """Return what holds for statements that are not the library's."""
+    return Visibility(frozenset(each.name for each in _policies.values() if not each.everywhere))
+
+
+@cached
+def policies_of(model: type[Any], visibility: Visibility = USUAL) -> tuple[Policy, ...]:
+    """Return the policies that hold for the rows of a model."""
+    return tuple(policy for policy in holding(visibility) if issubclass(model, policy.base))
+
+
+@cached
+def mappers_of(policy: Policy) -> tuple[Mapper[Any], ...]:
+    """Return the mappers of all models that a policy is about."""
+    found = (inspect(model, raiseerr=False) for model in _heirs(policy.base))
+    return tuple(dict.fromkeys(mapper for mapper in found if isinstance(mapper, Mapper)))
+
+
+def _heirs(base: type[Any]) -> Iterator[type[Any]]:
+    yield base
+    for heir in base.__subclasses__():
+        yield from _heirs(heir)
+
+
+def visible(entity: Any, visibility: Visibility = USUAL) -> ColumnElement[bool] | None:
+    """Return the criterion for the rows of a model that are there for a statement.
+
+    Args:
+        entity: A table model, or an alias of one.
+        visibility: Which policies hold.
+
+    Returns:
+        The criterion, or None where no policy holds for the model: all of its rows are there.
+    """
+    policies = policies_of(inspect(entity).mapper.class_, visibility)
+    return and_(*(policy.criterion(entity) for policy in policies)) if policies else None
+
+
+Rule = Callable[[FromClause], ColumnElement[bool]]
+"""Makes the criterion for the rows of a table, or of an alias of it, that are there."""
+
+Rules = Mapping[FromClause, Rule]
+"""Tables of which not all rows are there, each with its rule."""
+
+
+@cached
+def rules_of(visibility: Visibility) -> Rules:
+    """Return the rules for all tables that policies are about."""
+    named: dict[FromClause, dict[Policy, Mapping[str, str]]] = {}
+    for policy in holding(visibility):
+        for mapper in mappers_of(policy):
+            columns = {name: mapper.columns[name] for name in policy.fields}
+            table, *others = {column.table for column in columns.values()}
+            if not others:
+                keys = {name: column.key for name, column in columns.items()}
+                named.setdefault(table, {})[policy] = keys
+    return {table: partial(_criterion, policies) for table, policies in named.items()}
+
+
+def _criterion(
+    policies: Mapping[Policy, Mapping[str, str]], table: FromClause
+) -> ColumnElement[bool]:
+    return and_(
+        *(
+            policy.criterion(SimpleNamespace(**{name: table.c[key] for name, key in keys.items()}))
+            for policy, keys in policies.items()
+        )
+    )
+
+
+def visible_in(table: FromClause | None, visibility: Visibility) -> list[ColumnElement[bool]]:
+    """Return the criteria for the rows of a table that are there for a Core statement."""
+    rule = None if table is None else rules_of(visibility).get(table)
+    return [] if table is None or rule is None else [rule(table)]
