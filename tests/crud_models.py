@@ -2,10 +2,14 @@
 
 import datetime as dt
 import uuid
+from typing import Any
 
 from pydantic import NaiveDatetime
-from sqlalchemy import Column, Computed, Integer, String, func
+from sqlalchemy import JSON, Column, Computed, Integer, PickleType, String, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import TimestampMixin, VersionMixin
 
 
 class Cabinet(SQLModel, table=True):
@@ -84,3 +88,26 @@ class Price(SQLModel, table=True):
     gross: int | None = Field(
         default=None, sa_column=Column(Integer, Computed("net + 1", persisted=True))
     )
+
+
+class Prefs(SQLModel, table=True):
+    """Values that can be changed in place, in the types that each database has for them."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(default="", max_length=50)
+    data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    binary: dict[str, Any] = Field(
+        default_factory=dict, sa_type=JSON().with_variant(JSONB, "postgresql")
+    )
+    names: list[str] = Field(
+        default_factory=list, sa_type=JSON().with_variant(ARRAY(String), "postgresql")
+    )
+    pickled: Any = Field(default=None, sa_type=PickleType, nullable=True)
+
+
+class TrackedPrefs(SQLModel, VersionMixin, TimestampMixin, table=True):
+    """The same kind of value, with a version and a time stamp."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    size: int = 0
+    data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)

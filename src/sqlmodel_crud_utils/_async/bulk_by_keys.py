@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 
 from sqlmodel_crud_utils._async._running.chunks import check_report
+from sqlmodel_crud_utils._async._running.fetching import may_find_outdated
 from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._async._running.rows import change, remove, soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
@@ -110,9 +111,10 @@ async def _count(session: AsyncSession, listed: KeyList, keys: list[Key]) -> int
 
 
 async def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) -> int:
+    is_outdated = may_find_outdated(rows.write)
     found = await rows.read(keys)
     for row in found:
-        await change(rows.write.session, row, changes, rows.write.hooks)
+        await change(rows.write.session, row, changes, rows.write.hooks, is_outdated=is_outdated)
     return len(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async._running.fetching import find_for
+from sqlmodel_crud_utils._async._running.fetching import find_for, may_find_outdated
 from sqlmodel_crud_utils._async._running.hooks import (
     hooks_of,
 )
@@ -198,10 +198,12 @@ async def update_row(
         written = await written_at_once(write, change, visibility)
         if written is not None:
             return written
+    is_outdated = may_find_outdated(write)
     row = await find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False, None
-    return await update(write, row, without_key(row, changes), expected)
+    changes = without_key(row, changes)
+    return await update(write, row, changes, expected, is_outdated=is_outdated)
 
 
 async def delete_row(

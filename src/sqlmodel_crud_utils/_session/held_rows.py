@@ -1,12 +1,14 @@
-"""The objects of a session that a set-based statement writes past."""
+"""The objects that a session holds: those a statement writes past, and what they show."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 
+from sqlmodel_crud_utils._core.models.mapping import relationship_names
 from sqlmodel_crud_utils._core.rows import expired_columns
 
 
@@ -23,3 +25,46 @@ def synchronization(session: Session, model: type[Any]) -> dict[str, Any]:
     """
     held = any(isinstance(row, model) for row in session.identity_map.values())
     return {"synchronize_session": "fetch" if held else False}
+
+
+def forget_related(row: Any, changes: Mapping[str, Any]) -> None:
+    """Forget the related rows that are to be replaced, so that they are compared as they are."""
+    state = instance_state(row)
+    names = [name for name in changes if name in relationship_names(state.class_)]
+    loaded = [name for name in names if name in _unchanged(state)]
+    if loaded and state.session is not None:
+        state.session.expire(row, loaded)
+
+
+def columns_to_reload(row: Any, changes: Mapping[str, Any]) -> list[str]:
+    """Return the columns that have to be read again before changes are compared with them.
+
+    What a row shows already as it is to be written would not be written: a value that is out of
+    date, or one that was changed in place.
+    """
+    state = instance_state(row)
+    related = relationship_names(state.class_)
+    names: set[str] = set()
+    for name, value in changes.items():
+        names |= _links(state, name) if name in related else _shown(state, name, value)
+    return sorted(names & _unchanged(state))
+
+
+def _unchanged(state: InstanceState[Any]) -> set[str]:
+    # What was set since then is written in any case.
+    return state.dict.keys() - state.committed_state.keys()
+
+
+def _shown(state: InstanceState[Any], name: str, value: Any) -> set[str]:
+    is_shown = state.manager[name].impl.is_equal(state.dict.get(name), value) is True
+    return {name} if is_shown else set()
+
+
+def _links(state: InstanceState[Any], name: str) -> set[str]:
+    """Return the columns through which a row refers to a related one."""
+    columns = state.mapper.relationships[name].local_columns
+    return {
+        state.mapper.get_property_by_column(column).key
+        for column in columns
+        if not column.primary_key
+    }

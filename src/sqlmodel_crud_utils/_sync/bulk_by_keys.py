@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.held_rows import synchronization
 from sqlmodel_crud_utils._sync._running.chunks import check_report
+from sqlmodel_crud_utils._sync._running.fetching import may_find_outdated
 from sqlmodel_crud_utils._sync._running.listed_rows import ListedWrite, listed_write
 from sqlmodel_crud_utils._sync._running.rows import change, remove, soft_for
 from sqlmodel_crud_utils._sync._running.set_based import write_set
@@ -112,9 +113,10 @@ def _count(session: Session, listed: KeyList, keys: list[Key]) -> int:
 
 
 def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) -> int:
+    is_outdated = may_find_outdated(rows.write)
     found = rows.read(keys)
     for row in found:
-        change(rows.write.session, row, changes, rows.write.hooks)
+        change(rows.write.session, row, changes, rows.write.hooks, is_outdated=is_outdated)
     return len(found)
 
 

@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._shortcuts.by_key import (
     marking_at_once,
     update_at_once,
 )
-from sqlmodel_crud_utils._sync._running.fetching import find_for
+from sqlmodel_crud_utils._sync._running.fetching import find_for, may_find_outdated
 from sqlmodel_crud_utils._sync._running.hooks import (
     hooks_of,
 )
@@ -200,10 +200,12 @@ def update_row(
         written = written_at_once(write, change, visibility)
         if written is not None:
             return written
+    is_outdated = may_find_outdated(write)
     row = find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False, None
-    return update(write, row, without_key(row, changes), expected)
+    changes = without_key(row, changes)
+    return update(write, row, changes, expected, is_outdated=is_outdated)
 
 
 def delete_row(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable
+from sqlalchemy.orm import Session as PlainSession
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._async._running.operations import Write, keep_loaded, searching
@@ -18,10 +19,13 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     models_in,
 )
 from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
-from sqlmodel_crud_utils._runtime_async import AsyncSession, execute, sync_session
+from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
+
+# By default a transaction there sees the rows as they were at its first query.
+_SNAPSHOTS = frozenset({"mysql", "mariadb"})
 
 
 async def fetch(
@@ -69,8 +73,26 @@ async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> 
     kept = kept_rows.there_are(plain)
     if plain.autoflush and (kept or loads_anew(*models, eagerly=eagerly)):
         await session.flush()
+    return {"populate_existing": True} if _is_read_anew(plain) else {}
+
+
+def may_find_outdated(write: Write) -> bool:
+    """Return whether the row that is looked for may be found as it was earlier."""
+    plain = sync_session(write.session)
+    if plain.in_transaction() and dialect_of(write.session, write.model).name in _SNAPSHOTS:
+        return True
+    is_read_anew = _is_read_anew(plain) and _reads_kept_anew(write.model)
+    return len(plain.identity_map) > 0 and not is_read_anew
+
+
+def _is_read_anew(session: PlainSession) -> bool:
     # Changes that are not written yet would be overwritten, too.
-    return {"populate_existing": True} if kept and not plain.dirty else {}
+    return kept_rows.there_are(session) and not session.dirty
+
+
+def _reads_kept_anew(model: type[Any]) -> bool:
+    # With versions, what counts is the row as the caller has seen it.
+    return version_name(model) is None
 
 
 def remember(
@@ -136,8 +158,7 @@ async def find_for(
             pk_field,
             criteria=criteria,
             visibility=visibility,
-            # With versions, what counts is the row as the caller has seen it.
-            anew=version_name(write.model) is None,
+            anew=_reads_kept_anew(write.model),
         )
     if row is None:
         refuse_missing(write, key, pk_field)

@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._core.values.payload import (
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     held_version,
+    version_name,
 )
 from sqlmodel_crud_utils._core.values.written import check_row
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
@@ -39,6 +40,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_sync,
     sync_session,
 )
+from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
 from sqlmodel_crud_utils._session.new_rows import changed_columns
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -89,15 +91,28 @@ def model_of(row: Any, session: AsyncSession) -> type[Any]:
 
 
 async def update(
-    write: Write, row: T, changes: Mapping[str, Any], expected_version: Any = None
+    write: Write,
+    row: T,
+    changes: Mapping[str, Any],
+    expected_version: Any = None,
+    *,
+    is_outdated: bool = False,
 ) -> tuple[bool, T]:
-    """Write changes to a row that was found; tell whether that was done."""
+    """Write changes to a row that was found; return whether that was done.
+
+    Args:
+        write: The write.
+        row: The row.
+        changes: The new values.
+        expected_version: The version that the caller has seen, if any.
+        is_outdated: Whether the row may be older than what the database has.
+    """
     session = write.session
     before = snapshot(states_of([row]))
 
     async def work() -> Sequence[T]:
         await _expect_version(session, row, expected_version)
-        await change(session, row, changes, write.hooks)
+        await change(session, row, changes, write.hooks, is_outdated=is_outdated)
         return [row]
 
     if await attempt(write, work) is not None:
@@ -125,15 +140,39 @@ async def _expect_version(session: AsyncSession, row: Any, expected: Any) -> Non
     check_version(row, expected)
 
 
-async def change(session: AsyncSession, row: Any, changes: Mapping[str, Any], hooks: Hooks) -> None:
+async def change(
+    session: AsyncSession,
+    row: Any,
+    changes: Mapping[str, Any],
+    hooks: Hooks,
+    *,
+    is_outdated: bool = False,
+) -> None:
     """Write changes to a row, or what hooks make of them."""
     if hooks:
         made = await before_update(hooks, row, changes)
         changes = without_key(row, changes_of_hooks(type(row), changes, made))
         check_row(row)
+    if is_outdated or hooks:
+        await _reload_shown(session, row, changes)
     await run_sync(session, _assign, row, changes)
     await session.flush()
     await _run_after(session, hooks, "after_update", row)
+
+
+async def _reload_shown(session: AsyncSession, row: Any, changes: Mapping[str, Any]) -> None:
+    """Read again what the row shows as it is to be written, for the flush to compare with."""
+    forget_related(row, changes)
+    names = columns_to_reload(row, changes)
+    if not names:
+        return
+    version, seen = version_name(type(row)), held_version(row)
+    if version is not None:
+        names.append(version)
+    # The lock is that of the UPDATE to come; a plain SELECT may be answered from a snapshot.
+    await session.refresh(row, names, with_for_update=True)
+    if seen is not None:
+        check_version(row, seen)
 
 
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
