@@ -8,6 +8,7 @@ from pydantic import NaiveDatetime
 from sqlalchemy import JSON, Column, Computed, Integer, PickleType, String, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, Relationship, SQLModel
+from sqlmodel.main import SQLModelConfig
 
 from sqlmodel_crud_utils.mixins import TimestampMixin, VersionMixin
 
@@ -111,3 +112,12 @@ class TrackedPrefs(SQLModel, VersionMixin, TimestampMixin, table=True):
     id: int | None = Field(default=None, primary_key=True)
     size: int = 0
     data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+
+
+class Careful(SQLModel, table=True):
+    """Validates what is assigned to it."""
+
+    model_config = SQLModelConfig(validate_assignment=True)
+
+    id: int | None = Field(default=None, primary_key=True)
+    size: int = Field(default=0, ge=0)

@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeVar, Union
 
 from pydantic import ValidationError as PydanticError
 
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
@@ -366,7 +367,8 @@ def _validate(instance: Any, data: Mapping[str, Any]) -> None:
         )
     fields = model.model_fields
     held = {name: value for name, value in vars(instance).items() if name in fields}
-    held |= {name: value for name, value in data.items() if name in fields}
+    # What the database works out cannot be validated; the value before stands in for it.
+    held |= {name: value for name, value in data.items() if name in fields and not is_sql(value)}
     try:
         model.model_validate({fields[name].alias or name: held[name] for name in held})
     except PydanticError as error:

@@ -145,7 +145,9 @@ def update_row(
     """Update one row by its key.
 
     The values are validated against the types of the model's fields, and all of them before the
-    first is written. The primary key is never changed.
+    first is written. The primary key is never changed. What is given is what the database has
+    afterwards, also where the session holds an older state of the row, or where a value such as a
+    dict was changed in place.
 
     The update hooks of the model run with it. What a hook raises undoes the update and comes out
     as it is, whatever `raise_on_error` says.
@@ -156,7 +158,8 @@ def update_row(
     Args:
         id_str: The key; it is coerced to the column's type. A composite key is a tuple.
         data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
-            are written, so that a PATCH resets nothing.
+            are written, so that a PATCH resets nothing. The values of a mapping may be SQL, such as
+            `Product.stock - 1`: the database works them out, and the row comes back with the result.
         session_inst: The session to write with.
         model: The table model.
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
@@ -186,6 +189,9 @@ def update_row(
         >>> updated, hero = update_row(hero.id, {"age": "48"}, session, Hero)
         >>> hero.age, hero.secret_name
         (48, 'Tommy')
+        >>> _, hero = update_row(hero.id, {"age": Hero.age + 1}, session, Hero)
+        >>> hero.age
+        49
         >>> update_row(999, {"age": 48}, session, Hero)
         (False, None)
     """

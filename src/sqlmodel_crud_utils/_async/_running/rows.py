@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy.orm import object_session
+from sqlalchemy.orm.attributes import set_attribute
 
 from sqlmodel_crud_utils._async._running.hooks import (
     Hooks,
@@ -18,7 +19,7 @@ from sqlmodel_crud_utils._async._running.settling import load_expired, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._core.values.coercion import storable
+from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import (
     changes_for,
     changes_of_hooks,
@@ -178,7 +179,10 @@ async def _reload_shown(session: AsyncSession, row: Any, changes: Mapping[str, A
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
     # For a collection SQLAlchemy queries what it held before.
     for name, value in changes.items():
-        setattr(row, name, value)
+        if is_sql(value):  # no value yet that the class could look at
+            set_attribute(row, name, value)
+        else:
+            setattr(row, name, value)
 
 
 async def delete(

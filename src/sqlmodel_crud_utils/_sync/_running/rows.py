@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy.orm import object_session
+from sqlalchemy.orm.attributes import set_attribute
 
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.rows import snapshot, states_of
-from sqlmodel_crud_utils._core.values.coercion import storable
+from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import (
     changes_for,
     changes_of_hooks,
@@ -180,7 +181,10 @@ def _reload_shown(session: Session, row: Any, changes: Mapping[str, Any]) -> Non
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
     # For a collection SQLAlchemy queries what it held before.
     for name, value in changes.items():
-        setattr(row, name, value)
+        if is_sql(value):  # no value yet that the class could look at
+            set_attribute(row, name, value)
+        else:
+            setattr(row, name, value)
 
 
 def delete(
