@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import func, select, update
 
 from sqlmodel_crud_utils.aio import (
     delete_row,
+    delete_rows_within_id_list,
     get_row,
     get_rows,
     insert_data_rows,
@@ -30,6 +32,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
+from tests._async.rows import given
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
@@ -389,3 +392,25 @@ async def test_a_row_that_is_restored_meanwhile_stays(
     await other.commit()
     assert await purge_rows(session, Letter, older_than=dt.timedelta(0)) == 0
     assert await count(session, Letter) == 1
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_rows_that_the_session_remembers_as_deleted(
+    engine: AsyncEngine, session: AsyncSession, hooked: bool
+) -> None:
+    """Somebody else has restored them: a deletion marks them again, alone or from a list."""
+
+    class Quiet:
+        def after_delete(self, instance: Letter) -> None:
+            assert instance.is_deleted
+
+    await given(session, Letter(id=1, text="a"), Letter(id=2, text="b"))
+    async with AsyncSession(engine, expire_on_commit=False) as remembering:
+        held = [(await get_row(key, remembering, Letter))[1] for key in (1, 2)]
+        await delete_rows_within_id_list([1, 2], remembering, Letter)
+        for row in held:
+            await restore_row(row.id, session, Letter)
+        with registered_hook(Letter, Quiet()) if hooked else nullcontext():
+            assert await delete_row(1, remembering, Letter)
+            assert await delete_rows_within_id_list([2], remembering, Letter) == (True, 1)
+    assert await get_rows(session, Letter) == (False, [])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import (
     delete_row,
+    delete_rows_within_id_list,
     get_row,
     get_rows,
     insert_data_rows,
@@ -33,6 +35,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session, execute, first_of
+from tests._sync.rows import given
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
 from tests.recording import recorded
@@ -387,3 +390,25 @@ def test_a_row_that_is_restored_meanwhile_stays(session: Session, session_factor
     other.commit()
     assert purge_rows(session, Letter, older_than=dt.timedelta(0)) == 0
     assert count(session, Letter) == 1
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_rows_that_the_session_remembers_as_deleted(
+    engine: Engine, session: Session, hooked: bool
+) -> None:
+    """Somebody else has restored them: a deletion marks them again, alone or from a list."""
+
+    class Quiet:
+        def after_delete(self, instance: Letter) -> None:
+            assert instance.is_deleted
+
+    given(session, Letter(id=1, text="a"), Letter(id=2, text="b"))
+    with Session(engine, expire_on_commit=False) as remembering:
+        held = [get_row(key, remembering, Letter)[1] for key in (1, 2)]
+        delete_rows_within_id_list([1, 2], remembering, Letter)
+        for row in held:
+            restore_row(row.id, session, Letter)
+        with registered_hook(Letter, Quiet()) if hooked else nullcontext():
+            assert delete_row(1, remembering, Letter)
+            assert delete_rows_within_id_list([2], remembering, Letter) == (True, 1)
+    assert get_rows(session, Letter) == (False, [])

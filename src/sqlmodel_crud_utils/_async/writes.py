@@ -157,7 +157,7 @@ async def update_row(
         id_str: The key; it is coerced to the column's type. A composite key is a tuple.
         data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
             are written, so that a PATCH resets nothing. The values of a mapping may be SQL, such as
-            `Product.stock - 1`: the database works them out, and the row comes back with the result.
+            `Product.stock - 1`: the row comes back with what the database has worked out.
         session_inst: The session to write with.
         model: The table model.
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
