@@ -227,6 +227,9 @@ def delete_row(
 ) -> bool:
     """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
 
+    Rows that refer to it through a relationship are treated as the relationship says; by default
+    a reference that may be null is cleared.
+
     The delete hooks of the model run with it. What a hook raises undoes the deletion and comes out
     as it is, whatever `raise_on_error` says.
 
@@ -271,7 +274,8 @@ def delete_row(
     marks = soft_for(model, soft, deleted_by)
     visibility = visibility_with(include_deleted=not marks)
     expected = coerced_version(model, expected_version)
-    write = Write(session, model, "delete_row", raise_on_error, hooks_of(model, "delete"))
+    hooks = hooks_of(model, "delete")
+    write = Write(session, model, "delete_row", raise_on_error, hooks, deletes=not marks)
     if expected is None and (sought := alone(write, id_str, pk_field)):
         change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
         written = written_at_once(write, change, visibility)

@@ -55,6 +55,8 @@ class Write:
     """Whether somebody else logs a failure."""
     repeatable: bool = False
     """Whether it is run again when it loses against another transaction."""
+    deletes: bool = False
+    """Whether it removes rows, to which others may refer."""
 
     @property
     def inside(self) -> bool:
@@ -170,7 +172,7 @@ async def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | Non
     if isinstance(error, ConflictError):  # found out before anything was written
         log_failure(write.name, write.model, error)
         return error
-    failure = _translated(error, write.model)
+    failure = _translated(error, write.model, deletes=write.deletes)
     unheard = write.quiet or (write.repeatable and is_lost_race(error))
     if failure is not None and not unheard:
         log_failure(write.name, write.model, error)
@@ -194,10 +196,12 @@ def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCR
     return failure
 
 
-def _translated(error: Exception, model: type[Any] | str) -> SQLModelCRUDError | None:
+def _translated(
+    error: Exception, model: type[Any] | str, *, deletes: bool = False
+) -> SQLModelCRUDError | None:
     if not _is_refusal(error):
         return None
-    return translate(error, None if isinstance(model, str) else model)
+    return translate(error, None if isinstance(model, str) else model, deletes=deletes)
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.errors.driver_errors import DriverError, read_driver_error
-from sqlmodel_crud_utils._core.errors.violations import constraint_violation
+from sqlmodel_crud_utils._core.errors.violations import as_reference, constraint_violation
 from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -34,7 +34,9 @@ from sqlmodel_crud_utils.exceptions import (
 __all__ = ["is_database_error", "shared_session", "translate"]
 
 
-def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDError:
+def translate(
+    error: Exception, model: type[Any] | None = None, *, deletes: bool = False
+) -> SQLModelCRUDError:
     """Return the library's error for what SQLAlchemy or a driver raised.
 
     The caller raises it `from` the original. Its text is made of names and codes alone, as the
@@ -43,6 +45,7 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
     Args:
         error: What was raised; an error of the library comes back as it is.
         model: The model that was worked on. Its tables tell what the driver does not.
+        deletes: Whether a row was to be removed, so that a reference to it could not be cleared.
 
     Example:
         >>> print(translate(ConnectionRefusedError()))
@@ -52,9 +55,12 @@ def translate(error: Exception, model: type[Any] | None = None) -> SQLModelCRUDE
         return error
     if isinstance(error, StaleDataError | ObjectDeletedError):
         return ConflictError(model if model is not None else "table")
-    driver = read_driver_error(error)
+    driver = _uncleared_key(error) or read_driver_error(error)
     if driver is not None and driver.problem not in {"value", "connection", "query"}:
-        return constraint_violation(driver, _statement(error) or "", model)
+        statement = _statement(error) or ""
+        if deletes:
+            driver = as_reference(driver, statement, model)
+        return constraint_violation(driver, statement, model)
     if _is_connection_failure(error, driver):
         return _connection_failure(error, driver)
     return _mistake(error, driver, model) or _query_failure(error, driver, model)
@@ -78,7 +84,31 @@ def is_database_error(error: BaseException) -> bool:
     """
     is_known = isinstance(error, SQLAlchemyError | OSError | OverflowError)
     is_drivers = type(error).__module__.partition(".")[0] in _DRIVERS
-    return is_known or is_drivers or _is_raised_by_execution(error)
+    return (
+        is_known
+        or is_drivers
+        or _is_raised_by_execution(error)
+        or _uncleared_key(error) is not None
+    )
+
+
+# --- the unit of work
+
+_UNCLEARED = re.compile(
+    r"Dependency rule on .* tried to blank-out .* column '(?:[^']*\.)?([^'.]+)\.([^'.]+)'"
+)
+
+
+def _uncleared_key(error: BaseException) -> DriverError | None:
+    """Return what a database would say of a reference that is part of a key.
+
+    The unit of work does not ask it: it will not clear such a column, and raises by itself.
+    """
+    told = _UNCLEARED.match(str(error)) if isinstance(error, AssertionError) else None
+    if told is None:
+        return None
+    table, column = told.groups()
+    return DriverError("not_null", type(error).__name__, table=table, columns=(column,))
 
 
 # --- connections

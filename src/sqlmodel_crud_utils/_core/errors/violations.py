@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._core.errors.driver_errors import DriverError
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils.exceptions import ConstraintKind, ConstraintViolationError
 
-__all__ = ["constraint_violation"]
+__all__ = ["as_reference", "constraint_violation"]
 
 _Declared = ColumnCollectionConstraint | Index
 
@@ -49,6 +49,25 @@ def constraint_violation(
         constraint=broken.name,
         columns=broken.columns,
     )
+
+
+def as_reference(driver: DriverError, statement: str, model: type[Any] | None) -> DriverError:
+    """Return what a database would say of a row that others refer to.
+
+    The unit of work clears the references before it deletes the row, and meets a column that may
+    not be null.
+    """
+    table = _find_table(model, driver.table or _written_table(statement))
+    is_insert = statement.lstrip()[:6].upper() == "INSERT"
+    if table is None or driver.problem != "not_null" or is_insert:
+        return driver
+    for foreign_key in table.foreign_key_constraints:
+        names = tuple(column.name for column in foreign_key.columns)
+        if set(driver.columns) & set(names):
+            return replace(
+                driver, problem="foreign_key", table=table.name, columns=names, referenced=True
+            )
+    return driver
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,5 +140,12 @@ def listed_write(
     """
     dialect = dialect_of(session, model)
     listed = key_list_of(model, pk_field, keys, dialect, visibility)
-    write = Write(session, model, name, raise_on_error=True, hooks=hooks_of(model, operation))
+    write = Write(
+        session,
+        model,
+        name,
+        raise_on_error=True,
+        hooks=hooks_of(model, operation),
+        deletes=operation == "delete",
+    )
     return ListedWrite(write, listed)

@@ -1,0 +1,169 @@
+"""Deleting rows that others refer to, through the database and through the unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
+    delete_row,
+    delete_rows_within_id_list,
+    get_row,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, TransactionError
+from sqlmodel_crud_utils.hooks import registered_hook
+from tests._async.rows import given, stored_rows
+from tests._runtime_async import AsyncSession
+from tests.crud_models import Dock, Warehouse
+from tests.reference_models import Box, Line, Purchase, Shelf, Ware
+
+Key = Any
+# A model, the key of a row, and the rows: the columns that refer to it, and their table.
+CASES: dict[str, tuple[type[Any], Key, Callable[[], list[Any]], tuple[str, ...], str]] = {
+    "the database alone": (
+        Warehouse,
+        "W1",
+        lambda: [Warehouse(code="W1"), Dock(warehouse_code="W1")],
+        ("warehouse_code",),
+        "dock",
+    ),
+    "the key of an association": (
+        Ware,
+        1,
+        lambda: [Line(ware=Ware(id=1), purchase=Purchase(id=1))],
+        ("ware_id",),
+        "line",
+    ),
+    "the key of an association of rows with versions": (
+        Purchase,
+        1,
+        lambda: [Line(ware=Ware(id=1), purchase=Purchase(id=1))],
+        ("purchase_id",),
+        "line",
+    ),
+    "a column that may not be null": (
+        Shelf,
+        ("A", 1),
+        lambda: [Box(shelf=Shelf(room="A", number=1))],
+        ("shelf_room", "shelf_number"),
+        "box",
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+async def case(request: pytest.FixtureRequest, session: AsyncSession) -> Any:
+    """A row to which another one refers."""
+    model, key, rows, columns, table = CASES[request.param]
+    for row in rows():
+        await given(session, row)
+    return model, key, columns, table
+
+
+class Quiet:
+    """A hook, so that rows of a list are deleted one by one."""
+
+    def after_delete(self, instance: Any) -> None:
+        """Do nothing."""
+
+
+async def by_key(session: AsyncSession, model: type[Any], key: Key) -> Any:
+    """Delete with `delete_row`."""
+    return await delete_row(key, session, model, raise_on_error=True)
+
+
+async def by_list(session: AsyncSession, model: type[Any], key: Key) -> Any:
+    """Delete with one statement."""
+    return await delete_rows_within_id_list([key], session, model)
+
+
+async def by_list_with_hooks(session: AsyncSession, model: type[Any], key: Key) -> Any:
+    """Delete row by row."""
+    with registered_hook(model, Quiet()):
+        return await delete_rows_within_id_list([key], session, model)
+
+
+async def by_query(session: AsyncSession, model: type[Any], _key: Key) -> Any:
+    """Delete with the query builder."""
+    return await QueryBuilder(session, model).delete(everything=True)
+
+
+@pytest.mark.parametrize("way", [by_key, by_list, by_list_with_hooks, by_query])
+async def test_every_way_of_deletion_names_the_foreign_key(
+    session: AsyncSession, case: Any, way: Callable[..., Any]
+) -> None:
+    """The kind, the columns and the text are the same, and the session can be used at once."""
+    model, key, columns, table = case
+    with pytest.raises(ConstraintViolationError) as refused:
+        await way(session, model, key)
+    assert refused.value.kind == "foreign_key"
+    assert "other rows still refer to this one" in str(refused.value)
+    assert refused.value.field is None
+    if way is by_key:
+        assert refused.value.__cause__ is not None
+    if refused.value.columns:  # SQLite does not tell
+        assert refused.value.columns == columns
+        assert f"through {', '.join(columns)} of {table}" in str(refused.value)
+    assert (await get_row(key, session, model))[0]
+
+
+async def test_it_follows_raise_on_error(session: AsyncSession, case: Any) -> None:
+    """Outside a block False comes back, and so it does in a block with the flag; it goes on."""
+    model, key, _, table = case
+    assert not await delete_row(key, session, model)
+    async with transaction(session):
+        assert not await delete_row(key, session, model, raise_on_error=False)
+        await write_row(Ware(id=7), session)
+    assert (await get_row(7, session, Ware))[0]
+    assert (await get_row(key, session, model))[0]
+    with pytest.raises(TransactionError) as failed:
+        async with transaction(session):
+            await write_row(Ware(id=8), session)
+            await delete_row(key, session, model)
+    assert isinstance(failed.value.original_error, ConstraintViolationError)
+    assert failed.value.original_error.kind == "foreign_key"
+    assert not (await get_row(8, session, Ware))[0]
+    assert table
+
+
+async def test_a_block_is_doomed_by_it(session: AsyncSession, case: Any) -> None:
+    """Who catches the error and goes on gets it again at the exit."""
+    model, key, _, _ = case
+    with pytest.raises(TransactionError):
+        async with transaction(session):
+            await write_row(Ware(id=8), session)
+            with pytest.raises(ConstraintViolationError):
+                await delete_row(key, session, model)
+    assert not (await get_row(8, session, Ware))[0]
+
+
+async def test_a_row_that_is_taken_out_of_a_collection(session: AsyncSession) -> None:
+    """It would be without its key: a value is missing, and nothing was to be deleted."""
+    await given(session, Line(ware=Ware(id=1), purchase=Purchase(id=1)))
+    await given(session, Box(shelf=Shelf(room="A", number=1)))
+    for model, key, name, column in (
+        (Ware, 1, "lines", "ware_id"),
+        (Shelf, ("A", 1), "boxes", "shelf_room"),
+    ):
+        with pytest.raises(ConstraintViolationError) as refused:
+            await update_row(key, {name: []}, session, model, raise_on_error=True)
+        assert refused.value.kind == "not_null"
+        assert column in refused.value.columns
+        assert not (await update_row(key, {name: []}, session, model))[0]
+    assert len(await stored_rows(session, Line)) == 1
+
+
+async def test_what_was_pending_keeps_its_own_error(session: AsyncSession) -> None:
+    """A value that is missing in another row is not taken for a reference."""
+    await given(session, Ware(id=1), Box(id=1, shelf=Shelf(room="A", number=1)))
+    _, box = await get_row(1, session, Box)
+    box.shelf_room = None
+    with pytest.raises(ConstraintViolationError) as refused:
+        await delete_row(1, session, Ware, raise_on_error=True)
+    assert refused.value.kind == "not_null"

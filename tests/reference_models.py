@@ -1,0 +1,62 @@
+"""Table models whose rows refer to each other in keys and in columns that may not be null."""
+
+from typing import Any
+
+from sqlalchemy import ForeignKeyConstraint
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import VersionMixin
+
+
+class Ware(SQLModel, table=True):
+    """What is sold; orders have it through an association with a quantity."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(default="", max_length=20)
+
+    lines: list["Line"] = Relationship(back_populates="ware")
+
+
+class Purchase(SQLModel, VersionMixin, table=True):
+    """An order, with a version."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+    lines: list["Line"] = Relationship(back_populates="purchase")
+
+
+class Line(SQLModel, table=True):
+    """The association: its key consists of the two keys."""
+
+    ware_id: int | None = Field(default=None, foreign_key="ware.id", primary_key=True)
+    purchase_id: int | None = Field(default=None, foreign_key="purchase.id", primary_key=True)
+    quantity: int = 1
+
+    ware: Ware | None = Relationship(back_populates="lines")
+    purchase: Purchase | None = Relationship(back_populates="lines")
+
+
+class Shelf(SQLModel, table=True):
+    """A composite key, to which boxes refer."""
+
+    room: str = Field(primary_key=True, max_length=10)
+    number: int = Field(primary_key=True)
+
+    boxes: list["Box"] = Relationship(back_populates="shelf")
+
+
+class Box(SQLModel, table=True):
+    """Cannot be without its shelf."""
+
+    __table_args__: Any = (
+        ForeignKeyConstraint(
+            ["shelf_room", "shelf_number"], ["shelf.room", "shelf.number"], name="fk_box_shelf"
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    shelf_room: str = Field(max_length=10)
+    shelf_number: int
+    label: str | None = None
+
+    shelf: Shelf | None = Relationship(back_populates="boxes")
