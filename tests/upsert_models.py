@@ -6,13 +6,14 @@ import datetime as dt
 from typing import Any, ClassVar
 
 from pydantic import NaiveDatetime
-from sqlalchemy import Column, ForeignKey, Integer, String, UniqueConstraint, func
+from sqlalchemy import Column, ForeignKey, Integer, String, Text, UniqueConstraint, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils.mixins import (
     AuditMixin,
     SoftDeleteMixin,
+    TimestampMixin,
     VersionMixin,
     unique_when_visible,
 )
@@ -141,3 +142,10 @@ class Heading(SQLModel, table=True):
     name: str = Field(max_length=50)
     slug: str | None = Field(default=None, sa_column_kwargs={"onupdate": _slug})
     seen: int | None = Field(default=None, sa_column_kwargs={"onupdate": lambda _context: 7})
+
+
+class Leaflet(SQLModel, TimestampMixin, table=True):
+    """Long texts, and a stamp that Python makes."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    body: str = Field(sa_type=Text)

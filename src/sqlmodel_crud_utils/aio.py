@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._async.reads import (
 )
 from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
-from sqlmodel_crud_utils._async.upserts import bulk_upsert_mappings
+from sqlmodel_crud_utils._async.upserts import UpsertCounts, bulk_upsert_mappings
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Page",
     "PoolStatus",
     "QueryBuilder",
+    "UpsertCounts",
     "bulk_insert_rows",
     "bulk_update_rows",
     "bulk_upsert_mappings",

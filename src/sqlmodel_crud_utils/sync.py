@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._sync.reads import (
 )
 from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
-from sqlmodel_crud_utils._sync.upserts import bulk_upsert_mappings
+from sqlmodel_crud_utils._sync.upserts import UpsertCounts, bulk_upsert_mappings
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Page",
     "PoolStatus",
     "QueryBuilder",
+    "UpsertCounts",
     "bulk_insert_rows",
     "bulk_update_rows",
     "bulk_upsert_mappings",

@@ -70,6 +70,9 @@ def sync_writes(session: Session) -> None:
     assert_type(updated, Hero)
     assert_type(sync.delete_row(1, session, Hero), bool)
     _, upserted = sync.bulk_upsert_mappings([{"id": 1, "name": "x"}], session, Hero)
+    _, counts = sync.bulk_upsert_mappings([{"id": 1}], session, Hero, return_rows=False)
+    assert_type(counts, sync.UpsertCounts)
+    assert_type(counts.created, int)
     assert_type(upserted[0], Hero)
 
 

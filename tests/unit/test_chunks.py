@@ -13,6 +13,7 @@ from sqlmodel_crud_utils._core.chunks import (
     bind_limit,
     check_chunk_size,
     chunked,
+    chunked_by_weight,
     rows_per_chunk,
 )
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -90,3 +91,10 @@ def test_chunks_are_drawn_as_they_are_needed() -> None:
 def test_chunks_of_nothing_are_none() -> None:
     """An empty input has no chunk, whatever the size."""
     assert list(chunked([], 0)) == []
+
+
+def test_chunks_are_cut_by_weight_too() -> None:
+    """What is too heavy for any chunk has one of its own."""
+    chunks = chunked_by_weight([1, 2, 3, 9, 1, 1, 1], 2, lambda item: item, 4)
+    assert list(chunks) == [[1, 2], [3], [9], [1, 1], [1]]
+    assert list(chunked_by_weight([], 2, lambda item: item, 4)) == []

@@ -221,7 +221,7 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 
 # The halls in their order: each uses itself and those before it.
 ORDER = [
-    *("pagination", "exceptions"),
+    *("pagination", "results", "exceptions"),
     *("_core.caching", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
     "_core.models",
     *("_core.listeners", "_core.rows"),

@@ -301,9 +301,8 @@ class TestPayload:
     def test_unknown_fields_are_refused_with_their_row(self) -> None:
         """Relationships are unknown here, too."""
         for name in ("nmae", "team", 5):
-            with pytest.raises(UnknownFieldError) as caught:
+            with pytest.raises(UnknownFieldError, match="row 1 of the payload: Hero has no field"):
                 payload_of(target_of(Hero), [{"id": 1}, {"id": 2, name: 1}])
-            assert caught.value.__notes__ == ["in row 1 of the payload"]
 
     @pytest.mark.parametrize("wrong", [{"id": 1}, "rows", b"rows", 5, None, Currency(code="a")])
     def test_what_is_no_list_of_rows_is_refused(self, wrong: Any) -> None:

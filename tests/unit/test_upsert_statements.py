@@ -75,7 +75,10 @@ def upsert_sql(target: Target, names: Iterable[str], dialect: str) -> str:
 def shapes(target: Target, payload: Iterable[Any], size: int = 100) -> list[list[int]]:
     """Return the batches of a payload, each as the indexes of its rows."""
     entries = payload_of(target, payload).entries
-    return [[entry.index for entry in batch.entries] for batch in batches(target, entries, size)]
+    return [
+        [entry.index for entry in batch.entries]
+        for batch in batches(target, entries, size, _DIALECTS["sqlite"])
+    ]
 
 
 class TestBatches:
@@ -142,7 +145,7 @@ class TestBatches:
         """A default is not replaced with None."""
         target = target_of(Hero)
         entries = payload_of(target, [{"name": "a"}, {"name": "b", "age": 5}]).entries
-        (batch,) = batches(target, entries, 10)
+        (batch,) = batches(target, entries, 10, _DIALECTS["sqlite"])
         assert batch.insert_parameters() == [{"name": "a", "age": None}, {"name": "b", "age": 5}]
         target = target_of(Article)
         rows = [{"slug": "a"}, {"slug": "b", "views": 1}, {"slug": "c"}]

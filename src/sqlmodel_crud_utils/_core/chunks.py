@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -60,4 +60,24 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Cut any iterable into lists of at most `size` items, holding one of them at a time."""
     iterator = iter(items)
     while chunk := list(islice(iterator, max(1, size))):
+        yield chunk
+
+
+def chunked_by_weight(
+    items: Iterable[T], size: int, weight_of: Callable[[T], int], most: int
+) -> Iterator[list[T]]:
+    """Cut items into lists of at most `size` that together weigh no more than `most`.
+
+    An item that is too heavy has a list of its own.
+    """
+    chunk: list[T] = []
+    total = 0
+    for item in items:
+        weight = weight_of(item)
+        if chunk and (len(chunk) >= size or total + weight > most):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
+        total += weight
+    if chunk:
         yield chunk

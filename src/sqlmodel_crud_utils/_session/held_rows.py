@@ -23,8 +23,12 @@ def synchronization(session: Session, model: type[Any]) -> dict[str, Any]:
 
     SQLAlchemy asks for the keys of all rows then, which is for nothing in a session without any.
     """
-    held = any(isinstance(row, model) for row in session.identity_map.values())
-    return {"synchronize_session": "fetch" if held else False}
+    return {"synchronize_session": "fetch" if holds(session, model) else False}
+
+
+def holds(session: Session, model: type[Any]) -> bool:
+    """Return whether a session holds any object of a model."""
+    return any(isinstance(row, model) for row in session.identity_map.values())
 
 
 def forget_related(row: Any, changes: Mapping[str, Any]) -> None:

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Dialect, Select, select
+from sqlalchemy import Dialect, Select, func, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
-from sqlmodel_crud_utils._core.errors.translation import is_database_error
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
+from sqlmodel_crud_utils._core.writes.inserts import total_of
 from sqlmodel_crud_utils._core.writes.targets import (
     Names,
     Target,
@@ -28,11 +31,16 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Action,
     Batch,
     Entry,
+    Payload,
+    Tally,
     batches,
+    check_payload,
     equal_to,
     matched,
     not_read_back,
     payload_of,
+    payloads_of,
+    placed,
 )
 from sqlmodel_crud_utils._core.writes.upserts import (
     insert_statement,
@@ -49,8 +57,10 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
+from sqlmodel_crud_utils._session.held_rows import holds
+from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_insert,
@@ -58,9 +68,16 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     from_arrays,
     way_of,
 )
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.results import UpsertCounts
 
-__all__ = ["bulk_upsert_mappings"]
+__all__ = ["UpsertCounts", "bulk_upsert_mappings"]
 
 T = TypeVar("T")
 
@@ -72,6 +89,7 @@ _MANY = 100
 _FRESH = {"populate_existing": True}
 
 
+@overload
 def bulk_upsert_mappings(
     payload: Iterable[Any],
     session_inst: AnySession,
@@ -81,7 +99,53 @@ def bulk_upsert_mappings(
     update_columns: Names = None,
     chunk_size: int | None = None,
     raise_on_error: bool | None = None,
-) -> tuple[Literal[True], list[T]]:
+    progress: bool | Report | None = None,
+    return_rows: Literal[True] = True,
+) -> tuple[Literal[True], list[T]]: ...
+
+
+@overload
+def bulk_upsert_mappings(
+    payload: Iterable[Any],
+    session_inst: AnySession,
+    model: type[Any],
+    pk_fields: Names = None,
+    *,
+    update_columns: Names = None,
+    chunk_size: int | None = None,
+    raise_on_error: bool | None = None,
+    progress: bool | Report | None = None,
+    return_rows: Literal[False],
+) -> tuple[Literal[True], UpsertCounts]: ...
+
+
+@overload
+def bulk_upsert_mappings(
+    payload: Iterable[Any],
+    session_inst: AnySession,
+    model: type[T],
+    pk_fields: Names = None,
+    *,
+    update_columns: Names = None,
+    chunk_size: int | None = None,
+    raise_on_error: bool | None = None,
+    progress: bool | Report | None = None,
+    return_rows: bool,
+) -> tuple[Literal[True], list[T] | UpsertCounts]: ...
+
+
+def bulk_upsert_mappings(
+    payload: Iterable[Any],
+    session_inst: AnySession,
+    model: type[T],
+    pk_fields: Names = None,
+    *,
+    update_columns: Names = None,
+    chunk_size: int | None = None,
+    raise_on_error: bool | None = None,
+    progress: bool | Report | None = None,
+    return_rows: bool = True,
+) -> tuple[Literal[True], list[T] | UpsertCounts]:
     """Insert rows, and update those that are already there, as one transaction.
 
     The outcome is that of writing the rows one after the other, with a few statements for all of
@@ -106,11 +170,12 @@ def bulk_upsert_mappings(
 
     Outside a `transaction()` block everything is committed, and a failure rolls the session back;
     inside, a failure dooms the block, or with `raise_on_error=False` undoes just this call.
+    A row that is refused is named by its place in the payload, counted from 0.
 
     Args:
         payload: The rows, from any iterable: mappings, or Pydantic objects, of which the fields
             that were set are written. Values are coerced to the columns' types. All rows are
-            checked before the first is written.
+            checked before the first is written, if the rows are returned.
         session_inst: The session to write with. What is pending in it is flushed first.
         model: The table model.
         pk_fields: The fields of the unique key that tells whether a row is there; left out, it is
@@ -121,10 +186,16 @@ def bulk_upsert_mappings(
             database takes parameters for.
         raise_on_error: Whether a refusal by the database arrives as an error of this library; left
             out, it does inside a block, and outside SQLAlchemy's own error is raised.
+        progress: True for a progress bar (the extra `progress`), or a function that is called
+            while rows are written, with the number of rows that are done and that of all rows, or
+            None where it cannot be told.
+        return_rows: Whether the rows are returned. Without, a generator of any length takes no
+            more memory than a chunk of it.
 
     Returns:
         True, and the rows in the order of the payload, one for each of its rows, with the values
-        that the database has now.
+        that the database has now. With `return_rows=False` True, and how many rows were created
+        and updated; a key that comes twice counts once.
 
     Raises:
         ValidationError: A value of a wrong type, a row without its key, `pk_fields` that are no
@@ -142,37 +213,187 @@ def bulk_upsert_mappings(
     """
     session = require_session(session_inst)
     check_chunk_size(chunk_size)
+    check_report(progress)
+    check_payload(payload)
     target = target_of(model, pk_fields, update_columns)
     dialect = dialect_of(session, model)
     check_dialect(dialect)
     check_key(target, dialect)
+    columns = len(target.table.columns)
+    size = rows_per_chunk(dialect, columns, chunk_size, extra_binds=columns)
+    write = Write(session, model, "bulk_upsert_mappings", raise_on_error)
+    if not return_rows:
+        tally = Tally()
+        counting = _Upsertion(write, target, dialect, size, tally)
+        return True, counting.counted(payload, progress, tally)
     wanted = payload_of(target, payload)
     if not wanted.places:
         return True, []
-    columns = len(target.table.columns)
-    size = rows_per_chunk(dialect, columns, chunk_size, extra_binds=columns)
-
-    def work() -> Sequence[T]:
-        # Also where autoflush is off: rows that are read back fresh would lose pending changes.
-        session.flush()
-        found: dict[Entry, T] = {}
-        for batch in batches(target, wanted.entries, size):
-            found.update(_write(session, batch, dialect))
-        return [found[entry] for entry in wanted.places]
-
-    rows = insist(Write(session, model, "bulk_upsert_mappings", raise_on_error), work)
-    return True, list(rows)
+    found = _Upsertion(write, target, dialect, size, None).returned(wanted, progress)
+    return True, [found[entry] for entry in wanted.places]
 
 
-def _write(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Write rows, return them, and tell those who asked which are new."""
-    need = need_of(batch.target.model)
-    there = _read_back(session, batch, dialect) if need >= Need.KEYS else {}
-    found = _written_by(session, batch, dialect)
-    if need:
-        for change in _changes(batch, found, there):
-            happened(sync_session(session), change)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Upsertion:
+    """An upsert under way.
+
+    Attributes:
+        write: How it runs.
+        target: What is written to.
+        dialect: The dialect of the database.
+        size: How many rows one statement writes.
+        tally: What counts the rows, if they are not to be returned.
+    """
+
+    write: Write
+    target: Target
+    dialect: Dialect
+    size: int
+    tally: Tally | None
+    careful: bool = True
+    """Whether each batch has a savepoint, which lets a row that is refused be found."""
+
+    def counted(
+        self, payload: Iterable[Any], progress: bool | Report | None, tally: Tally
+    ) -> UpsertCounts:
+        """Write rows a chunk at a time, and count them."""
+        payloads, total = payloads_of(self.target, payload, self.size), total_of(payload)
+
+        def work(report: Report | None) -> Mapping[Entry, Any]:
+            return self._all(payloads, total, report)
+
+        self._run(work, total, progress)
+        return tally.counts()
+
+    def returned(self, payload: Payload, progress: bool | Report | None) -> Mapping[Entry, Any]:
+        """Write rows, and return them."""
+        session, total = self.write.session, len(payload.places)
+        keyless = [entry for entry in payload.entries if entry.key is None]
+        alone = not self.write.inside and has_nothing_to_lose(sync_session(session))
+
+        def work(report: Report | None) -> Mapping[Entry, Any]:
+            if alone:
+                try:
+                    return replace(self, careful=False)._all([payload], total, report)
+                except Exception as error:
+                    if self._refusal(error) is None:
+                        raise
+                # Savepoints cost too much to have them for this only. Once more, with them.
+                session.rollback()
+                for entry in keyless:
+                    entry.key = None
+            return self._all([payload], total, None if alone else report)
+
+        return self._run(work, total, progress)
+
+    def _run(
+        self,
+        work: Callable[[Report | None], Any],
+        total: int | None,
+        progress: bool | Report | None,
+    ) -> Mapping[Entry, Any]:
+        session, name = self.write.session, self.write.model.__name__
+        found: Mapping[Entry, Any] = {}
+
+        def whole() -> Sequence[Any]:
+            nonlocal found
+            # Also where autoflush is off: rows that are read back fresh would lose pending changes.
+            session.flush()
+            with all_or_none(session), progress_to(progress, name, total) as report:
+                found = work(report)
+            return list(found.values())
+
+        insist(self.write, whole)
+        return found
+
+    def _all(
+        self, payloads: Iterable[Payload], total: int | None, report: Report | None
+    ) -> Mapping[Entry, Any]:
+        """Write all rows, and return them if they are wanted."""
+        rows: dict[Entry, Any] = {}
+        done = 0
+        for payload in payloads:
+            for batch in batches(self.target, payload.entries, self.size, self.dialect):
+                found = self._write(batch)
+                if self.tally is None:
+                    rows.update(found)
+                done += sum(entry.rows for entry in batch.entries)
+                tell(report, done, total)
+        return rows
+
+    def _write(self, batch: Batch) -> Mapping[Entry, Any]:
+        """Write a batch; name the row that the database refuses."""
+        if not self.careful:
+            return self._attempt(batch)
+        if len(batch.entries) == 1:
+            try:
+                return self._attempt(batch)
+            except Exception as error:
+                self._refuse(error, batch.entries[0])
+                raise
+        self._begin()
+        try:
+            # The savepoint is what lets the failing row be found afterwards.
+            with self.write.session.begin_nested():
+                return self._attempt(batch)
+        except Exception as error:
+            if self._refusal(error) is None:
+                raise
+        return self._searched(batch)
+
+    def _begin(self) -> None:
+        if self.dialect.name == "sqlite":
+            run_on_connection(self.write.session, begin_immediate, self.write.model)
+
+    def _searched(self, batch: Batch) -> Mapping[Entry, Any]:
+        """Write a batch in ever smaller parts, up to the row that the database refuses."""
+        entries, found = batch.entries, dict[Entry, Any]()
+        low, high = 0, len(entries)
+        while low < len(entries):
+            middle = low + max(1, (high - low) // 2)
+            try:
+                with self.write.session.begin_nested():
+                    found.update(self._attempt(batch.part(entries[low:middle])))
+            except Exception as error:
+                if middle - low == 1:
+                    self._refuse(error, entries[low])
+                if middle - low == 1 or self._refusal(error) is None:
+                    raise
+                high = middle
+            else:
+                low, high = middle, high if middle < high else len(entries)
+        return found
+
+    def _refuse(self, error: Exception, entry: Entry) -> None:
+        """Raise the error of a row with its place in the payload, as the caller wants errors."""
+        failure = self._refusal(error)
+        if failure is None:
+            return
+        if self.write.strict or not isinstance(failure, ConstraintViolationError):
+            raise placed(failure, entry.index) from error
+        error.add_note(f"row {entry.index} of the payload")
+
+    def _refusal(self, error: Exception) -> ValidationError | None:
+        """Return what is wrong with a row, None where it is no row's fault."""
+        if not is_database_error(error) or isinstance(error, SQLModelCRUDError):
+            return None
+        failure = translate(error, self.write.model)
+        return failure if isinstance(failure, ValidationError) else None
+
+    def _attempt(self, batch: Batch) -> Mapping[Entry, Any]:
+        """Write rows; count them and tell those who asked, or return them."""
+        session, model = self.write.session, self.write.model
+        need = need_of(model)
+        returns = self.tally is None or bool(need) or holds(sync_session(session), model)
+        there = _read_back(session, batch, self.dialect) if need >= Need.KEYS else {}
+        count = _written_by(session, batch, self.dialect, counting=self.tally is not None)
+        found = _written(session, batch, self.dialect) if returns else {}
+        if need:
+            for change in _changes(batch, found, there):
+                happened(sync_session(session), change)
+        if self.tally is not None:
+            self.tally.add(batch, count)
+        return found
 
 
 def _changes(
@@ -188,14 +409,15 @@ def _changes(
             yield Change(batch.target.model, operation, keys, values)
 
 
-def _written_by(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+def _written_by(session: Session, batch: Batch, dialect: Dialect, *, counting: bool) -> int:
+    """Write rows; return how many of them were there, where that is asked for."""
     if batch.action is Action.UPDATE:
-        return _update(session, batch, dialect)
-    if batch.action is Action.INSERT:
-        _insert(session, batch, dialect)
-    else:
-        _upsert(session, batch, dialect)
-    return _written(session, batch, dialect)
+        _update(session, batch, dialect)
+        return len(batch.entries)
+    if batch.action is Action.UPSERT:
+        return _upsert(session, batch, dialect, counting=counting)
+    _insert(session, batch, dialect)
+    return 0
 
 
 def _insert(session: Session, batch: Batch, dialect: Dialect) -> None:
@@ -217,13 +439,40 @@ def _insert_one(session: Session, target: Target, row: dict[str, Any]) -> Sequen
     return key
 
 
-def _upsert(session: Session, batch: Batch, dialect: Dialect) -> None:
-    if len(batch.entries) >= _MANY and _upserted_at_once(session, batch, dialect):
-        return
-    statement, parameters = upsert_statement(
-        batch.target, batch.names, batch.insert_parameters(), dialect
+def _upsert(session: Session, batch: Batch, dialect: Dialect, *, counting: bool = False) -> int:
+    """Insert or update rows; return how many of them were there, where that is asked for."""
+    target = batch.target
+    if counting and is_mysql(dialect):
+        run_on_connection(session, start_counting, target.model)
+        _upsert_all(session, batch, dialect, counting=True)
+        return run_on_connection(session, skipped, target.model)
+    count = _count_of(session, batch, dialect) if counting else 0
+    if len(batch.entries) < _MANY or not _upserted_at_once(session, batch, dialect):
+        _upsert_all(session, batch, dialect)
+    return count
+
+
+def _upsert_all(
+    session: Session, batch: Batch, dialect: Dialect, *, counting: bool = False
+) -> None:
+    parameters = batch.insert_parameters()
+    statement, rows = upsert_statement(
+        batch.target, batch.names, parameters, dialect, counting=counting
     )
-    execute_writing(session, statement, parameters, execution_options=_PLAIN_INSERT)
+    execute_writing(session, statement, rows, execution_options=_PLAIN_INSERT)
+
+
+def _count_of(session: Session, batch: Batch, dialect: Dialect) -> int:
+    """Return how many of the rows are there."""
+    target, count = batch.target, 0
+    keys = [entry.key for entry in batch.entries if entry.key is not None]
+    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
+        rows = by_key_list(target.model, target.key, chunk, dialect, WITH_DELETED)
+        statement = rows.where(*target.criteria).with_only_columns(
+            func.count(), maintain_column_froms=True
+        )
+        count += execute_writing(session, statement).scalar_one()
+    return count
 
 
 def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
@@ -256,14 +505,14 @@ def _executed(session: Session, statement: Any) -> bool:
         with session.begin_nested():
             execute_writing(session, statement, execution_options=_PLAIN_INSERT)
     except Exception as error:
-        if not is_database_error(error):
+        if not is_database_error(error) or is_lost(sync_session(session)):
             raise
         get_logger().debug(f"rows are upserted one by one: {type(error).__name__}")
         return False
     return True
 
 
-def _update(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+def _update(session: Session, batch: Batch, dialect: Dialect) -> None:
     """Update the rows that are there.
 
     Databases refuse an incomplete row before they look whether it is there already, so these rows
@@ -276,10 +525,7 @@ def _update(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any
     found = _read_back(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
-            alone = Batch(batch.target, batch.names, [entry])
-            _upsert(session, alone, dialect)
-            found.update(_written(session, alone, dialect))
-    return found
+            _upsert(session, batch.part([entry]), dialect)
 
 
 def _written(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
@@ -315,11 +561,7 @@ def _find_elsewhere(session: Session, target: Target, entry: Entry, dialect: Dia
         row = _find(session, target, names, entry, dialect)
         if row is not None:
             return row
-    error = not_read_back(target, entry)
-    block = block_of(sync_session(session))
-    if block is not None:
-        block.doom(error)
-    raise error
+    raise not_read_back(target, entry)
 
 
 def _find(

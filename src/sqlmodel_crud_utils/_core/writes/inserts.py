@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Container, Sized
 from typing import Any
 
-from sqlalchemy import Column, Dialect, Insert, insert, literal_column
+from sqlalchemy import ColumnElement, Dialect, Insert, insert, literal_column
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
 from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, is_mysql
@@ -68,11 +68,9 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
         from sqlalchemy.dialects import mysql
 
         # INSERT IGNORE would hide other errors too.
-        column = _column_to_keep(target)
-        name = dialect.identifier_preparer.quote(column.name)
-        kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
+        counting = counts_duplicates(target, dialect)
         statement = mysql.insert(entity) if keyed else mysql.insert(entity).inline()
-        result = statement.on_duplicate_key_update({column.key: literal_column(kept)})
+        result = statement.on_duplicate_key_update(counting)
         return result
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
@@ -87,12 +85,24 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
     return result
 
 
-def _column_to_keep(target: Target) -> Column[Any]:
-    """Return a column that a duplicate is given its own value of."""
+def counts_duplicates(
+    target: Target, dialect: Dialect, taken: Container[str] = ()
+) -> dict[str, ColumnElement[Any]]:
+    """Return what lets MySQL count duplicates: a column, by its key, that gets its own value.
+
+    Args:
+        target: What is written to.
+        dialect: The dialect of the database.
+        taken: The keys of columns that get other values.
+    """
     writable = [column for column in target.columns.values() if column.computed is None]
     columns = [*target.table.primary_key.columns, *writable]
+    free = [column for column in columns if column.key not in taken]
     # The drivers disagree on how a percent sign is written there.
-    return next((column for column in columns if "%" not in column.name), columns[0])
+    column = next((column for column in free if "%" not in column.name), free[0])
+    name = dialect.identifier_preparer.quote(column.name)
+    kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"
+    return {column.key: literal_column(kept)}
 
 
 def may_copy(dialect: Dialect, driver: str, method: str) -> bool:

@@ -6,6 +6,7 @@ writing the rows one after the other, in the order of the payload.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -16,21 +17,31 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnDefault, ColumnElement, inspect
+from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
 
-from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.chunks import chunked, chunked_by_weight
 from sqlmodel_crud_utils._core.models.mapping import check_written, written_names
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.writes.shapes import Shape
-from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
 from sqlmodel_crud_utils._core.writes.upserts import Parameters
-from sqlmodel_crud_utils.exceptions import QueryExecutionError, UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.exceptions import (
+    QueryExecutionError,
+    SQLModelCRUDError,
+    UnknownFieldError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.results import UpsertCounts
 
 Key = tuple[Any, ...]
 T = TypeVar("T")
+_E = TypeVar("_E", bound=SQLModelCRUDError)
 _MISSING = object()
+
+# What MySQL's drivers put into one statement at most, of the 16 or 64 MB that the server takes.
+_MYSQL_BYTES = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -41,11 +52,13 @@ class Entry:
         index: Where the payload has it first.
         values: The given values by field names, each of its column's type.
         key: The values of the key; None until the database has made them.
+        rows: How many rows of the payload it stands for.
     """
 
     index: int
     values: dict[str, Any]
     key: Key | None
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,15 @@ class Batch:
             return Action.INSERT
         return Action.UPSERT if self.target.required <= set(self.names) else Action.UPDATE
 
+    @property
+    def overwrites(self) -> bool:
+        """Whether a row that is there is written to."""
+        return not self.target.overwritten.isdisjoint(self.names)
+
+    def part(self, entries: list[Entry]) -> Batch:
+        """Return some of the entries."""
+        return Batch(self.target, self.names, entries)
+
     def shape(self) -> Shape:
         """Return the rows by columns, with what neither the table nor SQLAlchemy fills in."""
         columns = [[entry.values[name] for entry in self.entries] for name in self.names]
@@ -111,23 +133,41 @@ class Batch:
 # --- normalised ----------------------------------------------------------------------------------
 
 
-def payload_of(target: Target, rows: Iterable[Any]) -> Payload:
+def check_payload(rows: Any) -> None:
+    """Refuse what is no list of rows."""
+    if isinstance(rows, Mapping | str | bytes | BaseModel) or not isinstance(rows, Iterable):
+        raise ValidationError(
+            f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
+        )
+
+
+def payloads_of(target: Target, rows: Iterable[Any], size: int) -> Iterator[Payload]:
+    """Return what `payload_of` does for so many rows at a time."""
+    start = 0
+    for chunk in chunked(rows, size):
+        yield payload_of(target, chunk, start)
+        start += len(chunk)
+
+
+def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
     """Return the payload's rows checked, coerced to the columns' types and merged by key.
+
+    Args:
+        target: What is written to.
+        rows: The rows.
+        start: The place of the first one in the whole input.
 
     Raises:
         ValidationError: The payload is no list of rows, a value is of a wrong type, or a row does
             not give its key.
         UnknownFieldError: A row gives something that is no column of the model.
     """
-    if isinstance(rows, Mapping | str | bytes | BaseModel) or not isinstance(rows, Iterable):
-        raise ValidationError(
-            f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
-        )
+    check_payload(rows)
     listed = list(rows)
     is_plain = _are_plain(target, listed)
     payload = Payload()
     latest: dict[Key, Entry] = {}
-    for index, row in enumerate(listed):
+    for index, row in enumerate(listed, start):
         values = dict(row) if is_plain else _values(target, index, row)
         key = _key(target, index, values)
         entry = latest.get(key) if key is not None else None
@@ -140,6 +180,7 @@ def payload_of(target: Target, rows: Iterable[Any]) -> Payload:
             entry.values.update(
                 (name, value) for name, value in values.items() if name in target.overwritten
             )
+        entry.rows += 1
         payload.places.append(entry)
     return payload
 
@@ -180,9 +221,7 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
             values[name] = storable(attributes[name], value)
             check_written(target.model, name, value)
     except KeyError:
-        error = UnknownFieldError(target.model, name, attributes)
-        error.add_note(f"in row {index} of the payload")
-        raise error from None
+        raise placed(UnknownFieldError(target.model, name, attributes), index) from None
     except ValidationError as refused:
         reason = str(refused).partition(": ")[2]
         raise ValidationError(
@@ -198,6 +237,13 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
             field="is_deleted",
         )
     return values
+
+
+def placed(error: _E, index: int) -> _E:
+    """Let the text of an error say which row of the payload it is about."""
+    head, _, reason = str(error).partition(": ")
+    error.args = (f"{head}: row {index} of the payload: {reason}",)
+    return error
 
 
 def _given(index: int, row: Any) -> Mapping[str, Any]:
@@ -256,10 +302,11 @@ def _python_default(target: Target, name: str) -> Any:
 # --- in batches ----------------------------------------------------------------------------------
 
 
-def batches(target: Target, entries: list[Entry], size: int) -> Iterator[Batch]:
+def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -> Iterator[Batch]:
     """Sort entries into batches of at most `size`, each of entries that give the same fields.
 
-    Where the order matters only neighbours share a batch.
+    Where the order matters only neighbours share a batch. MySQL limits the bytes of a statement,
+    not just its parameters.
     """
     keyless = [entry for entry in entries if entry.key is None]
     _level(target, keyless)
@@ -272,8 +319,19 @@ def batches(target: Target, entries: list[Entry], size: int) -> Iterator[Batch]:
         groups = _neighbours(entries)
     for group in groups:
         names = tuple(name for name in target.columns if name in group[0].values)
-        for chunk in chunked(group, size):
+        chunks = (
+            chunked_by_weight(group, size, _bytes_of, _MYSQL_BYTES)
+            if is_mysql(dialect)
+            else chunked(group, size)
+        )
+        for chunk in chunks:
             yield Batch(target, names, chunk)
+
+
+def _bytes_of(entry: Entry) -> int:
+    """Return about how long an entry is as SQL."""
+    values = entry.values.values()
+    return sum(len(each if isinstance(each, str | bytes) else str(each)) + 4 for each in values)
 
 
 def _level(target: Target, entries: list[Entry]) -> None:
@@ -293,6 +351,33 @@ def _by_shape(entries: list[Entry]) -> list[list[Entry]]:
 def _neighbours(entries: list[Entry]) -> list[list[Entry]]:
     groups = groupby(entries, key=lambda entry: frozenset(entry.values))
     return [list(group) for _, group in groups]
+
+
+# --- counted -------------------------------------------------------------------------------------
+
+
+class Tally:
+    """How many rows are written, each counted once; it takes eight bytes for each."""
+
+    def __init__(self) -> None:
+        self._created = 0
+        self._left_alone = 0
+        self._keys = [array("q") for _ in range(256)]
+
+    def add(self, batch: Batch, there: int) -> None:
+        """Count a batch, of which so many rows were there before."""
+        self._created += len(batch.entries) - there
+        if not batch.overwrites:
+            self._left_alone += there
+        for entry in batch.entries:
+            # The hashes of -1 and -2 are the same.
+            digest = hash(tuple((value, value == -1) for value in entry.key or ()))
+            self._keys[digest & 255].append(digest)
+
+    def counts(self) -> UpsertCounts:
+        """Return the counts."""
+        rows = sum(len(set(keys)) for keys in self._keys)
+        return UpsertCounts(self._created, rows - self._created - self._left_alone)
 
 
 # --- read back -----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
+from sqlmodel_crud_utils._core.writes.inserts import counts_duplicates
 from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -49,7 +50,12 @@ def insert_statement(target: Target, *, returning: bool) -> Insert:
 
 
 def upsert_statement(
-    target: Target, names: Iterable[str], parameters: Parameters, dialect: Dialect
+    target: Target,
+    names: Iterable[str],
+    parameters: Parameters,
+    dialect: Dialect,
+    *,
+    counting: bool = False,
 ) -> tuple[Insert, Parameters | None]:
     """Return the INSERT that updates the rows which are already there, and its parameters.
 
@@ -58,9 +64,10 @@ def upsert_statement(
         names: The fields that the rows give.
         parameters: The rows, by column keys, as `insert_parameters` makes them.
         dialect: The dialect of the database.
+        counting: Whether MySQL counts the rows that are there.
     """
     if is_mysql(dialect):
-        return _on_duplicate_key(target, names, parameters)
+        return _on_duplicate_key(target, names, parameters, dialect if counting else None)
     return on_conflict(target, target.model, names, dialect), parameters
 
 
@@ -85,7 +92,7 @@ def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dial
 
 
 def _on_duplicate_key(
-    target: Target, names: Iterable[str], parameters: Parameters
+    target: Target, names: Iterable[str], parameters: Parameters, counting: Dialect | None
 ) -> tuple[Insert, Parameters | None]:
     from sqlalchemy.dialects import mysql
 
@@ -93,9 +100,11 @@ def _on_duplicate_key(
     # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
     first = target.columns[target.key[0]]
     assigned = _assignments(target, names, statement.inserted) or {first: first}
-    statement = statement.on_duplicate_key_update(
-        {column.key: value for column, value in assigned.items()}
-    )
+    changes = {column.key: value for column, value in assigned.items()}
+    if counting is not None:
+        taken = () if assigned.keys() == {first} else changes
+        changes |= counts_duplicates(target, counting, taken)
+    statement = statement.on_duplicate_key_update(changes)
     if not any(_has_bind(value) for value in assigned.values()):
         return statement, parameters
     # The drivers turn many rows into one statement by its text, and can't where a parameter
