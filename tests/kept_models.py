@@ -26,29 +26,29 @@ class Base(DeclarativeBase):
 class PageNote(Base):
     """A note of a page, of one kind."""
 
-    __tablename__ = "page_note"
+    __tablename__ = "kept_page_note"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(20))
-    page_id: Mapped[int] = mapped_column(ForeignKey("page.id"))
+    page_id: Mapped[int] = mapped_column(ForeignKey("kept_page.id"))
 
 
 class PageView(Base):
     """A view of a page; there are many."""
 
-    __tablename__ = "page_view"
+    __tablename__ = "kept_page_view"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    page_id: Mapped[int] = mapped_column(ForeignKey("page.id"))
+    page_id: Mapped[int] = mapped_column(ForeignKey("kept_page.id"))
 
 
 class PageEdit(Base):
     """An edit of a page."""
 
-    __tablename__ = "page_edit"
+    __tablename__ = "kept_page_edit"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    page_id: Mapped[int] = mapped_column(ForeignKey("page.id"))
+    page_id: Mapped[int] = mapped_column(ForeignKey("kept_page.id"))
 
 
 class Size:
@@ -72,7 +72,7 @@ class Size:
 class Page(Base):
     """A page with relationships of every kind."""
 
-    __tablename__ = "page"
+    __tablename__ = "kept_page"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str] = mapped_column(String(50), unique=True)

@@ -36,27 +36,27 @@ class Line(SQLModel, table=True):
     purchase: Purchase | None = Relationship(back_populates="lines")
 
 
-class Shelf(SQLModel, table=True):
+class Rack(SQLModel, table=True):
     """A composite key, to which boxes refer."""
 
     room: str = Field(primary_key=True, max_length=10)
     number: int = Field(primary_key=True)
 
-    boxes: list["Box"] = Relationship(back_populates="shelf")
+    boxes: list["Box"] = Relationship(back_populates="rack")
 
 
 class Box(SQLModel, table=True):
-    """Cannot be without its shelf."""
+    """Cannot be without its rack."""
 
     __table_args__: Any = (
         ForeignKeyConstraint(
-            ["shelf_room", "shelf_number"], ["shelf.room", "shelf.number"], name="fk_box_shelf"
+            ["rack_room", "rack_number"], ["rack.room", "rack.number"], name="fk_box_rack"
         ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
-    shelf_room: str = Field(max_length=10)
-    shelf_number: int
+    rack_room: str = Field(max_length=10)
+    rack_number: int
     label: str | None = None
 
-    shelf: Shelf | None = Relationship(back_populates="boxes")
+    rack: Rack | None = Relationship(back_populates="boxes")

@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.hooks import registered_hook
 from tests._async.rows import given, stored_rows
 from tests._runtime_async import AsyncSession
 from tests.crud_models import Dock, Warehouse
-from tests.reference_models import Box, Line, Purchase, Shelf, Ware
+from tests.reference_models import Box, Line, Purchase, Rack, Ware
 
 Key = Any
 # A model, the key of a row, and the rows: the columns that refer to it, and their table.
@@ -48,10 +48,10 @@ CASES: dict[str, tuple[type[Any], Key, Callable[[], list[Any]], tuple[str, ...],
         "line",
     ),
     "a column that may not be null": (
-        Shelf,
+        Rack,
         ("A", 1),
-        lambda: [Box(shelf=Shelf(room="A", number=1))],
-        ("shelf_room", "shelf_number"),
+        lambda: [Box(rack=Rack(room="A", number=1))],
+        ("rack_room", "rack_number"),
         "box",
     ),
 }
@@ -146,10 +146,10 @@ async def test_a_block_is_doomed_by_it(session: AsyncSession, case: Any) -> None
 async def test_a_row_that_is_taken_out_of_a_collection(session: AsyncSession) -> None:
     """It would be without its key: a value is missing, and nothing was to be deleted."""
     await given(session, Line(ware=Ware(id=1), purchase=Purchase(id=1)))
-    await given(session, Box(shelf=Shelf(room="A", number=1)))
+    await given(session, Box(rack=Rack(room="A", number=1)))
     for model, key, name, column in (
         (Ware, 1, "lines", "ware_id"),
-        (Shelf, ("A", 1), "boxes", "shelf_room"),
+        (Rack, ("A", 1), "boxes", "rack_room"),
     ):
         with pytest.raises(ConstraintViolationError) as refused:
             await update_row(key, {name: []}, session, model, raise_on_error=True)
@@ -161,9 +161,9 @@ async def test_a_row_that_is_taken_out_of_a_collection(session: AsyncSession) ->
 
 async def test_what_was_pending_keeps_its_own_error(session: AsyncSession) -> None:
     """A value that is missing in another row is not taken for a reference."""
-    await given(session, Ware(id=1), Box(id=1, shelf=Shelf(room="A", number=1)))
+    await given(session, Ware(id=1), Box(id=1, rack=Rack(room="A", number=1)))
     _, box = await get_row(1, session, Box)
-    box.shelf_room = None
+    box.rack_room = None
     with pytest.raises(ConstraintViolationError) as refused:
         await delete_row(1, session, Ware, raise_on_error=True)
     assert refused.value.kind == "not_null"
