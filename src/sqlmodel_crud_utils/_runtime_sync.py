@@ -11,6 +11,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
+from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.writes.copying import (
@@ -20,6 +21,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
+from sqlmodel_crud_utils._session.liveness import ReconnectingPool
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -33,10 +35,10 @@ __all__ = [
     "ask",
     "call_hook",
     "copy_rows",
-    "create_engine",
     "dialect_of",
     "execute",
     "execute_writing",
+    "make_engine",
     "open_stream",
     "require_callable",
     "require_engine",
@@ -204,6 +206,11 @@ def require_engine(engine: Any) -> Engine:
         "for AsyncEngine there is sqlmodel_crud_utils.aio",
         field="engine",
     )
+
+
+def make_engine(plan: EnginePlan) -> Engine:
+    """Make the engine that was planned."""
+    return build_engine(create_engine, plan.with_queue(ReconnectingPool))
 
 
 def sync_engine(engine: Engine) -> Engine:

@@ -224,13 +224,20 @@ class TestArguments:
         assert set(pool_status(engine).values()) == {0}
         await engine.dispose()
 
-    async def test_the_pool_tests_a_connection_before_it_gives_it_out(self) -> None:
-        """On every database; the caller may switch it off."""
+    async def test_sqlalchemy_does_not_ask_each_connection(self) -> None:
+        """That costs a trip to the server; the caller may switch it on."""
         for url, kind in (("sqlite://", StaticPool), ("postgresql://host/db", QueuePool)):
             engine = create_pooled_engine(url)
             assert isinstance(engine.pool, kind)
-            assert engine.pool._pre_ping is True
-            assert create_pooled_engine(url, pool_pre_ping=False).pool._pre_ping is False
+            assert engine.pool._pre_ping is False
+            assert create_pooled_engine(url, pool_pre_ping=True).pool._pre_ping is True
+
+    def test_a_rest_is_a_length_of_time(self) -> None:
+        """Whatever the database is."""
+        for url in ("sqlite://", "postgresql://host/db"):
+            with pytest.raises(ValidationError) as caught:
+                create_pooled_engine(url, pool_ping_after=-1)
+            assert caught.value.field == "pool_ping_after"
 
 
 class TestSessions:

@@ -28,8 +28,6 @@ from tests.models import Hero
 
 pytestmark = pytest.mark.databases("sqlite", "postgresql", "mysql")
 
-BACKEND_ID = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection_id()"}
-KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}
 PASSWORD = "p€ss wörd"
 
 
@@ -92,21 +90,6 @@ class TestExhaustion:
                 "checked_out": 0,
                 "overflow": 0,
             }
-
-
-@pytest.mark.databases("postgresql", "mysql")
-class TestLostConnections:
-    async def test_a_killed_backend_is_replaced(self, database: Database) -> None:
-        """The pool notices before it gives the connection out."""
-        async with pooled(database.async_url, pool_size=1) as engine:
-            killed = await value(engine, BACKEND_ID[database.name])
-            assert await value(engine, BACKEND_ID[database.name]) == killed
-            async with pooled(database.async_url) as other, other.connect() as connection:
-                await connection.execute(text(KILL[database.name].format(killed)))
-            async with AsyncSession(engine) as session:
-                assert await get_row(1, session, Hero) == (False, None)
-            assert await value(engine, BACKEND_ID[database.name]) != killed
-            assert pool_status(engine)["checked_in"] == 1
 
 
 @pytest.mark.databases("postgresql", "mysql")

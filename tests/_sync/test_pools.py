@@ -30,8 +30,6 @@ from tests.models import Hero
 
 pytestmark = pytest.mark.databases("sqlite", "postgresql", "mysql")
 
-BACKEND_ID = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT connection_id()"}
-KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}
 PASSWORD = "p€ss wörd"
 
 
@@ -94,21 +92,6 @@ class TestExhaustion:
                 "checked_out": 0,
                 "overflow": 0,
             }
-
-
-@pytest.mark.databases("postgresql", "mysql")
-class TestLostConnections:
-    def test_a_killed_backend_is_replaced(self, database: Database) -> None:
-        """The pool notices before it gives the connection out."""
-        with pooled(database.sync_url, pool_size=1) as engine:
-            killed = value(engine, BACKEND_ID[database.name])
-            assert value(engine, BACKEND_ID[database.name]) == killed
-            with pooled(database.sync_url) as other, other.connect() as connection:
-                connection.execute(text(KILL[database.name].format(killed)))
-            with Session(engine) as session:
-                assert get_row(1, session, Hero) == (False, None)
-            assert value(engine, BACKEND_ID[database.name]) != killed
-            assert pool_status(engine)["checked_in"] == 1
 
 
 @pytest.mark.databases("postgresql", "mysql")

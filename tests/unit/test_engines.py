@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import sys
 from typing import Any
@@ -27,6 +28,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     SQLITE_BUSY_TIMEOUT,
     EnginePlan,
     build_engine,
+    check_ping_after,
     check_pool_numbers,
     plan_engine,
 )
@@ -79,6 +81,18 @@ class TestNumbers:
         """No overflow, no limit and parts of a second are all fine."""
         check_pool_numbers(*numbers)
 
+    @pytest.mark.parametrize("seconds", [-1, True, "1", None, math.nan])
+    def test_a_rest_is_a_length_of_time(self, seconds: Any) -> None:
+        """Anything else would never be reached, or always."""
+        with pytest.raises(ValidationError) as caught:
+            check_ping_after(seconds)
+        assert caught.value.field == "pool_ping_after"
+
+    @pytest.mark.parametrize("seconds", [0, 0.5, math.inf])
+    def test_a_rest_may_be_none_or_endless(self, seconds: float) -> None:
+        """So one is asked each time, or never."""
+        check_ping_after(seconds)
+
 
 class TestPool:
     def test_a_server_gets_a_queue_with_limits(self) -> None:
@@ -86,7 +100,6 @@ class TestPool:
         arguments = plan("postgresql://host/db", ASYNC).arguments
         assert arguments == {
             "poolclass": None,
-            "pool_pre_ping": True,
             "connect_args": {},
             **NUMBERS,
         }
@@ -96,7 +109,6 @@ class TestPool:
         arguments = plan("sqlite://").arguments
         assert arguments == {
             "poolclass": StaticPool,
-            "pool_pre_ping": True,
             "connect_args": {"check_same_thread": False},
         }
 
@@ -132,7 +144,16 @@ class TestPool:
     def test_a_pool_without_limits_gets_none(self, kind: Any) -> None:
         """They take no pool_timeout, and SQLAlchemy refuses what a pool doesn't take."""
         arguments = plan("sqlite:///a.db", poolclass=kind).arguments
-        assert arguments.keys() == {"poolclass", "pool_pre_ping", "connect_args"}
+        assert arguments.keys() == {"poolclass", "connect_args"}
+
+    def test_an_api_brings_its_own_queue(self) -> None:
+        """The caller's pool stays, and the one connection of a database in memory does."""
+        assert plan("sqlite:///a.db").with_queue(QueuePool).arguments["poolclass"] is QueuePool
+        assert plan("sqlite://").with_queue(QueuePool).arguments["poolclass"] is StaticPool
+        chosen = plan("sqlite:///a.db", poolclass=NullPool).with_queue(QueuePool)
+        assert chosen.arguments["poolclass"] is NullPool
+        ready = StaticPool(lambda: sqlite3.connect(":memory:"))
+        assert "poolclass" not in plan("sqlite://", pool=ready).with_queue(QueuePool).arguments
 
     def test_a_ready_pool_is_left_alone(self) -> None:
         """It has its settings already."""

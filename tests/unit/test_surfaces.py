@@ -228,6 +228,7 @@ ORDER = [
     *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),
     *("_core.filters", "_core.queries", "_core.writes", "_core.connections"),
     *("hooks", "utils", "_session", "mixins", "_shortcuts"),
+    *("_aiosqlite", "_loops"),
     *("_runtime_async", "_runtime_sync", "_async._running", "_sync._running", "_async", "_sync"),
     *("aio", "sync", "a_sync", "__init__", "ext"),
 ]
@@ -241,7 +242,7 @@ IMPURE = {
     "event",
     "object_session",
 }
-ASYNC_ROOMS = {"_runtime_async", "_async", "aio", "a_sync"}
+ASYNC_ROOMS = {"_aiosqlite", "_loops", "_runtime_async", "_async", "aio", "a_sync"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
@@ -290,7 +291,7 @@ def test_async_libraries_stay_in_the_async_rooms(module: Path) -> None:
     """What a sync user loads imports nothing async; `asyncio` is in the async runtime alone."""
     room = module.parts[0].removesuffix(".py")
     banned = [] if room in ASYNC_ROOMS else [*ASYNC_PARTS, "aiosqlite", "asyncmy", "asyncpg"]
-    banned += [] if room == "_runtime_async" else ["asyncio", "greenlet"]
+    banned += [] if room in {"_loops", "_runtime_async"} else ["asyncio", "greenlet"]
     assert _among(sorted(_imports(module)), banned) == []
 
 

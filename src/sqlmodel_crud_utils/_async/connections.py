@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlmodel_crud_utils._core.connections.engines import (
     Password,
     PoolStatus,
-    build_engine,
+    check_ping_after,
     plan_engine,
 )
 from sqlmodel_crud_utils._runtime_async import (
@@ -19,12 +20,13 @@ from sqlmodel_crud_utils._runtime_async import (
     SQLModelAsyncSession,
     ask,
     async_sessionmaker,
-    create_async_engine,
+    make_engine,
     require_callable,
     require_engine,
     sync_engine,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
+from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -35,6 +37,7 @@ def create_pooled_engine(
     max_overflow: int = 10,
     pool_timeout: float = 30,
     *,
+    pool_ping_after: float = 0.5,
     password: Password | None = None,
     **kwargs: Any,
 ) -> AsyncEngine:
@@ -54,6 +57,10 @@ def create_pooled_engine(
         max_overflow: How many more there may be for a while; -1 is no limit.
         pool_timeout: How many seconds to wait for a connection when all are in use. Then the
             library's functions raise `DatabaseConnectionError`.
+        pool_ping_after: How many seconds a connection may have rested in the pool to be handed out
+            without being asked whether it lives; 0 asks each time, `math.inf` never. SQLite is
+            not asked. A connection that turns out to be dead at the first statement on it is
+            replaced, and the statement is sent again, except under AUTOCOMMIT.
         password: The password, if the URL leaves it out; it wins over one in the URL. A callable
             is asked for it at each new connection, which is what rotating tokens need.
         **kwargs: More arguments of SQLAlchemy's `create_async_engine`; they win over what this
@@ -74,10 +81,14 @@ def create_pooled_engine(
     """
     if callable(password):
         require_callable(password, "password")
+    check_ping_after(pool_ping_after)
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
     plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
-    engine = build_engine(create_async_engine, plan)
+    engine = make_engine(plan)
     prepare_engine(sync_engine(engine), plan, ask)
+    replace_dead_connections(
+        sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
+    )
     return engine
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, TypeVar
 
 from pydantic import SecretStr
@@ -68,6 +68,12 @@ class EnginePlan:
     arguments: dict[str, Any]
     password: Callable[[], Any] | None
     moved: tuple[str, ...] = ()
+
+    def with_queue(self, pool: type[QueuePool]) -> EnginePlan:
+        """Return the plan with this kind of pool where SQLAlchemy's own queue would be."""
+        if self.arguments.get("pool") is not None or self.arguments.get("poolclass") is not None:
+            return self
+        return replace(self, arguments={**self.arguments, "poolclass": pool})
 
 
 def plan_engine(
@@ -137,6 +143,12 @@ def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> 
         raise ValidationError("must be a number of seconds above 0", field="pool_timeout")
 
 
+def check_ping_after(seconds: Any) -> None:
+    """Refuse what is no length of time; `math.inf` is one, and 0 is one."""
+    if not _is_number(seconds, int | float) or not seconds >= 0:
+        raise ValidationError("must be a number of seconds, 0 or more", field="pool_ping_after")
+
+
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
@@ -184,7 +196,7 @@ def _pool_arguments(
     own = StaticPool if url.get_backend_name() == "sqlite" and is_memory(url) else None
     kind = options.get("poolclass") or own or QueuePool
     limits = pool if isinstance(kind, type) and issubclass(kind, QueuePool) else {}
-    return {"pool_pre_ping": True, "poolclass": own, **limits}
+    return {"poolclass": own, **limits}
 
 
 def _missing_driver(url: URL, error: ImportError) -> str:

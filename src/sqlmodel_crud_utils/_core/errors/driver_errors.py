@@ -16,7 +16,7 @@ from sqlalchemy.exc import StatementError
 
 from sqlmodel_crud_utils.exceptions import ConstraintKind
 
-__all__ = ["DriverError", "Problem", "is_lost_race", "read_driver_error"]
+__all__ = ["DriverError", "Problem", "is_cut_off", "is_lost_race", "read_driver_error"]
 
 Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
 
@@ -70,6 +70,12 @@ def is_lost_race(error: BaseException | None) -> bool:
     """Tell whether a transaction failed only because of another one, and may be run again."""
     found = read_driver_error(error) if error is not None else None
     return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Return whether a server that was there has ended a connection, or the way to it has."""
+    found = read_driver_error(error)
+    return found is not None and found.reason == _LOST
 
 
 _UNREACHABLE = "the server cannot be reached"

@@ -31,7 +31,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 
-__all__ = ["is_database_error", "shared_session", "translate"]
+__all__ = ["is_database_error", "says_closed", "shared_session", "translate"]
 
 
 def translate(
@@ -135,10 +135,11 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     # asyncpg lets the operating system's errors through.
-    return isinstance(error, OSError | PoolTimeoutError) or _says_closed(error)
+    return isinstance(error, OSError | PoolTimeoutError) or says_closed(error)
 
 
-def _says_closed(error: Exception) -> bool:
+def says_closed(error: Exception) -> bool:
+    """Return whether a driver says that a connection is closed."""
     # Drivers have the same class for a closed connection and for wrong use of an open one.
     original = error.orig if isinstance(error, InterfaceError) else error
     text = str(original)

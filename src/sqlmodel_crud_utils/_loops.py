@@ -1,0 +1,228 @@
+"""A pool for async engines that outlive an event loop, or serve several of them.
+
+A connection of asyncpg, asyncmy or psycopg belongs to the loop in which it was made. In another
+loop its place in the pool is taken by a new one, so that the pool's numbers are those of the whole
+process. Connections to SQLite belong to no loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from sqlalchemy import AsyncAdaptedQueuePool, Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
+from sqlalchemy.util.queue import Empty, Full
+
+from sqlmodel_crud_utils._session.liveness import Reconnects
+
+_LOOP = "sqlmodel_crud_utils.loop"
+
+
+class LoopQueue:
+    """The connections at rest, for tasks of any number of event loops and threads."""
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        self.maxsize = maxsize
+        self.use_lifo = use_lifo
+        self._entries: deque[ConnectionPoolEntry] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._leaving = LeavingConnections()
+        self._lock = threading.Lock()
+
+    def qsize(self) -> int:
+        """Return how many connections rest."""
+        return len(self._entries)
+
+    def put(self, entry: ConnectionPoolEntry, _block: bool = True) -> None:
+        """Let a connection rest; if there are enough of them, raise `Full`."""
+        with self._lock:
+            if 0 < self.maxsize <= len(self._entries):
+                raise Full
+            self._entries.append(entry)
+        self._wake_one()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
+        """Take a connection that the running loop can use; without one raise `Empty`.
+
+        Args:
+            block: Whether to wait for one.
+            timeout: For how many seconds.
+        """
+        entry = await_only(self._wait(timeout)) if block else self._take()
+        if entry is None:
+            raise Empty
+        return entry
+
+    async def _wait(self, seconds: float | None) -> ConnectionPoolEntry | None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    waiter = asyncio.get_running_loop().create_future()
+                    entry = self._take(waiter)
+                    if entry is not None:
+                        return entry
+                    await self._woken(waiter)
+        return None
+
+    async def _woken(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            await waiter
+        except BaseException:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+            if not waiter.cancelled():
+                # It was woken and will not come.
+                self._wake_one()
+            raise
+
+    def _take(self, waiter: asyncio.Future[None] | None = None) -> ConnectionPoolEntry | None:
+        """Return a connection; None if there is none, and then the waiter is woken for the next."""
+        loop = _running_loop()
+        with self._lock:
+            entry = self._pick(loop)
+            if entry is None and waiter is not None:
+                self._waiting.append(waiter)
+        if entry is not None and not _is_usable(entry, loop):
+            self._leaving.take_out(entry)
+        self._leaving.close_those_of_ended_loops(loop)
+        return entry
+
+    def _pick(self, loop: asyncio.AbstractEventLoop | None) -> ConnectionPoolEntry | None:
+        if not self._entries:
+            return None
+        in_order = reversed(self._entries) if self.use_lifo else self._entries
+        entry = next((each for each in in_order if _is_usable(each, loop)), self._entries[0])
+        self._entries.remove(entry)
+        return entry
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            with suppress(IndexError):
+                waiter = self._waiting.popleft()
+                # Unless its loop has ended.
+                with suppress(RuntimeError):
+                    waiter.get_loop().call_soon_threadsafe(self._wake, waiter)
+                    return
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.done():
+            self._wake_one()
+        else:
+            waiter.set_result(None)
+
+
+class LeavingConnections:
+    """Connections of other loops that are to be closed: each in its loop, as long as it runs."""
+
+    def __init__(self) -> None:
+        self._all: dict[Any, asyncio.AbstractEventLoop] = {}
+        self._lock = threading.Lock()
+
+    def take_out(self, entry: Any) -> None:
+        """Take the connection of an entry of the pool out of it."""
+        connection, loop = entry.dbapi_connection, entry.info[_LOOP]
+        entry.dbapi_connection = None
+        if not hasattr(connection, "terminate"):
+            # That of psycopg, which needs no loop for this.
+            connection.driver_connection.pgconn.finish()
+            return
+        self._all[connection] = loop
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._close, connection)
+
+    def close_those_of_ended_loops(self, running: asyncio.AbstractEventLoop | None) -> None:
+        """Close what waits for a loop in vain."""
+        for connection, loop in list(self._all.items()):
+            if loop.is_closed() and running is not None:
+                # Later, as SQLAlchemy would wait for the server in its greenlet.
+                running.call_soon(self._close, connection)
+            elif loop.is_closed():
+                self._close(connection)
+
+    def _close(self, connection: Any) -> None:
+        with self._lock:
+            loop = self._all.pop(connection, None)
+            if loop is not None:
+                with _calling_at_once(loop):
+                    connection.terminate()
+
+
+@contextmanager
+def _calling_at_once(loop: Any) -> Iterator[None]:
+    """Let a loop call at once what is to be called soon.
+
+    One that is closed would refuse it, and one that ends would not come to it.
+    """
+    with suppress(AttributeError):  # uvloop has no such attribute; it closes what is left open
+        loop.call_soon = _call
+    try:
+        yield
+    finally:
+        with suppress(AttributeError):
+            del loop.call_soon
+
+
+def _call(callback: Callable[..., object], *args: Any, **_context: Any) -> None:
+    callback(*args)
+
+
+class LoopPool(Reconnects, AsyncAdaptedQueuePool):
+    """SQLAlchemy's pool for async engines, for any number of loops."""
+
+    _queue_class: Any = LoopQueue
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_set_up = False
+        self._setting_up: dict[None, asyncio.AbstractEventLoop] = {}
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection of the pool.
+
+        The first one sets up SQLAlchemy's dialect, behind a lock that is for tasks of one loop.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._is_set_up and self._setting_up.setdefault(None, loop) is not loop:
+            await_only(asyncio.sleep(0.01))
+        try:
+            proxy = super().connect()
+            self._is_set_up = True
+            return proxy
+        finally:
+            self._setting_up.pop(None, None)
+
+
+def tell_loops_apart(engine: Engine) -> None:
+    """Let a `LoopPool` know which loop a connection belongs to."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _unlock)
+    else:
+        event.listen(engine, "connect", _mark)
+
+
+def _mark(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info[_LOOP] = asyncio.get_running_loop()
+
+
+def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # SQLAlchemy 2.1 has a lock around statements, which belongs to the first loop that waits for
+    # it. The connection's thread does one thing after the other in any case.
+    if hasattr(connection, "_execute_mutex"):
+        connection._execute_mutex = nullcontext()
+
+
+def _is_usable(entry: ConnectionPoolEntry, loop: asyncio.AbstractEventLoop | None) -> bool:
+    return entry.dbapi_connection is None or entry.info.get(_LOOP, loop) is loop
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

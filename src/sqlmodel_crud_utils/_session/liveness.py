@@ -1,0 +1,265 @@
+"""Connections that died in the pool: they are replaced before anybody hears of it.
+
+One that has rested for a while is asked before it is handed out. For one that has not, the first
+statement is the question: nothing else depends on that connection yet, so another one takes its
+place, and the statement is sent again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Dialect, Engine, Pool, QueuePool, TwoPhaseTransaction, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off, read_driver_error
+from sqlmodel_crud_utils._core.errors.translation import says_closed
+
+_C = TypeVar("_C")
+
+_RESTS_SINCE = "sqlmodel_crud_utils.rests_since"
+_UNUSED = "sqlmodel_crud_utils.unused"
+
+# For how many seconds a first statement is sent again. One that has run for longer was perhaps
+# ended by somebody who wanted to be rid of it.
+_PATIENCE = 5.0
+# How often a connection is tried when it is lost again and again.
+_ATTEMPTS = 10
+
+# Whether a connection is in a transaction, as its driver knows without asking the server.
+_IN_TRANSACTION: dict[str, Callable[[Any], bool]] = {
+    "asyncpg": lambda connection: connection.is_in_transaction(),
+    "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
+    "asyncmy": lambda connection: connection.get_transaction_status(),
+    "pymysql": lambda connection: connection.server_status & 1 != 0,
+}
+
+
+class Reconnects(Pool):
+    """A pool that tries again when a connection is lost while it is made."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection of the pool."""
+        return _persistently(super().connect)
+
+
+class ReconnectingPool(Reconnects, QueuePool):
+    """SQLAlchemy's usual pool, which tries again."""
+
+
+def _persistently(connect: Callable[[], _C]) -> _C:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return connect()
+        except Exception as error:
+            if not is_cut_off(error) and not says_closed(error):
+                raise
+    return connect()
+
+
+def replace_dead_connections(engine: Engine, ping_after: float) -> None:
+    """Let an engine replace connections that died before they were used.
+
+    Args:
+        engine: An engine that has a server; SQLite's connections don't die.
+        ping_after: How many seconds a connection may have rested without being asked.
+    """
+    if engine.dialect.name == "sqlite":
+        return
+    if ping_after < math.inf:
+        _ask_after_a_rest(engine, ping_after)
+    event.listen(engine, "handle_error", _on_error)
+    _end_without_error(engine)
+    if engine.dialect.driver in _IN_TRANSACTION:
+        _send_again(engine)
+
+
+def _ask_after_a_rest(engine: Engine, ping_after: float) -> None:
+    dialect = engine.dialect
+
+    @event.listens_for(engine, "checkin")
+    def rest(_connection: Any, entry: Any) -> None:
+        entry.info[_RESTS_SINCE] = monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask(connection: Any, entry: Any, _proxy: Any) -> None:
+        # A new connection has not rested, for it has an `info` of its own.
+        since = entry.info.get(_RESTS_SINCE, math.inf)
+        if monotonic() - since >= ping_after and not _is_alive(dialect, connection):
+            raise InvalidatePoolError
+
+
+def _is_alive(dialect: Dialect, connection: Any) -> bool:
+    try:
+        return dialect.do_ping(connection)
+    except Exception as error:
+        if not _is_lost(dialect, error, connection):
+            raise
+        return False
+
+
+def _is_lost(dialect: Dialect, error: BaseException, connection: Any, cursor: Any = None) -> bool:
+    """Return whether an error means that the connection is gone."""
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return False
+    found = read_driver_error(error)
+    return (
+        dialect.is_disconnect(error, connection, cursor)
+        # The last words of a server can be heard before its end of the line is closed.
+        or (found is not None and found.problem == "connection")
+        or type(error).__name__ == "InternalClientError"
+    )
+
+
+def _on_error(context: ExceptionContext) -> None:
+    """Let the pool drop the connections that SQLAlchemy takes for alive still."""
+    if not context.is_disconnect and context.connection is not None:
+        context.is_disconnect = _is_lost(
+            context.dialect, context.original_exception, context.connection.connection
+        )
+
+
+def _end_without_error(engine: Engine) -> None:
+    """Let a transaction end on a lost connection, where there is nothing that could get lost."""
+    dialect: Any = engine.dialect
+
+    def ending(method: Callable[[Any], None], only_unused: bool) -> Callable[[Any], None]:
+        def end(proxy: Any) -> None:
+            is_unused = _UNUSED in (proxy.record_info or {})
+            try:
+                method(proxy)
+            except Exception as error:
+                if (only_unused and not is_unused) or not _is_lost(dialect, error, proxy):
+                    raise
+                # It is in use still; the pool replaces it after that.
+                proxy.invalidate(error, soft=True)
+
+        return end
+
+    # There is no event that could keep an error from being raised.
+    dialect.do_rollback = ending(dialect.do_rollback, only_unused=False)
+    dialect.do_commit = ending(dialect.do_commit, only_unused=True)
+
+
+# --- the first statement -------------------------------------------------------------------------
+
+
+def _send_again(engine: Engine) -> None:
+    dialect = engine.dialect
+
+    # What was set up for a new connection does not count, hence the mark is not set before.
+    @event.listens_for(engine, "checkout")
+    def begin(_connection: Any, entry: Any, _proxy: Any) -> None:
+        entry.record_info[_UNUSED] = True
+
+    @event.listens_for(engine, "checkin")
+    def end(_connection: Any, entry: Any) -> None:
+        entry.record_info.pop(_UNUSED, None)
+
+    for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+        event.listen(engine, name, _sender(dialect, getattr(dialect, name)))
+
+
+def _sender(dialect: Dialect, execute: Callable[..., Any]) -> Callable[..., bool]:
+    """Return the listener that sends a statement; False lets SQLAlchemy do it."""
+
+    def send(cursor: Any, *statement: Any) -> bool:
+        context = statement[-1]
+        if context.cursor is not cursor:
+            # A later part of a statement whose first part was sent again.
+            execute(context.cursor, *statement)
+            return True
+        connection: Connection = context.root_connection
+        record_info = connection.connection.record_info
+        if record_info is None or not record_info.pop(_UNUSED, False):
+            return False
+        _send_first(dialect, execute, context, statement)
+        return True
+
+    return send
+
+
+def _send_first(
+    dialect: Dialect, execute: Callable[..., Any], context: Any, statement: tuple[Any, ...]
+) -> None:
+    connection: Connection = context.root_connection
+    give_up_at = monotonic() + _PATIENCE
+    attempts_left = _ATTEMPTS if _is_replaceable(connection) else 1
+    while True:
+        try:
+            execute(context.cursor, *statement)
+            return
+        except Exception as error:
+            attempts_left -= 1
+            proxy = connection.connection
+            if (
+                attempts_left == 0
+                or monotonic() > give_up_at
+                or not _is_lost(dialect, error, proxy, context.cursor)
+                or _is_kept_at_once(dialect, context)
+            ):
+                raise
+            _replace(connection, error)
+            _renew_cursor(context)
+
+
+def _is_replaceable(connection: Connection) -> bool:
+    """Return whether nothing is lost with a connection but the connection.
+
+    Whoever has the driver's connection may have used it already. A two-phase transaction has
+    begun on it.
+    """
+    driver = connection.connection.driver_connection
+    return not _IN_TRANSACTION[connection.dialect.driver](driver) and not isinstance(
+        connection.get_transaction(), TwoPhaseTransaction
+    )
+
+
+def _is_kept_at_once(dialect: Dialect, context: Any) -> bool:
+    """Return whether a statement is not undone by the loss of its connection."""
+    autocommits = dialect.detect_autocommit_setting(context.root_connection.connection)
+    return autocommits or (context.isddl and dialect.name in {"mysql", "mariadb"})
+
+
+def _replace(connection: Connection, error: Exception) -> None:
+    """Put a new connection in the place of a lost one, in the pool too."""
+    proxy: Any = connection.connection
+    entry = proxy._connection_record
+    undo = list(entry.finalize_callback)
+    entry.invalidate(error)
+    try:
+        proxy.dbapi_connection = _persistently(entry.get_connection)
+    except Exception as failure:
+        # SQLAlchemy knows what to do about a lost connection.
+        raise error from failure
+    entry.fresh = False
+    _set_options(connection)
+    entry.finalize_callback.extend(undo)
+    connection.engine.pool.dispatch.checkout(proxy.dbapi_connection, entry, proxy)
+    entry.record_info.pop(_UNUSED)
+
+
+def _set_options(connection: Connection) -> None:
+    """Give a new connection the isolation level that the old one had, and the like."""
+    dialect: Any = connection.dialect
+    options = connection.get_execution_options()
+    for name, characteristic in dialect.connection_characteristics.items():
+        if name in options:
+            characteristic.set_connection_characteristic(
+                dialect, connection, connection.connection.dbapi_connection, options[name]
+            )
+
+
+def _renew_cursor(context: Any) -> None:
+    with suppress(Exception):  # there is no connection any more
+        context.cursor.close()
+    context.cursor = context.create_cursor()
+    # SQLAlchemy passes it the cursor that it began with.
+    fetchall: Callable[[Any], Any] = type(context).fetchall_for_returning.__get__(context)
+    context.fetchall_for_returning = lambda _: fetchall(context.cursor)
