@@ -187,3 +187,18 @@ class Mark(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str] = mapped_column(String(50))
     length: Mapped[int | None] = mapped_column(default=func.length("four"))
+
+
+class Plain(Base):
+    """A class and another one that adds a column to its table, without anything to tell them."""
+
+    __tablename__ = "plain"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None] = mapped_column(String(20))
+
+
+class Extra(Plain):
+    """The other one."""
+
+    extra: Mapped[str | None] = mapped_column(String(20))

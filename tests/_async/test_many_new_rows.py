@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, func, inspect, select, text
+from sqlalchemy import Connection, delete, event, func, inspect, select, text
 
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._shortcuts.new_rows import QUICK_FROM
@@ -23,7 +23,7 @@ from tests._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from tests.bulk_models import Everything, Mark, Sign, Ticket, Truck
+from tests.bulk_models import Everything, Extra, Mark, Plain, Sign, Ticket, Truck
 from tests.crud_models import Product
 from tests.databases import Database
 from tests.models import AllTypes, Colour, Document, Hero, Seat, Setting, Tag, Team
@@ -363,3 +363,31 @@ class TestWhatNeedsAFlush:
             assert all(row.id for row in rows)
         finally:
             await own(f"tag.{column.name}")
+
+
+class TestRowsThatAreNotAlike:
+    """One of them is enough for a flush."""
+
+    async def test_a_row_of_a_class_that_knows_more(self, session: AsyncSession) -> None:
+        """What it has more is written too."""
+        rows: list[Plain] = [Plain(id=number, name="x") for number in range(1, MANY)]
+        rows.append(Extra(id=MANY, name="x", extra="more"))
+        assert (await insert_data_rows(rows, session))[0]
+        found = await execute(
+            session, select(Extra.id, Extra.extra).where(Extra.extra.is_not(None))
+        )
+        assert [tuple(row) for row in found.all()] == [(MANY, "more")]
+
+    async def test_a_row_that_was_there_before(self, session: AsyncSession) -> None:
+        """It is no new one, though it is in no session, and gone meanwhile."""
+        old = Plain(id=MANY, name="x")
+        session.add(old)
+        await session.commit()
+        await session.refresh(old)
+        session.expunge(old)
+        await run_on_connection(session, lambda connection: connection.execute(delete(Plain)))
+        await session.commit()
+        rows = [*(Plain(id=number, name="x") for number in range(1, MANY)), old]
+        assert await insert_data_rows(rows, session) == (True, rows)
+        found = await execute(session, select(func.count()).select_from(Plain))
+        assert found.scalar_one() == MANY - 1

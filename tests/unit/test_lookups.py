@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from sqlalchemy.dialects import mysql, oracle, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from sqlmodel_crud_utils._core.filters.lookups import LOOKUPS, criterion
+from sqlmodel_crud_utils._core.filters.lookups import LOOKUPS, compared_value, criterion
 from sqlmodel_crud_utils._core.filters.text import _glob_class
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes
@@ -239,3 +241,21 @@ def test_json_is_compared_as_the_database_can() -> None:
     )
     server.is_mariadb = True
     assert str(equal.compile(dialect=server)) == "alltypes.payload = %s"
+
+
+@pytest.mark.parametrize(
+    ("name", "lookup", "value", "bound"),
+    [
+        ("integer", "eq", "5", 5),
+        ("text", "ne", "x", "x"),
+        ("day", "lte", "2024-05-17", date(2024, 5, 17)),
+        ("integer", "in", [5], None),
+        ("integer", "eq", None, None),
+        ("integer", "eq", AllTypes.big, None),
+        ("integer", "eq", 2**40, None),
+        ("amount", "eq", Decimal("0.12345678901"), None),
+    ],
+)
+def test_plain_comparisons_are_prepared(name: str, lookup: str, value: Any, bound: Any) -> None:
+    """Their statement is the same for all values; the others are made for each."""
+    assert compared_value(getattr(AllTypes, name), lookup, value) == bound

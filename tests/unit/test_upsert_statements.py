@@ -350,7 +350,7 @@ class TestReadBack:
 
     def test_a_row_can_be_looked_for_by_any_key_that_it_gives(self) -> None:
         """A key that has no value finds nothing."""
-        entry = Entry(0, {"scope": "x", "key": "k"}, (5,))
+        entry = Entry(0, {"id": 5, "scope": "x", "key": "k"}, (5,))
         target = target_of(Setting)
         by_name = equal_to(target, ["scope", "key"], entry)
         assert [str(criterion) for criterion in by_name or ()] == [

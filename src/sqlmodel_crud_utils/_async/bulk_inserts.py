@@ -135,20 +135,17 @@ async def bulk_insert_rows(
     if insertion.skipping:
         check_skipping(target, dialect)
     size = chunk_rows(target, dialect, chunk_size)
-    inserted = 0
 
-    async def work() -> Sequence[Any]:
-        nonlocal inserted
+    async def work() -> Sequence[int]:
         await session.flush()
         with (
             all_or_none(session),
             progress_to(progress, model.__name__, insertion.total) as report,
         ):
-            inserted = await insertion.run(rows, size, report)
-        return []
+            return [await insertion.run(rows, size, report)]
 
-    await insist(Write(session, model, _NAME, raise_on_error=True), work)
-    return inserted
+    [inserted] = await insist(Write(session, model, _NAME, raise_on_error=True), work)
+    return int(inserted)
 
 
 @dataclass(slots=True)

@@ -88,7 +88,7 @@ def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:
 
 
 def insert_at_once(
-    session: Session, dialect: Dialect, row: Any, *, unless_there: bool = False
+    session: Session, dialect: Dialect, row: Any, *, unless_there: bool
 ) -> NewRow | None:
     """Return the INSERT of a row, None where it takes a flush.
 

@@ -137,20 +137,17 @@ def bulk_insert_rows(
     if insertion.skipping:
         check_skipping(target, dialect)
     size = chunk_rows(target, dialect, chunk_size)
-    inserted = 0
 
-    def work() -> Sequence[Any]:
-        nonlocal inserted
+    def work() -> Sequence[int]:
         session.flush()
         with (
             all_or_none(session),
             progress_to(progress, model.__name__, insertion.total) as report,
         ):
-            inserted = insertion.run(rows, size, report)
-        return []
+            return [insertion.run(rows, size, report)]
 
-    insist(Write(session, model, _NAME, raise_on_error=True), work)
-    return inserted
+    [inserted] = insist(Write(session, model, _NAME, raise_on_error=True), work)
+    return int(inserted)
 
 
 @dataclass(slots=True)

@@ -399,8 +399,7 @@ def equal_to(
     target: Target, names: Iterable[str], entry: Entry
 ) -> list[ColumnElement[bool]] | None:
     """Return the criteria for a unique key to be equal to the entry's, or None if it gives none."""
-    given = dict(zip(target.key, entry.key or (), strict=False)) | entry.values
-    values = {name: given.get(name) for name in names}
+    values = {name: entry.values.get(name) for name in names}
     if None in values.values():
         return None
     criteria = target.criteria if set(values) == set(target.key) else []
