@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from loguru import logger
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,6 +32,23 @@ def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
     finally:
         for name, listener in listeners.items():
             event.remove(plain, name, listener)
+
+
+@contextmanager
+def logged(at_least: str = "WARNING") -> Iterator[list[tuple[str, str, str]]]:
+    """Collect what the library logs: the level, the place as "file:line", and the text."""
+    lines: list[tuple[str, str, str]] = []
+
+    def collect(message: Any) -> None:
+        record = message.record
+        place = f"{record['file'].path}:{record['line']}"
+        lines.append((record["level"].name, place, record["message"]))
+
+    handler = logger.add(collect, level=at_least)
+    try:
+        yield lines
+    finally:
+        logger.remove(handler)
 
 
 class ListenerError(Exception):

@@ -155,7 +155,7 @@ class TestDeadlocks:
     async def test_the_callers_do_not_notice(
         self, crowd: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Their calls are run again, and nothing is logged."""
+        """Their calls are run again, and nothing is logged as an error."""
         logged: list[str] = []
         monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = await self.race(crowd)

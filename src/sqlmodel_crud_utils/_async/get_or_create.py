@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, literal
@@ -114,9 +114,7 @@ async def get_one_or_create(
         repetitions = _REPETITIONS if _is_alone(session, model) else 0
     while True:
         try:
-            return await _first_or_created(
-                replace(write, repeatable=repetitions > 0), search, values
-            )
+            return await _first_or_created(write, search, values)
         except QueryExecutionError as failure:
             if not (repetitions and is_lost_race(failure.original_error)):
                 raise

@@ -6,10 +6,20 @@ loguru is loaded when the first line is written: it takes as long as a fifth of 
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from functools import cache
-from typing import Any
+from types import FrameType
+from typing import Any, Literal
+
+from sqlmodel_crud_utils.exceptions import BulkOperationError, ConstraintViolationError
 
 __all__ = ["get_logger", "log_failure"]
+
+Level = Literal["debug", "warning", "error"]
+
+# The library itself, and what stands between it and its caller.
+_PASSED_OVER = re.compile(r"(sqlmodel_crud_utils(\.|$)|contextlib$|asyncio\.tasks$)")
 
 
 @cache
@@ -24,31 +34,75 @@ def get_logger() -> Any:
     return logger
 
 
-def log_failure(operation: str, model: type[Any] | str, error: BaseException) -> None:
-    """Log one line at error level for an operation that failed.
+def log_failure(
+    operation: str, model: type[Any] | str, failure: BaseException, level: Level = "warning"
+) -> None:
+    """Log one line for an operation that failed, at the place of the code that called the library.
 
-    It tells the operation, the model and the classes of the error and of its causes, but no text
-    of theirs: a driver's text may hold the values of the row.
+    It names the operation, the model and the kind of failure; of a broken constraint also its name
+    and columns. It has no text of an error, as a driver's text may hold the values of the row.
 
     Args:
         operation: The name of the function, "write_row" for instance.
         model: The model, or its name.
-        error: What went wrong.
+        failure: What went wrong.
+        level: "warning" where the caller is only told that it failed, "debug" where the caller
+            gets an exception, "error" where nobody does.
 
     Example:
         >>> log_failure("write_row", "Hero", ValueError("secret"))
     """
     name = model if isinstance(model, str) else model.__name__
-    line = f"{operation} failed for {name}: {_classes(error)}"
     # Without arguments neither library looks for placeholders in the line.
-    get_logger().error(line)
+    line = f"{operation} failed for {name}: {_described(failure)}"
+    logger, depth = get_logger(), _depth_of_caller()
+    if isinstance(logger, logging.Logger):
+        getattr(logger, level)(line, stacklevel=depth + 1)
+    else:
+        getattr(logger.opt(depth=depth), level)(line)
+
+
+def _depth_of_caller() -> int:
+    """Return how many frames above `log_failure` the code stands that called the library."""
+    frame: FrameType | None = sys._getframe(1)
+    depth = 0
+    while frame is not None and _PASSED_OVER.match(frame.f_globals.get("__name__", "")):
+        frame, depth = frame.f_back, depth + 1
+    return 0 if frame is None else depth
+
+
+def _described(failure: BaseException) -> str:
+    if isinstance(failure, BulkOperationError):
+        first = _first_error(failure)
+        told = "" if first is None else f", the first: {_described(first)}"
+        return f"{failure.failed} of {failure.total} rows{told}"
+    if isinstance(failure, ConstraintViolationError):
+        return _constraint(failure)
+    return _classes(failure)
+
+
+def _first_error(failure: BulkOperationError) -> BaseException | None:
+    errors = (each[1] if isinstance(each, tuple) else each for each in failure.errors)
+    return next((error for error in errors if isinstance(error, BaseException)), None)
+
+
+def _constraint(failure: ConstraintViolationError) -> str:
+    kind = f"{failure.kind} " if failure.kind else ""
+    name = f" {failure.constraint}" if failure.constraint else ""
+    columns = f" on {', '.join(failure.columns)}" if failure.columns else ""
+    return f"ConstraintViolationError, {kind}constraint{name}{columns}"
 
 
 def _classes(error: BaseException) -> str:
     names = [type(error).__name__]
     seen = {id(error)}
-    while (cause := error.__cause__) is not None and id(cause) not in seen:
+    while (cause := _cause_of(error)) is not None and id(cause) not in seen:
         seen.add(id(cause))
         names.append(type(cause).__name__)
         error = cause
     return ", caused by ".join(names)
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    cause: BaseException | None = error.__cause__ or getattr(error, "original_error", None)
+    return cause

@@ -192,7 +192,9 @@ class _Insertion:
         except Exception as error:
             if not is_database_error(error):
                 raise
-            raise self._explained(shapes, error) from error
+            failure = self._explained(shapes, error)
+            log_failure(_NAME, self.target.model, failure, "debug")
+            raise failure from error
 
     def _insert(self, shape: Shape) -> int:
         if self.need >= Need.KEYS:
@@ -287,7 +289,6 @@ class _Insertion:
 
     def _explained(self, shapes: list[Shape], error: Exception) -> SQLModelCRUDError:
         """Return the error that names the first failing row; the rows before it are inserted."""
-        log_failure(_NAME, self.target.model, error)
         failure = translate(error, self.target.model)
         if isinstance(failure, ValidationError):
             for shape in shapes:

@@ -136,29 +136,31 @@ def _insert_what_can_be(session: Session, rows: list[T]) -> tuple[bool, list[T] 
     if failure is None:
         return True, rows
     outcome = InsertOutcome(success=[], failed=[])
+    failures: list[tuple[int, SQLModelCRUDError]] = []
     loaded: Snapshot = []
-    for row in rows:
+    for index, row in enumerate(rows):
         # Without the database no other row has a chance, and each would wait for it.
         if not isinstance(failure, DatabaseConnectionError):
-            failure = _refusal_of(session, [row], quiet=True)
+            failure = _refusal_of(session, [row])
         if failure is None:
             outcome["success"].append(row)
             loaded += snapshot(states_of([row]))
         else:
             outcome["failed"].append(row)
+            failures.append((index, failure))
+    if failures:
+        log_failure(_NAME, type(rows[0]), BulkOperationError(len(rows), len(failures), failures))
     # The commits and rollbacks that came after a row expired it.
     restore(loaded)
     return bool(outcome["success"]), outcome
 
 
-def _refusal_of(
-    session: Session, rows: list[Any], *, quiet: bool = False
-) -> SQLModelCRUDError | None:
+def _refusal_of(session: Session, rows: list[Any]) -> SQLModelCRUDError | None:
     def work() -> Sequence[Any]:
         add_and_flush(session, rows)
         return rows
 
-    write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows, quiet=quiet)
+    write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows)
     outcome = outcome_of(write, work)
     return outcome if isinstance(outcome, SQLModelCRUDError) else None
 
@@ -198,16 +200,17 @@ def _insert_one_by_one(
         except Exception as error:
             if not is_database_error(error):
                 raise
-            if not failures:
-                log_failure(_NAME, type(row), error)
             forget(generated)
             failures.append((index, _failure(error, row)))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
-    if failures and strict:
+    if failures:
         failed = outcome["failed"]
-        raise BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
+        failure = BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
+        log_failure(_NAME, type(rows[0]), failure, "debug" if strict else "warning")
+        if strict:
+            raise failure
     keep_loaded(session, outcome["success"])
     return outcome
 
@@ -226,6 +229,7 @@ def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
             raise
         forget(generated)
         failure = _explained(session, rows, error)
+        log_failure(_NAME, type(rows[0]), failure, "debug")
         _doom(session, failure)
         raise failure from error
     keep_loaded(session, rows)
@@ -239,7 +243,6 @@ def _doom(session: Session, failure: SQLModelCRUDError) -> None:
 
 def _explained(session: Session, rows: list[Any], error: Exception) -> SQLModelCRUDError:
     """Return the error that names the failing rows, found by trying each one; none is kept."""
-    log_failure(_NAME, type(rows[0]), error)
     with SetApart(rows) as apart:
         probing = session.begin_nested()
         failures = [

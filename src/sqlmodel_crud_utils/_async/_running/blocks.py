@@ -107,8 +107,7 @@ class _Level:
         except CommittedError:
             raise
         except Exception as error:
-            # A function of the library that fails in the block has told it already; this is news.
-            log_failure("commit", "the session", error)
+            log_failure("commit", "the session", error, "debug")
             raise
 
     async def _write(self) -> None:

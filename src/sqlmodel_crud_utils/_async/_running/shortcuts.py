@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missing, remember
 from sqlmodel_crud_utils._async._running.operations import Rows, Write, outcome_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
-from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
 from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._runtime_async import (
@@ -70,9 +70,11 @@ async def written_at_once(
     if outcome is NOT_AT_ONCE:
         return None
     if isinstance(outcome, DatabaseConnectionError):
+        log_failure(write.name, write.model, outcome, "debug")
         raise outcome from outcome.original_error  # as from the search that was spared
     if isinstance(outcome, SQLModelCRUDError):
         found = await find_for(write, row.key, row.names, visibility=visibility)
+        log_failure(write.name, write.model, outcome)
         return False, found
     if outcome is NOT_THERE:
         refuse_missing(write, row.key, row.names)

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
@@ -53,10 +52,6 @@ class Write:
     hooks: Hooks = ()
     adding: Sequence[Any] = ()
     """New rows: the keys that they are given are taken back when the write is undone."""
-    quiet: bool = False
-    """Whether somebody else logs a failure."""
-    repeatable: bool = False
-    """Whether it is run again when it loses against another transaction."""
     deletes: bool = False
     """Whether it removes rows, to which others may refer."""
 
@@ -129,11 +124,17 @@ def attempt(write: Write, work: Work[Rows]) -> Rows | None:
         is not to raise.
     """
     outcome = outcome_of(write, work)
-    return None if isinstance(outcome, SQLModelCRUDError) else outcome
+    if isinstance(outcome, SQLModelCRUDError):
+        log_failure(write.name, write.model, outcome)
+        return None
+    return outcome
 
 
 def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
-    """Run a write as `attempt` does; return its rows, or the failure that is not to raise."""
+    """Run a write as `attempt` does; return its rows, or the failure that is not to raise.
+
+    To log a failure that is returned is left to the caller.
+    """
     try:
         return _run(write, work)
     except HookFailedError as failed:
@@ -161,27 +162,27 @@ def insist(write: Write, work: Work[Rows]) -> Rows:
         hook_error = failed.error
     except Exception as error:
         failure = _failure_of(write, error)
-        if failure is None or not (write.strict or _is_mistake(failure)):
+        if failure is None:
+            raise
+        if not (write.strict or _is_mistake(failure)):
+            log_failure(write.name, write.model, failure, "debug")
             raise
         _refuse(write, failure, error)
     raise hook_error
 
 
 def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
-    """Log a failed write and return it as the library's error, None for what is none."""
+    """Return a failed write as the library's error, None for what is none."""
     if isinstance(error, ConflictError):  # found out before anything was written
-        log_failure(write.name, write.model, error)
         return error
     failure = _translated(error, write.model, deletes=write.deletes)
-    unheard = write.quiet or (write.repeatable and is_lost_race(error))
-    if failure is not None and not unheard:
-        log_failure(write.name, write.model, error)
     if isinstance(error, StaleDataError):
         return conflict_of(write.session) or failure
     return failure
 
 
 def _refuse(write: Write, failure: SQLModelCRUDError, error: Exception) -> NoReturn:
+    log_failure(write.name, write.model, failure, "debug")
     if failure is error:
         raise failure
     _doom(write, failure)
@@ -192,7 +193,7 @@ def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCR
     """Log a failure of the database and return it as the library's error, None for any other."""
     failure = _translated(error, model)
     if failure is not None:
-        log_failure(name, model, error)
+        log_failure(name, model, failure, "debug")
     return failure
 
 

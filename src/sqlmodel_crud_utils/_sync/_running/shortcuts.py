@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session as PlainSession
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
-from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
 from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._runtime_sync import (
@@ -72,9 +72,11 @@ def written_at_once(
     if outcome is NOT_AT_ONCE:
         return None
     if isinstance(outcome, DatabaseConnectionError):
+        log_failure(write.name, write.model, outcome, "debug")
         raise outcome from outcome.original_error  # as from the search that was spared
     if isinstance(outcome, SQLModelCRUDError):
         found = find_for(write, row.key, row.names, visibility=visibility)
+        log_failure(write.name, write.model, outcome)
         return False, found
     if outcome is NOT_THERE:
         refuse_missing(write, row.key, row.names)

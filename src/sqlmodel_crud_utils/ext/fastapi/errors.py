@@ -89,7 +89,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     status, detail = _status_and_detail(error)
     if status >= 500:
         endpoint = getattr(request.scope.get("endpoint"), "__name__", "the application")
-        log_failure("request", str(endpoint), error)
+        log_failure("request", str(endpoint), error, "error")
     return JSONResponse({"detail": detail}, status)
 
 
