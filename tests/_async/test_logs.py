@@ -34,6 +34,8 @@ from tests.models import Hero, Team
 from tests.models_mixins import Counter, Letter, Membership
 from tests.recording import logged
 
+# Beyond what the database generates meanwhile.
+KEY = 1_000_000
 Lines = list[tuple[str, str, str]]
 
 
@@ -79,12 +81,12 @@ class TestAFailureThatIsReturned:
 
     async def test_the_place_is_that_of_the_call(self, session: AsyncSession, lines: Lines) -> None:
         """Of each function, with hooks and in a block too."""
-        await given(session, hero(), hero("other", id=7), Warehouse(code="W1"), Counter(id=1))
+        await given(session, hero(), hero("other", id=KEY), Warehouse(code="W1"), Counter(id=1))
         await given(session, Dock(warehouse_code="W1"), Membership(id=2, email="a", nick="b"))
         await given(session, Membership(id=1, email="a", nick="a", is_deleted=True))
         await write_row(hero(), session)
         await insert_data_rows([hero(), hero("n")], session)
-        await update_row(7, {"name": "s3cret"}, session, Hero)
+        await update_row(KEY, {"name": "s3cret"}, session, Hero)
         await delete_row("W1", session, Warehouse)
         await restore_row(1, session, Membership)
         with registered_hook(Hero, Quiet()):
@@ -133,24 +135,24 @@ class TestAFailureThatRaises:
 
     async def test_every_function(self, session: AsyncSession, lines: Lines) -> None:
         """One line each."""
-        await given(session, hero(), hero("other", id=7), Warehouse(code="W1"), Counter(id=1))
+        await given(session, hero(), hero("other", id=KEY), Warehouse(code="W1"), Counter(id=1))
         await given(session, Dock(warehouse_code="W1"))
         calls: list[Callable[[], Any]] = [
             lambda: write_row(hero(), session, raise_on_error=True),
             lambda: insert_data_rows([hero("a"), hero()], session, raise_on_error=True),
-            lambda: update_row(7, {"name": "s3cret"}, session, Hero, raise_on_error=True),
+            lambda: update_row(KEY, {"name": "s3cret"}, session, Hero, raise_on_error=True),
             lambda: update_row(1, {}, session, Counter, expected_version=9, raise_on_error=True),
             lambda: delete_row("W1", session, Warehouse, raise_on_error=True),
             lambda: get_one_or_create(session, Hero, {"name": "s3cret"}, secret_name="x"),
             lambda: bulk_insert_rows([hero()], session, Hero),
             lambda: bulk_upsert_mappings(
-                [{"id": 9, "name": "s3cret", "secret_name": ""}],
+                [{"id": 9, "name": "x", "secret_name": "s3cret", "team_id": 99}],
                 session,
                 Hero,
                 ["id"],
                 raise_on_error=True,
             ),
-            lambda: QueryBuilder(session, Hero).where(id=7).update(name="s3cret"),
+            lambda: QueryBuilder(session, Hero).where(id=KEY).update(name="s3cret"),
         ]
         for call in calls:
             with pytest.raises(SQLModelCRUDError):

@@ -36,6 +36,8 @@ from tests.models import Hero, Team
 from tests.models_mixins import Counter, Letter, Membership
 from tests.recording import logged
 
+# Beyond what the database generates meanwhile.
+KEY = 1_000_000
 Lines = list[tuple[str, str, str]]
 
 
@@ -81,12 +83,12 @@ class TestAFailureThatIsReturned:
 
     def test_the_place_is_that_of_the_call(self, session: Session, lines: Lines) -> None:
         """Of each function, with hooks and in a block too."""
-        given(session, hero(), hero("other", id=7), Warehouse(code="W1"), Counter(id=1))
+        given(session, hero(), hero("other", id=KEY), Warehouse(code="W1"), Counter(id=1))
         given(session, Dock(warehouse_code="W1"), Membership(id=2, email="a", nick="b"))
         given(session, Membership(id=1, email="a", nick="a", is_deleted=True))
         write_row(hero(), session)
         insert_data_rows([hero(), hero("n")], session)
-        update_row(7, {"name": "s3cret"}, session, Hero)
+        update_row(KEY, {"name": "s3cret"}, session, Hero)
         delete_row("W1", session, Warehouse)
         restore_row(1, session, Membership)
         with registered_hook(Hero, Quiet()):
@@ -135,24 +137,24 @@ class TestAFailureThatRaises:
 
     def test_every_function(self, session: Session, lines: Lines) -> None:
         """One line each."""
-        given(session, hero(), hero("other", id=7), Warehouse(code="W1"), Counter(id=1))
+        given(session, hero(), hero("other", id=KEY), Warehouse(code="W1"), Counter(id=1))
         given(session, Dock(warehouse_code="W1"))
         calls: list[Callable[[], Any]] = [
             lambda: write_row(hero(), session, raise_on_error=True),
             lambda: insert_data_rows([hero("a"), hero()], session, raise_on_error=True),
-            lambda: update_row(7, {"name": "s3cret"}, session, Hero, raise_on_error=True),
+            lambda: update_row(KEY, {"name": "s3cret"}, session, Hero, raise_on_error=True),
             lambda: update_row(1, {}, session, Counter, expected_version=9, raise_on_error=True),
             lambda: delete_row("W1", session, Warehouse, raise_on_error=True),
             lambda: get_one_or_create(session, Hero, {"name": "s3cret"}, secret_name="x"),
             lambda: bulk_insert_rows([hero()], session, Hero),
             lambda: bulk_upsert_mappings(
-                [{"id": 9, "name": "s3cret", "secret_name": ""}],
+                [{"id": 9, "name": "x", "secret_name": "s3cret", "team_id": 99}],
                 session,
                 Hero,
                 ["id"],
                 raise_on_error=True,
             ),
-            lambda: QueryBuilder(session, Hero).where(id=7).update(name="s3cret"),
+            lambda: QueryBuilder(session, Hero).where(id=KEY).update(name="s3cret"),
         ]
         for call in calls:
             with pytest.raises(SQLModelCRUDError):

@@ -153,7 +153,7 @@ class TestDeadlocks:
     def test_the_callers_do_not_notice(
         self, crowd: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Their calls are run again, and nothing is logged."""
+        """Their calls are run again, and nothing is logged as an error."""
         logged: list[str] = []
         monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = self.race(crowd)
