@@ -275,11 +275,11 @@ async def test_objects_of_the_session_follow_a_set_based_update(session: AsyncSe
 
 def test_stamps_of_every_kind():
     """Functions are called, plain values are taken as they are; what is given is left out."""
-    stamps = update_stamps(Parcel, {"updated_by"})
+    stamps = update_stamps(Parcel, {"updated_by": "alice"})
     assert set(stamps) == {"updated_at", "version"}
     assert is_now(stamps["updated_at"])
-    assert update_stamps(Article, {"updated_at", "seven"}) == {"editor": "somebody"}
-    assert update_stamps(Membership) == {}
+    assert update_stamps(Article, {"updated_at": None, "seven": 7}) == {"editor": "somebody"}
+    assert update_stamps(Membership, {}) == {}
 
 
 # --- defaults of the database --------------------------------------------------------------------

@@ -20,6 +20,7 @@ from sqlmodel_crud_utils._core.queries.loading import read_options
 from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
 from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
+from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.crud_models import Cabinet, Product, Ticket
@@ -31,7 +32,7 @@ SQLITE = create_engine("sqlite://").dialect
 
 def test_the_statement_of_a_key_is_made_once() -> None:
     """It is the same object for each call, so that SQLAlchemy compiles it once."""
-    assert by_key(Hero, ("id",), False) is by_key(Hero, ("id",), False)
+    assert by_key(Hero, ("id",), USUAL) is by_key(Hero, ("id",), USUAL)
 
 
 def test_a_key_without_pk_field() -> None:
