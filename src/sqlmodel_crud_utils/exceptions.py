@@ -298,13 +298,15 @@ class TransactionError(SQLModelCRUDError):
     Attributes:
         operation: Where it failed, "commit" for instance, if it was not in the block itself.
         original_error: The error that ended the transaction; also its `__cause__`.
+        outcome_unknown: Whether the connection was lost when the COMMIT was on its way, so that
+            nobody can tell whether it was carried out. Look before you run the transaction again.
 
     Args:
         message: The text, in place of one made of the other arguments.
 
     Example:
-        >>> print(TransactionError(operation="commit", original_error=KeyError("secret")))
-        Transaction failed at commit: KeyError
+        >>> print(TransactionError(original_error=ValueError("no seats left")))
+        Transaction failed: ValueError: no seats left
     """
 
     def __init__(
@@ -312,11 +314,14 @@ class TransactionError(SQLModelCRUDError):
         message: str | None = None,
         operation: str | None = None,
         original_error: BaseException | None = None,
+        *,
+        outcome_unknown: bool = False,
     ) -> None:
         self.operation = operation
         self.original_error = original_error
+        self.outcome_unknown = outcome_unknown
         step = f" at {operation}" if operation else ""
-        super().__init__(message or f"Transaction failed{step}{_reason(original_error)}")
+        super().__init__(message or f"Transaction failed{step}{_cause(original_error)}")
 
 
 class ConflictError(SQLModelCRUDError):
@@ -584,6 +589,24 @@ def _listed(names: Iterable[Any]) -> str:
 
 def _details(errors: Mapping[str, Any]) -> str:
     return "".join(f"\n  {name}: {_told(message)}" for name, message in errors.items())
+
+
+# Where errors come from whose texts hold the values of rows.
+_TELLTALE = frozenset(
+    {
+        *("sqlalchemy", "sqlite3", "aiosqlite", "psycopg", "psycopg2", "asyncpg"),
+        *("pymysql", "asyncmy", "MySQLdb", "aiomysql", "pydantic", "pydantic_core"),
+    }
+)
+
+
+def _cause(error: BaseException | None) -> str:
+    """Return the text of what ended a transaction, which is the caller's own as a rule."""
+    if error is None or isinstance(error, SQLModelCRUDError):
+        return _reason(error)
+    modules = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    text = "" if modules & _TELLTALE else _shortened(str(error))
+    return _reason(error) + (f": {text}" if text else "")
 
 
 def _reason(error: BaseException | None) -> str:

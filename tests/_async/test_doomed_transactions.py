@@ -82,7 +82,8 @@ class TestDoomed:
                 await write_row(hero("Nova"), session)
                 with pytest.raises(ConstraintViolationError):
                     await write_row(hero("Rusty"), session)
-        assert isinstance(caught.value.original_error, IntegrityError)
+        assert isinstance(caught.value.original_error, ConstraintViolationError)
+        assert caught.value.original_error.kind == "unique"
         assert caught.value.__cause__ is caught.value.original_error
         assert caught.value.operation == "commit"
         await self.assert_doomed(engine, session)
@@ -107,7 +108,7 @@ class TestDoomed:
                 tx.add(hero("Rusty"))
                 with pytest.raises(IntegrityError):
                     await tx.flush()
-        assert isinstance(caught.value.original_error, IntegrityError)
+        assert isinstance(caught.value.original_error, ConstraintViolationError)
         await self.assert_doomed(engine, session)
 
     async def test_caught_errors_of_the_other_writes(

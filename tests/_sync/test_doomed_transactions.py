@@ -84,7 +84,8 @@ class TestDoomed:
                 write_row(hero("Nova"), session)
                 with pytest.raises(ConstraintViolationError):
                     write_row(hero("Rusty"), session)
-        assert isinstance(caught.value.original_error, IntegrityError)
+        assert isinstance(caught.value.original_error, ConstraintViolationError)
+        assert caught.value.original_error.kind == "unique"
         assert caught.value.__cause__ is caught.value.original_error
         assert caught.value.operation == "commit"
         self.assert_doomed(engine, session)
@@ -105,7 +106,7 @@ class TestDoomed:
                 tx.add(hero("Rusty"))
                 with pytest.raises(IntegrityError):
                     tx.flush()
-        assert isinstance(caught.value.original_error, IntegrityError)
+        assert isinstance(caught.value.original_error, ConstraintViolationError)
         self.assert_doomed(engine, session)
 
     def test_caught_errors_of_the_other_writes(self, session: Session, engine: Engine) -> None:

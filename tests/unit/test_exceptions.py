@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sqlite3
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import asyncpg
 import psycopg
 import pytest
 from hypothesis import example, given, strategies as st
+from sqlalchemy import exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, MultipleResultsFound
 
@@ -323,7 +325,19 @@ class TestBulk:
         (TransactionError(), "Transaction failed"),
         (TransactionError("doomed"), "doomed"),
         (TransactionError(operation="commit"), "Transaction failed at commit"),
-        (TransactionError(original_error=ValueError(SECRET)), "Transaction failed: ValueError"),
+        (
+            TransactionError(original_error=ValueError("no seats left")),
+            "Transaction failed: ValueError: no seats left",
+        ),
+        (TransactionError(original_error=KeyError()), "Transaction failed: KeyError"),
+        (
+            TransactionError(original_error=exc.InvalidRequestError(SECRET)),
+            "Transaction failed: InvalidRequestError",
+        ),
+        (
+            TransactionError(original_error=sqlite3.IntegrityError(SECRET)),
+            "Transaction failed: IntegrityError",
+        ),
         (
             TransactionError(original_error=RecordNotFoundError(Hero, 5)),
             "Transaction failed: RecordNotFoundError: Hero with id=5 not found",

@@ -38,6 +38,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
@@ -278,7 +279,7 @@ class _Insertion:
                 for copy in copies:
                     await copy_rows(self.session, self.target.model, self.target.table, *copy)
         except Exception as error:
-            if not is_database_error(error):
+            if not is_database_error(error) or not may_try_again(sync_session(self.session), error):
                 raise
             get_logger().debug(f"{_NAME} inserts what COPY does not take: {type(error).__name__}")
             self.method = "insert"

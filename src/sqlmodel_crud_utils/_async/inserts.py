@@ -16,7 +16,11 @@ from sqlmodel_crud_utils._async._running.operations import (
 from sqlmodel_crud_utils._async._running.rows import insert, model_of
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async._running.shortcuts import add_and_flush
-from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.errors.translation import (
+    ends_transaction,
+    is_database_error,
+    translate,
+)
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
 from sqlmodel_crud_utils._core.values.written import check_rows
@@ -26,7 +30,7 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.blocks import behind, block_of, may_try_again
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -138,14 +142,14 @@ async def _insert_what_can_be(
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
     loaded: Snapshot = []
+    _raise_unless_of_a_row(session, failure)
     for index, row in enumerate(rows):
-        # Without the database no other row has a chance, and each would wait for it.
-        if not isinstance(failure, DatabaseConnectionError):
-            failure = await _refusal_of(session, [row])
+        failure = await _refusal_of(session, [row])
         if failure is None:
             outcome["success"].append(row)
             loaded += snapshot(states_of([row]))
         else:
+            _raise_unless_of_a_row(session, failure)
             outcome["failed"].append(row)
             failures.append((index, failure))
     if failures:
@@ -153,6 +157,16 @@ async def _insert_what_can_be(
     # The commits and rollbacks that came after a row expired it.
     restore(loaded)
     return bool(outcome["success"]), outcome
+
+
+def _raise_unless_of_a_row(session: AsyncSession, failure: SQLModelCRUDError) -> None:
+    """Raise what is no row's fault: good rows must not be taken for bad ones.
+
+    Outside a block a race that was lost is over with its transaction; the next row has its own.
+    """
+    inside = block_of(sync_session(session)) is not None
+    if isinstance(failure, DatabaseConnectionError) or (inside and ends_transaction(failure)):
+        raise failure from getattr(failure, "original_error", None)
 
 
 async def _refusal_of(session: AsyncSession, rows: list[Any]) -> SQLModelCRUDError | None:
@@ -201,7 +215,7 @@ async def _insert_one_by_one(
             if not is_database_error(error):
                 raise
             forget(generated)
-            failures.append((index, _failure(error, row)))
+            failures.append((index, _failure(session, error, row)))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
@@ -243,6 +257,8 @@ def _doom(session: AsyncSession, failure: SQLModelCRUDError) -> None:
 
 async def _explained(session: AsyncSession, rows: list[Any], error: Exception) -> SQLModelCRUDError:
     """Return the error that names the failing rows, found by trying each one; none is kept."""
+    if not may_try_again(sync_session(session), error):
+        return translate(error, type(rows[0]))
     with SetApart(rows) as apart:
         probing = await session.begin_nested()
         failures = [
@@ -270,13 +286,14 @@ async def _failure_of(session: AsyncSession, row: Any, apart: SetApart) -> SQLMo
     except Exception as error:
         if not is_database_error(error):
             raise
-        return _failure(error, row)
+        return _failure(session, error, row)
     return None
 
 
-def _failure(error: Exception, row: Any) -> SQLModelCRUDError:
-    """Return what is wrong with a row; that the database is gone is not the row's fault."""
-    failure = translate(error, type(row))
-    if isinstance(failure, DatabaseConnectionError):
+def _failure(session: AsyncSession, error: Exception, row: Any) -> SQLModelCRUDError:
+    """Return what is wrong with a row; what ends the transaction is not the row's fault."""
+    plain = sync_session(session)
+    failure = translate(behind(plain, error), type(row))
+    if not may_try_again(plain, error):
         raise failure from error
     return failure

@@ -57,10 +57,11 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
-from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
+from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_insert,
@@ -513,7 +514,7 @@ async def _executed(session: AsyncSession, statement: Any) -> bool:
         async with session.begin_nested():
             await execute_writing(session, statement, execution_options=_PLAIN_INSERT)
     except Exception as error:
-        if not is_database_error(error) or is_lost(sync_session(session)):
+        if not is_database_error(error) or not may_try_again(sync_session(session), error):
             raise
         get_logger().debug(f"rows are upserted one by one: {type(error).__name__}")
         return False

@@ -16,9 +16,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
+from sqlmodel_crud_utils._core.errors.translation import ends_transaction, is_cut_connection
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.savepoints import (
@@ -26,7 +27,7 @@ from sqlmodel_crud_utils._session.savepoints import (
     innermost_transaction,
     is_within,
 )
-from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils._session.transactions import connections_of, is_lost
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -65,6 +66,11 @@ class Block:
         )
         return next(errors, None)
 
+    def lost(self, error: BaseException) -> None:
+        """Note that all of it is gone, with the error that came first."""
+        behind = [earlier for _, earlier in self.refusals]
+        self.doom(behind[-1] if behind else error, wholly=True)
+
 
 def block_of(session: Session) -> Block | None:
     """Return the block the session is in, or None."""
@@ -82,6 +88,22 @@ def in_callers_block(session: Session) -> bool:
 def is_inside(session: Session) -> bool:
     """Return whether somebody else is to commit: a block of the library, or the caller's own."""
     return session._trans_context_manager is not None or block_of(session) is not None
+
+
+def behind(session: Session, error: Exception) -> Exception:
+    """Return what ended the session's transaction, where an error says no more than that it did."""
+    if not isinstance(error, PendingRollbackError):
+        return error
+    block, transaction = block_of(session), session.get_transaction()
+    failure = None if block is None else block.refusal(None)
+    if failure is None and transaction is not None:
+        failure = transaction._rollback_exception
+    return failure if isinstance(failure, Exception) and ends_transaction(failure) else error
+
+
+def may_try_again(session: Session, error: Exception) -> bool:
+    """Return whether there is still a transaction in which to do otherwise what was refused."""
+    return not ends_transaction(error) and not is_lost(session)
 
 
 def enter(session: Session) -> Block:
@@ -165,6 +187,8 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
 def _on_error(context: ExceptionContext) -> None:
     if not isinstance(context.original_exception, Exception):
         _release_lock(context)
+    if is_cut_connection(context.original_exception):
+        context.is_disconnect = True
     refused = context.sqlalchemy_exception
     if context.connection is None or not isinstance(refused, DBAPIError):
         return
@@ -172,8 +196,10 @@ def _on_error(context: ExceptionContext) -> None:
     block = reference() if reference is not None else None
     if block is not None:
         # Without its savepoint the transaction is gone too: MySQL ends all of it in a deadlock.
-        lost = (context.statement or "").startswith("ROLLBACK TO")
-        block.doom(refused, wholly=lost)
+        if (context.statement or "").startswith("ROLLBACK TO"):
+            block.lost(refused)
+        else:
+            block.doom(refused)
 
 
 def _release_lock(context: ExceptionContext) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session as PlainSession, SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
@@ -19,7 +19,11 @@ from sqlmodel_crud_utils._async._running.settling import (
     roll_back,
     run_commit_callbacks,
 )
-from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.errors.translation import (
+    ends_transaction,
+    is_database_error,
+    translate,
+)
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
@@ -30,7 +34,7 @@ from sqlmodel_crud_utils._runtime_async import (
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
 from sqlmodel_crud_utils._session.sole_use import sole_use
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
 
 
 async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
@@ -61,10 +65,10 @@ async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[N
         block = blocks.enter(plain)
     level = _Level(session, block)
     try:
-        with sole_use(plain):
+        with sole_use(plain), _translating(plain):
             await level.begin()
         yield
-        with sole_use(plain):
+        with sole_use(plain), _translating(plain):
             await level.end()
     except BaseException as error:
         await shielded(level.undo)
@@ -74,6 +78,17 @@ async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[N
         raise
     finally:
         blocks.leave(plain, block)
+
+
+@contextmanager
+def _translating(session: PlainSession) -> Iterator[None]:
+    """Raise what the database refuses at the begin or the end of a level as the library's error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+            raise
+        raise translate(blocks.behind(session, error)) from error
 
 
 class _Level:
@@ -93,12 +108,7 @@ class _Level:
             await self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
             return
-        try:
-            await run_sync(self._session, blocks.begin, self._plain)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            raise translate(error) from error
+        await run_sync(self._session, blocks.begin, self._plain)
 
     async def end(self) -> None:
         self._refuse_if_doomed()
@@ -155,11 +165,15 @@ class _Level:
 
     def _refuse_if_doomed(self) -> None:
         refusal = self._block.refusal(self._savepoint)
-        if refusal is not None:
-            raise TransactionError(
-                "the database refused a statement of this block, so all of it is rolled back; "
-                "to go on after a failure pass raise_on_error=False to the function, "
-                "or put it in a transaction() block of its own",
-                operation="commit",
-                original_error=refusal,
-            ) from refusal
+        if refusal is None:
+            return
+        failure = translate(refusal) if isinstance(refusal, Exception) else refusal
+        if ends_transaction(refusal):
+            raise TransactionError(operation="commit", original_error=failure) from failure
+        raise TransactionError(
+            "the database refused a statement of this block, so all of it is rolled back; "
+            "to go on after a failure pass raise_on_error=False to the function, "
+            "or put it in a transaction() block of its own",
+            operation="commit",
+            original_error=failure,
+        ) from failure

@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.errors.translation import is_database_error, tran
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
-from sqlmodel_crud_utils._session.blocks import block_of, in_callers_block, is_inside
+from sqlmodel_crud_utils._session.blocks import behind, block_of, in_callers_block, is_inside
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
@@ -92,7 +92,7 @@ async def translated(
         except BaseException as error:
             if began_here and is_lost(plain):
                 await shielded(roll_back, session)
-            failure = _reported(error, model, name) if isinstance(error, Exception) else None
+            failure = _reported(session, error, model, name)
             if failure is None:
                 raise
             raise failure from error
@@ -175,7 +175,7 @@ async def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | Non
     """Return a failed write as the library's error, None for what is none."""
     if isinstance(error, ConflictError):  # found out before anything was written
         return error
-    failure = _translated(error, write.model, deletes=write.deletes)
+    failure = _translated(write.session, error, write.model, deletes=write.deletes)
     if isinstance(error, StaleDataError):
         return await conflict_of(write.session) or failure
     return failure
@@ -189,19 +189,26 @@ def _refuse(write: Write, failure: SQLModelCRUDError, error: Exception) -> NoRet
     raise failure from error
 
 
-def _reported(error: Exception, model: type[Any] | str, name: str) -> SQLModelCRUDError | None:
+def _reported(
+    session: AsyncSession, error: BaseException, model: type[Any] | str, name: str
+) -> SQLModelCRUDError | None:
     """Log a failure of the database and return it as the library's error, None for any other."""
-    failure = _translated(error, model)
+    failure = _translated(session, error, model)
     if failure is not None:
         log_failure(name, model, failure, "debug")
     return failure
 
 
 def _translated(
-    error: Exception, model: type[Any] | str, *, deletes: bool = False
+    session: AsyncSession,
+    error: BaseException,
+    model: type[Any] | str,
+    *,
+    deletes: bool = False,
 ) -> SQLModelCRUDError | None:
-    if not _is_refusal(error):
+    if not isinstance(error, Exception) or not _is_refusal(error):
         return None
+    error = behind(sync_session(session), error)
     return translate(error, None if isinstance(model, str) else model, deletes=deletes)
 
 

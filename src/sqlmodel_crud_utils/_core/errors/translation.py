@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from traceback import walk_tb
 from typing import Any
 
@@ -20,7 +21,11 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from sqlmodel_crud_utils._core.errors.driver_errors import DriverError, read_driver_error
+from sqlmodel_crud_utils._core.errors.driver_errors import (
+    DriverError,
+    is_lost_race,
+    read_driver_error,
+)
 from sqlmodel_crud_utils._core.errors.violations import as_reference, constraint_violation
 from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of
 from sqlmodel_crud_utils.exceptions import (
@@ -28,10 +33,19 @@ from sqlmodel_crud_utils.exceptions import (
     DatabaseConnectionError,
     QueryExecutionError,
     SQLModelCRUDError,
+    TransactionError,
     ValidationError,
 )
 
-__all__ = ["is_database_error", "says_closed", "shared_session", "translate"]
+__all__ = [
+    "ends_transaction",
+    "is_cut_connection",
+    "is_database_error",
+    "says_closed",
+    "shared_session",
+    "translate",
+    "unknown_outcome",
+]
 
 
 def translate(
@@ -111,6 +125,55 @@ def _uncleared_key(error: BaseException) -> DriverError | None:
     return DriverError("not_null", type(error).__name__, table=table, columns=(column,))
 
 
+def ends_transaction(error: BaseException) -> bool:
+    """Return whether nothing of the transaction is left: its connection is lost, or a race is.
+
+    What was written in it is not to blame, and nothing else can be tried in it.
+    """
+    if isinstance(error, SQLModelCRUDError):
+        original = getattr(error, "original_error", None)
+        return isinstance(error, DatabaseConnectionError) or is_lost_race(original)
+    return is_lost_race(error) or (
+        isinstance(error, Exception)
+        and is_database_error(error)
+        and _is_connection_failure(error, read_driver_error(error))
+    )
+
+
+# Inside of these methods of a dialect the COMMIT is sent.
+_COMMITS = frozenset({"do_commit", "do_commit_twophase"})
+
+
+def unknown_outcome(error: Exception) -> TransactionError | None:
+    """Return the error of a COMMIT that may have been carried out; None where it was not.
+
+    Example:
+        >>> unknown_outcome(ConnectionRefusedError()) is None  # there was none to send
+        True
+    """
+    lost = is_database_error(error) and _is_connection_failure(error, read_driver_error(error))
+    if not lost or not _is_raised_in(error, _COMMITS) or _was_closed_before(error):
+        return None
+    return TransactionError(
+        "the connection was lost while the COMMIT was on its way, so that it may have been "
+        "carried out or not; look before you run the transaction again",
+        operation="commit",
+        original_error=translate(error),
+        outcome_unknown=True,
+    )
+
+
+def _was_closed_before(error: Exception) -> bool:
+    """Return whether the driver knew that the connection was gone, and sent nothing."""
+    original: Any = error.orig if isinstance(error, StatementError) else error
+    text = str(original)
+    return says_closed(error) or text in _NOT_SENT
+
+
+# What psycopg, PyMySQL and asyncmy say then; asyncpg says that it is closed.
+_NOT_SENT = frozenset({"the connection is closed", "(0, '')", "(0, 'Not connected')"})
+
+
 # --- connections
 
 _POOL_LIMITS = re.compile(r"size (\d+) overflow (-?\d+) .*timeout ([\d.]+)")
@@ -134,8 +197,26 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
+    if isinstance(error, PendingRollbackError) and error.code == _ON_A_LOST_CONNECTION:
+        return True
+    if is_cut_connection(error):
+        return True
     # asyncpg lets the operating system's errors through.
     return isinstance(error, OSError | PoolTimeoutError) or says_closed(error)
+
+
+# SQLAlchemy's code of the error on a transaction whose connection was lost, or cut off.
+_ON_A_LOST_CONNECTION = "8s2b"
+
+
+def is_cut_connection(error: BaseException) -> bool:
+    """Return whether asyncpg has read that the server ends the connection, and not yet its end.
+
+    SQLAlchemy does not know this error for what it is.
+    """
+    original = error.orig if isinstance(error, StatementError) else error
+    kind = type(original)
+    return kind.__name__ == "InternalClientError" and kind.__module__.startswith("asyncpg")
 
 
 def says_closed(error: Exception) -> bool:
@@ -155,6 +236,8 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
         return _pool_exhausted(error)
     if driver is not None and driver.problem == "connection":
         reason = driver.reason
+    elif isinstance(error, PendingRollbackError):
+        reason = "the connection was lost, or a statement cut off; roll the session back first"
     elif isinstance(error, OSError):
         is_timeout = isinstance(error, TimeoutError)
         reason = f"the server {'did not answer in time' if is_timeout else 'cannot be reached'}"
@@ -296,7 +379,11 @@ def _is_raised_by_execution(error: BaseException) -> bool:
     # SQLAlchemy lets through what is no error of the driver's own, and says no more about it.
     if not isinstance(error, _MISFITS) or isinstance(error, OverflowError):
         return False
-    return any(frame.f_code.co_name in _EXECUTIONS for frame, _ in walk_tb(error.__traceback__))
+    return _is_raised_in(error, _EXECUTIONS)
+
+
+def _is_raised_in(error: BaseException, functions: Container[str]) -> bool:
+    return any(frame.f_code.co_name in functions for frame, _ in walk_tb(error.__traceback__))
 
 
 def _query_failure(

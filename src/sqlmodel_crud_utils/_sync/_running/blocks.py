@@ -9,10 +9,14 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session as PlainSession, SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._core.errors.translation import (
+    ends_transaction,
+    is_database_error,
+    translate,
+)
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
@@ -32,7 +36,7 @@ from sqlmodel_crud_utils._sync._running.settling import (
     roll_back,
     run_commit_callbacks,
 )
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
 
 
 def _run_outermost_callbacks(session: Session) -> list[Exception]:
@@ -63,10 +67,10 @@ def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
         block = blocks.enter(plain)
     level = _Level(session, block)
     try:
-        with sole_use(plain):
+        with sole_use(plain), _translating(plain):
             level.begin()
         yield
-        with sole_use(plain):
+        with sole_use(plain), _translating(plain):
             level.end()
     except BaseException as error:
         shielded(level.undo)
@@ -76,6 +80,17 @@ def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
         raise
     finally:
         blocks.leave(plain, block)
+
+
+@contextmanager
+def _translating(session: PlainSession) -> Iterator[None]:
+    """Raise what the database refuses at the begin or the end of a level as the library's error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+            raise
+        raise translate(blocks.behind(session, error)) from error
 
 
 class _Level:
@@ -95,12 +110,7 @@ class _Level:
             self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
             return
-        try:
-            run_sync(self._session, blocks.begin, self._plain)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            raise translate(error) from error
+        run_sync(self._session, blocks.begin, self._plain)
 
     def end(self) -> None:
         self._refuse_if_doomed()
@@ -157,11 +167,15 @@ class _Level:
 
     def _refuse_if_doomed(self) -> None:
         refusal = self._block.refusal(self._savepoint)
-        if refusal is not None:
-            raise TransactionError(
-                "the database refused a statement of this block, so all of it is rolled back; "
-                "to go on after a failure pass raise_on_error=False to the function, "
-                "or put it in a transaction() block of its own",
-                operation="commit",
-                original_error=refusal,
-            ) from refusal
+        if refusal is None:
+            return
+        failure = translate(refusal) if isinstance(refusal, Exception) else refusal
+        if ends_transaction(refusal):
+            raise TransactionError(operation="commit", original_error=failure) from failure
+        raise TransactionError(
+            "the database refused a statement of this block, so all of it is rolled back; "
+            "to go on after a failure pass raise_on_error=False to the function, "
+            "or put it in a transaction() block of its own",
+            operation="commit",
+            original_error=failure,
+        ) from failure

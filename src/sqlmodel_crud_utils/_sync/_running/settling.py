@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core.errors.translation import is_database_error
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, unknown_outcome
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.rows import (
     Snapshot,
@@ -64,6 +64,7 @@ def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Commit; these rows stay loaded, the others expire as the session is configured.
 
     Raises:
+        TransactionError: Whether it was carried out is unknown.
         CommittedError: A listener of the caller's failed after the commit.
     """
     plain = sync_session(session)
@@ -71,10 +72,13 @@ def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     try:
         session.commit()
     except Exception as error:
-        if not is_committed(plain):
+        if is_committed(plain):
+            session.close()
+            raise CommittedError(error) from error
+        unknown = unknown_outcome(error)
+        if unknown is None:
             raise
-        session.close()
-        raise CommittedError(error) from error
+        raise unknown from error
     restore(remembered)
     kept_rows.note(plain, (state for state, _ in remembered))
 

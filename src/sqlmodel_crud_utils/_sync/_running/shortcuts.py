@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_sync,
     sync_session,
 )
+from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
@@ -120,7 +121,7 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
             if written is None:
                 savepoint.rollback()
     except Exception as error:
-        if not is_database_error(error):
+        if not is_database_error(error) or not may_try_again(plain, error):
             raise
         kind = type(error).__name__
         get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
