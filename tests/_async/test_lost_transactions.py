@@ -1,4 +1,4 @@
-"""A connection that is lost in a write is told as that, and never as bad rows or as a failed statement."""
+"""A write whose connection is lost says so, and never that rows were bad or a statement failed."""
 
 from __future__ import annotations
 

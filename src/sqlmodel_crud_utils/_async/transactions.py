@@ -48,8 +48,10 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
 
     Raises:
         TransactionError: The block failed; the original exception is its `__cause__` and its
-            `original_error`. A `TransactionError` is not wrapped twice; KeyboardInterrupt,
-            SystemExit, GeneratorExit and a cancellation pass through as they are.
+            `original_error`, the library's error where the database refused something. Its
+            `outcome_unknown` is True where the connection was lost when the COMMIT was on its
+            way, with `wrap_errors=False` too. A `TransactionError` is not wrapped twice;
+            KeyboardInterrupt, SystemExit, GeneratorExit and a cancellation pass through.
         ValidationError: The session is not one of this API, or another task uses it.
         ExceptionGroup: Callbacks of `on_commit`, or the caller's listeners, failed after the
             commit; what was committed stays.

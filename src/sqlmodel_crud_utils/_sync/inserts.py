@@ -87,7 +87,9 @@ def insert_data_rows(
         BulkOperationError: Rows were refused (see `raise_on_error`); it names each one's index.
         ValidationError: Something that is no instance of a table model, or belongs to another
             session. Nothing is written.
-        DatabaseConnectionError: The database cannot be reached (see `raise_on_error`).
+        DatabaseConnectionError: The database cannot be reached, or the connection was lost,
+            whatever `raise_on_error` says: no row is to blame. Rows that were inserted alone
+            before stay.
 
     Example:
         >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]
