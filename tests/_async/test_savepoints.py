@@ -28,7 +28,14 @@ from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     TransactionError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession, make_sqlite, make_tables, together
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    make_sqlite,
+    make_tables,
+    sync_engine,
+    together,
+)
 from tests.models import Account, Hero
 from tests.recording import recorded
 
@@ -224,9 +231,20 @@ class TestLocking:
         assert words.count("BEGIN") == 1
         assert words.count("COMMIT") == 2
 
-    async def test_blocks_that_read_and_then_write_wait_for_each_other(self, file: str) -> None:
-        """None of them finds the database locked, and no update is lost."""
-        async with opened(file, connect_args={"timeout": 30}) as engine:
+    @pytest.mark.parametrize("begins", ["driver", "listener", "autocommit"])
+    async def test_blocks_that_read_and_then_write_wait_for_each_other(
+        self, file: str, begins: str
+    ) -> None:
+        """None of them finds the database locked, and no update is lost; whoever begins."""
+        if begins == "autocommit" and sys.version_info < (3, 12):
+            pytest.skip("the driver's autocommit attribute is new in Python 3.12")
+        options = {"autocommit": False} if begins == "autocommit" else {}
+        async with opened(file, connect_args={"timeout": 30, **options}) as engine:
+            if begins == "listener":  # as SQLAlchemy's documentation has it
+                plain = sync_engine(engine)
+                event.listen(plain, "connect", lambda c, _: setattr(c, "isolation_level", None))
+                event.listen(plain, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+                await engine.dispose()
             async with AsyncSession(engine) as session:
                 _, account = await write_row(Account(owner="Ann"), session)
                 key = account.id

@@ -30,7 +30,14 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, make_sqlite, make_tables, together
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    make_sqlite,
+    make_tables,
+    sync_engine,
+    together,
+)
 from tests.models import Account, Hero
 from tests.recording import recorded
 
@@ -216,9 +223,20 @@ class TestLocking:
         assert words.count("BEGIN") == 1
         assert words.count("COMMIT") == 2
 
-    def test_blocks_that_read_and_then_write_wait_for_each_other(self, file: str) -> None:
-        """None of them finds the database locked, and no update is lost."""
-        with opened(file, connect_args={"timeout": 30}) as engine:
+    @pytest.mark.parametrize("begins", ["driver", "listener", "autocommit"])
+    def test_blocks_that_read_and_then_write_wait_for_each_other(
+        self, file: str, begins: str
+    ) -> None:
+        """None of them finds the database locked, and no update is lost; whoever begins."""
+        if begins == "autocommit" and sys.version_info < (3, 12):
+            pytest.skip("the driver's autocommit attribute is new in Python 3.12")
+        options = {"autocommit": False} if begins == "autocommit" else {}
+        with opened(file, connect_args={"timeout": 30, **options}) as engine:
+            if begins == "listener":  # as SQLAlchemy's documentation has it
+                plain = sync_engine(engine)
+                event.listen(plain, "connect", lambda c, _: setattr(c, "isolation_level", None))
+                event.listen(plain, "begin", lambda c: c.exec_driver_sql("BEGIN"))
+                engine.dispose()
             with Session(engine) as session:
                 _, account = write_row(Account(owner="Ann"), session)
                 key = account.id

@@ -21,13 +21,13 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.errors.translation import ends_transaction, is_cut_connection
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate
 from sqlmodel_crud_utils._session.savepoints import (
     PerSavepoint,
     innermost_transaction,
     is_within,
 )
-from sqlmodel_crud_utils._session.transactions import connections_of, is_lost
+from sqlmodel_crud_utils._session.transactions import begins_on, connections_of, is_lost
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _KEY = "sqlmodel_crud_utils.block"
@@ -166,7 +166,11 @@ def _refuse_autocommit(connection: Connection) -> None:
         )
 
 
-def _on_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if block_of(session) is None:
+        return
+    if begins_on(transaction, connection):
+        begin_again_immediate(connection)
     join(session, connection)
 
 

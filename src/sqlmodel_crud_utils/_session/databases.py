@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, StaticPool
+from sqlalchemy.pool import SingletonThreadPool
 
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
 
@@ -16,6 +17,22 @@ def begin_immediate(connection: Connection) -> None:
     read and then write wait for each other; a deferred transaction fails at its first write.
     """
     if connection.dialect.name == "sqlite" and not has_begun(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+_SHARING = (StaticPool, SingletonThreadPool)
+
+
+def begin_again_immediate(connection: Connection) -> None:
+    """Begin again where the engine's own BEGIN did not take the lock, as `begin_immediate` does.
+
+    A deferred transaction that has just begun holds nothing: no lock, no snapshot, no change. Only
+    sessions that share one connection, as they do in memory, may have changed something in it.
+    """
+    if connection.dialect.name != "sqlite" or isinstance(connection.engine.pool, _SHARING):
+        return
+    if has_begun(connection):
+        connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

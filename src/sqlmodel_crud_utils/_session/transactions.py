@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
 
 
@@ -24,6 +24,14 @@ def connections_of(session: Session) -> set[Connection]:
     transaction = session.get_transaction()
     begun = {} if transaction is None else transaction._connections
     return {connection for connection, *_ in begun.values()}
+
+
+def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
+    """Return whether the connection's transaction begins with this one, and is not joined."""
+    if transaction.parent is not None:
+        return False
+    *_, is_of_session = transaction._connections[connection]
+    return is_of_session
 
 
 def is_committed(session: Session) -> bool:
