@@ -18,6 +18,7 @@ from tests.databases import (
     postgresql_url,
     provide,
 )
+from tests.recording import logged
 
 _MYSQL_EXPECTED = "TEST_MYSQL_URL" in os.environ or "CI" in os.environ
 
@@ -51,6 +52,13 @@ def _shortcuts(request: pytest.FixtureRequest) -> Iterator[None]:
     switched = request.config.getoption("without_shortcuts")
     with choosing.switched_off() if switched else nullcontext():
         yield
+
+
+@pytest.fixture
+def logged_errors() -> Iterator[list[tuple[str, str, str]]]:
+    """What is logged at error level: the level, the place and the text."""
+    with logged("ERROR") as lines:
+        yield lines
 
 
 def _kinds(config: pytest.Config) -> list[str]:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Connection, delete, event, select, text
+from sqlalchemy import Connection, delete, event, inspect, select, text
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils.aio import bulk_insert_rows, transaction
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -100,7 +99,7 @@ def watched(engine: AsyncEngine) -> Iterator[list[Any]]:
 
 async def take_rows(session: AsyncSession, model: type[Any]) -> list[str]:
     """Remove the rows, and return them without their keys."""
-    table = mapper_of(model).local_table
+    table = inspect(model).local_table
     columns = [column for column in table.columns if not column.primary_key]
     async with AsyncSession(session.bind) as other:
         found = (await execute(other, select(*columns).order_by(*table.primary_key.columns))).all()

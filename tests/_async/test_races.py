@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.aio import get_one_or_create, get_rows, on_commit, transaction, write_row
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from tests._runtime_async import (
@@ -153,14 +152,12 @@ class TestDeadlocks:
                 await session.flush()
 
     async def test_the_callers_do_not_notice(
-        self, crowd: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+        self, crowd: AsyncEngine, logged_errors: list[tuple[str, str, str]]
     ) -> None:
         """Their calls are run again, and nothing is logged as an error."""
-        logged: list[str] = []
-        monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = await self.race(crowd)
         assert sorted(answers) == [False] + [True] * (WAITING - 1)
-        assert (failures, logged) == ([], [])
+        assert (failures, logged_errors) == ([], [])
 
     @pytest.mark.parametrize("what", ["a row", "a new row", "a callback", "a read"])
     async def test_what_would_be_lost_is_told(self, crowd: AsyncEngine, what: str) -> None:

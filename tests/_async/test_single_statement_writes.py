@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, inspect
+from sqlalchemy import event, func, inspect, text
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_one_or_create,
@@ -38,6 +37,7 @@ from tests._runtime_async import (
     AsyncEngine,
     AsyncSession,
     PlainSession,
+    execute,
     make_sqlite,
     run_on_connection,
     run_sync,
@@ -714,7 +714,7 @@ class TestWhatTakesAFlush:
         """SQLite's lock could not be given back for a row that is not there."""
         await given(session_factory(), hero())
         session = session_factory()
-        await run_on_connection(session, begin_immediate)
+        await execute(session, text("BEGIN IMMEDIATE"))
         assert await self.words_of(engine, session, Hero, age=3) == ["SELECT", "UPDATE", "COMMIT"]
 
 

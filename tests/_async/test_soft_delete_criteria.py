@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import Select, exists, func, select, union, update
+from sqlalchemy import Select, exists, false, func, literal_column, select, union, update
 from sqlalchemy.orm import (
     UserDefinedOption,
     aliased,
@@ -16,30 +15,14 @@ from sqlalchemy.orm import (
     immediateload,
     joinedload,
     lazyload,
-    registry,
     selectinload,
     subqueryload,
 )
-from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.rows import states_of
-from sqlmodel_crud_utils._core.visibility.hiding import (
-    hide,
-    hide_anywhere,
-    hiding_options,
-    link_criteria,
-)
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, visible
-from sqlmodel_crud_utils._core.visibility.soft_delete import (
-    deleted,
-    deleted_values,
-    is_soft_delete,
-    restored_values,
-    visibility_with,
-)
-from sqlmodel_crud_utils._session.leftovers import loaded_anew, remember_choice
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_result_from_query, get_rows
+from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncSession, execute, fetched, run_sync, sync_session
+from tests._runtime_async import AsyncSession, execute, run_sync
 from tests.models import Hero, Team
 from tests.models_mixins import Badge, Club, Fan, Player, PlayerBadge, Scout
 
@@ -78,9 +61,12 @@ async def league(session_factory: Sessions) -> None:
     await session.close()
 
 
-async def values_of(session: AsyncSession, statement: Any) -> list[Any]:
+async def values_of(
+    session: AsyncSession, model: type, statement: Any, *, include_deleted: bool = False
+) -> list[Any]:
     """Return plain values, in an order of their own."""
-    rows = fetched((await execute(session, statement)).unique())
+    options = {"stmnt": statement, "include_deleted": include_deleted}
+    _, rows = await get_rows(session, model, **options)
     plain = [row if isinstance(row, int | bool) else tuple(row) for row in rows]
     return sorted(plain, key=repr)
 
@@ -146,10 +132,9 @@ IN_MODELS: dict[str, tuple[type, Select[Any], list[Any]]] = {
 @pytest.mark.parametrize("what", IN_MODELS)
 @pytest.mark.usefixtures("league")
 async def test_what_models_bring_in(session: AsyncSession, what: str):
-    """Both functions leave deleted rows out of every part of a statement that names models."""
+    """Deleted rows are left out of every part of a statement that names models."""
     model, statement, expected = IN_MODELS[what]
-    assert await values_of(session, hide(statement, USUAL, model)) == expected
-    assert await values_of(session, hide_anywhere(statement, USUAL, model)) == expected
+    assert await values_of(session, model, statement) == expected
 
 
 IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
@@ -303,25 +288,26 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
 async def test_what_a_callers_statement_brings_in(session: AsyncSession, what: str):
     """Tables, and the EXISTS that SQLAlchemy makes of relationships, are covered as well."""
     model, statement, expected, everything = IN_TABLES[what]
-    assert await values_of(session, hide_anywhere(statement, USUAL, model)) == expected
-    assert await values_of(session, statement) == everything
+    assert await values_of(session, model, statement) == expected
+    assert await values_of(session, model, statement, include_deleted=True) == everything
 
 
 @pytest.mark.usefixtures("league")
 async def test_rows_of_a_callers_own_union(session: AsyncSession):
     """A statement around another statement is entered too."""
-    both = union(select(Player), select(Player).where(Player.name == "Bob"))
-    statement = hide_anywhere(select(Player).from_statement(both), USUAL, Player)
-    rows = fetched((await execute(session, statement)).unique())
-    assert sorted(row.name for row in rows) == ["Ann", "Cid"]
+    bob = select(Player).where(Player.name == "Bob")
+    statement = select(Player).from_statement(union(bob, bob))
+    assert await get_result_from_query(statement, session) is None
+    found = await get_result_from_query(statement, session, include_deleted=True)
+    assert found.name == "Bob"
 
 
 @pytest.mark.usefixtures("league")
 async def test_models_that_only_the_statement_knows(session: AsyncSession):
     """A caller may select from models that no relationship of the model leads to."""
-    assert await values_of(session, hide_anywhere(select(Club.id), USUAL, Hero)) == [1]
+    assert await values_of(session, Hero, select(Club.id)) == [1]
     statement = select(Team.id, Player.id).join(Player, Player.id == Team.id)
-    assert await values_of(session, hide_anywhere(statement, USUAL, Team)) == []
+    assert await values_of(session, Team, statement) == []
 
 
 # --- related rows --------------------------------------------------------------------------------
@@ -336,9 +322,17 @@ def names(rows: Any) -> Any:
     return getattr(rows, "name", None) or rows.label
 
 
-async def related(session: AsyncSession, statement: Any, attribute: str) -> dict[str, Any]:
+async def read(session: AsyncSession, statement: Any, **options: Any) -> Any:
+    """Return the rows of a model that `get_rows` finds with a statement."""
+    model = statement.column_descriptions[0]["entity"]
+    return list((await get_rows(session, model, stmnt=statement, **options))[1])
+
+
+async def related(
+    session: AsyncSession, statement: Any, attribute: str, **options: Any
+) -> dict[str, Any]:
     """Return what the rows are related to; lazy loading may query the database."""
-    rows = fetched((await execute(session, statement)).unique())
+    rows = await read(session, statement, **options)
     return await run_sync(
         session, lambda: {names(row): names(getattr(row, attribute)) for row in rows}
     )
@@ -349,42 +343,43 @@ async def related(session: AsyncSession, statement: Any, attribute: str) -> dict
 class TestRelatedRows:
     async def test_to_many(self, session: AsyncSession, load: Any):
         """Deleted rows are missing in the collection."""
-        statement = hide(select(Club).options(load(Club.players)), USUAL, Club)
+        statement = select(Club).options(load(Club.players))
         assert await related(session, statement, "players") == {"Reds": ["Ann"]}
 
     async def test_to_one(self, session: AsyncSession, load: Any):
         """A deleted row is None, also where a model without the mixin refers to it."""
-        statement = hide(select(Player).options(load(Player.club)), USUAL, Player)
+        statement = select(Player).options(load(Player.club))
         assert await related(session, statement, "club") == {"Ann": "Reds", "Cid": None}
-        statement = hide(select(Fan).options(load(Fan.club)), USUAL, Fan)
+        statement = select(Fan).options(load(Fan.club))
         assert await related(session, statement, "club") == {"Fay": "Reds", "Gus": None}
 
     async def test_to_its_own_kind(self, session: AsyncSession, load: Any):
         """The criterion meets the related row, not the row itself."""
-        statement = hide(select(Player).options(load(Player.captain)), USUAL, Player)
+        statement = select(Player).options(load(Player.captain))
         assert await related(session, statement, "captain") == {"Ann": None, "Cid": None}
 
     async def test_many_to_many(self, session: AsyncSession, load: Any):
         """Deleted rows are missing, and rows with a deleted link."""
         badges = Player.badges
         if load is joinedload:  # SQLAlchemy joins the link table: the loader has to know.
-            badges = Player.badges.and_(*link_criteria(Player.badges, USUAL))
-        statement = hide(select(Player).options(load(badges)), USUAL, Player)
+            badges = Player.badges.and_(PlayerBadge.is_deleted == false())
+        statement = select(Player).options(load(badges))
         assert await related(session, statement, "badges") == {"Ann": ["gold"], "Cid": []}
 
     async def test_deeper(self, session: AsyncSession, load: Any):
         """What is loaded lazily from related rows is filtered as well."""
-        statement = hide(select(Club).options(load(Club.players)), USUAL, Club)
-        rows = fetched((await execute(session, statement)).unique())
+        statement = select(Club).options(load(Club.players))
+        rows = await read(session, statement)
         found = await run_sync(
             session, lambda: [names(p.badges) for club in rows for p in club.players]
         )
         assert found == [["gold"]]
 
     async def test_not_hidden(self, session: AsyncSession, load: Any):
-        """Without the criteria everything is there: they belong to the statement alone."""
+        """With `include_deleted` everything is there: the criteria belong to one read alone."""
         statement = select(Player).options(load(Player.badges)).where(Player.name == "Ann")
-        assert await related(session, statement, "badges") == {"Ann": ["gold", "lost", "silver"]}
+        found = await related(session, statement, "badges", include_deleted=True)
+        assert found == {"Ann": ["gold", "lost", "silver"]}
 
 
 class Note(UserDefinedOption):
@@ -402,26 +397,23 @@ async def test_a_callers_own_options_stay(session: AsyncSession):
     statement = select(Player).where(Player.id == 1)
     for options in ([], [Note("mine")], [Note("mine"), Note("yours")], []):
         session.expunge_all()
-        hidden = hide(statement.options(*options), USUAL, Player)
-        assert await related(session, hidden, "badges") == {"Ann": ["gold"]}
-        session.expunge_all()
-        hidden = hide_anywhere(statement.options(*options), USUAL, Player)
-        assert await related(session, hidden, "badges") == {"Ann": ["gold"]}
+        found = await related(session, statement.options(*options), "badges")
+        assert found == {"Ann": ["gold"]}
 
 
 @pytest.mark.usefixtures("league")
 async def test_relationships_that_the_caller_joined(session: AsyncSession):
     """`contains_eager` takes what the join lets through."""
     statement = select(Player).join(Player.badges).options(contains_eager(Player.badges))
-    statement = hide_anywhere(statement.where(Player.club.has()), USUAL, Player)
+    statement = statement.where(Player.club.has())
     assert await related(session, statement, "badges") == {"Ann": ["gold"]}
 
 
 @pytest.mark.usefixtures("league")
 async def test_a_row_keeps_its_criteria_through_pickle(session: AsyncSession):
     """A row from a cache that is merged into a session loads as it would have."""
-    statement = hide(select(Player).where(Player.name == "Ann"), USUAL, Player)
-    [row] = fetched((await execute(session, statement)).unique())
+    statement = select(Player).where(Player.name == "Ann")
+    [row] = await read(session, statement)
     session.expunge(row)
     copy = pickle.loads(pickle.dumps(row))
     session.add(copy)
@@ -433,23 +425,9 @@ async def test_a_row_keeps_its_criteria_through_pickle(session: AsyncSession):
 
 async def mark(session: AsyncSession, model: Any, key: int, *, is_deleted: bool) -> None:
     """Delete or restore a row behind the back of the session's objects."""
-    values = deleted_values() if is_deleted else restored_values()
-    statement = update(model).where(model.id == key).values(values)
+    statement = update(model).where(model.id == key).values(is_deleted=is_deleted)
     unseen = statement.execution_options(synchronize_session=False)
     await execute(session, unseen)
-
-
-async def read(
-    session: AsyncSession, statement: Any, *, include_deleted: bool = False, eagerly: bool = True
-) -> Any:
-    """Read rows of a model as the functions of the library do."""
-    model = statement.column_descriptions[0]["entity"]
-    visibility = visibility_with(include_deleted=include_deleted)
-    wanted = hide(statement, visibility, model)
-    with loaded_anew(sync_session(session), model, eagerly=eagerly):
-        rows = fetched((await execute(session, wanted)).unique())
-    remember_choice(states_of(rows), model, visibility=visibility)
-    return rows
 
 
 @pytest.mark.usefixtures("league")
@@ -515,12 +493,10 @@ class TestLeftovers:
 
     async def test_a_failing_read_loses_nothing(self, session: AsyncSession, load: Any):
         """What was set aside for it comes back."""
-        [club] = await read(session, select(Club).options(load(Club.players)))
-        set_aside = ExitStack()
-        set_aside.enter_context(loaded_anew(sync_session(session), Club, eagerly=True))
-        assert "players" not in club.__dict__
-        with pytest.raises(ZeroDivisionError), set_aside:
-            raise ZeroDivisionError
+        statement = select(Club).options(load(Club.players))
+        [club] = await read(session, statement)
+        with pytest.raises(QueryExecutionError):
+            await read(session, statement.where(literal_column("nowhere") == 1))
         assert names(club.players) == ["Ann"]
 
 
@@ -530,11 +506,11 @@ async def test_relationships_that_a_model_loads_eagerly_by_itself(session: Async
     session.add(Scout(id=1, name="Sam", club_id=1))
     await session.commit()
     [fan] = await read(session, select(Fan).options(selectinload(Fan.club)).where(Fan.id == 1))
-    [scout] = await read(session, select(Scout), eagerly=False)
+    [scout] = await read(session, select(Scout))
     assert names(scout.club) == "Reds"
     await mark(session, Club, 1, is_deleted=True)
-    assert await read(session, select(Scout), eagerly=False) == [scout]
-    assert await read(session, select(Fan).where(Fan.id == 1), eagerly=False) == [fan]
+    assert await read(session, select(Scout)) == [scout]
+    assert await read(session, select(Fan).where(Fan.id == 1)) == [fan]
     assert scout.club is None
     assert names(fan.club) == "Reds"
 
@@ -575,59 +551,13 @@ async def test_an_expired_object_can_be_refreshed_although_it_was_deleted(sessio
 
 
 @pytest.mark.usefixtures("league")
-async def test_visible_and_deleted(session: AsyncSession):
-    """The criteria work for models and aliases; a model without the mixin has no deleted rows."""
-    assert await values_of(session, select(Club.id).where(visible(Club))) == [1]
-    assert await values_of(session, select(OTHER_CLUB.id).where(visible(OTHER_CLUB))) == [1]
-    assert await values_of(session, select(Club.id).where(deleted(Club))) == [2]
-    assert await values_of(session, select(Fan.id).where(deleted(Fan))) == []
-    assert visible(Fan) is None
-    assert visible(aliased(Fan)) is None
-
-
-@pytest.mark.usefixtures("league")
 async def test_set_based_soft_delete(session: AsyncSession):
     """It writes what the method of a row would."""
     with acting_as("alice"):
-        await execute(session, update(Club).where(Club.id == 1).values(deleted_values()))
-    await execute(session, update(Badge).values(deleted_values("bob")))
-    await execute(session, update(Badge).where(Badge.id == 1).values(restored_values()))
-    club = (await read(session, select(Club).where(Club.id == 1), include_deleted=True))[0]
+        await AsyncQueryBuilder(session, Club).where(id=1).delete()
+    await AsyncQueryBuilder(session, Badge).where(id=2).delete(deleted_by="bob")
+    [club] = await read(session, select(Club).where(Club.id == 1), include_deleted=True)
     assert (club.is_deleted, club.deleted_by, club.deleted_at is None) == (True, "alice", False)
-    [badge] = await read(session, select(Badge))
-    assert (badge.id, badge.deleted_by, badge.deleted_at) == (1, None, None)
-    gone = await read(session, select(Badge).where(Badge.id == 2), include_deleted=True)
-    assert gone[0].deleted_by == "bob"
-
-
-# --- what it costs -------------------------------------------------------------------------------
-
-
-def test_models_without_the_mixin_pay_nothing():
-    """Their statements come back as they are."""
-    statement = select(Hero)
-    assert hiding_options(USUAL, Hero) == ()
-    assert hide(statement, USUAL, Hero) is statement
-    assert not is_soft_delete(Hero)
-    assert link_criteria(Hero.tags, USUAL) == []
-    assert hide_anywhere(statement, USUAL, Hero)._with_options == ()
-
-
-def test_programs_without_the_mixin_pay_nothing():
-    """Where no model has it, a caller's statement isn't even looked at."""
-
-    class Base(SQLModel, registry=registry()):
-        """Other models than those of the tests."""
-
-    class Thing(Base, table=True):
-        id: int | None = Field(default=None, primary_key=True)
-
-    statement = select(Thing)
-    assert hide_anywhere(statement, USUAL, Thing) is statement
-
-
-def test_statements_share_their_options():
-    """Equal statements stay equal, so that SQLAlchemy compiles them once."""
-    one, other = (hide_anywhere(select(Player), USUAL, Player) for _ in range(2))
-    assert one._generate_cache_key() == other._generate_cache_key()
-    assert hiding_options(USUAL, Player) == hiding_options(USUAL, Player)
+    [badge] = await read(session, select(Badge).where(Badge.id == 2), include_deleted=True)
+    assert (badge.is_deleted, badge.deleted_by) == (True, "bob")
+    assert await AsyncQueryBuilder(session, Badge).scalars("label") == ["gold"]

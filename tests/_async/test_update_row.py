@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import delete, event
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._async._running.settling import reload
-from sqlmodel_crud_utils._core.rows import snapshot, states_of
 from sqlmodel_crud_utils.aio import (
     get_row,
     get_rows,
@@ -28,7 +26,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from tests._runtime_async import AsyncEngine, AsyncSession, execute
+from tests._runtime_async import AsyncEngine, AsyncSession, sync_session
 from tests.crud_models import Product
 from tests.models import Account, AllTypes, Colour, Currency, Document, Hero, Seat, Tag, Team
 from tests.recording import recorded
@@ -273,15 +271,22 @@ async def test_a_refusal_undoes_the_block(session: AsyncSession) -> None:
     assert (await get_row("Rusty", session, Hero, pk_field="name"))[1].age == 30
 
 
+def remove_heroes(session: Any, _ended: object) -> None:
+    """Remove all rows, as another transaction may at this moment."""
+    session.connection().execute(delete(Hero))
+
+
 async def test_a_row_that_vanished_is_told_as_it_was(session: AsyncSession) -> None:
     """Looking at the row after a failed update costs the block nothing of what was written."""
+    await write_hero(session, "Nova")
     hero = await write_hero(session)
     async with transaction(session):
         await write_row(Team(name="Kept"), session)
         _, hero = await get_row(hero.id, session, Hero, raise_on_error=True)
-        before = snapshot(states_of([hero]))
-        await execute(session, text("DELETE FROM hero"))
-        await reload(session, hero, before)
+        event.listen(sync_session(session), "after_soft_rollback", remove_heroes, once=True)
+        taken = {"name": "Nova"}
+        found = await update_row(hero.id, taken, session, Hero, raise_on_error=False)
+        assert found == (False, hero)
         assert hero.name == "Rusty"
         session.expunge(hero)
     _, teams = await get_rows(session, Team)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._async._running import conflicts
 from sqlmodel_crud_utils.aio import (
     delete_row,
     get_row,
@@ -22,7 +22,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of, sync_engine
 from tests.models import Hero
 from tests.models_mixins import Counter, Membership, Parcel
 from tests.recording import recorded
@@ -192,19 +192,31 @@ async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessio
     assert details_of(caught.value) == (Counter, key, 1, None)
 
 
+@contextmanager
+def gone_after_an_update(engine: AsyncEngine) -> Iterator[None]:
+    """Let every statement after an UPDATE fail as if the connection were lost."""
+    seen: list[str] = []
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "UPDATE" in seen:
+            raise ConnectionResetError
+        seen.append(statement.split(maxsplit=1)[0])
+
+    event.listen(sync_engine(engine), "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(sync_engine(engine), "before_cursor_execute", fail)
+
+
 async def test_the_database_goes_away_after_the_conflict(
-    session: AsyncSession, session_factory: Sessions, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, session_factory: Sessions, engine: AsyncEngine
 ):
     """The conflict is what the error tells, without the version that could not be looked up."""
-
-    async def unreachable(_session: Any, _claim: Any) -> object:
-        raise ConnectionResetError
-
     counter = await counter_of(session)
     key = counter.id
     await change_elsewhere(session_factory, key)
-    monkeypatch.setattr(conflicts, "_current_version", unreachable)
-    with pytest.raises(ConflictError) as caught:
+    with gone_after_an_update(engine), pytest.raises(ConflictError) as caught:
         await update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
     assert details_of(caught.value) == (Counter, key, 1, None)
     assert await stored_counter(session) == (10, 2)

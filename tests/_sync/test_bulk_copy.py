@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Connection, delete, event, select, text
+from sqlalchemy import Connection, delete, event, inspect, select, text
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     ConstraintViolationError,
@@ -102,7 +101,7 @@ def watched(engine: Engine) -> Iterator[list[Any]]:
 
 def take_rows(session: Session, model: type[Any]) -> list[str]:
     """Remove the rows, and return them without their keys."""
-    table = mapper_of(model).local_table
+    table = inspect(model).local_table
     columns = [column for column in table.columns if not column.primary_key]
     with Session(session.bind) as other:
         found = execute(other, select(*columns).order_by(*table.primary_key.columns)).all()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.exceptions import QueryExecutionError
 from sqlmodel_crud_utils.sync import get_one_or_create, get_rows, on_commit, transaction, write_row
 from tests._runtime_sync import (
@@ -151,14 +150,12 @@ class TestDeadlocks:
                 session.flush()
 
     def test_the_callers_do_not_notice(
-        self, crowd: Engine, monkeypatch: pytest.MonkeyPatch
+        self, crowd: Engine, logged_errors: list[tuple[str, str, str]]
     ) -> None:
         """Their calls are run again, and nothing is logged as an error."""
-        logged: list[str] = []
-        monkeypatch.setattr(get_logger(), "error", logged.append)
         answers, failures = self.race(crowd)
         assert sorted(answers) == [False] + [True] * (WAITING - 1)
-        assert (failures, logged) == ([], [])
+        assert (failures, logged_errors) == ([], [])
 
     @pytest.mark.parametrize("what", ["a row", "a new row", "a callback", "a read"])
     def test_what_would_be_lost_is_told(self, crowd: Engine, what: str) -> None:

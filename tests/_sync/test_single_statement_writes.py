@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, inspect
+from sqlalchemy import event, func, inspect, text
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,
@@ -39,6 +38,7 @@ from tests._runtime_sync import (
     Engine,
     PlainSession,
     Session,
+    execute,
     make_sqlite,
     run_on_connection,
     run_sync,
@@ -704,7 +704,7 @@ class TestWhatTakesAFlush:
         """SQLite's lock could not be given back for a row that is not there."""
         given(session_factory(), hero())
         session = session_factory()
-        run_on_connection(session, begin_immediate)
+        execute(session, text("BEGIN IMMEDIATE"))
         assert self.words_of(engine, session, Hero, age=3) == ["SELECT", "UPDATE", "COMMIT"]
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, event, exists, func, select, union
+from sqlalchemy import Row, event, exists, false, func, select, union
 from sqlalchemy.orm import (
     aliased,
     contains_eager,
@@ -26,8 +26,6 @@ from sqlalchemy.orm import (
     subqueryload,
 )
 
-from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils.exceptions import (
     RecordNotFoundError,
 )
@@ -152,9 +150,9 @@ def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
     """Return the ways to load a relationship: by the library's options and by one's own."""
     attribute = getattr(model, name)
     own = [selectinload, joinedload, subqueryload, immediateload]
-    if links := link_criteria(attribute, USUAL):
+    if attribute.property.secondary is LINKS:
         # A link table in one's own joined load is beyond reach: the docs say what to do.
-        own[1] = lambda path: joinedload(path.and_(*links))
+        own[1] = lambda path: joinedload(path.and_(PlayerBadge.is_deleted == false()))
     statements = [select(model).options(load(attribute)) for load in own]
     return {
         "lazy": {},

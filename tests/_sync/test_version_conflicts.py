@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._sync._running import conflicts
 from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (
@@ -24,7 +24,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, execute, first_of
+from tests._runtime_sync import Engine, Session, execute, first_of, sync_engine
 from tests.models import Hero
 from tests.models_mixins import Counter, Membership, Parcel
 from tests.recording import recorded
@@ -188,19 +188,31 @@ def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
     assert details_of(caught.value) == (Counter, key, 1, None)
 
 
+@contextmanager
+def gone_after_an_update(engine: Engine) -> Iterator[None]:
+    """Let every statement after an UPDATE fail as if the connection were lost."""
+    seen: list[str] = []
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "UPDATE" in seen:
+            raise ConnectionResetError
+        seen.append(statement.split(maxsplit=1)[0])
+
+    event.listen(sync_engine(engine), "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(sync_engine(engine), "before_cursor_execute", fail)
+
+
 def test_the_database_goes_away_after_the_conflict(
-    session: Session, session_factory: Sessions, monkeypatch: pytest.MonkeyPatch
+    session: Session, session_factory: Sessions, engine: Engine
 ):
     """The conflict is what the error tells, without the version that could not be looked up."""
-
-    def unreachable(_session: Any, _claim: Any) -> object:
-        raise ConnectionResetError
-
     counter = counter_of(session)
     key = counter.id
     change_elsewhere(session_factory, key)
-    monkeypatch.setattr(conflicts, "_current_version", unreachable)
-    with pytest.raises(ConflictError) as caught:
+    with gone_after_an_update(engine), pytest.raises(ConflictError) as caught:
         update_row(key, {"value": 20}, session, Counter, raise_on_error=True)
     assert details_of(caught.value) == (Counter, key, 1, None)
     assert stored_counter(session) == (10, 2)

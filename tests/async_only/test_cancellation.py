@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.aio import (
     bulk_insert_rows,
     bulk_upsert_mappings,
@@ -202,11 +201,9 @@ async def test_callbacks_follow_a_commit_that_a_cancellation_waited_for(
 
 @pytest.mark.databases("sqlite")
 async def test_a_connection_that_cannot_roll_back(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, logged_errors: list[tuple[str, str, str]]
 ) -> None:
     """It is given up all the same, its failure is logged, and the cancellation is raised."""
-    logged: list[str] = []
-    monkeypatch.setattr(get_logger(), "error", logged.append)
 
     async def refuse(_connection: object) -> None:
         raise sqlite3.OperationalError("not now")
@@ -216,7 +213,9 @@ async def test_a_connection_that_cannot_roll_back(
             broken.setattr(aiosqlite.Connection, "rollback", refuse)
             assert (await run(plain_block(session), 1))[0]
         assert engine.pool.checkedout() == 0
-        assert logged == ["ending an interrupted statement failed: OperationalError"]
+        assert [text for *_, text in logged_errors] == [
+            "ending an interrupted statement failed: OperationalError"
+        ]
         await plain_block(session)
     assert await names(engine) == ["one", "two"]
 

@@ -11,13 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils._shortcuts.new_rows import QUICK_FROM
 from sqlmodel_crud_utils.aio import insert_data_rows
 from tests.databases import Database, prepare
 from tests.models import Hero
 from tests.recording import recorded
 
 pytestmark = pytest.mark.shortcuts
+
+# From this number on they are written without a flush elsewhere.
+MANY = 100
 
 
 @pytest.fixture
@@ -34,8 +36,8 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 def heroes() -> list[Hero]:
-    """As many as are written without a flush elsewhere."""
-    return [Hero(name=f"h{n}", secret_name="?") for n in range(QUICK_FROM)]
+    """Return new heroes."""
+    return [Hero(name=f"h{n}", secret_name="?") for n in range(MANY)]
 
 
 @pytest.mark.databases("postgresql")
@@ -65,4 +67,4 @@ async def test_a_session_with_a_flush_of_its_own(engine: AsyncEngine) -> None:
     async with AsyncSession(engine, sync_session_class=Counting) as session:
         assert (await insert_data_rows(heroes(), session))[0]
         assert isinstance(session.sync_session, Counting)
-        assert session.sync_session.flushed == QUICK_FROM
+        assert session.sync_session.flushed == MANY

@@ -29,6 +29,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils import mixins
+from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     conflict,
@@ -57,6 +58,7 @@ from tests.models_mixins import (
     Revision,
     Visit,
 )
+from tests.upsert_models import Article
 
 NAIVE = dt.datetime(2025, 1, 2, 3, 4, 5, 6)  # noqa: DTZ001 - naive is what is tested
 EAST = dt.timezone(dt.timedelta(hours=5))
@@ -416,3 +418,12 @@ def test_unique_when_visible_says_what_is_missing():
     flag = Column("is_deleted", Boolean)
     with pytest.raises(ValidationError, match=r"'t' has no column name$"):
         Table("t", MetaData(), flag, unique_when_visible("name"))
+
+
+def test_stamps_of_every_kind() -> None:
+    """Functions are called, plain values are taken as they are; what is given is left out."""
+    stamps = update_stamps(Parcel, {"updated_by": "bob"})
+    assert set(stamps) == {"updated_at", "version"}
+    assert stamps["updated_at"].tzinfo is dt.UTC
+    assert update_stamps(Article, {"updated_at": None, "seven": 7}) == {"editor": "somebody"}
+    assert update_stamps(Membership, {}) == {}
