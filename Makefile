@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all test-plain cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
+	test-all test-plain chaos cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -61,6 +61,10 @@ type: $(INSTALLED) ## Check the types: mypy --strict and pyright
 
 test: $(INSTALLED) ## Run the whole suite; starts a PostgreSQL by itself (MySQL: see CONTRIBUTING.md)
 	@$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+
+chaos: $(INSTALLED) ## Run the tests that kill servers, connections and tasks (MySQL: see CONTRIBUTING.md)
+	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
+		$(PYTEST_ARGS) tests/chaos
 
 cov: ## Run the whole suite and measure coverage of lines and branches
 	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) --cov --cov-report=term --cov-report=html"
@@ -116,7 +120,7 @@ serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DAT
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
 	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async tests/_sync
 
-CHECKS := check-codegen lint type docs demo cov test-plain check-wheel
+CHECKS := check-codegen lint type docs demo cov test-plain chaos check-wheel
 
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \

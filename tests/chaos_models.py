@@ -2,6 +2,8 @@
 
 from sqlmodel import Field, SQLModel
 
+from sqlmodel_crud_utils.mixins import SoftDeleteMixin
+
 
 class Balance(SQLModel, table=True):
     """What an account holds."""
@@ -17,3 +19,11 @@ class Transfer(SQLModel, table=True):
     source: int
     target: int
     amount: int
+
+
+class Entry(SQLModel, SoftDeleteMixin, table=True):
+    """A row with a unique name."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=40)
+    size: int = 0
