@@ -155,7 +155,6 @@ async def test_at_every_suspension(
             cancelled, count = await run(work(session), *range(at, at + repeated))
             committing = bool(commits)
             assert engine.pool.checkedout() == 0, f"at suspension {at}"
-            assert session.info.get("sqlmodel_crud_utils.block") is None
             assert not session.in_transaction()
             expected = WRITTEN[work] if committing else []
             assert await names(engine) == expected, f"at suspension {at}"
