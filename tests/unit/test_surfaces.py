@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -296,9 +297,47 @@ def test_async_libraries_stay_in_the_async_rooms(module: Path) -> None:
 
 
 def _imports(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+    for node in _nodes(PACKAGE / module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # "from package import module" names a module as well as "from package.module import".
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _nodes(file: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+# --- Tests of behaviour use the front door -----------------------------------------------------
+
+TESTS = Path(__file__).parents[1]
+BEHAVIOUR = [
+    file
+    for folder in ("_async", "async_only", "sync_only")
+    for file in TESTS.glob(f"{folder}/*.py")
+]
+PRIVATE = re.compile(rf"{NAME}(\.\w+)*\._(?!_)")
+
+
+@pytest.mark.parametrize("file", BEHAVIOUR, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_tests_of_behaviour_name_no_private_module(file: Path) -> None:
+    """They import and patch what users can; rules that are private have tests in `tests/unit`."""
+    strings = (node.value for node in _nodes(file) if isinstance(node, ast.Constant))
+    named = [*_imports(file), *(text for text in strings if isinstance(text, str))]
+    assert [name for name in named if PRIVATE.search(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_private"),
+    [
+        (f"{NAME}.aio.get_row", False),
+        (f"{NAME}.__init__", False),
+        (f"{NAME}._core", True),
+        (f"{NAME}.aio._name", True),
+        (f"{NAME}._async.upserts._MANY", True),
+    ],
+)
+def test_what_is_private(text: str, is_private: bool) -> None:
+    """A module or a name that begins with one underscore, wherever it is."""
+    assert bool(PRIVATE.search(text)) == is_private
