@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.session import SessionTransactionState
@@ -32,6 +34,14 @@ def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
         return False
     *_, is_of_session = transaction._connections[connection]
     return is_of_session
+
+
+def abandon(connections: Iterable[Connection]) -> None:
+    """Take connections out of the pool that failed while they were given back."""
+    for connection in connections:
+        if not connection.closed:
+            connection.invalidate()
+            connection.close()
 
 
 def is_committed(session: Session) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from sqlmodel_crud_utils._core.connections.engines import (
     Password,
@@ -16,6 +17,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     check_ping_after,
     plan_engine,
 )
+from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Engine,
@@ -24,11 +26,15 @@ from sqlmodel_crud_utils._runtime_sync import (
     make_engine,
     require_callable,
     require_engine,
+    run_sync,
     sessionmaker,
+    shielded,
     sync_engine,
+    sync_session,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
+from sqlmodel_crud_utils._session.transactions import abandon, connections_of
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -120,7 +126,8 @@ def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSessi
 def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModelSession]]:
     """Return a FastAPI dependency that gives each request a session of its own.
 
-    The session is closed after the request; what was not committed is rolled back.
+    The session is closed after the request; what was not committed is rolled back. A connection
+    that has died meanwhile is dropped, and logged, but no failure of the request.
 
     Args:
         engine: The engine.
@@ -143,10 +150,27 @@ def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModel
     new_session = session_factory(engine, **kwargs)
 
     def open_session() -> Iterator[SQLModelSession]:
-        with new_session() as session:
+        session = new_session()
+        try:
             yield session
+        finally:
+            shielded(_let_go, session)
 
     return open_session
+
+
+def _let_go(session: SQLModelSession) -> None:
+    """Close a session, also one whose connection is dead.
+
+    What was to be written is committed already, and the answer has been sent, so that nobody could
+    do anything about a failure.
+    """
+    connections = connections_of(sync_session(session))
+    try:
+        session.close()
+    except SQLAlchemyError as error:
+        log_failure("close", "the session", error)
+        run_sync(session, abandon, connections)
 
 
 def pool_status(engine: Engine) -> PoolStatus:
