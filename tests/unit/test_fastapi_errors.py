@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from loguru import logger
 from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError as PoolTimeoutError
@@ -81,7 +82,7 @@ def violation(kind: Any) -> ConstraintViolationError:
         (
             DatabaseConnectionError(database_url=URL),
             503,
-            "The database cannot be reached at the moment",
+            "The database cannot be reached at the moment; try again",
         ),
         (QueryExecutionError(query=f"SELECT '{SECRET}'"), 500, "Internal Server Error"),
         (MultipleRecordsError(Hero, 2), 500, "Internal Server Error"),
@@ -219,3 +220,67 @@ def test_a_handler_for_one_error_wins(wrap: Any) -> None:
     app = FastAPI()
     app.add_exception_handler(RecordNotFoundError, lambda *_: JSONResponse({"detail": "gone"}, 410))
     assert answer(wrap(RecordNotFoundError(Hero, 5)), app) == (410, "gone")
+
+
+@pytest.mark.parametrize(
+    ("original", "state"),
+    [
+        (PoolTimeoutError("no connection"), "is busy"),
+        (OperationalError("x", None, Exception()), "cannot be reached at the moment"),
+    ],
+)
+def test_an_answer_of_503_says_when_to_come_again(original: Exception, state: str) -> None:
+    """With a header for clients that wait by themselves, and whether it is the load."""
+    app = FastAPI()
+    install_error_handlers(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise DatabaseConnectionError(original_error=original)
+
+    response = TestClient(app).get("/")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.json() == {"detail": f"The database {state}; try again"}
+    assert "Retry-After" not in TestClient(app).get("/nowhere").headers
+
+
+LATE = [
+    ConflictError(Hero, 1),
+    RecordNotFoundError(Hero, 1),
+    IntegrityError("x", None, Exception()),
+    wrapped(ValueError("x")),
+    ValueError("x"),
+    RuntimeError("x"),
+]
+
+
+@pytest.mark.parametrize("error", LATE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("path", ["/task", "/stream"])
+def test_an_error_after_the_answer_goes_on_as_it_is(path: str, error: Exception) -> None:
+    """In a background task or a stream: nothing can be answered any more."""
+    app = FastAPI()
+    install_error_handlers(app)
+
+    def fail() -> None:
+        raise error
+
+    @app.get("/task")
+    async def with_task(tasks: BackgroundTasks) -> str:
+        tasks.add_task(fail)
+        return "done"
+
+    @app.get("/stream")
+    async def streamed() -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            yield "part"
+            fail()
+
+        return StreamingResponse(parts())
+
+    with pytest.raises(type(error)) as raised:
+        TestClient(app).get(path)
+    assert raised.value is error
+    if path == "/task":
+        answered = TestClient(app, raise_server_exceptions=False).get(path)
+        assert (answered.status_code, answered.json()) == (200, "done")

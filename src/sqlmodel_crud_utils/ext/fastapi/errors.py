@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
@@ -47,6 +48,9 @@ def install_error_handlers(app: FastAPI) -> None:
     where that is the error of somebody else. What a database refuses without the library, a
     `session.flush()` of your own or the commit at the end, is answered in the same way.
 
+    An error that comes when the response has begun, in a background task or a stream, goes on to
+    the server as it is. An answer of 503 has the header `Retry-After`.
+
     The body is `{"detail": ...}`, as FastAPI has it: a text; for 422 a list of
     `{"type", "loc", "msg"}`, with the field in `loc` if it is known. No body holds the values of
     rows, keys, statements or addresses. What is answered with 500 or 503 is logged, in one line.
@@ -74,8 +78,34 @@ def install_error_handlers(app: FastAPI) -> None:
     """
     if app.middleware_stack is not None:
         raise ValidationError("install_error_handlers comes before the first request", "app")
-    for kind in (SQLModelCRUDError, DBAPIError, PoolTimeoutError, StaleDataError):
+    for kind in _HANDLED:
         app.add_exception_handler(kind, _answer)
+    app.add_middleware(_LateErrors)
+
+
+_HANDLED = (SQLModelCRUDError, DBAPIError, PoolTimeoutError, StaleDataError)
+
+
+class _LateErrors:
+    """Lets errors pass that come when the response has begun: in background tasks and streams.
+
+    Nothing can be answered any more. Starlette, which finds a handler for them, would raise a
+    `RuntimeError` in their place.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        late = None
+        try:
+            await self._app(scope, receive, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, _HANDLED):
+                raise
+            late = error.__cause__
+        if late is not None:
+            raise late
 
 
 async def _answer(request: Request, error: Exception) -> Response:
@@ -90,7 +120,11 @@ async def _answer(request: Request, error: Exception) -> Response:
     if status >= 500:
         endpoint = getattr(request.scope.get("endpoint"), "__name__", "the application")
         log_failure("request", str(endpoint), error, "error")
-    return JSONResponse({"detail": detail}, status)
+    headers = {"Retry-After": _RETRY_AFTER} if status == 503 else None
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+_RETRY_AFTER = "1"  # second
 
 
 def _translated(error: Exception) -> SQLModelCRUDError:
@@ -117,7 +151,9 @@ def _status_and_detail(error: Exception | str) -> tuple[int, Any]:
         case BulkOperationError(errors=[first, *_]):
             return _of_rows(error, first[1] if isinstance(first, tuple) else first)
         case DatabaseConnectionError():
-            status, detail = 503, "The database cannot be reached at the moment"
+            is_busy = isinstance(error.original_error, PoolTimeoutError)
+            state = "is busy" if is_busy else "cannot be reached at the moment"
+            status, detail = 503, f"The database {state}; try again"
     return status, detail
 
 
