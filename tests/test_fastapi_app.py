@@ -185,6 +185,17 @@ def messages(client: httpx2.Client) -> list[str]:
         after = {"after": page["next_cursor"]}
 
 
+def test_the_address_leads_to_the_documentation(client: httpx2.Client) -> None:
+    """Its routes stand there by subject, under the version of the service."""
+    assert client.get("/").headers["location"] == "/docs"
+    described = client.get("/openapi.json").json()
+    assert described["info"]["version"] == "1.0.0"
+    tags = {
+        tag for path in described["paths"].values() for way in path.values() for tag in way["tags"]
+    }
+    assert tags == {"teams", "heroes", "messages"}
+
+
 # --- fifty clients -------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from fastapi_app.database import create_tables, engine
@@ -28,12 +29,18 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 
 
 # Its page /docs needs no other server; the plain FastAPI class loads the scripts from a CDN.
-app = FastAPIOffline(title="Heroes", lifespan=lifespan)
+app = FastAPIOffline(title="Heroes", version="1.0.0", lifespan=lifespan)
 app.include_router(router)
 install_error_handlers(app)
 
 
+@app.get("/", include_in_schema=False)
+async def lead_to_the_documentation() -> RedirectResponse:
+    """Lead whoever opens the address in a browser to the documentation."""
+    return RedirectResponse("/docs")
+
+
 if __name__ == "__main__":
     port = int(os.environ.get("PORT", "8000"))
-    print(f"Heroes on http://127.0.0.1:{port}/docs")
+    print(f"Heroes on http://127.0.0.1:{port}/docs", flush=True)
     uvicorn.run(app, host="127.0.0.1", port=port)

@@ -33,6 +33,9 @@ from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 router = APIRouter(dependencies=[Depends(acting_user)])
+teams = APIRouter(prefix="/teams", tags=["teams"])
+heroes = APIRouter(prefix="/heroes", tags=["heroes"])
+messages = APIRouter(prefix="/messages", tags=["messages"])
 
 hero_params = filter_params(
     Hero,
@@ -52,7 +55,7 @@ team_params = filter_params(Team, allow=["name", "city"], sort=["name"], pages="
 # --- Teams ---------------------------------------------------------------------------------------
 
 
-@router.post("/teams", status_code=status.HTTP_201_CREATED, response_model=TeamPublic)
+@teams.post("", status_code=status.HTTP_201_CREATED, response_model=TeamPublic)
 async def create_team(data: TeamCreate, session: WriteSession) -> Team:
     """Create a team; a name that is taken is answered with 409."""
     _, team = await write_row(Team.model_validate(data), session, raise_on_error=True)
@@ -60,7 +63,7 @@ async def create_team(data: TeamCreate, session: WriteSession) -> Team:
     return team
 
 
-@router.get("/teams", response_model=Page[TeamPublic])
+@teams.get("", response_model=Page[TeamPublic])
 async def list_teams(
     params: Annotated[FilterParams, Depends(team_params)], session: ReadSession
 ) -> Page[Team]:
@@ -71,34 +74,34 @@ async def list_teams(
 # --- Heroes --------------------------------------------------------------------------------------
 
 
-def heroes(session: AsyncSession) -> AsyncQueryBuilder[Hero]:
+def shown(session: AsyncSession) -> AsyncQueryBuilder[Hero]:
     """Return the query for heroes as they are shown: with their team and tags."""
     return AsyncQueryBuilder(session, Hero).joined("team").selectin("tags")
 
 
-@router.get("/heroes", response_model=CursorPage[HeroPublic])
+@heroes.get("", response_model=CursorPage[HeroPublic])
 async def list_heroes(
     params: Annotated[FilterParams, Depends(hero_params)], session: ReadSession
 ) -> CursorPage[Hero]:
     """List heroes; the `next_cursor` of a page is the `after` of the next one."""
-    return await params.keyset(heroes(session))
+    return await params.keyset(shown(session))
 
 
-@router.post("/heroes", status_code=status.HTTP_201_CREATED, response_model=HeroPublic)
+@heroes.post("", status_code=status.HTTP_201_CREATED, response_model=HeroPublic)
 async def create_hero(data: HeroCreate, session: WriteSession) -> Hero:
     """Create a hero; a team that is not there is answered with 409."""
     _, hero = await write_row(Hero.model_validate(data), session, raise_on_error=True)
     await tell(session, f"hero {hero.id} created")
-    return await heroes(session).where(id=hero.id).one()
+    return await shown(session).where(id=hero.id).one()
 
 
-@router.get("/heroes/{key}", response_model=HeroPublic)
+@heroes.get("/{key}", response_model=HeroPublic)
 async def read_hero(key: int, session: ReadSession) -> Hero:
     """Return one hero, or 404."""
-    return await heroes(session).where(id=key).one()
+    return await shown(session).where(id=key).one()
 
 
-@router.patch("/heroes/{key}", response_model=HeroPublic)
+@heroes.patch("/{key}", response_model=HeroPublic)
 async def update_hero(
     key: int,
     data: HeroUpdate,
@@ -111,25 +114,25 @@ async def update_hero(
     """
     await update_row(key, data, session, Hero, expected_version=if_match)
     await tell(session, f"hero {key} updated")
-    return await heroes(session).where(id=key).one()
+    return await shown(session).where(id=key).one()
 
 
-@router.delete("/heroes/{key}", status_code=status.HTTP_204_NO_CONTENT)
+@heroes.delete("/{key}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_hero(key: int, session: WriteSession) -> None:
     """Delete a hero softly: nobody finds it, and it can be restored."""
     await delete_row(key, session, Hero)
     await tell(session, f"hero {key} deleted")
 
 
-@router.post("/heroes/{key}/restore", response_model=HeroPublic)
+@heroes.post("/{key}/restore", response_model=HeroPublic)
 async def restore_hero(key: int, session: WriteSession) -> Hero:
     """Bring a deleted hero back; if its name was taken meanwhile, that is 409."""
     await restore_row(key, session, Hero)
     await tell(session, f"hero {key} restored")
-    return await heroes(session).where(id=key).one()
+    return await shown(session).where(id=key).one()
 
 
-@router.put("/heroes/{key}/tags/{label}", response_model=HeroPublic)
+@heroes.put("/{key}/tags/{label}", response_model=HeroPublic)
 async def tag_hero(key: int, label: str, session: WriteSession) -> Hero:
     """Give a hero a tag, which is created if it is new; to do it twice changes nothing."""
     await get_row(key, session, Hero, raise_on_error=True)
@@ -137,7 +140,7 @@ async def tag_hero(key: int, label: str, session: WriteSession) -> Hero:
     _, existed = await get_one_or_create(session, HeroTag, hero_id=key, tag_id=tag.id)
     if not existed:
         await tell(session, f"hero {key} tagged {label}")
-    return await heroes(session).where(id=key).one()
+    return await shown(session).where(id=key).one()
 
 
 # --- Messages ------------------------------------------------------------------------------------
@@ -145,9 +148,13 @@ async def tag_hero(key: int, label: str, session: WriteSession) -> Hero:
 message_params = filter_params(Message, allow=["sent"])
 
 
-@router.get("/messages", response_model=CursorPage[MessagePublic])
+@messages.get("", response_model=CursorPage[MessagePublic])
 async def list_messages(
     params: Annotated[FilterParams, Depends(message_params)], session: ReadSession
 ) -> CursorPage[Message]:
     """List what other services were told, or will be."""
     return await params.keyset(AsyncQueryBuilder(session, Message))
+
+
+for part in (teams, heroes, messages):
+    router.include_router(part)

@@ -169,7 +169,7 @@ async def _let_go(session: SQLModelAsyncSession) -> None:
     try:
         await session.close()
     except SQLAlchemyError as error:
-        log_failure("close", "the session", error)
+        log_failure("close", "the session", error, "error")
         await run_sync(session, abandon, connections)
 
 

@@ -169,7 +169,7 @@ def _let_go(session: SQLModelSession) -> None:
     try:
         session.close()
     except SQLAlchemyError as error:
-        log_failure("close", "the session", error)
+        log_failure("close", "the session", error, "error")
         run_sync(session, abandon, connections)
 
 

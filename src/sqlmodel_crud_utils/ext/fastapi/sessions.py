@@ -59,15 +59,18 @@ def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
         >>> from typing import Annotated
         >>> from fastapi import Depends, FastAPI
         >>> from fastapi.testclient import TestClient
-        >>> from sqlmodel import Session
+        >>> from sqlmodel import Session, SQLModel
         >>> from sqlmodel_crud_utils.sync import create_pooled_engine, write_row
         >>> app = FastAPI()
         >>> memory = create_pooled_engine("sqlite://")
         >>> Hero.metadata.create_all(memory)
         >>> RequestSession = Annotated[Session, Depends(session_dependency(memory))]
+        >>> class HeroCreate(SQLModel):  # a class with a table would not check the body
+        ...     name: str
+        ...     secret_name: str
         >>> @app.post("/heroes", status_code=201)
-        ... def create_hero(hero: Hero, session: RequestSession) -> Hero:
-        ...     _, row = write_row(hero, session)
+        ... def create_hero(data: HeroCreate, session: RequestSession) -> Hero:
+        ...     _, row = write_row(Hero.model_validate(data), session, raise_on_error=True)
         ...     return row
         >>> TestClient(app).post("/heroes", json={"name": "Rusty", "secret_name": "?"}).status_code
         201
