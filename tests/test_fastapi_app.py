@@ -185,6 +185,7 @@ def messages(client: httpx2.Client) -> list[str]:
         after = {"after": page["next_cursor"]}
 
 
+@pytest.mark.databases("sqlite")
 def test_the_address_leads_to_the_documentation(client: httpx2.Client) -> None:
     """Its routes stand there by subject, under the version of the service."""
     assert client.get("/").headers["location"] == "/docs"
