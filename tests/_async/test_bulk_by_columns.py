@@ -110,7 +110,7 @@ class TestSQL:
             assert [(hero.age, hero.secret_name) for hero in heroes] == [(5, "!"), (5, "?")]
 
     async def test_versions_are_counted(self, session: AsyncSession) -> None:
-        """As by every update."""
+        """SQL in the values counts versions up as every update does."""
         await given(session, Counter(id=1, value=3))
         written = await bulk_update_rows([1], {"value": Counter.value * 2}, session, Counter)
         assert written == (True, 1)
@@ -176,7 +176,7 @@ class TestProgress:
     async def test_a_bar_is_shown(
         self, session: AsyncSession, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """With the name of the model."""
+        """The bar names the model."""
         await given(session, a_hero(1, 1))
         await bulk_update_rows([1], {"age": 2}, session, Hero, progress=True)
         assert "Hero" in capsys.readouterr().err

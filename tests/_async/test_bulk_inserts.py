@@ -108,7 +108,7 @@ class TestWhatIsWritten:
         assert await count_of(session, Hero) == 25
 
     async def test_rows_beyond_every_bind_limit(self, session: AsyncSession) -> None:
-        """Their number has no limit."""
+        """The number of rows has no limit."""
         assert await bulk_insert_rows((hero(i) for i in range(20_000)), session, Hero) == 20_000
         assert await count_of(session, Hero) == 20_000
 
@@ -191,7 +191,7 @@ class TestDuplicates:
         assert await bulk_insert_rows(rows, session, Hero, on_conflict="ignore") == 1500
 
     async def test_other_errors_are_not_ignored(self, session: AsyncSession) -> None:
-        """Only duplicates are."""
+        """Only duplicates are ignored."""
         rows = [hero(1), hero(2, team_id=99)]
         with pytest.raises(BulkOperationError) as caught:
             await bulk_insert_rows(rows, session, Hero, on_conflict="ignore")
@@ -233,7 +233,7 @@ class TestFailures:
             assert await count_of(session, Hero) == 0
 
     async def test_takes_part_in_a_block(self, session: AsyncSession) -> None:
-        """With what is pending, which is written first."""
+        """Rows are inserted in the block, after what was pending."""
         async with transaction(session):
             session.add(Team(id=1, name="A"))
             assert await bulk_insert_rows([hero(1, team_id=1)], session, Hero) == 1
@@ -295,12 +295,12 @@ class TestFailures:
         ],
     )
     async def test_rows_that_are_none(self, session: AsyncSession, row: Any) -> None:
-        """They raise, each by itself."""
+        """Things that are no rows raise, each by itself."""
         with pytest.raises(ValidationError):
             await bulk_insert_rows([row], session, Hero)
 
     async def test_constraints_of_the_fields(self, session: AsyncSession) -> None:
-        """As `update_row` has them."""
+        """Values meet the constraints of the fields, as in `update_row`."""
         with pytest.raises(ValidationError) as caught:
             await bulk_insert_rows([{"sku": "a"}, {"sku": "b", "stock": -1}], session, Product)
         assert caught.value.field == "stock"
@@ -329,7 +329,7 @@ class TestFailures:
     async def test_mistakes_raise(
         self, session: AsyncSession, engine: AsyncEngine, options: dict[str, Any]
     ) -> None:
-        """Before anything is executed."""
+        """A caller's mistake raises before anything is executed."""
         rest = {"rows": [hero(1)], "model": Hero} | options
         with recorded(engine) as words, pytest.raises(ValidationError):
             await bulk_insert_rows(rest.pop("rows"), session, rest.pop("model"), **rest)

@@ -125,7 +125,7 @@ class TestStamps:
             assert (parcel.updated_by, parcel.version, parcel.size) == ("alice", 2, 2)
 
     async def test_a_version_of_the_models_own(self, session: AsyncSession) -> None:
-        """It is counted up too."""
+        """A version column that is not the mixin's is counted up too."""
         await given(session, Revision(id=1))
         await bulk_update_rows([1], {"version": 9}, session, Revision)
         assert [row.revision for row in await stored_rows(session, Revision)] == [2]
@@ -202,7 +202,7 @@ class TestFailures:
         assert {account.balance for account in await stored_rows(session, Account)} == {5}
 
     async def test_a_failure_dooms_the_block(self, session: AsyncSession) -> None:
-        """Also where the error is caught inside."""
+        """A refused update dooms its block, even if the error is caught inside."""
         await heroes(session)
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -231,13 +231,13 @@ class TestFailures:
         data: Any,
         options: dict[str, Any],
     ) -> None:
-        """Before anything is executed."""
+        """A caller's mistake raises before anything is executed."""
         with recorded(engine) as words, pytest.raises(ValidationError):
             await bulk_update_rows(keys, data, session, Hero, **options)
         assert words == []
 
     async def test_more_mistakes(self, session: AsyncSession) -> None:
-        """Unknown fields, relationships and versions."""
+        """Unknown fields, relationships and versions are refused."""
         with pytest.raises(UnknownFieldError):
             await bulk_update_rows([1], {"agee": 5}, session, Hero)
         with pytest.raises(UnknownFieldError):
@@ -284,7 +284,7 @@ class TestRowByRow:
         ]
 
     async def test_a_hook_that_raises_undoes_all(self, session: AsyncSession) -> None:
-        """Its own exception comes out."""
+        """A hook's own exception comes out, and no row is updated."""
         ids = await heroes(session)
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             await bulk_update_rows(ids, {"age": 4}, session, Hero, chunk_size=1)

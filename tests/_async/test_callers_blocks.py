@@ -143,7 +143,7 @@ class TestFailures:
         await write_row(hero("Rusty"), session)
 
     async def test_one_that_is_caught(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """The block goes on."""
+        """After a failure that is caught the block goes on."""
 
         async def update() -> Any:
             return await update_row("Nova", {"name": "Rusty"}, session, Hero, "name")
@@ -166,7 +166,7 @@ class TestFailures:
         await assert_usable(session, engine)
 
     async def test_one_that_is_not_caught(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """It takes everything with it."""
+        """A failure that is not caught undoes the whole block."""
         with pytest.raises(ConstraintViolationError):
             async with session.begin():
                 await write_row(hero("Nova"), session)
@@ -175,7 +175,7 @@ class TestFailures:
         await assert_usable(session, engine)
 
     async def test_one_that_returns(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """With `raise_on_error=False`."""
+        """A write with `raise_on_error=False` returns its failure."""
         async with session.begin():
             assert await write_row(hero("Rusty"), session, raise_on_error=False) == (False, None)
             await write_row(hero("Nova"), session)
@@ -215,7 +215,7 @@ class TestTransactionInside:
         await assert_usable(session, engine)
 
     async def test_its_failure(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """It undoes the inner part."""
+        """A failing `transaction()` undoes the inner part alone."""
         async with session.begin():
             with pytest.raises(TransactionError):
                 async with transaction(session):

@@ -162,7 +162,7 @@ class TestDoomed:
     async def test_an_error_of_a_nested_block(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Its savepoint has undone it."""
+        """The savepoint of a nested block undoes its error, so the outer block is not doomed."""
         async with transaction(session):
             await write_row(hero("Nova"), session)
             for _ in range(2):
@@ -175,7 +175,7 @@ class TestDoomed:
     async def test_an_error_of_the_users_savepoint(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Caught outside of it, as SQLAlchemy's users do."""
+        """An error that is caught outside the user's savepoint dooms nothing."""
         async with transaction(session):
             await write_row(hero("Nova"), session)
             with pytest.raises(IntegrityError):
@@ -272,7 +272,7 @@ class TestDoomed:
     async def test_the_next_block_is_not_doomed(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Neither is work outside of blocks."""
+        """Neither the next block nor work outside of blocks is doomed."""
         with pytest.raises(TransactionError):
             async with transaction(session):
                 await write_row(hero("Rusty"), session)
@@ -328,7 +328,7 @@ class TestRaiseOnErrorFalse:
         assert await get_rows(session, Warehouse, code="north")
 
     async def test_insert_data_rows(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """The good ones are kept."""
+        """`insert_data_rows` keeps the good rows."""
         async with transaction(session):
             rows = [hero("Nova"), hero("Rusty"), hero("Sid")]
             inserted, outcome = await insert_data_rows(rows, session, raise_on_error=False)

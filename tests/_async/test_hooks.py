@@ -189,7 +189,7 @@ class TestRowsThatAreThere:
     async def test_a_hook_raises(
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
-        """The change is not written."""
+        """Where a hook raises, the change is not written."""
         task = await existing_row(session, "a")
         async with block(session, inside):
             task.title = "b"
@@ -319,7 +319,7 @@ class TestReplacement:
         assert await committed(engine, Task) == ["a"]
 
     async def test_replaced_data_are_coerced(self, session: AsyncSession) -> None:
-        """As a caller's are."""
+        """Values that a hook puts in are coerced as a caller's are."""
         task = await existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {"done": "true", "id": str(task.id)}):
             _, row = await update_row(task.id, {"title": "b"}, session, Task)

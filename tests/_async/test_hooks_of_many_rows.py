@@ -67,7 +67,7 @@ class TestBulk:
 
     @inside_and_outside
     async def test_soft_deletions(self, session: AsyncSession, inside: bool) -> None:
-        """They run the delete hooks."""
+        """Soft deletions of many rows run the delete hooks."""
         keys = [(await existing_row(session, title, Page)).id for title in "ab"]
         recorder = Recorder()
         with registered_hook(Page, recorder):

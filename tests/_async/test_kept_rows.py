@@ -59,7 +59,7 @@ class TestRelationships:
     async def test_an_update_of_a_row_whose_collections_are_loaded(
         self, session: AsyncSession, inside: bool
     ) -> None:
-        """They stay as they were."""
+        """Loaded collections stay as they were."""
         await write_row(self.page(), session)
         names = ["notes", "labels"]
         found, row = await get_row("a", session, Page, True, names, pk_field="title")

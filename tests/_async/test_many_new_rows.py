@@ -94,34 +94,53 @@ def snapshot(row: Any) -> dict[str, Any]:
     }
 
 
-MAKERS: list[tuple[Callable[[int], Any], bool]] = [
-    (lambda n: Hero(name=f"h{n}", secret_name="?", age=n if n % 2 else None), True),
-    (lambda n: Document(title=f"d{n}"), True),
-    (lambda n: Seat(row="a", number=n), True),
-    (lambda n: Product(sku=f"p{n}", shelf=n), False),
-    (lambda n: Parcel(code=f"p{n}"), True),
-    (lambda n: AllTypes(integer=n, payload={"a": n}, colour=Colour.RED), True),
-    (lambda n: Everything(text=f"{n}", source="x" if n < 50 else "y"), True),
-    (lambda n: Everything(text=f"{n}"), True),
-    (lambda n: Everything(text=f"{n}", source=None if n % 2 else "x"), False),
-    (lambda n: Setting(key=f"k{n}"), False),
-    (lambda n: Setting(key=f"k{n}", priority=n, state="x"), True),
-    (lambda n: Ticket(label=f"{n}"), False),
-    (lambda n: Sign(label=f"{n}", loud=None), False),
-    (lambda n: Mark(label=f"{n}", length=None), False),
-    (lambda n: Cat(id=n + 1, name=f"{n}"), False),
-    (lambda n: Truck(id=n + 1, name=f"{n}", load=n), False),
-    (lambda n: Hero(id=10**6 + n, name=f"h{n}", secret_name="?"), True),
-    (lambda n: Hero(id=None if n else 10**6, name=f"h{n}", secret_name="?"), False),
-    (lambda n: Hero(name=f"h{n}", secret_name="?", team=Team(name=f"t{n}")), False),
-    (lambda n: Hero(name=f"h{n}", secret_name="?", age=func.length("four")), False),
-]
+# How rows are made, and whether they are written without a flush.
+MAKERS: dict[str, tuple[Callable[[int], Any], bool]] = {
+    "values and None": (
+        lambda n: Hero(name=f"h{n}", secret_name="?", age=n if n % 2 else None),
+        True,
+    ),
+    "a key made in Python": (lambda n: Document(title=f"d{n}"), True),
+    "a composite key": (lambda n: Seat(row="a", number=n), True),
+    "columns of other names": (lambda n: Product(sku=f"p{n}", shelf=n), False),
+    "every mixin": (lambda n: Parcel(code=f"p{n}"), True),
+    "all types": (lambda n: AllTypes(integer=n, payload={"a": n}, colour=Colour.RED), True),
+    "a value over a default": (
+        lambda n: Everything(text=f"{n}", source="x" if n < 50 else "y"),
+        True,
+    ),
+    "defaults of every kind": (lambda n: Everything(text=f"{n}"), True),
+    "None for a default": (
+        lambda n: Everything(text=f"{n}", source=None if n % 2 else "x"),
+        False,
+    ),
+    "defaults of the database": (lambda n: Setting(key=f"k{n}"), False),
+    "values for them": (lambda n: Setting(key=f"k{n}", priority=n, state="x"), True),
+    "a type that SQL changes": (lambda n: Ticket(label=f"{n}"), False),
+    "a default that looks at the row": (lambda n: Sign(label=f"{n}", loud=None), False),
+    "a default that is SQL": (lambda n: Mark(label=f"{n}", length=None), False),
+    "a table of several models": (lambda n: Cat(id=n + 1, name=f"{n}"), False),
+    "a model in two tables": (lambda n: Truck(id=n + 1, name=f"{n}", load=n), False),
+    "given keys": (lambda n: Hero(id=10**6 + n, name=f"h{n}", secret_name="?"), True),
+    "one given key": (
+        lambda n: Hero(id=None if n else 10**6, name=f"h{n}", secret_name="?"),
+        False,
+    ),
+    "related rows": (
+        lambda n: Hero(name=f"h{n}", secret_name="?", team=Team(name=f"t{n}")),
+        False,
+    ),
+    "SQL as a value": (
+        lambda n: Hero(name=f"h{n}", secret_name="?", age=func.length("four")),
+        False,
+    ),
+}
 
 
 class TestTheSame:
-    """As a flush of the same rows."""
+    """Many rows at once become what a flush of the same rows would have made of them."""
 
-    @pytest.mark.parametrize(("make", "quick"), MAKERS)
+    @pytest.mark.parametrize(("make", "quick"), MAKERS.values(), ids=MAKERS)
     async def test_rows_and_their_states(
         self,
         session: AsyncSession,
@@ -157,7 +176,7 @@ class TestTheSame:
         assert outcomes[0] == outcomes[1]
 
     async def test_the_next_rows_get_the_next_keys(self, session: AsyncSession) -> None:
-        """Sequences go on behind them."""
+        """Sequences go on behind the keys that were used."""
         rows = heroes()
         await insert_data_rows(rows, session)
         keys = [row.id or 0 for row in rows]
@@ -289,7 +308,7 @@ class TestWhatNeedsAFlush:
     async def test_listeners_to_statements(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """They see the INSERT."""
+        """Listeners to statements see the INSERT."""
         seen: list[Any] = []
         plain = getattr(engine, "sync_engine", engine)
         listen = partial(lambda *args, **_: seen.append(args[1]))
@@ -301,7 +320,7 @@ class TestWhatNeedsAFlush:
         assert any(getattr(statement, "is_insert", False) for statement in seen)
 
     async def test_other_work_of_the_session(self, session: AsyncSession) -> None:
-        """Is flushed with them."""
+        """What else is pending is flushed with the rows."""
         session.add(Team(id=5, name="A"))
         assert (await insert_data_rows(heroes(team_id=5), session))[0]
 

@@ -75,7 +75,7 @@ class TestWhen:
         assert ran == [1]
 
     async def test_a_callback_twice_runs_twice(self, session: AsyncSession) -> None:
-        """Each registration counts."""
+        """Each registration of a callback counts."""
         ran: list[int] = []
 
         def callback() -> None:
@@ -153,7 +153,7 @@ class TestWhen:
 
 class TestNever:
     async def test_after_a_rollback(self, session: AsyncSession) -> None:
-        """Neither then nor with the next commit."""
+        """After a rollback no callback runs, neither then nor with the next commit."""
         ran: list[int] = []
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -245,7 +245,7 @@ class TestNever:
     async def test_of_another_session(
         self, session: AsyncSession, session_factory: Callable[[], AsyncSession]
     ) -> None:
-        """State belongs to the session."""
+        """A commit runs no callbacks of another session."""
         ran: list[int] = []
         on_commit(session, lambda: ran.append(1))
         await write_row(hero("Rusty"), session_factory())

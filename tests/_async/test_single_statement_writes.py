@@ -192,7 +192,7 @@ class TestUpdate:
         assert not any(value for name, value in read.model_dump().items() if name != "id")
 
     async def test_a_column_of_another_name(self, opened: Opened) -> None:
-        """Fields are meant, not columns."""
+        """Names in an update are those of fields, not of columns."""
         await given(opened(), Product(id=1, sku="a"))
         _, row = await update_row(1, {"shelf": 4}, opened(), Product)
         assert row is not None
@@ -252,7 +252,7 @@ class TestUpdate:
         assert (await get_row(3, session, Hero)) == (False, None)
 
     async def test_refused_in_a_block_that_goes_on(self, opened: Opened) -> None:
-        """With `raise_on_error=False` just the update is undone."""
+        """With `raise_on_error=False` only the refused update is undone."""
         await given(opened(), hero(1), hero(2))
         session = opened()
         async with transaction(session):
@@ -330,7 +330,7 @@ class TestDelete:
             await delete_row("b", session, Warehouse, raise_on_error=True)
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
-        """Another row refers to it."""
+        """A row that another one refers to is not deleted."""
         await given(opened(), Warehouse(code="a"))
         await given(opened(), Dock(warehouse_code="a"))
         session = opened()
@@ -523,7 +523,7 @@ class TestGetOneOrCreate:
         assert not sync_session(session).new
 
     async def test_another_constraint(self, opened: Opened) -> None:
-        """It is told which one."""
+        """The error names the constraint that was broken."""
         session = opened()
         with pytest.raises(ConstraintViolationError) as refused:
             await get_one_or_create(session, Hero, name="a", secret_name=None)
@@ -614,7 +614,7 @@ class TestWhatTakesAFlush:
         assert euro is not None
 
     async def test_pending_changes(self, session_factory: Opened, engine: AsyncEngine) -> None:
-        """They are flushed first."""
+        """Pending changes are flushed before the write."""
         await given(session_factory(), hero())
         session = session_factory()
         session.add(hero(2))
@@ -632,7 +632,7 @@ class TestWhatTakesAFlush:
         assert row.updated_at is None
 
     async def test_versions(self, session_factory: Opened, engine: AsyncEngine) -> None:
-        """They are counted, and compared."""
+        """Versions are compared and counted, so they take a flush."""
         await given(session_factory(), Counter(id=1))
         assert "SELECT" in await self.words_of(engine, session_factory(), Counter, value=4)
         _, row = await get_row(1, session_factory(), Counter)
@@ -669,7 +669,7 @@ class TestWhatTakesAFlush:
     async def test_another_key_than_the_primary_one(
         self, session_factory: Opened, engine: AsyncEngine
     ) -> None:
-        """Several rows may have it."""
+        """Several rows may have a key that is not the primary one."""
         await given(session_factory(), hero())
         with recorded(engine) as words:
             _, row = await update_row("hero 1", {"age": 3}, session_factory(), Hero, "name")

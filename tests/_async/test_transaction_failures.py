@@ -112,7 +112,7 @@ class TestFailure:
         assert caught.value is own
 
     async def test_an_inner_block_that_does_not_wrap(self, session: AsyncSession) -> None:
-        """The outer one still does."""
+        """An outer block wraps what an inner one lets out."""
         error = ValueError()
         with pytest.raises(TransactionError) as caught:
             async with transaction(session), transaction(session, wrap_errors=False):
@@ -207,7 +207,7 @@ class TestFailure:
     async def test_a_commit_that_fails(
         self, session: AsyncSession, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """For whatever reason, on every database."""
+        """A commit that fails for whatever reason is reported, on every database."""
         with (
             refused_commits(engine, monkeypatch),
             pytest.raises(TransactionError, match="RuntimeError"),

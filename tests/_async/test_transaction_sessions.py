@@ -76,7 +76,7 @@ class TestRows:
         assert loaded(kept)
 
     async def test_with_expire_on_commit_off(self, engine: AsyncEngine) -> None:
-        """Nothing expires there."""
+        """With `expire_on_commit=False` nothing expires."""
         async with AsyncSession(engine, expire_on_commit=False) as session:
             async with transaction(session) as tx:
                 own = hero("own")
@@ -191,7 +191,7 @@ class TestSessions:
         await assert_usable(session, engine)
 
     async def test_sqlalchemys_own(self, engine: AsyncEngine) -> None:
-        """Without any of SQLModel's methods."""
+        """A session of SQLAlchemy's own will do, without any of SQLModel's methods."""
         async with PlainSession(engine) as session:
             async with transaction(session) as tx:
                 _, row = await write_row(hero("Rusty"), session)
@@ -271,7 +271,7 @@ class TestSessions:
         assert await names(engine) == ["Rusty"]
 
     async def test_without_autobegin(self, engine: AsyncEngine) -> None:
-        """Opening a block is beginning."""
+        """With `autobegin=False` opening a block begins."""
         async with AsyncSession(engine, autobegin=False) as session:
             async with transaction(session):
                 await write_row(hero("Rusty"), session)
@@ -351,7 +351,7 @@ class TestResources:
         assert session() is None
 
     async def test_the_state_goes_with_the_block(self, session: AsyncSession) -> None:
-        """Afterwards a write commits again."""
+        """After the block a write commits again."""
         async with transaction(session), transaction(session):
             assert session.info
         assert session.info == {}

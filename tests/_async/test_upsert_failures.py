@@ -79,7 +79,7 @@ class TestMistakes:
             await bulk_upsert_mappings([{"id": 1, "team": None}], session, Hero)
 
     async def test_what_is_no_session_is_refused(self) -> None:
-        """Before anything is done."""
+        """What is no session is refused before anything is done."""
         session: Any = object()
         with pytest.raises(ValidationError, match="session"):
             await bulk_upsert_mappings([RUSTY], session, Hero)
@@ -114,7 +114,7 @@ class TestFailures:
         assert not session.in_transaction()
 
     async def test_a_late_failure_leaves_nothing(self, session: AsyncSession) -> None:
-        """All chunks are one transaction."""
+        """All chunks are one transaction, so a late failure leaves nothing."""
         rows = [{"id": n, "owner": "x", "balance": 1} for n in range(1, 20)]
         rows.append({"id": 20, "owner": "x", "balance": -1})
         with pytest.raises(ConstraintViolationError):
@@ -175,7 +175,7 @@ class TestTriggers:
         assert await stored_rows(session, Reading) == []
 
     async def test_it_dooms_a_block(self, session: AsyncSession, lost_key: dict[str, Any]) -> None:
-        """Even if the error is caught."""
+        """A row that cannot be found again dooms its block, even if the error is caught."""
 
         async def catch_it() -> None:
             async with transaction(session):
@@ -240,7 +240,7 @@ class TestTransactions:
         assert len(await stored_rows(session, Hero)) == 1
 
     async def test_a_failing_block_undoes_it(self, session: AsyncSession) -> None:
-        """With everything else in it."""
+        """A block that fails undoes the upsert with everything else in it."""
         await given(session, Hero(**RUSTY))
 
         async def fail() -> None:
@@ -255,7 +255,7 @@ class TestTransactions:
     async def test_a_failure_in_a_block_raises_the_librarys_error(
         self, session: AsyncSession
     ) -> None:
-        """And dooms the block."""
+        """A refused upsert raises the library's error and dooms its block."""
 
         async def catch_it() -> None:
             async with transaction(session):
@@ -291,7 +291,7 @@ class TestManyRows:
     async def test_a_chunk_is_one_statement_and_one_query(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Whatever the number of rows in it."""
+        """A chunk is one statement and one query, whatever the number of rows in it."""
         rows = [{"place": "x", "number": n, "value": n / 2} for n in range(10)]
         with statements(engine) as seen:
             await bulk_upsert_mappings(rows, session, Reading)
@@ -347,7 +347,7 @@ class TestManyRows:
             assert {article.version for article in articles} == {version}
 
     async def test_many_values_of_one_key(self, session: AsyncSession) -> None:
-        """They are one row."""
+        """Many values of one key are one row."""
         rows = [RUSTY | {"age": n} for n in range(2_000)]
         _, heroes = await bulk_upsert_mappings(rows, session, Hero)
         assert {id(hero) for hero in heroes} == {id(heroes[0])}
@@ -355,16 +355,16 @@ class TestManyRows:
 
 
 class TestSessions:
-    """Any session."""
+    """Sessions of any kind can be used."""
 
     async def test_a_plain_session(self, engine: AsyncEngine) -> None:
-        """SQLAlchemy's own."""
+        """A session of SQLAlchemy's own will do."""
         async with PlainSession(engine) as session:
             _, (hero,) = await bulk_upsert_mappings([RUSTY], session, Hero)
             assert hero.name == "Rusty"
 
     async def test_a_scoped_session(self, engine: AsyncEngine) -> None:
-        """Through its registry."""
+        """A scoped session is used through its registry."""
         session = scoped(engine)
         _, (hero,) = await bulk_upsert_mappings([RUSTY], session, Hero)
         assert hero.name == "Rusty"

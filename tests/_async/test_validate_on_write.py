@@ -66,7 +66,7 @@ class TestValidateOnWrite:
         assert await get_rows(session, Gauge) == (False, [])
 
     async def test_several_reasons(self, session: AsyncSession) -> None:
-        """All of them are told."""
+        """The error names all reasons."""
         with pytest.raises(ValidationError) as caught:
             await insert_data_rows([Gauge(sensor="ok"), Gauge(sensor="x", low=-1000)], session)
         assert [each["loc"] for each in caught.value.errors or ()] == [("sensor",), ("low",)]

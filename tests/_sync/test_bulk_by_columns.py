@@ -108,7 +108,7 @@ class TestSQL:
             assert [(hero.age, hero.secret_name) for hero in heroes] == [(5, "!"), (5, "?")]
 
     def test_versions_are_counted(self, session: Session) -> None:
-        """As by every update."""
+        """SQL in the values counts versions up as every update does."""
         given(session, Counter(id=1, value=3))
         written = bulk_update_rows([1], {"value": Counter.value * 2}, session, Counter)
         assert written == (True, 1)
@@ -168,7 +168,7 @@ class TestProgress:
         assert len(ages(session)) == 3
 
     def test_a_bar_is_shown(self, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
-        """With the name of the model."""
+        """The bar names the model."""
         given(session, a_hero(1, 1))
         bulk_update_rows([1], {"age": 2}, session, Hero, progress=True)
         assert "Hero" in capsys.readouterr().err

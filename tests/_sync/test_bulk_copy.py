@@ -193,7 +193,7 @@ class TestCopy:
         assert take_rows(session, Account) == []
 
     def test_duplicates_are_skipped_by_inserting(self, session: Session) -> None:
-        """COPY cannot."""
+        """COPY cannot skip duplicates, so these rows are inserted."""
         rows = [{"name": f"t{number % 150}"} for number in range(300)]
         options: dict[str, Any] = {"method": "copy", "on_conflict": "ignore"}
         assert bulk_insert_rows(rows, session, Team, **options) == 150
@@ -232,7 +232,7 @@ class TestCopy:
         assert take_rows(session, Account) == []
 
     def test_a_block_is_doomed(self, session: Session) -> None:
-        """Also where the error is caught in it."""
+        """A refused COPY dooms its block, even if the error is caught in it."""
         rows = [{"owner": "x", "balance": 1 - number} for number in range(300)]
         with pytest.raises(TransactionError):
             with transaction(session):
@@ -305,12 +305,12 @@ class TestDefaultsOfAllKinds:
         assert found[149] == "('l149', 'L149')"
 
     def test_defaults_of_sql(self, session: Session, method: Any) -> None:
-        """They belong to the statement."""
+        """Defaults that are SQL stand in the statement, in every way."""
         found = self.check(session, Mark, [{"label": "a"}] * 150, method)
         assert set(found) == {"('a', 4)"}
 
     def test_versions_and_stamps(self, session: Session, method: Any) -> None:
-        """Those of the mixins."""
+        """The mixins' versions and stamps are written in every way."""
         rows = [{"code": f"c{number}"} for number in range(150)]
         found = self.check(session, Parcel, rows, method)
         assert len(set(found)) == 150

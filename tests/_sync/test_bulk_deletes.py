@@ -73,7 +73,7 @@ class TestRemoved:
         assert [hero.id for hero in stored_rows(session, Hero)] == [2]
 
     def test_links_go_with_the_rows(self, session: Session) -> None:
-        """As with `delete_row`; those of other rows stay."""
+        """The links of deleted rows go, as with `delete_row`; those of other rows stay."""
         first, second = heroes(2)
         tag = Tag(id=1, label="x")
         first.tags, second.tags = [tag], [tag]
@@ -82,7 +82,7 @@ class TestRemoved:
         assert [link.hero_id for link in stored_rows(session, HeroTag)] == [2]
 
     def test_soft_false_removes_marked_rows_too(self, session: Session) -> None:
-        """With their links, by the primary key."""
+        """`soft=False` removes marked rows with their links, by the primary key."""
         player = Player(id=1, name="a", is_deleted=True)
         player.badges = [Badge(id=1, label="x")]
         given(session, player, Player(id=2, name="b"))
@@ -184,7 +184,7 @@ class TestFailures:
         assert count_of(session, Warehouse) == 2
 
     def test_a_failure_dooms_the_block(self, session: Session) -> None:
-        """Also where the error is caught inside."""
+        """A refused delete dooms its block, even if the error is caught inside."""
         given(session, Warehouse(code="A"), Warehouse(code="B"))
         given(session, Dock(warehouse_code="B"))
         with pytest.raises(TransactionError):
@@ -208,7 +208,7 @@ class TestFailures:
     def test_mistakes_raise(
         self, session: Session, engine: Engine, keys: Any, options: dict[str, Any]
     ) -> None:
-        """Before anything is executed."""
+        """A caller's mistake raises before anything is executed."""
         with recorded(engine) as words, pytest.raises(ValidationError):
             delete_rows_within_id_list(keys, session, Hero, **options)
         assert words == []
@@ -250,7 +250,7 @@ class TestRowByRow:
         assert marks == ([(1, True), (2, False), (3, True)] if soft else [(2, False)])
 
     def test_a_hook_that_raises_undoes_all(self, session: Session) -> None:
-        """Its own exception comes out."""
+        """A hook's own exception comes out, and no row is deleted."""
         given(session, *heroes(3))
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             delete_rows_within_id_list([1, 2, 3], session, Hero, chunk_size=1)

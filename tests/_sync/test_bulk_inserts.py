@@ -108,7 +108,7 @@ class TestWhatIsWritten:
         assert count_of(session, Hero) == 25
 
     def test_rows_beyond_every_bind_limit(self, session: Session) -> None:
-        """Their number has no limit."""
+        """The number of rows has no limit."""
         assert bulk_insert_rows((hero(i) for i in range(20_000)), session, Hero) == 20_000
         assert count_of(session, Hero) == 20_000
 
@@ -189,7 +189,7 @@ class TestDuplicates:
         assert bulk_insert_rows(rows, session, Hero, on_conflict="ignore") == 1500
 
     def test_other_errors_are_not_ignored(self, session: Session) -> None:
-        """Only duplicates are."""
+        """Only duplicates are ignored."""
         rows = [hero(1), hero(2, team_id=99)]
         with pytest.raises(BulkOperationError) as caught:
             bulk_insert_rows(rows, session, Hero, on_conflict="ignore")
@@ -231,7 +231,7 @@ class TestFailures:
             assert count_of(session, Hero) == 0
 
     def test_takes_part_in_a_block(self, session: Session) -> None:
-        """With what is pending, which is written first."""
+        """Rows are inserted in the block, after what was pending."""
         with transaction(session):
             session.add(Team(id=1, name="A"))
             assert bulk_insert_rows([hero(1, team_id=1)], session, Hero) == 1
@@ -291,12 +291,12 @@ class TestFailures:
         ],
     )
     def test_rows_that_are_none(self, session: Session, row: Any) -> None:
-        """They raise, each by itself."""
+        """Things that are no rows raise, each by itself."""
         with pytest.raises(ValidationError):
             bulk_insert_rows([row], session, Hero)
 
     def test_constraints_of_the_fields(self, session: Session) -> None:
-        """As `update_row` has them."""
+        """Values meet the constraints of the fields, as in `update_row`."""
         with pytest.raises(ValidationError) as caught:
             bulk_insert_rows([{"sku": "a"}, {"sku": "b", "stock": -1}], session, Product)
         assert caught.value.field == "stock"
@@ -325,7 +325,7 @@ class TestFailures:
     def test_mistakes_raise(
         self, session: Session, engine: Engine, options: dict[str, Any]
     ) -> None:
-        """Before anything is executed."""
+        """A caller's mistake raises before anything is executed."""
         rest = {"rows": [hero(1)], "model": Hero} | options
         with recorded(engine) as words, pytest.raises(ValidationError):
             bulk_insert_rows(rest.pop("rows"), session, rest.pop("model"), **rest)

@@ -139,7 +139,7 @@ class TestFailures:
         write_row(hero("Rusty"), session)
 
     def test_one_that_is_caught(self, session: Session, engine: Engine) -> None:
-        """The block goes on."""
+        """After a failure that is caught the block goes on."""
 
         def update() -> Any:
             return update_row("Nova", {"name": "Rusty"}, session, Hero, "name")
@@ -162,7 +162,7 @@ class TestFailures:
         assert_usable(session, engine)
 
     def test_one_that_is_not_caught(self, session: Session, engine: Engine) -> None:
-        """It takes everything with it."""
+        """A failure that is not caught undoes the whole block."""
         with pytest.raises(ConstraintViolationError):
             with session.begin():
                 write_row(hero("Nova"), session)
@@ -171,7 +171,7 @@ class TestFailures:
         assert_usable(session, engine)
 
     def test_one_that_returns(self, session: Session, engine: Engine) -> None:
-        """With `raise_on_error=False`."""
+        """A write with `raise_on_error=False` returns its failure."""
         with session.begin():
             assert write_row(hero("Rusty"), session, raise_on_error=False) == (False, None)
             write_row(hero("Nova"), session)
@@ -209,7 +209,7 @@ class TestTransactionInside:
         assert_usable(session, engine)
 
     def test_its_failure(self, session: Session, engine: Engine) -> None:
-        """It undoes the inner part."""
+        """A failing `transaction()` undoes the inner part alone."""
         with session.begin():
             with pytest.raises(TransactionError):
                 with transaction(session):

@@ -83,7 +83,7 @@ class TestSQLite:
         engine.dispose()
 
     def test_the_timeout_can_be_set(self, tmp_path: Path) -> None:
-        """In the URL or for the driver."""
+        """SQLite's timeout is set in the URL or for the driver."""
         for url, options in (
             (f"sqlite:///{tmp_path}/heroes.db?timeout=2", {}),
             (f"sqlite:///{tmp_path}/heroes.db", {"connect_args": {"timeout": 2}}),
@@ -202,7 +202,7 @@ class TestArguments:
         ],
     )
     def test_bad_numbers_are_refused(self, numbers: dict[str, Any], field: str) -> None:
-        """Whatever the database is."""
+        """Bad numbers are refused on every database."""
         for url in ("sqlite://", "postgresql://host/db"):
             with pytest.raises(ValidationError) as caught:
                 create_pooled_engine(url, **numbers)
@@ -235,7 +235,7 @@ class TestArguments:
             assert create_pooled_engine(url, pool_pre_ping=True).pool._pre_ping is True
 
     def test_a_rest_is_a_length_of_time(self) -> None:
-        """Whatever the database is."""
+        """A negative `pool_ping_after` is refused on every database."""
         for url in ("sqlite://", "postgresql://host/db"):
             with pytest.raises(ValidationError) as caught:
                 create_pooled_engine(url, pool_ping_after=-1)
@@ -255,7 +255,7 @@ class TestSessions:
         engine.dispose()
 
     def test_the_factory_begins_transactions_too(self) -> None:
-        """As SQLAlchemy's factory does."""
+        """`begin()` of the factory opens a transaction, as SQLAlchemy's does."""
         engine = create_pooled_engine("sqlite://")
         make_teams(engine)
         with session_factory(engine).begin() as session:
@@ -290,7 +290,7 @@ class TestSessions:
         engine.dispose()
 
     def test_the_dependency_keeps_what_was_committed(self) -> None:
-        """And nothing else."""
+        """A request keeps what it committed, and nothing else."""
         engine = create_pooled_engine("sqlite://")
         make_teams(engine)
         with contextmanager(get_session(engine, autoflush=False))() as session:
@@ -304,7 +304,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("function", [session_factory, get_session, pool_status])
     def test_what_is_no_engine_is_refused(self, function: Callable[[Any], Any]) -> None:
-        """At once, not when the first request comes."""
+        """What is no engine is refused at once, not when the first request comes."""
         with pytest.raises(ValidationError, match="not str") as caught:
             function("sqlite://")
         assert caught.value.field == "engine"

@@ -154,7 +154,7 @@ class TestDoomed:
         assert names(engine) == ["Nova", "Rusty"]
 
     def test_an_error_of_a_nested_block(self, session: Session, engine: Engine) -> None:
-        """Its savepoint has undone it."""
+        """The savepoint of a nested block undoes its error, so the outer block is not doomed."""
         with transaction(session):
             write_row(hero("Nova"), session)
             for _ in range(2):
@@ -165,7 +165,7 @@ class TestDoomed:
         assert names(engine) == ["Nova", "Rusty", "Sid"]
 
     def test_an_error_of_the_users_savepoint(self, session: Session, engine: Engine) -> None:
-        """Caught outside of it, as SQLAlchemy's users do."""
+        """An error that is caught outside the user's savepoint dooms nothing."""
         with transaction(session):
             write_row(hero("Nova"), session)
             with pytest.raises(IntegrityError):
@@ -254,7 +254,7 @@ class TestDoomed:
             assert get_rows(session, Hero, name="nobody") == (False, [])
 
     def test_the_next_block_is_not_doomed(self, session: Session, engine: Engine) -> None:
-        """Neither is work outside of blocks."""
+        """Neither the next block nor work outside of blocks is doomed."""
         with pytest.raises(TransactionError):
             with transaction(session):
                 write_row(hero("Rusty"), session)
@@ -310,7 +310,7 @@ class TestRaiseOnErrorFalse:
         assert get_rows(session, Warehouse, code="north")
 
     def test_insert_data_rows(self, session: Session, engine: Engine) -> None:
-        """The good ones are kept."""
+        """`insert_data_rows` keeps the good rows."""
         with transaction(session):
             rows = [hero("Nova"), hero("Rusty"), hero("Sid")]
             inserted, outcome = insert_data_rows(rows, session, raise_on_error=False)

@@ -189,7 +189,7 @@ class TestRowsThatAreThere:
     def test_a_hook_raises(
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
-        """The change is not written."""
+        """Where a hook raises, the change is not written."""
         task = existing_row(session, "a")
         with block(session, inside):
             task.title = "b"
@@ -313,7 +313,7 @@ class TestReplacement:
         assert committed(engine, Task) == ["a"]
 
     def test_replaced_data_are_coerced(self, session: Session) -> None:
-        """As a caller's are."""
+        """Values that a hook puts in are coerced as a caller's are."""
         task = existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {"done": "true", "id": str(task.id)}):
             _, row = update_row(task.id, {"title": "b"}, session, Task)

@@ -61,7 +61,7 @@ class TestRelationships:
     def test_an_update_of_a_row_whose_collections_are_loaded(
         self, session: Session, inside: bool
     ) -> None:
-        """They stay as they were."""
+        """Loaded collections stay as they were."""
         write_row(self.page(), session)
         names = ["notes", "labels"]
         found, row = get_row("a", session, Page, True, names, pk_field="title")

@@ -75,7 +75,7 @@ class TestWhen:
         assert ran == [1]
 
     def test_a_callback_twice_runs_twice(self, session: Session) -> None:
-        """Each registration counts."""
+        """Each registration of a callback counts."""
         ran: list[int] = []
 
         def callback() -> None:
@@ -147,7 +147,7 @@ class TestWhen:
 
 class TestNever:
     def test_after_a_rollback(self, session: Session) -> None:
-        """Neither then nor with the next commit."""
+        """After a rollback no callback runs, neither then nor with the next commit."""
         ran: list[int] = []
         with pytest.raises(TransactionError):
             with transaction(session):
@@ -237,7 +237,7 @@ class TestNever:
     def test_of_another_session(
         self, session: Session, session_factory: Callable[[], Session]
     ) -> None:
-        """State belongs to the session."""
+        """A commit runs no callbacks of another session."""
         ran: list[int] = []
         on_commit(session, lambda: ran.append(1))
         write_row(hero("Rusty"), session_factory())

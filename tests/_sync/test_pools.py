@@ -97,7 +97,7 @@ class TestExhaustion:
 @pytest.mark.databases("postgresql", "mysql")
 class TestPasswords:
     def test_a_callable_is_asked_at_each_new_connection(self, database: Database) -> None:
-        """And not when the pool has one already."""
+        """A callable password is asked for each new connection, not for one from the pool."""
         address = make_url(database.sync_url)
         asked: list[int] = []
 

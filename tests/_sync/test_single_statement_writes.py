@@ -194,7 +194,7 @@ class TestUpdate:
         assert not any(value for name, value in read.model_dump().items() if name != "id")
 
     def test_a_column_of_another_name(self, opened: Opened) -> None:
-        """Fields are meant, not columns."""
+        """Names in an update are those of fields, not of columns."""
         given(opened(), Product(id=1, sku="a"))
         _, row = update_row(1, {"shelf": 4}, opened(), Product)
         assert row is not None
@@ -254,7 +254,7 @@ class TestUpdate:
         assert (get_row(3, session, Hero)) == (False, None)
 
     def test_refused_in_a_block_that_goes_on(self, opened: Opened) -> None:
-        """With `raise_on_error=False` just the update is undone."""
+        """With `raise_on_error=False` only the refused update is undone."""
         given(opened(), hero(1), hero(2))
         session = opened()
         with transaction(session):
@@ -328,7 +328,7 @@ class TestDelete:
             delete_row("b", session, Warehouse, raise_on_error=True)
 
     def test_refused_by_the_database(self, opened: Opened) -> None:
-        """Another row refers to it."""
+        """A row that another one refers to is not deleted."""
         given(opened(), Warehouse(code="a"))
         given(opened(), Dock(warehouse_code="a"))
         session = opened()
@@ -517,7 +517,7 @@ class TestGetOneOrCreate:
         assert not sync_session(session).new
 
     def test_another_constraint(self, opened: Opened) -> None:
-        """It is told which one."""
+        """The error names the constraint that was broken."""
         session = opened()
         with pytest.raises(ConstraintViolationError) as refused:
             get_one_or_create(session, Hero, name="a", secret_name=None)
@@ -606,7 +606,7 @@ class TestWhatTakesAFlush:
         assert euro is not None
 
     def test_pending_changes(self, session_factory: Opened, engine: Engine) -> None:
-        """They are flushed first."""
+        """Pending changes are flushed before the write."""
         given(session_factory(), hero())
         session = session_factory()
         session.add(hero(2))
@@ -624,7 +624,7 @@ class TestWhatTakesAFlush:
         assert row.updated_at is None
 
     def test_versions(self, session_factory: Opened, engine: Engine) -> None:
-        """They are counted, and compared."""
+        """Versions are compared and counted, so they take a flush."""
         given(session_factory(), Counter(id=1))
         assert "SELECT" in self.words_of(engine, session_factory(), Counter, value=4)
         _, row = get_row(1, session_factory(), Counter)
@@ -661,7 +661,7 @@ class TestWhatTakesAFlush:
     def test_another_key_than_the_primary_one(
         self, session_factory: Opened, engine: Engine
     ) -> None:
-        """Several rows may have it."""
+        """Several rows may have a key that is not the primary one."""
         given(session_factory(), hero())
         with recorded(engine) as words:
             _, row = update_row("hero 1", {"age": 3}, session_factory(), Hero, "name")

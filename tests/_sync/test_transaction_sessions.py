@@ -78,7 +78,7 @@ class TestRows:
         assert loaded(kept)
 
     def test_with_expire_on_commit_off(self, engine: Engine) -> None:
-        """Nothing expires there."""
+        """With `expire_on_commit=False` nothing expires."""
         with Session(engine, expire_on_commit=False) as session:
             with transaction(session) as tx:
                 own = hero("own")
@@ -187,7 +187,7 @@ class TestSessions:
         assert_usable(session, engine)
 
     def test_sqlalchemys_own(self, engine: Engine) -> None:
-        """Without any of SQLModel's methods."""
+        """A session of SQLAlchemy's own will do, without any of SQLModel's methods."""
         with PlainSession(engine) as session:
             with transaction(session) as tx:
                 _, row = write_row(hero("Rusty"), session)
@@ -267,7 +267,7 @@ class TestSessions:
         assert names(engine) == ["Rusty"]
 
     def test_without_autobegin(self, engine: Engine) -> None:
-        """Opening a block is beginning."""
+        """With `autobegin=False` opening a block begins."""
         with Session(engine, autobegin=False) as session:
             with transaction(session):
                 write_row(hero("Rusty"), session)
@@ -345,7 +345,7 @@ class TestResources:
         assert session() is None
 
     def test_the_state_goes_with_the_block(self, session: Session) -> None:
-        """Afterwards a write commits again."""
+        """After the block a write commits again."""
         with transaction(session), transaction(session):
             assert session.info
         assert session.info == {}

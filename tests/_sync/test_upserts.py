@@ -45,7 +45,7 @@ class TestWhatIsWritten:
     """New rows are inserted, known ones updated."""
 
     def test_new_rows_are_inserted(self, session: Session) -> None:
-        """And returned in the order of the payload."""
+        """New rows are inserted, and returned in the order of the payload."""
         ok, rows = bulk_upsert_mappings([NOVA, RUSTY], session, Hero)
         assert ok is True
         assert [row.name for row in rows] == ["Nova", "Rusty"]
@@ -66,13 +66,13 @@ class TestWhatIsWritten:
         assert stored_rows(session, Hero) == before
 
     def test_an_empty_payload_writes_nothing(self, session: Session, engine: Engine) -> None:
-        """And says True, as v0.1.0 did."""
+        """An empty payload writes nothing and says True, as in v0.1.0."""
         with statements(engine) as seen:
             assert bulk_upsert_mappings([], session, Hero) == (True, [])
         assert seen == []
 
     def test_any_iterable_is_a_payload(self, session: Session) -> None:
-        """A generator too."""
+        """A payload may be any iterable, a generator too."""
         rows = ({"name": f"Hero {n}", "secret_name": "?"} for n in range(5))
         _, heroes = bulk_upsert_mappings(rows, session, Hero, ["name"])
         assert [hero.name for hero in heroes] == [f"Hero {n}" for n in range(5)]
@@ -121,7 +121,7 @@ class TestWhatIsWritten:
         ]
 
     def test_defaults_do_not_touch_known_rows(self, session: Session) -> None:
-        """They are for new ones."""
+        """Defaults are for new rows only."""
         given(session, Article(slug="a", views=1, mood="wild", state="old"))
         _, (article,) = bulk_upsert_mappings(
             [{"slug": "a", "title": "A"}], session, Article, ["slug"]
@@ -145,7 +145,7 @@ class TestWhatIsWritten:
         assert (article.slug, article.views, article.version) == ("a", 8, 2)
 
     def test_an_explicit_stamp_wins(self, session: Session) -> None:
-        """None is no explicit one."""
+        """A stamp that is given wins; None counts as not given."""
         given(session, Article(slug="a"), Article(slug="b"))
         rows = [
             {"slug": "a", "editor": "me", "updated_at": "2020-01-01T00:00:00"},
@@ -216,7 +216,7 @@ class TestWhatIsWritten:
 
 
 class TestKeys:
-    """Which row is meant."""
+    """A key says which row is meant."""
 
     def test_any_unique_key_finds_rows(self, session: Session) -> None:
         """The primary key of a known row stays as it is."""
@@ -314,7 +314,7 @@ class TestKeys:
         assert [row.name for row in stored_rows(session, Hero)] == ["Nova", "Rusty"]
 
     def test_rows_may_refer_to_earlier_ones(self, session: Session) -> None:
-        """Whichever fields they give."""
+        """Rows may refer to earlier ones, whichever fields they give."""
         rows: list[dict[str, Any]] = [
             {"id": 1, "label": "root"},
             {"id": 2, "parent_id": 1, "note": "x"},
@@ -373,7 +373,7 @@ class TestUpdateColumns:
     """What a conflict may change."""
 
     def test_they_limit_what_is_overwritten(self, session: Session) -> None:
-        """New rows get everything."""
+        """`update_columns` limits what a known row gets; new rows get everything."""
         given(session, Hero(**RUSTY))
         rows = [RUSTY | {"age": 50, "secret_name": "x"}, NOVA]
         _, heroes = bulk_upsert_mappings(rows, session, Hero, update_columns=["age"])
@@ -447,7 +447,7 @@ class TestResult:
     """The rows that come back."""
 
     def test_they_can_be_used_after_the_commit(self, session: Session) -> None:
-        """Without another query."""
+        """The rows can be used after the commit without another query."""
         _, rows = bulk_upsert_mappings([RUSTY, NOVA], session, Hero)
         assert not session.in_transaction()
         assert [(row.id, row.name, row.age, row.team_id) for row in rows] == [

@@ -68,7 +68,7 @@ class TestValidateOnWrite:
         assert get_rows(session, Gauge) == (False, [])
 
     def test_several_reasons(self, session: Session) -> None:
-        """All of them are told."""
+        """The error names all reasons."""
         with pytest.raises(ValidationError) as caught:
             insert_data_rows([Gauge(sensor="ok"), Gauge(sensor="x", low=-1000)], session)
         assert [each["loc"] for each in caught.value.errors or ()] == [("sensor",), ("low",)]
