@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._core.queries.keys import (
     key_values,
 )
 from sqlmodel_crud_utils._core.queries.loading import read_options
+from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
 from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
@@ -79,6 +80,11 @@ def test_pages_are_sorted_by_key_at_last(statement: Select[Any], expected: list[
     page = paginated(statement, 2, 10)
     assert isinstance(page, Select)
     assert [str(term) for term in page._order_by_clauses] == expected
+
+
+def test_one_row_is_enough_to_tell_whether_any_matches() -> None:
+    """The database need not look for more."""
+    assert str(Query(Hero, SQLITE).first_key()).endswith("LIMIT :param_1")
 
 
 def test_pages_of_the_largest_numbers() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from sqlalchemy import ColumnExpressionArgument, Dialect, Select
 from sqlalchemy.sql.base import ExecutableOption
 
-from sqlmodel_crud_utils._core.models.mapping import column_attribute, mapper_of
+from sqlmodel_crud_utils._core.models.mapping import column_attribute
 from sqlmodel_crud_utils._core.queries import conditions, ordering
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
 from sqlmodel_crud_utils._core.queries.loading import Way, relationship_paths
@@ -36,7 +36,6 @@ class QueryShape(Generic[T]):
     _query: Query
 
     def __init__(self, model: type[T], dialect: Dialect) -> None:
-        mapper_of(model)
         self._query = Query(model, dialect)
 
     def __repr__(self) -> str:
