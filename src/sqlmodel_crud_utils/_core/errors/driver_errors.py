@@ -349,6 +349,9 @@ def _from_mysql(error: Any) -> DriverError:
     if code == _MYSQL_NO_SUCH and text.startswith("SAVEPOINT "):
         # The rollback to it hides what had gone wrong before.
         reason = _ENDED
+    if text.startswith("Unknown column 'infe0'"):
+        # That is how asyncmy writes minus infinity, which MySQL has no number for.
+        problem, reason = "value", _BAD_VALUE
     label = f"{type(error).__name__}, error {code}"
     found = DriverError(problem, label, reason, referenced=_MYSQL_REFERENCED.get(code))
     return _with_mysql_names(found, text)

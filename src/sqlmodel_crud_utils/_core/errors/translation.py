@@ -264,7 +264,7 @@ _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"}
 
 # What drivers say of values that they cannot write, before the database sees them.
 _REFUSED_BY_DRIVER = re.compile(
-    r"Error binding parameter|cannot adapt type|(?:inf|nan) can not be used with MySQL"
+    r"Error binding parameter|cannot adapt type|(?:-?inf|nan) can not be used with MySQL"
 )
 _PLACE = re.compile(r".*?(?:binding parameter |query argument \$)(\d+)\b", re.DOTALL)
 _INSERTED = re.compile(r"INSERT INTO [^(]+\(([^()]+)\) VALUES")

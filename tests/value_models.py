@@ -1,0 +1,143 @@
+"""Models whose fields and configurations change, or restrict, the values that they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from ipaddress import IPv4Address
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    HttpUrl,
+    Json,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+from sqlalchemy import JSON, Column, Computed, Integer, Numeric, SmallInteger, String
+from sqlalchemy.orm import column_property, query_expression
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+OurJSON = JSON(none_as_null=True)
+
+
+class Address(BaseModel):
+    """A value of Pydantic's, kept as JSON."""
+
+    street: str
+    since: date | None = None
+    site: HttpUrl | None = None
+
+
+class AddressIn(BaseModel):
+    """The same in a request, without what it does not need."""
+
+    street: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of the program's own."""
+
+    x: int
+    y: int
+
+
+class PointType(TypeDecorator[Point]):
+    """Points, kept as text; it decides itself what it takes."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: Point | None, dialect: Any) -> str | None:  # noqa: ARG002
+        """Return the text of a point."""
+        return None if value is None else f"{value.x},{value.y}"
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Point | None:  # noqa: ARG002
+        """Return the point of a text."""
+        return None if value is None else Point(*map(int, value.split(",")))
+
+
+class Typed(SQLModel, table=True):
+    """Nullable fields whose types say more than their columns do."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: str | None = Field(default=None, max_length=5)
+    small: int | None = Field(default=None, sa_type=SmallInteger)
+    whole: int | None = None
+    real: float | None = None
+    amount: Decimal | None = Field(default=None, sa_type=Numeric(6, 2))
+    tidy: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] | None = None
+    doubled: Annotated[int, AfterValidator(lambda value: value * 2)] | None = None
+    words: Annotated[str, BeforeValidator("+".join)] | None = None
+    address: Address | None = Field(default=None, sa_type=OurJSON)
+    places: list[Address] | None = Field(default=None, sa_type=OurJSON)
+    loose: dict[str, Any] | None = Field(default=None, sa_type=OurJSON)
+    days: dict[str, date] | None = Field(default=None, sa_type=OurJSON)
+    site: HttpUrl | None = Field(default=None, sa_type=String(60))
+    ip: IPv4Address | None = None
+    secret: SecretStr | None = Field(default=None, sa_type=String(40))
+    parsed: Json[list[int]] | None = Field(default=None, sa_type=String(40))
+
+
+class Configured(SQLModel, table=True):
+    """A configuration that its fields cannot be understood without."""
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        regex_engine="python-re",
+        str_strip_whitespace=True,
+        str_to_lower=True,
+        str_max_length=10,
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    label: str | None = None
+    # Only Python's own engine knows what looks ahead.
+    pattern: Annotated[str, StringConstraints(pattern=r"^(?!x)")] | None = None
+    at: Point | None = Field(default=None, sa_type=PointType)
+    later: Later | None = Field(default=None, sa_type=OurJSON, nullable=True)
+    checked: str | None = None
+    low: int | None = None
+    high: int | None = None
+
+    @field_validator("checked")
+    @classmethod
+    def _mark(cls, value: str | None) -> str | None:
+        return value and f"<{value}>"
+
+    @field_validator("high")
+    @classmethod
+    def _is_above(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < (info.data["low"] or 0):
+            raise ValueError("high is below low")
+        return value
+
+
+class Later(BaseModel):
+    """A class that is defined below the model that names it."""
+
+    n: int
+
+
+class Box(SQLModel, table=True):
+    """Attributes that nobody can write: computed by the database, or by a query."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    width: int
+    height: int = 1
+    area: int | None = Field(
+        default=None, sa_column=Column(Integer, Computed("width * height", persisted=True))
+    )
+
+
+columns = Box.__table__.c  # type: ignore[attr-defined]
+Box.outline = column_property(2 * (columns.width + columns.height))  # type: ignore[attr-defined]
+Box.asked = query_expression()  # type: ignore[attr-defined]
