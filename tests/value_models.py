@@ -65,6 +65,14 @@ class PointType(TypeDecorator[Point]):
         return None if value is None else Point(*map(int, value.split(",")))
 
 
+def _joined(words: Any) -> Any:
+    return (
+        "+".join(words)
+        if isinstance(words, list) and all(isinstance(each, str) for each in words)
+        else words
+    )
+
+
 class Typed(SQLModel, table=True):
     """Nullable fields whose types say more than their columns do."""
 
@@ -76,7 +84,7 @@ class Typed(SQLModel, table=True):
     amount: Decimal | None = Field(default=None, sa_type=Numeric(6, 2))
     tidy: Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)] | None = None
     doubled: Annotated[int, AfterValidator(lambda value: value * 2)] | None = None
-    words: Annotated[str, BeforeValidator("+".join)] | None = None
+    words: Annotated[str, BeforeValidator(_joined)] | None = None
     address: Address | None = Field(default=None, sa_type=OurJSON)
     places: list[Address] | None = Field(default=None, sa_type=OurJSON)
     loose: dict[str, Any] | None = Field(default=None, sa_type=OurJSON)

@@ -1,0 +1,173 @@
+"""Nothing that comes from outside costs more than it weighs, whatever it says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import tracemalloc
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from pydantic import TypeAdapter, ValidationError as PydanticError
+
+from sqlmodel_crud_utils._core.queries.params import filter_param, sort_param
+from sqlmodel_crud_utils._core.values.coercion import (
+    coerce,
+    is_coerced,
+    is_json,
+    is_storable,
+    storable,
+)
+from sqlmodel_crud_utils._core.values.payload import changes_for
+from sqlmodel_crud_utils.exceptions import ValidationError
+from tests.models import AllTypes
+from tests.properties import examples
+from tests.value_models import Configured, Typed
+
+COLUMNS = [name for name in AllTypes.model_fields if name != "id"]
+ATTRIBUTES = [
+    *(getattr(AllTypes, name) for name in COLUMNS),
+    *(getattr(Typed, name) for name in Typed.model_fields),
+]
+
+
+def nested(depth: int, kind: type[Any]) -> Any:
+    """Return a list in a list in a list, or the same of dicts."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+def shared(depth: int) -> Any:
+    """Return a list that holds another one twice, which holds another one twice, and so on."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+def cyclic() -> Any:
+    """Return a list that holds itself."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+EXPONENTS = st.integers(-(10**18), 10**18) | st.sampled_from((999_999, 10**9, -(10**9)))
+LENGTHS = st.sampled_from((1, 5000, 100_000))
+NUMBERS = st.builds("{}e{}".format, st.integers(-99, 99), EXPONENTS)
+TEXTS = st.one_of(
+    NUMBERS,
+    NUMBERS.map("P{}D".format),
+    st.builds(
+        lambda text, times: text * times, st.sampled_from(("1", "9.", "P1D", "[", "a,")), LENGTHS
+    ),
+    st.builds("{}{}".format, st.text(max_size=5), st.sampled_from(("\0", "\ud800", "\udfff"))),
+    st.text(),
+    st.sampled_from(("nan", "inf", "-inf", "sNaN", "0e-999999999", "1" * 4301, "0" * 100_000)),
+)
+VALUES = st.one_of(
+    TEXTS,
+    NUMBERS.map(Decimal),
+    st.decimals(),
+    st.floats(),
+    st.integers(0, 400_000).map(lambda bits: 1 << bits),
+    st.builds(nested, st.sampled_from((3, 499, 501, 100_000)), st.sampled_from((list, dict))),
+    st.lists(st.floats() | st.text()),
+    st.dictionaries(st.text(), TEXTS),
+    st.binary(),
+    st.dates() | st.datetimes() | st.timedeltas(),
+)
+
+
+def weighed(call: Callable[[], Any], value: Any) -> Any:
+    """Call a function; what it takes is bounded by the size of the value."""
+    size = len(value) if isinstance(value, str | list | dict) else 1000
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        return call()
+    finally:
+        spent = time.process_time() - began
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert spent < 1 + size / 50_000
+        assert peak < 4_000_000 + 200 * size
+
+
+@pytest.mark.filterwarnings("ignore:.*bool:DeprecationWarning")
+@given(st.sampled_from(ATTRIBUTES), VALUES)
+@examples(800)
+def test_a_value_is_coerced_at_a_bounded_cost(attribute: Any, value: Any) -> None:
+    """Or refused; what it became can be written out at once, and stays as it is."""
+    for convert, is_kept in ((coerce, is_coerced), (storable, is_storable)):
+        try:
+            made = weighed(lambda convert=convert: convert(attribute, value), value)
+        except ValidationError:
+            assert not is_kept(attribute, [value], {type(value)})
+            continue
+        if is_kept(attribute, [value], {type(value)}):
+            assert repr(made) == repr(value)
+        if isinstance(made, Decimal) and not is_json(attribute.type):
+            assert len(f"{made:f}") <= 1200 + len(made.as_tuple().digits)
+        if isinstance(made, str):
+            assert "\0" not in made
+            made.encode()
+
+
+@pytest.mark.parametrize("value", [shared(400), cyclic()], ids=["shared", "cyclic"])
+def test_values_that_hold_one_another_are_looked_at_once(value: Any) -> None:
+    """No JSON has such, but a program may; what can be written, the serializer decides."""
+    assert weighed(lambda: storable(AllTypes.payload, value), value) is value
+
+
+FIELDS = [(model, name) for model in (Typed, Configured) for name in model.model_fields]
+
+
+@given(st.sampled_from(FIELDS), VALUES)
+@examples(400)
+def test_an_update_is_validated_at_a_bounded_cost(field: tuple[Any, str], value: Any) -> None:
+    """Whatever a client puts into a field, a `ValidationError` is the only other outcome."""
+    model, name = field
+    try:
+        changes = weighed(lambda: changes_for(model, {name: value}), value)
+    except ValidationError:
+        return
+    assert list(changes) == [name]
+
+
+@given(
+    st.sampled_from([name for name in COLUMNS if name not in {"blob", "payload"}]),
+    st.sampled_from(("", "__gt", "__in", "__between", "__is_null")),
+    TEXTS,
+)
+@examples(600)
+def test_a_parameter_is_read_at_a_bounded_cost(name: str, lookup: str, text: str) -> None:
+    """A filter from a query string is what the column can be compared with, or Pydantic's error."""
+    param = filter_param(AllTypes, name + lookup)
+    given: Any = [text] if lookup in {"__in", "__between"} else text
+    try:
+        found = weighed(lambda: TypeAdapter(param.type).validate_python(given), text)
+    except PydanticError:
+        return
+    for value in found if isinstance(found, list) else [found]:
+        if isinstance(value, Decimal):
+            assert len(f"{value:f}") <= 1200 + len(value.as_tuple().digits)
+        if isinstance(value, dt.timedelta):
+            assert abs(value) <= dt.timedelta(days=700_000)
+
+
+@given(st.lists(TEXTS, max_size=3))
+@examples(400)
+def test_what_to_sort_by_is_read_at_a_bounded_cost(given: list[str]) -> None:
+    """Names that are offered, or Pydantic's error."""
+    param = sort_param(AllTypes, ["integer", "text"], by_cursor=False)
+    try:
+        found = weighed(lambda: TypeAdapter(param.type).validate_python(given), "".join(given))
+    except PydanticError:
+        return
+    assert {name.lstrip("-") for name in found} <= {"integer", "text"}
