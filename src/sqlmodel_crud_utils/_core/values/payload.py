@@ -239,7 +239,7 @@ def _rules(model: type[Any], name: str) -> _Rules | None:
     declared = _declared_type(model, name)
     if declared is None:
         return None
-    config: ConfigDict = dict(model.model_config)  # type: ignore[assignment]
+    config = cast("ConfigDict", dict(model.model_config))
     many: Any = GenericAlias(list, (declared,))
     try:
         adapter = TypeAdapter(many, config=config)
