@@ -135,7 +135,7 @@ class Later(BaseModel):
     n: int
 
 
-class Box(SQLModel, table=True):
+class Carton(SQLModel, table=True):
     """Attributes that nobody can write: computed by the database, or by a query."""
 
     id: int | None = Field(default=None, primary_key=True)
@@ -146,6 +146,6 @@ class Box(SQLModel, table=True):
     )
 
 
-columns = Box.__table__.c  # type: ignore[attr-defined]
-Box.outline = column_property(2 * (columns.width + columns.height))  # type: ignore[attr-defined]
-Box.asked = query_expression()  # type: ignore[attr-defined]
+columns = Carton.__table__.c  # type: ignore[attr-defined]
+Carton.outline = column_property(2 * (columns.width + columns.height))  # type: ignore[attr-defined]
+Carton.asked = query_expression()  # type: ignore[attr-defined]

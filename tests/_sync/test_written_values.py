@@ -32,7 +32,7 @@ from tests.databases import Database
 from tests.models import AllTypes, Colour, Hero, Team
 from tests.models_mixins import Letter
 from tests.recording import recorded
-from tests.value_models import Address, AddressIn, Box, Configured, Later, Point, Typed
+from tests.value_models import Address, AddressIn, Carton, Configured, Later, Point, Typed
 
 Write = Callable[[Session, dict[str, Any]], Any]
 
@@ -393,15 +393,15 @@ def test_what_the_model_refuses_is_refused(
 @pytest.mark.parametrize("name", ["area", "outline", "asked"])
 def test_what_is_computed_cannot_be_written(session: Session, engine: Engine, name: str) -> None:
     """A generated column, and attributes that are expressions of a query."""
-    write_row(Box(width=2), session)
+    write_row(Carton(width=2), session)
     values = {name: 5}
     calls: list[Callable[[], Any]] = [
-        lambda: update_row(1, values, session, Box),
-        lambda: bulk_update_rows([1], values, session, Box),
-        lambda: QueryBuilder(session, Box).where(id=1).update(**values),
-        lambda: bulk_insert_rows([{"width": 1} | values], session, Box),
-        lambda: bulk_upsert_mappings([{"id": 1, "width": 1} | values], session, Box),
-        lambda: get_one_or_create(session, Box, {"width": 1} | values, id=9),
+        lambda: update_row(1, values, session, Carton),
+        lambda: bulk_update_rows([1], values, session, Carton),
+        lambda: QueryBuilder(session, Carton).where(id=1).update(**values),
+        lambda: bulk_insert_rows([{"width": 1} | values], session, Carton),
+        lambda: bulk_upsert_mappings([{"id": 1, "width": 1} | values], session, Carton),
+        lambda: get_one_or_create(session, Carton, {"width": 1} | values, id=9),
     ]
     with recorded(engine) as words:
         for call in calls:
@@ -412,24 +412,24 @@ def test_what_is_computed_cannot_be_written(session: Session, engine: Engine, na
 
 def test_a_row_cannot_give_what_is_computed(session: Session) -> None:
     """The error names the column."""
-    rows = [Box(width=3, area=5)]
+    rows = [Carton(width=3, area=5)]
     for call in (lambda: write_row(rows[0], session), lambda: insert_data_rows(rows, session)):
-        with pytest.raises(ValidationError, match=r"Box\.area is computed by the database"):
+        with pytest.raises(ValidationError, match=r"Carton\.area is computed by the database"):
             call()
 
 
 def test_what_is_computed_is_read(session: Session) -> None:
     """Rows that are written come back with it, and can be written again."""
-    _, row = write_row(Box(width=2, height=3), session)
+    _, row = write_row(Carton(width=2, height=3), session)
     assert (row.area, row.outline, row.asked) == (6, 10, None)
     row.width = 5
     _, row = write_row(row, session)
     assert (row.area, row.outline) == (15, 16)
     _, row = write_row(row, session)
-    _, row = update_row(row.id, {"width": 4}, session, Box)
+    _, row = update_row(row.id, {"width": 4}, session, Carton)
     assert row.area == 12
-    assert [each.id for each in get_rows(session, Box, area=12, outline=14)[1]] == [row.id]
-    _, rows = insert_data_rows([Box(width=number) for number in range(1, 4)], session)
+    assert [each.id for each in get_rows(session, Carton, area=12, outline=14)[1]] == [row.id]
+    _, rows = insert_data_rows([Carton(width=number) for number in range(1, 4)], session)
     assert [each.area for each in rows] == [1, 2, 3]
 
 
