@@ -10,7 +10,6 @@ the commit, with `on_commit`: what is rolled back never reaches it.
 import asyncio
 from typing import Any
 
-from sqlalchemy.orm import object_session
 from sqlmodel import Field, Session, SQLModel, select
 
 from sqlmodel_crud_utils import aio, register_hook, registered_hook
@@ -45,20 +44,20 @@ class Message(SQLModel, table=True):
 class Outbox:
     """Write a message with each change, in the same transaction."""
 
-    def after_create(self, instance: SQLModel) -> None:
-        """Tell of a new row."""
-        self._tell("created", instance)
+    def after_create(self, instance: SQLModel, session: Session) -> None:
+        """Announce a new row."""
+        self._announce("created", instance, session)
 
-    def after_update(self, instance: SQLModel) -> None:
-        """Tell of a change."""
-        self._tell("updated", instance)
+    def after_update(self, instance: SQLModel, session: Session) -> None:
+        """Announce a change."""
+        self._announce("updated", instance, session)
 
-    def after_delete(self, instance: SQLModel) -> None:
-        """Tell of a deletion."""
-        self._tell("deleted", instance)
+    def after_delete(self, instance: SQLModel, session: Session) -> None:
+        """Announce a deletion."""
+        self._announce("deleted", instance, session)
 
-    def _tell(self, what: str, row: Any) -> None:
-        session_of(row).add(Message(text=f"{type(row).__name__} {row.id} {what}"))
+    def _announce(self, what: str, row: Any, session: Session) -> None:
+        session.add(Message(text=f"{type(row).__name__} {row.id} {what}"))
 
 
 class SearchIndex:
@@ -67,17 +66,17 @@ class SearchIndex:
     def __init__(self) -> None:
         self.titles: dict[int | None, str] = {}
 
-    def after_create(self, instance: Article) -> None:
-        """Index a new article, once it is really there."""
+    def after_create(self, instance: Article, session: Session) -> None:
+        """Index a new article, once it is committed."""
         key, title = instance.id, instance.title
-        on_commit(session_of(instance), lambda: self.titles.update({key: title}))
+        on_commit(session, lambda: self.titles.update({key: title}))
 
     after_update = after_create
 
-    def after_delete(self, instance: Article) -> None:
-        """Forget a deleted article, once it is really gone."""
+    def after_delete(self, instance: Article, session: Session) -> None:
+        """Forget a deleted article, once its deletion is committed."""
         key = instance.id
-        on_commit(session_of(instance), lambda: self.titles.pop(key, None))
+        on_commit(session, lambda: self.titles.pop(key, None))
 
 
 class AsyncModeration:
@@ -88,13 +87,6 @@ class AsyncModeration:
         await asyncio.sleep(0)  # a request to another service
         if "spam" in instance.title.lower():
             raise PermissionError(f"{instance.title!r} was refused")
-
-
-def session_of(row: Any) -> Session:
-    """Return the session that a row is being written with."""
-    session = object_session(row)
-    assert isinstance(session, Session)
-    return session
 
 
 # --- The program -----------------------------------------------------------------------------

@@ -181,9 +181,9 @@ async def copy_rows(
         )
 
 
-async def call_hook(func: Callable[..., Any], *args: Any) -> Any:
+async def call_hook(func: Callable[..., Any], *args: Any, **wanted: Any) -> Any:
     """Call a user's function, which may be `def` or `async def`."""
-    result = func(*args)
+    result = func(*args, **wanted)
     return await result if inspect.isawaitable(result) else result
 
 

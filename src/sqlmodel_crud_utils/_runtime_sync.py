@@ -169,9 +169,9 @@ def copy_rows(
                 copy.write_row(row)
 
 
-def call_hook(func: Callable[..., Any], *args: Any) -> Any:
+def call_hook(func: Callable[..., Any], *args: Any, **wanted: Any) -> Any:
     """Call a user's function; a coroutine that it returns would never run, and is refused."""
-    result = func(*args)
+    result = func(*args, **wanted)
     if inspect.iscoroutine(result):
         result.close()
         name = getattr(func, "__qualname__", type(func).__qualname__)

@@ -2,7 +2,8 @@
 
 A hook is any object with one or more of the methods `before_create`, `after_create`,
 `before_update`, `after_update`, `before_delete` and `after_delete`. One registry serves both
-APIs; in the async one a method may be `async def`.
+APIs; in the async one a method may be `async def`. A method that has a parameter `session` gets the
+session of the operation, to query and write in the same transaction.
 
 Example:
     >>> from sqlmodel_crud_utils.hooks import register_hook, unregister_hook
@@ -132,6 +133,37 @@ class AfterDelete(Protocol[_Row_contra]):
         ...
 
 
+# The same with the session of the operation: a `Session`, or an `AsyncSession` in the async API.
+
+
+class _BeforeCreateInSession(Protocol[_Same]):
+    def before_create(
+        self, instance: _Same, /, *, session: Any
+    ) -> _Same | Awaitable[_Same | None] | None: ...
+
+
+class _AfterCreateInSession(Protocol[_Row_contra]):
+    def after_create(self, instance: _Row_contra, /, *, session: Any) -> object: ...
+
+
+class _BeforeUpdateInSession(Protocol[_Row_contra]):
+    def before_update(
+        self, instance: _Row_contra, data: dict[str, Any], /, *, session: Any
+    ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None: ...
+
+
+class _AfterUpdateInSession(Protocol[_Row_contra]):
+    def after_update(self, instance: _Row_contra, /, *, session: Any) -> object: ...
+
+
+class _BeforeDeleteInSession(Protocol[_Row_contra]):
+    def before_delete(self, instance: _Row_contra, /, *, session: Any) -> object: ...
+
+
+class _AfterDeleteInSession(Protocol[_Row_contra]):
+    def after_delete(self, instance: _Row_contra, /, *, session: Any) -> object: ...
+
+
 OperationHook = Union[  # noqa: UP007 - a generic alias, to be subscripted at run time too
     BeforeCreate[T],
     AfterCreate[T],
@@ -139,8 +171,17 @@ OperationHook = Union[  # noqa: UP007 - a generic alias, to be subscripted at ru
     AfterUpdate[T],
     BeforeDelete[T],
     AfterDelete[T],
+    _BeforeCreateInSession[T],
+    _AfterCreateInSession[T],
+    _BeforeUpdateInSession[T],
+    _AfterUpdateInSession[T],
+    _BeforeDeleteInSession[T],
+    _AfterDeleteInSession[T],
 ]
-"""What can be registered for a model: an object with one or more of the six methods."""
+"""What can be registered for a model: an object with one or more of the six methods.
+
+Each method may have one parameter more, `session`: it gets the session of the operation.
+"""
 
 
 # --- the registry --------------------------------------------------------------------------------
@@ -296,7 +337,8 @@ def _remove(model: type[Any], hook: Any) -> bool:
 def _require_class(model: Any) -> None:
     if not isinstance(model, type):
         raise ValidationError(
-            f"hooks are registered for a class, not for {_name_of(model)}", field="model"
+            f"hooks are registered for a class, not for an instance of {_name_of(model)}",
+            field="model",
         )
 
 
@@ -309,12 +351,14 @@ def _require_hook(hook: Any) -> None:
     there = [name for name in named if callable(getattr(hook, name))]
     unknown = [name for name in there if name not in METHODS]
     if unknown or not there:
-        problem = f"has {', '.join(unknown)}" if unknown else "has none of the methods of a hook"
-        raise ValidationError(f"{_name_of(hook)} {problem}; they are {', '.join(METHODS)}", "hook")
+        problem = f"has {', '.join(unknown)}" if unknown else "defines no hook method"
+        raise ValidationError(
+            f"{_name_of(hook)} {problem}; the hook methods are: {', '.join(METHODS)}", "hook"
+        )
 
 
 def _is_like_a_method(name: str) -> bool:
-    """Tell whether a name is one of the methods, or may have been meant to be."""
+    """Return whether a name is one of the methods, or may have been meant to be."""
     return name.startswith(("before_", "after_")) or bool(
         not name.startswith("_") and get_close_matches(name, METHODS, n=1, cutoff=0.85)
     )
@@ -362,7 +406,7 @@ def _validate(instance: Any, data: Mapping[str, Any]) -> None:
     model = type(instance)
     if not hasattr(model, "model_validate"):
         raise ValidationError(
-            f"{model.__name__} is no SQLModel class, so it has nothing to validate with",
+            f"{model.__name__} is not a SQLModel class; ValidateOnWrite can only validate those",
             field="model",
         )
     fields = model.model_fields

@@ -196,6 +196,40 @@ class Log:
     def after_update(self, instance: SQLModel) -> None: ...
 
 
+class Quota:
+    """A sync hook that asks for the session."""
+
+    def before_create(self, instance: Hero, session: Session) -> Hero:
+        session.add(instance)
+        return instance
+
+    def before_update(
+        self, instance: Hero, data: dict[str, Any], session: Session
+    ) -> dict[str, Any]:
+        session.add(instance)
+        return data
+
+    def after_delete(self, instance: Hero, *, session: Session) -> None: ...
+
+
+class AsyncQuota:
+    """An async hook that asks for the session."""
+
+    async def before_create(self, instance: Hero, session: AsyncSession) -> None: ...
+
+    async def after_create(self, instance: Hero, session: AsyncSession) -> None: ...
+
+    async def before_update(
+        self, instance: Hero, data: dict[str, Any], session: AsyncSession
+    ) -> dict[str, Any]:
+        await session.refresh(instance)
+        return data
+
+    async def after_update(self, instance: Hero, session: AsyncSession) -> None: ...
+
+    async def before_delete(self, instance: Hero, session: AsyncSession) -> None: ...
+
+
 class Misfit:
     """Takes another model's rows."""
 
@@ -211,6 +245,7 @@ HeroHook = OperationHook[Hero]
 
 def hooks(extra: OperationHook[Hero]) -> None:
     mine: list[OperationHook[Hero]] = [Stamp(), Index(), Log(), ValidateOnWrite(), extra]
+    mine += [Quota(), AsyncQuota()]
     every: HeroHook = Stamp()
     for hook in (*mine, every):
         register_hook(Hero, hook)

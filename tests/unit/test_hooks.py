@@ -219,7 +219,7 @@ class TestRefusals:
         """It is no hook: refused with the names there are."""
         with pytest.raises(ValidationError) as caught:
             register_hook(Hero, hook)
-        assert "has none of the methods of a hook" in str(caught.value)
+        assert "defines no hook method; the hook methods are: before_create" in str(caught.value)
         assert all(method in str(caught.value) for method in METHODS)
 
     def test_a_class(self) -> None:
@@ -289,5 +289,5 @@ class TestValidateOnWrite:
 
     def test_a_model_that_cannot_validate(self) -> None:
         """A class that is no SQLModel class is told so."""
-        with pytest.raises(ValidationError, match="object is no SQLModel class"):
+        with pytest.raises(ValidationError, match="object is not a SQLModel class"):
             ValidateOnWrite().before_create(object())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from copy import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from sqlalchemy.orm import InstanceState, PassiveFlag
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from sqlmodel_crud_utils._core.models.mapping import primary_key_names
 from sqlmodel_crud_utils._core.rows import states_of, with_related
@@ -24,6 +24,7 @@ class SetApart:
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._links: list[tuple[Any, str, Any]] = []
+        self._shown = False
         for state in states_of(rows):
             if state.key is None:
                 self._take(state)
@@ -41,9 +42,24 @@ class SetApart:
         waiting, self._links = self._links, []
         for row, name, value in waiting:
             if only is None or row is only:
-                setattr(row, name, value)
+                setattr(row, name, self._taken_back(row, name) if self._shown else value)
             else:
                 self._links.append((row, name, value))
+
+    def show(self) -> None:
+        """Let the rows show what they are linked with; the others do not hear of it."""
+        for row, name, value in self._links:
+            set_committed_value(row, name, value)
+        self._shown = True
+
+    def _taken_back(self, row: Any, name: str) -> Any:
+        """Return what a row shows, or a hook has put in its place, and take it away again."""
+        state = instance_state(row)
+        value = _plain(state.dict[name])
+        setattr(row, name, _nothing_like(value))
+        del state.dict[name]
+        state.committed_state.pop(name, None)
+        return value
 
     def _take(self, state: InstanceState[Any]) -> None:
         row = state.obj()
@@ -52,8 +68,35 @@ class SetApart:
         for name, relationship in state.mapper.relationships.items():
             value: Any = state.dict.get(name)
             if _is_known_to(row, value, relationship.back_populates):
-                self._links.append((row, name, copy(value) if relationship.uselist else value))
-                setattr(row, name, type(value)() if relationship.uselist else None)
+                self._links.append((row, name, _plain(value)))
+                setattr(row, name, _nothing_like(value))
+
+
+@contextmanager
+def seen_by_hooks(row: Any) -> Iterator[None]:
+    """Let a new row show its links inside, while the rows it is linked with know nothing of it.
+
+    A hook may look at them, and query: the flush before its query would warn of the row.
+    """
+    apart = SetApart([row])
+    apart.show()
+    try:
+        yield
+    finally:
+        apart.put_back()
+
+
+def _plain(value: Any) -> Any:
+    """Return a related row, or related rows in a collection that no event is fired for."""
+    if isinstance(value, list):
+        return list(value)
+    return set(value) if isinstance(value, set) else value
+
+
+def _nothing_like(value: Any) -> Any:
+    if isinstance(value, list):
+        return []
+    return set() if isinstance(value, set) else None
 
 
 def _is_known_to(row: Any, value: Any, name: str | None) -> bool:

@@ -42,7 +42,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
-from sqlmodel_crud_utils._session.new_rows import changed_columns
+from sqlmodel_crud_utils._session.new_rows import changed_columns, seen_by_hooks
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 T = TypeVar("T")
@@ -62,7 +62,10 @@ async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Liter
 
 async def insert(session: AsyncSession, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
-    row = await before_create(hooks, row)
+    if hooks:
+        with seen_by_hooks(row):
+            made = await before_create(session, hooks, row)
+        row = made
     check_row(row)
     if not await inserted_at_once(session, row):
         session.add(row)
@@ -75,7 +78,7 @@ async def _run_after(session: AsyncSession, hooks: Hooks, name: str, row: Any) -
     if hooks:
         # A hook may look at every column.
         await load_expired(session, states_of([row]))
-        await run_hooks(hooks, name, row)
+        await run_hooks(session, hooks, name, row)
 
 
 def model_of(row: Any, session: AsyncSession) -> type[Any]:
@@ -151,7 +154,7 @@ async def change(
 ) -> None:
     """Write changes to a row, or what hooks make of them."""
     if hooks:
-        made = await before_update(hooks, row, changes)
+        made = await before_update(session, hooks, row, changes)
         changes = without_key(row, changes_of_hooks(type(row), changes, made))
         check_row(row)
     if is_outdated or hooks:
@@ -205,7 +208,7 @@ async def remove(
     """Remove or mark a row, with the hooks of a deletion."""
     if marks:
         await reload_marks(session, row, is_deleted=False)
-    await run_hooks(hooks, "before_delete", row)
+    await run_hooks(session, hooks, "before_delete", row)
     if marks:
         row.soft_delete(deleted_by)
     else:

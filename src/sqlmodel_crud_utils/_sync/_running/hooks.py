@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
+from types import FunctionType
 from typing import Any, Literal
 
-from sqlmodel_crud_utils._runtime_sync import call_hook, require_callable
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._runtime_sync import Session, call_hook, require_callable
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.hooks import get_hooks
 
@@ -38,41 +41,61 @@ def _method(hook: Any, name: str) -> Any:
     return getattr(hook, name, None)
 
 
-def before_create(hooks: Hooks, row: Any) -> Any:
+def before_create(session: Session, hooks: Hooks, row: Any) -> Any:
     """Return the row that is to be inserted in place of this one."""
     for hook in hooks:
-        returned = _call(hook, "before_create", row)
+        returned = _call(session, hook, "before_create", row)
         if returned is not None and not isinstance(returned, type(row)):
             raise _wrong_result(hook, "before_create", f"a {type(row).__name__}", returned)
         row = row if returned is None else returned
     return row
 
 
-def before_update(hooks: Hooks, row: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+def before_update(
+    session: Session, hooks: Hooks, row: Any, data: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the data that are to be written in place of these."""
     current = dict(data)
     for hook in hooks:
-        returned = _call(hook, "before_update", row, current)
+        returned = _call(session, hook, "before_update", row, current)
         if returned is not None and not isinstance(returned, Mapping):
             raise _wrong_result(hook, "before_update", "a mapping", returned)
         current = current if returned is None else dict(returned)
     return current
 
 
-def run_hooks(hooks: Hooks, name: str, row: Any) -> None:
+def run_hooks(session: Session, hooks: Hooks, name: str, row: Any) -> None:
     """Call one of the hook methods whose result does not matter."""
     for hook in hooks:
-        _call(hook, name, row)
+        _call(session, hook, name, row)
 
 
-def _call(hook: Any, name: str, *args: Any) -> Any:
+def _call(session: Session, hook: Any, name: str, *args: Any) -> Any:
     method = _method(hook, name)
     if method is None:
         return None
+    wanted = {"session": session} if _wants_session(method) else {}
     try:
-        return call_hook(method, *args)
+        return call_hook(method, *args, **wanted)
     except Exception as error:
         raise HookFailedError(error) from error
+
+
+def _wants_session(method: Any) -> bool:
+    function = getattr(method, "__func__", method)
+    # Other callables may be unhashable.
+    is_function = isinstance(function, FunctionType)
+    return _has_session(function) if is_function else _names_session(function)
+
+
+def _names_session(function: Any) -> bool:
+    try:
+        return "session" in signature(function).parameters
+    except ValueError:  # some functions in C do not tell
+        return False
+
+
+_has_session = cached(_names_session)
 
 
 def _wrong_result(hook: Any, name: str, expected: str, returned: Any) -> HookFailedError:

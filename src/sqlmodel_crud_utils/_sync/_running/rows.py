@@ -35,7 +35,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
-from sqlmodel_crud_utils._session.new_rows import changed_columns
+from sqlmodel_crud_utils._session.new_rows import changed_columns, seen_by_hooks
 from sqlmodel_crud_utils._sync._running.hooks import (
     Hooks,
     before_create,
@@ -64,7 +64,10 @@ def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[Fal
 
 def insert(session: Session, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
-    row = before_create(hooks, row)
+    if hooks:
+        with seen_by_hooks(row):
+            made = before_create(session, hooks, row)
+        row = made
     check_row(row)
     if not inserted_at_once(session, row):
         session.add(row)
@@ -77,7 +80,7 @@ def _run_after(session: Session, hooks: Hooks, name: str, row: Any) -> None:
     if hooks:
         # A hook may look at every column.
         load_expired(session, states_of([row]))
-        run_hooks(hooks, name, row)
+        run_hooks(session, hooks, name, row)
 
 
 def model_of(row: Any, session: Session) -> type[Any]:
@@ -153,7 +156,7 @@ def change(
 ) -> None:
     """Write changes to a row, or what hooks make of them."""
     if hooks:
-        made = before_update(hooks, row, changes)
+        made = before_update(session, hooks, row, changes)
         changes = without_key(row, changes_of_hooks(type(row), changes, made))
         check_row(row)
     if is_outdated or hooks:
@@ -205,7 +208,7 @@ def remove(session: Session, row: Any, marks: bool, deleted_by: str | None, hook
     """Remove or mark a row, with the hooks of a deletion."""
     if marks:
         reload_marks(session, row, is_deleted=False)
-    run_hooks(hooks, "before_delete", row)
+    run_hooks(session, hooks, "before_delete", row)
     if marks:
         row.soft_delete(deleted_by)
     else:
