@@ -7,8 +7,9 @@ before the call or those from after it, and no connection stays out.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 
+from sqlmodel_crud_utils import aio
 from sqlmodel_crud_utils.aio import (
     QueryBuilder,
     bulk_insert_rows,
@@ -41,6 +43,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
+from sqlmodel_crud_utils.exceptions import TransactionError
 from sqlmodel_crud_utils.ext.fastapi import session_dependency
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests.chaos_models import Entry
@@ -68,14 +71,17 @@ def mappings(how_many: int) -> list[dict[str, Any]]:
 class Asking:
     """A hook that queries, so that it can be cut off."""
 
-    async def before_create(self, _instance: Any, session: Any) -> None:
-        await get_rows(session, Team)
+    def __init__(self, session: Any) -> None:
+        self._session = session
 
-    async def after_update(self, _instance: Any, session: Any) -> None:
-        await get_rows(session, Team)
+    async def before_create(self, _instance: Any) -> None:
+        await get_rows(self._session, Team)
 
-    async def before_delete(self, _instance: Any, session: Any) -> None:
-        await get_rows(session, Team)
+    async def after_update(self, _instance: Any) -> None:
+        await get_rows(self._session, Team)
+
+    async def before_delete(self, _instance: Any) -> None:
+        await get_rows(self._session, Team)
 
 
 async def streamed(session: Any) -> None:
@@ -95,7 +101,7 @@ async def in_a_block(session: Any) -> None:
 
 async def hooked(session: Any, function: Work) -> None:
     """Call a function with a hook."""
-    with registered_hook(Entry, Asking()):
+    with registered_hook(Entry, Asking(session)):
         await function(session)
 
 
@@ -109,6 +115,54 @@ async def with_a_callback(session: Any) -> None:
     await write_row(entry("one"), session)
 
 
+class Shadowing:
+    """A hook that writes a row of its own."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    async def after_create(self, instance: Any) -> None:
+        if not instance.name.startswith("shadow"):
+            await write_row(entry(f"shadow of {instance.name}"), self._session)
+
+
+async def shadowed(session: Any, function: Work) -> None:
+    """Call a function with a hook that writes."""
+    with registered_hook(Entry, Shadowing(session)):
+        await function(session)
+
+
+async def in_failing_blocks(session: Any) -> None:
+    """Undo parts of a block: one call, a nested block, a savepoint by hand."""
+    async with transaction(session):
+        await write_row(entry("a"), session, raise_on_error=False)
+        with suppress(TransactionError):
+            async with transaction(session):
+                await write_row(entry("one"), session)
+                raise ValueError
+        savepoint = await session.begin_nested()
+        await update_row("b", {"size": 7}, session, Entry, "name")
+        await savepoint.rollback()
+        await write_row(entry("two"), session)
+
+
+async def in_the_callers_block(session: Any) -> None:
+    """Write in a transaction of the caller's own."""
+    async with session.begin():
+        await write_row(entry("one"), session)
+        async with transaction(session):
+            await update_row("b", {"size": 7}, session, Entry, "name")
+
+
+async def aggregated(session: Any) -> None:
+    """Ask for every kind of number."""
+    query = builder(session)
+    await query.sum("size")
+    await query.avg("size")
+    await query.min("size")
+    await query.max("size")
+
+
 def builder(session: Any) -> QueryBuilder[Entry]:
     """Return a query for two rows."""
     return QueryBuilder(session, Entry).where(name__startswith="b")
@@ -120,6 +174,11 @@ WORKS: dict[str, Work] = {
     "insert_data_rows, many": lambda s: insert_data_rows(
         [entry(f"new {number}") for number in range(MANY)], s
     ),
+    "write_row, refused": lambda s: write_row(entry("a"), s),
+    "insert_data_rows, some refused": lambda s: insert_data_rows([entry("one"), entry("a")], s),
+    "insert_data_rows, all or none": lambda s: insert_data_rows(
+        [entry("one"), entry("two")], s, raise_on_error=True
+    ),
     "get_one_or_create": lambda s: get_one_or_create(s, Entry, {"size": 1}, name="one"),
     "get_one_or_create, there": lambda s: get_one_or_create(s, Entry, {"size": 1}, name="a"),
     "update_row": lambda s: update_row("a", {"size": 5}, s, Entry, "name"),
@@ -129,6 +188,9 @@ WORKS: dict[str, Work] = {
     "purge_rows": lambda s: purge_rows(s, Entry, older_than=timedelta(0)),
     "bulk_insert_rows": lambda s: bulk_insert_rows(mappings(3), s, Entry),
     "bulk_insert_rows, many": lambda s: bulk_insert_rows(mappings(2000), s, Entry),
+    "bulk_insert_rows, ignore": lambda s: bulk_insert_rows(
+        [{"name": "a"}, *mappings(3)], s, Entry, on_conflict="ignore"
+    ),
     "bulk_update_rows": lambda s: bulk_update_rows(["a", "b"], {"size": 3}, s, Entry, "name"),
     "delete_rows_within_id_list": lambda s: delete_rows_within_id_list(
         ["a", "b"], s, Entry, "name"
@@ -140,6 +202,14 @@ WORKS: dict[str, Work] = {
     "QueryBuilder.update": lambda s: builder(s).update(size=4),
     "QueryBuilder.delete": lambda s: builder(s).delete(),
     "QueryBuilder.all": lambda s: builder(s).all(),
+    "QueryBuilder.first": lambda s: builder(s).first(),
+    "QueryBuilder.one": lambda s: builder(s).where(name="b").one(),
+    "QueryBuilder.one_or_none": lambda s: builder(s).where(name="b").one_or_none(),
+    "QueryBuilder.count": lambda s: builder(s).count(),
+    "QueryBuilder.exists": lambda s: builder(s).exists(),
+    "QueryBuilder.values": lambda s: builder(s).values("name"),
+    "QueryBuilder.scalars": lambda s: builder(s).scalars("name"),
+    "QueryBuilder.sum, avg, min, max": aggregated,
     "QueryBuilder.paginate": lambda s: builder(s).paginate(),
     "QueryBuilder.keyset": lambda s: builder(s).order_by("name").keyset(2),
     "QueryBuilder.stream": streamed,
@@ -148,10 +218,22 @@ WORKS: dict[str, Work] = {
     "get_rows_within_id_list": lambda s: get_rows_within_id_list(["a"], s, Entry, "name"),
     "get_result_from_query": lambda s: get_result_from_query(select(Entry), s),
     "transaction": in_a_block,
+    "transaction, failing parts": in_failing_blocks,
+    "begin": in_the_callers_block,
     "on_commit": with_a_callback,
     "a hook of write_row": lambda s: hooked(s, WORKS["write_row"]),
     "a hook of update_row": lambda s: hooked(s, WORKS["update_row"]),
     "a hook of delete_row": lambda s: hooked(s, WORKS["delete_row"]),
+    "a hook of insert_data_rows": lambda s: hooked(s, WORKS["insert_data_rows"]),
+    "a hook of get_one_or_create": lambda s: hooked(s, WORKS["get_one_or_create"]),
+    "a hook that writes": lambda s: shadowed(s, WORKS["write_row"]),
+}
+
+# What queries more than once: a later query finds a transaction under way, which is the caller's.
+_SEVERAL = {
+    "QueryBuilder.sum, avg, min, max",
+    "QueryBuilder.paginate",
+    "QueryBuilder.stream",
 }
 
 
@@ -199,6 +281,8 @@ async def test_cancelled_at_each_suspension(
             cancelled, _ = await run(_called(work, session), suspension)
             found = await stored(new_session)
             assert found in (before, after), (suspension, "half written")
+            if name in _SEVERAL and cancelled:
+                await session.rollback()
             written, _ = await write_row(Team(name=f"t{next(names)}"), session)
             assert written, (suspension, "the session cannot be used")
         async with new_session() as session:
@@ -231,3 +315,15 @@ async def test_a_request_that_is_cancelled(engine: AsyncEngine, database: Databa
         assert pool_status(engine)["checked_out"] == 0
         if not cancelled:
             return
+
+
+def test_nothing_public_is_forgotten() -> None:
+    """A new function is cancelled here, too."""
+    functions = [name for name in aio.__all__ if inspect.iscoroutinefunction(getattr(aio, name))]
+    methods = [
+        name
+        for name, _ in inspect.getmembers(QueryBuilder, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    ]
+    tried = ", ".join(WORKS)
+    assert [name for name in [*functions, *methods] if name not in tried] == []
