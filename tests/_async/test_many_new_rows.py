@@ -236,7 +236,7 @@ def renamed(row: Hero) -> Hero:
 TRIGGERS: dict[str, tuple[list[str], list[str]]] = {
     "sqlite": (
         [
-            """CREATE TRIGGER twin AFTER INSERT ON team WHEN NEW.city IS NULL BEGIN
+            """CREATE TRIGGER IF NOT EXISTS twin AFTER INSERT ON team WHEN NEW.city IS NULL BEGIN
             INSERT INTO team (name, city) VALUES (NEW.name || '!', 'x'); END"""
         ],
         ["DROP TRIGGER twin"],
