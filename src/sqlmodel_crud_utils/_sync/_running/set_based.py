@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Executable, Insert, Select, Update, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
 
 from sqlmodel_crud_utils._core.models.mapping import column_names, is_one_table, primary_key_names
 from sqlmodel_crud_utils._runtime_sync import (
@@ -114,7 +114,7 @@ def _columns(model: type[Any], names: Sequence[str]) -> list[Any]:
     return [getattr(model, name) for name in (*primary_key_names(model), *names)]
 
 
-def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Select[Any]:
+def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Executable:
     own = _columns(model, ())
     listed = [tuple(key) for key in keys]
     among = own[0].in_([key[0] for key in listed]) if len(own) == 1 else tuple_(*own).in_(listed)
