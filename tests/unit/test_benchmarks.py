@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import documentation, imports, memory
+from benchmarks import documentation, imports, many_models, memory
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -143,3 +143,12 @@ def test_the_same_results_make_the_same_plot(tmp_path: Path) -> None:
         first, second = (draw(group, results, tmp_path / name) for name in ("a", "b"))
         assert first.read_bytes() == second.read_bytes()
         assert first.name == f"{group.replace(' ', '-')}.svg"
+
+
+def test_reads_among_many_models_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each read is run on both sides, and is a line of the table."""
+    costs = many_models.measure(few=2, many=3, rounds=2, calls=1)
+    assert all(cost.few > 0 and cost.many > 0 and cost.ratio > 0 for cost in costs)
+    many_models.main(costs)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == list(many_models.READS)

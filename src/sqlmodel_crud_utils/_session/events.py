@@ -4,32 +4,65 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Update, event
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.visibility.hiding import (
+    concerns_callers,
     has_hidden_links,
+    hide_anywhere,
     hide_in_load,
     hiding_of,
 )
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, elsewhere, policies_of
 from sqlmodel_crud_utils._session import changes
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 @own
 def _on_execute(execution: ORMExecuteState) -> None:
     hiding = hiding_of(execution.user_defined_options)
-    if hiding is not None and execution.is_relationship_load:
+    if hiding is None:
+        _check_reach(execution)
+        execution.statement = hide_anywhere(execution.statement, elsewhere())
+    elif execution.is_relationship_load:
         execution.statement = hide_in_load(execution.statement, hiding.payload)
+
+
+def _check_reach(execution: ORMExecuteState) -> None:
+    """Refuse the ORM's update of many rows by their keys, to which no criterion can be added."""
+    statement, mapper = execution.statement, execution.bind_mapper
+    if (
+        isinstance(statement, Update)
+        and isinstance(execution.parameters, list)
+        and execution.is_orm_statement
+        and mapper is not None
+        and not statement._where_criteria
+        and policies_of(mapper.class_, elsewhere())
+    ):
+        name = mapper.class_.__name__
+        raise ValidationError(
+            f"an update of {name} rows by their keys cannot leave out those of others; "
+            "use bulk_update_rows, or an update() with where()",
+            field="statement",
+        )
 
 
 @event.listens_for(Mapper, "after_configured")
 def _on_configured() -> None:
     forget_all()
-    # Only programs that have such a link table pay for the listener.
-    if has_hidden_links(USUAL) and not event.contains(Session, "do_orm_execute", _on_execute):
+    listen_where_needed()
+
+
+def listen_where_needed() -> None:
+    """Listen to the statements of sessions where a policy has to be added to some of them.
+
+    Only programs that have such a policy, or a link table that one is about, pay for it.
+    """
+    needed = concerns_callers() or has_hidden_links(USUAL)
+    if needed and not event.contains(Session, "do_orm_execute", _on_execute):
         event.listen(Session, "do_orm_execute", _on_execute)
 
 

@@ -2,8 +2,9 @@
 
 These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
 (before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a
-many-to-many relationship, or because the caller wrote it so. The private attributes of `Select`
-that are read and written here are the same in all supported versions.
+many-to-many relationship, or because the caller wrote it so; and the tables of an UPDATE or DELETE
+beside the model that it writes to. The private attributes of statements that are read and written
+here are the same in all supported versions.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from sqlalchemy import (
     Alias,
     AliasedReturnsRows,
     ColumnElement,
+    Delete,
     Executable,
     FromClause,
     Join,
     Select,
+    Update,
     and_,
 )
 from sqlalchemy.orm import Mapper, QueryableAttribute
@@ -40,7 +43,12 @@ def hide(statement: _E, rules: Rules) -> _E:
     """Return the statement with criteria for the tables that it names without their model."""
     if not concerns(statement, rules):
         return statement
-    changes = {"select": partial(_hide_in_select, rules), "join": partial(_hide_in_join, rules)}
+    changes = {
+        "select": partial(_hide_in_select, rules),
+        "join": partial(_hide_in_join, rules),
+        "update": partial(_hide_in_write, rules),
+        "delete": partial(_hide_in_write, rules),
+    }
     how = {"stop_on": _kept(statement, rules), "detect_subquery_cols": True}
     copy: Any = visitors.cloned_traverse
     changed: _E = copy(statement, how, changes)
@@ -75,6 +83,8 @@ def _concerns(element: Any, rules: Rules) -> bool:
         return bool(_criteria(element, rules)) or any(
             _join_criterion(join, rules) is not None for join in element._setup_joins
         )
+    if isinstance(element, Update | Delete):
+        return bool(_criteria_of_write(element, rules))
     return isinstance(element, Join) and _criterion(element.right, rules) is not None
 
 
@@ -82,6 +92,10 @@ def _hide_in_select(rules: Rules, select: Select[Any]) -> None:
     # Called with a copy of the caller's SELECT.
     select._where_criteria += tuple(_criteria(select, rules))
     select._setup_joins = tuple(_hide_in_setup_join(rules, join) for join in select._setup_joins)
+
+
+def _hide_in_write(rules: Rules, write: Update | Delete) -> None:
+    write._where_criteria += tuple(_criteria_of_write(write, rules))
 
 
 def _hide_in_join(rules: Rules, join: Join) -> None:
@@ -142,6 +156,19 @@ def _named(select: Select[Any]) -> Iterator[FromClause]:
             yield from criterion._from_objects
 
 
+def _criteria_of_write(write: Update | Delete, rules: Rules) -> list[ColumnElement[bool]]:
+    target = write.table
+    # The criteria name further tables, as in UPDATE … FROM, which SQLAlchemy's never reach.
+    named = {table for each in write._where_criteria for table in each._from_objects}
+    tables = named - {target} if _is_of_model(write) else named | {_first(target)}
+    return [rules[plain](table) for table in tables if (plain := _unaliased(table)) in rules]
+
+
+def _is_of_model(write: Update | Delete) -> bool:
+    # A criterion on a model makes the ORM compile the statement, whatever it writes to.
+    return _is_orm(write) and "parententity" in write.table._annotations
+
+
 def _first(table: FromClause) -> FromClause:
     while isinstance(table, Join):
         table = table.left
@@ -151,8 +178,12 @@ def _first(table: FromClause) -> FromClause:
 def _criterion(
     table: Any, rules: Rules, select: Select[Any] | None = None
 ) -> ColumnElement[bool] | None:
-    rule = rules.get(table.element if isinstance(table, Alias) else table)
+    rule = rules.get(_unaliased(table))
     return None if rule is None or _has_loader_criteria(table, select) else rule(table)
+
+
+def _unaliased(table: Any) -> Any:
+    return table.element if isinstance(table, Alias) else table
 
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
@@ -166,5 +197,5 @@ def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
     return entity is not None
 
 
-def _is_orm(select: Select[Any]) -> bool:
-    return select._propagate_attrs.get("compile_state_plugin") == "orm"
+def _is_orm(statement: Select[Any] | Update | Delete) -> bool:
+    return statement._propagate_attrs.get("compile_state_plugin") == "orm"

@@ -29,6 +29,7 @@ from sqlmodel_crud_utils._core.visibility import hidden_tables
 from sqlmodel_crud_utils._core.visibility.policies import (
     Policy,
     Visibility,
+    elsewhere,
     holding,
     mappers_of,
     policies_of,
@@ -78,7 +79,12 @@ class Hiding(CriteriaOption, UserDefinedOption):
 
     payload: Visibility
     propagate_to_loaders = True
-    _cache_key_traversal = [("payload", InternalTraversal.dp_plain_obj)]  # noqa: RUF012
+    _cache_key_traversal = [("policies", InternalTraversal.dp_plain_obj)]  # noqa: RUF012
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies that hold."""
+        return holding(self.payload)
 
     def process_compile_state(self, compile_state: Any) -> None:
         """Add the criteria to a statement that is compiled."""
@@ -86,7 +92,7 @@ class Hiding(CriteriaOption, UserDefinedOption):
 
     def get_global_criteria(self, attributes: dict[Any, Any]) -> None:
         """Add the criteria to what SQLAlchemy knows about the entities of a statement."""
-        for policy in holding(self.payload):
+        for policy in self.policies:
             _criterion_of(policy).get_global_criteria(attributes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -215,6 +221,11 @@ def link_criteria(
 ) -> list[ColumnElement[bool]]:
     """Return the criteria for the rows of a relationship's link table, if it has one."""
     return visible_in(attribute.property.secondary, visibility)
+
+
+def concerns_callers() -> bool:
+    """Return whether a policy holds for any model in statements that are not the library's."""
+    return any(map(mappers_of, holding(elsewhere())))
 
 
 def has_hidden_links(visibility: Visibility) -> bool:

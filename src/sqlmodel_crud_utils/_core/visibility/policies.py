@@ -70,9 +70,10 @@ def registered(policy: Policy) -> Policy:
     return policy
 
 
-def holding(visibility: Visibility) -> list[Policy]:
+@cached
+def holding(visibility: Visibility) -> tuple[Policy, ...]:
     """Return the policies that hold for a call."""
-    return [policy for policy in _policies.values() if policy.name not in visibility.lifted]
+    return tuple(each for each in _policies.values() if each.name not in visibility.lifted)
 
 
 @cached

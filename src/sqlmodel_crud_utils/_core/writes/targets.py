@@ -24,8 +24,7 @@ from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
-from sqlmodel_crud_utils._core.models.unique import MARKER
-from sqlmodel_crud_utils._core.visibility.policies import visible
+from sqlmodel_crud_utils._core.visibility.policies import Policy, policies_of
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 Names = str | Sequence[str] | None
@@ -42,14 +41,16 @@ class Target:
         model: The table model.
         columns: The columns of the table by the names of the model's fields.
         key: The fields of the unique key that tells whether a row is already there.
-        visible_only: Whether the key is unique among the rows that are not soft-deleted.
+        policies: Those that the key belongs to: it is unique among the rows that they show.
+        beside: The columns that the key has because of these, which the caller doesn't name.
         overwritten: The fields that an upsert may change in a row that is already there.
     """
 
     model: type[Any]
     columns: Mapping[str, Column[Any]]
     key: tuple[str, ...]
-    visible_only: bool
+    policies: tuple[Policy, ...]
+    beside: tuple[Column[Any], ...]
     overwritten: frozenset[str]
 
     @cached_property
@@ -70,14 +71,12 @@ class Target:
     @cached_property
     def conflicting(self) -> list[Column[Any]]:
         """The columns of the unique key as the database has it."""
-        columns = [self.columns[name] for name in self.key]
-        return [*columns, self.table.columns[MARKER]] if self.visible_only else columns
+        return [*(self.columns[name] for name in self.key), *self.beside]
 
     @cached_property
     def criteria(self) -> list[ColumnElement[bool]]:
         """What a row has to meet besides having the key."""
-        criterion = visible(self.model) if self.visible_only else None
-        return [] if criterion is None else [criterion]
+        return [policy.criterion(self.model) for policy in self.policies]
 
     @cached_property
     def generated(self) -> frozenset[str]:
@@ -171,10 +170,9 @@ class Target:
     def other_keys(self) -> tuple[tuple[str, ...], ...]:
         """The other unique keys of the table, to which MySQL reacts too."""
         mapped = frozenset(self.columns.values())
-        keys = [
-            tuple(sorted(self._names_of(key))) for key in unique_keys(self.table) if key <= mapped
-        ]
-        return tuple(key for key in keys if set(key) != set(self.key))
+        own = frozenset(self.conflicting)
+        keys = [key for key in unique_keys(self.table) if key <= mapped and key != own]
+        return tuple(tuple(sorted(self._names_of(key))) for key in keys)
 
     def _name_of(self, column: ColumnElement[Any]) -> str:
         return self.mapper.get_property_by_column(column).key
@@ -200,14 +198,19 @@ def target_of(model: type[Any], pk_fields: Names = None, update_columns: Names =
         if isinstance(column := mapper.column_attrs[name].columns[0], Column)
         and column.table is table
     }
-    key, visible_only = _key(model, columns, _listed("pk_fields", pk_fields))
+    key, beside = _key(model, columns, _listed("pk_fields", pk_fields))
+    policies = tuple(
+        policy
+        for policy in policies_of(model)
+        if any(column.name in policy.key_columns for column in beside)
+    )
     changeable = set(columns) - set(key) - _fixed(mapper)
     wished = _listed("update_columns", update_columns)
     if wished is not None:
         _check_names(model, columns, wished)
         _check_changeable(model, set(wished) - set(key) - changeable)
         changeable &= set(wished)
-    return Target(model, columns, key, visible_only, frozenset(changeable))
+    return Target(model, columns, key, policies, beside, frozenset(changeable))
 
 
 def unique_keys(table: Table) -> list[frozenset[Column[Any]]]:
@@ -255,21 +258,24 @@ def _listed(parameter: str, names: Names) -> list[str] | None:
 
 def _key(
     model: type[Any], columns: Mapping[str, Column[Any]], wished: list[str] | None
-) -> tuple[tuple[str, ...], bool]:
-    """Return the fields of the key, and whether it holds for visible rows only."""
+) -> tuple[tuple[str, ...], tuple[Column[Any], ...]]:
+    """Return the fields of the key, and the columns that it has because of policies."""
     table = _table_of(mapper_of(model))
     unique = unique_keys(table)
     if wished is None:
         # v0.1.0's default, where it can be one.
         by_id = "id" in columns and frozenset((columns["id"],)) in unique
-        return ("id",) if by_id else primary_key_names(model), False
+        return ("id",) if by_id else primary_key_names(model), ()
     _check_names(model, columns, wished)
     names = tuple(dict.fromkeys(wished))
     wished_columns = frozenset(columns[name] for name in names)
     if wished_columns in unique:
-        return names, False
-    if MARKER in table.columns and wished_columns | {table.columns[MARKER]} in unique:
-        return names, True
+        return names, ()
+    added = {name for policy in policies_of(model) for name in policy.key_columns}
+    for each in unique:
+        beside = each - wished_columns
+        if wished_columns <= each and added.issuperset(column.name for column in beside):
+            return names, tuple(beside)
     raise ValidationError(
         f"({', '.join(wished)}) is no unique key of {model.__name__}; "
         f"there {'is' if len(unique) == 1 else 'are'} {_described(columns, unique)}",
@@ -292,11 +298,12 @@ def _check_names(model: type[Any], columns: Mapping[str, Column[Any]], names: li
 
 
 def _fixed(mapper: Mapper[Any]) -> set[str]:
-    """Return the fields that a conflict never overwrites: the identity and the version."""
+    """Return the fields that a conflict never overwrites: identity, version, policies' stamps."""
     columns: list[Any] = list(mapper.primary_key)
     if mapper.version_id_col is not None:
         columns.append(mapper.version_id_col)
-    return {mapper.get_property_by_column(column).key for column in columns}
+    stamps = {name for policy in policies_of(mapper.class_) for name in policy.stamps}
+    return {mapper.get_property_by_column(column).key for column in columns} | stamps
 
 
 def _check_changeable(model: type[Any], refused: set[str]) -> None:

@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._core.models.mapping import check_written, written_name
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
+from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
 from sqlmodel_crud_utils._core.writes.upserts import Parameters
@@ -187,7 +188,7 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
 
 def _are_plain(target: Target, rows: list[Any]) -> bool:
     """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
-    if target.visible_only or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
+    if target.policies or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
         return False
     written = written_names(target.model)
     for name in rows[0]:
@@ -230,7 +231,7 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
     for name in target.self_filling:
         if values.get(name, _MISSING) is None:
             del values[name]
-    if target.visible_only and values.get("is_deleted"):
+    if SOFT_DELETION in target.policies and values.get("is_deleted"):
         raise ValidationError(
             f"row {index} of the payload: ({', '.join(target.key)}) tells visible rows from each "
             "other, not deleted ones; delete with soft_delete_row",
