@@ -57,7 +57,7 @@ def cyclic() -> Any:
     return value
 
 
-EXPONENTS = st.integers(-(10**18), 10**18) | st.sampled_from((999_999, 10**9, -(10**9)))
+EXPONENTS = st.integers(-(10**17), 10**17) | st.sampled_from((999_999, 10**9, -(10**9)))
 LENGTHS = st.sampled_from((1, 5000, 100_000))
 NUMBERS = st.builds("{}e{}".format, st.integers(-99, 99), EXPONENTS)
 TEXTS = st.one_of(
@@ -68,7 +68,7 @@ TEXTS = st.one_of(
     ),
     st.builds("{}{}".format, st.text(max_size=5), st.sampled_from(("\0", "\ud800", "\udfff"))),
     st.text(),
-    st.sampled_from(("nan", "inf", "-inf", "sNaN", "0e-999999999", "1" * 4301, "0" * 100_000)),
+    st.sampled_from(("nan", "inf", "-inf", "sNaN", "0e-999999999", "1" * 4301)),
 )
 VALUES = st.one_of(
     TEXTS,
