@@ -62,3 +62,35 @@ def test_a_bad_row_that_is_not_found_again() -> None:
     """Is refused all the same, and never written."""
     with pytest.raises(ValidationError, match="row 4: "):
         READER.read(4, [Fickle(value=str(uuid.uuid4()), label="x")])
+
+
+class Defaulted(Base):
+    """Nullable columns that are filled in, each in its own way."""
+
+    __tablename__ = "defaulted"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    by_python: Mapped[str | None] = mapped_column(String(20), default="a")
+    by_server: Mapped[str | None] = mapped_column(String(20), server_default="b")
+    empty: Mapped[str | None] = mapped_column(String(20))
+
+
+def test_none_in_a_new_instance_is_no_value_where_something_fills_it() -> None:
+    """As a flush has it; a mapping says what it says."""
+    reader = RowReader(target_of(Defaulted))
+    nothing = {"id": None, "by_python": None, "by_server": None, "empty": None}
+    [shape] = reader.read(0, [Defaulted(**nothing), Defaulted(**nothing)])
+    assert shape.mappings(shape.names) == [{"empty": None}] * 2
+    [shape] = reader.read(0, [{"by_python": None, "by_server": None}] * 2)
+    assert shape.mappings(shape.names) == [{"by_python": None, "by_server": None}] * 2
+
+
+@pytest.mark.parametrize("names", [(), ("id",), ("id", "empty"), ("id", "by_python", "empty")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_rows_of_any_width_are_read(names: tuple[str, ...], count: int) -> None:
+    """None at all, one field, and several; the keys of the mappings may have other names."""
+    rows = [dict.fromkeys(names, "7") for _ in range(count)]
+    [shape] = RowReader(target_of(Defaulted)).read(0, rows)
+    assert (shape.names, shape.count) == (names, count)
+    expected = {name.upper(): 7 if name == "id" else "7" for name in names}
+    assert shape.mappings(map(str.upper, names)) == [expected] * count

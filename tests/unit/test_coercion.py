@@ -12,12 +12,33 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Column, DateTime, Enum, Float, Integer, Numeric, PickleType, String, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    PickleType,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-from sqlmodel_crud_utils._core.values.coercion import coerce, describe
+from sqlmodel_crud_utils._core.values.coercion import (
+    coerce,
+    describe,
+    is_coerced,
+    is_storable,
+    storable,
+    stored_as_is,
+)
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes, Colour
 
@@ -357,3 +378,115 @@ def test_nothing_but_a_validation_error_is_raised(value: Any, name: str) -> None
     # What was accepted is of the type now: it is accepted as it is.
     again = coerce(getattr(AllTypes, name), result)
     assert repr(again) == repr(result)
+
+
+# Of each type: values that stay as they are, and neighbours that do not.
+AS_THEY_ARE: dict[str, tuple[list[Any], list[Any]]] = {
+    "integer": ([0, -(2**31), 2**31 - 1], [True, "1", 1.0, 2**31, -(2**31) - 1]),
+    "big": ([-(2**63), 2**63 - 1], [2**63, -(2**63) - 1]),
+    "text": (["", "é"], ["\0", "\ud800", "é\udfff", Mood.GOOD, 1]),
+    "real": ([1.5, float("inf")], [1, Decimal(1)]),
+    "amount": ([Decimal("-99999999.99994")], [Decimal("99999999.99995"), Decimal("nan"), 1]),
+    "flag": ([True, False], [1, "yes"]),
+    "day": ([dt.date(2024, 3, 1)], [NAIVE, "2024-03-01"]),
+    "moment": ([MOMENT], [NAIVE, MOMENT.astimezone(PLUS_TWO)]),
+    "naive_moment": ([NAIVE], [MOMENT]),
+    "clock": ([dt.time(1)], ["01:00"]),
+    "duration": ([dt.timedelta(1)], ["P1D"]),
+    "token": ([TOKEN], [str(TOKEN)]),
+    "colour": ([Colour.RED], ["red", "RED"]),
+    "blob": ([b"\0"], [bytearray(b"x")]),
+    "payload": ([], [{"a": 1}]),
+}
+
+
+@pytest.mark.parametrize("name", AS_THEY_ARE)
+def test_values_that_stay_as_they_are_are_known_quickly(name: str) -> None:
+    """Alone, with None and among others; one neighbour is enough for a closer look."""
+    attribute = getattr(AllTypes, name)
+    kept, others = AS_THEY_ARE[name]
+    one = stored_as_is(attribute.type)
+    for values in ([], [None], kept, [None, *kept]):
+        assert is_storable(attribute, values, set(map(type, values)))
+    for value in kept:
+        assert repr(storable(attribute, value)) == repr(value)
+        assert one is not None
+        assert one.check is None or one.check.one(value)
+    for value in others:
+        values = [*kept, value]
+        assert not is_storable(attribute, values, set(map(type, values)))
+        assert one is None or type(value) is not one.kind or not one.check.one(value)
+
+
+@pytest.mark.parametrize("name", ["cents", "pickled", "opaque", "address"])
+def test_what_no_rule_is_for_stays_as_it_is(name: str) -> None:
+    """Of a type that decides itself only strings are looked at."""
+    attribute = getattr(Thing, name)
+    expected = name != "cents"
+    assert is_storable(attribute, [{1}, None], {set, type(None)}) is expected
+    assert is_coerced(attribute, [{1}], {set}) is expected
+
+
+class Sized(Base):
+    __tablename__ = "sized"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code = Column(String(3))
+    endless = Column(Text(3))
+    small = Column(SmallInteger)
+    wide = Column(BigInteger().with_variant(Integer, "sqlite"))
+    here = Column(Integer().with_variant(BigInteger, "postgresql"))
+    unsigned = Column(mysql.INTEGER(unsigned=True))
+    amount = Column(Numeric(4, 2))
+    tiny = Column(Numeric(2, 4))
+    whole = Column(Numeric(3))
+    free = Column(Numeric)
+    real = Column(Float(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "fitting", "beyond"),
+    [
+        ("code", ["abc", "äöü", None], ["abcd", "abc "]),
+        ("endless", ["abcd"], []),
+        ("small", [-(2**15), 2**15 - 1], [2**15, -(2**15) - 1]),
+        ("wide", [2**63 - 1], [2**63]),
+        ("here", [2**40], []),
+        ("unsigned", [2**32 - 1], []),
+        ("amount", ["99.994", Decimal("-99.994"), 0], ["99.995", "-99.995", 100]),
+        ("tiny", ["0.0099", "0.00994"], ["0.00995", "0.01"]),
+        ("whole", ["999.4"], ["999.5"]),
+        ("free", ["1e900"], ["1e1001", "1e-1001", "0e-1001"]),
+        ("real", [1e300], []),
+    ],
+)
+def test_a_value_has_to_fit_its_column(name: str, fitting: list[Any], beyond: list[Any]) -> None:
+    """As far as every database would have it; a comparison may be with anything of the type."""
+    attribute = getattr(Sized, name)
+    for value in fitting:
+        storable(attribute, value)
+    for value in beyond:
+        with pytest.raises(ValidationError, match=rf"Sized\.{name} must ") as caught:
+            storable(attribute, value)
+        assert caught.value.value is value
+    assert coerce(Sized.code, "abcd") == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"a": float("nan")}, "must be a JSON value; got one with a number that is not finite"),
+        (["\0"], "got one with a NUL character"),
+        ({"\udfff": 1}, "got one with half a surrogate pair"),
+    ],
+)
+def test_what_no_json_can_hold_is_refused(value: Any, words: str) -> None:
+    """At any depth, and as a key too."""
+    for depth in (0, 498):
+        nested = value
+        for _ in range(depth):
+            nested = [nested]
+        with pytest.raises(ValidationError, match=words):
+            coerce(AllTypes.payload, nested)
+    with pytest.raises(ValidationError, match="got one that is nested too deeply"):
+        coerce(AllTypes.payload, [nested, [[[]]]])

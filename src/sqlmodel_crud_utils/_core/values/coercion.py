@@ -130,7 +130,7 @@ def storable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     """
     made = coerce(attribute, value)
     size = _size(attribute.property.columns[0].type)
-    if size is not None and made is not None and not size.holds((made,)):
+    if size is not None and made is not None and not size.check.one(made):
         raise _refusal(attribute, size.words, value)
     return made
 
@@ -181,7 +181,7 @@ def _are_kept(kept: Kept | None, values: Sequence[Any], kinds: AbstractSet[type[
     if kept.check is None:
         return True
     given = [value for value in values if value is not None] if NoneType in kinds else values
-    return not given or kept.check(given)
+    return not given or kept.check.many(given)
 
 
 def _refusal(attribute: InstrumentedAttribute[Any], words: str, value: Any) -> ValidationError:
@@ -281,7 +281,37 @@ def is_json(type_: TypeEngine[Any]) -> bool:
 
 # --- what stays as it is -------------------------------------------------------------------------
 
-_Check = Callable[[Sequence[Any]], bool]
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is asked about values of one type, none of them None.
+
+    Attributes:
+        one: It is asked of a value.
+        many: It is asked of several, which is a lot quicker than one after the other.
+    """
+
+    one: Callable[[Any], bool]
+    many: Callable[[Sequence[Any]], bool]
+
+    def __and__(self, other: Check) -> Check:
+        """Return what asks both."""
+        mine, others, mine_of, others_of = self.one, other.one, self.many, other.many
+        return Check(
+            lambda value: mine(value) and others(value),
+            lambda values: mine_of(values) and others_of(values),
+        )
+
+
+def _each(one: Callable[[Any], bool]) -> Check:
+    return Check(one, lambda values: all(map(one, values)))
+
+
+def _between(lowest: int, highest: int) -> Check:
+    return Check(
+        lambda value: lowest <= value <= highest,
+        lambda values: lowest <= min(values) and max(values) <= highest,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +320,11 @@ class Kept:
 
     Attributes:
         kind: The type; `object` for all.
-        check: What is asked about values of that type, none of them None.
+        check: What is asked about values of that type.
     """
 
     kind: type[Any]
-    check: _Check | None = None
+    check: Check | None = None
 
 
 _ALL = Kept(object)
@@ -313,7 +343,7 @@ def _kept(type_: TypeEngine[Any]) -> Kept | None:
         return None
     if isinstance(impl, DateTime) and found is datetime:
         zone = UTC if impl.timezone else None
-        return Kept(datetime, lambda values: all(value.tzinfo is zone for value in values))
+        return Kept(datetime, _each(lambda value: value.tzinfo is zone))
     return Kept(found, _CHECKS.get(found)) if found in _RULES and found is not datetime else None
 
 
@@ -323,10 +353,16 @@ def stored_as_is(type_: TypeEngine[Any]) -> Kept | None:
     kept, size = _kept(type_), _size(type_)
     if kept is None or size is None:
         return kept
-    check, holds = kept.check, size.holds
-    return Kept(
-        kept.kind, holds if check is None else lambda values: check(values) and holds(values)
-    )
+    return Kept(kept.kind, size.check if kept.check is None else kept.check & size.check)
+
+
+def _is_bounded(number: Decimal) -> bool:
+    """Return whether a number is finite, and not much longer written out than it is itself."""
+    return number.is_finite() and -_MOST_DIGITS <= number.adjusted() <= _MOST_DIGITS
+
+
+def _is_text(value: str) -> bool:
+    return "\0" not in value and (value.isascii() or _is_encodable(value))
 
 
 def _are_texts(values: Sequence[str]) -> bool:
@@ -343,10 +379,10 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-_CHECKS: dict[type[Any], _Check] = {
-    int: lambda values: -(2**63) <= min(values) <= max(values) < 2**63,
-    Decimal: lambda values: all(map(_is_bounded, values)),
-    str: _are_texts,
+_CHECKS: dict[type[Any], Check] = {
+    int: _between(-(2**63), 2**63 - 1),
+    Decimal: _each(_is_bounded),
+    str: Check(_is_text, _are_texts),
 }
 
 
@@ -358,7 +394,7 @@ class _Size:
     """How much a column holds: in words, and as a question about values of its type."""
 
     words: str
-    holds: _Check
+    check: Check
 
 
 @cached
@@ -380,7 +416,7 @@ def _size(type_: TypeEngine[Any]) -> _Size | None:
 def _length(most: int) -> _Size:
     return _Size(
         f"must have at most {most} characters; got a longer text",
-        lambda values: max(map(len, values)) <= most,
+        Check(lambda value: len(value) <= most, lambda values: max(map(len, values)) <= most),
     )
 
 
@@ -388,17 +424,17 @@ def _range(bits: int) -> _Size:
     lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return _Size(
         f"must be between {lowest} and {highest}; got an integer that is not",
-        lambda values: lowest <= min(values) and max(values) <= highest,
+        _between(lowest, highest),
     )
 
 
 def _digits(precision: int, scale: int) -> _Size:
-    whole = precision - scale
     # From there on a number is rounded to one that has too many digits.
-    end = Decimal("9" * max(whole, 0) + "." + "9" * scale + "5") if whole >= 0 else Decimal(0)
+    end = Decimal((0, (9,) * precision + (5,), -scale - 1))
+    whole = max(precision - scale, 0)
     return _Size(
         f"must have at most {whole} digits before the decimal point; got a number with more",
-        lambda values: all(-end < value < end for value in values),
+        _each(lambda value: -end < value < end),
     )
 
 
@@ -437,11 +473,6 @@ def _to_decimal(value: Any) -> Decimal:
     if not number.is_finite():
         raise ValueError
     return number
-
-
-def _is_bounded(number: Decimal) -> bool:
-    """Return whether a number is finite, and not much longer written out than it is itself."""
-    return number.is_finite() and -_MOST_DIGITS <= number.adjusted() <= _MOST_DIGITS
 
 
 def _number(value: Any) -> Any:

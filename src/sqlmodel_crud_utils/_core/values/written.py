@@ -126,7 +126,7 @@ class _Column:
         kept = self.kept
         if kept is None or (kept.kind is not object and type(value) is not kept.kind):
             return False
-        return kept.check is None or kept.check((value,))
+        return kept.check is None or kept.check.one(value)
 
 
 @cached
