@@ -118,7 +118,7 @@ serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DAT
 	@PYTHONPATH=examples $(BIN)/python -m fastapi_app.main
 
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
-	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async tests/_sync
+	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async
 
 CHECKS := check-codegen lint type docs demo cov test-plain chaos check-wheel
 

@@ -86,9 +86,7 @@ class TestStreams:
         """Whatever the number of rows is."""
         async with engine.connect() as connection:
             options = {"yield_per": 500}
-            found = await connection.stream(
-                text(NUMBERS.format(40_000)), execution_options=options
-            )
+            found = await connection.stream(text(NUMBERS.format(40_000)), execution_options=options)
             tracemalloc.start()
             total = 0
             async for row in found:
