@@ -56,3 +56,11 @@ async def test_changes_that_are_not_flushed_are_kept(session: AsyncSession) -> N
     _, row = await get_row(key, session, Hero)
     assert row is not None
     assert row.age == 2
+
+
+async def test_what_a_read_has_brought_up_to_date_stays_as_it_is(session: AsyncSession) -> None:
+    """The reads after it are as any others: they do not take away what was loaded besides."""
+    _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+    await get_row(hero.id, session, Hero, True, ["tags"])
+    await get_rows(session, Hero)
+    assert vars(hero)["tags"] == []

@@ -58,3 +58,11 @@ def test_changes_that_are_not_flushed_are_kept(session: Session) -> None:
     _, row = get_row(key, session, Hero)
     assert row is not None
     assert row.age == 2
+
+
+def test_what_a_read_has_brought_up_to_date_stays_as_it_is(session: Session) -> None:
+    """The reads after it are as any others: they do not take away what was loaded besides."""
+    _, hero = write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+    get_row(hero.id, session, Hero, True, ["tags"])
+    get_rows(session, Hero)
+    assert vars(hero)["tags"] == []

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import aiosqlite
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -33,7 +34,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import QueryExecutionError, TransactionError
 from sqlmodel_crud_utils.hooks import ValidateOnWrite, registered_hook
 from tests.databases import Database, prepare
 from tests.models import Hero
@@ -380,3 +381,68 @@ async def test_the_session_goes_on_after_a_call_that_was_cut_off(
             assert (await write_row(hero("next"), session, raise_on_error=True))[0]
             assert engine.pool.checkedout() == 0
         database.clear()
+
+
+async def failing_block(session: AsyncSession) -> None:
+    """Everything is undone at the exit."""
+    with suppress(TransactionError):
+        async with transaction(session):
+            await write_row(hero("one"), session)
+            raise ValueError
+
+
+async def failing_savepoint(session: AsyncSession) -> None:
+    """The inner part is undone, then the outer one."""
+    with suppress(TransactionError):
+        async with transaction(session):
+            await write_row(hero("one"), session)
+            async with transaction(session):
+                await write_row(hero("two"), session)
+                raise ValueError
+
+
+async def failing_write(session: AsyncSession) -> None:
+    """A single call that fails when it has written something."""
+
+    def fail(_done: int, _total: int | None) -> None:
+        raise ValueError
+
+    with suppress(ValueError):
+        await bulk_insert_rows([hero("one")], session, Hero, progress=fail)
+
+
+async def refused_search(session: AsyncSession) -> None:
+    """A statement is refused before anything is written."""
+
+    def refuse(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("refused"))
+
+    engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", refuse)
+    try:
+        with suppress(QueryExecutionError):
+            await get_one_or_create(session, Hero, {"secret_name": "?"}, name="one")
+    finally:
+        event.remove(engine, "before_cursor_execute", refuse)
+
+
+@pytest.mark.parametrize("work", [failing_block, failing_savepoint, failing_write, refused_search])
+async def test_a_rollback_that_is_under_way_is_carried_out(
+    engine: AsyncEngine,
+    work: Callable[[AsyncSession], Coroutine[Any, Any, None]],
+) -> None:
+    """A cancellation waits for it, so that it does not cost the connection."""
+    connected: list[object] = []
+    async with AsyncSession(engine) as session:
+        task = asyncio.create_task(work(session))
+
+        def cancel(*_: object) -> None:
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+        for name in ("rollback", "rollback_savepoint"):
+            event.listen(engine.sync_engine, name, cancel, once=True)
+        event.listen(engine.sync_engine, "connect", lambda *_: connected.append(None))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await write_row(hero("next"), session))[0]
+    assert connected == []

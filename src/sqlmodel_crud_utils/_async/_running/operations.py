@@ -91,7 +91,7 @@ async def translated(
             yield
         except BaseException as error:
             if began_here and is_lost(plain):
-                await shielded(roll_back, session)
+                await roll_back(session)
             failure = _reported(session, error, model, name)
             if failure is None:
                 raise

@@ -91,7 +91,7 @@ def translated(session: Session, model: type[Any] | str, name: str) -> Iterator[
             yield
         except BaseException as error:
             if began_here and is_lost(plain):
-                shielded(roll_back, session)
+                roll_back(session)
             failure = _reported(session, error, model, name)
             if failure is None:
                 raise
