@@ -1,0 +1,78 @@
+"""Two blocks that wait for each other: one of them is told so, whatever it does about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from sqlmodel_crud_utils.aio import insert_data_rows, transaction, update_row, write_row
+from sqlmodel_crud_utils.exceptions import QueryExecutionError, TransactionError
+from tests.databases import Database
+from tests.models import Hero
+
+pytestmark = pytest.mark.databases("postgresql", "mysql")
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """A plain engine."""
+    engine = create_async_engine(database.async_url)
+    yield engine
+    await engine.dispose()
+    database.clear()
+
+
+@pytest.mark.parametrize("flag", [None, False])
+async def test_rows_that_are_updated_crosswise(
+    engine: AsyncEngine, database: Database, flag: bool | None
+) -> None:
+    """The loser's error tells of the deadlock, where the failure was flagged, too.
+
+    PostgreSQL ends just the statement, so that a flagged failure is undone and the block goes on.
+    """
+    async with AsyncSession(engine) as session:
+        names = ("one", "two")
+        heroes = [Hero(name=name, secret_name="?") for name in names]
+        await insert_data_rows(heroes, session)
+    both = asyncio.Barrier(2)
+
+    async def work(first: str, second: str) -> None:
+        async with AsyncSession(engine) as session, transaction(session):
+            await update_row(first, {"age": 1}, session, Hero, "name")
+            await both.wait()
+            await update_row(second, {"age": 2}, session, Hero, "name", raise_on_error=flag)
+            await write_row(Hero(name=f"after {first}", secret_name="?"), session)
+
+    outcomes = await asyncio.gather(work(*names), work(*names[::-1]), return_exceptions=True)
+    if flag is False and database.name == "postgresql":
+        assert outcomes == [None, None]
+        return
+    [lost] = [each for each in outcomes if each is not None]
+    assert isinstance(lost, TransactionError)
+    assert isinstance(lost.original_error, QueryExecutionError)
+    assert "run the transaction again" in str(lost)
+    assert "raise_on_error" not in str(lost)
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_rows_that_are_inserted_crosswise(engine: AsyncEngine) -> None:
+    """A deadlock is no fault of the rows."""
+    both = asyncio.Barrier(2)
+
+    async def work(first: str, second: str) -> None:
+        async with AsyncSession(engine) as session, transaction(session, wrap_errors=False):
+            await insert_data_rows([Hero(name=first, secret_name="?")], session)
+            await both.wait()
+            rows = [Hero(name=name, secret_name="?") for name in (f"{first} again", second)]
+            await insert_data_rows(rows, session)
+
+    outcomes = await asyncio.gather(work("one", "two"), work("two", "one"), return_exceptions=True)
+    assert any(
+        isinstance(each, QueryExecutionError) and "run the transaction again" in str(each)
+        for each in outcomes
+    )
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
