@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiosqlite
@@ -29,6 +30,7 @@ from sqlmodel_crud_utils.aio import (
     get_rows,
     insert_data_rows,
     on_commit,
+    purge_rows,
     restore_row,
     transaction,
     update_row,
@@ -42,6 +44,7 @@ from tests.models_mixins import Letter
 from tests.suspensions import Suspensions, run
 
 Work = Callable[[AsyncSession], Awaitable[None]]
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def hero(name: str) -> Hero:
@@ -380,6 +383,20 @@ async def test_the_session_goes_on_after_a_call_that_was_cut_off(
             _, count = await run(work(session), at)
             assert (await write_row(hero("next"), session, raise_on_error=True))[0]
             assert engine.pool.checkedout() == 0
+        database.clear()
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_timeout_of_a_purge_is_a_timeout(database: Database, engine: AsyncEngine) -> None:
+    """Wherever it comes in, while a cursor is closed, too, and no other error in its place."""
+    at, count = 0, 1
+    while count >= at:
+        at += 1
+        async with AsyncSession(engine) as session:
+            letters = [{"text": "?", "is_deleted": True, "deleted_at": LONG_AGO} for _ in range(30)]
+            await bulk_insert_rows(letters, session, Letter)
+            work = purge_rows(session, Letter, older_than=timedelta(0), chunk_size=10)
+            _, count = await run(work, at)
         database.clear()
 
 

@@ -212,14 +212,16 @@ def _release_lock(context: ExceptionContext) -> None:
     SQLAlchemy discards the connection. SQLite however keeps a closed connection, and its lock on
     the file, until the last of its statements is gone, and in tracebacks they live on.
     """
-    if context.dialect.name != "sqlite" or context.connection is None:
+    connection = context.connection
+    # Where the end of a statement is cut off, SQLAlchemy tells of it once more afterwards.
+    if context.dialect.name != "sqlite" or connection is None or connection.invalidated:
         return
     # SQLAlchemy 2.0 has aiosqlite's cursor in local variables only.
     traceback.clear_frames(context.original_exception.__traceback__)
     cursor = getattr(context.execution_context, "cursor", None)
     if cursor is not None:
         _finish(cursor.close)
-    _finish(context.connection.connection.rollback)
+    _finish(connection.connection.rollback)
 
 
 def _finish(func: Callable[[], object]) -> None:
