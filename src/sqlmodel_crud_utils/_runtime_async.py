@@ -27,6 +27,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
+from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.writes.copying import refused_values
@@ -82,11 +83,7 @@ def require_session(session: Any) -> AsyncSession:
     found = session() if isinstance(session, async_scoped_session) else session
     if isinstance(found, AsyncSession):
         return found
-    raise ValidationError(
-        f"the async API takes an AsyncSession, not {type(session).__name__}; "
-        "for Session there is sqlmodel_crud_utils.sync",
-        field="session",
-    )
+    raise wrong_session("async", session)
 
 
 def sync_session(session: AsyncSession) -> Session:

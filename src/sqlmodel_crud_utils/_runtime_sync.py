@@ -13,6 +13,7 @@ from sqlmodel import Session as SQLModelSession
 
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
+from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.models.mapping import mapper_of
 from sqlmodel_crud_utils._core.writes.copying import (
     COLUMN_TYPES,
@@ -73,11 +74,7 @@ def require_session(session: Any) -> Session:
     found = session() if isinstance(session, scoped_session) else session
     if isinstance(found, Session):
         return found
-    raise ValidationError(
-        f"the sync API takes a Session, not {type(session).__name__}; "
-        "for AsyncSession there is sqlmodel_crud_utils.aio",
-        field="session",
-    )
+    raise wrong_session("sync", session)
 
 
 def sync_session(session: Session) -> Session:

@@ -81,7 +81,7 @@ class RecordNotFoundError(SQLModelCRUDError):
         model: The model that was asked for.
         id_value: The key, a tuple for a composite one; or a mapping of the filters that
             nothing matched, of which the text tells the names only.
-        pk_field: The name of the key column, or a sequence of names.
+        pk_field: The name of the key column; a tuple of names for several.
 
     Example:
         >>> print(RecordNotFoundError("Hero", 5))
@@ -98,7 +98,7 @@ class RecordNotFoundError(SQLModelCRUDError):
     ) -> None:
         self.model = model
         self.id_value = id_value
-        self.pk_field = pk_field
+        self.pk_field = pk_field = _one_or_several(pk_field)
         super().__init__(_not_found_text(model, id_value, pk_field))
 
 
@@ -169,7 +169,7 @@ class UnknownFieldError(ValidationError, AttributeError):
 
     Attributes:
         model: The model that was asked.
-        choices: The names that there are.
+        choices: The names that the model has.
         what: What was looked for, "field" by default.
 
     Args:
@@ -177,7 +177,7 @@ class UnknownFieldError(ValidationError, AttributeError):
 
     Example:
         >>> print(UnknownFieldError("Hero", "nmae", ["id", "name"]))
-        Validation failed: Hero has no field 'nmae'; did you mean 'name'? There are: id, name
+        Validation failed: Hero has no field 'nmae'; did you mean 'name'? Available fields: id, name
     """
 
     def __init__(
@@ -192,7 +192,8 @@ class UnknownFieldError(ValidationError, AttributeError):
         self.what = what
         close = difflib.get_close_matches(str(name), self.choices, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
-        known = f"There are: {_listed(self.choices)}" if self.choices else "It has none"
+        names = _listed(self.choices)
+        known = f"Available {what}s: {names}" if names else "The model has none"
         super().__init__(f"{_name_of(model)} has no {what} {name!r}{hint} {known}")
         self.field = name
 
@@ -365,7 +366,8 @@ class DatabaseConnectionError(SQLModelCRUDError):
         original_error: The driver's error; also its `__cause__`.
 
     Args:
-        message: The text, in place of one made of the other arguments. Passwords are taken out.
+        message: The text, in place of one made of the error; the address is added where it is
+            given. Passwords are taken out.
 
     Example:
         >>> print(DatabaseConnectionError(database_url="postgresql://ann:secret@db/heroes"))
@@ -380,10 +382,11 @@ class DatabaseConnectionError(SQLModelCRUDError):
     ) -> None:
         self.database_url = None if database_url is None else hide_password(database_url)
         self.original_error = original_error
+        place = f" at {self.database_url}" if self.database_url else ""
         if message:
             text = _without_password(message, database_url)
+            text += f" (database{place})" if place not in text else ""
         else:
-            place = f" at {self.database_url}" if self.database_url else ""
             text = f"Could not connect to the database{place}{_reason(original_error)}"
         super().__init__(text)
 
@@ -557,13 +560,16 @@ def _name_of(model: Any) -> str:
 def _not_found_text(model: type[Any] | str, key: Any, pk_field: str | Sequence[str]) -> str:
     if isinstance(key, Mapping):
         return f"No {_name_of(model)} matches the {_filters_on(key)}"
-    if isinstance(pk_field, str):
-        shown = f"{pk_field}={_shown(key)}"
-    else:
-        values = key if isinstance(key, tuple) else (key,)
-        pairs = zip(pk_field, values, strict=False)
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in pairs)
+    names = (pk_field,) if isinstance(pk_field, str) else pk_field
+    is_composite = isinstance(key, tuple) and len(key) == len(names)
+    pairs = zip(names, key if is_composite else (key,), strict=False)
+    shown = ", ".join(f"{name}={_shown(value)}" for name, value in pairs)
     return f"{_name_of(model)} with {shown} not found"
+
+
+def _one_or_several(names: str | Sequence[str]) -> str | tuple[str, ...]:
+    several = (names,) if isinstance(names, str) else tuple(names)
+    return several[0] if len(several) == 1 else several
 
 
 def _filters_on(filters: Mapping[str, Any]) -> str:

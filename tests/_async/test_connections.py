@@ -24,9 +24,14 @@ from sqlmodel_crud_utils.aio import (
     get_session,
     pool_status,
     session_factory,
+    write_row,
 )
-from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession, sync_session
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    DatabaseConnectionError,
+    ValidationError,
+)
+from tests._runtime_async import AsyncEngine, AsyncSession, make_tables, sync_session
 from tests.fake_postgresql import refusing_server
 from tests.models import Hero, Team
 
@@ -215,6 +220,18 @@ class TestArguments:
             create_pooled_engine(url)
         assert caught.value.field == "database_url"
         assert SECRET not in traceback_of(caught.value)
+
+    @pytest.mark.parametrize("echo", [False, True])
+    async def test_a_traceback_shows_no_parameters(self, echo: bool) -> None:
+        """With an echo it does: it was asked for."""
+        engine = create_pooled_engine("sqlite://", echo=echo)
+        await make_tables(engine)
+        async with session_factory(engine)() as session:
+            with pytest.raises(ConstraintViolationError) as refused:
+                row = Hero(name=SECRET, secret_name="?", team_id=99)
+                await write_row(row, session, raise_on_error=True)
+        assert (SECRET in traceback_of(refused.value)) is echo
+        await engine.dispose()
 
     async def test_sqlalchemys_arguments_win(self) -> None:
         """They go through as they are."""

@@ -402,7 +402,7 @@ MISTAKES: dict[str, tuple[Callable[[AsyncQueryBuilder[Hero]], Any], str]] = {
     "selectin": (lambda q: q.selectin("teem"), "no relationship 'teem'; did you mean 'team'"),
     "joined": (lambda q: q.joined("team__citi"), "no relationship 'citi'"),
     "loader": (lambda q: q.selectin(3), "given by name"),
-    "load_only": (lambda q: q.load_only("team"), "There are: id, name, secret_name"),
+    "load_only": (lambda q: q.load_only("team"), "Available fields: id, name, secret_name"),
     "options": (lambda q: q.options("team"), "options are SQLAlchemy's"),
     "only_deleted": (lambda q: q.only_deleted(), "inherit SoftDeleteMixin"),
 }

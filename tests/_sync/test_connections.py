@@ -20,15 +20,20 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 from sqlmodel import select
 
-from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    DatabaseConnectionError,
+    ValidationError,
+)
 from sqlmodel_crud_utils.sync import (
     create_pooled_engine,
     get_row,
     get_session,
     pool_status,
     session_factory,
+    write_row,
 )
-from tests._runtime_sync import Engine, Session, sync_session
+from tests._runtime_sync import Engine, Session, make_tables, sync_session
 from tests.fake_postgresql import refusing_server
 from tests.models import Hero, Team
 
@@ -217,6 +222,18 @@ class TestArguments:
             create_pooled_engine(url)
         assert caught.value.field == "database_url"
         assert SECRET not in traceback_of(caught.value)
+
+    @pytest.mark.parametrize("echo", [False, True])
+    def test_a_traceback_shows_no_parameters(self, echo: bool) -> None:
+        """With an echo it does: it was asked for."""
+        engine = create_pooled_engine("sqlite://", echo=echo)
+        make_tables(engine)
+        with session_factory(engine)() as session:
+            with pytest.raises(ConstraintViolationError) as refused:
+                row = Hero(name=SECRET, secret_name="?", team_id=99)
+                write_row(row, session, raise_on_error=True)
+        assert (SECRET in traceback_of(refused.value)) is echo
+        engine.dispose()
 
     def test_sqlalchemys_arguments_win(self) -> None:
         """They go through as they are."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sqlmodel import select
 
 from sqlmodel_crud_utils.exceptions import (
     DatabaseConnectionError,
+    RecordNotFoundError,
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import (
@@ -28,7 +30,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, PlainSession, Session, make_engine, scoped
-from tests.models import Team
+from tests.models import Currency, Seat, Team
 
 
 def use(session: Any) -> None:
@@ -84,8 +86,62 @@ def calls_with(session: Any) -> list[Callable[[], Any]]:
 def test_what_is_no_session_is_refused(thing: Any) -> None:
     """Each function says what would be right."""
     for call in calls_with(thing):
-        with pytest.raises(ValidationError, match=r"API takes an? "):
+        with pytest.raises(ValidationError, match=rf"must be an? \w+, not {type(thing).__name__}"):
             call()
+
+
+def test_arguments_in_a_wrong_order(session: Session) -> None:
+    """The text shows how the function is called."""
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: get_row(session, 1, Team), "int; call get_row(id_str, session_inst, model)"),
+        (
+            lambda: get_row(1, Team, session),
+            "the class Team; call get_row(id_str, session_inst, model)",
+        ),
+        (lambda: get_rows(Team, session), "the class Team; call get_rows(session_inst, model)"),
+        (
+            lambda: update_row(1, session, {}, Team),
+            "dict; call update_row(id_str, data, session_inst, model)",
+        ),
+        (
+            lambda: write_row(session, Team(name="x")),
+            "Team; call write_row(data_row, session_inst)",
+        ),
+        (
+            lambda: get_one_or_create(Team, session, name="x"),
+            "the class Team; call get_one_or_create(session_inst, model)",
+        ),
+    ]
+    for call, text in calls:
+        with pytest.raises(ValidationError) as refused:
+            call()
+        assert str(refused.value).startswith("Validation failed for 'session': session_inst must")
+        assert str(refused.value).endswith(f", not {text}")
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "pk_field", "name"),
+    [
+        (Team, 7, None, "id"),
+        (Team, "x", "name", "name"),
+        (Team, "x", ["name"], "name"),
+        (Seat, ("A", 1), None, ("row", "number")),
+        (Seat, ("A", 1), ["row", "number"], ("row", "number")),
+        (Currency, "EUR", None, "code"),
+    ],
+)
+def test_the_key_of_a_row_that_is_not_there(
+    session: Session, model: type[Any], key: Any, pk_field: Any, name: Any
+) -> None:
+    """Every function tells the column as a name, and several as a tuple."""
+    for call in (
+        partial(get_row, key, session, model, pk_field=pk_field, raise_on_error=True),
+        partial(update_row, key, {}, session, model, pk_field, raise_on_error=True),
+        partial(delete_row, key, session, model, pk_field, raise_on_error=True),
+    ):
+        with pytest.raises(RecordNotFoundError) as missing:
+            call()
+        assert (missing.value.pk_field, missing.value.id_value) == (name, key)
 
 
 def test_an_unbound_session_is_refused() -> None:

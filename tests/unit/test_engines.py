@@ -101,6 +101,7 @@ class TestPool:
         assert arguments == {
             "poolclass": None,
             "connect_args": {},
+            "hide_parameters": True,
             **NUMBERS,
         }
 
@@ -110,6 +111,7 @@ class TestPool:
         assert arguments == {
             "poolclass": StaticPool,
             "connect_args": {"check_same_thread": False},
+            "hide_parameters": True,
         }
 
     def test_a_sqlite_file_gets_a_queue_and_a_busy_timeout(self) -> None:
@@ -129,6 +131,21 @@ class TestPool:
         assert arguments["pool_pre_ping"] is False
         assert arguments["echo"] is True
 
+    @pytest.mark.parametrize(
+        ("options", "hidden"),
+        [
+            ({}, True),
+            ({"echo": False}, True),
+            ({"echo": True}, False),
+            ({"echo": "debug"}, False),
+            ({"hide_parameters": False}, False),
+            ({"echo": True, "hide_parameters": True}, True),
+        ],
+    )
+    def test_parameters_are_hidden(self, options: dict[str, Any], hidden: bool) -> None:
+        """From tracebacks, unless the caller wants to see statements."""
+        assert plan("sqlite://", **options).arguments["hide_parameters"] is hidden
+
     def test_connect_args_are_merged(self) -> None:
         """Ours stay, the caller's win."""
         merged = plan("sqlite://", connect_args={"cached_statements": 5}).arguments["connect_args"]
@@ -144,7 +161,7 @@ class TestPool:
     def test_a_pool_without_limits_gets_none(self, kind: Any) -> None:
         """They take no pool_timeout, and SQLAlchemy refuses what a pool doesn't take."""
         arguments = plan("sqlite:///a.db", poolclass=kind).arguments
-        assert arguments.keys() == {"poolclass", "connect_args"}
+        assert arguments.keys() == {"poolclass", "connect_args", "hide_parameters"}
 
     def test_an_api_brings_its_own_queue(self) -> None:
         """The caller's pool stays, and the one connection of a database in memory does."""
@@ -158,7 +175,8 @@ class TestPool:
     def test_a_ready_pool_is_left_alone(self) -> None:
         """It has its settings already."""
         pool = StaticPool(lambda: sqlite3.connect(":memory:"))
-        assert plan("sqlite://", pool=pool).arguments.keys() == {"pool", "connect_args"}
+        arguments = plan("sqlite://", pool=pool).arguments
+        assert arguments.keys() == {"pool", "connect_args", "hide_parameters"}
         assert plan("sqlite://", pool=None).arguments["poolclass"] is StaticPool
 
     @pytest.mark.parametrize(

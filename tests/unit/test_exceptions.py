@@ -211,6 +211,15 @@ class TestNotFound:
         error = not_found(Hero, 5)
         assert (error.model, error.id_value, error.pk_field) == (Hero, 5, "id")
 
+    @pytest.mark.parametrize("names", ["name", ("name",), ["name"]])
+    def test_one_column_is_a_name(self, names: Any) -> None:
+        """However it was given; several are a tuple."""
+        assert RecordNotFoundError(Hero, 5, names).pk_field == "name"
+        assert RecordNotFoundError("Seat", ("A", 1), ["row", "number"]).pk_field == (
+            "row",
+            "number",
+        )
+
 
 class TestMultiple:
     def test_it_is_what_v0_1_0_raised(self) -> None:
@@ -263,15 +272,15 @@ class TestUnknownField:
         assert error.choices == ("id", "name", "city")
         assert str(error) == (
             "Validation failed: Team has no field 'cty'; did you mean 'city'? "
-            "There are: id, name, city"
+            "Available fields: id, name, city"
         )
 
     def test_nothing_is_suggested_where_nothing_is_near(self) -> None:
         """No guess is better than a wild one, and a model may have none of it at all."""
         far = UnknownFieldError(Team, "zzz", ["id"], what="lookup")
         none = UnknownFieldError("Seat", "team", [], what="relationship")
-        assert str(far) == "Validation failed: Team has no lookup 'zzz'. There are: id"
-        assert str(none) == "Validation failed: Seat has no relationship 'team'. It has none"
+        assert str(far) == "Validation failed: Team has no lookup 'zzz'. Available lookups: id"
+        assert str(none) == "Validation failed: Seat has no relationship 'team'. The model has none"
 
     def test_python_adds_no_suggestion_of_its_own(self) -> None:
         """The traceback shows one suggestion, not a second one of the interpreter."""
@@ -352,6 +361,14 @@ class TestBulk:
         (
             DatabaseConnectionError(None, "sqlite:///x.db", OSError(SECRET)),
             "Could not connect to the database at sqlite:///x.db: OSError",
+        ),
+        (
+            DatabaseConnectionError("no login", "postgresql://ann:pw@db:5432/x"),
+            "no login (database at postgresql://ann:***@db:5432/x)",
+        ),
+        (
+            DatabaseConnectionError("no login at sqlite:///x.db", "sqlite:///x.db"),
+            "no login at sqlite:///x.db",
         ),
         (ConflictError(Hero), "A Hero row was changed or removed since it was read; "),
         (ConflictError(Hero, 5, 3), "Hero 5 was changed or removed since it was read (version 3)"),

@@ -70,7 +70,8 @@ def create_pooled_engine(
         password: The password, if the URL leaves it out; it wins over one in the URL. A callable
             is asked for it at each new connection, which is what rotating tokens need.
         **kwargs: More arguments of SQLAlchemy's `create_async_engine`; they win over what this
-            function sets. `connect_args` are added to its own.
+            function sets: `hide_parameters=True`, for instance, which keeps values out of
+            tracebacks unless `echo` is passed. `connect_args` are added to its own.
 
     Returns:
         The engine. It connects when it is first used; call its `dispose` at the end.

@@ -106,6 +106,8 @@ def plan_engine(
     if password is None and "password" not in given:
         password = in_query or url.password
     arguments = {
+        # Whoever asks for an echo wants to see them.
+        "hide_parameters": not options.get("echo"),
         **_pool_arguments(url, pool, options),
         **options,
         "connect_args": {**connect_args, **given},

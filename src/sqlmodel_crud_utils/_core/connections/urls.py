@@ -97,7 +97,7 @@ def resolve_url(database_url: str | URL, drivers: Mapping[str, str]) -> URL:
     name, _, driver = url.drivername.lower().partition("+")
     if name not in _BACKENDS:
         known = ", ".join(dict.fromkeys(_BACKENDS.values()))
-        raise bad_url(f"{name!r} is not a supported database; there are: {known}")
+        raise bad_url(f"{name!r} is not a supported database; use one of: {known}")
     backend = _BACKENDS[name]
     _check_parts(url, backend)
     url = url.set(drivername=f"{backend}+{driver or drivers[backend]}")

@@ -34,8 +34,8 @@ def aggregate(model: type[Any], name: str, field: str) -> ColumnElement[Any]:
     if not _fits(name, attribute):
         fitting = [each for each in column_names(model) if _fits(name, getattr(model, each))]
         raise ValidationError(
-            f"{name} of {model.__name__}.{field} does not exist, as it takes "
-            f"{describe(attribute)}; there is one of {', '.join(fitting) or 'no field'}",
+            f"{name} of {model.__name__}.{field} is not possible: the field takes "
+            f"{describe(attribute)}; use one of: {', '.join(fitting) or 'no other field'}",
             field,
         )
     type_ = attribute.property.columns[0].type
