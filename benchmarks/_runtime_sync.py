@@ -19,6 +19,7 @@ __all__ = [
     "Session",
     "library",
     "make_engine",
+    "make_pooled_engine",
     "open_rows",
     "plain_engine",
     "together",
@@ -30,6 +31,13 @@ API = "sync"
 def make_engine(url: str, **options: Any) -> Engine:
     """Return an engine made by hand."""
     engine = create_engine(url, **options)
+    tune(engine)
+    return engine
+
+
+def make_pooled_engine(url: str, **options: Any) -> Engine:
+    """Return an engine of the library."""
+    engine = library.create_pooled_engine(url, **options)
     tune(engine)
     return engine
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median, quantiles
 from typing import Any
 
 from benchmarks._async import bulk, hooks, pages, pool, reads, soft_deletes, streams, writes
 from benchmarks._async.case import Case, Side, refill
-from benchmarks._runtime_async import API, AsyncEngine, AsyncSession, make_engine, plain_engine
+from benchmarks._runtime_async import (
+    API,
+    AsyncEngine,
+    AsyncSession,
+    make_engine,
+    make_pooled_engine,
+    plain_engine,
+)
 from benchmarks.databases import Database
 from benchmarks.models import Sizes, core_table
 from benchmarks.results import Effort, Result, comparable, counted, difference
@@ -26,6 +33,7 @@ GROUPS: dict[str, Callable[[Sizes], Iterable[Case]]] = {
     "pool": pool.cases,
 }
 Clock = Callable[[], float]
+Engines = Mapping[Side, AsyncEngine]
 SIDES: tuple[Side, Side] = ("library", "by hand")
 
 
@@ -45,25 +53,36 @@ async def run(
         wanted: Which ones.
         report: Called with each result.
     """
-    engine = make_engine(database.urls[API])
+    engines = make_engines(database.urls[API])
     for group, cases in GROUPS.items():
         for case in cases(sizes):
             if wanted(f"{group}: {case.name}"):
-                statements = await check(case, engine)
-                rounds = await measure(case, engine, effort)
+                statements = await check(case, engines)
+                rounds = await measure(case, engines, effort)
                 place = {"group": group, "database": database.kind, "api": API}
                 report(summary(rounds, statements, operation=case.name, **place))
                 await case.finish()
-    await engine.dispose()
+    await dispose(engines)
 
 
-async def check(case: Case, engine: AsyncEngine) -> tuple[int, int] | None:
+def make_engines(url: str) -> Engines:
+    """Return the engine of each side: the library's own, and a plain one."""
+    return {"library": make_pooled_engine(url), "by hand": make_engine(url)}
+
+
+async def dispose(engines: Engines) -> None:
+    """Close the connections of both sides."""
+    for engine in engines.values():
+        await engine.dispose()
+
+
+async def check(case: Case, engines: Engines) -> tuple[int, int] | None:
     """Compare what the two sides return and leave; return how many statements each has sent.
 
     None stands for those that go through engines of their own.
     """
     outcomes, counts = [], []
-    for side in SIDES:
+    for side, engine in engines.items():
         async with AsyncSession(engine) as session:
             if case.writes_to is not None:
                 await refill(session, case.writes_to, case.sizes.rows)
@@ -91,10 +110,10 @@ async def stored(session: AsyncSession, case: Case) -> list[Any] | None:
     return [dict(row) for row in result.mappings()]
 
 
-async def measure(case: Case, engine: AsyncEngine, effort: Effort) -> list[tuple[float, float]]:
+async def measure(case: Case, engines: Engines, effort: Effort) -> list[tuple[float, float]]:
     """Return the seconds of both sides, round by round."""
     if case.writes_to is not None:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(engines["by hand"]) as session:
             await refill(session, case.writes_to, case.sizes.rows)
     case.restart()
     # The check has warmed up what is slow; what is quick goes on for a while.
@@ -103,7 +122,7 @@ async def measure(case: Case, engine: AsyncEngine, effort: Effort) -> list[tuple
     clock = time.process_time if effort.cpu else time.perf_counter
     warm = False
     while len(rounds) < effort.fewest_rounds or time.perf_counter() < start + effort.seconds:
-        rounds.append(await one_round(case, engine, clock, swapped=len(rounds) % 2 == 1))
+        rounds.append(await one_round(case, engines, clock, swapped=len(rounds) % 2 == 1))
         if not warm and time.perf_counter() > start + effort.seconds / 10:
             warm = True
             if len(rounds) > 1:
@@ -112,14 +131,14 @@ async def measure(case: Case, engine: AsyncEngine, effort: Effort) -> list[tuple
 
 
 async def one_round(
-    case: Case, engine: AsyncEngine, clock: Clock, *, swapped: bool
+    case: Case, engines: Engines, clock: Clock, *, swapped: bool
 ) -> tuple[float, float]:
     """Return the seconds of the two sides."""
     taken: dict[Side, float] = {}
     for side in reversed(SIDES) if swapped else SIDES:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(engines[side]) as session:
             argument = await case.prepare(session)
-        taken[side], _ = await call(case, side, engine, argument, clock)
+        taken[side], _ = await call(case, side, engines[side], argument, clock)
     return taken["library"], taken["by hand"]
 
 

@@ -24,7 +24,7 @@ class Checkout(Case):
             connection = await session.connection()
             url = connection.engine.url.render_as_string(hide_password=False)
             pooled = library.create_pooled_engine(url, **SETTINGS)
-            self.engines = pooled, make_engine(url, **SETTINGS, pool_pre_ping=True)
+            self.engines = pooled, make_engine(url, **SETTINGS)
         return self.engines
 
     async def library(self, _: AsyncSession, engines: tuple[AsyncEngine, AsyncEngine]) -> Any:

@@ -7,7 +7,13 @@ from typing import Any
 from sqlmodel import col, select
 
 from benchmarks._async.case import Case, Side
-from benchmarks._runtime_async import AsyncSession, library, make_engine, open_rows
+from benchmarks._runtime_async import (
+    AsyncSession,
+    library,
+    make_engine,
+    make_pooled_engine,
+    open_rows,
+)
 from benchmarks.models import Reading, Sizes
 
 BATCH = 1_000
@@ -36,7 +42,7 @@ class Stream(Case):
 async def read(url: str, side: Side, rows: int) -> None:
     """Read a stream through an engine of its own."""
     case = Stream("", Sizes())
-    engine = make_engine(url)
+    engine = make_pooled_engine(url) if side == "library" else make_engine(url)
     async with AsyncSession(engine) as session:
         await (case.library if side == "library" else case.by_hand)(session, rows)
     await engine.dispose()

@@ -6,11 +6,18 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks._runtime_sync import API, Engine, Session, make_engine, plain_engine
+from benchmarks._runtime_sync import (
+    API,
+    Engine,
+    Session,
+    make_engine,
+    make_pooled_engine,
+    plain_engine,
+)
 from benchmarks._sync import bulk, hooks, pages, pool, reads, soft_deletes, streams, writes
 from benchmarks._sync.case import Case, Side, refill
 from benchmarks.databases import Database
@@ -28,6 +35,7 @@ GROUPS: dict[str, Callable[[Sizes], Iterable[Case]]] = {
     "pool": pool.cases,
 }
 Clock = Callable[[], float]
+Engines = Mapping[Side, Engine]
 SIDES: tuple[Side, Side] = ("library", "by hand")
 
 
@@ -47,25 +55,36 @@ def run(
         wanted: Which ones.
         report: Called with each result.
     """
-    engine = make_engine(database.urls[API])
+    engines = make_engines(database.urls[API])
     for group, cases in GROUPS.items():
         for case in cases(sizes):
             if wanted(f"{group}: {case.name}"):
-                statements = check(case, engine)
-                rounds = measure(case, engine, effort)
+                statements = check(case, engines)
+                rounds = measure(case, engines, effort)
                 place = {"group": group, "database": database.kind, "api": API}
                 report(summary(rounds, statements, operation=case.name, **place))
                 case.finish()
-    engine.dispose()
+    dispose(engines)
 
 
-def check(case: Case, engine: Engine) -> tuple[int, int] | None:
+def make_engines(url: str) -> Engines:
+    """Return the engine of each side: the library's own, and a plain one."""
+    return {"library": make_pooled_engine(url), "by hand": make_engine(url)}
+
+
+def dispose(engines: Engines) -> None:
+    """Close the connections of both sides."""
+    for engine in engines.values():
+        engine.dispose()
+
+
+def check(case: Case, engines: Engines) -> tuple[int, int] | None:
     """Compare what the two sides return and leave; return how many statements each has sent.
 
     None stands for those that go through engines of their own.
     """
     outcomes, counts = [], []
-    for side in SIDES:
+    for side, engine in engines.items():
         with Session(engine) as session:
             if case.writes_to is not None:
                 refill(session, case.writes_to, case.sizes.rows)
@@ -93,10 +112,10 @@ def stored(session: Session, case: Case) -> list[Any] | None:
     return [dict(row) for row in result.mappings()]
 
 
-def measure(case: Case, engine: Engine, effort: Effort) -> list[tuple[float, float]]:
+def measure(case: Case, engines: Engines, effort: Effort) -> list[tuple[float, float]]:
     """Return the seconds of both sides, round by round."""
     if case.writes_to is not None:
-        with Session(engine) as session:
+        with Session(engines["by hand"]) as session:
             refill(session, case.writes_to, case.sizes.rows)
     case.restart()
     # The check has warmed up what is slow; what is quick goes on for a while.
@@ -105,7 +124,7 @@ def measure(case: Case, engine: Engine, effort: Effort) -> list[tuple[float, flo
     clock = time.process_time if effort.cpu else time.perf_counter
     warm = False
     while len(rounds) < effort.fewest_rounds or time.perf_counter() < start + effort.seconds:
-        rounds.append(one_round(case, engine, clock, swapped=len(rounds) % 2 == 1))
+        rounds.append(one_round(case, engines, clock, swapped=len(rounds) % 2 == 1))
         if not warm and time.perf_counter() > start + effort.seconds / 10:
             warm = True
             if len(rounds) > 1:
@@ -113,13 +132,13 @@ def measure(case: Case, engine: Engine, effort: Effort) -> list[tuple[float, flo
     return rounds
 
 
-def one_round(case: Case, engine: Engine, clock: Clock, *, swapped: bool) -> tuple[float, float]:
+def one_round(case: Case, engines: Engines, clock: Clock, *, swapped: bool) -> tuple[float, float]:
     """Return the seconds of the two sides."""
     taken: dict[Side, float] = {}
     for side in reversed(SIDES) if swapped else SIDES:
-        with Session(engine) as session:
+        with Session(engines[side]) as session:
             argument = case.prepare(session)
-        taken[side], _ = call(case, side, engine, argument, clock)
+        taken[side], _ = call(case, side, engines[side], argument, clock)
     return taken["library"], taken["by hand"]
 
 

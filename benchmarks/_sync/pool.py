@@ -26,7 +26,7 @@ class Checkout(Case):
             connection = session.connection()
             url = connection.engine.url.render_as_string(hide_password=False)
             pooled = library.create_pooled_engine(url, **SETTINGS)
-            self.engines = pooled, make_engine(url, **SETTINGS, pool_pre_ping=True)
+            self.engines = pooled, make_engine(url, **SETTINGS)
         return self.engines
 
     def library(self, _: Session, engines: tuple[Engine, Engine]) -> Any:

@@ -8,7 +8,13 @@ from typing import Any
 
 from sqlmodel import col, select
 
-from benchmarks._runtime_sync import Session, library, make_engine, open_rows
+from benchmarks._runtime_sync import (
+    Session,
+    library,
+    make_engine,
+    make_pooled_engine,
+    open_rows,
+)
 from benchmarks._sync.case import Case, Side
 from benchmarks.models import Reading, Sizes
 
@@ -38,7 +44,7 @@ class Stream(Case):
 def read(url: str, side: Side, rows: int) -> None:
     """Read a stream through an engine of its own."""
     case = Stream("", Sizes())
-    engine = make_engine(url)
+    engine = make_pooled_engine(url) if side == "library" else make_engine(url)
     with Session(engine) as session:
         (case.library if side == "library" else case.by_hand)(session, rows)
     engine.dispose()

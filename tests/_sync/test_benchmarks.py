@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks._runtime_sync import API, Engine, Session, make_engine
+from benchmarks._runtime_sync import API, Session
 from benchmarks._sync.case import Case
-from benchmarks._sync.comparing import GROUPS, check, measure
+from benchmarks._sync.comparing import GROUPS, Engines, check, dispose, make_engines, measure
 from benchmarks.databases import provide
 from benchmarks.models import Hero, Sizes
 from benchmarks.results import Effort
@@ -21,19 +21,19 @@ CASES = [case for cases in GROUPS.values() for case in cases(SIZES)]
 
 
 @pytest.fixture(scope="module")
-def bench_engine() -> Iterator[Engine]:
-    """A small database of the benchmarks."""
+def bench_engines() -> Iterator[Engines]:
+    """The two engines of a small database of the benchmarks."""
     with provide("sqlite", SIZES) as database:
-        engine = make_engine(database.urls[API])
-        yield engine
-        engine.dispose()
+        engines = make_engines(database.urls[API])
+        yield engines
+        dispose(engines)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_both_sides_of_a_case_do_the_same(case: Case, bench_engine: Engine) -> None:
+def test_both_sides_of_a_case_do_the_same(case: Case, bench_engines: Engines) -> None:
     """They return the same and leave the same rows, or `check` raises; then they are timed."""
-    check(case, bench_engine)
-    rounds = measure(case, bench_engine, Effort(seconds=0, fewest_rounds=1))
+    check(case, bench_engines)
+    rounds = measure(case, bench_engines, Effort(seconds=0, fewest_rounds=1))
     case.finish()
     assert all(seconds > 0 for seconds in rounds[0])
 
@@ -56,7 +56,7 @@ class Different(Case):
         session.commit()
 
 
-def test_a_case_whose_sides_differ_is_refused(bench_engine: Engine) -> None:
+def test_a_case_whose_sides_differ_is_refused(bench_engines: Engines) -> None:
     """A comparison of different work would be worth nothing."""
     with pytest.raises(AssertionError, match=r"differ\[1\]\[100\]\['age'\]: None and 5"):
-        check(Different("different", SIZES), bench_engine)
+        check(Different("different", SIZES), bench_engines)
