@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -50,6 +50,42 @@ def served(app: Any, engine: Any) -> Iterator[httpx2.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+class HangingUp:
+    """A server that ends each connection as soon as it is made.
+
+    Attributes:
+        port: Where it listens.
+        calls: How many connections were made.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.port: int = listener.getsockname()[1]
+        self.calls = 0
+        self._listener = listener
+
+    def serve(self) -> None:
+        """End connections until the listener is shut down."""
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.calls += 1
+                connection.close()
+
+
+@contextmanager
+def hanging_up() -> Iterator[HangingUp]:
+    """Run a server that ends each connection at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = HangingUp(listener)
+        thread = Thread(target=server.serve)
+        thread.start()
+        try:
+            yield server
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 class OwnPostgreSQL:

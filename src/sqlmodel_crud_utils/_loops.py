@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import AsyncAdaptedQueuePool, Engine, event
+from sqlalchemy import AsyncAdaptedQueuePool, Dialect, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.queue import Empty, Full
 
+from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.liveness import Reconnects
 
 _LOOP = "sqlmodel_crud_utils.loop"
@@ -58,6 +60,13 @@ class LoopQueue:
         if entry is None:
             raise Empty
         return entry
+
+    def take_out_those_of(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
+        """Take the connections at rest that belong to a loop out of the pool, and return them."""
+        with self._lock:
+            entries = [each for each in self._entries if each.info.get(_LOOP) is loop]
+            taken = [_taken_out(entry) for entry in entries]
+        return [connection for connection in taken if connection is not None]
 
     async def _wait(self, seconds: float | None) -> ConnectionPoolEntry | None:
         with suppress(TimeoutError):
@@ -102,13 +111,18 @@ class LoopQueue:
         return entry
 
     def _wake_one(self) -> None:
-        while self._waiting:
-            with suppress(IndexError):
+        while True:
+            try:
                 waiter = self._waiting.popleft()
-                # Unless its loop has ended.
-                with suppress(RuntimeError):
-                    waiter.get_loop().call_soon_threadsafe(self._wake, waiter)
-                    return
+            except IndexError:
+                return
+            loop = waiter.get_loop()
+            if loop is _running_loop():
+                self._wake(waiter)
+                return
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._wake, waiter)
+                return
 
     def _wake(self, waiter: asyncio.Future[None]) -> None:
         if waiter.done():
@@ -126,8 +140,8 @@ class LeavingConnections:
 
     def take_out(self, entry: Any) -> None:
         """Take the connection of an entry of the pool out of it."""
-        connection, loop = entry.dbapi_connection, entry.info[_LOOP]
-        entry.dbapi_connection = None
+        loop = entry.info[_LOOP]
+        connection = _taken_out(entry)
         if not hasattr(connection, "terminate"):
             # That of psycopg, which needs no loop for this.
             connection.driver_connection.pgconn.finish()
@@ -149,7 +163,9 @@ class LeavingConnections:
         with self._lock:
             loop = self._all.pop(connection, None)
             if loop is not None:
-                with _calling_at_once(loop):
+                # uvloop has closed it, together with the loop, and says so.
+                refused = (RuntimeError,) if loop.is_closed() else ()
+                with _calling_at_once(loop), suppress(*refused):
                     connection.terminate()
 
 
@@ -159,7 +175,7 @@ def _calling_at_once(loop: Any) -> Iterator[None]:
 
     One that is closed would refuse it, and one that ends would not come to it.
     """
-    with suppress(AttributeError):  # uvloop has no such attribute; it closes what is left open
+    with suppress(AttributeError):  # uvloop has no such attribute
         loop.call_soon = _call
     try:
         yield
@@ -182,6 +198,11 @@ class LoopPool(Reconnects, AsyncAdaptedQueuePool):
         self._is_set_up = False
         self._setting_up: dict[None, asyncio.AbstractEventLoop] = {}
 
+    @property
+    def queue(self) -> LoopQueue:
+        """The connections at rest."""
+        return cast(LoopQueue, self._pool)
+
     def connect(self) -> PoolProxiedConnection:
         """Return a connection of the pool.
 
@@ -199,26 +220,52 @@ class LoopPool(Reconnects, AsyncAdaptedQueuePool):
 
 
 def tell_loops_apart(engine: Engine) -> None:
-    """Let a `LoopPool` know which loop a connection belongs to."""
+    """Let a `LoopPool` know which loop a connection belongs to, and when a loop ends."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _unlock)
-    else:
-        event.listen(engine, "connect", _mark)
+        return
+    ends: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = WeakKeyDictionary()
+
+    @event.listens_for(engine, "connect")
+    def mark(_connection: Any, entry: ConnectionPoolEntry) -> None:
+        loop = entry.info[_LOOP] = asyncio.get_running_loop()
+        if loop not in ends and isinstance(engine.pool, LoopPool):
+            ends[loop] = _until_the_end(engine, loop)
+            await_only(anext(ends[loop]))
 
 
-def _mark(_connection: Any, entry: ConnectionPoolEntry) -> None:
-    entry.info[_LOOP] = asyncio.get_running_loop()
+async def _until_the_end(engine: Engine, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+    """Close the connections of a loop when it shuts down, as it closes all async generators."""
+    try:
+        yield
+    finally:
+        pool = cast(LoopPool, engine.pool)
+        for connection in pool.queue.take_out_those_of(loop):
+            await _close(engine.dialect, connection)
+
+
+async def _close(dialect: Dialect, connection: Any) -> None:
+    try:
+        await greenlet_spawn(dialect.do_terminate, connection)
+    except Exception as error:  # noqa: BLE001 - it is gone in any case
+        get_logger().debug(f"closing a connection failed: {type(error).__name__}")
 
 
 def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:
     # SQLAlchemy 2.1 has a lock around statements, which belongs to the first loop that waits for
     # it. The connection's thread does one thing after the other in any case.
-    if hasattr(connection, "_execute_mutex"):
+    with suppress(AttributeError):  # 2.0 has none
         connection._execute_mutex = nullcontext()
 
 
 def _is_usable(entry: ConnectionPoolEntry, loop: asyncio.AbstractEventLoop | None) -> bool:
     return entry.dbapi_connection is None or entry.info.get(_LOOP, loop) is loop
+
+
+def _taken_out(entry: Any) -> Any:
+    connection = entry.dbapi_connection
+    entry.dbapi_connection = None
+    return connection
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

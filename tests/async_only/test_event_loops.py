@@ -6,12 +6,13 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, NullPool, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sqlmodel_crud_utils.aio import create_pooled_engine, pool_status
@@ -67,6 +68,22 @@ def run_rudely(work: Work) -> None:
         executor.submit(run_and_close).result()
 
 
+def connections(connection: Connection) -> set[int]:
+    """The numbers of all connections to the server, as it knows them."""
+    is_postgresql = connection.dialect.name == "postgresql"
+    listed = (
+        "pid FROM pg_stat_activity" if is_postgresql else "id FROM information_schema.processlist"
+    )
+    whose = "datname = current_database()" if is_postgresql else "db = database()"
+    return set(connection.exec_driver_sql(f"SELECT {listed} WHERE {whose}").scalars())
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Give a server a moment; it fails with the timeout of the tests."""
+    while not is_so():
+        time.sleep(0.01)
+
+
 def use(engine: AsyncEngine, callers: int = 1) -> Work:
     """Return work that has several callers at once, more perhaps than there are connections."""
 
@@ -90,6 +107,38 @@ def test_an_ended_loop_leaves_nothing_behind(url: str, end: Callable[[Work], Non
         assert pool_status(engine) == RESTED
     run(engine.dispose)
     assert pool_status(engine)["checked_in"] == 0
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_a_loop_that_shuts_down_closes_its_connections(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left open on the server, though nobody has disposed of the engine."""
+    server = create_engine(database.sync_url, isolation_level="AUTOCOMMIT")
+    engine = create_pooled_engine(url, pool_size=2, max_overflow=1)
+    with server.connect() as connection:
+        before = connections(connection)
+        run(use(engine, 5))
+        wait_until(lambda: connections(connection) <= before)
+        assert pool_status(engine) == RESTED
+
+        def fail(connection: Any) -> None:
+            terminate(connection)
+            raise OSError("it was closed already")
+
+        terminate = engine.dialect.do_terminate
+        monkeypatch.setattr(engine.dialect, "do_terminate", fail)
+        run(use(engine))
+        wait_until(lambda: connections(connection) <= before)
+    server.dispose()
+
+
+@pytest.mark.databases("postgresql")
+def test_a_pool_of_ones_own_is_left_alone(database: Database) -> None:
+    """One that keeps no connections has nothing that a loop could leave behind."""
+    engine = create_pooled_engine(database.async_url, poolclass=NullPool)
+    run(use(engine), use(engine))
+    assert isinstance(engine.pool, NullPool)
 
 
 def test_a_connection_is_used_again_in_its_own_loop(url: str) -> None:

@@ -84,7 +84,6 @@ STATEMENTS: list[Step] = [
     ("execute", ("SELEC",)),
     ("executemany", ("INSERT INTO t VALUES (?)", [(5,), (6,)])),
     ("executemany", ("SELECT ?", [(5,)])),
-    ("executescript", ("INSERT INTO t VALUES (7); SELECT x FROM t;",)),
 ]
 FETCHES: list[Step] = [
     ("fetchone", ()),

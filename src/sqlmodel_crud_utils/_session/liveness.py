@@ -113,16 +113,18 @@ def _is_lost(dialect: Dialect, error: BaseException, connection: Any, cursor: An
         dialect.is_disconnect(error, connection, cursor)
         # The last words of a server can be heard before its end of the line is closed.
         or (found is not None and found.problem == "connection")
-        or type(error).__name__ == "InternalClientError"
+        or is_cut_off(error)
     )
 
 
 def _on_error(context: ExceptionContext) -> None:
     """Let the pool drop the connections that SQLAlchemy takes for alive still."""
-    if not context.is_disconnect and context.connection is not None:
-        context.is_disconnect = _is_lost(
-            context.dialect, context.original_exception, context.connection.connection
-        )
+    connection = context.connection
+    if context.is_disconnect or connection is None or connection.closed or connection.invalidated:
+        return
+    context.is_disconnect = _is_lost(
+        context.dialect, context.original_exception, connection.connection
+    )
 
 
 def _end_without_error(engine: Engine) -> None:

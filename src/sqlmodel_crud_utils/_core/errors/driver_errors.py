@@ -74,8 +74,20 @@ def is_lost_race(error: BaseException | None) -> bool:
 
 def is_cut_off(error: BaseException) -> bool:
     """Return whether a server that was there has ended a connection, or the way to it has."""
+    original: Any = error.orig if isinstance(error, StatementError) else error
+    if type(original).__name__ == "InternalClientError":
+        # asyncpg has read the server's last words, and not yet the end of the connection.
+        return True
     found = read_driver_error(error)
-    return found is not None and found.reason == _LOST
+    return (
+        (found is not None and found.reason == _LOST)
+        or _is_reset(original)
+        or _is_reset(original.__cause__)
+    )
+
+
+def _is_reset(error: Any) -> bool:
+    return isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
 
 
 _UNREACHABLE = "the server cannot be reached"
