@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncpg
+import psycopg
+import pymysql
 import pytest
 from sqlalchemy import create_engine
 
+from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 
 
@@ -23,3 +27,29 @@ def test_sqlite_is_left_alone() -> None:
     engine = create_engine("sqlite://")
     replace_dead_connections(engine, 0.5)
     assert not engine.pool.dispatch.checkout
+
+
+@pytest.mark.parametrize(
+    ("error", "is_so"),
+    [
+        (psycopg.OperationalError("the connection is closed"), True),
+        (psycopg.OperationalError("consuming input failed: server closed the connection"), True),
+        (psycopg.OperationalError("sending query and params failed: no connection"), True),
+        (psycopg.OperationalError("connection failed: Connection refused"), False),
+        (psycopg.OperationalError("failed to resolve host 'sending failed'"), False),
+        (psycopg.errors.AdminShutdown(), True),
+        (psycopg.errors.UniqueViolation(), False),
+        (pymysql.OperationalError(2013, "Lost connection"), True),
+        (pymysql.OperationalError(2003, "Can't connect"), False),
+        (ConnectionResetError(), True),
+        (ConnectionRefusedError(), False),
+        (asyncpg.InternalClientError("cannot switch to state 11"), True),
+        (asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"), True),
+    ],
+    ids=repr,
+)
+def test_a_connection_that_was_there_is_told_from_one_that_could_not_be_made(
+    error: Exception, is_so: bool
+) -> None:
+    """The first is tried again at once; the second would only cost time."""
+    assert is_cut_off(error) is is_so

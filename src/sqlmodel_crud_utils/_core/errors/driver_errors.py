@@ -83,7 +83,15 @@ def is_cut_off(error: BaseException) -> bool:
         (found is not None and found.reason == _LOST)
         or _is_reset(original)
         or _is_reset(original.__cause__)
+        or (_is_a(original, "OperationalError") and bool(_PSYCOPG_CUT_OFF.match(str(original))))
     )
+
+
+# What psycopg says of a connection that there was; it has no code for that.
+_PSYCOPG_CUT_OFF = re.compile(
+    r"(the connection is (closed|lost)|connection socket closed"
+    r"|(consuming|executing|flushing|sending)\b[^:]* failed)\b"
+)
 
 
 def _is_reset(error: Any) -> bool:
