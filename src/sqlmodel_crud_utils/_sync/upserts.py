@@ -13,7 +13,7 @@ from sqlalchemy import Dialect, Select, func, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
-from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
@@ -371,7 +371,9 @@ class _Upsertion:
         if failure is None:
             return
         if self.write.strict or not isinstance(failure, ConstraintViolationError):
-            raise placed(failure, entry.index) from error
+            named = placed(failure, entry.index)
+            log_failure(self.write.name, self.write.model, named, "debug")
+            raise named from error
         error.add_note(f"row {entry.index} of the payload")
 
     def _refusal(self, error: Exception) -> ValidationError | None:
