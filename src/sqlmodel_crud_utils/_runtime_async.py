@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
+from sqlalchemy import Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -202,26 +201,10 @@ def require_engine(engine: Any) -> AsyncEngine:
 
 
 def make_engine(plan: EnginePlan) -> AsyncEngine:
-    """Make the engine that was planned; on SQLite its connections are the library's own."""
-    arguments, connect_args = plan.arguments, plan.arguments["connect_args"]
-    connects_otherwise = {"creator", "async_creator", "pool"} & arguments.keys()
-    if plan.url.get_driver_name() == "aiosqlite" and not connects_otherwise:
-        arguments = {"async_creator": _aiosqlite_creator(plan.url, connect_args), **arguments}
-    plan = replace(plan, arguments=arguments).with_queue(LoopPool)
-    engine = build_engine(create_async_engine, plan)
+    """Make the engine that was planned."""
+    engine = build_engine(create_async_engine, plan.with_queue(LoopPool))
     tell_loops_apart(engine.sync_engine)
     return engine
-
-
-def _aiosqlite_creator(url: URL, connect_args: Mapping[str, Any]) -> Callable[[], Any]:
-    def create() -> Any:
-        # Imported when SQLAlchemy has found that aiosqlite is installed.
-        from sqlmodel_crud_utils._aiosqlite import connect
-
-        positional, named = url.get_dialect()().create_connect_args(url)
-        return connect(*positional, **{**named, **connect_args})
-
-    return create
 
 
 def sync_engine(engine: AsyncEngine) -> Engine:
