@@ -106,7 +106,7 @@ def resolve_url(database_url: str | URL, drivers: Mapping[str, str]) -> URL:
 
 
 def is_memory(url: URL) -> bool:
-    """Tell whether every new connection to this SQLite URL would see a database of its own."""
+    """Return whether every new connection to this SQLite URL sees a database of its own."""
     name = url.database or ":memory:"
     if name == ":memory:":
         return True

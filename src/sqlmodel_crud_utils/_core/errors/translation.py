@@ -86,7 +86,7 @@ _DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql",
 
 
 def is_database_error(error: BaseException) -> bool:
-    """Tell whether an error comes from SQLAlchemy or a driver, and so is one to translate.
+    """Return whether an error comes from SQLAlchemy or a driver, and so is one to translate.
 
     Not all of them are SQLAlchemy's: SQLAlchemy 2.0 lets through what asyncpg raises while it
     connects, 2.1 still the operating system's errors, and drivers raise Python's own errors for
