@@ -262,7 +262,7 @@ def test_memory_is_that_of_a_batch(session: Session, uses_session: bool):
         tracemalloc.stop()
     assert seen == 8_000
     assert alive <= 200
-    assert peak < 2_000_000  # all of them are more than 10 million bytes
+    assert peak < 5_000_000  # all of them are more than 10 million bytes; drivers read ahead
     del hero
     gc.collect()
     assert first() is None

@@ -373,10 +373,10 @@ class TestVisibleKeys:
     def test_the_key_is_that_of_visible_rows(self) -> None:
         """The conflict is with the index; other keys need no such care."""
         target = target_of(Person, "email")
-        assert (target.key, target.visible_only) == (("email",), True)
+        assert (target.key, len(target.criteria)) == (("email",), 1)
         text = upsert_sql(target, ["email", "note"], "postgresql")
         assert "ON CONFLICT (email, visible_marker) DO UPDATE" in text
-        assert not target_of(Person).visible_only
+        assert not target_of(Person).criteria
 
     def test_a_deleted_row_is_neither_updated_nor_found(self) -> None:
         """Its key is free for another row."""

@@ -17,6 +17,12 @@ _KEY = "sqlmodel_crud_utils.user"
 _works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
 
 
+def is_used_by_others(session: Session) -> bool:
+    """Return whether somebody else is at work with the session."""
+    user = session.info.get(_KEY)
+    return user is not None and user not in _works.get()
+
+
 class sole_use:  # noqa: N801 - reads as a function; a generator would cost more than the rest
     """Work with a session, alone; work inside of this work is part of it.
 

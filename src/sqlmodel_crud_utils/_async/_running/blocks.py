@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._runtime_async import (
 )
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
-from sqlmodel_crud_utils._session.sole_use import sole_use
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others, sole_use
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
 
 
@@ -141,7 +141,7 @@ class _Level:
             raise await conflict_of(self._session) or translate(error) from error
 
     async def undo(self) -> None:
-        if self._outermost:
+        if self._outermost or is_used_by_others(self._plain):
             await roll_back(self._session)
             return
         try:

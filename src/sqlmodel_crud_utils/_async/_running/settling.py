@@ -20,6 +20,7 @@ from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.transactions import is_committed
 
 
@@ -82,7 +83,14 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
 
 
 async def roll_back(session: AsyncSession) -> None:
-    """Roll back whatever happens: a connection that cannot is thrown away."""
+    """Roll back whatever happens: a connection that cannot is thrown away.
+
+    So is one that another task is at work with: a driver may carry out the statement of that task
+    after the rollback, outside of any transaction.
+    """
+    if is_used_by_others(sync_session(session)):
+        await session.invalidate()
+        return
     try:
         await session.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts

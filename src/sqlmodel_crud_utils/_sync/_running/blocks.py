@@ -26,7 +26,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
-from sqlmodel_crud_utils._session.sole_use import sole_use
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others, sole_use
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
@@ -143,7 +143,7 @@ class _Level:
             raise conflict_of(self._session) or translate(error) from error
 
     def undo(self) -> None:
-        if self._outermost:
+        if self._outermost or is_used_by_others(self._plain):
             roll_back(self._session)
             return
         try:

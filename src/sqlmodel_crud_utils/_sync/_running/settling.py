@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._runtime_sync import Session, call_hook, shielded, sync
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.transactions import is_committed
 
 
@@ -84,7 +85,14 @@ def commit(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 
 
 def roll_back(session: Session) -> None:
-    """Roll back whatever happens: a connection that cannot is thrown away."""
+    """Roll back whatever happens: a connection that cannot is thrown away.
+
+    So is one that another task is at work with: a driver may carry out the statement of that task
+    after the rollback, outside of any transaction.
+    """
+    if is_used_by_others(sync_session(session)):
+        session.invalidate()
+        return
     try:
         session.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
