@@ -48,6 +48,7 @@ TREES = {
 NAMES = {
     "AsyncEngine": "Engine",
     "AsyncQueryBuilder": "QueryBuilder",
+    "AsyncRepository": "Repository",
     "AsyncSession": "Session",
     "_async": "_sync",
     "_runtime_async": "_runtime_sync",

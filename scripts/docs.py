@@ -43,6 +43,7 @@ API = ("sync", "aio", "exceptions", "mixins", "hooks", "pagination", "ext.fastap
 # The order to read them in; a guide that is not named here comes after these.
 GUIDES = (
     "getting-started",
+    "repository",
     "filters",
     "query-builder",
     "transactions",

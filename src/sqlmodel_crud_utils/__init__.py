@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlmodel_crud_utils.aio import (
         AsyncQueryBuilder,
+        AsyncRepository,
         bulk_insert_rows as a_bulk_insert_rows,
         bulk_update_rows as a_bulk_update_rows,
         bulk_upsert_mappings as a_bulk_upsert_mappings,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         Page,
         PoolStatus,
         QueryBuilder,
+        Repository,
         UpsertCounts,
         bulk_insert_rows,
         bulk_update_rows,
@@ -112,6 +114,7 @@ __all__ = [
     "AfterDelete",
     "AfterUpdate",
     "AsyncQueryBuilder",
+    "AsyncRepository",
     "AuditMixin",
     "BeforeCreate",
     "BeforeDelete",
@@ -130,6 +133,7 @@ __all__ = [
     "QueryBuilder",
     "QueryExecutionError",
     "RecordNotFoundError",
+    "Repository",
     "SQLModelCRUDError",
     "SoftDeleteMixin",
     "TimestampMixin",

@@ -23,6 +23,10 @@ from sqlmodel_crud_utils._async.reads import (
     get_rows,
     get_rows_within_id_list,
 )
+from sqlmodel_crud_utils._async.repository import (
+    AsyncRepository,
+    AsyncRepository as Repository,
+)
 from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import UpsertCounts, bulk_upsert_mappings
@@ -30,11 +34,13 @@ from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
 
 __all__ = [
     "AsyncQueryBuilder",
+    "AsyncRepository",
     "CursorPage",
     "InsertOutcome",
     "Page",
     "PoolStatus",
     "QueryBuilder",
+    "Repository",
     "UpsertCounts",
     "bulk_insert_rows",
     "bulk_update_rows",

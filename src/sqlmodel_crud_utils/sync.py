@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._sync.reads import (
     get_rows,
     get_rows_within_id_list,
 )
+from sqlmodel_crud_utils._sync.repository import Repository
 from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.upserts import UpsertCounts, bulk_upsert_mappings
@@ -29,6 +30,7 @@ __all__ = [
     "Page",
     "PoolStatus",
     "QueryBuilder",
+    "Repository",
     "UpsertCounts",
     "bulk_insert_rows",
     "bulk_update_rows",

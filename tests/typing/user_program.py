@@ -84,6 +84,55 @@ def sync_transactions(session: Session) -> None:
         pass
 
 
+def sync_repository(session: Session) -> None:
+    heroes = sync.Repository(session, Hero)
+    assert_type(heroes, sync.Repository[Hero])
+    assert_type(crud.Repository(session, Hero).model, type[Hero])
+    assert_type(heroes.create(name="x"), Hero)
+    assert_type(heroes.create(Hero(name="x")).age, int | None)
+    assert_type(heroes.get(1), Hero)
+    assert_type(heroes.get(name="x", include_deleted=True), Hero)
+    assert_type(heroes.get_or_none("1"), Hero | None)
+    assert_type(heroes.get_or_none(name="x"), Hero | None)
+    assert_type(heroes.update(1, {"age": 3}, expected_version=2), Hero)
+    assert_type(heroes.restore((1, 2)), Hero)
+    assert_type(heroes.get_or_create({"age": 3}, name="x"), tuple[Hero, bool])
+    assert_type(heroes.update_or_create(name="x"), tuple[Hero, bool])
+    assert_type(heroes.get_many([1, 2]), list[Hero])
+    assert_type(heroes.insert_many([{"name": "x"}]), int)
+    assert_type(heroes.upsert_many([{"name": "x"}], "name"), sync.UpsertCounts)
+    assert_type(heroes.where(Hero.name == "x", age__gte=18).all(), list[Hero])
+    assert_type(heroes.paginate().items[0], Hero)
+    heroes.delete(1)
+
+
+class HeroRepository(sync.Repository[Hero]):
+    def __init__(self, session: Session) -> None:
+        super().__init__(session, Hero)
+
+    def adults(self) -> list[Hero]:
+        return self.where(age__gte=18).all()
+
+
+async def async_repository(session: AsyncSession) -> None:
+    heroes = aio.Repository(session, Hero)
+    assert_type(heroes, crud.AsyncRepository[Hero])
+    assert_type(await heroes.create(name="x"), Hero)
+    assert_type(await heroes.get(1), Hero)
+    assert_type(await heroes.get_or_none(name="x"), Hero | None)
+    assert_type(await heroes.get_or_create(name="x"), tuple[Hero, bool])
+    assert_type(await heroes.order_by("-age").first(), Hero | None)
+
+
+def repository_mistakes(session: Session, others: AsyncSession) -> None:
+    heroes = sync.Repository(session, Hero)
+    heroes.create("x")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    heroes.get(1, 2)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    heroes.get(1, name="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    heroes.get(1)[0]  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    sync.Repository(others, Hero)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def any_session(
     plain: PlainSession, scoped: scoped_session[Session], registry: scoped_session[PlainSession]
 ) -> None:

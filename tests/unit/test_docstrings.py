@@ -22,7 +22,7 @@ CLASSES = {name: thing for name, thing in PUBLIC.items() if inspect.isclass(thin
 METHODS = {
     f"{name}.{each}": method
     for name, thing in CLASSES.items()
-    if name.endswith("QueryBuilder")
+    if name.endswith(("QueryBuilder", "Repository"))
     for each, method in inspect.getmembers(thing, inspect.isfunction)
     if not each.startswith("_")
 }

@@ -13,15 +13,20 @@ from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist, searching, translated
-from sqlmodel_crud_utils._async._running.rows import insert
+from sqlmodel_crud_utils._async._running.rows import change, insert
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
-from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of, relationship_names
+from sqlmodel_crud_utils._core.models.mapping import (
+    fields_of,
+    mapper_of,
+    primary_key_names,
+    relationship_names,
+)
 from sqlmodel_crud_utils._core.queries.loading import read_options
 from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._core.values.payload import values_for
-from sqlmodel_crud_utils._core.visibility.policies import Visibility
+from sqlmodel_crud_utils._core.values.payload import values_for, without_key
+from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     deleted,
     is_soft_delete,
@@ -38,7 +43,12 @@ from sqlmodel_crud_utils._runtime_async import (
 )
 from sqlmodel_crud_utils._session import commit_callbacks
 from sqlmodel_crud_utils._session.databases import begin_immediate, lift_snapshot, restore_snapshot
-from sqlmodel_crud_utils.exceptions import ConstraintViolationError, QueryExecutionError
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    MultipleRecordsError,
+    QueryExecutionError,
+    RecordNotFoundError,
+)
 
 __all__ = ["get_one_or_create"]
 
@@ -101,24 +111,85 @@ async def get_one_or_create(
         >>> hero.secret_name, existed
         ('Tommy', True)
     """
-    session = require_session(session_inst)
-    mapper_of(model)
-    wanted = values_for(model, searched_values(model, kwargs))
-    values = {**wanted, **values_for(model, create_method_kwargs or {})}
     options = read_options(model, selectin, select_in_key, False, None)
     visibility = visibility_with(include_deleted=include_deleted)
-    search = _Search(session, model, wanted, options, visibility)
-    write = Write(session, model, _NAME, raise_on_error=True, hooks=hooks_of(model, "create"))
+    return await found_or_created(
+        session_inst,
+        model,
+        kwargs,
+        create_method_kwargs,
+        options=options,
+        visibility=visibility,
+    )
+
+
+async def found_or_created(
+    session_inst: AnySession,
+    model: type[T],
+    searched: Mapping[str, Any],
+    further: Mapping[str, Any] | None,
+    *,
+    options: Sequence[ORMOption] = (),
+    visibility: Visibility = USUAL,
+    single: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    name: str = _NAME,
+) -> tuple[T, bool]:
+    """Return the row with these values, created if there is none, and whether it was there.
+
+    Args:
+        session_inst: The session to work with.
+        model: The table model.
+        searched: The values to search for.
+        further: Further values of a new row.
+        options: How the row is loaded.
+        visibility: Which rows count as found.
+        single: Whether several such rows are an error.
+        changes: What is written to a row that is there; None leaves it alone.
+        name: The public function that does it.
+    """
+    session = require_session(session_inst)
+    mapper_of(model)
+    wanted = values_for(model, searched_values(model, searched))
+    values = {**wanted, **values_for(model, further or {})}
+    search = _Search(session, model, wanted, options, visibility, single)
+    write = Write(session, model, name, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
-    async with translated(session, model, _NAME):
+    async with translated(session, model, name):
         repetitions = _REPETITIONS if _is_alone(session, model) else 0
     while True:
         try:
-            return await _first_or_created(write, search, values)
-        except QueryExecutionError as failure:
-            if not (repetitions and is_lost_race(failure.original_error)):
+            row, existed = await _first_or_created(write, search, values)
+            if existed and changes is not None:
+                await _update(session, row, changes, name)
+            return row, existed
+        except (QueryExecutionError, RecordNotFoundError) as failure:
+            if not (repetitions and _may_succeed_again(failure)):
                 raise
         repetitions -= 1
+
+
+def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bool:
+    # A row that was found and is gone when it is to be updated can be created.
+    return isinstance(failure, RecordNotFoundError) or is_lost_race(failure.original_error)
+
+
+async def _update(session: AsyncSession, row: Any, changes: Mapping[str, Any], name: str) -> None:
+    """Write to the row that was found, whatever others have made of it meanwhile."""
+    model, hooks = type(row), hooks_of(type(row), "update")
+    key = {each: getattr(row, each) for each in primary_key_names(model)}
+
+    async def work() -> Sequence[Any]:
+        await session.flush()
+        await run_on_connection(session, begin_immediate, model)
+        locking = equal_to(model, key).with_for_update()
+        found = await execute(session, locking, execution_options={"populate_existing": True})
+        if first_of(found) is None:
+            raise RecordNotFoundError(model, tuple(key.values()), tuple(key))
+        await change(session, row, without_key(row, changes), hooks)
+        return [row]
+
+    await insist(Write(session, model, name, raise_on_error=True, hooks=hooks), work)
 
 
 def _is_alone(session: AsyncSession, model: type[Any]) -> bool:
@@ -154,12 +225,19 @@ class _Search:
     wanted: Mapping[str, Any]
     options: Sequence[ORMOption]
     visibility: Visibility
+    single: bool
 
     async def first(self, *, as_of_now: bool = False) -> Any:
-        """Return the first such row or None, on request past the transaction's snapshot."""
+        """Return the first such row or None, on request past the transaction's snapshot.
+
+        Raises:
+            MultipleRecordsError: There are several, and `single` forbids that.
+        """
         statement, parameters = first_equal(self.model, self.wanted, self.visibility)
         if self.options:
             statement = statement.options(*self.options)
+        if self.single:
+            statement = statement.limit(2)
         if as_of_now:
             statement = past_snapshot(self.session, self.model, statement)
         rows = await fetch(
@@ -170,6 +248,8 @@ class _Search:
             eagerly=bool(self.options),
             visibility=self.visibility,
         )
+        if len(rows) > 1:
+            raise MultipleRecordsError(self.model, len(rows), self.wanted)
         return rows[0] if rows else None
 
 
