@@ -16,7 +16,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all test-plain chaos cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
+	test-all test-plain test-sync chaos cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -66,8 +66,12 @@ chaos: $(INSTALLED) ## Run the tests that kill servers, connections and tasks (M
 	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/chaos
 
-cov: ## Run the whole suite and measure coverage of lines and branches
-	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) --cov --cov-report=term --cov-report=html"
+cov: ## Run all but the generated tests, with more examples; measure coverage of lines and branches
+	@TEST_THOROUGHLY=1 $(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) \
+		--ignore=tests/_sync --cov --cov-report=term --cov-report=html"
+
+test-sync: ## Run the generated tests
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) tests/_sync"
 
 test-2.0: .venv-sqlalchemy-2.0/.installed ## Run the whole suite on the newest SQLAlchemy 2.0
 	@$(<D)/bin/$(PYTEST) $(PYTEST_ARGS)
@@ -120,7 +124,7 @@ serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DAT
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
 	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async
 
-CHECKS := check-codegen lint type docs demo cov test-plain chaos check-wheel
+CHECKS := check-codegen lint type docs demo cov test-sync test-plain chaos check-wheel
 
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \
@@ -131,10 +135,9 @@ check: ## Everything that CI runs, in its order
 	done
 
 # The sources are tested on every database and with all that is around them; the matrix of the
-# workflow does the rest of the wheel's: all tests, and all versions of Python. Without CI the
-# property tests try fewer examples.
+# workflow does the rest of the wheel's: all tests, and all versions of Python.
 check-wheel:
-	@env -u CI $(MAKE) --no-print-directory test-wheel VERSIONS=2.0 \
+	@$(MAKE) --no-print-directory test-wheel VERSIONS=2.0 \
 		PYTEST_ARGS="--databases sqlite tests/unit/test_surfaces.py tests/_async tests/async_only"
 
 clean: ## Remove what the other targets made

@@ -175,7 +175,7 @@ PREDICATES: dict[str, Callable[[Any, Any, str], bool]] = {
 }
 
 
-@examples(100)
+@examples(60)
 @given(case=cases_of_values())
 async def test_filters_of_values_find_what_a_python_model_of_them_finds(
     case: Case, session: AsyncSession, database: Database
@@ -184,7 +184,7 @@ async def test_filters_of_values_find_what_a_python_model_of_them_finds(
     await finds_what_python_finds(session, database.name, *case)
 
 
-@examples(100)
+@examples(60)
 @given(case=cases_of_text())
 async def test_filters_of_text_find_what_a_python_model_of_them_finds(
     case: Case, session: AsyncSession, database: Database

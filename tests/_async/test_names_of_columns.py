@@ -16,7 +16,7 @@ from tests.properties import examples
 from tests.query_models import Shelf
 
 NAMES = [name for name in Shelf.model_fields if name != "id"]
-EXAMPLES = examples(80)
+EXAMPLES = examples(40)
 ROWS = st.lists(
     st.fixed_dictionaries({name: st.none() | st.integers(0, 2) for name in NAMES}),
     min_size=1,

@@ -19,7 +19,7 @@ from tests.models_mixins import Club, Player
 from tests.properties import examples
 
 Sessions = Callable[[], AsyncSession]
-EXAMPLES = examples(60)
+EXAMPLES = examples(40)
 PATHS = (
     "id",
     "name",

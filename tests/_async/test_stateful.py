@@ -563,7 +563,7 @@ async def test_an_undone_upsert_leaves_no_values_in_the_session(session: AsyncSe
         assert await session.get(Depot, inspect(changed[1]).identity[0]) is None
 
 
-@examples(80)
+@examples(40)
 @given(program=PROGRAMS)
 async def test_a_program_leaves_what_the_model_says(program: Program, engine: AsyncEngine) -> None:
     """Calls, failures and blocks in any nesting: results, errors and rows are the model's."""

@@ -28,7 +28,7 @@ from tests._runtime_async import AsyncSession, execute, run_on_connection
 from tests.limit_models import Limited, Rate, Step
 from tests.properties import examples
 
-EXAMPLES = examples(120)
+EXAMPLES = examples(60)
 OTHER = 1000  # the key of a row that is never meant
 DAY = dt.datetime(2024, 5, 17, 10, 30)  # noqa: DTZ001 - a naive column's value
 HALF = st.sampled_from([0, 400_000, 500_000, 600_000])

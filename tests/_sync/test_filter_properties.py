@@ -177,7 +177,7 @@ PREDICATES: dict[str, Callable[[Any, Any, str], bool]] = {
 }
 
 
-@examples(100)
+@examples(60)
 @given(case=cases_of_values())
 def test_filters_of_values_find_what_a_python_model_of_them_finds(
     case: Case, session: Session, database: Database
@@ -186,7 +186,7 @@ def test_filters_of_values_find_what_a_python_model_of_them_finds(
     finds_what_python_finds(session, database.name, *case)
 
 
-@examples(100)
+@examples(60)
 @given(case=cases_of_text())
 def test_filters_of_text_find_what_a_python_model_of_them_finds(
     case: Case, session: Session, database: Database

@@ -21,7 +21,7 @@ from tests.models_mixins import Club, Player
 from tests.properties import examples
 
 Sessions = Callable[[], Session]
-EXAMPLES = examples(60)
+EXAMPLES = examples(40)
 PATHS = (
     "id",
     "name",

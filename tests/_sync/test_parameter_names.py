@@ -28,7 +28,7 @@ from tests._runtime_sync import Session, execute, run_on_connection
 from tests.name_models import Lookalike, LookalikeLink, Percent
 from tests.properties import examples
 
-EXAMPLES = examples(60)
+EXAMPLES = examples(24)
 Row = dict[str, Any]
 
 NAMES = [name for name in Lookalike.__mapper__.column_attrs.keys() if name not in ("id", "email")]

@@ -222,7 +222,7 @@ def as_text(row: Any) -> str:
     return repr(sorted(plain(row).items()))
 
 
-EXAMPLES = examples(240, HealthCheck.filter_too_much)
+EXAMPLES = examples(120, HealthCheck.filter_too_much)
 
 
 PLACES = st.none() | st.integers(0, 7)
