@@ -50,7 +50,8 @@ def url(own_database: str, tmp_path: Path) -> Iterator[str]:
     """The address of the service, which has to end without having complained."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    settings = {"DATABASE_URL": own_database, "PORT": str(port), "PYTHONPATH": str(EXAMPLES)}
+    path = os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    settings = {"DATABASE_URL": own_database, "PORT": str(port), "PYTHONPATH": path}
     log = tmp_path / "service.log"
     with log.open("w") as written:  # nobody empties a pipe while the tests run
         process = subprocess.Popen(

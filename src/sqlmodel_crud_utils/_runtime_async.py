@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Executable, Table
+from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -201,10 +202,32 @@ def require_engine(engine: Any) -> AsyncEngine:
 
 
 def make_engine(plan: EnginePlan) -> AsyncEngine:
-    """Make the engine that was planned."""
+    """Make the engine that was planned; on SQLite its connections are the library's own."""
+    if _is_for_own_connections(plan):
+        creator = _aiosqlite_creator(plan.url, plan.arguments["connect_args"])
+        plan = replace(plan, arguments={**plan.arguments, "async_creator": creator})
     engine = build_engine(create_async_engine, plan.with_queue(LoopPool))
     tell_loops_apart(engine.sync_engine)
     return engine
+
+
+def _is_for_own_connections(plan: EnginePlan) -> bool:
+    connects_otherwise = {"creator", "async_creator", "pool"} & plan.arguments.keys()
+    # What only aiosqlite knows, and the class of the connection.
+    asks_for_others = {"iter_chunk_size", "factory"} & plan.arguments["connect_args"].keys()
+    is_aiosqlite = plan.url.get_driver_name() == "aiosqlite"
+    return is_aiosqlite and not connects_otherwise and not asks_for_others
+
+
+def _aiosqlite_creator(url: URL, connect_args: Mapping[str, Any]) -> Callable[[], Any]:
+    def create() -> Any:
+        # Imported when SQLAlchemy has found that aiosqlite is installed.
+        from sqlmodel_crud_utils._aiosqlite import connect
+
+        positional, named = url.get_dialect()().create_connect_args(url)
+        return connect(*positional, **{**named, **connect_args})
+
+    return create
 
 
 def sync_engine(engine: AsyncEngine) -> Engine:

@@ -229,7 +229,7 @@ ORDER = [
     *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),
     *("_core.filters", "_core.queries", "_core.writes", "_core.connections"),
     *("hooks", "utils", "_session", "mixins", "_shortcuts"),
-    "_loops",
+    *("_aiosqlite", "_loops"),
     *("_runtime_async", "_runtime_sync", "_async._running", "_sync._running", "_async", "_sync"),
     *("aio", "sync", "a_sync", "__init__", "ext"),
 ]
@@ -243,7 +243,7 @@ IMPURE = {
     "event",
     "object_session",
 }
-ASYNC_ROOMS = {"_loops", "_runtime_async", "_async", "aio", "a_sync"}
+ASYNC_ROOMS = {"_aiosqlite", "_loops", "_runtime_async", "_async", "aio", "a_sync"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
