@@ -320,7 +320,7 @@ class AsyncRepository(Generic[T]):
         """
         _require("get_or_create", unique)
         row, existed = await found_or_created(
-            self.session, self.model, unique, defaults, single=True
+            require_session(self.session), self.model, unique, defaults, single=True
         )
         return row, not existed
 
@@ -361,7 +361,7 @@ class AsyncRepository(Generic[T]):
         _require("update_or_create", unique)
         changes = changes_for(self.model, defaults or {})
         row, existed = await found_or_created(
-            self.session,
+            require_session(self.session),
             self.model,
             unique,
             changes,

@@ -111,10 +111,11 @@ def get_one_or_create(
         >>> hero.secret_name, existed
         ('Tommy', True)
     """
+    session = require_session(session_inst)
     options = read_options(model, selectin, select_in_key, False, None)
     visibility = visibility_with(include_deleted=include_deleted)
     return found_or_created(
-        session_inst,
+        session,
         model,
         kwargs,
         create_method_kwargs,
@@ -124,7 +125,7 @@ def get_one_or_create(
 
 
 def found_or_created(
-    session_inst: AnySession,
+    session: Session,
     model: type[T],
     searched: Mapping[str, Any],
     further: Mapping[str, Any] | None,
@@ -138,7 +139,7 @@ def found_or_created(
     """Return the row with these values, created if there is none, and whether it was there.
 
     Args:
-        session_inst: The session to work with.
+        session: The session to work with.
         model: The table model.
         searched: The values to search for.
         further: Further values of a new row.
@@ -148,7 +149,6 @@ def found_or_created(
         changes: What is written to a row that is there; None leaves it alone.
         name: The public function that does it.
     """
-    session = require_session(session_inst)
     mapper_of(model)
     wanted = values_for(model, searched_values(model, searched))
     values = {**wanted, **values_for(model, further or {})}

@@ -319,7 +319,9 @@ class Repository(Generic[T]):
             ('Tommy', True, False)
         """
         _require("get_or_create", unique)
-        row, existed = found_or_created(self.session, self.model, unique, defaults, single=True)
+        row, existed = found_or_created(
+            require_session(self.session), self.model, unique, defaults, single=True
+        )
         return row, not existed
 
     def update_or_create(
@@ -359,7 +361,7 @@ class Repository(Generic[T]):
         _require("update_or_create", unique)
         changes = changes_for(self.model, defaults or {})
         row, existed = found_or_created(
-            self.session,
+            require_session(self.session),
             self.model,
             unique,
             changes,
