@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Barrier
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from tests.results import fetched, first_of
 __all__ = [
     "AsyncEngine",
     "AsyncSession",
+    "Barrier",
     "PlainSession",
     "dialect_of",
     "execute",

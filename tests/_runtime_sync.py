@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlmodel import Session, SQLModel
 from tests.results import fetched, first_of
 
 __all__ = [
+    "Barrier",
     "Engine",
     "PlainSession",
     "Session",

@@ -40,6 +40,7 @@ __all__ = [
     "AnySession",
     "AsyncEngine",
     "AsyncSession",
+    "Function",
     "SQLModelAsyncSession",
     "Work",
     "ask",
@@ -51,11 +52,13 @@ __all__ = [
     "execute_writing",
     "make_engine",
     "open_stream",
+    "pause",
     "require_callable",
     "require_engine",
     "require_session",
     "run_on_connection",
     "run_sync",
+    "runner",
     "shielded",
     "sync_engine",
     "sync_session",
@@ -76,6 +79,10 @@ _R = TypeVar("_R")
 
 Work = Callable[[], Awaitable[_R]]
 """A function without parameters that does I/O."""
+
+
+Function = Callable[..., Awaitable[_R]]
+"""A function that does I/O."""
 
 
 def require_session(session: Any) -> AsyncSession:
@@ -258,6 +265,16 @@ async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: 
                 continue
         _report_failure(work)
         raise
+
+
+async def pause(seconds: float) -> None:
+    """Let others go on for a while."""
+    await asyncio.sleep(seconds)
+
+
+def runner() -> object:
+    """Return the task that runs."""
+    return asyncio.current_task()
 
 
 def _report_failure(work: asyncio.Future[Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from threading import current_thread
+from time import sleep
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Executable, Table, create_engine
@@ -30,6 +32,7 @@ __all__ = [
     "DRIVERS",
     "AnySession",
     "Engine",
+    "Function",
     "SQLModelSession",
     "Session",
     "Work",
@@ -41,11 +44,13 @@ __all__ = [
     "execute_writing",
     "make_engine",
     "open_stream",
+    "pause",
     "require_callable",
     "require_engine",
     "require_session",
     "run_on_connection",
     "run_sync",
+    "runner",
     "sessionmaker",
     "shielded",
     "sync_engine",
@@ -67,6 +72,10 @@ _R = TypeVar("_R")
 
 Work = Callable[[], _R]
 """A function without parameters that does I/O."""
+
+
+Function = Callable[..., _R]
+"""A function that does I/O."""
 
 
 def require_session(session: Any) -> Session:
@@ -227,3 +236,13 @@ def ask(func: Callable[[], Any]) -> Any:
 def shielded(func: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Call a function; without tasks there is no cancellation to guard against."""
     return func(*args, **kwargs)
+
+
+def pause(seconds: float) -> None:
+    """Let others go on for a while."""
+    sleep(seconds)
+
+
+def runner() -> object:
+    """Return the thread that runs."""
+    return current_thread()

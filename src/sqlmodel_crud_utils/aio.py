@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._async.repository import (
     AsyncRepository,
     AsyncRepository as Repository,
 )
+from sqlmodel_crud_utils._async.retries import is_transient, run_transaction
 from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import UpsertCounts, bulk_upsert_mappings
@@ -55,10 +56,12 @@ __all__ = [
     "get_rows_within_id_list",
     "get_session",
     "insert_data_rows",
+    "is_transient",
     "on_commit",
     "pool_status",
     "purge_rows",
     "restore_row",
+    "run_transaction",
     "session_factory",
     "soft_delete_row",
     "transaction",

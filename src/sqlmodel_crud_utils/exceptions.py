@@ -333,6 +333,8 @@ class ConflictError(SQLModelCRUDError):
         key: The row's primary key, a tuple for a composite one; None if it is not known.
         expected: The version that was read, if known.
         found: The version that is there now; None if it is not known or the row is gone.
+        version_given: Whether the caller named the version, so that to run the transaction again
+            would lead to the same end.
 
     Example:
         >>> print(ConflictError("Hero", 5, expected=3, found=4))
@@ -345,11 +347,14 @@ class ConflictError(SQLModelCRUDError):
         key: Any = None,
         expected: Any = None,
         found: Any = None,
+        *,
+        version_given: bool = False,
     ) -> None:
         self.model = model
         self.key = key
         self.expected = expected
         self.found = found
+        self.version_given = version_given
         name = _name_of(model)
         row = f"A {name} row" if key is None else f"{name} {_shown(key)}"
         change = "changed or removed" if found is None else "changed"

@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._sync.reads import (
     get_rows_within_id_list,
 )
 from sqlmodel_crud_utils._sync.repository import Repository
+from sqlmodel_crud_utils._sync.retries import is_transient, run_transaction
 from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.upserts import UpsertCounts, bulk_upsert_mappings
@@ -45,10 +46,12 @@ __all__ = [
     "get_rows_within_id_list",
     "get_session",
     "insert_data_rows",
+    "is_transient",
     "on_commit",
     "pool_status",
     "purge_rows",
     "restore_row",
+    "run_transaction",
     "session_factory",
     "soft_delete_row",
     "transaction",

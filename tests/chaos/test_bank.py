@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -18,7 +18,9 @@ from tests.chaos import bank
 from tests.databases import Database
 from tests.servers import OwnPostgreSQL, own_postgresql
 
-pytestmark = [pytest.mark.chaos, pytest.mark.databases("postgresql", "mysql")]
+pytestmark = pytest.mark.chaos
+
+SERVERS = pytest.mark.databases("postgresql", "mysql")
 
 SECONDS, CALLERS = 5.0, 8
 
@@ -59,6 +61,7 @@ def options(kind: str, url: str) -> dict[str, object]:
     return {"connect_args": {"application_name": "bank"}}
 
 
+@SERVERS
 async def test_async_while_connections_are_killed(
     database: Database, administrator: Engine
 ) -> None:
@@ -71,6 +74,7 @@ async def test_async_while_connections_are_killed(
     books.check(administrator)
 
 
+@SERVERS
 def test_sync_while_connections_are_killed(database: Database, administrator: Engine) -> None:
     """Callers are told what became of their transfer, and connections go back to the pool."""
     kind, url = database.name, database.sync_url
@@ -79,6 +83,39 @@ def test_sync_while_connections_are_killed(database: Database, administrator: En
         books = bank.run_sync(engine, SECONDS, CALLERS)
     engine.dispose()
     books.check(administrator)
+
+
+@pytest.mark.databases("sqlite", "postgresql", "mysql")
+async def test_repeated_async_while_connections_are_killed(
+    database: Database, administrator: Engine
+) -> None:
+    """Each transfer is made once, or its caller is told; deadlocks and collisions are not told."""
+    kind, url = database.name, database.async_url
+    engine = aio.create_pooled_engine(url, CALLERS, 2, **options(kind, url))
+    with killing(administrator, kind):
+        books = await bank.run_async(engine, SECONDS, CALLERS, bank.transfer_again_async)
+    await engine.dispose()
+    books.check(administrator)
+
+
+@pytest.mark.databases("sqlite", "postgresql", "mysql")
+def test_repeated_sync_while_connections_are_killed(
+    database: Database, administrator: Engine
+) -> None:
+    """Each transfer is made once, or its caller is told; deadlocks and collisions are not told."""
+    kind, url = database.name, database.sync_url
+    engine = sync.create_pooled_engine(url, CALLERS, 2, **options(kind, url))
+    with killing(administrator, kind):
+        books = bank.run_sync(engine, SECONDS, CALLERS, bank.transfer_again_sync)
+    engine.dispose()
+    books.check(administrator)
+
+
+def killing(administrator: Engine, kind: str) -> AbstractContextManager[None]:
+    """Kill connections meanwhile; SQLite has none that could be killed."""
+    if kind == "sqlite":
+        return nullcontext()
+    return bank.repeatedly(0.1, lambda: kill_one(administrator, kind))
 
 
 @pytest.fixture

@@ -37,13 +37,14 @@ from sqlmodel_crud_utils.aio import (
     pool_status,
     purge_rows,
     restore_row,
+    run_transaction,
     session_factory,
     soft_delete_row,
     transaction,
     update_row,
     write_row,
 )
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError
 from sqlmodel_crud_utils.ext.fastapi import session_dependency
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests.chaos_models import Entry
@@ -132,6 +133,19 @@ async def shadowed(session: Any, function: Work) -> None:
         await function(session)
 
 
+async def in_a_repeatable_function(session: Any) -> None:
+    """Write in a function that may run again, and does."""
+    runs = count(1)
+
+    async def work(own: Any) -> None:
+        await write_row(entry("one"), own)
+        if next(runs) == 1:
+            raise ConflictError(Entry)
+        await update_row("b", {"size": 7}, own, Entry, "name")
+
+    await run_transaction(session_factory(session.bind), work)
+
+
 async def in_failing_blocks(session: Any) -> None:
     """Undo parts of a block: one call, a nested block, a savepoint by hand."""
     async with transaction(session):
@@ -218,6 +232,7 @@ WORKS: dict[str, Work] = {
     "get_rows_within_id_list": lambda s: get_rows_within_id_list(["a"], s, Entry, "name"),
     "get_result_from_query": lambda s: get_result_from_query(select(Entry), s),
     "transaction": in_a_block,
+    "run_transaction": in_a_repeatable_function,
     "transaction, failing parts": in_failing_blocks,
     "begin": in_the_callers_block,
     "on_commit": with_a_callback,

@@ -133,6 +133,26 @@ def repository_mistakes(session: Session, others: AsyncSession) -> None:
     sync.Repository(others, Hero)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def add_hero(session: Session, name: str) -> Hero:
+    _, hero = sync.write_row(Hero(name=name), session, raise_on_error=True)
+    return hero
+
+
+async def add_hero_later(session: AsyncSession, name: str) -> Hero:
+    _, hero = await aio.write_row(Hero(name=name), session, raise_on_error=True)
+    return hero
+
+
+async def repeated_transactions(engine: Engine, async_engine: AsyncEngine) -> None:
+    factory = sync.session_factory(engine)
+    assert_type(sync.run_transaction(factory, add_hero, "x", attempts=3), Hero)
+    sync.run_transaction(factory, lambda session: sync.delete_row(1, session, Hero))
+    later = aio.session_factory(async_engine)
+    assert_type(await aio.run_transaction(later, add_hero_later, name="x", deadline=1.5), Hero)
+    assert_type(sync.is_transient(ValueError()), bool)
+    await aio.run_transaction(later, add_hero)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def any_session(
     plain: PlainSession, scoped: scoped_session[Session], registry: scoped_session[PlainSession]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pymysql.err
 import pytest
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -65,6 +66,10 @@ def violation(kind: Any) -> ConstraintViolationError:
     return ConstraintViolationError("the row is refused", field="name", kind=kind)
 
 
+def _deadlock() -> Exception:
+    return pymysql.err.OperationalError(1213, SECRET)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "detail"),
     [
@@ -83,6 +88,16 @@ def violation(kind: Any) -> ConstraintViolationError:
             DatabaseConnectionError(database_url=URL),
             503,
             "The database cannot be reached at the moment; try again",
+        ),
+        (
+            QueryExecutionError(original_error=_deadlock()),
+            503,
+            "Another request was in the way; try again",
+        ),
+        (
+            TransactionError(original_error=ConflictError(Hero), outcome_unknown=True),
+            500,
+            "Internal Server Error",
         ),
         (QueryExecutionError(query=f"SELECT '{SECRET}'"), 500, "Internal Server Error"),
         (MultipleRecordsError(Hero, 2), 500, "Internal Server Error"),

@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
+from sqlmodel_crud_utils._async._running.settling import let_go
 from sqlmodel_crud_utils._core.connections.engines import (
     Password,
     PoolStatus,
     check_ping_after,
     plan_engine,
 )
-from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncEngine,
@@ -25,14 +24,11 @@ from sqlmodel_crud_utils._runtime_async import (
     make_engine,
     require_callable,
     require_engine,
-    run_sync,
     shielded,
     sync_engine,
-    sync_session,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
-from sqlmodel_crud_utils._session.transactions import abandon, connections_of
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -155,23 +151,9 @@ def get_session(
         try:
             yield session
         finally:
-            await shielded(_let_go, session)
+            await shielded(let_go, session)
 
     return open_session
-
-
-async def _let_go(session: SQLModelAsyncSession) -> None:
-    """Close a session, also one whose connection is dead.
-
-    What was to be written is committed already, and the answer has been sent, so that nobody could
-    do anything about a failure.
-    """
-    connections = connections_of(sync_session(session))
-    try:
-        await session.close()
-    except SQLAlchemyError as error:
-        log_failure("close", "the session", error, "error")
-        await run_sync(session, abandon, connections)
 
 
 def pool_status(engine: AsyncEngine) -> PoolStatus:

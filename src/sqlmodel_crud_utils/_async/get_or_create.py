@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._async._running.operations import Write, insist, search
 from sqlmodel_crud_utils._async._running.rows import change, insert
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
+from sqlmodel_crud_utils._core.errors.retries import Retries
 from sqlmodel_crud_utils._core.models.mapping import (
     fields_of,
     mapper_of,
@@ -37,6 +38,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
     execute,
+    pause,
     require_session,
     run_on_connection,
     sync_session,
@@ -55,7 +57,7 @@ __all__ = ["get_one_or_create"]
 T = TypeVar("T")
 
 _NAME = "get_one_or_create"
-_REPETITIONS = 4
+_ATTEMPTS = 5
 
 
 async def get_one_or_create(
@@ -156,7 +158,7 @@ async def found_or_created(
     write = Write(session, model, name, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
     async with translated(session, model, name):
-        repetitions = _REPETITIONS if _is_alone(session, model) else 0
+        retries = Retries(_ATTEMPTS if _is_alone(session, model) else 1)
     while True:
         try:
             row, existed = await _first_or_created(write, search, values)
@@ -164,9 +166,11 @@ async def found_or_created(
                 await _update(session, row, changes, name)
             return row, existed
         except (QueryExecutionError, RecordNotFoundError) as failure:
-            if not (repetitions and _may_succeed_again(failure)):
+            again = _may_succeed_again(failure)
+            seconds = retries.next_pause("race") if again else None
+            if seconds is None:
                 raise
-        repetitions -= 1
+        await pause(seconds)
 
 
 def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bool:

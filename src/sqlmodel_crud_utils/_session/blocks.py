@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlmodel_crud_utils._core.errors.translation import ends_transaction, is_cut_connection
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate
+from sqlmodel_crud_utils._session.modes import USUAL, Modes, begin_in
 from sqlmodel_crud_utils._session.savepoints import (
     PerSavepoint,
     innermost_transaction,
@@ -40,7 +41,10 @@ class Block:
     session: weakref.ref[Session]
     in_callers: bool = False
     """Whether all of it is a savepoint in the caller's own `with session.begin()`."""
+    modes: Modes = USUAL
     depth: int = 0
+    committed: bool = False
+    """Whether some of it is committed: by a commit by hand, or at its end."""
     kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
     refusals: PerSavepoint[BaseException] = field(default_factory=PerSavepoint)
 
@@ -106,11 +110,11 @@ def may_try_again(session: Session, error: Exception) -> bool:
     return not ends_transaction(error) and not is_lost(session)
 
 
-def enter(session: Session) -> Block:
+def enter(session: Session, modes: Modes = USUAL) -> Block:
     """Enter one more level and return the session's block."""
     block = block_of(session)
     if block is None:
-        block = session.info[_KEY] = Block(weakref.ref(session), in_callers_block(session))
+        block = session.info[_KEY] = Block(weakref.ref(session), in_callers_block(session), modes)
     block.depth += 1
     return block
 
@@ -167,10 +171,14 @@ def _refuse_autocommit(connection: Connection) -> None:
 
 
 def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    if block_of(session) is None:
+    block = block_of(session)
+    if block is None:
         return
     if begins_on(transaction, connection):
-        begin_again_immediate(connection)
+        if block.modes:
+            begin_in(connection, block.modes)
+        if not block.modes.read_only:
+            begin_again_immediate(connection)
     join(session, connection)
 
 
@@ -180,6 +188,7 @@ def _on_commit(session: Session) -> None:
     committed = None if block is None else innermost_transaction(session)
     if block is not None and committed is not None:
         block.refusals.release(committed)
+        block.committed |= committed.parent is None
 
 
 def _on_end(session: Session, transaction: SessionTransaction) -> None:

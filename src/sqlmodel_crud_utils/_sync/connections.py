@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from sqlmodel_crud_utils._core.connections.engines import (
     Password,
@@ -17,7 +16,6 @@ from sqlmodel_crud_utils._core.connections.engines import (
     check_ping_after,
     plan_engine,
 )
-from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Engine,
@@ -26,15 +24,13 @@ from sqlmodel_crud_utils._runtime_sync import (
     make_engine,
     require_callable,
     require_engine,
-    run_sync,
     sessionmaker,
     shielded,
     sync_engine,
-    sync_session,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
-from sqlmodel_crud_utils._session.transactions import abandon, connections_of
+from sqlmodel_crud_utils._sync._running.settling import let_go
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -155,23 +151,9 @@ def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModel
         try:
             yield session
         finally:
-            shielded(_let_go, session)
+            shielded(let_go, session)
 
     return open_session
-
-
-def _let_go(session: SQLModelSession) -> None:
-    """Close a session, also one whose connection is dead.
-
-    What was to be written is committed already, and the answer has been sent, so that nobody could
-    do anything about a failure.
-    """
-    connections = connections_of(sync_session(session))
-    try:
-        session.close()
-    except SQLAlchemyError as error:
-        log_failure("close", "the session", error, "error")
-        run_sync(session, abandon, connections)
 
 
 def pool_status(engine: Engine) -> PoolStatus:

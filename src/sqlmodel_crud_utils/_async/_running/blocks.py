@@ -32,6 +32,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.modes import USUAL, Modes
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others, sole_use
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
@@ -43,11 +44,13 @@ async def _run_outermost_callbacks(session: AsyncSession) -> list[Exception]:
 
 
 @asynccontextmanager
-async def block(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
+async def block(
+    session: AsyncSession, *, wrap_errors: bool, modes: Modes = USUAL
+) -> AsyncIterator[None]:
     """Run a level of a block, and after the outermost one what waited for its commit."""
     late: list[Exception] = []
     try:
-        async with _level(session, wrap_errors=wrap_errors):
+        async with _level(session, wrap_errors, modes):
             yield
     except CommittedError as failed:
         late = [failed.error]
@@ -59,10 +62,10 @@ async def block(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[No
 
 
 @asynccontextmanager
-async def _level(session: AsyncSession, *, wrap_errors: bool) -> AsyncIterator[None]:
+async def _level(session: AsyncSession, wrap_errors: bool, modes: Modes) -> AsyncIterator[None]:
     plain = sync_session(session)
     with sole_use(plain):
-        block = blocks.enter(plain)
+        block = blocks.enter(plain, modes)
     level = _Level(session, block)
     try:
         with sole_use(plain), _translating(plain):

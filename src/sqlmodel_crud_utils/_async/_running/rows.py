@@ -141,7 +141,7 @@ async def _expect_version(session: AsyncSession, row: Any, expected: Any) -> Non
         # The session may hold the row as it was earlier.
         await session.flush()
         await session.refresh(row)
-    check_version(row, expected)
+    check_version(row, expected, given=True)
 
 
 async def change(

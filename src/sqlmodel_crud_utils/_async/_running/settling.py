@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, unknown_outcome
-from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.rows import (
     Snapshot,
     expired_columns,
@@ -16,12 +17,18 @@ from sqlmodel_crud_utils._core.rows import (
     snapshot,
     track_changes,
 )
-from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, shielded, sync_session
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    call_hook,
+    run_sync,
+    shielded,
+    sync_session,
+)
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
-from sqlmodel_crud_utils._session.transactions import is_committed
+from sqlmodel_crud_utils._session.transactions import abandon, connections_of, is_committed
 
 
 class CommittedError(Exception):
@@ -96,6 +103,20 @@ async def roll_back(session: AsyncSession) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
         await session.invalidate()
+
+
+async def let_go(session: AsyncSession) -> None:
+    """Close a session, also one whose connection is dead.
+
+    What was to be written is committed already, or lost with an error of its own, so that nobody
+    could do anything about a failure.
+    """
+    connections = connections_of(sync_session(session))
+    try:
+        await session.close()
+    except SQLAlchemyError as error:
+        log_failure("close", "the session", error, "error")
+        await run_sync(session, abandon, connections)
 
 
 async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:

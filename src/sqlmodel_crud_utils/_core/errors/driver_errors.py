@@ -16,7 +16,14 @@ from sqlalchemy.exc import StatementError
 
 from sqlmodel_crud_utils.exceptions import ConstraintKind
 
-__all__ = ["DriverError", "Problem", "is_cut_off", "is_lost_race", "read_driver_error"]
+__all__ = [
+    "DriverError",
+    "Problem",
+    "is_cut_off",
+    "is_lost_race",
+    "is_worth_repeating",
+    "read_driver_error",
+]
 
 Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
 
@@ -72,6 +79,26 @@ def is_lost_race(error: BaseException | None) -> bool:
     return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
 
 
+def is_worth_repeating(error: BaseException) -> bool:
+    """Return whether a transaction failed because of others, and may succeed at its next run."""
+    found = read_driver_error(error)
+    if found is None:
+        return False
+    if found.reason == _LOCKED:
+        return _is_at_an_end(error)
+    return found.reason in _REPEATABLE
+
+
+def _is_at_an_end(error: BaseException) -> bool:
+    """Return whether a transaction of SQLite got no lock at its BEGIN or COMMIT.
+
+    Elsewhere it has the lock; what is locked out then may be another connection of the same
+    program, which would be locked out again.
+    """
+    statement = error.statement if isinstance(error, StatementError) else None
+    return statement is None or statement.startswith("BEGIN")
+
+
 def is_cut_off(error: BaseException) -> bool:
     """Return whether a server that was there has ended a connection, or the way to it has."""
     original: Any = error.orig if isinstance(error, StatementError) else error
@@ -112,7 +139,10 @@ _LOCKED = (
     "the database is locked by another connection; keep transactions short, "
     "or raise SQLite's busy timeout"
 )
+_TABLE_LOCKED = "the database is locked by another statement of the same process"
 _LOCK_TIMEOUT = "another transaction held a lock for too long; run the transaction again"
+_LOCK_REFUSED = "another transaction held a lock for too long, or this one would not wait"
+_NODE = "the node of the cluster cannot commit at the moment; run the transaction again"
 _DEADLOCK = "two transactions waited for each other; run the transaction again"
 _ENDED = "the server has ended the transaction, as in a deadlock; run the transaction again"
 _COLLISION = "another transaction changed the same data; run the transaction again"
@@ -130,6 +160,8 @@ _FULL = "the database has no space left"
 _CANCELLED = "the statement was cancelled or took too long"
 _CORRUPT = "the database file is damaged"
 
+_REPEATABLE = frozenset({_COLLISION, _DEADLOCK, _ENDED, _LOCK_TIMEOUT, _NODE})
+
 _Codes = Mapping[Any, tuple[Problem, str]]
 
 # Extended result codes, then primary ones, which are the lowest byte of the extended.
@@ -143,7 +175,7 @@ _SQLITE: _Codes = {
     2579: ("unique", ""),
     3091: ("value", _BAD_VALUE),
     5: ("query", _LOCKED),
-    6: ("query", _LOCKED),
+    6: ("query", _TABLE_LOCKED),
     8: ("query", _READ_ONLY),
     9: ("query", _CANCELLED),
     11: ("query", _CORRUPT),
@@ -179,7 +211,7 @@ _POSTGRESQL: _Codes = {
     "42P01": ("query", _NO_TABLE),
     "53100": ("query", _FULL),
     "53300": ("connection", _TOO_MANY),
-    "55P03": ("query", _LOCK_TIMEOUT),
+    "55P03": ("query", _LOCK_REFUSED),
     "57014": ("query", _CANCELLED),
     "57P01": ("connection", _LOST),
     "57P02": ("connection", _LOST),
@@ -199,6 +231,7 @@ _MYSQL: _Codes = {
     1040: ("connection", _TOO_MANY),
     1044: ("connection", _LOGIN),
     1045: ("connection", _LOGIN),
+    1047: ("query", _NODE),
     1048: ("not_null", ""),
     1049: ("connection", _NO_DATABASE),
     1053: ("connection", _STARTING),
@@ -212,6 +245,7 @@ _MYSQL: _Codes = {
     1142: ("query", _DENIED),
     1143: ("query", _DENIED),
     1146: ("query", _NO_TABLE),
+    1180: ("query", _NODE),
     1203: ("connection", _TOO_MANY),
     1205: ("query", _LOCK_TIMEOUT),
     1213: ("query", _DEADLOCK),
@@ -257,7 +291,7 @@ _MYSQL: _Codes = {
     3689: ("value", _BAD_REGEX),
     3691: ("value", _BAD_REGEX),
     3696: ("value", _BAD_REGEX),
-    3572: ("query", _LOCK_TIMEOUT),
+    3572: ("query", _LOCK_REFUSED),
     3819: ("check", ""),
     4025: ("check", ""),
     4031: ("connection", _LOST),

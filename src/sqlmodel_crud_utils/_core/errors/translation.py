@@ -38,9 +38,11 @@ from sqlmodel_crud_utils.exceptions import (
 )
 
 __all__ = [
+    "ON_A_LOST_CONNECTION",
     "ends_transaction",
     "is_cut_connection",
     "is_database_error",
+    "is_raised_by_driver",
     "says_closed",
     "shared_session",
     "translate",
@@ -96,14 +98,26 @@ def is_database_error(error: BaseException) -> bool:
         >>> is_database_error(ConnectionRefusedError()), is_database_error(KeyError())
         (True, False)
     """
-    is_known = isinstance(error, SQLAlchemyError | OSError | OverflowError)
-    is_drivers = type(error).__module__.partition(".")[0] in _DRIVERS
     return (
-        is_known
-        or is_drivers
+        isinstance(error, SQLAlchemyError | OSError | OverflowError)
+        or _is_drivers(error)
         or _is_raised_by_execution(error)
         or _uncleared_key(error) is not None
     )
+
+
+def is_raised_by_driver(error: BaseException) -> bool:
+    """Return whether an error that is not SQLAlchemy's was raised while a driver was at work.
+
+    asyncpg lets the operating system's errors through; a program has others of these.
+    """
+    return _is_drivers(error) or (
+        isinstance(error, OSError) and _is_raised_in(error, _EXECUTIONS | _COMMITS)
+    )
+
+
+def _is_drivers(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _DRIVERS
 
 
 # --- the unit of work
@@ -197,7 +211,7 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, PendingRollbackError) and error.code == _ON_A_LOST_CONNECTION:
+    if isinstance(error, PendingRollbackError) and error.code == ON_A_LOST_CONNECTION:
         return True
     if is_cut_connection(error):
         return True
@@ -206,7 +220,7 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
 
 
 # SQLAlchemy's code of the error on a transaction whose connection was lost, or cut off.
-_ON_A_LOST_CONNECTION = "8s2b"
+ON_A_LOST_CONNECTION = "8s2b"
 
 
 def is_cut_connection(error: BaseException) -> bool:

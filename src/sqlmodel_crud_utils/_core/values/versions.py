@@ -50,26 +50,31 @@ def coerced_version(model: type[Any], expected: Any) -> Any:
     return None if expected is None else coerce(getattr(model, require_version(model)), expected)
 
 
-def check_version(row: Any, expected: Any) -> None:
-    """Raise a `ConflictError` if the row is not in the version that the caller has seen."""
+def check_version(row: Any, expected: Any, *, given: bool = False) -> None:
+    """Raise a `ConflictError` if the row is not in the version that was seen.
+
+    Args:
+        row: The row as it is now.
+        expected: The version that was seen.
+        given: Whether the caller named it; otherwise the session read it.
+    """
     found = held_version(row)
     if found != expected:
-        raise conflict(row, expected, found)
+        raise conflict(row, expected, found, given=given)
 
 
-def conflict(row: Any, expected: Any, found: Any = None) -> ConflictError:
+def conflict(row: Any, expected: Any, found: Any = None, *, given: bool = False) -> ConflictError:
     """Return the error for a row that was changed, or removed, since it was read.
 
     Args:
         row: The row; nothing of it is loaded.
         expected: The version that was read; see `held_version`, and ask before a rollback.
         found: The version that is there now, if it is known.
+        given: Whether the caller named the version that is expected.
     """
-    return ConflictError(type(row), shown_key(instance_state(row).identity), expected, found)
+    key = shown_key(instance_state(row).identity)
+    return ConflictError(type(row), key, expected, found, version_given=given)
 
 
 def shown_key(identity: tuple[Any, ...] | None) -> Any:
     return identity[0] if identity is not None and len(identity) == 1 else identity
-
-
-# --- flushes -------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.modes import USUAL, Modes
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others, sole_use
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
@@ -45,11 +46,11 @@ def _run_outermost_callbacks(session: Session) -> list[Exception]:
 
 
 @contextmanager
-def block(session: Session, *, wrap_errors: bool) -> Iterator[None]:
+def block(session: Session, *, wrap_errors: bool, modes: Modes = USUAL) -> Iterator[None]:
     """Run a level of a block, and after the outermost one what waited for its commit."""
     late: list[Exception] = []
     try:
-        with _level(session, wrap_errors=wrap_errors):
+        with _level(session, wrap_errors, modes):
             yield
     except CommittedError as failed:
         late = [failed.error]
@@ -61,10 +62,10 @@ def block(session: Session, *, wrap_errors: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _level(session: Session, *, wrap_errors: bool) -> Iterator[None]:
+def _level(session: Session, wrap_errors: bool, modes: Modes) -> Iterator[None]:
     plain = sync_session(session)
     with sole_use(plain):
-        block = blocks.enter(plain)
+        block = blocks.enter(plain, modes)
     level = _Level(session, block)
     try:
         with sole_use(plain), _translating(plain):

@@ -143,7 +143,7 @@ def _expect_version(session: Session, row: Any, expected: Any) -> None:
         # The session may hold the row as it was earlier.
         session.flush()
         session.refresh(row)
-    check_version(row, expected)
+    check_version(row, expected, given=True)
 
 
 def change(

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sqlmodel_crud_utils._core.errors.transient import is_transient
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils.exceptions import (
@@ -21,6 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     ConstraintViolationError,
     DatabaseConnectionError,
+    QueryExecutionError,
     RecordNotFoundError,
     SQLModelCRUDError,
     TransactionError,
@@ -41,12 +43,13 @@ def install_error_handlers(app: FastAPI) -> None:
     | `ConstraintViolationError`, kind not_null or check | 422 |
     | `ValidationError`, `UnknownFieldError` | 422 |
     | `BulkOperationError` | that of its first error |
-    | `DatabaseConnectionError` | 503 |
+    | `DatabaseConnectionError`, `QueryExecutionError` after which `is_transient` is True | 503 |
     | every other one | 500 |
 
     `TransactionError` is answered as the error that it wraps, by the application's own handler
-    where that is the error of somebody else. What a database refuses without the library, a
-    `session.flush()` of your own or the commit at the end, is answered in the same way.
+    where that is the error of somebody else, and with 500 if its outcome is unknown. What a
+    database refuses without the library, a `session.flush()` of your own or the commit at the
+    end, is answered in the same way.
 
     An error that comes when the response has begun, in a background task or a stream, goes on to
     the server as it is. An answer of 503 has the header `Retry-After`.
@@ -110,6 +113,8 @@ class _LateErrors:
 
 async def _answer(request: Request, error: Exception) -> Response:
     while isinstance(error, TransactionError) and isinstance(error.original_error, Exception):
+        if error.outcome_unknown:
+            break  # a client that is told to try again may write twice
         error = error.original_error
     handler = _handler(request.app.exception_handlers, error)
     if handler not in {None, _answer}:
@@ -154,6 +159,8 @@ def _status_and_detail(error: Exception | str) -> tuple[int, Any]:
             is_busy = isinstance(error.original_error, PoolTimeoutError)
             state = "is busy" if is_busy else "cannot be reached at the moment"
             status, detail = 503, f"The database {state}; try again"
+        case QueryExecutionError() if is_transient(error):
+            status, detail = 503, "Another request was in the way; try again"
     return status, detail
 
 

@@ -1,0 +1,215 @@
+"""A transaction that is run again when it failed because of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlmodel_crud_utils._async._running.blocks import block
+from sqlmodel_crud_utils._async._running.operations import keep_loaded
+from sqlmodel_crud_utils._async._running.settling import let_go
+from sqlmodel_crud_utils._core.errors.retries import Retries, refuse_generators, retries_for
+from sqlmodel_crud_utils._core.errors.transient import Cause, cause_of, is_transient
+from sqlmodel_crud_utils._core.logs import log_retry
+from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._runtime_async import (
+    AnySession,
+    AsyncSession,
+    Function,
+    call_hook,
+    pause,
+    require_callable,
+    require_session,
+    runner,
+    shielded,
+    sync_session,
+)
+from sqlmodel_crud_utils._session.blocks import Block, block_of, is_inside
+from sqlmodel_crud_utils._session.modes import Modes, modes_for
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+__all__ = ["is_transient", "run_transaction"]
+
+_R = TypeVar("_R")
+
+_NAME = "run_transaction"
+
+
+async def run_transaction(
+    new_session: Callable[[], AnySession],
+    work: Function[_R],
+    *args: Any,
+    attempts: int = 5,
+    isolation_level: str | None = None,
+    read_only: bool = False,
+    deadline: float | None = None,
+    **kwargs: Any,
+) -> _R:
+    """Run a function in a transaction, and again where it failed because of other transactions.
+
+    Each attempt calls the whole function with a new session in a `transaction()` block, and closes
+    that session. Between attempts no connection is held; the pause is random, longer with each
+    attempt, at most a second. `is_transient` tells after which errors there is another attempt;
+    a connection that is lost before the COMMIT is replaced once. Callbacks of `on_commit` run for
+    the attempt that is committed, and for no other.
+
+    The function may run several times: what it does outside the database belongs into `on_commit`.
+    Where some of its work was committed by hand, it does not run again.
+
+    Args:
+        new_session: A function that opens a session, such as `session_factory(engine)`.
+        work: The function; it is called with the session, `args` and `kwargs`.
+        *args: More arguments of the function.
+        attempts: How often the function may run, 1 or more.
+        isolation_level: "READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"
+            for this transaction; left out, it is the engine's. SQLite is always serializable.
+        read_only: Whether the transaction refuses to write. On SQLite it waits for no writer then.
+        deadline: How many seconds after the call the last attempt may begin; one that runs is not
+            cut off.
+        **kwargs: More arguments of the function, by name.
+
+    Returns:
+        What the function returned. Rows in it, in lists, dicts and pages too, are loaded and can
+        be used after the session is closed.
+
+    Raises:
+        TransactionError: The connection was lost when the COMMIT was on its way; its
+            `outcome_unknown` is True. The function does not run again.
+        ValidationError: An argument that cannot be used, a generator function, a call inside the
+            function of another `run_transaction`, or a session that is in use already: only
+            the outermost transaction can run again.
+        Exception: What the last attempt raised, as it is, with a note of the attempts.
+        ExceptionGroup: Callbacks of `on_commit` failed after the commit; what was committed stays.
+
+    Example:
+        >>> async def hire(session, name):
+        ...     _, hero = await write_row(Hero(name=name, secret_name="Tommy"), session)
+        ...     return hero
+        >>> hero = await run_transaction(session_factory(engine), hire, "Rusty")
+        >>> hero.name
+        'Rusty'
+    """
+    require_callable(new_session, "new_session")
+    require_callable(work, "work")
+    refuse_generators(work)
+    _refuse_nested()
+    modes = modes_for(isolation_level, read_only)
+    retries = retries_for(attempts, deadline)
+    while True:
+        session = require_session(await call_hook(new_session))
+        _require_unused(session)
+        attempt = _Attempt(session, modes)
+        try:
+            result: _R = await attempt.run(partial(work, session, *args, **kwargs))
+            if retries.made > 1:
+                log_retry(f"succeeded at attempt {retries.made}")
+            return result
+        except Exception as error:
+            seconds = attempt.next_pause(retries, error)
+            if seconds is None:
+                _give_up(retries, error)
+                raise
+        finally:
+            await shielded(let_go, session)
+        await pause(seconds)
+
+
+# --- one attempt ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Attempt:
+    """One run of the function, in a transaction of its own."""
+
+    session: AsyncSession
+    modes: Modes
+    block: Block | None = None
+    ended_by: BaseException | None = None
+    """What ended the transaction before the function was over, whatever it made of that."""
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        async with block(self.session, wrap_errors=False, modes=self.modes):
+            self.block = block_of(sync_session(self.session))
+            try:
+                with _at_work():
+                    result = await call_hook(work)
+            except Exception:
+                self.ended_by = self.block.refusal(None) if self.block else None
+                raise
+            own = sync_session(self.session)
+            rows = [state.obj() for state in states_of(_members(result)) if state.session is own]
+            keep_loaded(self.session, rows, related=True)
+        return result
+
+    def next_pause(self, retries: Retries, error: Exception) -> float | None:
+        """Return the seconds until the next attempt, None where there is none."""
+        if self.block is not None and self.block.committed:
+            return None
+        cause: Cause | None = cause_of(error) or cause_of(self.ended_by)
+        seconds = None if cause is None else retries.next_pause(cause)
+        if seconds is not None:
+            log_retry(f"begins attempt {retries.made} in {seconds:.3f} s", error)
+        return seconds
+
+
+def _members(value: Any) -> Iterator[Any]:
+    """Return what a result holds, at any depth."""
+    if isinstance(value, Page | CursorPage):
+        value = value.items
+    parts: Iterable[Any] | None = None
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = value
+    if parts is None:
+        yield value
+    else:
+        for part in parts:
+            yield from _members(part)
+
+
+def _give_up(retries: Retries, error: Exception) -> None:
+    if retries.made > 1 or cause_of(error) is not None:
+        number = f"{retries.made} attempt{'s' if retries.made > 1 else ''}"
+        error.add_note(f"{_NAME} gave up after {number}")
+        log_retry(f"gives up at attempt {retries.made}", error)
+
+
+# --- what cannot run again -----------------------------------------------------------------------
+
+_running: ContextVar[object] = ContextVar("sqlmodel_crud_utils_running", default=None)
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """Mark the task or thread, while it is in the function of a `run_transaction`."""
+    before = _running.get()
+    _running.set(runner())
+    try:
+        yield
+    finally:
+        _running.set(before)
+
+
+def _refuse_nested() -> None:
+    if _running.get() is runner():
+        raise ValidationError(
+            f"{_NAME} was called inside the function of another {_NAME}; only the outermost "
+            "transaction can run again: use transaction(session) inside",
+            field="new_session",
+        )
+
+
+def _require_unused(session: AsyncSession) -> None:
+    plain = sync_session(session)
+    if is_inside(plain) or plain.in_transaction() or not plain._is_clean():
+        raise ValidationError(
+            "the session of new_session is in a transaction already, which cannot run again; "
+            "pass a function that opens a new session, such as session_factory(engine)",
+            field="new_session",
+        )

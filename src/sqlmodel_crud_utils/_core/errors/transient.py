@@ -1,0 +1,109 @@
+"""Which failures are due to other transactions or the connection, so that a second run may succeed.
+
+A transaction is judged by the first error behind what it raised that says what went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
+
+from sqlmodel_crud_utils._core.errors.driver_errors import (
+    is_cut_off,
+    is_worth_repeating,
+    read_driver_error,
+)
+from sqlmodel_crud_utils._core.errors.translation import (
+    ON_A_LOST_CONNECTION,
+    is_raised_by_driver,
+    says_closed,
+)
+from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
+    DatabaseConnectionError,
+    TransactionError,
+    ValidationError,
+)
+
+Cause = Literal["race", "connection"]
+
+_Verdict = Cause | Literal["final"]
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether `run_transaction` would run a transaction again after this error.
+
+    It would where the transaction failed only because of others, and nothing of it was written: a
+    deadlock, a serialization failure, a lock timeout of MySQL, a lock on SQLite's file, a
+    Galera node that cannot commit, a row that was changed since it was read, or a connection that
+    was lost before the COMMIT. It would not where the outcome is unknown, where the caller named
+    the version of a row, or after anything that a second run would meet again.
+
+    Args:
+        error: What was raised, by the library, SQLAlchemy or a driver, or `from` one of these.
+
+    Returns:
+        Whether a new attempt may succeed.
+
+    Example:
+        >>> from sqlmodel_crud_utils.exceptions import ConflictError, TransactionError
+        >>> is_transient(ConflictError("Hero", 5)), is_transient(ValueError("no seats left"))
+        (True, False)
+        >>> is_transient(TransactionError(outcome_unknown=True))
+        False
+    """
+    return cause_of(error) is not None
+
+
+def cause_of(error: BaseException | None) -> Cause | None:
+    """Return why a transaction may be run again after an error, None where it may not."""
+    verdicts = (_verdict(each) for each in _chain(error))
+    found = next((each for each in verdicts if each is not None), None)
+    return None if found == "final" else found
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Return an error and those that it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "original_error", None) or error.__cause__
+
+
+def _verdict(error: BaseException) -> _Verdict | None:
+    """Return what one error says; None where those behind it have to tell."""
+    match error:
+        case TransactionError(outcome_unknown=True) | ConflictError(version_given=True):
+            return "final"
+        case ConflictError() | StaleDataError():
+            return "race"
+        case ValidationError():
+            return "final"
+        case DatabaseConnectionError():
+            return "connection" if _is_lost(error.original_error) else "final"
+    is_known = isinstance(error, SQLAlchemyError) or is_raised_by_driver(error)
+    return _of_database(error) if is_known else None
+
+
+def _of_database(error: BaseException) -> _Verdict | None:
+    if is_worth_repeating(error):
+        return "race"
+    if _is_lost(error):
+        return "connection"
+    return None if read_driver_error(error) is None else "final"
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Return whether a connection that there was is gone."""
+    match error:
+        case PendingRollbackError():
+            return error.code == ON_A_LOST_CONNECTION
+        case DBAPIError(connection_invalidated=True):
+            return True
+        case Exception():
+            return is_cut_off(error) or says_closed(error)
+    return False
