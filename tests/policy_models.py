@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils._core import caching
-from sqlmodel_crud_utils._core.visibility import policies
+from sqlmodel_crud_utils._core.models import policies
 from sqlmodel_crud_utils._session.events import listen_where_needed
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin, unique_when_visible
 

@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engi
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import refused_values
 from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
 from sqlmodel_crud_utils._session.routing import as_writing
@@ -98,12 +98,12 @@ def sync_session(session: AsyncSession) -> Session:
     return session.sync_session
 
 
-def dialect_of(session: AsyncSession, model: type[Any]) -> Dialect:
+def dialect_of(session: AsyncSession, facts: Facts) -> Dialect:
     """Return the dialect of the database that holds the model's table."""
     try:
-        return session.sync_session.get_bind(mapper_of(model)).dialect
+        return session.sync_session.get_bind(facts.mapper).dialect
     except UnboundExecutionError as error:
-        raise translate(error, model) from error
+        raise translate(error, facts.model) from error
 
 
 async def execute(
@@ -140,7 +140,7 @@ async def open_stream(
 
     def opened(plain: Session) -> tuple[Connection, Any]:
         result = plain.execute(statement, execution_options={"yield_per": batch_size})
-        return plain.connection({"mapper": mapper_of(model)}), result
+        return plain.connection({"mapper": facts_of(model).mapper}), result
 
     return await session.run_sync(opened)
 
@@ -154,7 +154,7 @@ async def run_on_connection(
     session: AsyncSession, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
     """Call a function with the connection that writes in the session's transaction, to a model."""
-    bind = {} if model is None else {"mapper": mapper_of(model)}
+    bind = {} if model is None else {"mapper": facts_of(model).mapper}
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments=bind)
     return await connection.run_sync(func)
@@ -177,7 +177,7 @@ async def copy_rows(
         rows: Their values as the driver takes them.
     """
     with as_writing(session.sync_session):
-        connection = await session.connection(bind_arguments={"mapper": mapper_of(model)})
+        connection = await session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = (await connection.get_raw_connection()).driver_connection
     with refused_values():
         await driver.copy_records_to_table(

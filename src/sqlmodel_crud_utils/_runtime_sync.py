@@ -16,7 +16,7 @@ from sqlmodel import Session as SQLModelSession
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import (
     COLUMN_TYPES,
     check_ranges,
@@ -91,12 +91,12 @@ def sync_session(session: Session) -> Session:
     return session
 
 
-def dialect_of(session: Session, model: type[Any]) -> Dialect:
+def dialect_of(session: Session, facts: Facts) -> Dialect:
     """Return the dialect of the database that holds the model's table."""
     try:
-        return session.get_bind(mapper_of(model)).dialect
+        return session.get_bind(facts.mapper).dialect
     except UnboundExecutionError as error:
-        raise translate(error, model) from error
+        raise translate(error, facts.model) from error
 
 
 def execute(
@@ -127,7 +127,7 @@ def open_stream(
 ) -> tuple[Connection, Any]:
     """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
     result = session.execute(statement, execution_options={"yield_per": batch_size})
-    return session.connection({"mapper": mapper_of(model)}), result
+    return session.connection({"mapper": facts_of(model).mapper}), result
 
 
 def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
@@ -139,7 +139,7 @@ def run_on_connection(
     session: Session, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
     """Call a function with the connection that writes in the session's transaction, to a model."""
-    bind = {} if model is None else {"mapper": mapper_of(model)}
+    bind = {} if model is None else {"mapper": facts_of(model).mapper}
     with as_writing(session):
         connection = session.connection(bind_arguments=bind)
     return func(connection)
@@ -162,7 +162,7 @@ def copy_rows(
         rows: Their values as the driver takes them.
     """
     with as_writing(session):
-        connection = session.connection(bind_arguments={"mapper": mapper_of(model)})
+        connection = session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = connection.connection.driver_connection
     quoted = quoted_name_of(table)
     with refused_values(), driver.cursor() as cursor:

@@ -6,13 +6,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import aliased, registry
 from sqlmodel import Field, SQLModel
 
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
+from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import (
     hide,
     hide_anywhere,
     hiding_options,
     link_criteria,
 )
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, visible
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, is_soft_delete
 from tests.models import Hero
 from tests.models_mixins import Club, Fan, Player, PlayerBadge
@@ -40,7 +42,7 @@ def test_models_without_the_mixin_pay_nothing() -> None:
     statement = select(Hero)
     assert hiding_options(USUAL, Hero) == ()
     assert hide(statement, USUAL, Hero) is statement
-    assert not is_soft_delete(Hero)
+    assert not is_soft_delete(facts_of(Hero))
     assert hide_anywhere(statement, USUAL, Hero)._with_options == ()
 
 

@@ -29,13 +29,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils import mixins
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     conflict,
     held_version,
     require_version,
-    version_name,
 )
 from sqlmodel_crud_utils.exceptions import ConflictError, SQLModelCRUDError, ValidationError
 from sqlmodel_crud_utils.mixins import (
@@ -127,7 +127,7 @@ def test_a_model_keeps_its_own_table_and_mapper_arguments():
 
 def test_a_model_keeps_a_version_column_of_its_own():
     """Its `version_id_col` wins over the mixin's."""
-    assert version_name(Revision) == "revision"
+    assert facts_of(Revision).version == "revision"
 
 
 @pytest.mark.parametrize(
@@ -346,11 +346,11 @@ def test_soft_delete_and_restore_set_all_three_fields():
 
 def test_models_with_and_without_versions():
     """`expected_version` makes sense for the former only."""
-    assert version_name(Counter) == "version"
-    assert version_name(Hero) is None
-    assert held_version(Hero(name="a", secret_name="b")) is None
+    assert facts_of(Counter).version == "version"
+    assert facts_of(Hero).version is None
+    assert held_version(facts_of(Hero), Hero(name="a", secret_name="b")) is None
     with pytest.raises(ValidationError, match="Hero has no versions; inherit VersionMixin"):
-        require_version(Hero)
+        require_version(facts_of(Hero))
 
 
 def test_an_expected_version_is_compared_with_the_one_that_was_read():
@@ -359,11 +359,11 @@ def test_an_expected_version_is_compared_with_the_one_that_was_read():
     make_transient_to_detached(counter)
     set_committed_value(counter, "version", 3)
     counter.version = 9
-    check_version(counter, 3)
+    check_version(facts_of(Counter), counter, 3)
     with pytest.raises(ConflictError) as caught:
-        check_version(counter, 4)
+        check_version(facts_of(Counter), counter, 4)
     assert (caught.value.expected, caught.value.found) == (4, 3)
-    assert held_version(Counter(version=3)) is None
+    assert held_version(facts_of(Counter), Counter(version=3)) is None
 
 
 def test_a_conflict_names_simple_and_composite_keys():
@@ -422,8 +422,10 @@ def test_unique_when_visible_says_what_is_missing():
 
 def test_stamps_of_every_kind() -> None:
     """Functions are called, plain values are taken as they are; what is given is left out."""
-    stamps = update_stamps(Parcel, {"updated_by": "bob"})
+    stamps = update_stamps(facts_of(Parcel), {"updated_by": "bob"})
     assert set(stamps) == {"updated_at", "version"}
     assert stamps["updated_at"].tzinfo is dt.UTC
-    assert update_stamps(Article, {"updated_at": None, "seven": 7}) == {"editor": "somebody"}
-    assert update_stamps(Membership, {}) == {}
+    assert update_stamps(facts_of(Article), {"updated_at": None, "seven": 7}) == {
+        "editor": "somebody"
+    }
+    assert update_stamps(facts_of(Membership), {}) == {}

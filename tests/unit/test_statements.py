@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Select, create_engine, select
 from sqlalchemy.orm import aliased
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of, primary_key
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.queries.keys import (
     by_key,
     by_key_list,
@@ -21,7 +22,6 @@ from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
 from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.crud_models import Cabinet, Product, Ticket
@@ -38,19 +38,22 @@ def test_the_statement_of_a_key_is_made_once() -> None:
 
 def test_a_key_without_pk_field() -> None:
     """The column "id" where there is one; the primary key otherwise, and for tuples."""
-    assert key_names(Hero, None, 1) == ("id",)
-    assert key_names(Seat, None, ("A", 1)) == ("row", "number")
-    assert key_names(Ticket, None, 1) == ("id",)
-    assert key_names(Ticket, None, ("A", 1)) == ("venue", "number")
-    assert [column.key for column in primary_key(Seat)] == ["row", "number"]
+    assert key_names(facts_of(Hero), None, 1) == ("id",)
+    assert key_names(facts_of(Seat), None, ("A", 1)) == ("row", "number")
+    assert key_names(facts_of(Ticket), None, 1) == ("id",)
+    assert key_names(facts_of(Ticket), None, ("A", 1)) == ("venue", "number")
+    assert [column.key for column in facts_of(Seat).key_attributes] == ["row", "number"]
 
 
 def test_keys_of_a_list_are_taken_once() -> None:
     """Each is coerced; those with a None are no row's."""
-    assert key_list(Hero, None, ["1", 1, None, 2.0]) == (("id",), [(1,), (2,)])
-    assert key_list(Seat, None, [("A", "1"), ("A", None)]) == (("row", "number"), [("A", 1)])
-    assert key_list(Hero, None, []) == (("id",), [])
-    assert key_values(Hero, ("id",), (1,)) == (1,)
+    assert key_list(facts_of(Hero), None, ["1", 1, None, 2.0]) == (("id",), [(1,), (2,)])
+    assert key_list(facts_of(Seat), None, [("A", "1"), ("A", None)]) == (
+        ("row", "number"),
+        [("A", 1)],
+    )
+    assert key_list(facts_of(Hero), None, []) == (("id",), [])
+    assert key_values(facts_of(Hero), ("id",), (1,)) == (1,)
 
 
 def test_impossible_composite_keys_are_left_out_for_postgresql() -> None:
@@ -96,31 +99,34 @@ def test_pages_of_the_largest_numbers() -> None:
 
 def test_changes_are_checked_and_coerced() -> None:
     """All of them before the first is written."""
-    assert changes_for(Product, {"stock": "5", "shelf": "1"}) == {"stock": 5, "shelf": 1}
-    assert changes_for(Hero, Hero(name="x")) == {"name": "x"}
-    assert values_for(Hero, {"age": "5"}) == {"age": 5}
+    assert changes_for(facts_of(Product), {"stock": "5", "shelf": "1"}) == {"stock": 5, "shelf": 1}
+    assert changes_for(facts_of(Hero), Hero(name="x")) == {"name": "x"}
+    assert values_for(facts_of(Hero), {"age": "5"}) == {"age": 5}
     with pytest.raises(UnknownFieldError) as raised:
-        changes_for(Hero, {"nope": 1})
+        changes_for(facts_of(Hero), {"nope": 1})
     assert {"team", "age"} <= set(raised.value.choices)
     with pytest.raises(ValidationError, match="less than or equal to 1000"):
-        changes_for(Product, {"stock": 1001})
+        changes_for(facts_of(Product), {"stock": 1001})
 
 
 def test_relationships_take_rows_of_their_model() -> None:
     """A row, a list of rows, or None where there may be none."""
     team, tag = Team(name="t"), Tag(label="x")
-    assert values_for(Hero, {"team": team, "tags": [tag]}) == {"team": team, "tags": [tag]}
+    assert values_for(facts_of(Hero), {"team": team, "tags": [tag]}) == {
+        "team": team,
+        "tags": [tag],
+    }
     for wrong in ({"team": tag}, {"tags": tag}, {"tags": [team]}, {"tags": "x"}):
         with pytest.raises(ValidationError, match="takes a"):
-            values_for(Hero, wrong)
+            values_for(facts_of(Hero), wrong)
 
 
 def test_the_own_key_is_no_change() -> None:
     """Another one is refused."""
     hero = Hero(id=5, name="x", secret_name="?")
-    assert without_key(hero, {"id": 5, "age": 1}) == {"age": 1}
+    assert without_key(facts_of(Hero), hero, {"id": 5, "age": 1}) == {"age": 1}
     with pytest.raises(ValidationError, match="cannot be changed"):
-        without_key(hero, {"id": 6})
+        without_key(facts_of(Hero), hero, {"id": 6})
 
 
 def test_loader_options_follow_paths() -> None:
@@ -152,7 +158,7 @@ def test_states_of_rows_and_values() -> None:
     team = Team(name="t")
     hero = Hero(name="a", secret_name="?", team=team)
     assert len(with_related(states_of([hero]))) == 2
-    assert expired_columns(states_of([hero])[0]) == []
+    assert expired_columns(facts_of(Hero), states_of([hero])[0]) == []
     assert RowList([1]).all() == [1]
 
 
@@ -160,4 +166,4 @@ def test_states_of_rows_and_values() -> None:
 def test_what_is_no_table_is_refused(model: Any) -> None:
     """Unhashable things too."""
     with pytest.raises(ValidationError, match="is not a table model"):
-        mapper_of(model)
+        facts_of(model)

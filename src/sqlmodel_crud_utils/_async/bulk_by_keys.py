@@ -13,9 +13,9 @@ from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_
 from sqlmodel_crud_utils._async._running.rows import change, remove, soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.progress import Report
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, visibility_with
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
 from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
@@ -114,7 +114,7 @@ async def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, An
     is_outdated = may_find_outdated(rows.write)
     found = await rows.read(keys)
     for row in found:
-        await change(rows.write.session, row, changes, rows.write.hooks, is_outdated=is_outdated)
+        await change(rows.write, row, changes, is_outdated=is_outdated)
     return len(found)
 
 
@@ -177,10 +177,10 @@ async def delete_rows_within_id_list(
         (True, 2)
     """
     session = require_session(session_inst)
-    mapper_of(model)
+    facts = facts_of(model)
     check_chunk_size(chunk_size)
     check_report(progress)
-    marks = soft_for(model, soft, deleted_by)
+    marks = soft_for(facts, soft, deleted_by)
     rows = listed_write(
         session,
         model,
@@ -207,7 +207,7 @@ async def _remove(session: AsyncSession, listed: KeyList, keys: list[Key]) -> in
         await execute_writing(session, links)
     options = synchronization(sync_session(session), listed.model)
     statement = delete_of(listed.model, criteria)
-    return await write_set(session, listed.model, statement, criteria, options)
+    return await write_set(session, listed.facts, statement, criteria, options)
 
 
 async def _delete_each(
@@ -215,5 +215,5 @@ async def _delete_each(
 ) -> int:
     found = await rows.read(keys)
     for row in found:
-        await remove(rows.write.session, row, marks, deleted_by, rows.write.hooks)
+        await remove(rows.write, row, marks, deleted_by)
     return len(found)

@@ -48,11 +48,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     execute_rows,
     way_of,
 )
-from sqlmodel_crud_utils.exceptions import (
-    BulkOperationError,
-    SQLModelCRUDError,
-    ValidationError,
-)
+from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, ValidationError
 
 __all__ = ["bulk_insert_rows"]
 
@@ -128,7 +124,7 @@ async def bulk_insert_rows(
             f"rows must be an iterable of rows, not {type(rows).__name__}", field="rows"
         )
     target = target_of(model)
-    dialect = dialect_of(session, model)
+    dialect = dialect_of(session, target.facts)
     insertion = _Insertion(
         session, target, dialect, total_of(rows), method, skipping=on_conflict == "ignore"
     )
@@ -145,7 +141,7 @@ async def bulk_insert_rows(
         ):
             return [await insertion.run(rows, size, report)]
 
-    [inserted] = await insist(Write(session, model, _NAME, raise_on_error=True), work)
+    [inserted] = await insist(Write(session, target.facts, _NAME, raise_on_error=True), work)
     return int(inserted)
 
 
@@ -216,16 +212,16 @@ class _Insertion:
             happened(sync_session(self.session), Change(self.target.model, "create"))
 
     async def _insert_and_tell(self, shape: Shape) -> int:
-        model, names = self.target.model, tuple(self.target.columns)
+        facts, names = self.target.facts, tuple(self.target.columns)
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
         if self.skipping and is_mysql(self.dialect):
             keys = [key for row in parameters if (key := await self._insert_unless_there(row))]
-            rows = await rows_of_keys(self.session, model, names, keys)
+            rows = await rows_of_keys(self.session, facts, names, keys)
         else:
-            statement = self._statement(model, keyed=True)
-            rows = await insert_returning(self.session, model, statement, parameters, names, _PLAIN)
+            statement = self._statement(facts.model, keyed=True)
+            rows = await insert_returning(self.session, facts, statement, parameters, names, _PLAIN)
         if rows:
-            change = change_of(model, "create", names, rows)
+            change = change_of(facts, "create", names, rows)
             happened(sync_session(self.session), change)
         return len(rows)
 

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._async._running.operations import (
     outcome_of,
     translated,
 )
-from sqlmodel_crud_utils._async._running.rows import insert, model_of
+from sqlmodel_crud_utils._async._running.rows import facts_for, insert
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async._running.shortcuts import add_and_flush
 from sqlmodel_crud_utils._core.errors.translation import (
@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._core.errors.translation import (
     translate,
 )
 from sqlmodel_crud_utils._core.logs import log_failure
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
 from sqlmodel_crud_utils._core.values.written import check_rows
 from sqlmodel_crud_utils._runtime_async import (
@@ -103,7 +104,7 @@ async def insert_data_rows(
     rows = _listed(data_rows, session)
     if not rows:
         return True, rows
-    strict = Write(session, type(rows[0]), _NAME, raise_on_error).strict
+    strict = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error).strict
     if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
         return await _insert_with_hooks(session, rows, strict=strict)
     if not strict:
@@ -129,7 +130,7 @@ def _listed(data_rows: Any, session: AsyncSession) -> list[Any]:
         )
     rows = list(data_rows)
     for row in rows:
-        model_of(row, session)
+        facts_for(session, row)
     if not any(hooks_of(model, "create") for model in set(map(type, rows))):
         check_rows(rows)  # hooks may change them first
     return rows
@@ -176,7 +177,7 @@ async def _refusal_of(session: AsyncSession, rows: list[Any]) -> SQLModelCRUDErr
         await add_and_flush(session, rows)
         return rows
 
-    write = Write(session, type(rows[0]), _NAME, raise_on_error=False, adding=rows)
+    write = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error=False, adding=rows)
     outcome = await outcome_of(write, work)
     return outcome if isinstance(outcome, SQLModelCRUDError) else None
 
@@ -211,7 +212,8 @@ async def _insert_one_by_one(
         try:
             async with session.begin_nested():
                 apart.put_back(row)
-                inserted = await insert(session, row, hooks_of(type(row), "create"))
+                facts = facts_of(type(row))
+                inserted = await insert(session, facts, row, hooks_of(facts.model, "create"))
                 await load_expired(session, states_of([inserted]))
         except Exception as error:
             if not is_database_error(error):

@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._async._running.rows import soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async.streams import RowStream
-from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
     QueryShape,
@@ -89,8 +89,7 @@ class AsyncQueryBuilder(QueryShape[T]):
 
     def __init__(self, session: AnySession, model: type[T]) -> None:
         self._session = require_session(session)
-        mapper_of(model)
-        super().__init__(model, dialect_of(self._session, model))
+        super().__init__(model, dialect_of(self._session, facts_of(model)))
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -209,7 +208,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).values("name", "age")
             [{'name': 'Rusty', 'age': 48}]
         """
-        names = tuple(dict.fromkeys(fields)) or column_names(self._query.model)
+        names = tuple(dict.fromkeys(fields or facts_of(self._query.model).columns))
         rows = await self._columns(names, "values")
         listed = rows if len(names) > 1 else [(value,) for value in rows]
         return [dict(zip(names, row, strict=True)) for row in listed]
@@ -466,7 +465,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         """
         query = self._query
         check_target(query, "delete", everything=everything)
-        if soft_for(query.model, soft, deleted_by):
+        if soft_for(facts_of(query.model), soft, deleted_by):
             check_soft_target(query)
             criteria = target_of(query, only_visible=True)
             statement = update_of(query.model, deleted_values(deleted_by), criteria)
@@ -504,22 +503,22 @@ class AsyncQueryBuilder(QueryShape[T]):
         criteria: Sequence[ColumnElement[bool]],
     ) -> int:
         """Run statements, as one write; return how many rows the last one reached."""
-        session, model = self._session, self._query.model
+        session, facts = self._session, facts_of(self._query.model)
         plain = sync_session(session)
 
         async def work() -> Sequence[int]:
             await session.flush()
-            loaded = held(plain, model)
+            loaded = held(plain, facts.model)
             for statement in statements[:-1]:
                 await execute(session, hidden(self._query, statement))
-            options = synchronization(plain, model)
+            options = synchronization(plain, facts.model)
             last = hidden(self._query, statements[-1])
-            count = await write_set(session, model, last, criteria, options)
+            count = await write_set(session, facts, last, criteria, options)
             # What only the database can work out is read back: nothing is left to lazy loading.
             await load_expired(session, loaded)
             return [count]
 
-        [count] = await insist(Write(session, model, name, raise_on_error=True), work)
+        [count] = await insist(Write(session, facts, name, raise_on_error=True), work)
         return int(count)
 
     async def _at_most(self, count: int, name: str) -> list[T]:

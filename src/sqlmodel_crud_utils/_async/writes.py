@@ -5,36 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
+from sqlalchemy.orm.attributes import instance_state
+
 from sqlmodel_crud_utils._async._running.fetching import find_for, may_find_outdated
-from sqlmodel_crud_utils._async._running.hooks import (
-    hooks_of,
-)
+from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, attempt
 from sqlmodel_crud_utils._async._running.rows import (
     delete,
+    facts_for,
     insert,
-    model_of,
     rewrite,
     soft_for,
     update,
 )
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.payload import changes_for, without_key
-from sqlmodel_crud_utils._core.values.versions import (
-    coerced_version,
-)
+from sqlmodel_crud_utils._core.values.versions import coerced_version
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
-from sqlmodel_crud_utils._runtime_async import (
-    AnySession,
-    require_session,
-)
-from sqlmodel_crud_utils._session.new_rows import is_persistent
-from sqlmodel_crud_utils._shortcuts.by_key import (
-    delete_at_once,
-    marking_at_once,
-    update_at_once,
-)
+from sqlmodel_crud_utils._runtime_async import AnySession, require_session
+from sqlmodel_crud_utils._shortcuts.by_key import delete_at_once, marking_at_once, update_at_once
 
 __all__ = ["delete_row", "update_row", "write_row"]
 
@@ -87,15 +77,15 @@ async def write_row(
         (False, None)
     """
     session = require_session(session_inst)
-    model = model_of(data_row, session)
-    is_there = is_persistent(data_row)
-    hooks = hooks_of(model, "update" if is_there else "create")
-    write = Write(session, model, "write_row", raise_on_error, hooks, [data_row])
+    facts = facts_for(session, data_row)
+    is_there = instance_state(data_row).persistent
+    hooks = hooks_of(facts.model, "update" if is_there else "create")
+    write = Write(session, facts, "write_row", raise_on_error, hooks, [data_row])
     if is_there and hooks:
         return await rewrite(write, data_row)
 
     async def work() -> Sequence[T]:
-        return [await insert(session, data_row, hooks)]
+        return [await insert(session, facts, data_row, hooks)]
 
     rows = await attempt(write, work)
     return (False, None) if rows is None else (True, rows[0])
@@ -194,11 +184,11 @@ async def update_row(
         (False, None)
     """
     session = require_session(session_inst)
-    mapper_of(model)
-    changes = changes_for(model, data)
-    expected = coerced_version(model, expected_version)
+    facts = facts_of(model)
+    changes = changes_for(facts, data)
+    expected = coerced_version(facts, expected_version)
     visibility = visibility_with(include_deleted=include_deleted)
-    write = Write(session, model, "update_row", raise_on_error, hooks_of(model, "update"))
+    write = Write(session, facts, "update_row", raise_on_error, hooks_of(model, "update"))
     if expected is None and (sought := alone(write, id_str, pk_field)):
         change = update_at_once(sought, changes, visibility)
         written = await written_at_once(write, change, visibility)
@@ -208,7 +198,7 @@ async def update_row(
     row = await find_for(write, id_str, pk_field, visibility=visibility)
     if row is None:
         return False, None
-    changes = without_key(row, changes)
+    changes = without_key(facts, row, changes)
     return await update(write, row, changes, expected, is_outdated=is_outdated)
 
 
@@ -268,12 +258,12 @@ async def delete_row(
         False
     """
     session = require_session(session_inst)
-    mapper_of(model)
-    marks = soft_for(model, soft, deleted_by)
+    facts = facts_of(model)
+    marks = soft_for(facts, soft, deleted_by)
     visibility = visibility_with(include_deleted=not marks)
-    expected = coerced_version(model, expected_version)
+    expected = coerced_version(facts, expected_version)
     hooks = hooks_of(model, "delete")
-    write = Write(session, model, "delete_row", raise_on_error, hooks, deletes=not marks)
+    write = Write(session, facts, "delete_row", raise_on_error, hooks, deletes=not marks)
     if expected is None and (sought := alone(write, id_str, pk_field)):
         change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
         written = await written_at_once(write, change, visibility)

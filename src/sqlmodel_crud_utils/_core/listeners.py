@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import Facts
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -22,14 +22,14 @@ def own(listener: _F) -> _F:
     return listener
 
 
-def listens_to_rows(model: type[Any], operation: str) -> bool:
+def listens_to_rows(facts: Facts, operation: str) -> bool:
     """Tell whether somebody listens to the "insert", "update" or "delete" of a model's rows."""
-    return is_heard(mapper_of(model).dispatch, (f"before_{operation}", f"after_{operation}"))
+    return is_heard(facts.mapper.dispatch, (f"before_{operation}", f"after_{operation}"))
 
 
-def listens_to_fields(model: type[Any], names: Iterable[str]) -> bool:
+def listens_to_fields(facts: Facts, names: Iterable[str]) -> bool:
     """Tell whether somebody, a validator for example, listens to fields that are set."""
-    return any(is_heard(getattr(model, name).dispatch, ("set",)) for name in names)
+    return any(is_heard(facts.attributes[name].dispatch, ("set",)) for name in names)
 
 
 def is_heard(dispatch: Any, names: Iterable[str]) -> bool:

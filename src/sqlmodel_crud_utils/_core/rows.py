@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
-from sqlalchemy.orm.attributes import manager_of_class, set_committed_value
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
-from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import queried_names, relationship_names
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 
 T = TypeVar("T")
 
@@ -70,7 +69,7 @@ def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any
 
 def _related(state: InstanceState[Any]) -> list[InstanceState[Any]]:
     held = state.dict
-    names = relationship_names(state.class_)
+    names = facts_of(state.class_).relationships
     values = [held[name] for name in names if name in held]
     return states_of(row for value in values for row in _members(value))
 
@@ -81,15 +80,15 @@ def _members(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | set | tuple) else [value]
 
 
-def expired_columns(state: InstanceState[Any]) -> list[str]:
+def expired_columns(facts: Facts, state: InstanceState[Any]) -> list[str]:
     """Return the columns that the next look would query the database for.
 
     Columns that are deferred by the mapping or by a load option are not among them.
     """
     if not state.expired_attributes:
         return []
-    loaded = state.expired_attributes - queried_names(state.class_)
-    return [key for key in state.mapper.column_attrs.keys() if key in loaded]
+    loaded = state.expired_attributes - facts.queried
+    return [name for name in facts.columns if name in loaded]
 
 
 Snapshot = list[tuple[InstanceState[Any], dict[str, Any]]]
@@ -136,23 +135,6 @@ def _put_back(state: InstanceState[Any], key: str, collection: Any) -> None:
     state.dict[key] = collection
     collection_adapter(collection).invalidated = False
     state.expired_attributes.discard(key)
-
-
-def track_changes(states: Iterable[InstanceState[Any]]) -> None:
-    """Let SQLAlchemy's `Mutable` see changes in place of the values that rows hold.
-
-    SQLModel stores what it is given past the event in which `Mutable` wraps it.
-    """
-    for state in states:
-        for track in _trackers(state.class_):
-            track(state)
-
-
-@cached
-def _trackers(model: type[Any]) -> tuple[Callable[[InstanceState[Any]], object], ...]:
-    """Return what `Mutable` does when a row of the model is loaded."""
-    listeners = manager_of_class(model).dispatch.load
-    return tuple(each for each in listeners if each.__module__ == "sqlalchemy.ext.mutable")
 
 
 def fetched(result: Result[Any]) -> list[Any]:

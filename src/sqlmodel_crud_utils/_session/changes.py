@@ -9,16 +9,17 @@ programs are not heard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import Delete, FromClause, Insert, Update, inspect
+from sqlalchemy import Delete, FromClause, Insert, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
 from sqlalchemy.orm.mapper import _all_registries
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
 
 Key = tuple[Any, ...]
@@ -131,7 +132,7 @@ def _of_state(state: InstanceState[Any], is_deleted: bool) -> Iterator[Change]:
     if is_deleted:
         yield Change(model, "delete", [_identity(state)])
     elif state.key is None:
-        yield Change(model, "create", [_key_of(state)], [_values(state, _column_names(model))])
+        yield Change(model, "create", [_key_of(state)], [_values(state, facts_of(model).columns)])
     elif names := _written_names(state):
         yield Change(model, "update", [_identity(state)], [_values(state, names)])
 
@@ -147,34 +148,17 @@ def _key_of(state: InstanceState[Any]) -> Key:
 def _written_names(state: InstanceState[Any]) -> list[str]:
     """Return the columns that an UPDATE of the flush has set, by the program or by itself."""
     changed = {name for name in state.committed_state if state.attrs[name].history.has_changes()}
-    columns = _column_names(state.class_)
-    if changed.isdisjoint(columns):
+    facts = facts_of(state.class_)
+    if changed.isdisjoint(facts.columns):
         return []
-    changed |= {*state.expired_attributes, *_stamped_names(state.class_)}
-    return [name for name in columns if name in changed]
+    changed |= {*state.expired_attributes, *facts.updated_always}
+    return [name for name in facts.columns if name in changed]
 
 
-def _values(state: InstanceState[Any], names: Sequence[str]) -> dict[str, Any]:
+def _values(state: InstanceState[Any], names: Iterable[str]) -> dict[str, Any]:
     # What the database has filled in is read here.
     row = state.obj()
     return {name: getattr(row, name) for name in names}
-
-
-@cached
-def _column_names(model: type[Any]) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in inspect(model).column_attrs)
-
-
-@cached
-def _stamped_names(model: type[Any]) -> tuple[str, ...]:
-    """Return the columns that every UPDATE sets: the version, and those with an on-update value."""
-    mapper = inspect(model)
-    return tuple(
-        attribute.key
-        for attribute in mapper.column_attrs
-        if (column := attribute.columns[0]) is mapper.version_id_col
-        or getattr(column, "onupdate", None) is not None
-    )
 
 
 # --- statements of the caller's ------------------------------------------------------------------

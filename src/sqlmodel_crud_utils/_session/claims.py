@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.mixins import VersionMixin
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.versions import held_version, require_version, shown_key
 from sqlmodel_crud_utils.exceptions import ConflictError
 
@@ -28,10 +28,10 @@ class Claim:
 
     def current_version(self) -> Select[Any]:
         """Return the SELECT of the version that is there now."""
-        mapper = mapper_of(self.model)
-        keys = zip(mapper.primary_key, self.identity, strict=True)
+        facts = facts_of(self.model)
+        keys = zip(facts.mapper.primary_key, self.identity, strict=True)
         criteria = [column == key for column, key in keys]
-        return select(getattr(self.model, require_version(self.model))).where(*criteria)
+        return select(facts.attributes[require_version(facts)]).where(*criteria)
 
     def conflict(self, found: Any = None) -> ConflictError:
         """Return the error for this row."""
@@ -47,7 +47,8 @@ def _forget(session: Session, *_: Any) -> None:
 def claim(session: Session, row: Any) -> None:
     """Note that the flush under way writes to a row; when it fails, the row has no version left."""
     state = instance_state(row)
-    _claims(session)[state] = Claim(type(row), state.identity or (), held_version(row))
+    version = held_version(facts_of(type(row)), row)
+    _claims(session)[state] = Claim(type(row), state.identity or (), version)
 
 
 def settle(session: Session, row: Any) -> None:

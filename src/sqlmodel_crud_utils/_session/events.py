@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, elsewhere
 from sqlmodel_crud_utils._core.visibility.hiding import (
     concerns_callers,
     has_hidden_links,
@@ -16,7 +18,6 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     hide_in_load,
     hiding_of,
 )
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, elsewhere, policies_of
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -40,7 +41,7 @@ def _check_reach(execution: ORMExecuteState) -> None:
         and execution.is_orm_statement
         and mapper is not None
         and not statement._where_criteria
-        and policies_of(mapper.class_, elsewhere())
+        and facts_of(mapper.class_).policies_in(elsewhere())
     ):
         name = mapper.class_.__name__
         raise ValidationError(

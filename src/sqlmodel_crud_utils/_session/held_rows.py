@@ -8,14 +8,15 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.models.mapping import relationship_names
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import expired_columns
 
 
 def held(session: Session, model: type[Any]) -> list[InstanceState[Any]]:
     """Return the states of the session's objects that a statement may leave without values."""
     rows = [row for row in session.identity_map.values() if isinstance(row, model)]
-    return [state for row in rows if not expired_columns(state := instance_state(row))]
+    states = map(instance_state, rows)
+    return [state for state in states if not expired_columns(facts_of(state.class_), state)]
 
 
 def synchronization(session: Session, model: type[Any]) -> dict[str, Any]:
@@ -31,26 +32,25 @@ def holds(session: Session, model: type[Any]) -> bool:
     return any(isinstance(row, model) for row in session.identity_map.values())
 
 
-def forget_related(row: Any, changes: Mapping[str, Any]) -> None:
+def forget_related(facts: Facts, row: Any, changes: Mapping[str, Any]) -> None:
     """Forget the related rows that are to be replaced, so that they are compared as they are."""
     state = instance_state(row)
-    names = [name for name in changes if name in relationship_names(state.class_)]
+    names = [name for name in changes if name in facts.relationships]
     loaded = [name for name in names if name in _unchanged(state)]
     if loaded and state.session is not None:
         state.session.expire(row, loaded)
 
 
-def columns_to_reload(row: Any, changes: Mapping[str, Any]) -> list[str]:
+def columns_to_reload(facts: Facts, row: Any, changes: Mapping[str, Any]) -> list[str]:
     """Return the columns that have to be read again before changes are compared with them.
 
     What a row shows already as it is to be written would not be written: a value that is out of
     date, or one that was changed in place.
     """
     state = instance_state(row)
-    related = relationship_names(state.class_)
     names: set[str] = set()
     for name, value in changes.items():
-        names |= _links(state, name) if name in related else _shown(state, name, value)
+        names |= _links(facts, name) if name in facts.relationships else _shown(state, name, value)
     return sorted(names & _unchanged(state))
 
 
@@ -64,11 +64,7 @@ def _shown(state: InstanceState[Any], name: str, value: Any) -> set[str]:
     return {name} if is_shown else set()
 
 
-def _links(state: InstanceState[Any], name: str) -> set[str]:
+def _links(facts: Facts, name: str) -> set[str]:
     """Return the columns through which a row refers to a related one."""
-    columns = state.mapper.relationships[name].local_columns
-    return {
-        state.mapper.get_property_by_column(column).key
-        for column in columns
-        if not column.primary_key
-    }
+    columns = facts.relationships[name].local_columns
+    return {facts.name_of(column) for column in columns if not column.primary_key}

@@ -15,14 +15,16 @@ from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.interfaces import ORMOption
 
-from sqlmodel_crud_utils._core.queries.loading import loads_eagerly
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.hiding import Hiding, hiding_options
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
     """Return whether a read of models has relationships to load that may hold deleted rows."""
-    return bool(hiding_options(USUAL, *models)) and (eagerly or any(map(loads_eagerly, models)))
+    if not hiding_options(USUAL, *models):
+        return False
+    return eagerly or any(facts_of(each).loads_eagerly for each in models)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Self
 from sqlalchemy.orm import InstanceState, PassiveFlag
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
-from sqlmodel_crud_utils._core.models.mapping import primary_key_names
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import states_of, with_related
 
 _WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
@@ -25,7 +25,7 @@ class SetApart:
     def __init__(self, rows: Iterable[Any]) -> None:
         self._links: list[tuple[Any, str, Any]] = []
         self._shown = False
-        for state in states_of(rows):
+        for state in map(instance_state, rows):
             if state.key is None:
                 self._take(state)
 
@@ -109,18 +109,6 @@ def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
     )
 
 
-def is_persistent(row: Any) -> bool:
-    """Tell whether a row was read or written with its session."""
-    return any(state.persistent for state in states_of([row]))
-
-
-def changed_columns(row: Any) -> dict[str, Any]:
-    """Return what was set on a row and is not written yet, without the primary key."""
-    [state] = states_of([row])
-    names = set(state.mapper.column_attrs.keys()) - set(primary_key_names(type(row)))
-    return {name: getattr(row, name) for name in sorted(names & state.committed_state.keys())}
-
-
 Places = list[tuple[Any, str]]
 
 
@@ -133,7 +121,7 @@ def missing_keys(rows: Iterable[Any]) -> Places:
         (state.obj(), name)
         for state in with_related(states_of(rows))
         if state.key is None
-        for name in primary_key_names(state.mapper.class_)
+        for name in facts_of(state.mapper.class_).key
         if state.dict.get(name) is None
     ]
 

@@ -24,28 +24,17 @@ from sqlalchemy.orm import Session
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
-from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility, visible_in
+from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
 from sqlmodel_crud_utils._session.changes import Change, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
-from sqlmodel_crud_utils._shortcuts.choosing import (
-    FLUSH,
-    as_in_a_flush,
-    columns_of,
-    has_exact_key,
-    has_stamps,
-    is_simple,
-    is_unheard,
-    leaves_alone,
-    loads_alone,
-    sets_plainly,
-    table_of,
-)
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard, sets_plainly
 
 NOT_THERE = Untouched()
 """There is no such row."""
@@ -64,7 +53,7 @@ class Sought:
     Attributes:
         session: The session that writes; nothing is queried with it here.
         dialect: The dialect of its database.
-        model: The table model.
+        facts: What the model is.
         names: The fields of the key.
         key: The caller's key.
         values: The key's values, of their columns' types.
@@ -72,37 +61,37 @@ class Sought:
 
     session: Session
     dialect: Dialect
-    model: type[Any]
+    facts: Facts
     names: tuple[str, ...]
     key: Any
     values: tuple[Any, ...]
 
     def is_written_alone(self, operation: str) -> bool:
         """Tell whether an "update" or a "delete" is nothing but its statement."""
-        model, session = self.model, self.session
+        facts, session = self.facts, self.session
         return (
             # A row that is not there would cost MySQL a lock on the gap where it could be.
             self.dialect.name in _DIALECTS
-            and is_simple(model)
-            and loads_alone(model)
-            and self.names == primary_key_names(model)
+            and facts.is_simple
+            and facts.loads_alone
+            and self.names == facts.key
             and _is_at_rest(session)
             and is_unheard(session, *FLUSH, "do_orm_execute")
-            and not listens_to_rows(model, operation)
+            and not listens_to_rows(facts, operation)
             and not self._may_be_held()
         )
 
     def _may_be_held(self) -> bool:
         """Tell whether the session may hold the row, which then has to hear of it."""
-        if not has_exact_key(self.model):
+        if not self.facts.has_exact_key:
             return len(self.session.identity_map) > 0
-        identity = mapper_of(self.model).identity_key_from_primary_key(self.values)
+        identity = self.facts.mapper.identity_key_from_primary_key(self.values)
         return identity in self.session.identity_map
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the key."""
-        prefix = prefix_for(table_of(self.model))
+        prefix = prefix_for(self.facts.table)
         return {f"{prefix}{place}": value for place, value in enumerate(self.values)}
 
 
@@ -130,7 +119,7 @@ class ByKey:
         Args:
             inside: Whether a block is under way, which has taken SQLite's lock already.
         """
-        session, mapper = self.row.session, mapper_of(self.row.model)
+        session, mapper = self.row.session, self.row.facts.mapper
         connection = session.connection(bind_arguments={"mapper": mapper})
         takes_lock = connection.dialect.name == "sqlite" and not inside
         if takes_lock and has_begun(connection):
@@ -144,7 +133,7 @@ class ByKey:
         return rows
 
     def _tell(self) -> None:
-        model, session = self.row.model, self.row.session
+        model, session = self.row.facts.model, self.row.session
         if need_of(model):
             operation: Operation = "delete" if self.written is None else "update"
             values = None if self.written is None else [self.written]
@@ -172,99 +161,94 @@ def update_at_once(
         changes: The new values, of the columns' types.
         visibility: Which rows may be changed.
     """
-    model, own = sought.model, primary_key_names(sought.model)
+    facts, own = sought.facts, sought.facts.key
     changed = tuple(name for name in changes if name not in own)
-    if not _can_be_set(model, changed) or any(map(is_sql, changes.values())):
+    if not _can_be_set(facts, changed) or any(map(is_sql, changes.values())):
         return None
-    if not sought.is_written_alone("update") or listens_to_fields(model, changed):
+    if not sought.is_written_alone("update") or listens_to_fields(facts, changed):
         return None
     if any(
         changes.get(name, value) != value for name, value in zip(own, sought.values, strict=True)
     ):
         return None
-    statement = _update(model, changed, visibility)
+    statement = _update(facts, changed, visibility)
     written = {name: changes[name] for name in changed}
-    parameters = sought.parameters | _new(model, changes, changed)
+    parameters = sought.parameters | _new(facts, changes, changed)
     return ByKey(sought, statement, parameters, changed, written)
 
 
 def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
     """Return the UPDATE that marks a row as deleted, None where it takes a flush."""
-    model = sought.model
+    facts = sought.facts
     if (
         not sought.is_written_alone("update")
-        or not marks_plainly(model)
-        or listens_to_fields(model, _MARKS)
+        or not _marks_plainly(facts.model)
+        or listens_to_fields(facts, _MARKS)
     ):
         return None
     values = deleted_values(deleted_by)
-    parameters = sought.parameters | _new(model, values, _MARKS)
-    return ByKey(sought, _mark(model), parameters, written=values)
+    parameters = sought.parameters | _new(facts, values, _MARKS)
+    return ByKey(sought, _mark(facts), parameters, written=values)
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:
     """Return the DELETE of a row, None where it takes a flush."""
-    model = sought.model
-    if not leaves_alone(model) or not sought.is_written_alone("delete"):
+    if not sought.facts.leaves_alone or not sought.is_written_alone("delete"):
         return None
-    return ByKey(sought, _delete(model), sought.parameters)
+    return ByKey(sought, _delete(sought.facts), sought.parameters)
 
 
 @cached
-def _can_be_set(model: type[Any], names: tuple[str, ...]) -> bool:
+def _can_be_set(facts: Facts, names: tuple[str, ...]) -> bool:
     """Tell whether these are fields that an UPDATE can set, and there are some."""
-    columns = column_names(model)
     return bool(
         names
-        and not has_stamps(model)
-        and all(name in columns for name in names)
-        and sets_plainly(model, names)
+        and not facts.has_on_update_values
+        and all(name in facts.columns for name in names)
+        and sets_plainly(facts.model, names)
     )
 
 
-def _new(model: type[Any], values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    prefix = prefix_for(table_of(model))
+def _new(facts: Facts, values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    prefix = prefix_for(facts.table)
     return {f"{prefix}{name}": values[name] for name in names}
 
 
 @cached
-def _update(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> Executable:
-    columns = columns_of(model)
-    statement = _setting(model, names, visibility)
-    returning = statement.returning(*columns.values())
+def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Executable:
+    statement = _setting(facts, names, visibility)
+    returning = statement.returning(*facts.columns.values())
     options = {"populate_existing": True}
-    return select(model).from_statement(returning).execution_options(**options)
+    return select(facts.model).from_statement(returning).execution_options(**options)
 
 
 @cached
-def _mark(model: type[Any]) -> Update:
-    return _setting(model, _MARKS, USUAL)
+def _mark(facts: Facts) -> Update:
+    return _setting(facts, _MARKS, USUAL)
 
 
-def _setting(model: type[Any], names: Iterable[str], visibility: Visibility) -> Update:
-    columns = columns_of(model)
-    prefix = prefix_for(table_of(model))
+def _setting(facts: Facts, names: Iterable[str], visibility: Visibility) -> Update:
+    columns = facts.columns
+    prefix = prefix_for(facts.table)
     values = {
         columns[name]: bindparam(f"{prefix}{name}", type_=columns[name].type) for name in names
     }
-    statement = update(table_of(model)).where(*_has_key(model)).values(values)
-    return statement.where(*visible_in(table_of(model), visibility))
+    statement = update(facts.table).where(*_has_key(facts)).values(values)
+    return statement.where(*visible_in(facts.table, visibility))
 
 
 @cached
-def _delete(model: type[Any]) -> Delete:
-    table = table_of(model)
-    return delete(table).where(*_has_key(model), *visible_in(table, WITH_DELETED))
+def _delete(facts: Facts) -> Delete:
+    criteria = visible_in(facts.table, WITH_DELETED)
+    return delete(facts.table).where(*_has_key(facts), *criteria)
 
 
-def _has_key(model: type[Any]) -> list[ColumnElement[bool]]:
-    columns = columns_of(model)
-    own = [columns[name] for name in primary_key_names(model)]
-    return equals_key(own, prefix_for(table_of(model)))
+def _has_key(facts: Facts) -> list[ColumnElement[bool]]:
+    own = [facts.columns[name] for name in facts.key]
+    return equals_key(own, prefix_for(facts.table))
 
 
-@cached
-def marks_plainly(model: type[Any]) -> bool:
+def _marks_plainly(model: type[Any]) -> bool:
     """Tell whether to mark a row as deleted is all that its class does then."""
     return getattr(model, "soft_delete", None) is SoftDeleteMixin.soft_delete and sets_plainly(
         model, _MARKS

@@ -13,20 +13,13 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
-from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.writes.targets import deferrable_keys
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
 from sqlmodel_crud_utils._session.databases import sees_commits
-from sqlmodel_crud_utils._shortcuts.choosing import (
-    FLUSH,
-    as_in_a_flush,
-    columns_of,
-    is_simple,
-    is_unheard,
-    table_of,
-)
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard
 
 _ON_CONFLICT = frozenset({"postgresql", "sqlite"})
 
@@ -36,6 +29,7 @@ class NewRow:
     """The statement that inserts a row.
 
     Attributes:
+        facts: What its model is.
         row: The row.
         statement: The INSERT.
         parameters: The values of the row's columns.
@@ -43,11 +37,11 @@ class NewRow:
         unless_there: Whether it leaves a row alone that has one of the unique values already.
     """
 
+    facts: Facts
     row: Any
     statement: Insert
     parameters: Mapping[str, Any]
     missing: tuple[str, ...]
-
     unless_there: bool
 
     def run(self, session: Session) -> bool | None:
@@ -56,8 +50,7 @@ class NewRow:
         Returns:
             None where nothing was done, as it takes a savepoint and a flush.
         """
-        mapper = mapper_of(type(self.row))
-        connection = session.connection(bind_arguments={"mapper": mapper})
+        connection = session.connection(bind_arguments={"mapper": self.facts.mapper})
         if self.unless_there and not sees_commits(connection):
             return None  # PostgreSQL refuses to leave a row alone that the snapshot doesn't show
         session.add(self.row)
@@ -74,9 +67,9 @@ class NewRow:
             set_committed_value(self.row, name, value)
         state = instance_state(self.row)
         session._register_persistent({state})
-        model = type(self.row)
+        model = self.facts.model
         if changes.need_of(model):
-            values = {name: getattr(self.row, name) for name in columns_of(model)}
+            values = {name: getattr(self.row, name) for name in self.facts.columns}
             change = Change(model, "create", [tuple(state.identity or ())], [values])
             changes.happened(session, change)
 
@@ -88,42 +81,43 @@ def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:
 
 
 def insert_at_once(
-    session: Session, dialect: Dialect, row: Any, *, unless_there: bool
+    session: Session, dialect: Dialect, facts: Facts, row: Any, *, unless_there: bool
 ) -> NewRow | None:
     """Return the INSERT of a row, None where it takes a flush.
 
     Args:
         session: The session that writes; nothing is queried here.
         dialect: The dialect of its database.
+        facts: What the row's model is.
         row: The row; the session may know it already.
         unless_there: Whether it leaves a row alone that has one of the unique values already.
     """
-    model, state = type(row), instance_state(row)
+    state = instance_state(row)
     if (
         state.key is not None
-        or not _is_inserted_alone(model, dialect, unless_there)
-        or any(name in state.dict for name in relationship_names(model))
+        or not _is_inserted_alone(facts, dialect, unless_there)
+        or any(name in state.dict for name in facts.relationships)
         or _has_other_changes(session, row)
         or not is_unheard(session, *FLUSH)
-        or listens_to_rows(model, "insert")
+        or listens_to_rows(facts, "insert")
         or bool(state.manager.dispatch.refresh_flush)
     ):
         return None
-    given = _given(model, state.dict)
+    given = _given(facts, state.dict)
     if given is None:
         return None
     parameters, missing = given
     if not missing and state.mapper.identity_key_from_instance(row) in session.identity_map:
         return None  # the flush warns of it
-    statement = _insert(model, missing, unless_there, dialect)
-    return NewRow(row, statement, parameters, missing, unless_there)
+    statement = _insert(facts, missing, unless_there, dialect)
+    return NewRow(facts, row, statement, parameters, missing, unless_there)
 
 
-def _is_inserted_alone(model: type[Any], dialect: Dialect, unless_there: bool) -> bool:
-    if not is_simple(model):
+def _is_inserted_alone(facts: Facts, dialect: Dialect, unless_there: bool) -> bool:
+    if not facts.is_simple:
         return False
     if unless_there:
-        return dialect.name in _ON_CONFLICT and not deferrable_keys(table_of(model))
+        return dialect.name in _ON_CONFLICT and not deferrable_keys(facts.table)
     return dialect.insert_returning
 
 
@@ -135,12 +129,12 @@ def _has_other_changes(session: Session, row: Any) -> bool:
 
 
 def _given(
-    model: type[Any], values: Mapping[str, Any]
+    facts: Facts, values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]] | None:
     """Return the values of a new row's columns and the fields left to the database, as a flush."""
     parameters: dict[str, Any] = {}
     missing: list[str] = []
-    for name, column in columns_of(model).items():
+    for name, column in facts.columns.items():
         value = values.get(name)
         if is_sql(value):
             return None
@@ -166,23 +160,23 @@ def _makes_key(column: Column[Any]) -> bool:
     return has_default or column is column.table.autoincrement_column
 
 
-def _insert(model: type[Any], missing: tuple[str, ...], unless_there: bool, dialect: Any) -> Insert:
+def _insert(facts: Facts, missing: tuple[str, ...], unless_there: bool, dialect: Any) -> Insert:
     # As the flush does: a last id saves SQLite a fetch.
     by_last_id = dialect.postfetch_lastrowid and not dialect.favor_returning_over_lastrowid
-    return _insert_on(model, missing, unless_there, dialect.name, by_last_id)
+    return _insert_on(facts, missing, unless_there, dialect.name, by_last_id)
 
 
 @cached
 def _insert_on(
-    model: type[Any], missing: tuple[str, ...], unless_there: bool, dialect: str, by_last_id: bool
+    facts: Facts, missing: tuple[str, ...], unless_there: bool, dialect: str, by_last_id: bool
 ) -> Insert:
-    table, columns = table_of(model), columns_of(model)
+    table = facts.table
     statement: Insert = insert(table)
     if unless_there:
         # Not before it is needed: it is slow to import.
         package = import_module(f"sqlalchemy.dialects.{dialect}")
         statement = package.insert(table).on_conflict_do_nothing()
-    returned = [columns[name] for name in missing]
+    returned = [facts.columns[name] for name in missing]
     if by_last_id and len(returned) == 1 and returned[0] is table.autoincrement_column:
         return statement
     # What tells a row that was left alone from one that has nothing missing.

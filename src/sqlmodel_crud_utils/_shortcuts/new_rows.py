@@ -12,14 +12,13 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, Integer, Table, func, select, text
-from sqlalchemy.orm import InstanceState, Mapper, Session
+from sqlalchemy import Column, Connection, Dialect, Integer, func, select, text
+from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.expression import ClauseElement
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
-from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
 from sqlmodel_crud_utils._core.writes.inserts import insert_into
 from sqlmodel_crud_utils._core.writes.shapes import Column as Values, Shape
@@ -101,54 +100,36 @@ def new_rows_of(
         dialect: The dialect of its database.
         drivers: The driver of each database that it can be done with.
     """
-    model = type(rows[0])
+    facts = facts_of(type(rows[0]))
     knows_how = dialect.name in _DIALECTS and dialect.driver == drivers[dialect.name]
     if len(rows) < QUICK_FROM or not knows_how:
         return None
-    if not is_plain(model) or not _is_idle(session, mapper_of(model)):
+    if not facts.is_plain or len(facts.columns) < 2 or not _is_idle(session, facts):
         return None
     states = [instance_state(row) for row in rows]
-    if len(set(states)) < len(states) or not all(_is_fresh(model, state) for state in states):
+    if len(set(states)) < len(states) or not all(_is_fresh(facts, state) for state in states):
         return None
-    return _with_values(target_of(model), states)
+    return _with_values(target_of(facts.model), states)
 
 
-@cached
-def is_plain(model: type[Any]) -> bool:
-    """Tell whether the rows of a model consist of the columns of one table, and nothing else."""
-    mapper = mapper_of(model)
-    table = mapper.local_table
-    if not isinstance(table, Table) or mapper.persist_selectable is not table:
-        return False
-    shared = mapper.inherits is not None or mapper.polymorphic_on is not None
-    own = set(table.columns)
-    mapped = [attribute.columns for attribute in mapper.column_attrs]
-    return (
-        not shared
-        and not mapper.composites
-        and len(mapped) > 1
-        and all(len(columns) == 1 and columns[0] in own for columns in mapped)
-    )
-
-
-def _is_idle(session: Session, mapper: Mapper[Any]) -> bool:
+def _is_idle(session: Session, facts: Facts) -> bool:
     """Tell whether a flush would have nothing else to do, and nobody to tell of it."""
     if session.new or session.dirty or session.deleted:
         return False
     if type(session).flush is not Session.flush:
         return False
-    is_written_unheard = not listens_to_rows(mapper.class_, "insert")
+    is_written_unheard = not listens_to_rows(facts, "insert")
     return is_written_unheard and not listens_to_session(session, *FLUSH)
 
 
-def _is_fresh(model: type[Any], state: InstanceState[Any]) -> bool:
+def _is_fresh(facts: Facts, state: InstanceState[Any]) -> bool:
     """Tell whether a row belongs to no session, and is linked with no other row."""
-    if state.key is not None or state.session_id is not None or state.class_ is not model:
+    if state.key is not None or state.session_id is not None or state.class_ is not facts.model:
         return False
     loaded = state.dict
     if "_pending_mutations" in state.__dict__:
         return False
-    return not any(loaded.get(name) for name in relationship_names(model))
+    return not any(loaded.get(name) for name in facts.relationships)
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -182,8 +163,8 @@ def _written(target: Target, name: str, values: Values) -> Values | None:
     column, kinds = target.columns[name], set(map(type, values))
     if any(issubclass(kind, ClauseElement) or hasattr(kind, _SQL) for kind in kinds):
         return None
-    if name == target.version:
-        generator = target.mapper.version_id_generator
+    if name == target.facts.version:
+        generator = target.facts.mapper.version_id_generator
         return [generator(None) for _ in values] if callable(generator) else None
     if NoneType not in kinds or column.type.should_evaluate_none or not _is_filled(column):
         return values

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.progress import Report
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, visibility_with
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
 from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
@@ -116,7 +116,7 @@ def _update_each(rows: ListedWrite, keys: list[Key], changes: dict[str, Any]) ->
     is_outdated = may_find_outdated(rows.write)
     found = rows.read(keys)
     for row in found:
-        change(rows.write.session, row, changes, rows.write.hooks, is_outdated=is_outdated)
+        change(rows.write, row, changes, is_outdated=is_outdated)
     return len(found)
 
 
@@ -179,10 +179,10 @@ def delete_rows_within_id_list(
         (True, 2)
     """
     session = require_session(session_inst)
-    mapper_of(model)
+    facts = facts_of(model)
     check_chunk_size(chunk_size)
     check_report(progress)
-    marks = soft_for(model, soft, deleted_by)
+    marks = soft_for(facts, soft, deleted_by)
     rows = listed_write(
         session,
         model,
@@ -209,11 +209,11 @@ def _remove(session: Session, listed: KeyList, keys: list[Key]) -> int:
         execute_writing(session, links)
     options = synchronization(sync_session(session), listed.model)
     statement = delete_of(listed.model, criteria)
-    return write_set(session, listed.model, statement, criteria, options)
+    return write_set(session, listed.facts, statement, criteria, options)
 
 
 def _delete_each(rows: ListedWrite, keys: list[Key], marks: bool, deleted_by: str | None) -> int:
     found = rows.read(keys)
     for row in found:
-        remove(rows.write.session, row, marks, deleted_by, rows.write.hooks)
+        remove(rows.write, row, marks, deleted_by)
     return len(found)

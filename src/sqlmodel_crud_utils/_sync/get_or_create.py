@@ -14,17 +14,12 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.retries import Retries
-from sqlmodel_crud_utils._core.models.mapping import (
-    fields_of,
-    mapper_of,
-    primary_key_names,
-    relationship_names,
-)
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.loading import read_options
 from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.values.payload import values_for, without_key
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     deleted,
     is_soft_delete,
@@ -151,11 +146,11 @@ def found_or_created(
         changes: What is written to a row that is there; None leaves it alone.
         name: The public function that does it.
     """
-    mapper_of(model)
-    wanted = values_for(model, searched_values(model, searched))
-    values = {**wanted, **values_for(model, further or {})}
-    search = _Search(session, model, wanted, options, visibility, single)
-    write = Write(session, model, name, raise_on_error=True, hooks=hooks_of(model, "create"))
+    facts = facts_of(model)
+    wanted = values_for(facts, searched_values(model, searched))
+    values = {**wanted, **values_for(facts, further or {})}
+    search = _Search(session, facts, wanted, options, visibility, single)
+    write = Write(session, facts, name, raise_on_error=True, hooks=hooks_of(model, "create"))
     # On MySQL callers that wait for the same row deadlock when its creator rolls back.
     with translated(session, model, name):
         retries = Retries(_ATTEMPTS if _is_alone(session, model) else 1)
@@ -180,20 +175,22 @@ def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bo
 
 def _update(session: Session, row: Any, changes: Mapping[str, Any], name: str) -> None:
     """Write to the row that was found, whatever others have made of it meanwhile."""
-    model, hooks = type(row), hooks_of(type(row), "update")
-    key = {each: getattr(row, each) for each in primary_key_names(model)}
+    facts = facts_of(type(row))
+    hooks = hooks_of(facts.model, "update")
+    write = Write(session, facts, name, raise_on_error=True, hooks=hooks)
+    key = {each: getattr(row, each) for each in facts.key}
 
     def work() -> Sequence[Any]:
         session.flush()
-        run_on_connection(session, begin_immediate, model)
-        locking = equal_to(model, key).with_for_update()
+        run_on_connection(session, begin_immediate, facts.model)
+        locking = equal_to(facts.model, key).with_for_update()
         found = execute(session, locking, execution_options={"populate_existing": True})
         if first_of(found) is None:
-            raise RecordNotFoundError(model, tuple(key.values()), tuple(key))
-        change(session, row, without_key(row, changes), hooks)
+            raise RecordNotFoundError(facts.model, tuple(key.values()), tuple(key))
+        change(write, row, without_key(facts, row, changes))
         return [row]
 
-    insist(Write(session, model, name, raise_on_error=True, hooks=hooks), work)
+    insist(write, work)
 
 
 def _is_alone(session: Session, model: type[Any]) -> bool:
@@ -223,7 +220,7 @@ class _Search:
     """What is looked for, and how."""
 
     session: Session
-    model: type[Any]
+    facts: Facts
     wanted: Mapping[str, Any]
     options: Sequence[ORMOption]
     visibility: Visibility
@@ -235,33 +232,33 @@ class _Search:
         Raises:
             MultipleRecordsError: There are several, and `single` forbids that.
         """
-        statement, parameters = first_equal(self.model, self.wanted, self.visibility)
+        statement, parameters = first_equal(self.facts.model, self.wanted, self.visibility)
         if self.options:
             statement = statement.options(*self.options)
         if self.single:
             statement = statement.limit(2)
         if as_of_now:
-            statement = past_snapshot(self.session, self.model, statement)
+            statement = past_snapshot(self.session, self.facts, statement)
         rows = fetch(
             self.session,
-            self.model,
+            self.facts.model,
             statement,
             parameters,
             eagerly=bool(self.options),
             visibility=self.visibility,
         )
         if len(rows) > 1:
-            raise MultipleRecordsError(self.model, len(rows), self.wanted)
+            raise MultipleRecordsError(self.facts.model, len(rows), self.wanted)
         return rows[0] if rows else None
 
 
-def past_snapshot(session: Session, model: type[Any], statement: Select[Any]) -> Select[Any]:
+def past_snapshot(session: Session, facts: Facts, statement: Select[Any]) -> Select[Any]:
     """Let a SELECT in a transaction see what others have committed meanwhile.
 
     On MySQL a transaction sees what was committed before its first query; only locking reads see
     more.
     """
-    if not session.in_transaction() or dialect_of(session, model).name not in {"mysql", "mariadb"}:
+    if not session.in_transaction() or dialect_of(session, facts).name not in {"mysql", "mariadb"}:
         return statement
     return statement.with_for_update(read=True)
 
@@ -272,9 +269,9 @@ def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) ->
 
     def work() -> Sequence[Any]:
         nonlocal existed
-        if not write.hooks and values.keys().isdisjoint(relationship_names(write.model)):
+        if not write.hooks and values.keys().isdisjoint(write.facts.relationships):
             row = write.model(**values)
-            inserted = inserted_at_once(write.session, row, unless_there=True)
+            inserted = inserted_at_once(write.session, write.facts, row, unless_there=True)
             if inserted is False:
                 row = _first_as_of_now(search)
                 existed = row is not None
@@ -295,8 +292,8 @@ def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) ->
         if not _is_held_by_deleted(search, values, refusal):
             raise
         raise ConstraintViolationError(
-            f"a soft-deleted {search.model.__name__} row holds the unique value; restore it with "
-            "restore_row, get it with include_deleted=True, or declare the value with "
+            f"a soft-deleted {search.facts.model.__name__} row holds the unique value; restore it "
+            "with restore_row, get it with include_deleted=True, or declare the value with "
             "unique_when_visible, so that those of deleted rows can be used again",
             kind="unique",
             constraint=refusal.constraint,
@@ -319,7 +316,7 @@ def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
     """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
     run_on_connection(write.session, begin_immediate, write.model)
     with write.session.begin_nested():
-        return insert(write.session, write.model(**values), write.hooks)
+        return insert(write.session, write.facts, write.model(**values), write.hooks)
 
 
 def _is_held_by_deleted(
@@ -328,13 +325,13 @@ def _is_held_by_deleted(
     refusal: ConstraintViolationError,
 ) -> bool:
     """Tell whether it is a soft-deleted row that has the unique value of the refused one."""
-    session, model = search.session, search.model
-    if refusal.kind != "unique" or not is_soft_delete(model):
+    session, facts = search.session, search.facts
+    if refusal.kind != "unique" or not is_soft_delete(facts):
         return False
-    names = fields_of(model, refusal.columns)
+    names = facts.names_of(refusal.columns)
     known = {name: values[name] for name in names if name in values}
     all_known = known and len(known) == len(refusal.columns)
-    same = equal_to(model, known if all_known else search.wanted)
-    statement = past_snapshot(session, model, same.where(deleted(model)).limit(1))
-    with translated(session, model, _NAME):
+    same = equal_to(facts.model, known if all_known else search.wanted)
+    statement = past_snapshot(session, facts, same.where(deleted(facts.model)).limit(1))
+    with translated(session, facts.model, _NAME):
         return first_of(execute(session, statement.with_only_columns(literal(1)))) is not None

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy import Executable
 
 from sqlmodel_crud_utils._core.chunks import chunked
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.conditions import matches
 from sqlmodel_crud_utils._core.queries.keys import (
     by_key_list,
@@ -32,11 +32,7 @@ from sqlmodel_crud_utils._core.queries.statements import (
 )
 from sqlmodel_crud_utils._core.rows import RowList
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
-from sqlmodel_crud_utils._runtime_sync import (
-    AnySession,
-    dialect_of,
-    require_session,
-)
+from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, require_session
 from sqlmodel_crud_utils._sync._running.fetching import fetch, fetch_first, find
 from sqlmodel_crud_utils._sync._running.operations import translated
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError
@@ -156,12 +152,12 @@ def get_row(
         (False, None)
     """
     session = require_session(session_inst)
-    mapper_of(model)
+    facts = facts_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
     with translated(session, model, "get_row"):
         row = find(
             session,
-            model,
+            facts,
             id_str,
             pk_field,
             options=options,
@@ -170,7 +166,7 @@ def get_row(
     if row is not None:
         return True, row
     if raise_on_error:
-        raise RecordNotFoundError(model, id_str, key_names(model, pk_field, id_str))
+        raise RecordNotFoundError(model, id_str, key_names(facts, pk_field, id_str))
     return False, None
 
 
@@ -233,9 +229,8 @@ def get_rows(
         [32, 33]
     """
     session = require_session(session_inst)
-    mapper_of(model)
+    dialect = dialect_of(session, facts_of(model))
     check_page(page, page_size)
-    dialect = dialect_of(session, model)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     conditions = text_match(model, text_field, filters, dialect)
     if filters:
@@ -304,8 +299,9 @@ def get_rows_within_id_list(
         ['Rusty']
     """
     session = require_session(session_inst)
-    names, keys = key_list(model, pk_field, id_str_list)
-    dialect = dialect_of(session, model)
+    facts = facts_of(model)
+    names, keys = key_list(facts, pk_field, id_str_list)
+    dialect = dialect_of(session, facts)
     size = longest_key_list(model, names, dialect)
     visibility = visibility_with(include_deleted=include_deleted)
     rows: RowList[T] = RowList()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.progress import Report
 from sqlmodel_crud_utils._core.queries.builder import Criterion
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for
@@ -61,7 +61,7 @@ class Repository(Generic[T]):
 
     def __init__(self, session: AnySession, model: type[T]) -> None:
         require_session(session)
-        mapper_of(model)
+        facts_of(model)
         self.session = session
         self.model = model
 
@@ -98,7 +98,7 @@ class Repository(Generic[T]):
         """
         if len(row) > 1 or (row and values):
             raise ValidationError("create() takes one row, or the values of one", field="row")
-        new = row[0] if row else self.model(**values_for(self.model, values))
+        new = row[0] if row else self.model(**values_for(facts_of(self.model), values))
         if not isinstance(new, self.model):
             raise ValidationError(
                 f"the row must be a {self.model.__name__}, not {type(new).__name__}; "
@@ -359,7 +359,7 @@ class Repository(Generic[T]):
             (49, True, False)
         """
         _require("update_or_create", unique)
-        changes = changes_for(self.model, defaults or {})
+        changes = changes_for(facts_of(self.model), defaults or {})
         row, existed = found_or_created(
             require_session(self.session),
             self.model,

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.visibility.policies import USUAL
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     WITH_DELETED,
     deleted,
@@ -88,9 +88,9 @@ def soft_delete_row(
         'alice'
     """
     session = require_session(session_inst)
-    mapper_of(model)
-    require_soft_delete(model)
-    write = Write(session, model, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
+    facts = facts_of(model)
+    require_soft_delete(facts)
+    write = Write(session, facts, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
     if sought := alone(write, id_str, pk_field):
         marking = marking_at_once(sought, deleted_by)
         written = written_at_once(write, marking, USUAL)
@@ -171,9 +171,9 @@ def restore_row(
         (True, False, None)
     """
     session = require_session(session_inst)
-    mapper_of(model)
-    require_soft_delete(model)
-    write = Write(session, model, "restore_row", raise_on_error, hooks_of(model, "update"))
+    facts = facts_of(model)
+    require_soft_delete(facts)
+    write = Write(session, facts, "restore_row", raise_on_error, hooks_of(model, "update"))
     criteria = [deleted(model)]
     row = find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
     if row is None:
@@ -228,10 +228,10 @@ def purge_rows(
         1
     """
     session = require_session(session_inst)
-    mapper_of(model)
-    require_soft_delete(model)
+    facts = facts_of(model)
+    require_soft_delete(facts)
     check_chunk_size(chunk_size)
-    purge = Purge(model, deleted_before(older_than), dialect_of(session, model), chunk_size)
+    purge = Purge(model, deleted_before(older_than), dialect_of(session, facts), chunk_size)
     removed = 0
 
     def work() -> Sequence[Any]:
@@ -242,7 +242,7 @@ def purge_rows(
             removed += count
         return []
 
-    insist(Write(session, model, "purge_rows", raise_on_error=True), work)
+    insist(Write(session, facts, "purge_rows", raise_on_error=True), work)
     return removed
 
 

@@ -23,6 +23,7 @@ from sqlmodel_crud_utils._async._running.settling import (
 )
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
+from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
 from sqlmodel_crud_utils._session.blocks import behind, block_of, in_callers_block, is_inside
@@ -44,7 +45,7 @@ class Write:
     """A write in progress: for whom, on which model, what a failure does, what else runs."""
 
     session: AsyncSession
-    model: type[Any]
+    facts: Facts
     name: str
     raise_on_error: bool | None = None
     hooks: Hooks = ()
@@ -52,6 +53,11 @@ class Write:
     """New rows: the keys that they are given are taken back when the write is undone."""
     deletes: bool = False
     """Whether it removes rows, to which others may refer."""
+
+    @property
+    def model(self) -> type[Any]:
+        """The table model."""
+        return self.facts.model
 
     @property
     def inside(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
 
-from sqlmodel_crud_utils._core.models.mapping import column_names, is_one_table, primary_key_names
+from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, 
 
 async def write_set(
     session: AsyncSession,
-    model: type[Any],
+    facts: Facts,
     statement: Update | Delete,
     criteria: Sequence[ColumnElement[bool]],
     options: Mapping[str, Any],
@@ -28,36 +28,36 @@ async def write_set(
 
     Args:
         session: The session that writes.
-        model: The model of the rows.
+        facts: What the model of the rows is.
         statement: The statement.
         criteria: Its criteria.
         options: The execution options of the statement.
     """
-    need = need_of(model)
+    need = need_of(facts.model)
     if need < Need.KEYS:
         count: int = (await execute_writing(session, statement, execution_options=options)).rowcount
         return count
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
-    names = column_names(model) if need is Need.ROWS and operation == "update" else ()
+    names = tuple(facts.columns) if need is Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
-    if _returns_rows(session, model, operation):
-        found = _columns(model, names)
+    if _returns_rows(session, facts, operation):
+        found = _columns(facts, names)
         rows = await _fetched(session, statement.returning(*found), options)
     else:
         # The locks let nobody else change in between what the criteria find.
-        keys = select(*_columns(model, ())).where(*criteria).with_for_update()
+        keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = await _fetched(session, keys, {})
         await execute_writing(session, statement, execution_options=options)
         if names:
-            rows = await rows_of_keys(session, model, names, rows)
+            rows = await rows_of_keys(session, facts, names, rows)
     if rows:
-        happened(sync_session(session), change_of(model, operation, names, rows))
+        happened(sync_session(session), change_of(facts, operation, names, rows))
     return len(rows)
 
 
 async def insert_returning(
     session: AsyncSession,
-    model: type[Any],
+    facts: Facts,
     statement: Insert,
     parameters: Sequence[Mapping[str, Any]],
     names: Sequence[str],
@@ -67,14 +67,14 @@ async def insert_returning(
 
     Args:
         session: The session that writes.
-        model: The model of the rows.
+        facts: What the model of the rows is.
         statement: The INSERT, which may leave duplicates out.
         parameters: The rows.
         names: The fields to return after the key.
         options: The execution options of the statement.
     """
-    if dialect_of(session, model).insert_executemany_returning:
-        returning = statement.returning(*_columns(model, names))
+    if dialect_of(session, facts).insert_executemany_returning:
+        returning = statement.returning(*_columns(facts, names))
         result = await execute_writing(session, returning, parameters, execution_options=options)
         rows: Sequence[Any] = result.all()
         return rows
@@ -84,41 +84,41 @@ async def insert_returning(
         ).inserted_primary_key
         for row in parameters
     ]
-    return await rows_of_keys(session, model, names, keys)
+    return await rows_of_keys(session, facts, names, keys)
 
 
 async def rows_of_keys(
-    session: AsyncSession, model: type[Any], names: Sequence[str], keys: Sequence[Any]
+    session: AsyncSession, facts: Facts, names: Sequence[str], keys: Sequence[Any]
 ) -> Sequence[Any]:
     """Return the key and some fields of the rows that have these keys."""
-    return await _fetched(session, _by_keys(model, names, keys), {}) if keys else []
+    return await _fetched(session, _by_keys(facts, names, keys), {}) if keys else []
 
 
 def change_of(
-    model: type[Any], operation: Operation, names: Sequence[str], rows: Sequence[Sequence[Any]]
+    facts: Facts, operation: Operation, names: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> Change:
     """Return the change of rows that begin with their keys and go on with values of some fields."""
-    width = len(primary_key_names(model))
+    width = len(facts.key)
     keys = [tuple(row[:width]) for row in rows]
     values = [dict(zip(names, row[width:], strict=True)) for row in rows] if names else None
-    return Change(model, operation, keys, values)
+    return Change(facts.model, operation, keys, values)
 
 
-def _returns_rows(session: AsyncSession, model: type[Any], operation: Operation) -> bool:
-    dialect = dialect_of(session, model)
+def _returns_rows(session: AsyncSession, facts: Facts, operation: Operation) -> bool:
+    dialect = dialect_of(session, facts)
     can = dialect.update_returning if operation == "update" else dialect.delete_returning
-    return can and is_one_table(model)
+    return can and facts.is_one_table
 
 
-def _columns(model: type[Any], names: Sequence[str]) -> list[Any]:
-    return [getattr(model, name) for name in (*primary_key_names(model), *names)]
+def _columns(facts: Facts, names: Sequence[str]) -> list[Any]:
+    return [facts.attributes[name] for name in (*facts.key, *names)]
 
 
-def _by_keys(model: type[Any], names: Sequence[str], keys: Sequence[Any]) -> Executable:
-    own = _columns(model, ())
+def _by_keys(facts: Facts, names: Sequence[str], keys: Sequence[Any]) -> Executable:
+    own = _columns(facts, ())
     listed = [tuple(key) for key in keys]
     among = own[0].in_([key[0] for key in listed]) if len(own) == 1 else tuple_(*own).in_(listed)
-    return select(*_columns(model, names)).where(among)
+    return select(*_columns(facts, names)).where(among)
 
 
 async def _fetched(

@@ -13,8 +13,9 @@ from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missin
 from sqlmodel_crud_utils._async._running.operations import Rows, Write, outcome_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
-from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncSession,
@@ -38,10 +39,10 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
     """Return the row that a write looks for, None where there is more to it than its statement."""
     if not are_allowed() or write.in_savepoint:
         return None
-    session, model = write.session, write.model
-    names = key_names(model, pk_field, key)
-    values = key_values(model, names, key)
-    return Sought(sync_session(session), dialect_of(session, model), model, names, key, values)
+    session, facts = write.session, write.facts
+    names = key_names(facts, pk_field, key)
+    values = key_values(facts, names, key)
+    return Sought(sync_session(session), dialect_of(session, facts), facts, names, key, values)
 
 
 async def written_at_once(
@@ -64,7 +65,7 @@ async def written_at_once(
 
     async def work() -> Rows:
         rows = await run_sync(session, change.run, inside)
-        remember(session, rows, row.model, visibility=visibility)
+        remember(session, rows, row.facts.model, visibility=visibility)
         return rows
 
     outcome = await outcome_of(write, work)
@@ -84,7 +85,7 @@ async def written_at_once(
 
 
 async def inserted_at_once(
-    session: AsyncSession, row: Any, *, unless_there: bool = False
+    session: AsyncSession, facts: Facts, row: Any, *, unless_there: bool = False
 ) -> bool | None:
     """Insert a new row; tell whether that was done, or another row was in its way.
 
@@ -93,8 +94,8 @@ async def inserted_at_once(
     """
     if not are_allowed():
         return None
-    plain, dialect = sync_session(session), dialect_of(session, type(row))
-    new = insert_at_once(plain, dialect, row, unless_there=unless_there)
+    plain, dialect = sync_session(session), dialect_of(session, facts)
+    new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
     return None if new is None else await run_sync(session, new.run, plain)
 
 
@@ -111,7 +112,7 @@ async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
     What the database refuses is left to the flush as well: it says what is wrong.
     """
     plain = sync_session(session)
-    dialect = dialect_of(session, type(rows[0]))
+    dialect = dialect_of(session, facts_of(type(rows[0])))
     new = new_rows_of(plain, rows, dialect, DRIVERS)
     if new is None or not await run_on_connection(session, partial(_begin, plain), new.model):
         return False

@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._core.errors.driver_errors import (
     read_driver_error,
 )
 from sqlmodel_crud_utils._core.errors.violations import as_reference, constraint_violation
-from sqlmodel_crud_utils._core.models.mapping import fields_of, mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
     DatabaseConnectionError,
@@ -356,8 +356,7 @@ def _unconverted(error: StatementError, model: type[Any]) -> str | None:
     """Return the first column whose type refuses the value that it was given."""
     given: Any = error.params
     rows = [row for row in (given if isinstance(given, list) else [given]) if isinstance(row, dict)]
-    for attribute in mapper_of(model).column_attrs:
-        column = attribute.columns[0]
+    for column in facts_of(model).columns.values():
         convert = column.type.dialect_impl(_NO_DIALECT).bind_processor(_NO_DIALECT)
         if convert is None:
             continue
@@ -373,9 +372,9 @@ def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> 
     """Return the model's field of a column, if it is the model's table that was written."""
     if model is None or column is None:
         return None
-    table = str(mapper_of(model).local_table.description)
-    is_own = table in (_statement(error) or "")
-    return next(iter(fields_of(model, [column])), None) if is_own else None
+    facts = facts_of(model)
+    is_own = str(facts.mapper.local_table.description) in (_statement(error) or "")
+    return next(iter(facts.names_of([column])), None) if is_own else None
 
 
 def _is_refused_value(error: Exception) -> bool:

@@ -21,9 +21,10 @@ from sqlmodel_crud_utils._core.filters.lookups import (
     compared_value,
     criterion,
 )
-from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, relationship_names
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility, visible
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _LONGEST = 40  # SQLAlchemy goes through nested criteria by recursion.
@@ -115,9 +116,8 @@ def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] |
     """Return the field that a filter looks at, or None for a relationship; and its lookup."""
     path = parse(model, name)
     for each in path.relationships:
-        model = mapper_of(model).relationships[each].mapper.class_
-    is_field = path.name in column_names(model)
-    return getattr(model, path.name) if is_field else None, path.lookup
+        model = facts_of(model).relationships[each].mapper.class_
+    return facts_of(model).attributes.get(path.name), path.lookup
 
 
 @cached
@@ -131,7 +131,8 @@ def parse(model: type[Any], text: str) -> Path:
     if not isinstance(text, str):
         raise ValidationError(f"filters have names, not {type(text).__name__}")
     names = names_in(text)
-    columns, relationships = column_names(model), relationship_names(model)
+    facts = facts_of(model)
+    columns, relationships = facts.columns, facts.relationships
     first_error: ValidationError | None = None
     for head, rest in splits(text):
         try:
@@ -179,7 +180,7 @@ def _lookup(model: type[Any], name: str, lookup: str | None) -> str:
 def _through(model: type[Any], name: str, rest: str | None) -> Path:
     if rest is None:
         return Path((), name, "eq")
-    target = mapper_of(model).relationships[name].mapper.class_
+    target = facts_of(model).relationships[name].mapper.class_
     try:
         path = parse(target, rest)
     except UnknownFieldError:
@@ -213,7 +214,7 @@ def _wants_none(relationship: InstrumentedAttribute[Any], lookup: str, value: An
     wanted = asks_for_null(relationship, lookup, value)
     if wanted is None:
         name = relationship.key
-        fields = column_names(relationship.property.mapper.class_)
+        fields = facts_of(relationship.property.mapper.class_).columns
         raise ValidationError(
             f"{relationship.parent.mapper.class_.__name__}.{name} is a relationship; filter by "
             f"a field of it ({', '.join(f'{name}__{field}' for field in fields)}), "

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Float, Numeric, func
 from sqlalchemy.orm import InstrumentedAttribute
 
-from sqlmodel_crud_utils._core.models.mapping import column_attribute, column_names
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.coercion import describe, python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -30,9 +30,9 @@ def aggregate(model: type[Any], name: str, field: str) -> ColumnElement[Any]:
         UnknownFieldError: A name that is no field.
         ValidationError: A field that has no such aggregate on every database.
     """
-    attribute = column_attribute(model, field)
+    attribute = facts_of(model).attribute(field)
     if not _fits(name, attribute):
-        fitting = [each for each in column_names(model) if _fits(name, getattr(model, each))]
+        fitting = [each for each in facts_of(model).columns if _fits(name, getattr(model, each))]
         raise ValidationError(
             f"{name} of {model.__name__}.{field} is not possible: the field takes "
             f"{describe(attribute)}; use one of: {', '.join(fitting) or 'no other field'}",
@@ -50,7 +50,7 @@ def plain(model: type[Any], name: str, field: str, value: Any) -> Any:
 
     The sum of whole numbers is one, their average is a float; of decimals both are decimals.
     """
-    type_ = python_type(column_attribute(model, field).property.columns[0].type)
+    type_ = python_type(facts_of(model).attribute(field).property.columns[0].type)
     if value is None or name not in {"sum", "avg"}:
         return value
     if type_ is Decimal:

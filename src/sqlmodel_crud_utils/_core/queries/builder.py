@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from sqlalchemy import ColumnExpressionArgument, Dialect, Select
 from sqlalchemy.sql.base import ExecutableOption
 
-from sqlmodel_crud_utils._core.models.mapping import column_attribute
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import conditions, ordering
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
 from sqlmodel_crud_utils._core.queries.loading import Way, relationship_paths
@@ -231,7 +231,7 @@ class QueryShape(Generic[T]):
             >>> deleted = QueryBuilder(session, Letter).only_deleted()
         """
         model = self._query.model
-        if not is_soft_delete(model):
+        if not is_soft_delete(facts_of(model)):
             raise ValidationError(
                 f"rows of {model.__name__} cannot be soft-deleted; inherit SoftDeleteMixin",
                 field="only_deleted",
@@ -313,7 +313,7 @@ class QueryShape(Generic[T]):
 
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            column_attribute(self._query.model, name)
+            facts_of(self._query.model).attribute(name)
         return names
 
 

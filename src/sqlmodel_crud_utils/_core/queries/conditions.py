@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import coercions, roles
 
 from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 Build = Callable[[Visibility], ColumnElement[bool]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Alias, ColumnElement, Table
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -18,7 +18,7 @@ def require_own(model: type[Any], expression: ColumnElement[Any], field: str) ->
         expression: What the caller gave.
         field: What it was given for.
     """
-    own = set(mapper_of(model).tables)
+    own = set(facts_of(model).mapper.tables)
     for table in expression._from_objects:
         is_table = isinstance(table.element if isinstance(table, Alias) else table, Table)
         if is_table and table not in own:

@@ -22,30 +22,24 @@ from sqlalchemy.types import TupleType, TypeEngine
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY
 from sqlmodel_crud_utils._core.filters.lists import in_list, is_beyond, longest_list
-from sqlmodel_crud_utils._core.models.mapping import (
-    column_attribute,
-    column_names,
-    mapper_of,
-    primary_key_names,
-)
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.parameters import exact
 from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.visibility.hiding import hide
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
-def key_names(model: type[Any], pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
+def key_names(facts: Facts, pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
     """Return the names of the columns that a caller's key stands for.
 
     Without `pk_field` that is "id" where the model has such a column, as in v0.1.0, and the
     primary key otherwise. A tuple always stands for a composite primary key.
     """
     if pk_field is not None:
-        return tuple(column_attribute(model, name).key for name in _listed(pk_field))
-    own = primary_key_names(model)
-    composite = len(own) > 1 and isinstance(key, tuple)
-    return ("id",) if not composite and "id" in column_names(model) else own
+        return tuple(facts.attribute(name).key for name in _listed(pk_field))
+    composite = len(facts.key) > 1 and isinstance(key, tuple)
+    return ("id",) if not composite and "id" in facts.columns else facts.key
 
 
 def _listed(pk_field: Any) -> Sequence[str]:
@@ -81,53 +75,52 @@ def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
     return BigInteger() if isinstance(column.type, Integer) else exact(column.type)
 
 
-def key_parameters(model: type[Any], names: tuple[str, ...], key: Any) -> dict[str, Any]:
+def key_parameters(facts: Facts, names: tuple[str, ...], key: Any) -> dict[str, Any]:
     """Return the parameters of `by_key`, coerced to the types of the key's columns."""
-    return {f"key_{i}": value for i, value in enumerate(key_values(model, names, key))}
+    return {f"key_{i}": value for i, value in enumerate(key_values(facts, names, key))}
 
 
-def key_values(model: type[Any], names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
+def key_values(facts: Facts, names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
     """Return the key as a tuple of values, each of its column's type; None is no row's key."""
     values = (key,) if len(names) == 1 and not isinstance(key, tuple) else key
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValidationError(
-            f"the key of {model.__name__} is ({', '.join(names)}); "
+            f"the key of {facts.model.__name__} is ({', '.join(names)}); "
             f"pass {'its value' if len(names) == 1 else f'a tuple of {len(names)} values'}",
             field=", ".join(names),
             value=key,
         )
     return tuple(
-        coerce(getattr(model, name), value) for name, value in zip(names, values, strict=True)
+        coerce(facts.attributes[name], value) for name, value in zip(names, values, strict=True)
     )
 
 
 def key_list(
-    model: type[Any], pk_field: str | Sequence[str] | None, keys: Iterable[Any]
+    facts: Facts, pk_field: str | Sequence[str] | None, keys: Iterable[Any]
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the names of the key's columns, and each key once, as a tuple of values.
 
     Keys that hold a None are left out, as no row has them.
     """
-    mapper_of(model)
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise ValidationError(
-            f"a list of keys of {model.__name__} is needed, not {type(keys).__name__}",
+            f"a list of keys of {facts.model.__name__} is needed, not {type(keys).__name__}",
             field="id_str_list",
         )
     listed = list(keys)
-    names = key_names(model, pk_field, listed[0] if listed else None)
-    found = dict.fromkeys(_coerced_keys(model, names, listed))
+    names = key_names(facts, pk_field, listed[0] if listed else None)
+    found = dict.fromkeys(_coerced_keys(facts, names, listed))
     return names, [key for key in found if None not in key]
 
 
 def _coerced_keys(
-    model: type[Any], names: tuple[str, ...], keys: Sequence[Any]
+    facts: Facts, names: tuple[str, ...], keys: Sequence[Any]
 ) -> Iterable[tuple[Any, ...]]:
     kinds = set(map(type, keys))
     alone = len(names) == 1 and kinds.isdisjoint((tuple, list))
-    if alone and is_coerced(getattr(model, names[0]), keys, kinds):
+    if alone and is_coerced(facts.attributes[names[0]], keys, kinds):
         return zip(keys, strict=True)
-    return (key_values(model, names, key) for key in keys)
+    return (key_values(facts, names, key) for key in keys)
 
 
 def by_key_list(

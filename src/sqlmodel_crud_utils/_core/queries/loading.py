@@ -15,18 +15,9 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
-from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import (
-    mapper_of,
-    relationship_attribute,
-    relationship_names,
-)
-from sqlmodel_crud_utils._core.visibility.hiding import (
-    link_criteria,
-    reachable,
-    revealing,
-)
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.visibility.hiding import link_criteria, revealing
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION, is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -91,10 +82,11 @@ def _path(model: type[Any], name: Any, parameter: str) -> Path:
         raise ValidationError(
             f"relationships are given by name, not as {type(name).__name__}", field=parameter
         )
-    parts = [name] if name in relationship_names(model) else _SEPARATOR.split(name)
+    facts = facts_of(model)
+    parts = [name] if name in facts.relationships else _SEPARATOR.split(name)
     path: Path = []
     for part in parts:
-        attribute = relationship_attribute(model, part)
+        attribute = facts_of(model).relationship(part)
         path.append(attribute)
         model = attribute.property.mapper.class_
     return path
@@ -124,7 +116,7 @@ class Loading:
         """Return it with soft-deleted rows brought in by these relationships."""
         ways: dict[tuple[InstrumentedAttribute[Any], ...], Way] = dict(self.ways)
         for path in map(tuple, paths):
-            if is_soft_delete(path[-1].property.mapper.class_):
+            if is_soft_delete(facts_of(path[-1].property.mapper.class_)):
                 ways[path] = "selectin_with_deleted"
         return Loading(ways)
 
@@ -169,16 +161,3 @@ _LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
     "selectin_with_deleted": selectinload,
 }
 _WITH_QUERIES = frozenset(("selectin", "selectin_with_deleted"))
-
-
-EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
-
-
-@cached
-def loads_eagerly(model: type[Any]) -> bool:
-    """Return whether rows of the model bring in related rows because their mapping says so."""
-    return any(
-        relationship.lazy in EAGER
-        for mapper in reachable([mapper_of(model)])
-        for relationship in mapper.relationships
-    )

@@ -31,16 +31,10 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.filters.paths import names_in, splits
-from sqlmodel_crud_utils._core.models.mapping import (
-    column_attribute,
-    column_names,
-    mapper_of,
-    primary_key,
-    relationship_names,
-)
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _MYSQL = frozenset(("mysql", "mariadb"))
@@ -139,7 +133,7 @@ def key_terms(model: type[Any], terms: Sequence[Term]) -> tuple[Term, ...]:
 
 @cached
 def _terms_of_key(model: type[Any]) -> tuple[Term, ...]:
-    return tuple(_of_column(attribute) for attribute in primary_key(model))
+    return tuple(_of_column(attribute) for attribute in facts_of(model).key_attributes)
 
 
 def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
@@ -188,7 +182,8 @@ def _step(parent: Any, name: str) -> Step:
 
 def _names(model: type[Any], path: str) -> tuple[str, ...]:
     """Return the relationships of a path and the field at its end."""
-    columns, relationships = column_names(model), relationship_names(model)
+    facts = facts_of(model)
+    columns, relationships = facts.columns, facts.relationships
     names_in(path)
     for head, rest in splits(path):
         if rest is None and head in columns:
@@ -201,7 +196,7 @@ def _names(model: type[Any], path: str) -> tuple[str, ...]:
 
 
 def _target_of(model: type[Any], relationship: str) -> type[Any]:
-    found = mapper_of(model).relationships[relationship]
+    found = facts_of(model).relationships[relationship]
     if found.uselist:
         raise ValidationError(
             f"{model.__name__}.{relationship} may have several rows for each {model.__name__}, "
@@ -235,7 +230,7 @@ def sorted_by(
 def _not_by_relationship(model: type[Any], name: str) -> ValidationError:
     return ValidationError(
         f"{model.__name__}.{name} is a relationship, and rows are sorted by fields; "
-        f"there are: {', '.join(column_names(model))}",
+        f"there are: {', '.join(facts_of(model).columns)}",
         field="order_by",
     )
 
@@ -283,16 +278,15 @@ def _attribute_term(model: type[Any], given: Any) -> Term | None:
     if isinstance(given, InstrumentedAttribute):
         if not _is_of(model, given):
             return None
-        if given.key in relationship_names(model):
+        facts = facts_of(model)
+        if given.key in facts.relationships:
             raise _not_by_relationship(model, given.key)
-        return _of_column(given) if given.key in column_names(model) else None
+        return _of_column(given) if given.key in facts.columns else None
     notes = getattr(given, "_annotations", {})
-    name = notes.get("proxy_key")
-    if notes.get("parententity") is not None and name in column_names(model):
-        attribute = column_attribute(model, name)
-        if _element(attribute).compare(given):
-            return _of_column(attribute)
-    return None
+    attribute = facts_of(model).attributes.get(notes.get("proxy_key", ""))
+    if attribute is None or notes.get("parententity") is None:
+        return None
+    return _of_column(attribute) if _element(attribute).compare(given) else None
 
 
 def _is_of(model: type[Any], attribute: InstrumentedAttribute[Any]) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.filters.lookups import lookups_of
 from sqlmodel_crud_utils._core.filters.paths import parse
-from sqlmodel_crud_utils._core.models.mapping import mapper_of, relationship_names
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
 from sqlmodel_crud_utils._core.queries.ordering import parse as parse_order
 from sqlmodel_crud_utils._core.values.coercion import coerce, python_type
@@ -68,9 +68,9 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
     path = parse(model, name)
     target = model
     for step in path.relationships:
-        target = mapper_of(target).relationships[step].mapper.class_
+        target = facts_of(target).relationships[step].mapper.class_
     subject = f"`{'.'.join((*path.relationships, path.name))}`"
-    if path.name in relationship_names(target):
+    if path.name in facts_of(target).relationships:
         return _about_relationship(target, name, path.name, path.lookup, subject)
     attribute = getattr(target, path.name)
     _check_lookup(attribute, path.lookup)

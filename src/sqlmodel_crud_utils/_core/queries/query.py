@@ -21,13 +21,13 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared
-from sqlmodel_crud_utils._core.models.mapping import primary_key, primary_key_names
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
-from sqlmodel_crud_utils._core.queries.loading import Loading, loads_eagerly
+from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, sorted_by
 from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -181,7 +181,7 @@ class Query:
             visibility=self.visibility,
             only_deleted=self.only_deleted,
         )
-        names = primary_key_names(self.model)
+        names = facts_of(self.model).key
         return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
 
     def columns(self, names: tuple[str, ...]) -> Select[Any]:
@@ -214,7 +214,7 @@ class Query:
 
     def keys(self) -> Select[Any]:
         """Return the SELECT of the keys of all matching rows."""
-        return self._from(_select(*primary_key(self.model)))
+        return self._from(_select(*facts_of(self.model).key_attributes))
 
     def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
         """Return the conditions as SQL, those of the caller's own or the others."""
@@ -260,7 +260,7 @@ class Query:
 
 def loads_with_queries(query: Query) -> bool:
     """Tell whether loading the rows may take more queries, as far as it can be told."""
-    return query.loading.selects or bool(query.options) or loads_eagerly(query.model)
+    return query.loading.selects or bool(query.options) or facts_of(query.model).loads_eagerly
 
 
 def needs_connection_alone(dialect: Dialect) -> bool:

@@ -20,17 +20,12 @@ from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared, operand
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
-from sqlmodel_crud_utils._core.models.mapping import (
-    column_attribute,
-    column_names,
-    primary_key_names,
-    relationship_names,
-)
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
 from sqlmodel_crud_utils._core.queries.ordering import Term, parse, sorted_by
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
-from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -73,7 +68,8 @@ def searched_values(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any
     Raises:
         ValidationError: A field that is given under both names.
     """
-    known = {*column_names(model), *relationship_names(model)}
+    facts = facts_of(model)
+    known = {*facts.columns, *facts.relationships}
     found: dict[str, Any] = {}
     for name, value in given.items():
         plain = name.removesuffix("__eq")
@@ -165,7 +161,7 @@ def text_match(
     """
     if text_field is None:
         return ()
-    attribute = column_attribute(model, text_field)
+    attribute = facts_of(model).attribute(text_field)
     if text_field not in filters:
         return ()
     words = filters.pop(text_field)
@@ -229,7 +225,7 @@ def _key_terms(statement: Select[Any]) -> list[ColumnElement[Any]]:
     return [
         getattr(entity, name)
         for entity in dict.fromkeys(sources)
-        for name in primary_key_names(inspect(entity).mapper.class_)
+        for name in facts_of(inspect(entity).mapper.class_).key
     ]
 
 

@@ -23,15 +23,10 @@ from pydantic import (
     WrapValidator,
 )
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import (
-    check_written,
-    column_names,
-    primary_key_names,
-    relationship_attribute,
-    relationship_names,
-)
+from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_json, is_sql, is_storable, storable
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
@@ -64,18 +59,25 @@ _MARKERS = {
 }
 
 
-def changes_for(model: type[Any], data: Any) -> dict[str, Any]:
+def changes_for(facts: Facts, data: Any) -> dict[str, Any]:
     """Return what an update writes, validated; of an object only the fields that were set.
 
     Raises:
         UnknownFieldError: A name that is no field of the model.
         ValidationError: A value that its field does not take, or data of a wrong kind.
     """
-    return {name: _valid(model, name, value) for name, value in given_fields(data).items()}
+    return {name: _valid(facts, name, value) for name, value in given_fields(data).items()}
+
+
+def changes_on(facts: Facts, row: Any) -> dict[str, Any]:
+    """Return what was set on a row and is not written yet, validated, without the primary key."""
+    set_since = instance_state(row).committed_state
+    names = sorted(facts.columns.keys() & set_since.keys() - set(facts.key))
+    return {name: _valid(facts, name, getattr(row, name)) for name in names}
 
 
 def changes_of_hooks(
-    model: type[Any], changes: Mapping[str, Any], made: Mapping[str, Any]
+    facts: Facts, changes: Mapping[str, Any], made: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what hooks made of changes, with the values validated that they put in.
 
@@ -83,33 +85,32 @@ def changes_of_hooks(
     password, say).
     """
     return {
-        name: value if name in changes and changes[name] is value else _valid(model, name, value)
+        name: value if name in changes and changes[name] is value else _valid(facts, name, value)
         for name, value in given_fields(made).items()
     }
 
 
-def values_for(model: type[Any], given: Any) -> dict[str, Any]:
+def values_for(facts: Facts, given: Any) -> dict[str, Any]:
     """Return the values of a new row, coerced to the columns' types."""
     if not isinstance(given, Mapping):
         raise ValidationError(
             f"the values of a new row are a mapping, not {type(given).__name__}",
             field="create_method_kwargs",
         )
-    return {name: _stored(model, name, value) for name, value in given.items()}
+    return {name: _stored(facts, name, value) for name, value in given.items()}
 
 
-def without_key(row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+def without_key(facts: Facts, row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the changes without the primary key, which must be the row's own where it is given."""
-    names = primary_key_names(type(row))
-    for name in names:
+    for name in facts.key:
         if name in changes and changes[name] != getattr(row, name):
             raise ValidationError(
-                f"the primary key of {type(row).__name__} cannot be changed by an update; "
+                f"the primary key of {facts.model.__name__} cannot be changed by an update; "
                 "leave it out, or write a new row and delete this one",
                 field=name,
                 value=changes[name],
             )
-    return {name: value for name, value in changes.items() if name not in names}
+    return {name: value for name, value in changes.items() if name not in facts.key}
 
 
 def given_fields(data: Any) -> Mapping[str, Any]:
@@ -123,10 +124,10 @@ def given_fields(data: Any) -> Mapping[str, Any]:
     )
 
 
-def _valid(model: type[Any], name: str, value: Any) -> Any:
-    if name in relationship_names(model):
-        return _related(model, name, value)
-    attribute = _written(model, name, value)
+def _valid(facts: Facts, name: str, value: Any) -> Any:
+    if name in facts.relationships:
+        return _related(facts, name, value)
+    attribute = _written(facts, name, value)
     return value if is_sql(value) else valid_values(attribute, [value])[0]
 
 
@@ -162,21 +163,21 @@ def refused_by(error: PydanticError, name: str, value: Any) -> ValidationError:
     return ValidationError(reasons, field=name, value=value)
 
 
-def _stored(model: type[Any], name: str, value: Any) -> Any:
-    if name in relationship_names(model):
-        return _related(model, name, value)
-    return storable(_written(model, name, value), value)
+def _stored(facts: Facts, name: str, value: Any) -> Any:
+    if name in facts.relationships:
+        return _related(facts, name, value)
+    return storable(_written(facts, name, value), value)
 
 
-def _written(model: type[Any], name: str, value: Any) -> InstrumentedAttribute[Any]:
-    if name not in column_names(model):
-        raise UnknownFieldError(model, name, (*column_names(model), *relationship_names(model)))
-    check_written(model, name, value)
-    return cast("InstrumentedAttribute[Any]", getattr(model, name))
+def _written(facts: Facts, name: str, value: Any) -> InstrumentedAttribute[Any]:
+    if name not in facts.columns:
+        raise UnknownFieldError(facts.model, name, (*facts.columns, *facts.relationships))
+    facts.check_written(name, value)
+    return facts.attributes[name]
 
 
-def _related(model: type[Any], name: str, value: Any) -> Any:
-    relationship = relationship_attribute(model, name).property
+def _related(facts: Facts, name: str, value: Any) -> Any:
+    relationship = facts.relationships[name]
     target = relationship.mapper.class_
     if relationship.uselist:
         # What a collection is made of, SQLAlchemy knows.
@@ -188,7 +189,8 @@ def _related(model: type[Any], name: str, value: Any) -> Any:
         expected = f"a {target.__name__} row or None"
     if not fits:
         raise ValidationError(
-            f"{model.__name__}.{name} takes {expected}, not {type(value).__name__}", field=name
+            f"{facts.model.__name__}.{name} takes {expected}, not {type(value).__name__}",
+            field=name,
         )
     return value
 

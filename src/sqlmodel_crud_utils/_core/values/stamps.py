@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, ColumnDefault
+from sqlalchemy import ColumnDefault
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.values.versions import version_name
+from sqlmodel_crud_utils._core.models.facts import Facts
 
 
 class Context:
@@ -26,37 +25,36 @@ class Context:
         return self.current_parameters
 
 
-def update_stamps(model: type[Any], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def update_stamps(facts: Facts, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the values that the `onupdate` of the model's columns gives.
 
     SQLAlchemy writes them by itself, but only what a statement names is brought into the objects
     that the session holds; they would keep their old version, and conflict with their own row.
 
     Args:
-        model: The table model.
+        facts: What the model is.
         given: The fields that the statement sets already, and their values.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import TimestampMixin
+        >>> from sqlmodel_crud_utils._core.models.facts import facts_of
         >>> class Ticket(SQLModel, TimestampMixin, table=True):
         ...     id: int | None = Field(default=None, primary_key=True)
-        >>> list(update_stamps(Ticket))
+        >>> list(update_stamps(facts_of(Ticket)))
         ['updated_at']
     """
     stamps: dict[str, Any] = {}
     given = {} if given is None else given
-    attributes = mapper_of(model).column_attrs
-    context = Context({attributes[name].columns[0].key: given[name] for name in given})
-    for attribute in attributes:
-        column = attribute.columns[0]
-        default = column.onupdate if isinstance(column, Column) else None
-        if isinstance(default, ColumnDefault) and attribute.key not in given:
-            stamps[attribute.key] = _value(model, attribute.key, default, context)
+    context = Context({facts.columns[name].key: given[name] for name in given})
+    for name in facts.updated_always:
+        default = facts.columns[name].onupdate
+        if isinstance(default, ColumnDefault) and name not in given:
+            stamps[name] = _value(facts, name, default, context)
     return stamps
 
 
-def _value(model: type[Any], name: str, default: Any, context: Context) -> Any:
-    if name == version_name(model):
+def _value(facts: Facts, name: str, default: Any, context: Context) -> Any:
+    if name == facts.version:
         # In terms of the model, so that SQLAlchemy can do the sum for its objects too.
-        return getattr(model, name) + 1
+        return facts.attributes[name] + 1
     return default.arg(context) if default.is_callable else default.arg

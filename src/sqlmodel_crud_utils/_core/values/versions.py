@@ -7,58 +7,48 @@ from typing import Any
 from sqlalchemy.orm import LoaderCallableStatus
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import coerce
 from sqlmodel_crud_utils.exceptions import ConflictError, ValidationError
 
 
-@cached
-def version_name(model: type[Any]) -> str | None:
-    """Return the field that counts the versions of a row, None for a model without one."""
-    mapper = mapper_of(model)
-    column = mapper.version_id_col
-    return None if column is None else mapper.get_property_by_column(column).key
-
-
-def require_version(model: type[Any]) -> str:
+def require_version(facts: Facts) -> str:
     """Return the field that counts the versions; a `ValidationError` for a model without one."""
-    name = version_name(model)
-    if name is None:
+    if facts.version is None:
         raise ValidationError(
-            f"{model.__name__} has no versions; inherit VersionMixin to use expected_version",
+            f"{facts.model.__name__} has no versions; inherit VersionMixin to use expected_version",
             field="expected_version",
         )
-    return name
+    return facts.version
 
 
-def held_version(row: Any) -> Any:
+def held_version(facts: Facts, row: Any) -> Any:
     """Return the version that was read from the database, None where none is loaded.
 
     A version that the caller assigned since then doesn't count.
     """
-    name = version_name(type(row))
+    name, state = facts.version, instance_state(row)
     if name is None:
         return None
-    state = instance_state(row)
     found = state.committed_state.get(name, state.dict.get(name))
     return None if found is LoaderCallableStatus.NO_VALUE else found
 
 
-def coerced_version(model: type[Any], expected: Any) -> Any:
+def coerced_version(facts: Facts, expected: Any) -> Any:
     """Return the version that a caller expects, None if the caller doesn't say."""
-    return None if expected is None else coerce(getattr(model, require_version(model)), expected)
+    return None if expected is None else coerce(facts.attributes[require_version(facts)], expected)
 
 
-def check_version(row: Any, expected: Any, *, given: bool = False) -> None:
+def check_version(facts: Facts, row: Any, expected: Any, *, given: bool = False) -> None:
     """Raise a `ConflictError` if the row is not in the version that was seen.
 
     Args:
+        facts: What its model is.
         row: The row as it is now.
         expected: The version that was seen.
         given: Whether the caller named it; otherwise the session read it.
     """
-    found = held_version(row)
+    found = held_version(facts, row)
     if found != expected:
         raise conflict(row, expected, found, given=given)
 

@@ -15,12 +15,7 @@ from sqlalchemy.orm import InstanceState, InstrumentedAttribute
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import (
-    check_written,
-    mapper_of,
-    relationship_names,
-    written_names,
-)
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.values.coercion import (
     Kept,
     is_sql,
@@ -40,10 +35,11 @@ def check_row(row: Any) -> None:
         ValidationError: A value is not one that its column can store.
     """
     state = instance_state(row)
-    _check(state)
-    if any(map(state.dict.get, relationship_names(state.class_))):
+    facts = facts_of(state.class_)
+    _check(facts, state)
+    if any(map(state.dict.get, facts.relationships)):
         for _, _, related, _ in state.mapper.cascade_iterator("save-update", state):
-            _check(related)
+            _check(facts_of(related.class_), related)
 
 
 def check_rows(rows: Sequence[Any]) -> None:
@@ -74,12 +70,13 @@ def _are_storable(model: type[Any], rows: Sequence[Any]) -> bool:
 
     False also stands for "perhaps not".
     """
-    columns = _columns(model)
+    facts = facts_of(model)
+    columns = _columns(facts)
     names = [column.name for column in columns]
-    if len(names) < 2 or not written_names(model).issuperset(names):
+    if len(names) < 2 or not facts.written.issuperset(names):
         return False
     held = [row.__dict__ for row in rows]
-    if any(each.get(name) for name in relationship_names(model) for each in held):
+    if any(each.get(name) for name in facts.relationships for each in held):
         return False
     try:
         given = zip(*map(itemgetter(*names), held), strict=True)
@@ -91,23 +88,23 @@ def _are_storable(model: type[Any], rows: Sequence[Any]) -> bool:
     )
 
 
-def _check(state: InstanceState[Any]) -> None:
+def _check(facts: Facts, state: InstanceState[Any]) -> None:
     held = state.dict
-    for column in _changed(state):
+    for column in _changed(facts, state):
         value = held.get(column.name)
         if value is not None and not column.keeps(value) and not is_sql(value):
-            _convert(state, column, value)
+            _convert(facts, state, column, value)
 
 
-def _convert(state: InstanceState[Any], column: _Column, value: Any) -> None:
-    check_written(state.class_, column.name, value)
+def _convert(facts: Facts, state: InstanceState[Any], column: _Column, value: Any) -> None:
+    facts.check_written(column.name, value)
     made = storable(column.attribute, value)
     if made is not value:
         set_attribute(state.obj(), column.name, made)
 
 
-def _changed(state: InstanceState[Any]) -> Iterator[_Column] | Sequence[_Column]:
-    columns = _columns(state.class_)
+def _changed(facts: Facts, state: InstanceState[Any]) -> Iterator[_Column] | Sequence[_Column]:
+    columns = _columns(facts)
     if state.key is None:
         return columns
     return (column for column in columns if column.name in state.committed_state)
@@ -130,12 +127,13 @@ class _Column:
 
 
 @cached
-def _columns(model: type[Any]) -> Sequence[_Column]:
+def _columns(facts: Facts) -> Sequence[_Column]:
     """Return the columns that an instance may give values for."""
-    found = []
-    written = written_names(model)
-    for attribute in mapper_of(model).column_attrs:
-        type_ = attribute.columns[0].type
-        kept = stored_as_is(type_) if attribute.key in written else None
-        found.append(_Column(attribute.key, getattr(model, attribute.key), kept))
-    return found
+    return [
+        _Column(
+            name,
+            facts.attributes[name],
+            stored_as_is(column.type) if name in facts.written else None,
+        )
+        for name, column in facts.columns.items()
+    ]

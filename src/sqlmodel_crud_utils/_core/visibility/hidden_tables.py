@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.sql import visitors
 
-from sqlmodel_crud_utils._core.visibility.policies import Rules
+from sqlmodel_crud_utils._core.visibility.criteria import Rules
 
 _E = TypeVar("_E", bound=Executable)
 

@@ -24,18 +24,16 @@ from sqlalchemy.sql.util import _deep_annotate
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from sqlmodel_crud_utils._core.caching import Store, cached
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.visibility import hidden_tables
-from sqlmodel_crud_utils._core.visibility.policies import (
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import (
     Policy,
     Visibility,
     elsewhere,
     holding,
     mappers_of,
-    policies_of,
-    rules_of,
-    visible_in,
 )
+from sqlmodel_crud_utils._core.visibility import hidden_tables
+from sqlmodel_crud_utils._core.visibility.criteria import rules_of, visible_in
 
 _E = TypeVar("_E", bound=Executable)
 
@@ -107,18 +105,18 @@ def _hiding(visibility: Visibility) -> Hiding:
 @cached
 def hiding_options(visibility: Visibility, *models: type[Any]) -> tuple[Hiding, ...]:
     """Return the option for queries of the models; none where all that they bring in is there."""
-    concerned = any(_is_concerned(mapper_of(model), visibility) for model in models)
+    concerned = any(_is_concerned(facts_of(model), visibility) for model in models)
     return (_hiding(visibility),) if concerned else ()
 
 
 @cached
-def _is_concerned(mapper: Mapper[Any], visibility: Visibility) -> bool:
+def _is_concerned(facts: Facts, visibility: Visibility) -> bool:
     """Return whether a policy holds for what a query of the model brings in."""
     rules = rules_of(visibility)
     return any(
-        policies_of(each.class_, visibility)
+        facts_of(each.class_).policies_in(visibility)
         or any(relationship.secondary in rules for relationship in each.relationships)
-        for each in reachable([mapper])
+        for each in facts.reachable()
     )
 
 
@@ -133,19 +131,6 @@ def revealing(model: type[Any], policy: Policy) -> Any:
 
 def _past(policy: Policy) -> str:
     return f"past_{policy.name}"
-
-
-def reachable(mappers: Iterable[Mapper[Any]]) -> set[Mapper[Any]]:
-    """Return the mappers and those that relationships lead to, subclasses included."""
-    found: set[Mapper[Any]] = set()
-    waiting = list(mappers)
-    while waiting:
-        mapper = waiting.pop()
-        if mapper not in found:
-            found.add(mapper)
-            waiting.extend(mapper.self_and_descendants)
-            waiting.extend(relationship.mapper for relationship in mapper.relationships)
-    return found
 
 
 def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
@@ -180,8 +165,8 @@ def _needs(statement: Any, visibility: Visibility, models: tuple[type[Any], ...]
     """Return what takes longer to find out than to remember for all statements that are alike."""
 
     def found() -> _Needs:
-        mappers = {*map(mapper_of, models), *hidden_tables.mappers_in(statement)}
-        options = hiding_options(visibility, *(mapper.class_ for mapper in mappers))
+        named = (mapper.class_ for mapper in hidden_tables.mappers_in(statement))
+        options = hiding_options(visibility, *{*models, *named})
         return hidden_tables.concerns(statement, rules_of(visibility)), options
 
     cache_key = statement._generate_cache_key()

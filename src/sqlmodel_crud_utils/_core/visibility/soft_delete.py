@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, false, inspect, true
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL, Policy, Visibility, registered
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Policy, Visibility, registered
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -39,25 +39,24 @@ def visibility_with(*, include_deleted: bool) -> Visibility:
     return WITH_DELETED if include_deleted else USUAL
 
 
-@cached
-def is_soft_delete(model: type[Any]) -> bool:
+def is_soft_delete(facts: Facts) -> bool:
     """Return whether rows of the model are marked as deleted instead of being removed."""
-    return issubclass(model, SoftDeleteMixin)
+    return SOFT_DELETION in facts.policies
 
 
 def deleted(entity: Any) -> ColumnElement[bool]:
     """Return the criterion for rows that are soft-deleted; without the mixin, none is."""
-    if not is_soft_delete(inspect(entity).mapper.class_):
+    if not is_soft_delete(facts_of(inspect(entity).mapper.class_)):
         return false()
     criterion: ColumnElement[bool] = entity.is_deleted == true()
     return criterion
 
 
-def require_soft_delete(model: type[Any], field: str = "model") -> None:
+def require_soft_delete(facts: Facts, field: str = "model") -> None:
     """Refuse a model whose rows cannot be soft-deleted."""
-    if not is_soft_delete(model):
+    if not is_soft_delete(facts):
         raise ValidationError(
-            f"rows of {model.__name__} cannot be soft-deleted; "
+            f"rows of {facts.model.__name__} cannot be soft-deleted; "
             "inherit SoftDeleteMixin" + (", or leave soft out" if field == "soft" else ""),
             field=field,
         )

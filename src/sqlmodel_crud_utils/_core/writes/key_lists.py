@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Dialect
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_list
-from sqlmodel_crud_utils._core.visibility.policies import Visibility, visible
+from sqlmodel_crud_utils._core.visibility.criteria import visible
 
 Key = tuple[Any, ...]
 
@@ -21,18 +22,23 @@ class KeyList:
     """The rows of a model that a list of keys stands for.
 
     Attributes:
-        model: The table model.
+        facts: What the model is.
         names: The fields of the key.
         keys: The keys, each once and coerced to the columns' types.
         dialect: The dialect of the database.
         visibility: Which rows can be among them.
     """
 
-    model: type[Any]
+    facts: Facts
     names: tuple[str, ...]
     keys: list[Key]
     dialect: Dialect
     visibility: Visibility
+
+    @property
+    def model(self) -> type[Any]:
+        """The table model."""
+        return self.facts.model
 
     def chunks(self, size: int | None) -> Iterator[list[Key]]:
         """Cut the keys so that each chunk fits into one statement beside the columns' values."""
@@ -43,7 +49,7 @@ class KeyList:
         return len(self.keys) <= self._fitting(size)
 
     def _fitting(self, size: int | None) -> int:
-        columns = sum(len(table.columns) for table in mapper_of(self.model).tables)
+        columns = sum(len(table.columns) for table in self.facts.mapper.tables)
         fitting = rows_per_chunk(self.dialect, len(self.names), size, extra_binds=columns)
         return min(fitting, COMPOSITE_KEYS_PER_QUERY) if len(self.names) > 1 else fitting
 
@@ -65,7 +71,7 @@ class KeyList:
 
 
 def key_list_of(
-    model: type[Any],
+    facts: Facts,
     pk_field: str | Sequence[str] | None,
     keys: Iterable[Any],
     dialect: Dialect,
@@ -77,5 +83,5 @@ def key_list_of(
         UnknownFieldError: `pk_field` is none of the model's columns.
         ValidationError: A key of a wrong type, or no list of keys.
     """
-    names, listed = key_list(model, pk_field, keys)
-    return KeyList(model, names, listed, dialect, visibility)
+    names, listed = key_list(facts, pk_field, keys)
+    return KeyList(facts, names, listed, dialect, visibility)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Delete, Dialect, Select, TableClause, delete, select, tuple_
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, rows_per_chunk
-from sqlmodel_crud_utils._core.models.mapping import mapper_of, primary_key
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.datetimes import in_utc, utc_now
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -45,17 +45,18 @@ class Purge:
 
     def keys(self) -> Select[Any]:
         """Return the SELECT of the keys of the next chunk; nobody restores these rows meanwhile."""
-        key = primary_key(self.model)
+        key = facts_of(self.model).key_attributes
         statement: Any = select(*key).where(*self._criteria()).order_by(*key).limit(self._size())
         locked: Select[Any] = statement.with_for_update()
         return locked
 
     def without_links(self, keys: Keys) -> list[Delete]:
         """Return the DELETEs of the rows in link tables that belong to the keys."""
-        key = [column.key for column in mapper_of(self.model).primary_key]
+        facts = facts_of(self.model)
+        key = [column.key for column in facts.mapper.primary_key]
         found = [
             (each.secondary, {own.key: link for own, link in each.synchronize_pairs})
-            for each in mapper_of(self.model).relationships
+            for each in facts.relationships.values()
             if each.secondary is not None and not each.viewonly
         ]
         return [
@@ -66,7 +67,7 @@ class Purge:
 
     def without_rows(self, keys: Keys) -> Delete:
         """Return the DELETE of the rows, which takes them out of the session too."""
-        criterion = _among(primary_key(self.model), keys)
+        criterion = _among(facts_of(self.model).key_attributes, keys)
         statement = delete(self.model).where(criterion, *self._criteria())
         return statement.execution_options(synchronize_session="fetch")
 
@@ -75,7 +76,7 @@ class Purge:
         return [deleted(model), model.deleted_at < self.before]
 
     def _size(self) -> int:
-        columns = len(primary_key(self.model))
+        columns = len(facts_of(self.model).key)
         # The criteria have a parameter each, and the limit.
         fitting = rows_per_chunk(self.dialect, columns, self.chunk_size, extra_binds=3)
         most = COMPOSITE_KEYS_PER_QUERY if columns > 1 else fitting

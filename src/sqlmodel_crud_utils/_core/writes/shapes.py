@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState
 
-from sqlmodel_crud_utils._core.models.mapping import check_written, relationship_names
 from sqlmodel_crud_utils._core.values.payload import given_fields, valid_values
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
@@ -128,7 +127,7 @@ class RowReader:
                 field="rows",
             )
         loaded = state.dict
-        for name in relationship_names(self._model):
+        for name in self._target.facts.relationships:
             if loaded.get(name):
                 raise ValidationError(
                     f"{name} holds related rows, and only columns are written; "
@@ -195,7 +194,7 @@ class RowReader:
         attribute = self._target.attributes.get(name)
         if attribute is None:
             raise UnknownFieldError(self._model, name, self._target.attributes)
-        check_written(self._model, name, values[0])
+        self._target.facts.check_written(name, values[0])
         return valid_values(attribute, values)
 
     def _filled(self, shape: Shape) -> Shape:

@@ -18,13 +18,13 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Mapper
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.models.mapping import column_names, mapper_of, primary_key_names
-from sqlmodel_crud_utils._core.visibility.policies import Policy, policies_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import Policy
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 Names = str | Sequence[str] | None
@@ -38,7 +38,7 @@ class Target:
     """What an upsert writes to.
 
     Attributes:
-        model: The table model.
+        facts: What the model is.
         columns: The columns of the table by the names of the model's fields.
         key: The fields of the unique key that tells whether a row is already there.
         policies: Those that the key belongs to: it is unique among the rows that they show.
@@ -46,27 +46,27 @@ class Target:
         overwritten: The fields that an upsert may change in a row that is already there.
     """
 
-    model: type[Any]
+    facts: Facts
     columns: Mapping[str, Column[Any]]
     key: tuple[str, ...]
     policies: tuple[Policy, ...]
     beside: tuple[Column[Any], ...]
     overwritten: frozenset[str]
 
-    @cached_property
-    def mapper(self) -> Mapper[Any]:
-        """The model's mapper."""
-        return mapper_of(self.model)
+    @property
+    def model(self) -> type[Any]:
+        """The table model."""
+        return self.facts.model
 
-    @cached_property
+    @property
     def table(self) -> Table:
         """The model's table."""
-        return _table_of(self.mapper)
+        return self.facts.table
 
     @cached_property
     def attributes(self) -> Mapping[str, InstrumentedAttribute[Any]]:
         """The model's attributes of these columns."""
-        return {name: getattr(self.model, name) for name in self.columns}
+        return {name: self.facts.attributes[name] for name in self.columns}
 
     @cached_property
     def conflicting(self) -> list[Column[Any]]:
@@ -81,7 +81,7 @@ class Target:
     @cached_property
     def generated(self) -> frozenset[str]:
         """The fields of the key that the database fills in when a row gives none."""
-        if set(self.key) != set(primary_key_names(self.model)):
+        if set(self.key) != set(self.facts.key):
             return frozenset()
         return frozenset(name for name in self.key if _fills_in(self.columns[name]))
 
@@ -135,19 +135,14 @@ class Target:
             default = None if _has_default(column) else _pydantic_default(self.model, name)
             if default is not None:
                 found[name] = default
-        version, first = self.mapper.version_id_col, self.mapper.version_id_generator
+        version, first = self.facts.version, self.facts.mapper.version_id_generator
         if version is not None and callable(first):
-            found[self._name_of(version)] = lambda _: first(None)
-        discriminator, identity = self.mapper.polymorphic_on, self.mapper.polymorphic_identity
+            found[version] = lambda _: first(None)
+        mapper = self.facts.mapper
+        discriminator, identity = mapper.polymorphic_on, mapper.polymorphic_identity
         if isinstance(discriminator, Column) and identity is not None:
-            found[self._name_of(discriminator)] = lambda _: identity
+            found[self.facts.name_of(discriminator)] = lambda _: identity
         return found
-
-    @cached_property
-    def version(self) -> str | None:
-        """The field that counts the changes of a row, if the model has one."""
-        column = self.mapper.version_id_col
-        return None if column is None else self._name_of(column)
 
     @cached_property
     def entangled(self) -> frozenset[str]:
@@ -174,9 +169,6 @@ class Target:
         keys = [key for key in unique_keys(self.table) if key <= mapped and key != own]
         return tuple(tuple(sorted(self._names_of(key))) for key in keys)
 
-    def _name_of(self, column: ColumnElement[Any]) -> str:
-        return self.mapper.get_property_by_column(column).key
-
     def _names_of(self, columns: Iterable[Column[Any]]) -> frozenset[str]:
         wanted = set(columns)
         return frozenset(name for name, column in self.columns.items() if column in wanted)
@@ -190,27 +182,26 @@ def target_of(model: type[Any], pk_fields: Names = None, update_columns: Names =
         ValidationError: `pk_fields` is no unique key of the table, `update_columns` would change
             the primary key or the version, or the model spans several tables.
     """
-    mapper = mapper_of(model)
-    table = _table_of(mapper)
+    facts = facts_of(model)
+    _check_table(facts)
     columns = {
         name: column
-        for name in column_names(model)
-        if isinstance(column := mapper.column_attrs[name].columns[0], Column)
-        and column.table is table
+        for name, column in facts.columns.items()
+        if isinstance(column, Column) and column.table is facts.table
     }
-    key, beside = _key(model, columns, _listed("pk_fields", pk_fields))
+    key, beside = _key(facts, columns, _listed("pk_fields", pk_fields))
     policies = tuple(
         policy
-        for policy in policies_of(model)
+        for policy in facts.policies
         if any(column.name in policy.key_columns for column in beside)
     )
-    changeable = set(columns) - set(key) - _fixed(mapper)
+    changeable = set(columns) - set(key) - _fixed(facts)
     wished = _listed("update_columns", update_columns)
     if wished is not None:
         _check_names(model, columns, wished)
         _check_changeable(model, set(wished) - set(key) - changeable)
         changeable &= set(wished)
-    return Target(model, columns, key, policies, beside, frozenset(changeable))
+    return Target(facts, columns, key, policies, beside, frozenset(changeable))
 
 
 def unique_keys(table: Table) -> list[frozenset[Column[Any]]]:
@@ -235,15 +226,13 @@ def _constraint_name(constraint: Any) -> str:
     return str(constraint.name)
 
 
-def _table_of(mapper: Mapper[Any]) -> Table:
-    table = mapper.local_table
-    if not isinstance(table, Table) or mapper.persist_selectable is not table:
+def _check_table(facts: Facts) -> None:
+    if not facts.is_one_table:
         raise ValidationError(
-            f"{mapper.class_.__name__} is not stored in one table of its own; "
+            f"{facts.model.__name__} is not stored in one table of its own; "
             "an upsert writes to one table",
             field="model",
         )
-    return table
 
 
 def _listed(parameter: str, names: Names) -> list[str] | None:
@@ -257,27 +246,26 @@ def _listed(parameter: str, names: Names) -> list[str] | None:
 
 
 def _key(
-    model: type[Any], columns: Mapping[str, Column[Any]], wished: list[str] | None
+    facts: Facts, columns: Mapping[str, Column[Any]], wished: list[str] | None
 ) -> tuple[tuple[str, ...], tuple[Column[Any], ...]]:
     """Return the fields of the key, and the columns that it has because of policies."""
-    table = _table_of(mapper_of(model))
-    unique = unique_keys(table)
+    unique = unique_keys(facts.table)
     if wished is None:
         # v0.1.0's default, where it can be one.
         by_id = "id" in columns and frozenset((columns["id"],)) in unique
-        return ("id",) if by_id else primary_key_names(model), ()
-    _check_names(model, columns, wished)
+        return ("id",) if by_id else facts.key, ()
+    _check_names(facts.model, columns, wished)
     names = tuple(dict.fromkeys(wished))
     wished_columns = frozenset(columns[name] for name in names)
     if wished_columns in unique:
         return names, ()
-    added = {name for policy in policies_of(model) for name in policy.key_columns}
+    added = {name for policy in facts.policies for name in policy.key_columns}
     for each in unique:
         beside = each - wished_columns
         if wished_columns <= each and added.issuperset(column.name for column in beside):
             return names, tuple(beside)
     raise ValidationError(
-        f"({', '.join(wished)}) is no unique key of {model.__name__}; "
+        f"({', '.join(wished)}) is no unique key of {facts.model.__name__}; "
         f"there {'is' if len(unique) == 1 else 'are'} {_described(columns, unique)}",
         field="pk_fields",
         value=wished,
@@ -297,13 +285,10 @@ def _check_names(model: type[Any], columns: Mapping[str, Column[Any]], names: li
             raise UnknownFieldError(model, name, columns)
 
 
-def _fixed(mapper: Mapper[Any]) -> set[str]:
+def _fixed(facts: Facts) -> set[str]:
     """Return the fields that a conflict never overwrites: identity, version, policies' stamps."""
-    columns: list[Any] = list(mapper.primary_key)
-    if mapper.version_id_col is not None:
-        columns.append(mapper.version_id_col)
-    stamps = {name for policy in policies_of(mapper.class_) for name in policy.stamps}
-    return {mapper.get_property_by_column(column).key for column in columns} | stamps
+    version = set() if facts.version is None else {facts.version}
+    return {*facts.key, *(name for policy in facts.policies for name in policy.stamps)} | version
 
 
 def _check_changeable(model: type[Any], refused: set[str]) -> None:

@@ -19,23 +19,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 
-from sqlmodel_crud_utils._core.models.mapping import (
-    check_written,
-    column_names,
-    is_one_table,
-    mapper_of,
-    primary_key,
-    primary_key_names,
-)
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils._core.values.stamps import update_stamps
-from sqlmodel_crud_utils._core.values.versions import version_name
+from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, visible
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
@@ -58,7 +51,7 @@ def check_target(query: Query, method: str, *, everything: bool) -> None:
             f"{method}() reaches all rows that match, so it takes no limit and no offset",
             field="limit" if query.start is None else "offset",
         )
-    if not is_one_table(query.model):
+    if not facts_of(query.model).is_one_table:
         raise ValidationError(
             f"rows of {name} are spread over several tables, which {method}() cannot write to; "
             "write to them one by one",
@@ -110,7 +103,7 @@ def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement
         return [*criteria, *own]
     # SQL of the caller's is given its criteria for deleted rows as in a SELECT. And MySQL takes
     # the table that it writes to in a subquery only if it is hidden in another one.
-    keys = primary_key(query.model)
+    keys = facts_of(query.model).key_attributes
     rows = query.keys().order_by(None).subquery()
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
     return [*criteria, key.in_(select(*rows.c))]
@@ -123,7 +116,7 @@ def _shown(query: Query, *, only_visible: bool) -> list[ColumnElement[bool]]:
 
 
 def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool:
-    table = mapper_of(query.model).local_table
+    table = facts_of(query.model).mapper.local_table
     return query.dialect.name in _MYSQL and any(
         isinstance(element, Alias) and element.element is table
         for criterion in criteria
@@ -146,22 +139,22 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
         ValidationError: A value that its field does not take, or a column that is not for all
             rows alike: the primary key, or the version, which counts by itself.
     """
-    mapper_of(model)
+    facts = facts_of(model)
     given = data if isinstance(data, Mapping) else {}
     sql = {name: _element(value) for name, value in given.items() if is_sql(value)}
     plain = {name: value for name, value in given.items() if name not in sql} if sql else data
-    changes = changes_for(model, plain) | sql
+    changes = changes_for(facts, plain) | sql
     for name in changes:
-        if name not in column_names(model):
-            raise UnknownFieldError(model, name, column_names(model), what="column")
-        if name in primary_key_names(model) or name == version_name(model):
+        if name not in facts.columns:
+            raise UnknownFieldError(model, name, facts.columns, what="column")
+        if name in facts.key or name == facts.version:
             raise ValidationError(
                 f"{name} cannot be the same in many rows of {model.__name__}; leave it out",
                 field=name,
                 value=changes[name],
             )
     for name, expression in sql.items():
-        check_written(model, name, expression)
+        facts.check_written(name, expression)
         require_own(model, expression, name)
     return changes
 
@@ -174,34 +167,34 @@ def update_of(
     model: type[Any], changes: dict[str, Any], criteria: Sequence[ColumnElement[bool]]
 ) -> Update:
     """Return the UPDATE of rows, with the stamps that every update leaves and a new version."""
-    values = changes | update_stamps(model, changes)
-    name = version_name(model)
+    facts = facts_of(model)
+    values = changes | update_stamps(facts, changes)
+    name = facts.version
     if name is not None and name not in values:
-        values |= _next_version(model, name)
-    return update(model).where(*criteria).values(_assigned(model, values))
+        values |= _next_version(facts, name)
+    return update(model).where(*criteria).values(_assigned(facts, values))
 
 
-def _assigned(model: type[Any], values: Mapping[str, Any]) -> dict[Any, Any]:
+def _assigned(facts: Facts, values: Mapping[str, Any]) -> dict[Any, Any]:
     """Return what an UPDATE sets, with parameters that are not called like columns.
 
     SQLAlchemy would call that of `address_1` so, and that of a criterion for `address` as well.
     """
-    prefix = prefix_for(mapper_of(model).local_table)
+    prefix = prefix_for(facts.mapper.local_table)
     assigned = {}
     for name, value in values.items():
-        attribute = getattr(model, name)
+        attribute = facts.attributes[name]
         assigned[attribute] = (
             value if is_sql(value) else bindparam(f"{prefix}{name}", value, type_=attribute.type)
         )
     return assigned
 
 
-def _next_version(model: type[Any], name: str) -> dict[str, Any]:
-    mapper = mapper_of(model)
-    generator = mapper.version_id_generator
+def _next_version(facts: Facts, name: str) -> dict[str, Any]:
+    generator = facts.mapper.version_id_generator
     if not callable(generator):  # the database counts by itself
         return {}
-    attribute = getattr(model, name)
+    attribute = facts.attributes[name]
     return {name: attribute + 1 if isinstance(attribute.type, Integer) else generator(None)}
 
 
@@ -213,7 +206,7 @@ def delete_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> Dele
 def link_deletes_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> list[Delete]:
     """Return the DELETEs of what the model's many-to-many relationships keep for these rows."""
     statements = []
-    for relationship in mapper_of(model).relationships:
+    for relationship in facts_of(model).relationships.values():
         table: Any = relationship.secondary
         if table is not None and not relationship.viewonly:
             pairs = [

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked, chunked_by_weight
-from sqlmodel_crud_utils._core.models.mapping import check_written, written_names
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
@@ -190,7 +189,7 @@ def _are_plain(target: Target, rows: list[Any]) -> bool:
     """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
     if target.policies or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
         return False
-    written = written_names(target.model)
+    written = target.facts.written
     for name in rows[0]:
         attribute = target.attributes.get(name)
         values = [row.get(name, _MISSING) for row in rows]
@@ -220,7 +219,7 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
     try:
         for name, value in values.items():
             values[name] = storable(attributes[name], value)
-            check_written(target.model, name, value)
+            target.facts.check_written(name, value)
     except KeyError:
         raise placed(UnknownFieldError(target.model, name, attributes), index) from None
     except ValidationError as refused:

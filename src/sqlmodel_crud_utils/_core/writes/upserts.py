@@ -185,13 +185,14 @@ def _on_update(
 
 
 def _next_version(target: Target) -> dict[Column[Any], ColumnElement[Any]]:
-    generator = target.mapper.version_id_generator
-    if target.version is None or not callable(generator):  # the database counts by itself
+    generator = target.facts.mapper.version_id_generator
+    version = target.facts.version
+    if version is None or not callable(generator):  # the database counts by itself
         return {}
-    column = target.columns[target.version]
+    column = target.columns[version]
     if isinstance(column.type, Integer):
         return {column: column + literal_column("1")}
-    return {column: _parameter(target, target.version, generator(None))}
+    return {column: _parameter(target, version, generator(None))}
 
 
 def _parameter(target: Target, name: str, value: Any) -> BindParameter[Any]:

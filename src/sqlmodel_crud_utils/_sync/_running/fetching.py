@@ -11,15 +11,11 @@ from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm import Session as PlainSession
 from sqlalchemy.orm.interfaces import ORMOption
 
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
-from sqlmodel_crud_utils._core.values.versions import version_name
-from sqlmodel_crud_utils._core.visibility.hiding import (
-    hide_anywhere,
-    hiding_options,
-    models_in,
-)
-from sqlmodel_crud_utils._core.visibility.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
 from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, execute, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
@@ -81,9 +77,9 @@ def _prepare(session: Session, *models: type[Any], eagerly: bool) -> Mapping[str
 def may_find_outdated(write: Write) -> bool:
     """Return whether the row that is looked for may be found as it was earlier."""
     plain = sync_session(write.session)
-    if plain.in_transaction() and dialect_of(write.session, write.model).name in _SNAPSHOTS:
+    if plain.in_transaction() and dialect_of(write.session, write.facts).name in _SNAPSHOTS:
         return True
-    is_read_anew = _is_read_anew(plain) and _reads_kept_anew(write.model)
+    is_read_anew = _is_read_anew(plain) and _reads_kept_anew(write.facts)
     return len(plain.identity_map) > 0 and not is_read_anew
 
 
@@ -92,9 +88,9 @@ def _is_read_anew(session: PlainSession) -> bool:
     return kept_rows.there_are(session) and not session.dirty
 
 
-def _reads_kept_anew(model: type[Any]) -> bool:
+def _reads_kept_anew(facts: Facts) -> bool:
     # With versions, what counts is the row as the caller has seen it.
-    return version_name(model) is None
+    return facts.version is None
 
 
 def remember(
@@ -112,7 +108,7 @@ def remember(
 
 def find(
     session: Session,
-    model: type[Any],
+    facts: Facts,
     key: Any,
     pk_field: str | Sequence[str] | None = None,
     *,
@@ -122,14 +118,14 @@ def find(
     anew: bool = True,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
-    names = key_names(model, pk_field, key)
-    parameters = key_parameters(model, names, key)
-    statement = by_key(model, names, visibility)
+    names = key_names(facts, pk_field, key)
+    parameters = key_parameters(facts, names, key)
+    statement = by_key(facts.model, names, visibility)
     if criteria:
         statement = statement.where(*criteria)
     rows = fetch(
         session,
-        model,
+        facts.model,
         statement.options(*options) if options else statement,
         parameters,
         eagerly=bool(options),
@@ -138,7 +134,7 @@ def find(
     )
     if len(rows) > 1:
         raise MultipleRecordsError(
-            model, len(rows), dict(zip(names, parameters.values(), strict=True))
+            facts.model, len(rows), dict(zip(names, parameters.values(), strict=True))
         )
     return rows[0] if rows else None
 
@@ -155,12 +151,12 @@ def find_for(
     with searching(write):
         row = find(
             write.session,
-            write.model,
+            write.facts,
             key,
             pk_field,
             criteria=criteria,
             visibility=visibility,
-            anew=_reads_kept_anew(write.model),
+            anew=_reads_kept_anew(write.facts),
         )
     if row is None:
         refuse_missing(write, key, pk_field)
@@ -170,4 +166,4 @@ def find_for(
 def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
     """Raise for a row that is to be written to and not there, if the write says so."""
     if write.strict:
-        raise RecordNotFoundError(write.model, key, key_names(write.model, pk_field, key))
+        raise RecordNotFoundError(write.model, key, key_names(write.facts, pk_field, key))

@@ -10,15 +10,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sqlmodel_crud_utils._core.models.mapping import (
-    is_one_table,
-    primary_key,
-    primary_key_names,
-)
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList, key_list_of
 from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_sync import (
@@ -48,7 +44,7 @@ class ListedWrite:
     @property
     def by_row(self) -> bool:
         """Whether each row has to be read, and written by itself."""
-        return bool(self.write.hooks) or not is_one_table(self.write.model)
+        return bool(self.write.hooks) or not self.write.facts.is_one_table
 
     def in_chunks(
         self,
@@ -97,9 +93,9 @@ class ListedWrite:
             return self
         found: list[Key] = []
         for keys in listed.chunks(None):
-            statement = select(*primary_key(listed.model)).where(*listed.criteria(keys))
+            statement = select(*listed.facts.key_attributes).where(*listed.criteria(keys))
             found += map(tuple, execute_writing(self.write.session, statement).all())
-        names = primary_key_names(listed.model)
+        names = listed.facts.key
         return replace(self, listed=replace(listed, names=names, keys=list(dict.fromkeys(found))))
 
     def read(self, keys: list[Key]) -> list[Any]:
@@ -117,7 +113,7 @@ class ListedWrite:
         criteria = listed.criteria(keys)
         statement = update_of(listed.model, changes, criteria)
         options = synchronization(plain, listed.model)
-        count = write_set(session, listed.model, statement, criteria, options)
+        count = write_set(session, listed.facts, statement, criteria, options)
         # What only the database can work out is read back: nothing is left to lazy loading.
         load_expired(session, loaded)
         return count
@@ -138,11 +134,12 @@ def listed_write(
         UnknownFieldError: `pk_field` is none of the model's columns.
         ValidationError: A key of a wrong type, or no list of keys.
     """
-    dialect = dialect_of(session, model)
-    listed = key_list_of(model, pk_field, keys, dialect, visibility)
+    facts = facts_of(model)
+    dialect = dialect_of(session, facts)
+    listed = key_list_of(facts, pk_field, keys, dialect, visibility)
     write = Write(
         session,
-        model,
+        facts,
         name,
         raise_on_error=True,
         hooks=hooks_of(model, operation),

@@ -8,40 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy.orm import object_session
-from sqlalchemy.orm.attributes import set_attribute
+from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from sqlmodel_crud_utils._core.models.mapping import mapper_of
-from sqlmodel_crud_utils._core.rows import snapshot, states_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.rows import snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
-from sqlmodel_crud_utils._core.values.payload import (
-    changes_for,
-    changes_of_hooks,
-    without_key,
-)
-from sqlmodel_crud_utils._core.values.versions import (
-    check_version,
-    held_version,
-    version_name,
-)
+from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, changes_on, without_key
+from sqlmodel_crud_utils._core.values.versions import check_version, held_version
 from sqlmodel_crud_utils._core.values.written import check_row
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
     require_soft_delete,
     restored_values,
 )
-from sqlmodel_crud_utils._runtime_sync import (
-    Session,
-    run_sync,
-    sync_session,
-)
+from sqlmodel_crud_utils._runtime_sync import Session, run_sync, sync_session
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
-from sqlmodel_crud_utils._session.new_rows import changed_columns, seen_by_hooks
-from sqlmodel_crud_utils._sync._running.hooks import (
-    Hooks,
-    before_create,
-    before_update,
-    run_hooks,
-)
+from sqlmodel_crud_utils._session.new_rows import seen_by_hooks
+from sqlmodel_crud_utils._sync._running.hooks import Hooks, before_create, before_update, run_hooks
 from sqlmodel_crud_utils._sync._running.operations import Write, attempt, searching
 from sqlmodel_crud_utils._sync._running.settling import load_expired, reload
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
@@ -52,7 +35,7 @@ T = TypeVar("T")
 
 def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write what was set on a row that is there already, with the hooks of an update."""
-    changes = changes_for(type(row), changed_columns(row))
+    changes = changes_on(write.facts, row)
     if changes:
         # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
         write.session.expire(row, list(changes))
@@ -62,14 +45,14 @@ def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[Fal
     return (True, row) if written else (False, None)
 
 
-def insert(session: Session, row: T, hooks: Hooks) -> T:
+def insert(session: Session, facts: Facts, row: T, hooks: Hooks) -> T:
     """Insert a row, or the one that a hook puts in its place, and return it."""
     if hooks:
         with seen_by_hooks(row):
             made = before_create(session, hooks, row)
         row = made
     check_row(row)
-    if not inserted_at_once(session, row):
+    if not inserted_at_once(session, facts, row):
         session.add(row)
         session.flush()
     _run_after(session, hooks, "after_create", row)
@@ -79,21 +62,20 @@ def insert(session: Session, row: T, hooks: Hooks) -> T:
 def _run_after(session: Session, hooks: Hooks, name: str, row: Any) -> None:
     if hooks:
         # A hook may look at every column.
-        load_expired(session, states_of([row]))
+        load_expired(session, [instance_state(row)])
         run_hooks(session, hooks, name, row)
 
 
-def model_of(row: Any, session: Session) -> type[Any]:
-    """Return the table model of a row that is to be written with this session."""
-    model = type(row)
-    mapper_of(model)
+def facts_for(session: Session, row: Any) -> Facts:
+    """Return the facts of a row's model; one of another session's rows is refused."""
+    facts = facts_of(type(row))
     if object_session(row) not in (None, sync_session(session)):
         raise ValidationError(
-            f"the {model.__name__} row belongs to another session; "
+            f"the {facts.model.__name__} row belongs to another session; "
             "write it with that one, or expunge it there first",
             field="data_row",
         )
-    return model
+    return facts
 
 
 def update(
@@ -114,11 +96,11 @@ def update(
         is_outdated: Whether the row may be older than what the database has.
     """
     session = write.session
-    before = snapshot(states_of([row]))
+    before = snapshot([instance_state(row)])
 
     def work() -> Sequence[T]:
-        _expect_version(session, row, expected_version)
-        change(session, row, changes, write.hooks, is_outdated=is_outdated)
+        _expect_version(session, write.facts, row, expected_version)
+        change(write, row, changes, is_outdated=is_outdated)
         return [row]
 
     if attempt(write, work) is not None:
@@ -136,49 +118,45 @@ def reload_marks(session: Session, row: Any, *, is_deleted: bool) -> None:
         session.refresh(row, list(restored_values()))
 
 
-def _expect_version(session: Session, row: Any, expected: Any) -> None:
+def _expect_version(session: Session, facts: Facts, row: Any, expected: Any) -> None:
     if expected is None:
         return
-    if held_version(row) != expected:
+    if held_version(facts, row) != expected:
         # The session may hold the row as it was earlier.
         session.flush()
         session.refresh(row)
-    check_version(row, expected, given=True)
+    check_version(facts, row, expected, given=True)
 
 
 def change(
-    session: Session,
-    row: Any,
-    changes: Mapping[str, Any],
-    hooks: Hooks,
-    *,
-    is_outdated: bool = False,
+    write: Write, row: Any, changes: Mapping[str, Any], *, is_outdated: bool = False
 ) -> None:
     """Write changes to a row, or what hooks make of them."""
+    session, facts, hooks = write.session, write.facts, write.hooks
     if hooks:
         made = before_update(session, hooks, row, changes)
-        changes = without_key(row, changes_of_hooks(type(row), changes, made))
+        changes = without_key(facts, row, changes_of_hooks(facts, changes, made))
         check_row(row)
     if is_outdated or hooks:
-        _reload_shown(session, row, changes)
+        _reload_shown(session, facts, row, changes)
     run_sync(session, _assign, row, changes)
     session.flush()
     _run_after(session, hooks, "after_update", row)
 
 
-def _reload_shown(session: Session, row: Any, changes: Mapping[str, Any]) -> None:
+def _reload_shown(session: Session, facts: Facts, row: Any, changes: Mapping[str, Any]) -> None:
     """Read again what the row shows as it is to be written, for the flush to compare with."""
-    forget_related(row, changes)
-    names = columns_to_reload(row, changes)
+    forget_related(facts, row, changes)
+    names = columns_to_reload(facts, row, changes)
     if not names:
         return
-    version, seen = version_name(type(row)), held_version(row)
-    if version is not None:
-        names.append(version)
+    seen = held_version(facts, row)
+    if facts.version is not None:
+        names.append(facts.version)
     # The lock is that of the UPDATE to come; a plain SELECT may be answered from a snapshot.
     session.refresh(row, names, with_for_update=True)
     if seen is not None:
-        check_version(row, seen)
+        check_version(facts, row, seen)
 
 
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
@@ -197,15 +175,16 @@ def delete(
     session = write.session
 
     def work() -> Sequence[Any]:
-        _expect_version(session, row, expected_version)
-        remove(session, row, marks, deleted_by, write.hooks)
+        _expect_version(session, write.facts, row, expected_version)
+        remove(write, row, marks, deleted_by)
         return [row]
 
     return attempt(write, work) is not None
 
 
-def remove(session: Session, row: Any, marks: bool, deleted_by: str | None, hooks: Hooks) -> None:
+def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) -> None:
     """Remove or mark a row, with the hooks of a deletion."""
+    session, hooks = write.session, write.hooks
     if marks:
         reload_marks(session, row, is_deleted=False)
     run_hooks(session, hooks, "before_delete", row)
@@ -217,17 +196,17 @@ def remove(session: Session, row: Any, marks: bool, deleted_by: str | None, hook
     _run_after(session, hooks, "after_delete", row)
 
 
-def soft_for(model: type[Any], soft: bool | None, deleted_by: str | None) -> bool:
+def soft_for(facts: Facts, soft: bool | None, deleted_by: str | None) -> bool:
     """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
     if soft:
-        require_soft_delete(model, "soft")
-    marks = is_soft_delete(model) if soft is None else soft
+        require_soft_delete(facts, "soft")
+    marks = is_soft_delete(facts) if soft is None else soft
     if deleted_by is not None and not marks:
         raise ValidationError(
             "deleted_by is recorded by soft deletions only; "
-            f"this one removes rows of {model.__name__}",
+            f"this one removes rows of {facts.model.__name__}",
             field="deleted_by",
         )
     if deleted_by is not None:
-        storable(model.deleted_by, deleted_by)
+        storable(facts.attributes["deleted_by"], deleted_by)
     return marks

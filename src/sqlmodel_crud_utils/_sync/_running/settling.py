@@ -12,13 +12,8 @@ from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, unknown_outcome
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
-from sqlmodel_crud_utils._core.rows import (
-    Snapshot,
-    expired_columns,
-    restore,
-    snapshot,
-    track_changes,
-)
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
     call_hook,
@@ -44,11 +39,13 @@ class CommittedError(Exception):
 def load_expired(session: Session, states: Sequence[InstanceState[Any]]) -> None:
     """Read back what the database itself filled in, where the flush did not bring it along."""
     for state in states:
-        names = expired_columns(state)
+        facts = facts_of(state.class_)
+        names = expired_columns(facts, state)
         if names and state.persistent:
             with as_writing(sync_session(session)):
                 session.refresh(state.obj(), names)
-    track_changes(states)
+        for track in facts.change_trackers:
+            track(state)
 
 
 def reload(session: Session, row: Any, before: Snapshot) -> None:

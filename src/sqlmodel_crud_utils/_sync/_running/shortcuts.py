@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session as PlainSession
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
-from sqlmodel_crud_utils._core.visibility.policies import Visibility
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Session,
@@ -40,10 +41,10 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
     """Return the row that a write looks for, None where there is more to it than its statement."""
     if not are_allowed() or write.in_savepoint:
         return None
-    session, model = write.session, write.model
-    names = key_names(model, pk_field, key)
-    values = key_values(model, names, key)
-    return Sought(sync_session(session), dialect_of(session, model), model, names, key, values)
+    session, facts = write.session, write.facts
+    names = key_names(facts, pk_field, key)
+    values = key_values(facts, names, key)
+    return Sought(sync_session(session), dialect_of(session, facts), facts, names, key, values)
 
 
 def written_at_once(
@@ -66,7 +67,7 @@ def written_at_once(
 
     def work() -> Rows:
         rows = run_sync(session, change.run, inside)
-        remember(session, rows, row.model, visibility=visibility)
+        remember(session, rows, row.facts.model, visibility=visibility)
         return rows
 
     outcome = outcome_of(write, work)
@@ -85,7 +86,9 @@ def written_at_once(
     return True, outcome[0] if outcome else None
 
 
-def inserted_at_once(session: Session, row: Any, *, unless_there: bool = False) -> bool | None:
+def inserted_at_once(
+    session: Session, facts: Facts, row: Any, *, unless_there: bool = False
+) -> bool | None:
     """Insert a new row; tell whether that was done, or another row was in its way.
 
     Returns:
@@ -93,8 +96,8 @@ def inserted_at_once(session: Session, row: Any, *, unless_there: bool = False) 
     """
     if not are_allowed():
         return None
-    plain, dialect = sync_session(session), dialect_of(session, type(row))
-    new = insert_at_once(plain, dialect, row, unless_there=unless_there)
+    plain, dialect = sync_session(session), dialect_of(session, facts)
+    new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
     return None if new is None else run_sync(session, new.run, plain)
 
 
@@ -111,7 +114,7 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
     What the database refuses is left to the flush as well: it says what is wrong.
     """
     plain = sync_session(session)
-    dialect = dialect_of(session, type(rows[0]))
+    dialect = dialect_of(session, facts_of(type(rows[0])))
     new = new_rows_of(plain, rows, dialect, DRIVERS)
     if new is None or not run_on_connection(session, partial(_begin, plain), new.model):
         return False

@@ -6,13 +6,11 @@ A policy says it once, for a model, an alias or a table. Below the public functi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, inspect
+from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.orm import Mapper
 
 from sqlmodel_crud_utils._core.caching import cached, forget_all
@@ -83,12 +81,6 @@ def elsewhere() -> Visibility:
 
 
 @cached
-def policies_of(model: type[Any], visibility: Visibility = USUAL) -> tuple[Policy, ...]:
-    """Return the policies that hold for the rows of a model."""
-    return tuple(policy for policy in holding(visibility) if issubclass(model, policy.base))
-
-
-@cached
 def mappers_of(policy: Policy) -> tuple[Mapper[Any], ...]:
     """Return the mappers of all models that a policy is about."""
     found = (inspect(model, raiseerr=False) for model in _heirs(policy.base))
@@ -99,55 +91,3 @@ def _heirs(base: type[Any]) -> Iterator[type[Any]]:
     yield base
     for heir in base.__subclasses__():
         yield from _heirs(heir)
-
-
-def visible(entity: Any, visibility: Visibility = USUAL) -> ColumnElement[bool] | None:
-    """Return the criterion for the rows of a model that are there for a statement.
-
-    Args:
-        entity: A table model, or an alias of one.
-        visibility: Which policies hold.
-
-    Returns:
-        The criterion, or None where no policy holds for the model: all of its rows are there.
-    """
-    policies = policies_of(inspect(entity).mapper.class_, visibility)
-    return and_(*(policy.criterion(entity) for policy in policies)) if policies else None
-
-
-Rule = Callable[[FromClause], ColumnElement[bool]]
-"""Makes the criterion for the rows of a table, or of an alias of it, that are there."""
-
-Rules = Mapping[FromClause, Rule]
-"""Tables of which not all rows are there, each with its rule."""
-
-
-@cached
-def rules_of(visibility: Visibility) -> Rules:
-    """Return the rules for all tables that policies are about."""
-    named: dict[FromClause, dict[Policy, Mapping[str, str]]] = {}
-    for policy in holding(visibility):
-        for mapper in mappers_of(policy):
-            columns = {name: mapper.columns[name] for name in policy.fields}
-            table, *others = {column.table for column in columns.values()}
-            if not others:
-                keys = {name: column.key for name, column in columns.items()}
-                named.setdefault(table, {})[policy] = keys
-    return {table: partial(_criterion, policies) for table, policies in named.items()}
-
-
-def _criterion(
-    policies: Mapping[Policy, Mapping[str, str]], table: FromClause
-) -> ColumnElement[bool]:
-    return and_(
-        *(
-            policy.criterion(SimpleNamespace(**{name: table.c[key] for name, key in keys.items()}))
-            for policy, keys in policies.items()
-        )
-    )
-
-
-def visible_in(table: FromClause | None, visibility: Visibility) -> list[ColumnElement[bool]]:
-    """Return the criteria for the rows of a table that are there for a Core statement."""
-    rule = None if table is None else rules_of(visibility).get(table)
-    return [] if table is None or rule is None else [rule(table)]
