@@ -12,11 +12,13 @@ CACHE := .cache
 WHEEL_TESTS := $(CACHE)/wheel-tests
 
 PIP := python -m pip --disable-pip-version-check install -qq
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all test-plain test-sync chaos cov bench bench-quick bench-docs docs build demo serve check check-wheel clean
+	test-all test-plain test-sync chaos cov bench bench-quick bench-docs docs serve-docs build demo \
+	serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -108,8 +110,12 @@ bench-quick: $(INSTALLED) ## The same with few rounds, and no file
 bench-docs: $(INSTALLED) ## Renew docs/performance.md and its plots from benchmarks/results.json
 	@$(BIN)/python -m benchmarks.documentation
 
-docs: $(INSTALLED) ## Build the documentation site, guides and API, into site/
-	@$(BIN)/python scripts/docs.py
+docs: $(INSTALLED) ## Build the documentation site, guides and reference, into site/
+	@$(MKDOCS) build --strict
+	@echo "Open site/index.html; its search needs a server: make serve-docs"
+
+serve-docs: $(INSTALLED) ## Show the documentation site while you write, on http://127.0.0.1:8001
+	@$(MKDOCS) serve --strict --dev-addr 127.0.0.1:8001
 
 build: $(INSTALLED) ## Build the wheel and the sdist into dist/
 	@rm -rf dist

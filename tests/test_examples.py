@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -101,6 +102,21 @@ def test_markdown(name: str, tmp_path: Path) -> None:
             assert _output_of(tmp_path / "program.py") == promised
         if any(file.startswith("test_") for file in files):
             _output_of(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider")
+
+
+def test_async_tabs(tmp_path: Path) -> None:
+    """What the site shows beside the sync examples runs as well, and prints the same."""
+    tabs = pytest.importorskip("scripts.docs_tabs")
+    guides = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
+    codes = {name: tabs.async_program(text) for name, text in guides.items()}
+    with ExitStack() as databases:
+        for name, code in codes.items():
+            url = databases.enter_context(_postgresql(POSTGRESQL in code))
+            codes[name] = code.replace(POSTGRESQL, url)
+        (tmp_path / "codes.json").write_text(json.dumps(codes))
+        _output_of(tmp_path, "-P", "-W", "error", str(ROOT / "tests" / "async_guides.py"))
+    printed = json.loads((tmp_path / "printed.json").read_text())
+    assert {name: promised_output(code) for name, code in codes.items()} == printed
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,13 +16,13 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from sqlmodel_crud_utils import aio, sync
 from tests.browser import console_errors, open_browser
 
+pytest.importorskip("mkdocs")
 pytest.importorskip("pdoc")
 
 from scripts import docs
@@ -30,94 +32,107 @@ LINKS = "return [...document.querySelectorAll('a[href]')].map(each => each.href)
 ANCHORS = "return [...document.querySelectorAll('[id]')].map(each => each.id)"
 LOADED = "return performance.getEntriesByType('resource').map(each => each.name)"
 TOP = "return arguments[0].getBoundingClientRect().top"
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+OVERFLOW = "return document.documentElement.scrollWidth - innerWidth"
+
+
+def build(folder: Path, config: Path = docs.ROOT / "mkdocs.yml") -> str:
+    """Build the site as `make docs` does; return what went wrong."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    ran = subprocess.run(
+        [*command, "--config-file", str(config), "--site-dir", str(folder)],
+        cwd=docs.ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wrong = [line for line in ran.stderr.splitlines() if not line.startswith("INFO")]
+    assert (ran.returncode == 0) == (not wrong), ran.stderr
+    return "\n".join(wrong)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built from the sources as they are; a dead link or a warning fails it."""
+    """The site, built from the sources as they are."""
     folder = tmp_path_factory.mktemp("site")
-    docs.build(folder)
+    assert build(folder) == ""
     return folder
 
 
-def test_every_guide_is_in_the_navigation_of_every_page(site: Path) -> None:
-    """Whoever reads a page can go on to each guide and each part of the API."""
-    guides = [f"docs/{file.stem}.html" for file in docs.ROOT.glob("docs/*.md")]
-    modules = [f"sqlmodel_crud_utils/{name}.html" for name in ("sync", "aio", "exceptions")]
+def test_every_guide_is_in_the_navigation(site: Path) -> None:
+    """Whoever reads a guide can go on to each other one."""
+    guides = [f"{file.stem}.html" for file in docs.ROOT.glob("docs/*.md")]
     assert len(guides) >= 4
-    for page in site.rglob("*.html"):
-        up = "../" * (len(page.relative_to(site).parts) - 1)
-        text = page.read_text()
-        missing = [name for name in guides + modules if f'href="{up}{name}"' not in text]
-        assert not missing, page
+    for guide in guides:
+        text = (site / guide).read_text()
+        assert [name for name in guides if f'href="{name}"' not in text and name != guide] == []
 
 
 @pytest.mark.parametrize("surface", [sync, aio], ids=["sync", "aio"])
 def test_every_public_name_is_documented(site: Path, surface: object) -> None:
     """The reference has each name of both surfaces, the query builder's methods included."""
-    name = surface.__name__.rpartition(".")[2]
-    text = (site / "sqlmodel_crud_utils" / f"{name}.html").read_text()
+    short = surface.__name__.rpartition(".")[2]
     builder = surface.QueryBuilder
     methods = [f"{builder.__name__}.{each}" for each in dir(builder) if not each.startswith("_")]
     assert f"{builder.__name__}.where" in methods
+    places = docs.docs_reference.read().places
     for public in (*surface.__all__, *methods):
-        assert f'id="{public}"' in text, public
+        page, _, anchor = places[f"{short}.{public}"].partition("#")
+        assert f'id="{anchor}"' in (site / page.replace(".md", ".html")).read_text(), public
 
 
 def test_types_are_short_and_nothing_internal_shows(site: Path) -> None:
-    """Signatures show `Session`, not where SQLAlchemy keeps it."""
-    text = (site / "sqlmodel_crud_utils" / "sync.html").read_text()
-    signature = re.search(r'id="write_row">.*?<span class="signature.*?</div>', text, re.DOTALL)
-    assert signature is not None
-    plain = re.sub("<.*?>", "", signature[0].partition('<span class="signature')[2])
-    assert "Union[Session, scoped_session[Any]]" in plain
+    """Signatures show `Session`, not where SQLAlchemy keeps it, and each form of a call."""
+    text = re.sub("<.*?>", "", (site / "reference" / "writing.html").read_text())
+    assert "session_inst: Session | scoped_session" in text
+    assert "session_inst: AsyncSession | async_scoped_session" in text
+    assert "-&gt; tuple[Literal[True], T]\n\ndef write_row(" in text
     assert "PydanticUndefined" not in text
+    assert "sqlalchemy.orm" not in text
 
 
 def test_code_in_a_guide_links_to_the_reference(site: Path) -> None:
-    """A guide that names a function leads to its description."""
-    text = (site / "docs" / "hooks.html").read_text()
-    assert '<a href="../sqlmodel_crud_utils/hooks.html#registered_hook"><code>' in text
-    assert '<a href="../examples/hooks.py.html">' in text
+    """A guide that names a function leads to its description; a program, to the repository."""
+    text = (site / "hooks.html").read_text()
+    assert '<a href="reference/hooks.html#registered_hook"><code>' in text
+    assert re.search(r'<a href="https://[^"]*/blob/main/examples/hooks.py">', text)
 
 
 def test_the_reference_links_to_its_other_pages(site: Path) -> None:
     """A docstring that names a function of another module leads to it."""
-    text = (site / "sqlmodel_crud_utils" / "ext" / "fastapi.html").read_text()
-    assert 'sqlmodel_crud_utils/sync.html#get_rows"><code>get_rows</code></a>' in text
+    text = (site / "reference" / "ext.fastapi.html").read_text()
+    assert 'href="reading.html#get_rows"><code>get_rows</code></a>' in text
 
 
-def test_search_knows_functions_and_guides(site: Path) -> None:
-    """The index of the search has the API and each section of the guides."""
-    text = (site / "search.js").read_text()
-    entries = json.JSONDecoder().raw_decode(text, text.index("const docs = ") + 13)[0]
-    names = {entry["fullname"] for entry in entries}
-    assert {"sqlmodel_crud_utils.sync.get_row", "sqlmodel_crud_utils.aio.get_row"} <= names
-    assert "Lifecycle hooks: When a hook raises" in names
-    assert len(names) == len(entries), "the search shows one entry per name"
+def test_examples_are_shown_for_both_apis(site: Path) -> None:
+    """An example has two tabs, made of one; what is the same for both APIs has none."""
+    text = re.sub("<.*?>", "", (site / "transactions.html").read_text())
+    assert "\nwith transaction(session):" in text
+    assert "\nasync with transaction(session):" in text
+    assert "Sync" not in (site / "testing.html").read_text().partition("# heroes.py")[0][-500:]
 
 
-def test_dead_links_are_found(tmp_path: Path) -> None:
-    """Pages, anchors and files that are not there are told, and so is what others serve."""
-    (tmp_path / "b.html").write_text('<a id="here"></a>')
-    (tmp_path / "a.html").write_text(
-        '<a href="b.html#here">1</a><a href="b.html#there">2</a><a href="c.html">3</a>'
-        '<a href="https://elsewhere.example/">4</a><a href="#nowhere">5</a>'
-        '<img src="plot.svg"><script src="https://cdn.example/x.js"></script>'
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+    """A file or an anchor that is not there is named, with the page."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text("# A\n\n[x](none.md) [y](#nowhere)\n")
+    settings = (docs.ROOT / "mkdocs.yml").read_text()
+    validation = settings[settings.index("validation:") :]
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: A\n{validation}")
+    wrong = build(tmp_path / "site", tmp_path / "mkdocs.yml")
+    assert "'none.md'" in wrong
+    assert "'#nowhere'" in wrong
+
+
+def test_links_between_files_become_links_between_pages() -> None:
+    """What is no page is shown by the repository; MkDocs refuses what is missing."""
+    text = "[a](../README.md#x) [b](../Makefile) [c](none.md) [d](https://example.org/a.md)"
+    docs.Site.sources = docs.PAGES
+    assert docs.mended(text, "docs/a.md", "a.md", "https://host.example/r") == (
+        "[a](index.md#x) [b](https://host.example/r/blob/main/Makefile) [c](none.md) "
+        "[d](https://example.org/a.md)"
     )
-    assert list(docs.problems(tmp_path)) == [
-        "a.html: loads plot.svg, which is not there",
-        "a.html: loads https://cdn.example/x.js",
-        "a.html: there is no anchor b.html#there",
-        "a.html: there is no page c.html",
-        "a.html: there is no anchor #nowhere",
-    ]
-
-
-def test_a_guide_that_links_to_nothing_is_refused() -> None:
-    """A link to a file that is not there names the guide that has it."""
-    with pytest.raises(docs.BrokenSiteError, match=r"docs/a.md: none.md is not there"):
-        docs.Links({}).of(docs.PurePosixPath("docs/a.md"), '<a href="none.md">x</a>')
 
 
 # --- in a browser --------------------------------------------------------------------------------
@@ -149,9 +164,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def test_every_link_leads_somewhere(browser: Any, address: str, site: Path) -> None:
     """From the first page all others are reached; each anchor is there, no page has an error."""
-    anchors: dict[str, set[str]] = {address: set()}
+    anchors: dict[str, set[str]] = {f"{address}index.html": set()}
     ids: dict[str, list[str]] = {}
-    waiting = [address]
+    waiting = [*anchors]
     for page in waiting:
         browser.get(page)
         assert browser.title, page
@@ -168,14 +183,35 @@ def test_every_link_leads_somewhere(browser: Any, address: str, site: Path) -> N
             anchors.setdefault(target, set()).update([unquote(anchor)] if anchor else [])
     dead = {page: names.difference(ids[page]) for page, names in anchors.items()}
     assert {page: names for page, names in dead.items() if names} == {}
-    reached = {page.removeprefix(address) or "index.html" for page in anchors}
-    assert reached >= {str(file.relative_to(site)) for file in site.rglob("*.html")}
+    reached = {page.removeprefix(address) for page in anchors}
+    pages = {str(file.relative_to(site)) for file in site.rglob("*.html")}
+    assert reached >= pages - {"404.html"}
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_the_window_in_the_readers_colours(
+    browser: Any, address: str, width: int, scheme: str
+) -> None:
+    """No page is wider than the window, on a phone either; the system says light or dark."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
+    try:
+        for page in ("index", "errors", "performance", "reference/reading"):
+            browser.get(f"{address}{page}.html")
+            assert browser.execute_script(OVERFLOW) <= 0, page
+            assert (sum(browser.execute_script(BACKGROUND)[:3]) > 380) == (scheme == "light")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None:
     """A guide's link to a function opens the reference where the function is described."""
-    browser.get(f"{address}docs/hooks.html")
-    browser.find_element(By.CSS_SELECTOR, "main a[href$='hooks.html#registered_hook']").click()
+    browser.get(f"{address}hooks.html")
+    browser.find_element(By.CSS_SELECTOR, "article a[href$='hooks.html#registered_hook']").click()
     place = browser.find_element(By.CSS_SELECTOR, ":target")
     assert "registered_hook" in place.text
     WebDriverWait(browser, 30).until(
@@ -185,48 +221,55 @@ def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None
     )
 
 
-@pytest.mark.parametrize("page", ["index.html", "docs/hooks.html", "sqlmodel_crud_utils/aio.html"])
+def test_a_tab_is_chosen_for_all_examples(browser: Any, address: str) -> None:
+    """Whoever writes async code asks for it once."""
+    browser.get(f"{address}transactions.html")
+    labels = browser.find_elements(By.XPATH, "//label[contains(., 'Async')]")
+    labels[0].click()
+    tabs = [label.get_attribute("for") for label in labels]
+    assert len(tabs) > 1
+    chosen = "return arguments[0].every(each => document.getElementById(each).checked)"
+    WebDriverWait(browser, 30).until(lambda window: window.execute_script(chosen, tabs))
+
+
+@pytest.mark.parametrize("page", ["index.html", "adr/index.html", "reference/mixins.html"])
 def test_search_finds_a_function(browser: Any, address: str, page: str) -> None:
     """`get_row` is found from any page, and the result leads to it."""
-    [result, *_] = _search(browser, address + page, "get_row")
-    assert "get_row" in result.text
-    link = result.find_element(By.CSS_SELECTOR, "a[href*='#get_row']")
-    assert urldefrag(link.get_attribute("href")).fragment == "get_row"
-    link.click()
-    WebDriverWait(browser, 30).until(lambda window: window.current_url.endswith("#get_row"))
-    assert "def get_row" in browser.find_element(By.ID, "get_row").text.replace("\n", " ")
+    links = [each.get_attribute("href") for each in _search(browser, address + page, "get_row")]
+    [link] = [each for each in links if (each or "").endswith("#get_row")]
+    browser.get(link)
+    assert "def get_row" in browser.find_element(By.TAG_NAME, "article").text
     assert console_errors(browser) == []
 
 
-def test_search_finds_a_guide(browser: Any, address: str) -> None:
-    """Words of a guide lead to their section."""
-    results = _search(browser, address, "misspelt method refused at registration")
-    links = [each.find_element(By.TAG_NAME, "a").get_attribute("href") for each in results]
-    assert f"{address}docs/hooks.html#the-methods" in links
-    assert console_errors(browser) == []
-
-
-def test_search_works_without_a_server(browser: Any, site: Path) -> None:
-    """The pages may be opened as files, too."""
-    assert _search(browser, (site / "index.html").as_uri(), "get_row")
+@pytest.mark.parametrize(
+    ("words", "guide"),
+    [
+        ("upsert", "bulk.html"),
+        ("optimistic locking", "soft-delete.html"),
+        ("soft delete", "soft-delete.html"),
+        ("misspelt method refused at registration", "hooks.html"),
+    ],
+)
+def test_search_finds_a_guide_first(browser: Any, address: str, words: str, guide: str) -> None:
+    """What a reader calls a thing leads to its guide, before the reference."""
+    [first, *_] = _search(browser, f"{address}index.html", words)
+    assert first.get_attribute("href").startswith(address + guide)
     assert console_errors(browser) == []
 
 
 def test_search_that_finds_nothing_says_so(browser: Any, address: str) -> None:
-    """A word that is nowhere has no results, and the page comes back when it is removed."""
-    assert _search(browser, address, "xyzzyplugh") == []
-    assert "No search results" in browser.find_element(By.CSS_SELECTOR, "main").text
-    box = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
-    box.send_keys(Keys.BACKSPACE * 10)
-    assert "SQLModel" in browser.find_element(By.CSS_SELECTOR, "main").text
+    """A word that is nowhere has no results."""
+    assert _search(browser, f"{address}index.html", "xyzzyplugh") == []
 
 
 def _search(browser: Any, page: str, words: str) -> list[WebElement]:
     browser.get(page)
-    box = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
+    box = browser.find_element(By.CSS_SELECTOR, ".md-search__input")
+    box.click()
     box.send_keys(words)
-    main = (By.CSS_SELECTOR, "main")
+    meta = (By.CSS_SELECTOR, ".md-search-result__meta")
     WebDriverWait(browser, 60).until(
-        lambda window: "search result" in window.find_element(*main).text
+        lambda window: re.search(r"\bmatching doc", window.find_element(*meta).text)
     )
-    return list(browser.find_elements(By.CSS_SELECTOR, ".search-result"))
+    return list(browser.find_elements(By.CSS_SELECTOR, ".md-search-result__link"))

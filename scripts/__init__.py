@@ -1,0 +1,1 @@
+"""The tools of the project; `make help` says what they are for."""
