@@ -7,7 +7,7 @@ from sqlalchemy import Index, inspect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Relationship, SQLModel
 
-from sqlmodel_crud_utils.mixins import SoftDeleteMixin
+from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Ghost(SoftDeleteMixin, Table, table=True):
     age: int | None = Field(default=None, index=True)
 
 
+class Page(AuditMixin, Table, table=True):
+    """A row that says when it was changed, and by whom."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=100)
+    views: int = 0
+
+
 class Item(Table, table=True):
     """What the bulk operations write."""
 
@@ -85,6 +93,7 @@ CONTENTS: dict[type[SQLModel], dict[str, str]] = {
         "team_id": "(n - 1) / 10 + 1",
     },
     Ghost: {"name": "'ghost ' || n", "age": "n % 60", "is_deleted": "n % 10 = 0"},
+    Page: {"name": "'page ' || n", "views": "n"},
     Item: {"name": "'item ' || n", "amount": "n", "note": "'old'"},
     Reading: {"rank": "n / 10", "name": "'reading ' || n"},
 }

@@ -8,7 +8,7 @@ from sqlmodel import select
 
 from benchmarks._async.case import Case
 from benchmarks._runtime_async import AsyncSession, library
-from benchmarks.models import Hero, Sizes
+from benchmarks.models import Hero, Page, Sizes
 
 
 class HeroCase(Case):
@@ -52,6 +52,24 @@ class Update(HeroCase):
         hero.age = age
         await session.commit()
         return hero
+
+
+class UpdateAudited(Case):
+    writes_to = Page
+
+    async def prepare(self, _session: AsyncSession) -> tuple[int, int]:
+        return self.random.randint(1, self.sizes.rows), 10_000 + next(self.numbers)
+
+    async def library(self, session: AsyncSession, argument: tuple[int, int]) -> Any:
+        key, views = argument
+        return (await library.update_row(key, {"views": views}, session, Page))[1]
+
+    async def by_hand(self, session: AsyncSession, argument: tuple[int, int]) -> Any:
+        key, views = argument
+        page = (await session.exec(select(Page).where(Page.id == key))).one()
+        page.views = views
+        await session.commit()
+        return page
 
 
 class Delete(HeroCase):
@@ -124,6 +142,7 @@ def cases(sizes: Sizes) -> list[Case]:
     return [
         Write("write", sizes),
         Update("update by key", sizes),
+        UpdateAudited("update by key, audited", sizes),
         Delete("delete by key", sizes),
         GetOrCreate("get-or-create, exists", sizes),
         GetOrCreateNew("get-or-create, new", sizes),

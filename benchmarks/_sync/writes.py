@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from benchmarks._runtime_sync import Session, library
 from benchmarks._sync.case import Case
-from benchmarks.models import Hero, Sizes
+from benchmarks.models import Hero, Page, Sizes
 
 
 class HeroCase(Case):
@@ -54,6 +54,24 @@ class Update(HeroCase):
         hero.age = age
         session.commit()
         return hero
+
+
+class UpdateAudited(Case):
+    writes_to = Page
+
+    def prepare(self, _session: Session) -> tuple[int, int]:
+        return self.random.randint(1, self.sizes.rows), 10_000 + next(self.numbers)
+
+    def library(self, session: Session, argument: tuple[int, int]) -> Any:
+        key, views = argument
+        return library.update_row(key, {"views": views}, session, Page)[1]
+
+    def by_hand(self, session: Session, argument: tuple[int, int]) -> Any:
+        key, views = argument
+        page = session.exec(select(Page).where(Page.id == key)).one()
+        page.views = views
+        session.commit()
+        return page
 
 
 class Delete(HeroCase):
@@ -126,6 +144,7 @@ def cases(sizes: Sizes) -> list[Case]:
     return [
         Write("write", sizes),
         Update("update by key", sizes),
+        UpdateAudited("update by key, audited", sizes),
         Delete("delete by key", sizes),
         GetOrCreate("get-or-create, exists", sizes),
         GetOrCreateNew("get-or-create, new", sizes),

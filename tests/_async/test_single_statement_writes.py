@@ -45,7 +45,7 @@ from tests._runtime_async import (
 )
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse
 from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team
-from tests.models_mixins import Club, Counter, Letter, Player, Visit
+from tests.models_mixins import Club, Counter, Letter, Player
 from tests.recording import recorded
 
 pytestmark = pytest.mark.shortcuts
@@ -620,16 +620,6 @@ class TestWhatTakesAFlush:
         session.add(hero(2))
         assert "SELECT" in await self.words_of(engine, session, Hero, age=4)
         assert (await get_row(2, session_factory(), Hero))[0]
-
-    async def test_stamps(self, session_factory: Opened, engine: AsyncEngine) -> None:
-        """An update that changes nothing doesn't say that it did."""
-        await given(session_factory(), Visit(id=1, place="a"))
-        assert await self.words_of(engine, session_factory(), Visit, place="a") == [
-            "SELECT",
-            "COMMIT",
-        ]
-        _, row = await get_row(1, session_factory(), Visit)
-        assert row.updated_at is None
 
     async def test_versions(self, session_factory: Opened, engine: AsyncEngine) -> None:
         """Versions are compared and counted, so they take a flush."""

@@ -47,7 +47,7 @@ from tests._runtime_sync import (
 from tests._sync.rows import given
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse
 from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team
-from tests.models_mixins import Club, Counter, Letter, Player, Visit
+from tests.models_mixins import Club, Counter, Letter, Player
 from tests.recording import recorded
 
 pytestmark = pytest.mark.shortcuts
@@ -612,16 +612,6 @@ class TestWhatTakesAFlush:
         session.add(hero(2))
         assert "SELECT" in self.words_of(engine, session, Hero, age=4)
         assert get_row(2, session_factory(), Hero)[0]
-
-    def test_stamps(self, session_factory: Opened, engine: Engine) -> None:
-        """An update that changes nothing doesn't say that it did."""
-        given(session_factory(), Visit(id=1, place="a"))
-        assert self.words_of(engine, session_factory(), Visit, place="a") == [
-            "SELECT",
-            "COMMIT",
-        ]
-        _, row = get_row(1, session_factory(), Visit)
-        assert row.updated_at is None
 
     def test_versions(self, session_factory: Opened, engine: Engine) -> None:
         """Versions are compared and counted, so they take a flush."""

@@ -32,9 +32,10 @@ from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
-from sqlmodel_crud_utils._session.changes import Change, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard, sets_plainly
+from sqlmodel_crud_utils._shortcuts.stamping import can_stamp, stamp_values, stamps
 
 NOT_THERE = Untouched()
 """There is no such row."""
@@ -165,6 +166,8 @@ def update_at_once(
     changed = tuple(name for name in changes if name not in own)
     if not _can_be_set(facts, changed) or any(map(is_sql, changes.values())):
         return None
+    if facts.has_on_update_values and not _can_be_stamped(facts, changes):
+        return None
     if not sought.is_written_alone("update") or listens_to_fields(facts, changed):
         return None
     if any(
@@ -174,6 +177,9 @@ def update_at_once(
     statement = _update(facts, changed, visibility)
     written = {name: changes[name] for name in changed}
     parameters = sought.parameters | _new(facts, changes, changed)
+    if facts.has_on_update_values:
+        found = stamp_values(facts, changes)
+        parameters |= _new(facts, found, found)
     return ByKey(sought, statement, parameters, changed, written)
 
 
@@ -202,10 +208,17 @@ def delete_at_once(sought: Sought) -> ByKey | None:
 def _can_be_set(facts: Facts, names: tuple[str, ...]) -> bool:
     """Tell whether these are fields that an UPDATE can set, and there are some."""
     return bool(
-        names
-        and not facts.has_on_update_values
-        and all(name in facts.columns for name in names)
-        and sets_plainly(facts.model, names)
+        names and all(name in facts.columns for name in names) and sets_plainly(facts.model, names)
+    )
+
+
+def _can_be_stamped(facts: Facts, changes: Mapping[str, Any]) -> bool:
+    """Return whether the stamps can come with the UPDATE; nobody may ask what they are."""
+    return (
+        can_stamp(facts, tuple(changes))
+        and need_of(facts.model) < Need.ROWS
+        # What is no number is another one each time.
+        and all(value == value for value in changes.values())  # noqa: PLR0124
     )
 
 
@@ -216,7 +229,9 @@ def _new(facts: Facts, values: Mapping[str, Any], names: Iterable[str]) -> dict[
 
 @cached
 def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Executable:
-    statement = _setting(facts, names, visibility)
+    new = _new_values(facts, names)
+    statement = _setting(facts, new, visibility)
+    statement = statement.values(stamps(facts, new, prefix_for(facts.table)))
     returning = statement.returning(*facts.columns.values())
     options = {"populate_existing": True}
     return select(facts.model).from_statement(returning).execution_options(**options)
@@ -224,17 +239,17 @@ def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Exe
 
 @cached
 def _mark(facts: Facts) -> Update:
-    return _setting(facts, _MARKS, USUAL)
+    return _setting(facts, _new_values(facts, _MARKS), USUAL)
 
 
-def _setting(facts: Facts, names: Iterable[str], visibility: Visibility) -> Update:
-    columns = facts.columns
+def _new_values(facts: Facts, names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
     prefix = prefix_for(facts.table)
-    values = {
-        columns[name]: bindparam(f"{prefix}{name}", type_=columns[name].type) for name in names
-    }
-    statement = update(facts.table).where(*_has_key(facts)).values(values)
-    return statement.where(*visible_in(facts.table, visibility))
+    return {name: bindparam(f"{prefix}{name}", type_=facts.columns[name].type) for name in names}
+
+
+def _setting(facts: Facts, new: Mapping[str, ColumnElement[Any]], visibility: Visibility) -> Update:
+    statement = update(facts.table).where(*_has_key(facts), *visible_in(facts.table, visibility))
+    return statement.values({facts.columns[name]: value for name, value in new.items()})
 
 
 @cached
