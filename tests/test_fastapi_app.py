@@ -141,7 +141,7 @@ def test_errors_have_their_status(client: httpx2.Client) -> None:
         (404, client.put("/heroes/99/tags/strong")),
         (409, client.post("/heroes", json={"name": "Rusty", "secret_name": "?"})),
         (409, client.post("/heroes", json={"name": "New", "secret_name": "?", "team_id": 99})),
-        (409, client.patch(path, json={"age": 1}, headers={"if-match": "7"})),
+        (412, client.patch(path, json={"age": 1}, headers={"if-match": "7"})),
         (409, client.patch(path, json={"name": rosty["name"]})),
         (422, client.patch(path, json={"name": None})),
         (422, client.post("/heroes", json={"name": "New", "secret_name": "?", "age": -1})),
@@ -270,7 +270,7 @@ async def _count_up(client: httpx2.AsyncClient, counter: int) -> None:
         )
         if answer.status_code == 200:
             return
-        assert answer.status_code == 409, answer.text
+        assert answer.status_code == 412, answer.text
 
 
 def _hero(name: str, **fields: Any) -> dict[str, Any]:

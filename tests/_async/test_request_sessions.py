@@ -218,7 +218,8 @@ def test_a_flush_that_fails_at_the_end_is_answered(service: Service) -> None:
     assert client.post("/heroes/Rusty").status_code == 201
     answer = client.post("/heroes/Rusty")
     assert answer.status_code == 409
-    assert "another hero row has the same" in answer.json()["detail"]
+    [detail] = answer.json()["detail"]
+    assert (detail["type"], detail["loc"]) == ("unique", ["path", "name"])
     assert service.names() == ["Rusty"]
 
 

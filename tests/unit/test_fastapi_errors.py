@@ -11,6 +11,7 @@ from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from loguru import logger
+from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -27,7 +28,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
+from sqlmodel_crud_utils.ext.fastapi import error_responses, install_error_handlers
 from tests.models import Hero
 
 SECRET = "hunter2"
@@ -70,20 +71,56 @@ def _deadlock() -> Exception:
     return pymysql.err.OperationalError(1213, SECRET)
 
 
+WHOLE = ["body"]
+
+
 @pytest.mark.parametrize(
     ("error", "status", "detail"),
     [
-        (RecordNotFoundError(Hero, SECRET), 404, "Hero not found"),
-        (RecordNotFoundError("Hero", {"name": SECRET}), 404, "Hero not found"),
+        (RecordNotFoundError(Hero, SECRET), 404, "Not Found"),
+        (RecordNotFoundError("Hero", {"name": SECRET}), 404, "Not Found"),
         (
             ConflictError(Hero, SECRET, expected=1, found=2),
             409,
-            "Hero was changed or removed since it was read; read it again and retry",
+            [{"type": "version", "loc": WHOLE, "msg": "it was changed since it was read"}],
         ),
-        (violation("unique"), 409, "Validation failed for 'name': the row is refused"),
-        (violation("foreign_key"), 409, "Validation failed for 'name': the row is refused"),
-        (violation("exclusion"), 409, "Validation failed for 'name': the row is refused"),
-        (violation(None), 409, "Validation failed for 'name': the row is refused"),
+        (
+            violation("unique"),
+            409,
+            [{"type": "unique", "loc": WHOLE, "msg": "there is another one like it"}],
+        ),
+        (
+            violation("exclusion"),
+            409,
+            [{"type": "exclusion", "loc": WHOLE, "msg": "it overlaps with another one"}],
+        ),
+        (
+            violation(None),
+            409,
+            [{"type": "conflict", "loc": WHOLE, "msg": "it contradicts what is there"}],
+        ),
+        (
+            violation("not_null"),
+            422,
+            [{"type": "not_null", "loc": WHOLE, "msg": "something that must be given is missing"}],
+        ),
+        (violation("check"), 422, [{"type": "check", "loc": WHOLE, "msg": "it breaks a rule"}]),
+        (
+            ValidationError(SECRET, "name", SECRET),
+            422,
+            [{"type": "value_error", "loc": WHOLE, "msg": "what was sent cannot be used"}],
+        ),
+        (
+            UnknownFieldError(Hero, "nmae", ("name",)),
+            422,
+            [
+                {
+                    "type": "extra_forbidden",
+                    "loc": WHOLE,
+                    "msg": "Extra inputs are not permitted",
+                }
+            ],
+        ),
         (
             DatabaseConnectionError(database_url=URL),
             503,
@@ -110,37 +147,150 @@ def _deadlock() -> Exception:
             "Internal Server Error",
         ),
         (BulkOperationError(3, 1, [SECRET]), 500, "Internal Server Error"),
+        (
+            BulkOperationError(3, 1, [violation("check"), SECRET]),
+            422,
+            [{"type": "check", "loc": WHOLE, "msg": "it breaks a rule"}],
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_each_error_has_its_status(error: Exception, status: int, detail: str) -> None:
-    """The text says what happened, without the values of rows, keys or addresses."""
+def test_each_error_has_its_status(error: Exception, status: int, detail: Any) -> None:
+    """The body says what happened, without names or values that the client did not send."""
     assert answer(error) == (status, detail)
     assert answer(wrapped(error)) == (status, detail)
     assert answer(wrapped(wrapped(error))) == (status, detail)
 
 
+# --- what was sent -------------------------------------------------------------------------------
+
+
+class Body(BaseModel):
+    """What a client sends."""
+
+    name: str = ""
+    team_id: int = 0
+    version: int = 0
+
+
+def details(error: Exception, sent: Any, query: str = "", **headers: str) -> Any:
+    """The answer to an error in a route with a body, a path and a query."""
+    app = FastAPI()
+    install_error_handlers(app)
+
+    @app.post("/{key}")
+    async def fail(key: int, body: Body | list[Body], after: str = "") -> None:  # noqa: ARG001
+        raise error
+
+    answered = TestClient(app).post(f"/5{query}", json=sent, headers=headers)
+    assert SECRET not in answered.text
+    assert "Hero" not in answered.text
+    if answered.status_code == 412:
+        return answered.json()["detail"]
+    [detail] = answered.json()["detail"]
+    return tuple(detail.values())
+
+
 @pytest.mark.parametrize(
-    "error", [violation("not_null"), violation("check"), ValidationError("no", "name", SECRET)]
+    ("kind", "reason"),
+    [
+        ("unique", "another one has this name"),
+        ("foreign_key", "there is nothing with this name"),
+        ("not_null", "name must be given"),
+        ("check", "name breaks a rule"),
+        ("exclusion", "this name overlaps with another one"),
+    ],
 )
-def test_values_that_do_not_fit_are_answered_as_fastapi_does(error: ValidationError) -> None:
-    """422 has a list, as the OpenAPI schema of every route says."""
-    expected = [{"type": "value_error", "loc": ["name"], "msg": str(error)}]
-    assert answer(error) == (422, expected)
+def test_a_constraint_names_what_was_sent(kind: Any, reason: str) -> None:
+    """And no column that the client does not know."""
+    error = ConstraintViolationError(SECRET, kind=kind, columns=("tenant", "name"))
+    assert details(error, {"name": SECRET}) == (kind, ["body", "name"], reason)
 
 
-def test_a_mistake_without_a_field_has_no_location() -> None:
-    """What is about no field says so."""
-    assert answer(ValidationError("no"))[1][0]["loc"] == []
-    assert answer(UnknownFieldError(Hero, "agee", ("age",)))[0] == 422
+def test_a_constraint_of_several_columns_is_about_the_body() -> None:
+    """All those that were sent are named."""
+    error = ConstraintViolationError(SECRET, kind="unique", columns=("name", "team_id"))
+    assert details(error, {"name": "a", "team_id": 1}) == (
+        "unique",
+        ["body"],
+        "another one has this name and team_id",
+    )
 
 
-def test_rows_are_answered_as_their_first_error() -> None:
-    """The failure of many rows has the status of one, and names them all."""
-    many = BulkOperationError(3, 2, [(0, violation("unique")), (2, violation("check"))])
-    assert answer(many) == (409, many.get_error_summary())
-    many = BulkOperationError(3, 1, [violation("check")])
-    assert answer(many)[1] == [{"type": "value_error", "loc": [], "msg": many.get_error_summary()}]
+def test_rows_have_their_place() -> None:
+    """As FastAPI counts the elements of a list, from 0."""
+    refused = ConstraintViolationError(SECRET, kind="unique", columns=("name",))
+    error = BulkOperationError(2, 1, [(1, refused)])
+    sent = [{"name": "a"}, {"name": "b"}]
+    expected = ("unique", ["body", 1, "name"], "another one has this name")
+    assert details(error, sent) == expected
+    wrong = ValidationError("row 1: Hero.name must be a string", "name", SECRET)
+    assert details(wrong, sent) == ("value_error", ["body", 1, "name"], "must be a string")
+    assert details(ValidationError("row 1: no", "team"), sent)[1] == ["body", 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Hero.name must be shorter", "must be shorter"),
+        ("Input should be a valid string", "Input should be a valid string"),
+        ("the key of Hero is special", "this value cannot be used"),
+    ],
+)
+def test_a_value_has_its_place(text: str, reason: str) -> None:
+    """In the body, the path or the query, with a reason that names no class."""
+    assert details(ValidationError(text, "name"), {"name": "a"}) == (
+        "value_error",
+        ["body", "name"],
+        reason,
+    )
+    assert details(ValidationError(text, "key"), {})[1] == ["path", "key"]
+    assert details(ValidationError(text, "after"), {}, "?after=x")[1] == ["query", "after"]
+    unknown = UnknownFieldError(Hero, "name", ("id", "secret"))
+    assert details(unknown, {"name": "a"})[:2] == ("extra_forbidden", ["body", "name"])
+
+
+def test_a_version_that_was_asked_for_is_a_precondition() -> None:
+    """With the header it is 412; a version in the body is named."""
+    error = ConflictError(Hero, 5, expected=1)
+    assert details(error, {}, **{"if-match": '"1"'}) == "It was changed since it was read"
+    assert details(error, {"version": 1})[:2] == ("version", ["body", "version"])
+
+
+def test_what_a_path_names_is_the_place_where_there_is_no_body() -> None:
+    """A deletion sends nothing else."""
+    app = FastAPI()
+    install_error_handlers(app)
+
+    @app.delete("/{key}")
+    async def fail(key: int) -> None:  # noqa: ARG001
+        raise violation("foreign_key")
+
+    [detail] = TestClient(app).delete("/5").json()["detail"]
+    assert detail["loc"] == ["path"]
+    assert detail["msg"] == "it refers to something that is not there, or others refer to it"
+
+
+def test_openapi_knows_the_answers() -> None:
+    """With their bodies, for a route or a whole application."""
+    app = FastAPI(responses=error_responses(503))
+
+    @app.get("/", responses=error_responses(404, 409))
+    async def read() -> None: ...
+
+    described = app.openapi()
+    responses = described["paths"]["/"]["get"]["responses"]
+    assert sorted(responses) == ["200", "404", "409", "503"]
+    schemas = described["components"]["schemas"]
+    assert schemas["ErrorDetails"]["properties"]["detail"]["items"] == {
+        "$ref": "#/components/schemas/Detail"
+    }
+    assert sorted(error_responses()) == [404, 409, 412, 422, 503]
+    with pytest.raises(ValidationError, match="not 418"):
+        error_responses(418)
+
+
+# --- errors of others ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

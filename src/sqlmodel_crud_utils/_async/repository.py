@@ -73,7 +73,7 @@ class AsyncRepository(Generic[T]):
     @overload
     async def create(self, /, **values: Any) -> T: ...
     async def create(self, /, *row: T, **values: Any) -> T:
-        """Create a row, and return it.
+        """Create a row; return it.
 
         The create hooks of the model run with it.
 
@@ -185,7 +185,7 @@ class AsyncRepository(Generic[T]):
         expected_version: int | None = None,
         include_deleted: bool = False,
     ) -> T:
-        """Update the row with this key, and return it.
+        """Update the row with this key; return it.
 
         The update hooks of the model run with it. The primary key is never changed.
 
@@ -265,7 +265,7 @@ class AsyncRepository(Generic[T]):
         )
 
     async def restore(self, key: Any) -> T:
-        """Take the mark from a soft-deleted row, and return it.
+        """Take the mark from a soft-deleted row; return it.
 
         It is an update, so the update hooks of the model run with it.
 

@@ -12,8 +12,14 @@ except ModuleNotFoundError as error:
         name="fastapi",
     ) from error
 
-from sqlmodel_crud_utils.ext.fastapi.errors import install_error_handlers
+from sqlmodel_crud_utils.ext.fastapi.errors import error_responses, install_error_handlers
 from sqlmodel_crud_utils.ext.fastapi.filters import FilterParams, filter_params
 from sqlmodel_crud_utils.ext.fastapi.sessions import session_dependency
 
-__all__ = ["FilterParams", "filter_params", "install_error_handlers", "session_dependency"]
+__all__ = [
+    "FilterParams",
+    "error_responses",
+    "filter_params",
+    "install_error_handlers",
+    "session_dependency",
+]

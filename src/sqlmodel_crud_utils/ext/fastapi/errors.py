@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,8 +29,55 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
+from sqlmodel_crud_utils.ext.fastapi.details import Detail, Sent, details_of, sent_with
 
-__all__ = ["install_error_handlers"]
+__all__ = ["error_responses", "install_error_handlers"]
+
+
+class ErrorText(BaseModel):
+    """The body of an error that is about the request as a whole."""
+
+    detail: str
+
+
+class ErrorDetails(BaseModel):
+    """The body of an error that is about what was sent, as FastAPI's own."""
+
+    detail: list[Detail]
+
+
+_ANSWERS: dict[int, tuple[type[BaseModel], str]] = {
+    404: (ErrorText, "There is no such row."),
+    409: (ErrorDetails, "It contradicts what is there."),
+    412: (ErrorText, "It was changed since it was read."),
+    422: (ErrorDetails, "What was sent cannot be used."),
+    503: (ErrorText, "The database cannot be reached, or is busy."),
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI is to say of errors, for `responses=` of a route, router or application.
+
+    Args:
+        statuses: Which of 404, 409, 412, 422 and 503 there may be; without any, all of them.
+
+    Raises:
+        ValidationError: Another status.
+
+    Example:
+        >>> from fastapi import FastAPI
+        >>> app = FastAPI(responses=error_responses(404, 503))
+        >>> sorted(error_responses(404, 409))
+        [404, 409]
+    """
+    if unknown := [status for status in statuses if status not in _ANSWERS]:
+        known = ", ".join(map(str, _ANSWERS))
+        raise ValidationError(f"there are {known}, not {unknown[0]}", field="statuses")
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in statuses or _ANSWERS:
+        model, description = _ANSWERS[status]
+        described[status] = {"model": model, "description": description}
+    return described
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -38,7 +86,7 @@ def install_error_handlers(app: FastAPI) -> None:
     | error | status |
     |---|---|
     | `RecordNotFoundError` | 404 |
-    | `ConflictError` | 409 |
+    | `ConflictError` | 409; 412 where the request has the header `If-Match` |
     | `ConstraintViolationError`, kind unique, foreign_key or exclusion | 409 |
     | `ConstraintViolationError`, kind not_null or check | 422 |
     | `ValidationError`, `UnknownFieldError` | 422 |
@@ -54,9 +102,12 @@ def install_error_handlers(app: FastAPI) -> None:
     An error that comes when the response has begun, in a background task or a stream, goes on to
     the server as it is. An answer of 503 has the header `Retry-After`.
 
-    The body is `{"detail": ...}`, as FastAPI has it: a text; for 422 a list of
-    `{"type", "loc", "msg"}`, with the field in `loc` if it is known. No body holds the values of
-    rows, keys, statements or addresses. What is answered with 500 or 503 is logged, in one line.
+    The body is `{"detail": ...}`, as FastAPI has it: for 409 and 422 a list of
+    `{"type", "loc", "msg"}`, for others a text. `type` is the kind of the constraint (`unique`,
+    `foreign_key`, ...), `version` for a `ConflictError`, or `value_error`; `loc` begins with
+    `body`, `query`, `path` or `header`. No body holds the values of rows, keys, statements or
+    addresses, names of classes, tables or constraints, or of columns that the client did not send.
+    What is answered with 500 or 503 is logged, in one line.
 
     A handler that you add for one of the errors yourself wins over this one.
 
@@ -77,7 +128,7 @@ def install_error_handlers(app: FastAPI) -> None:
         ...     raise RecordNotFoundError("Hero", name, pk_field="name")
         >>> response = TestClient(app).get("/heroes/Rusty")
         >>> response.status_code, response.json()
-        (404, {'detail': 'Hero not found'})
+        (404, {'detail': 'Not Found'})
     """
     if app.middleware_stack is not None:
         raise ValidationError("install_error_handlers comes before the first request", "app")
@@ -121,7 +172,9 @@ async def _answer(request: Request, error: Exception) -> Response:
         return await _call(handler, request, error)
     if not isinstance(error, SQLModelCRUDError):
         error = _translated(error)
-    status, detail = _status_and_detail(error)
+    sent = sent_with(request)
+    status = _status_of(error, sent)
+    detail = _detail_of(error, status, sent)
     if status >= 500:
         endpoint = getattr(request.scope.get("endpoint"), "__name__", "the application")
         log_failure("request", str(endpoint), error, "error")
@@ -141,44 +194,42 @@ def _translated(error: Exception) -> SQLModelCRUDError:
     return failure
 
 
-def _status_and_detail(error: Exception | str) -> tuple[int, Any]:
-    status, detail = 500, "Internal Server Error"
+def _status_of(error: Exception | str, sent: Sent) -> int:
+    status = 500
     match error:
         case RecordNotFoundError():
-            status, detail = 404, f"{_model(error)} not found"
+            status = 404
         case ConflictError():
-            reason = "was changed or removed since it was read; read it again and retry"
-            status, detail = 409, f"{_model(error)} {reason}"
+            status = 412 if "if-match" in sent.header else 409
         case ConstraintViolationError() if error.kind not in {"not_null", "check"}:
-            status, detail = 409, str(error)
+            status = 409
         case ValidationError():
-            return 422, _invalid(str(error), error.field)
+            status = 422
         case BulkOperationError(errors=[first, *_]):
-            return _of_rows(error, first[1] if isinstance(first, tuple) else first)
+            status = _status_of(first[1] if isinstance(first, tuple) else first, sent)
         case DatabaseConnectionError():
-            is_busy = isinstance(error.original_error, PoolTimeoutError)
-            state = "is busy" if is_busy else "cannot be reached at the moment"
-            status, detail = 503, f"The database {state}; try again"
+            status = 503
         case QueryExecutionError() if is_transient(error):
-            status, detail = 503, "Another request was in the way; try again"
-    return status, detail
+            status = 503
+    return status
 
 
-def _of_rows(error: BulkOperationError, first: Exception | str) -> tuple[int, Any]:
-    status, detail = _status_and_detail(first)
-    text = error.get_error_summary()
-    if status == 422:
-        return status, _invalid(text)
-    return status, detail if status >= 500 else text
+def _detail_of(error: Exception, status: int, sent: Sent) -> Any:
+    if status in {409, 422}:
+        return details_of(error, sent)
+    if isinstance(error, DatabaseConnectionError):
+        is_busy = isinstance(error.original_error, PoolTimeoutError)
+        state = "is busy" if is_busy else "cannot be reached at the moment"
+        return f"The database {state}; try again"
+    return _TEXTS[status]
 
 
-def _invalid(text: str, field: str | None = None) -> list[dict[str, Any]]:
-    """Return details as FastAPI's own and its OpenAPI schema have them."""
-    return [{"type": "value_error", "loc": [field] if field else [], "msg": text}]
-
-
-def _model(error: RecordNotFoundError | ConflictError) -> str:
-    return error.model if isinstance(error.model, str) else error.model.__name__
+_TEXTS = {
+    404: "Not Found",
+    412: "It was changed since it was read",
+    500: "Internal Server Error",
+    503: "Another request was in the way; try again",
+}
 
 
 def _handler(handlers: Mapping[Any, Callable[..., Any]], error: Exception) -> Any:

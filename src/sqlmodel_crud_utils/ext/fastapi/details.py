@@ -1,0 +1,147 @@
+"""What a client is told of an error: where in its request it is, of what kind, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from sqlmodel_crud_utils.exceptions import (
+    BulkOperationError,
+    ConflictError,
+    ConstraintViolationError,
+    UnknownFieldError,
+    ValidationError,
+)
+
+
+class Detail(BaseModel):
+    """One thing that is wrong; FastAPI describes its own errors in the same way."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The names that a client knows, as it has sent them.
+
+    Attributes:
+        body: The body, if it is JSON.
+        row: The place of the row that an error is about, where the body is a list.
+        path: The parameters of the path.
+        query: The parameters of the query string.
+        header: The headers.
+    """
+
+    body: Any = None
+    row: int | None = None
+    path: Collection[str] = ()
+    query: Collection[str] = ()
+    header: Collection[str] = field(default_factory=tuple)
+
+    def place_of(self, name: str | None) -> list[str | int] | None:
+        """Return where a name was sent, or None."""
+        body = self.body
+        if self.row is not None and isinstance(body, list) and self.row < len(body):
+            body = body[self.row]
+        if name is None:
+            return None
+        if isinstance(body, Mapping) and name in body:
+            return [*self.whole(), name]
+        for where in ("path", "query"):
+            if name in getattr(self, where):
+                return [where, name]
+        return None
+
+    def whole(self) -> list[str | int]:
+        """Return the place of what was sent as a whole."""
+        if self.body is None and self.path:
+            return ["path"]
+        return ["body"] if self.row is None else ["body", self.row]
+
+
+def sent_with(request: Request) -> Sent:
+    """Return the names that came with a request."""
+    # FastAPI has read the body by now, unless the route takes none; the stream has no second one.
+    body = getattr(request, "_json", None)
+    return Sent(
+        body=body,
+        path=request.path_params,
+        query=request.query_params,
+        header=request.headers,
+    )
+
+
+def details_of(error: Exception, sent: Sent) -> list[dict[str, Any]]:
+    """Return the details of an error, without names that the client did not send.
+
+    Args:
+        error: A `ConflictError`, a `ValidationError`, or a `BulkOperationError` of such.
+        sent: What the client has sent.
+    """
+    match error:
+        case BulkOperationError():
+            return list(_of_rows(error.errors, sent))
+        case ConflictError():
+            place = sent.place_of("version") or sent.whole()
+            return [_detail("version", place, "it was changed since it was read")]
+        case ConstraintViolationError():
+            return [_of_constraint(error, sent)]
+        case UnknownFieldError():
+            place = sent.place_of(error.field) or sent.whole()
+            return [_detail("extra_forbidden", place, "Extra inputs are not permitted")]
+    return [_of_value(error, sent)]
+
+
+def _of_rows(errors: Iterable[Any], sent: Sent) -> Iterable[dict[str, Any]]:
+    for each in errors:
+        index, reason = each if isinstance(each, tuple) else (None, each)
+        if isinstance(reason, ConflictError | ValidationError):
+            yield from details_of(reason, replace(sent, row=index))
+
+
+def _of_constraint(error: ConstraintViolationError, sent: Sent) -> dict[str, Any]:
+    places = [place for name in error.columns if (place := sent.place_of(name))]
+    names = " and ".join(str(place[-1]) for place in places)
+    told = _REASONS if names else _REASONS_WITHOUT_NAMES
+    reason = told.get(error.kind or "", "it contradicts what is there").format(names)
+    place = places[0] if len(places) == 1 else sent.whole()
+    return _detail(error.kind or "conflict", place, reason)
+
+
+_REASONS = {
+    "unique": "another one has this {}",
+    "foreign_key": "there is nothing with this {}",
+    "not_null": "{} must be given",
+    "check": "{} breaks a rule",
+    "exclusion": "this {} overlaps with another one",
+}
+_REASONS_WITHOUT_NAMES = {
+    "unique": "there is another one like it",
+    "foreign_key": "it refers to something that is not there, or others refer to it",
+    "not_null": "something that must be given is missing",
+    "check": "it breaks a rule",
+    "exclusion": "it overlaps with another one",
+}
+
+
+def _of_value(error: Any, sent: Sent) -> dict[str, Any]:
+    _, _, reason = str(error).partition(": ")
+    if found := re.match(r"row (\d+): ", reason):
+        sent, reason = replace(sent, row=int(found[1])), reason[found.end() :]
+    place = sent.place_of(error.field)
+    if place is None:
+        return _detail("value_error", sent.whole(), "what was sent cannot be used")
+    # The texts of the library name the class, as "Hero.age must be ..."; those of others may.
+    known = re.fullmatch(r"(?:\w+\.\w+ )?((?:must|takes) [^\n]*|Input should [^\n]*)", reason)
+    return _detail("value_error", place, known[1] if known else "this value cannot be used")
+
+
+def _detail(kind: str, place: Sequence[str | int], reason: str) -> dict[str, Any]:
+    return {"type": kind, "loc": list(place), "msg": reason}
