@@ -52,6 +52,8 @@ NAMES = {
     "AsyncSession": "Session",
     "_async": "_sync",
     "_runtime_async": "_runtime_sync",
+    "aclose": "close",
+    "aclosing": "closing",
     "aio": "sync",
     "async_url": "sync_url",
     "create_async_engine": "create_engine",

@@ -133,16 +133,20 @@ async def bulk_insert_rows(
         check_skipping(target, dialect)
     size = chunk_rows(target, dialect, chunk_size)
 
-    async def work() -> Sequence[int]:
-        await session.flush()
-        with (
-            all_or_none(session),
-            progress_to(progress, model.__name__, insertion.total) as report,
-        ):
-            return [await insertion.run(rows, size, report)]
+    async with Write(session, target.facts, _NAME, raise_on_error=True) as write:
+        write.batch = insertion.total
 
-    [inserted] = await insist(Write(session, target.facts, _NAME, raise_on_error=True), work)
-    return int(inserted)
+        async def work() -> Sequence[Any]:
+            await session.flush()
+            with (
+                all_or_none(session),
+                progress_to(progress, model.__name__, insertion.total) as report,
+            ):
+                await insertion.run(write, rows, size, report)
+            return []
+
+        await insist(write, work)
+        return write.rows or 0
 
 
 @dataclass(slots=True)
@@ -158,19 +162,20 @@ class _Insertion:
     way: Way = Way.ORDINARY
     need: Need = Need.NOTHING
 
-    async def run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
-        """Insert all rows, and return how many that were."""
+    async def run(
+        self, write: Write, rows: Iterable[Any], size: int, report: Report | None
+    ) -> None:
+        """Insert all rows; the write counts them."""
         reader = RowReader(self.target)
-        inserted = done = 0
+        done = 0
         for chunk in chunked(rows, size):
             shapes = reader.read(done, chunk)
             if not done:
                 await run_on_connection(self.session, self._begin, self.target.model)
             copied = self._wants_copy(len(chunk)) and await self._copy(shapes)
-            inserted += len(chunk) if copied else await self._write(shapes)
+            await write.written(len(chunk) if copied else await self._write(shapes))
             done += len(chunk)
             await tell(report, done, self.total)
-        return inserted
 
     def _begin(self, connection: Connection) -> None:
         begin_immediate(connection)

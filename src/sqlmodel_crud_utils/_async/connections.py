@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     check_ping_after,
     plan_engine,
 )
+from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncEngine,
@@ -87,12 +88,13 @@ def create_pooled_engine(
     check_ping_after(pool_ping_after)
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
     plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
-    engine = make_engine(plan)
-    prepare_engine(sync_engine(engine), plan, ask)
-    replace_dead_connections(
-        sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
-    )
-    return engine
+    with observed("create_pooled_engine"):
+        engine = make_engine(plan)
+        prepare_engine(sync_engine(engine), plan, ask)
+        replace_dead_connections(
+            sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
+        )
+        return engine
 
 
 def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQLModelAsyncSession]:
@@ -115,7 +117,15 @@ def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQ
         ...     await other.scalar(select(1))
         1
     """
-    return async_sessionmaker(require_engine(engine), class_=SQLModelAsyncSession, **kwargs)
+    found = require_engine(engine)
+    with observed("session_factory"):
+        return _sessions(found, kwargs)
+
+
+def _sessions(
+    engine: AsyncEngine, settings: Mapping[str, Any]
+) -> async_sessionmaker[SQLModelAsyncSession]:
+    return async_sessionmaker(engine, class_=SQLModelAsyncSession, **settings)
 
 
 def get_session(
@@ -144,7 +154,9 @@ def get_session(
         ...     await request_session.scalar(select(1))
         1
     """
-    new_session = session_factory(engine, **kwargs)
+    found = require_engine(engine)
+    with observed("get_session"):
+        new_session = _sessions(found, kwargs)
 
     async def open_session() -> AsyncIterator[SQLModelAsyncSession]:
         session = new_session()
@@ -174,4 +186,6 @@ def pool_status(engine: AsyncEngine) -> PoolStatus:
         >>> sorted(pool_status(engine))
         ['checked_in', 'checked_out', 'overflow', 'size']
     """
-    return status_of(require_engine(engine).pool)
+    pool = require_engine(engine).pool
+    with observed("pool_status"):
+        return status_of(pool)

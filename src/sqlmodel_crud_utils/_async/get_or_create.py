@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, literal
@@ -150,22 +150,24 @@ async def found_or_created(
     wanted = values_for(facts, searched_values(model, searched))
     values = {**wanted, **values_for(facts, further or {})}
     search = _Search(session, facts, wanted, options, visibility, single)
-    write = Write(session, facts, name, raise_on_error=True, hooks=hooks_of(model, "create"))
-    # On MySQL callers that wait for the same row deadlock when its creator rolls back.
-    async with translated(session, model, name):
-        retries = Retries(_ATTEMPTS if _is_alone(session, model) else 1)
-    while True:
-        try:
-            row, existed = await _first_or_created(write, search, values)
-            if existed and changes is not None:
-                await _update(session, row, changes, name)
-            return row, existed
-        except (QueryExecutionError, RecordNotFoundError) as failure:
-            again = _may_succeed_again(failure)
-            seconds = retries.next_pause("race") if again else None
-            if seconds is None:
-                raise
-        await pause(seconds)
+    hooks = hooks_of(model, "create")
+    async with Write(session, facts, name, raise_on_error=True, hooks=hooks) as write:
+        # On MySQL callers that wait for the same row deadlock when its creator rolls back.
+        async with translated(session, model, name):
+            retries = Retries(_ATTEMPTS if _is_alone(session, model) else 1)
+        while True:
+            try:
+                row, existed = await _first_or_created(write, search, values)
+                if existed and changes is not None:
+                    await _update(write, row, changes)
+                return row, existed
+            except (QueryExecutionError, RecordNotFoundError) as failure:
+                again = _may_succeed_again(failure)
+                seconds = retries.next_pause("race") if again else None
+                if seconds is None:
+                    raise
+            write.attempts = retries.made
+            await pause(seconds)
 
 
 def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bool:
@@ -173,11 +175,11 @@ def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bo
     return isinstance(failure, RecordNotFoundError) or is_lost_race(failure.original_error)
 
 
-async def _update(session: AsyncSession, row: Any, changes: Mapping[str, Any], name: str) -> None:
+async def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
     """Write to the row that was found, whatever others have made of it meanwhile."""
-    facts = facts_of(type(row))
+    session, facts = write.session, facts_of(type(row))
     hooks = hooks_of(facts.model, "update")
-    write = Write(session, facts, name, raise_on_error=True, hooks=hooks)
+    write = replace(write, facts=facts, hooks=hooks)
     key = {each: getattr(row, each) for each in facts.key}
 
     async def work() -> Sequence[Any]:
@@ -212,6 +214,7 @@ async def _first_or_created(
 ) -> tuple[Any, bool]:
     async with searching(write):
         row = await search.first()
+    write.rows = 1
     if row is not None:
         return row, True
     return await _create_or_find(write, search, values)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async._running.blocks import block
+from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.hooks import HookFailedError, hooks_of
 from sqlmodel_crud_utils._async._running.operations import (
     Write,
@@ -104,23 +106,14 @@ async def insert_data_rows(
     rows = _listed(data_rows, session)
     if not rows:
         return True, rows
-    strict = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error).strict
-    if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
-        return await _insert_with_hooks(session, rows, strict=strict)
-    if not strict:
-        return await _insert_what_can_be(session, rows)
-    keyless = missing_keys(rows)
-    try:
-        async with translated(session, type(rows[0]), _NAME):
-            if block_of(sync_session(session)) is not None:
-                await _insert_all_or_none(session, rows)
-            else:
-                async with block(session, wrap_errors=False):
-                    await _insert_all_or_none(session, rows)
-    except BaseException:
-        forget(keyless)
-        raise
-    return True, rows
+    async with Write(session, facts_of(type(rows[0])), _NAME, raise_on_error) as write:
+        write.batch = len(rows)
+        if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
+            return await _insert_with_hooks(write, rows)
+        if not write.strict:
+            return await _insert_what_can_be(write, rows)
+        await _insert_together(write, rows)
+        return True, rows
 
 
 def _listed(data_rows: Any, session: AsyncSession) -> list[Any]:
@@ -136,10 +129,9 @@ def _listed(data_rows: Any, session: AsyncSession) -> list[Any]:
     return rows
 
 
-async def _insert_what_can_be(
-    session: AsyncSession, rows: list[T]
-) -> tuple[bool, list[T] | InsertOutcome]:
-    failure = await _refusal_of(session, rows)
+async def _insert_what_can_be(write: Write, rows: list[T]) -> tuple[bool, list[T] | InsertOutcome]:
+    session = write.session
+    failure = await _refusal_of(write, rows)
     if failure is None:
         return True, rows
     outcome = InsertOutcome(success=[], failed=[])
@@ -147,7 +139,7 @@ async def _insert_what_can_be(
     loaded: Snapshot = []
     _raise_unless_of_a_row(session, failure)
     for index, row in enumerate(rows):
-        failure = await _refusal_of(session, [row])
+        failure = await _refusal_of(write, [row])
         if failure is None:
             outcome["success"].append(row)
             loaded += snapshot(states_of([row]))
@@ -156,7 +148,8 @@ async def _insert_what_can_be(
             outcome["failed"].append(row)
             failures.append((index, failure))
     if failures:
-        log_failure(_NAME, type(rows[0]), BulkOperationError(len(rows), len(failures), failures))
+        write.error = BulkOperationError(len(rows), len(failures), failures)
+        log_failure(_NAME, write.model, write.error)
     # The commits and rollbacks that came after a row expired it.
     restore(loaded)
     return bool(outcome["success"]), outcome
@@ -172,24 +165,26 @@ def _raise_unless_of_a_row(session: AsyncSession, failure: SQLModelCRUDError) ->
         raise failure from getattr(failure, "original_error", None)
 
 
-async def _refusal_of(session: AsyncSession, rows: list[Any]) -> SQLModelCRUDError | None:
+async def _refusal_of(write: Write, rows: list[Any]) -> SQLModelCRUDError | None:
     async def work() -> Sequence[Any]:
-        await add_and_flush(session, rows)
+        await add_and_flush(write.session, rows)
+        await write.written(len(rows))
         return rows
 
-    write = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error=False, adding=rows)
-    outcome = await outcome_of(write, work)
+    part = replace(write, facts=facts_of(type(rows[0])), raise_on_error=False, adding=rows)
+    outcome = await outcome_of(part, work)
     return outcome if isinstance(outcome, SQLModelCRUDError) else None
 
 
 async def _insert_with_hooks(
-    session: AsyncSession, rows: list[Any], *, strict: bool
+    write: Write, rows: list[Any]
 ) -> tuple[bool, list[Any] | InsertOutcome]:
     """Insert each row alone from the start, so that none is hooked twice."""
+    session, strict = write.session, write.strict
     try:
         with SetApart(rows) as apart:
-            async with translated(session, type(rows[0]), _NAME), block(session, wrap_errors=False):
-                outcome = await _insert_one_by_one(session, rows, apart, strict=strict)
+            async with translated(session, write.model, _NAME), block(session, wrap_errors=False):
+                outcome = await _insert_one_by_one(write, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error
     except BulkOperationError as failure:
@@ -203,8 +198,9 @@ async def _insert_with_hooks(
 
 
 async def _insert_one_by_one(
-    session: AsyncSession, rows: list[Any], apart: SetApart, *, strict: bool
+    write: Write, rows: list[Any], apart: SetApart, *, strict: bool
 ) -> InsertOutcome:
+    session = write.session
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
     for index, row in enumerate(rows):
@@ -226,14 +222,32 @@ async def _insert_one_by_one(
     if failures:
         failed = outcome["failed"]
         failure = BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
-        log_failure(_NAME, type(rows[0]), failure, "debug" if strict else "warning")
+        write.error = failure
+        log_failure(_NAME, write.model, failure, "debug" if strict else "warning")
         if strict:
             raise failure
+    await write.written(len(outcome["success"]))
     keep_loaded(session, outcome["success"])
     return outcome
 
 
-async def _insert_all_or_none(session: AsyncSession, rows: list[Any]) -> None:
+async def _insert_together(write: Write, rows: list[Any]) -> None:
+    session = write.session
+    keyless = missing_keys(rows)
+    try:
+        async with translated(session, write.model, _NAME):
+            if block_of(sync_session(session)) is not None:
+                await _insert_all_or_none(write, rows)
+            else:
+                async with block(session, wrap_errors=False):
+                    await _insert_all_or_none(write, rows)
+    except BaseException:
+        forget(keyless)
+        raise
+
+
+async def _insert_all_or_none(write: Write, rows: list[Any]) -> None:
+    session = write.session
     generated = missing_keys(rows)
     try:
         # The savepoint is what lets the failing rows be found afterwards.
@@ -247,9 +261,11 @@ async def _insert_all_or_none(session: AsyncSession, rows: list[Any]) -> None:
             raise
         forget(generated)
         failure = await _explained(session, rows, error)
-        log_failure(_NAME, type(rows[0]), failure, "debug")
+        log_failure(_NAME, write.model, failure, "debug")
         _doom(session, failure)
         raise failure from error
+    with all_or_none(session):
+        await write.written(len(rows))
     keep_loaded(session, rows)
 
 

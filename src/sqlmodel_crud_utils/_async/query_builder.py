@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Update
 
+from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import fetch
-from sqlmodel_crud_utils._async._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._async._running.operations import Read, Write, insist
 from sqlmodel_crud_utils._async._running.rows import soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
@@ -102,7 +103,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).where(name="nobody").all()
             []
         """
-        return await self._rows(self._query, "all")
+        async with self._read("all") as read:
+            return await self._rows(read, self._query)
 
     async def first(self) -> T | None:
         """Return the first row, or None if there is none.
@@ -111,8 +113,9 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).order_by("name").first() is None
             True
         """
-        rows = await self._at_most(1, "first")
-        return rows[0] if rows else None
+        async with self._read("first") as read:
+            rows = await self._at_most(read, 1)
+            return rows[0] if rows else None
 
     async def one(self) -> T:
         """Return the one row that matches.
@@ -126,10 +129,11 @@ class AsyncQueryBuilder(QueryShape[T]):
             Traceback (most recent call last):
             sqlmodel_crud_utils.exceptions.RecordNotFoundError: No Hero matches the filters on name
         """
-        row = await self._only("one")
-        if row is None:
-            raise RecordNotFoundError(self._query.model, dict(self._query.lookups))
-        return row
+        async with self._read("one") as read:
+            row = await self._only(read)
+            if row is None:
+                raise RecordNotFoundError(self._query.model, dict(self._query.lookups))
+            return row
 
     async def one_or_none(self) -> T | None:
         """Return the one row that matches, or None if none does.
@@ -140,7 +144,8 @@ class AsyncQueryBuilder(QueryShape[T]):
         Example:
             >>> await AsyncQueryBuilder(session, Hero).where(name="Rusty").one_or_none()
         """
-        return await self._only("one_or_none")
+        async with self._read("one_or_none") as read:
+            return await self._only(read)
 
     async def count(self) -> int:
         """Return how many rows match; limit and offset don't count.
@@ -149,8 +154,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).count()
             0
         """
-        found: int = await self._value(self._query.prepared("total", Query.total), "count")
-        return found
+        async with self._read("count"):
+            return await self._total()
 
     async def exists(self) -> bool:
         """Tell whether any row matches; limit and offset don't count.
@@ -159,7 +164,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).where(age__gt=30).exists()
             False
         """
-        return await self._value(self._query.prepared("key", Query.first_key), "exists") is not None
+        async with self._read("exists"):
+            return await self._value(self._query.prepared("key", Query.first_key)) is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
         """Return all rows one after the other, with a batch of them in memory.
@@ -208,8 +214,10 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).values("name", "age")
             [{'name': 'Rusty', 'age': 48}]
         """
-        names = tuple(dict.fromkeys(fields or facts_of(self._query.model).columns))
-        rows = await self._columns(names, "values")
+        names = tuple(dict.fromkeys(fields)) or tuple(facts_of(self._query.model).columns)
+        prepared = self._columns(names)
+        async with self._read("values") as read:
+            rows = await self._results(read, prepared)
         listed = rows if len(names) > 1 else [(value,) for value in rows]
         return [dict(zip(names, row, strict=True)) for row in listed]
 
@@ -228,7 +236,9 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).scalars("name")
             ['Rusty']
         """
-        return await self._columns((field,), "scalars")
+        prepared = self._columns((field,))
+        async with self._read("scalars") as read:
+            return await self._results(read, prepared)
 
     async def sum(self, field: str) -> Any:
         """Return the sum of a field over all matching rows, None if there is no value.
@@ -321,19 +331,20 @@ class AsyncQueryBuilder(QueryShape[T]):
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
         start = whole("page", (page - 1) * size)
         query = replace(self._query, start=start, size=size)
-        if start:
-            items, total = await self._later_page(query)
-        else:
-            items = await self._rows(query, "paginate")
-            # A row may have gone meanwhile, but those on this page were there.
-            total = len(items) if len(items) < size else max(await self.count(), size)
+        async with self._read("paginate") as read:
+            if start:
+                items, total = await self._later_page(read, query)
+            else:
+                items = await self._rows(read, query)
+                # A row may have gone meanwhile, but those on this page were there.
+                total = len(items) if len(items) < size else max(await self._total(), size)
         return Page(items=items, total=total, page=page, size=size)
 
-    async def _later_page(self, query: Query) -> tuple[list[T], int]:
+    async def _later_page(self, read: Read, query: Query) -> tuple[list[T], int]:
         # The pages before were full, so this one can hardly tell the total by itself.
         prepared = query.prepared("rows with total", Query.rows_with_total)
-        found = await self._fetch(prepared, "paginate")
-        total = found[0][-1] if found else min(await self.count(), query.start)
+        found = await self._fetch(read, prepared)
+        total = found[0][-1] if found else min(await self._total(), query.start)
         return [row[0] for row in found], total
 
     async def keyset(
@@ -377,7 +388,10 @@ class AsyncQueryBuilder(QueryShape[T]):
         cursors = cursor_format(self._query)
         values = None if after is None else cursors.read(after)
         query = replace(self._query, size=size + 1)
-        found = await self._fetch(keyset.prepared_from(query, values), "keyset")
+        prepared = keyset.prepared_from(query, values)
+        async with self._read("keyset") as read:
+            found = await self._fetch(read, prepared)
+            read.rows = min(len(found), size)
         last = found[size - 1] if len(found) > size else None
         cursor = None if last is None else cursors.write(tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
@@ -477,24 +491,28 @@ class AsyncQueryBuilder(QueryShape[T]):
 
     # --- how they run ----------------------------------------------------------------------------
 
-    async def _rows(self, query: Query, name: str) -> list[T]:
-        return await self._fetch(query.prepared("rows", Query.rows), name)
+    def _read(self, name: str) -> Read:
+        return Read(self._session, facts_of(self._query.model), name)
 
-    async def _fetch(self, prepared: Prepared, name: str) -> list[Any]:
+    async def _rows(self, read: Read, query: Query) -> list[T]:
+        return await self._fetch(read, query.prepared("rows", Query.rows))
+
+    async def _fetch(self, read: Read, prepared: Prepared) -> list[Any]:
         query = self._query
         statement, parameters = prepared
-        async with translated(self._session, query.model, name):
-            if query.lock is not None:
-                # What is read anew would overwrite changes that are not written yet.
-                await self._session.flush()
-            return await fetch(
-                self._session,
-                query.model,
-                statement,
-                parameters,
-                eagerly=query.loads_related,
-                visibility=query.visibility,
-            )
+        if query.lock is not None:
+            # What is read anew would overwrite changes that are not written yet.
+            await self._session.flush()
+        rows = await fetch(
+            self._session,
+            query.model,
+            statement,
+            parameters,
+            eagerly=query.loads_related,
+            visibility=query.visibility,
+        )
+        read.rows = len(rows)
+        return rows
 
     async def _write(
         self,
@@ -505,51 +523,58 @@ class AsyncQueryBuilder(QueryShape[T]):
         """Run statements, as one write; return how many rows the last one reached."""
         session, facts = self._session, facts_of(self._query.model)
         plain = sync_session(session)
+        async with Write(session, facts, name, raise_on_error=True) as write:
 
-        async def work() -> Sequence[int]:
-            await session.flush()
-            loaded = held(plain, facts.model)
-            for statement in statements[:-1]:
-                await execute(session, hidden(self._query, statement))
-            options = synchronization(plain, facts.model)
-            last = hidden(self._query, statements[-1])
-            count = await write_set(session, facts, last, criteria, options)
-            # What only the database can work out is read back: nothing is left to lazy loading.
-            await load_expired(session, loaded)
-            return [count]
+            async def work() -> Sequence[Any]:
+                await session.flush()
+                loaded = held(plain, facts.model)
+                for statement in statements[:-1]:
+                    await execute(session, hidden(self._query, statement))
+                options = synchronization(plain, facts.model)
+                last = hidden(self._query, statements[-1])
+                with all_or_none(session):
+                    await write.written(await write_set(session, facts, last, criteria, options))
+                # What only the database can work out is read back: nothing is left to lazy loading.
+                await load_expired(session, loaded)
+                return []
 
-        [count] = await insist(Write(session, facts, name, raise_on_error=True), work)
-        return int(count)
+            await insist(write, work)
+            return write.rows or 0
 
-    async def _at_most(self, count: int, name: str) -> list[T]:
+    async def _at_most(self, read: Read, count: int) -> list[T]:
         size = self._query.size
         limit = count if size is None else min(size, count)
-        return await self._rows(replace(self._query, size=limit), name)
+        return await self._rows(read, replace(self._query, size=limit))
 
-    async def _only(self, name: str) -> T | None:
-        rows = await self._at_most(2, name)
+    async def _only(self, read: Read) -> T | None:
+        rows = await self._at_most(read, 2)
         if len(rows) > 1:
-            found = await self.count() - (self._query.start or 0)
+            found = await self._total() - (self._query.start or 0)
             found = found if self._query.size is None else min(found, self._query.size)
             # A row may have gone meanwhile, but two were there.
             raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
         return rows[0] if rows else None
 
-    async def _columns(self, names: tuple[str, ...], name: str) -> list[Any]:
+    async def _total(self) -> int:
+        found: int = await self._value(self._query.prepared("total", Query.total))
+        return found
+
+    def _columns(self, names: tuple[str, ...]) -> Prepared:
         names = self._fields(names)
-        statement, parameters = self._query.prepared(
-            ("columns", names), lambda query: query.columns(names)
-        )
-        async with translated(self._session, self._query.model, name):
-            return fetched(await execute(self._session, statement, parameters))
+        return self._query.prepared(("columns", names), lambda query: query.columns(names))
+
+    async def _results(self, read: Read, prepared: Prepared) -> list[Any]:
+        rows = fetched(await execute(self._session, *prepared))
+        read.rows = len(rows)
+        return rows
 
     async def _aggregate(self, name: str, field: str) -> Any:
         model = self._query.model
         function = aggregates.aggregate(model, name, field)
         prepared = self._query.prepared((name, field), lambda query: query.aggregate(function))
-        value = await self._value(prepared, name)
+        async with self._read(name):
+            value = await self._value(prepared)
         return aggregates.plain(model, name, field, value)
 
-    async def _value(self, prepared: Prepared, name: str) -> Any:
-        async with translated(self._session, self._query.model, name):
-            return first_of(await execute(self._session, *prepared))
+    async def _value(self, prepared: Prepared) -> Any:
+        return first_of(await execute(self._session, *prepared))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy import Executable
 
 from sqlmodel_crud_utils._async._running.fetching import fetch, fetch_first, find
-from sqlmodel_crud_utils._async._running.operations import translated
+from sqlmodel_crud_utils._async._running.operations import Read
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.conditions import matches
@@ -67,7 +67,7 @@ async def get_result_from_query(
     """
     statement = require_query(query)
     found = require_session(session)
-    async with translated(found, "query", "get_result_from_query"):
+    async with Read(found, None, "get_result_from_query"):
         return await fetch_first(found, statement, visibility_with(include_deleted=include_deleted))
 
 
@@ -152,7 +152,7 @@ async def get_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    async with translated(session, model, "get_row"):
+    async with Read(session, facts, "get_row") as read:
         row = await find(
             session,
             facts,
@@ -161,11 +161,12 @@ async def get_row(
             options=options,
             visibility=visibility_with(include_deleted=include_deleted),
         )
-    if row is not None:
-        return True, row
-    if raise_on_error:
-        raise RecordNotFoundError(model, id_str, key_names(facts, pk_field, id_str))
-    return False, None
+        read.rows = 0 if row is None else 1
+        if row is not None:
+            return True, row
+        if raise_on_error:
+            raise RecordNotFoundError(model, id_str, key_names(facts, pk_field, id_str))
+        return False, None
 
 
 async def get_rows(
@@ -227,7 +228,8 @@ async def get_rows(
         [32, 33]
     """
     session = require_session(session_inst)
-    dialect = dialect_of(session, facts_of(model))
+    facts = facts_of(model)
+    dialect = dialect_of(session, facts)
     check_page(page, page_size)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     conditions = text_match(model, text_field, filters, dialect)
@@ -251,7 +253,7 @@ async def get_rows(
         if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
     eagerly = query.loads_related or stmnt is not None
-    async with translated(session, model, "get_rows"):
+    async with Read(session, facts, "get_rows") as read:
         rows = await fetch(
             session,
             model,
@@ -260,7 +262,8 @@ async def get_rows(
             eagerly=eagerly,
             visibility=query.visibility,
         )
-    return bool(rows), rows
+        read.rows = len(rows)
+        return bool(rows), rows
 
 
 async def get_rows_within_id_list(
@@ -303,8 +306,10 @@ async def get_rows_within_id_list(
     size = longest_key_list(model, names, dialect)
     visibility = visibility_with(include_deleted=include_deleted)
     rows: RowList[T] = RowList()
-    async with translated(session, model, "get_rows_within_id_list"):
+    async with Read(session, facts, "get_rows_within_id_list") as read:
+        read.batch = len(keys)
         for chunk in chunked(keys, size):
             statement = by_key_list(model, names, chunk, dialect, visibility)
             rows += await fetch(session, model, statement, visibility=visibility)
-    return bool(rows), rows
+        read.rows = len(rows)
+        return bool(rows), rows

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from sqlmodel_crud_utils._async._running.blocks import block
-from sqlmodel_crud_utils._async._running.operations import keep_loaded
+from sqlmodel_crud_utils._async._running.operations import Block, keep_loaded
 from sqlmodel_crud_utils._async._running.settling import let_go
 from sqlmodel_crud_utils._core.errors.retries import Retries, refuse_generators, retries_for
 from sqlmodel_crud_utils._core.errors.transient import Cause, cause_of, is_transient
@@ -28,7 +28,8 @@ from sqlmodel_crud_utils._runtime_async import (
     shielded,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import Block, block_of, is_inside
+from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.blocks import block_of, is_inside
 from sqlmodel_crud_utils._session.modes import Modes, modes_for
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
@@ -100,23 +101,25 @@ async def run_transaction(
     _refuse_nested()
     modes = modes_for(isolation_level, read_only)
     retries = retries_for(attempts, deadline)
-    while True:
-        session = require_session(await call_hook(new_session))
-        _require_unused(session)
-        attempt = _Attempt(session, modes)
-        try:
-            result: _R = await attempt.run(partial(work, session, *args, **kwargs))
-            if retries.made > 1:
-                log_retry(f"succeeded at attempt {retries.made}")
-            return result
-        except Exception as error:
-            seconds = attempt.next_pause(retries, error)
-            if seconds is None:
-                _give_up(retries, error)
-                raise
-        finally:
-            await shielded(let_go, session)
-        await pause(seconds)
+    async with Block(None, None, _NAME) as operation:
+        while True:
+            session = require_session(await call_hook(new_session))
+            _require_unused(session)
+            attempt = _Attempt(session, modes)
+            operation.attempts = retries.made
+            try:
+                result: _R = await attempt.run(partial(work, session, *args, **kwargs))
+                if retries.made > 1:
+                    log_retry(f"succeeded at attempt {retries.made}")
+                return result
+            except Exception as error:
+                seconds = attempt.next_pause(retries, error)
+                if seconds is None:
+                    _give_up(retries, error)
+                    raise
+            finally:
+                await shielded(let_go, session)
+            await pause(seconds)
 
 
 # --- one attempt ---------------------------------------------------------------------------------
@@ -128,7 +131,7 @@ class _Attempt:
 
     session: AsyncSession
     modes: Modes
-    block: Block | None = None
+    block: blocks.Block | None = None
     ended_by: BaseException | None = None
     """What ended the transaction before the function was over, whatever it made of that."""
 

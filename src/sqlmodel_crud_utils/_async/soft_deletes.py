@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import find_for
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist, searching
@@ -88,14 +89,15 @@ async def soft_delete_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     require_soft_delete(facts)
-    write = Write(session, facts, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
-    if sought := alone(write, id_str, pk_field):
-        marking = marking_at_once(sought, deleted_by)
-        written = await written_at_once(write, marking, USUAL)
-        if written is not None:
-            return written[0]
-    row = await find_for(write, id_str, pk_field, visibility=USUAL)
-    return row is not None and await delete(write, row, True, deleted_by)
+    hooks = hooks_of(model, "delete")
+    async with Write(session, facts, "soft_delete_row", raise_on_error, hooks) as write:
+        if sought := alone(write, id_str, pk_field):
+            marking = marking_at_once(sought, deleted_by)
+            written = await written_at_once(write, marking, USUAL)
+            if written is not None:
+                return written[0]
+        row = await find_for(write, id_str, pk_field, visibility=USUAL)
+        return row is not None and await delete(write, row, True, deleted_by)
 
 
 @overload
@@ -171,14 +173,15 @@ async def restore_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     require_soft_delete(facts)
-    write = Write(session, facts, "restore_row", raise_on_error, hooks_of(model, "update"))
+    hooks = hooks_of(model, "update")
     criteria = [deleted(model)]
-    row = await find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
-    if row is None:
-        return False, None
-    async with searching(write):
-        await reload_marks(session, row, is_deleted=True)
-    return await update(write, row, restored_values())
+    async with Write(session, facts, "restore_row", raise_on_error, hooks) as write:
+        row = await find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
+        if row is None:
+            return False, None
+        async with searching(write):
+            await reload_marks(session, row, is_deleted=True)
+        return await update(write, row, restored_values())
 
 
 async def purge_rows(
@@ -230,18 +233,18 @@ async def purge_rows(
     require_soft_delete(facts)
     check_chunk_size(chunk_size)
     purge = Purge(model, deleted_before(older_than), dialect_of(session, facts), chunk_size)
-    removed = 0
+    async with Write(session, facts, "purge_rows", raise_on_error=True) as write:
 
-    async def work() -> Sequence[Any]:
-        nonlocal removed
-        await session.flush()
-        await run_on_connection(session, begin_immediate, model)
-        while count := await _purge_chunk(session, purge):
-            removed += count
-        return []
+        async def work() -> Sequence[Any]:
+            await session.flush()
+            await run_on_connection(session, begin_immediate, model)
+            with all_or_none(session):
+                while count := await _purge_chunk(session, purge):
+                    await write.written(count)
+            return []
 
-    await insist(Write(session, facts, "purge_rows", raise_on_error=True), work)
-    return removed
+        await insist(write, work)
+        return write.rows or 0
 
 
 async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:

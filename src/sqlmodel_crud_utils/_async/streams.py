@@ -11,8 +11,10 @@ from typing import Any, Generic, Self, TypeVar
 from sqlalchemy.orm import SessionTransaction
 
 from sqlmodel_crud_utils._async._running.fetching import fetch, remember
-from sqlmodel_crud_utils._async._running.operations import translated
+from sqlmodel_crud_utils._async._running.operations import Read, translated
+from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable, key_columns, prepared_from
 from sqlmodel_crud_utils._core.queries.query import (
     Query,
@@ -28,6 +30,7 @@ from sqlmodel_crud_utils._session.open_streams import (
     opened,
     transaction_ended,
 )
+from sqlmodel_crud_utils._session.sole_use import sole_use
 
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ class RowStream(Generic[T]):
     """The rows of a query, one after the other, with a batch of them in memory.
 
     A loop over it may be left early: the cursor is closed when its connection is used next, or
-    goes back to the pool.
+    goes back to the pool. `aclose` closes it at once.
     """
 
     def __init__(self, session: AsyncSession, query: Query, batch_size: int) -> None:
@@ -48,6 +51,10 @@ class RowStream(Generic[T]):
         self._reader: _Cursor | _Chunks | None = None
         self._transaction: SessionTransaction | None = None
         self._is_over = False
+        self._operation = Read(session, facts_of(query.model), "stream")
+
+    def __del__(self) -> None:
+        observers.end(self._operation)
 
     def __aiter__(self) -> Self:
         return self
@@ -58,11 +65,44 @@ class RowStream(Generic[T]):
         if not self._batch:
             if self._is_over:
                 raise StopAsyncIteration
-            async with translated(self._session, self._query.model, "stream"):
-                await self._read()
+            await self._next_batch()
         if not self._batch:
             raise StopAsyncIteration
         return self._batch.popleft()
+
+    async def aclose(self) -> None:
+        """Close the cursor; there are no further rows.
+
+        Example:
+            >>> from contextlib import aclosing
+            >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> async with aclosing(AsyncQueryBuilder(session, Hero).stream()) as heroes:
+            ...     async for hero in heroes:
+            ...         break
+        """
+        reader, self._reader = self._reader, None
+        self._batch.clear()
+        self._is_over = True
+        try:
+            if isinstance(reader, _Cursor):
+                await reader.close()
+        finally:
+            observers.end(self._operation)
+
+    async def _next_batch(self) -> None:
+        operation = self._operation
+        try:
+            with sole_use(self._plain):
+                if self._reader is None and observers.registered:
+                    await operation.begin()
+                async with translated(self._session, self._query.model, operation.name):
+                    await self._read()
+        except BaseException as error:
+            observers.end(operation, error)
+            raise
+        operation.rows = len(self._batch) + (operation.rows or 0)
+        if self._is_over:
+            observers.end(operation)
 
     def _check_transaction(self) -> None:
         # Rows of a transaction that has ended have expired, and its cursor is gone.
@@ -112,6 +152,13 @@ class _Cursor:
         """Return a reader of the rows that come after those that were read."""
         values = None if self._last is None else tuple(self._last)[1:]
         return _Chunks(self._session, self._query, values, self._count)
+
+    async def close(self) -> None:
+        """Close the cursor, as far as it is still open."""
+        result, self._result = self._result, None
+        if result is not None:
+            finished(self._connection, result)
+            await run_sync(self._session, result.close)
 
     async def read(self, size: int) -> Sequence[Any]:
         """Return the next rows, fewer than this many at the end only."""

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlmodel_crud_utils._async._running.blocks import block
+from sqlmodel_crud_utils._async._running.operations import Block
+from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     require_callable,
@@ -63,7 +65,8 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
         >>> hero.age
         48
     """
-    async with block(require_session(session), wrap_errors=wrap_errors):
+    plain = require_session(session)
+    async with Block(plain, None, "transaction"), block(plain, wrap_errors=wrap_errors):
         yield session
 
 
@@ -93,4 +96,6 @@ def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:
         ['Rusty']
     """
     require_callable(callback, "callback")
-    commit_callbacks.add(sync_session(require_session(session)), callback)
+    found = require_session(session)
+    with observed("on_commit", found):
+        commit_callbacks.add(sync_session(found), callback)

@@ -222,16 +222,17 @@ async def bulk_upsert_mappings(
     check_key(target, dialect)
     columns = len(target.table.columns)
     size = rows_per_chunk(dialect, columns, chunk_size, extra_binds=columns)
-    write = Write(session, target.facts, "bulk_upsert_mappings", raise_on_error)
-    if not return_rows:
-        tally = Tally()
-        counting = _Upsertion(write, target, dialect, size, tally)
-        return True, await counting.counted(payload, progress, tally)
-    wanted = payload_of(target, payload)
-    if not wanted.places:
-        return True, []
-    found = await _Upsertion(write, target, dialect, size, None).returned(wanted, progress)
-    return True, [found[entry] for entry in wanted.places]
+    async with Write(session, target.facts, "bulk_upsert_mappings", raise_on_error) as write:
+        write.batch = total_of(payload)
+        if not return_rows:
+            tally = Tally()
+            counting = _Upsertion(write, target, dialect, size, tally)
+            return True, await counting.counted(payload, progress, tally)
+        wanted = payload_of(target, payload)
+        if not wanted.places:
+            return True, []
+        found = await _Upsertion(write, target, dialect, size, None).returned(wanted, progress)
+        return True, [found[entry] for entry in wanted.places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,7 @@ class _Upsertion:
                         raise
                 # Savepoints cost too much to have them for this only. Once more, with them.
                 await session.rollback()
+                self.write.rows = None
                 for entry in keyless:
                     entry.key = None
             return await self._all([payload], total, None if alone else report)
@@ -320,7 +322,9 @@ class _Upsertion:
                 found = await self._write(batch)
                 if self.tally is None:
                     rows.update(found)
-                done += sum(entry.rows for entry in batch.entries)
+                count = sum(entry.rows for entry in batch.entries)
+                done += count
+                await self.write.written(count)
                 await tell(report, done, total)
         return rows
 

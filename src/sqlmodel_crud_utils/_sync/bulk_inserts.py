@@ -135,16 +135,20 @@ def bulk_insert_rows(
         check_skipping(target, dialect)
     size = chunk_rows(target, dialect, chunk_size)
 
-    def work() -> Sequence[int]:
-        session.flush()
-        with (
-            all_or_none(session),
-            progress_to(progress, model.__name__, insertion.total) as report,
-        ):
-            return [insertion.run(rows, size, report)]
+    with Write(session, target.facts, _NAME, raise_on_error=True) as write:
+        write.batch = insertion.total
 
-    [inserted] = insist(Write(session, target.facts, _NAME, raise_on_error=True), work)
-    return int(inserted)
+        def work() -> Sequence[Any]:
+            session.flush()
+            with (
+                all_or_none(session),
+                progress_to(progress, model.__name__, insertion.total) as report,
+            ):
+                insertion.run(write, rows, size, report)
+            return []
+
+        insist(write, work)
+        return write.rows or 0
 
 
 @dataclass(slots=True)
@@ -160,19 +164,18 @@ class _Insertion:
     way: Way = Way.ORDINARY
     need: Need = Need.NOTHING
 
-    def run(self, rows: Iterable[Any], size: int, report: Report | None) -> int:
-        """Insert all rows, and return how many that were."""
+    def run(self, write: Write, rows: Iterable[Any], size: int, report: Report | None) -> None:
+        """Insert all rows; the write counts them."""
         reader = RowReader(self.target)
-        inserted = done = 0
+        done = 0
         for chunk in chunked(rows, size):
             shapes = reader.read(done, chunk)
             if not done:
                 run_on_connection(self.session, self._begin, self.target.model)
             copied = self._wants_copy(len(chunk)) and self._copy(shapes)
-            inserted += len(chunk) if copied else self._write(shapes)
+            write.written(len(chunk) if copied else self._write(shapes))
             done += len(chunk)
             tell(report, done, self.total)
-        return inserted
 
     def _begin(self, connection: Connection) -> None:
         begin_immediate(connection)

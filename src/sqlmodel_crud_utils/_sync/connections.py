@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     check_ping_after,
     plan_engine,
 )
+from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Engine,
@@ -89,12 +90,13 @@ def create_pooled_engine(
     check_ping_after(pool_ping_after)
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
     plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
-    engine = make_engine(plan)
-    prepare_engine(sync_engine(engine), plan, ask)
-    replace_dead_connections(
-        sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
-    )
-    return engine
+    with observed("create_pooled_engine"):
+        engine = make_engine(plan)
+        prepare_engine(sync_engine(engine), plan, ask)
+        replace_dead_connections(
+            sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
+        )
+        return engine
 
 
 def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSession]:
@@ -117,7 +119,13 @@ def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSessi
         ...     other.scalar(select(1))
         1
     """
-    return sessionmaker(require_engine(engine), class_=SQLModelSession, **kwargs)
+    found = require_engine(engine)
+    with observed("session_factory"):
+        return _sessions(found, kwargs)
+
+
+def _sessions(engine: Engine, settings: Mapping[str, Any]) -> sessionmaker[SQLModelSession]:
+    return sessionmaker(engine, class_=SQLModelSession, **settings)
 
 
 def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModelSession]]:
@@ -144,7 +152,9 @@ def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModel
         ...     request_session.scalar(select(1))
         1
     """
-    new_session = session_factory(engine, **kwargs)
+    found = require_engine(engine)
+    with observed("get_session"):
+        new_session = _sessions(found, kwargs)
 
     def open_session() -> Iterator[SQLModelSession]:
         session = new_session()
@@ -174,4 +184,6 @@ def pool_status(engine: Engine) -> PoolStatus:
         >>> sorted(pool_status(engine))
         ['checked_in', 'checked_out', 'overflow', 'size']
     """
-    return status_of(require_engine(engine).pool)
+    pool = require_engine(engine).pool
+    with observed("pool_status"):
+        return status_of(pool)

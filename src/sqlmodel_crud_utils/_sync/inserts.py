@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.errors.translation import (
@@ -25,6 +26,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session.blocks import behind, block_of, may_try_again
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._sync._running.blocks import block
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync._running.operations import (
     Write,
@@ -106,23 +108,14 @@ def insert_data_rows(
     rows = _listed(data_rows, session)
     if not rows:
         return True, rows
-    strict = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error).strict
-    if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
-        return _insert_with_hooks(session, rows, strict=strict)
-    if not strict:
-        return _insert_what_can_be(session, rows)
-    keyless = missing_keys(rows)
-    try:
-        with translated(session, type(rows[0]), _NAME):
-            if block_of(sync_session(session)) is not None:
-                _insert_all_or_none(session, rows)
-            else:
-                with block(session, wrap_errors=False):
-                    _insert_all_or_none(session, rows)
-    except BaseException:
-        forget(keyless)
-        raise
-    return True, rows
+    with Write(session, facts_of(type(rows[0])), _NAME, raise_on_error) as write:
+        write.batch = len(rows)
+        if any(hooks_of(model, "create") for model in {type(row) for row in rows}):
+            return _insert_with_hooks(write, rows)
+        if not write.strict:
+            return _insert_what_can_be(write, rows)
+        _insert_together(write, rows)
+        return True, rows
 
 
 def _listed(data_rows: Any, session: Session) -> list[Any]:
@@ -138,8 +131,9 @@ def _listed(data_rows: Any, session: Session) -> list[Any]:
     return rows
 
 
-def _insert_what_can_be(session: Session, rows: list[T]) -> tuple[bool, list[T] | InsertOutcome]:
-    failure = _refusal_of(session, rows)
+def _insert_what_can_be(write: Write, rows: list[T]) -> tuple[bool, list[T] | InsertOutcome]:
+    session = write.session
+    failure = _refusal_of(write, rows)
     if failure is None:
         return True, rows
     outcome = InsertOutcome(success=[], failed=[])
@@ -147,7 +141,7 @@ def _insert_what_can_be(session: Session, rows: list[T]) -> tuple[bool, list[T] 
     loaded: Snapshot = []
     _raise_unless_of_a_row(session, failure)
     for index, row in enumerate(rows):
-        failure = _refusal_of(session, [row])
+        failure = _refusal_of(write, [row])
         if failure is None:
             outcome["success"].append(row)
             loaded += snapshot(states_of([row]))
@@ -156,7 +150,8 @@ def _insert_what_can_be(session: Session, rows: list[T]) -> tuple[bool, list[T] 
             outcome["failed"].append(row)
             failures.append((index, failure))
     if failures:
-        log_failure(_NAME, type(rows[0]), BulkOperationError(len(rows), len(failures), failures))
+        write.error = BulkOperationError(len(rows), len(failures), failures)
+        log_failure(_NAME, write.model, write.error)
     # The commits and rollbacks that came after a row expired it.
     restore(loaded)
     return bool(outcome["success"]), outcome
@@ -172,24 +167,24 @@ def _raise_unless_of_a_row(session: Session, failure: SQLModelCRUDError) -> None
         raise failure from getattr(failure, "original_error", None)
 
 
-def _refusal_of(session: Session, rows: list[Any]) -> SQLModelCRUDError | None:
+def _refusal_of(write: Write, rows: list[Any]) -> SQLModelCRUDError | None:
     def work() -> Sequence[Any]:
-        add_and_flush(session, rows)
+        add_and_flush(write.session, rows)
+        write.written(len(rows))
         return rows
 
-    write = Write(session, facts_of(type(rows[0])), _NAME, raise_on_error=False, adding=rows)
-    outcome = outcome_of(write, work)
+    part = replace(write, facts=facts_of(type(rows[0])), raise_on_error=False, adding=rows)
+    outcome = outcome_of(part, work)
     return outcome if isinstance(outcome, SQLModelCRUDError) else None
 
 
-def _insert_with_hooks(
-    session: Session, rows: list[Any], *, strict: bool
-) -> tuple[bool, list[Any] | InsertOutcome]:
+def _insert_with_hooks(write: Write, rows: list[Any]) -> tuple[bool, list[Any] | InsertOutcome]:
     """Insert each row alone from the start, so that none is hooked twice."""
+    session, strict = write.session, write.strict
     try:
         with SetApart(rows) as apart:
-            with translated(session, type(rows[0]), _NAME), block(session, wrap_errors=False):
-                outcome = _insert_one_by_one(session, rows, apart, strict=strict)
+            with translated(session, write.model, _NAME), block(session, wrap_errors=False):
+                outcome = _insert_one_by_one(write, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error
     except BulkOperationError as failure:
@@ -203,8 +198,9 @@ def _insert_with_hooks(
 
 
 def _insert_one_by_one(
-    session: Session, rows: list[Any], apart: SetApart, *, strict: bool
+    write: Write, rows: list[Any], apart: SetApart, *, strict: bool
 ) -> InsertOutcome:
+    session = write.session
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
     for index, row in enumerate(rows):
@@ -226,14 +222,32 @@ def _insert_one_by_one(
     if failures:
         failed = outcome["failed"]
         failure = BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
-        log_failure(_NAME, type(rows[0]), failure, "debug" if strict else "warning")
+        write.error = failure
+        log_failure(_NAME, write.model, failure, "debug" if strict else "warning")
         if strict:
             raise failure
+    write.written(len(outcome["success"]))
     keep_loaded(session, outcome["success"])
     return outcome
 
 
-def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
+def _insert_together(write: Write, rows: list[Any]) -> None:
+    session = write.session
+    keyless = missing_keys(rows)
+    try:
+        with translated(session, write.model, _NAME):
+            if block_of(sync_session(session)) is not None:
+                _insert_all_or_none(write, rows)
+            else:
+                with block(session, wrap_errors=False):
+                    _insert_all_or_none(write, rows)
+    except BaseException:
+        forget(keyless)
+        raise
+
+
+def _insert_all_or_none(write: Write, rows: list[Any]) -> None:
+    session = write.session
     generated = missing_keys(rows)
     try:
         # The savepoint is what lets the failing rows be found afterwards.
@@ -247,9 +261,11 @@ def _insert_all_or_none(session: Session, rows: list[Any]) -> None:
             raise
         forget(generated)
         failure = _explained(session, rows, error)
-        log_failure(_NAME, type(rows[0]), failure, "debug")
+        log_failure(_NAME, write.model, failure, "debug")
         _doom(session, failure)
         raise failure from error
+    with all_or_none(session):
+        write.written(len(rows))
     keep_loaded(session, rows)
 
 

@@ -40,8 +40,9 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import fetch
-from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync._running.operations import Read, Write, insist
 from sqlmodel_crud_utils._sync._running.rows import soft_for
 from sqlmodel_crud_utils._sync._running.set_based import write_set
 from sqlmodel_crud_utils._sync._running.settling import load_expired
@@ -104,7 +105,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).where(name="nobody").all()
             []
         """
-        return self._rows(self._query, "all")
+        with self._read("all") as read:
+            return self._rows(read, self._query)
 
     def first(self) -> T | None:
         """Return the first row, or None if there is none.
@@ -113,8 +115,9 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).order_by("name").first() is None
             True
         """
-        rows = self._at_most(1, "first")
-        return rows[0] if rows else None
+        with self._read("first") as read:
+            rows = self._at_most(read, 1)
+            return rows[0] if rows else None
 
     def one(self) -> T:
         """Return the one row that matches.
@@ -128,10 +131,11 @@ class QueryBuilder(QueryShape[T]):
             Traceback (most recent call last):
             sqlmodel_crud_utils.exceptions.RecordNotFoundError: No Hero matches the filters on name
         """
-        row = self._only("one")
-        if row is None:
-            raise RecordNotFoundError(self._query.model, dict(self._query.lookups))
-        return row
+        with self._read("one") as read:
+            row = self._only(read)
+            if row is None:
+                raise RecordNotFoundError(self._query.model, dict(self._query.lookups))
+            return row
 
     def one_or_none(self) -> T | None:
         """Return the one row that matches, or None if none does.
@@ -142,7 +146,8 @@ class QueryBuilder(QueryShape[T]):
         Example:
             >>> QueryBuilder(session, Hero).where(name="Rusty").one_or_none()
         """
-        return self._only("one_or_none")
+        with self._read("one_or_none") as read:
+            return self._only(read)
 
     def count(self) -> int:
         """Return how many rows match; limit and offset don't count.
@@ -151,8 +156,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).count()
             0
         """
-        found: int = self._value(self._query.prepared("total", Query.total), "count")
-        return found
+        with self._read("count"):
+            return self._total()
 
     def exists(self) -> bool:
         """Tell whether any row matches; limit and offset don't count.
@@ -161,7 +166,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).where(age__gt=30).exists()
             False
         """
-        return self._value(self._query.prepared("key", Query.first_key), "exists") is not None
+        with self._read("exists"):
+            return self._value(self._query.prepared("key", Query.first_key)) is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
         """Return all rows one after the other, with a batch of them in memory.
@@ -210,8 +216,10 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).values("name", "age")
             [{'name': 'Rusty', 'age': 48}]
         """
-        names = tuple(dict.fromkeys(fields or facts_of(self._query.model).columns))
-        rows = self._columns(names, "values")
+        names = tuple(dict.fromkeys(fields)) or tuple(facts_of(self._query.model).columns)
+        prepared = self._columns(names)
+        with self._read("values") as read:
+            rows = self._results(read, prepared)
         listed = rows if len(names) > 1 else [(value,) for value in rows]
         return [dict(zip(names, row, strict=True)) for row in listed]
 
@@ -230,7 +238,9 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).scalars("name")
             ['Rusty']
         """
-        return self._columns((field,), "scalars")
+        prepared = self._columns((field,))
+        with self._read("scalars") as read:
+            return self._results(read, prepared)
 
     def sum(self, field: str) -> Any:
         """Return the sum of a field over all matching rows, None if there is no value.
@@ -321,19 +331,20 @@ class QueryBuilder(QueryShape[T]):
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
         start = whole("page", (page - 1) * size)
         query = replace(self._query, start=start, size=size)
-        if start:
-            items, total = self._later_page(query)
-        else:
-            items = self._rows(query, "paginate")
-            # A row may have gone meanwhile, but those on this page were there.
-            total = len(items) if len(items) < size else max(self.count(), size)
+        with self._read("paginate") as read:
+            if start:
+                items, total = self._later_page(read, query)
+            else:
+                items = self._rows(read, query)
+                # A row may have gone meanwhile, but those on this page were there.
+                total = len(items) if len(items) < size else max(self._total(), size)
         return Page(items=items, total=total, page=page, size=size)
 
-    def _later_page(self, query: Query) -> tuple[list[T], int]:
+    def _later_page(self, read: Read, query: Query) -> tuple[list[T], int]:
         # The pages before were full, so this one can hardly tell the total by itself.
         prepared = query.prepared("rows with total", Query.rows_with_total)
-        found = self._fetch(prepared, "paginate")
-        total = found[0][-1] if found else min(self.count(), query.start)
+        found = self._fetch(read, prepared)
+        total = found[0][-1] if found else min(self._total(), query.start)
         return [row[0] for row in found], total
 
     def keyset(
@@ -377,7 +388,10 @@ class QueryBuilder(QueryShape[T]):
         cursors = cursor_format(self._query)
         values = None if after is None else cursors.read(after)
         query = replace(self._query, size=size + 1)
-        found = self._fetch(keyset.prepared_from(query, values), "keyset")
+        prepared = keyset.prepared_from(query, values)
+        with self._read("keyset") as read:
+            found = self._fetch(read, prepared)
+            read.rows = min(len(found), size)
         last = found[size - 1] if len(found) > size else None
         cursor = None if last is None else cursors.write(tuple(last)[1:])
         return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
@@ -477,24 +491,28 @@ class QueryBuilder(QueryShape[T]):
 
     # --- how they run ----------------------------------------------------------------------------
 
-    def _rows(self, query: Query, name: str) -> list[T]:
-        return self._fetch(query.prepared("rows", Query.rows), name)
+    def _read(self, name: str) -> Read:
+        return Read(self._session, facts_of(self._query.model), name)
 
-    def _fetch(self, prepared: Prepared, name: str) -> list[Any]:
+    def _rows(self, read: Read, query: Query) -> list[T]:
+        return self._fetch(read, query.prepared("rows", Query.rows))
+
+    def _fetch(self, read: Read, prepared: Prepared) -> list[Any]:
         query = self._query
         statement, parameters = prepared
-        with translated(self._session, query.model, name):
-            if query.lock is not None:
-                # What is read anew would overwrite changes that are not written yet.
-                self._session.flush()
-            return fetch(
-                self._session,
-                query.model,
-                statement,
-                parameters,
-                eagerly=query.loads_related,
-                visibility=query.visibility,
-            )
+        if query.lock is not None:
+            # What is read anew would overwrite changes that are not written yet.
+            self._session.flush()
+        rows = fetch(
+            self._session,
+            query.model,
+            statement,
+            parameters,
+            eagerly=query.loads_related,
+            visibility=query.visibility,
+        )
+        read.rows = len(rows)
+        return rows
 
     def _write(
         self,
@@ -505,51 +523,58 @@ class QueryBuilder(QueryShape[T]):
         """Run statements, as one write; return how many rows the last one reached."""
         session, facts = self._session, facts_of(self._query.model)
         plain = sync_session(session)
+        with Write(session, facts, name, raise_on_error=True) as write:
 
-        def work() -> Sequence[int]:
-            session.flush()
-            loaded = held(plain, facts.model)
-            for statement in statements[:-1]:
-                execute(session, hidden(self._query, statement))
-            options = synchronization(plain, facts.model)
-            last = hidden(self._query, statements[-1])
-            count = write_set(session, facts, last, criteria, options)
-            # What only the database can work out is read back: nothing is left to lazy loading.
-            load_expired(session, loaded)
-            return [count]
+            def work() -> Sequence[Any]:
+                session.flush()
+                loaded = held(plain, facts.model)
+                for statement in statements[:-1]:
+                    execute(session, hidden(self._query, statement))
+                options = synchronization(plain, facts.model)
+                last = hidden(self._query, statements[-1])
+                with all_or_none(session):
+                    write.written(write_set(session, facts, last, criteria, options))
+                # What only the database can work out is read back: nothing is left to lazy loading.
+                load_expired(session, loaded)
+                return []
 
-        [count] = insist(Write(session, facts, name, raise_on_error=True), work)
-        return int(count)
+            insist(write, work)
+            return write.rows or 0
 
-    def _at_most(self, count: int, name: str) -> list[T]:
+    def _at_most(self, read: Read, count: int) -> list[T]:
         size = self._query.size
         limit = count if size is None else min(size, count)
-        return self._rows(replace(self._query, size=limit), name)
+        return self._rows(read, replace(self._query, size=limit))
 
-    def _only(self, name: str) -> T | None:
-        rows = self._at_most(2, name)
+    def _only(self, read: Read) -> T | None:
+        rows = self._at_most(read, 2)
         if len(rows) > 1:
-            found = self.count() - (self._query.start or 0)
+            found = self._total() - (self._query.start or 0)
             found = found if self._query.size is None else min(found, self._query.size)
             # A row may have gone meanwhile, but two were there.
             raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
         return rows[0] if rows else None
 
-    def _columns(self, names: tuple[str, ...], name: str) -> list[Any]:
+    def _total(self) -> int:
+        found: int = self._value(self._query.prepared("total", Query.total))
+        return found
+
+    def _columns(self, names: tuple[str, ...]) -> Prepared:
         names = self._fields(names)
-        statement, parameters = self._query.prepared(
-            ("columns", names), lambda query: query.columns(names)
-        )
-        with translated(self._session, self._query.model, name):
-            return fetched(execute(self._session, statement, parameters))
+        return self._query.prepared(("columns", names), lambda query: query.columns(names))
+
+    def _results(self, read: Read, prepared: Prepared) -> list[Any]:
+        rows = fetched(execute(self._session, *prepared))
+        read.rows = len(rows)
+        return rows
 
     def _aggregate(self, name: str, field: str) -> Any:
         model = self._query.model
         function = aggregates.aggregate(model, name, field)
         prepared = self._query.prepared((name, field), lambda query: query.aggregate(function))
-        value = self._value(prepared, name)
+        with self._read(name):
+            value = self._value(prepared)
         return aggregates.plain(model, name, field, value)
 
-    def _value(self, prepared: Prepared, name: str) -> Any:
-        with translated(self._session, self._query.model, name):
-            return first_of(execute(self._session, *prepared))
+    def _value(self, prepared: Prepared) -> Any:
+        return first_of(execute(self._session, *prepared))

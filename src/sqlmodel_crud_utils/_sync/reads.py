@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._core.rows import RowList
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, require_session
 from sqlmodel_crud_utils._sync._running.fetching import fetch, fetch_first, find
-from sqlmodel_crud_utils._sync._running.operations import translated
+from sqlmodel_crud_utils._sync._running.operations import Read
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError
 
 __all__ = ["get_result_from_query", "get_row", "get_rows", "get_rows_within_id_list"]
@@ -69,7 +69,7 @@ def get_result_from_query(
     """
     statement = require_query(query)
     found = require_session(session)
-    with translated(found, "query", "get_result_from_query"):
+    with Read(found, None, "get_result_from_query"):
         return fetch_first(found, statement, visibility_with(include_deleted=include_deleted))
 
 
@@ -154,7 +154,7 @@ def get_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
-    with translated(session, model, "get_row"):
+    with Read(session, facts, "get_row") as read:
         row = find(
             session,
             facts,
@@ -163,11 +163,12 @@ def get_row(
             options=options,
             visibility=visibility_with(include_deleted=include_deleted),
         )
-    if row is not None:
-        return True, row
-    if raise_on_error:
-        raise RecordNotFoundError(model, id_str, key_names(facts, pk_field, id_str))
-    return False, None
+        read.rows = 0 if row is None else 1
+        if row is not None:
+            return True, row
+        if raise_on_error:
+            raise RecordNotFoundError(model, id_str, key_names(facts, pk_field, id_str))
+        return False, None
 
 
 def get_rows(
@@ -229,7 +230,8 @@ def get_rows(
         [32, 33]
     """
     session = require_session(session_inst)
-    dialect = dialect_of(session, facts_of(model))
+    facts = facts_of(model)
+    dialect = dialect_of(session, facts)
     check_page(page, page_size)
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     conditions = text_match(model, text_field, filters, dialect)
@@ -253,7 +255,7 @@ def get_rows(
         if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
     eagerly = query.loads_related or stmnt is not None
-    with translated(session, model, "get_rows"):
+    with Read(session, facts, "get_rows") as read:
         rows = fetch(
             session,
             model,
@@ -262,7 +264,8 @@ def get_rows(
             eagerly=eagerly,
             visibility=query.visibility,
         )
-    return bool(rows), rows
+        read.rows = len(rows)
+        return bool(rows), rows
 
 
 def get_rows_within_id_list(
@@ -305,8 +308,10 @@ def get_rows_within_id_list(
     size = longest_key_list(model, names, dialect)
     visibility = visibility_with(include_deleted=include_deleted)
     rows: RowList[T] = RowList()
-    with translated(session, model, "get_rows_within_id_list"):
+    with Read(session, facts, "get_rows_within_id_list") as read:
+        read.batch = len(keys)
         for chunk in chunked(keys, size):
             statement = by_key_list(model, names, chunk, dialect, visibility)
             rows += fetch(session, model, statement, visibility=visibility)
-    return bool(rows), rows
+        read.rows = len(rows)
+        return bool(rows), rows

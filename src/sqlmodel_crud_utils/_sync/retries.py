@@ -27,10 +27,11 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import Block, block_of, is_inside
+from sqlmodel_crud_utils._session import blocks
+from sqlmodel_crud_utils._session.blocks import block_of, is_inside
 from sqlmodel_crud_utils._session.modes import Modes, modes_for
 from sqlmodel_crud_utils._sync._running.blocks import block
-from sqlmodel_crud_utils._sync._running.operations import keep_loaded
+from sqlmodel_crud_utils._sync._running.operations import Block, keep_loaded
 from sqlmodel_crud_utils._sync._running.settling import let_go
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
@@ -102,23 +103,25 @@ def run_transaction(
     _refuse_nested()
     modes = modes_for(isolation_level, read_only)
     retries = retries_for(attempts, deadline)
-    while True:
-        session = require_session(call_hook(new_session))
-        _require_unused(session)
-        attempt = _Attempt(session, modes)
-        try:
-            result: _R = attempt.run(partial(work, session, *args, **kwargs))
-            if retries.made > 1:
-                log_retry(f"succeeded at attempt {retries.made}")
-            return result
-        except Exception as error:
-            seconds = attempt.next_pause(retries, error)
-            if seconds is None:
-                _give_up(retries, error)
-                raise
-        finally:
-            shielded(let_go, session)
-        pause(seconds)
+    with Block(None, None, _NAME) as operation:
+        while True:
+            session = require_session(call_hook(new_session))
+            _require_unused(session)
+            attempt = _Attempt(session, modes)
+            operation.attempts = retries.made
+            try:
+                result: _R = attempt.run(partial(work, session, *args, **kwargs))
+                if retries.made > 1:
+                    log_retry(f"succeeded at attempt {retries.made}")
+                return result
+            except Exception as error:
+                seconds = attempt.next_pause(retries, error)
+                if seconds is None:
+                    _give_up(retries, error)
+                    raise
+            finally:
+                shielded(let_go, session)
+            pause(seconds)
 
 
 # --- one attempt ---------------------------------------------------------------------------------
@@ -130,7 +133,7 @@ class _Attempt:
 
     session: Session
     modes: Modes
-    block: Block | None = None
+    block: blocks.Block | None = None
     ended_by: BaseException | None = None
     """What ended the transaction before the function was over, whatever it made of that."""
 

@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session.changes import TOLD, Change, happened
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import find_for
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, insist, searching
@@ -90,14 +91,15 @@ def soft_delete_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     require_soft_delete(facts)
-    write = Write(session, facts, "soft_delete_row", raise_on_error, hooks_of(model, "delete"))
-    if sought := alone(write, id_str, pk_field):
-        marking = marking_at_once(sought, deleted_by)
-        written = written_at_once(write, marking, USUAL)
-        if written is not None:
-            return written[0]
-    row = find_for(write, id_str, pk_field, visibility=USUAL)
-    return row is not None and delete(write, row, True, deleted_by)
+    hooks = hooks_of(model, "delete")
+    with Write(session, facts, "soft_delete_row", raise_on_error, hooks) as write:
+        if sought := alone(write, id_str, pk_field):
+            marking = marking_at_once(sought, deleted_by)
+            written = written_at_once(write, marking, USUAL)
+            if written is not None:
+                return written[0]
+        row = find_for(write, id_str, pk_field, visibility=USUAL)
+        return row is not None and delete(write, row, True, deleted_by)
 
 
 @overload
@@ -173,14 +175,15 @@ def restore_row(
     session = require_session(session_inst)
     facts = facts_of(model)
     require_soft_delete(facts)
-    write = Write(session, facts, "restore_row", raise_on_error, hooks_of(model, "update"))
+    hooks = hooks_of(model, "update")
     criteria = [deleted(model)]
-    row = find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
-    if row is None:
-        return False, None
-    with searching(write):
-        reload_marks(session, row, is_deleted=True)
-    return update(write, row, restored_values())
+    with Write(session, facts, "restore_row", raise_on_error, hooks) as write:
+        row = find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
+        if row is None:
+            return False, None
+        with searching(write):
+            reload_marks(session, row, is_deleted=True)
+        return update(write, row, restored_values())
 
 
 def purge_rows(
@@ -232,18 +235,18 @@ def purge_rows(
     require_soft_delete(facts)
     check_chunk_size(chunk_size)
     purge = Purge(model, deleted_before(older_than), dialect_of(session, facts), chunk_size)
-    removed = 0
+    with Write(session, facts, "purge_rows", raise_on_error=True) as write:
 
-    def work() -> Sequence[Any]:
-        nonlocal removed
-        session.flush()
-        run_on_connection(session, begin_immediate, model)
-        while count := _purge_chunk(session, purge):
-            removed += count
-        return []
+        def work() -> Sequence[Any]:
+            session.flush()
+            run_on_connection(session, begin_immediate, model)
+            with all_or_none(session):
+                while count := _purge_chunk(session, purge):
+                    write.written(count)
+            return []
 
-    insist(Write(session, facts, "purge_rows", raise_on_error=True), work)
-    return removed
+        insist(write, work)
+        return write.rows or 0
 
 
 def _purge_chunk(session: Session, purge: Purge) -> int:

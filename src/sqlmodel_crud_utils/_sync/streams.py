@@ -12,7 +12,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy.orm import SessionTransaction
 
+from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable, key_columns, prepared_from
 from sqlmodel_crud_utils._core.queries.query import (
     Query,
@@ -28,8 +30,9 @@ from sqlmodel_crud_utils._session.open_streams import (
     opened,
     transaction_ended,
 )
+from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._sync._running.fetching import fetch, remember
-from sqlmodel_crud_utils._sync._running.operations import translated
+from sqlmodel_crud_utils._sync._running.operations import Read, translated
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class RowStream(Generic[T]):
     """The rows of a query, one after the other, with a batch of them in memory.
 
     A loop over it may be left early: the cursor is closed when its connection is used next, or
-    goes back to the pool.
+    goes back to the pool. `close` closes it at once.
     """
 
     def __init__(self, session: Session, query: Query, batch_size: int) -> None:
@@ -50,6 +53,10 @@ class RowStream(Generic[T]):
         self._reader: _Cursor | _Chunks | None = None
         self._transaction: SessionTransaction | None = None
         self._is_over = False
+        self._operation = Read(session, facts_of(query.model), "stream")
+
+    def __del__(self) -> None:
+        observers.end(self._operation)
 
     def __iter__(self) -> Self:
         return self
@@ -60,11 +67,44 @@ class RowStream(Generic[T]):
         if not self._batch:
             if self._is_over:
                 raise StopIteration
-            with translated(self._session, self._query.model, "stream"):
-                self._read()
+            self._next_batch()
         if not self._batch:
             raise StopIteration
         return self._batch.popleft()
+
+    def close(self) -> None:
+        """Close the cursor; there are no further rows.
+
+        Example:
+            >>> from contextlib import closing
+            >>> _ = write_row(Hero(name="Rusty", secret_name="Tommy"), session)
+            >>> with closing(QueryBuilder(session, Hero).stream()) as heroes:
+            ...     for hero in heroes:
+            ...         break
+        """
+        reader, self._reader = self._reader, None
+        self._batch.clear()
+        self._is_over = True
+        try:
+            if isinstance(reader, _Cursor):
+                reader.close()
+        finally:
+            observers.end(self._operation)
+
+    def _next_batch(self) -> None:
+        operation = self._operation
+        try:
+            with sole_use(self._plain):
+                if self._reader is None and observers.registered:
+                    operation.begin()
+                with translated(self._session, self._query.model, operation.name):
+                    self._read()
+        except BaseException as error:
+            observers.end(operation, error)
+            raise
+        operation.rows = len(self._batch) + (operation.rows or 0)
+        if self._is_over:
+            observers.end(operation)
 
     def _check_transaction(self) -> None:
         # Rows of a transaction that has ended have expired, and its cursor is gone.
@@ -114,6 +154,13 @@ class _Cursor:
         """Return a reader of the rows that come after those that were read."""
         values = None if self._last is None else tuple(self._last)[1:]
         return _Chunks(self._session, self._query, values, self._count)
+
+    def close(self) -> None:
+        """Close the cursor, as far as it is still open."""
+        result, self._result = self._result, None
+        if result is not None:
+            finished(self._connection, result)
+            run_sync(self._session, result.close)
 
     def read(self, size: int) -> Sequence[Any]:
         """Return the next rows, fewer than this many at the end only."""

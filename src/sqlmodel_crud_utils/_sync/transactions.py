@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     require_callable,
@@ -16,6 +17,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session import commit_callbacks
 from sqlmodel_crud_utils._sync._running.blocks import block
+from sqlmodel_crud_utils._sync._running.operations import Block
 
 __all__ = ["on_commit", "transaction"]
 
@@ -65,7 +67,8 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
         >>> hero.age
         48
     """
-    with block(require_session(session), wrap_errors=wrap_errors):
+    plain = require_session(session)
+    with Block(plain, None, "transaction"), block(plain, wrap_errors=wrap_errors):
         yield session
 
 
@@ -95,4 +98,6 @@ def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:
         ['Rusty']
     """
     require_callable(callback, "callback")
-    commit_callbacks.add(sync_session(require_session(session)), callback)
+    found = require_session(session)
+    with observed("on_commit", found):
+        commit_callbacks.add(sync_session(found), callback)

@@ -222,16 +222,17 @@ def bulk_upsert_mappings(
     check_key(target, dialect)
     columns = len(target.table.columns)
     size = rows_per_chunk(dialect, columns, chunk_size, extra_binds=columns)
-    write = Write(session, target.facts, "bulk_upsert_mappings", raise_on_error)
-    if not return_rows:
-        tally = Tally()
-        counting = _Upsertion(write, target, dialect, size, tally)
-        return True, counting.counted(payload, progress, tally)
-    wanted = payload_of(target, payload)
-    if not wanted.places:
-        return True, []
-    found = _Upsertion(write, target, dialect, size, None).returned(wanted, progress)
-    return True, [found[entry] for entry in wanted.places]
+    with Write(session, target.facts, "bulk_upsert_mappings", raise_on_error) as write:
+        write.batch = total_of(payload)
+        if not return_rows:
+            tally = Tally()
+            counting = _Upsertion(write, target, dialect, size, tally)
+            return True, counting.counted(payload, progress, tally)
+        wanted = payload_of(target, payload)
+        if not wanted.places:
+            return True, []
+        found = _Upsertion(write, target, dialect, size, None).returned(wanted, progress)
+        return True, [found[entry] for entry in wanted.places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +282,7 @@ class _Upsertion:
                         raise
                 # Savepoints cost too much to have them for this only. Once more, with them.
                 session.rollback()
+                self.write.rows = None
                 for entry in keyless:
                     entry.key = None
             return self._all([payload], total, None if alone else report)
@@ -318,7 +320,9 @@ class _Upsertion:
                 found = self._write(batch)
                 if self.tally is None:
                     rows.update(found)
-                done += sum(entry.rows for entry in batch.entries)
+                count = sum(entry.rows for entry in batch.entries)
+                done += count
+                self.write.written(count)
                 tell(report, done, total)
         return rows
 

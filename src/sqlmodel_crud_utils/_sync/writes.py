@@ -82,15 +82,15 @@ def write_row(
     facts = facts_for(session, data_row)
     is_there = instance_state(data_row).persistent
     hooks = hooks_of(facts.model, "update" if is_there else "create")
-    write = Write(session, facts, "write_row", raise_on_error, hooks, [data_row])
-    if is_there and hooks:
-        return rewrite(write, data_row)
+    with Write(session, facts, "write_row", raise_on_error, hooks, [data_row]) as write:
+        if is_there and hooks:
+            return rewrite(write, data_row)
 
-    def work() -> Sequence[T]:
-        return [insert(session, facts, data_row, hooks)]
+        def work() -> Sequence[T]:
+            return [insert(session, facts, data_row, hooks)]
 
-    rows = attempt(write, work)
-    return (False, None) if rows is None else (True, rows[0])
+        rows = attempt(write, work)
+        return (False, None) if rows is None else (True, rows[0])
 
 
 @overload
@@ -190,18 +190,19 @@ def update_row(
     changes = changes_for(facts, data)
     expected = coerced_version(facts, expected_version)
     visibility = visibility_with(include_deleted=include_deleted)
-    write = Write(session, facts, "update_row", raise_on_error, hooks_of(model, "update"))
-    if expected is None and (sought := alone(write, id_str, pk_field)):
-        change = update_at_once(sought, changes, visibility)
-        written = written_at_once(write, change, visibility)
-        if written is not None:
-            return written
-    is_outdated = may_find_outdated(write)
-    row = find_for(write, id_str, pk_field, visibility=visibility)
-    if row is None:
-        return False, None
-    changes = without_key(facts, row, changes)
-    return update(write, row, changes, expected, is_outdated=is_outdated)
+    hooks = hooks_of(model, "update")
+    with Write(session, facts, "update_row", raise_on_error, hooks) as write:
+        if expected is None and (sought := alone(write, id_str, pk_field)):
+            change = update_at_once(sought, changes, visibility)
+            written = written_at_once(write, change, visibility)
+            if written is not None:
+                return written
+        is_outdated = may_find_outdated(write)
+        row = find_for(write, id_str, pk_field, visibility=visibility)
+        if row is None:
+            return False, None
+        changes = without_key(facts, row, changes)
+        return update(write, row, changes, expected, is_outdated=is_outdated)
 
 
 def delete_row(
@@ -265,13 +266,14 @@ def delete_row(
     visibility = visibility_with(include_deleted=not marks)
     expected = coerced_version(facts, expected_version)
     hooks = hooks_of(model, "delete")
-    write = Write(session, facts, "delete_row", raise_on_error, hooks, deletes=not marks)
-    if expected is None and (sought := alone(write, id_str, pk_field)):
-        change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
-        written = written_at_once(write, change, visibility)
-        if written is not None:
-            return written[0]
-    row = find_for(write, id_str, pk_field, visibility=visibility)
-    if row is None:
-        return False
-    return delete(write, row, marks, deleted_by, expected)
+    operation = Write(session, facts, "delete_row", raise_on_error, hooks, deletes=not marks)
+    with operation as write:
+        if expected is None and (sought := alone(write, id_str, pk_field)):
+            change = marking_at_once(sought, deleted_by) if marks else delete_at_once(sought)
+            written = written_at_once(write, change, visibility)
+            if written is not None:
+                return written[0]
+        row = find_for(write, id_str, pk_field, visibility=visibility)
+        if row is None:
+            return False
+        return delete(write, row, marks, deleted_by, expected)

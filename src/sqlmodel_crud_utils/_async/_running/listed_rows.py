@@ -60,10 +60,9 @@ class ListedWrite:
             progress: What the caller wants to see of it.
             changing: The fields that are written.
         """
-        session, count = self.write.session, 0
+        session = self.write.session
 
         async def work() -> Sequence[Any]:
-            nonlocal count
             await session.flush()
             rows = await self._fixed(chunk_size, changing)
             keys, done = rows.listed.keys, 0
@@ -72,14 +71,16 @@ class ListedWrite:
                 progress_to(progress, self.write.model.__name__, len(keys)) as report,
             ):
                 for chunk in rows.listed.chunks(chunk_size):
-                    count += await one_chunk(rows, chunk)
+                    await self.write.written(await one_chunk(rows, chunk))
                     done += len(chunk)
                     await tell(report, done, len(keys))
             return []
 
-        if self.listed.keys:
-            await insist(self.write, work)
-        return count
+        async with self.write as write:
+            write.batch = len(self.listed.keys)
+            if self.listed.keys:
+                await insist(write, work)
+            return write.rows or 0
 
     async def _fixed(self, chunk_size: int | None, changing: Iterable[str]) -> ListedWrite:
         """Return the write with keys that it does not change itself.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, Self
 
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
@@ -21,11 +22,19 @@ from sqlmodel_crud_utils._async._running.settling import (
     roll_back,
     run_commit_callbacks,
 )
+from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.observers import Call, Kind
 from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
-from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, shielded, sync_session
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    Work,
+    call_hook,
+    shielded,
+    sync_session,
+)
 from sqlmodel_crud_utils._session.blocks import behind, block_of, in_callers_block, is_inside
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._session.sole_use import sole_use
@@ -40,13 +49,119 @@ from sqlmodel_crud_utils.exceptions import (
 Rows = Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+@dataclass(slots=True, eq=False)
+class Operation(Call):
+    """A call of a public function, from its begin to its end.
+
+    Who listens to calls hears of both; whoever limits them may refuse it at the begin.
+    """
+
+    async def __aenter__(self) -> Self:
+        if observers.registered:
+            await self.begin()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.observers:
+            observers.end(self, error)
+
+    async def begin(self) -> None:
+        """Tell that the call begins; what an observer raises ends it."""
+        observers.begin(self)
+        try:
+            for observer in self.observers:
+                await call_hook(observer.admit, self)
+        except BaseException as error:
+            observers.end(self, error)
+            raise
+
+    async def written(self, rows: int) -> None:
+        """Count rows that are written and not committed yet; an observer may refuse them."""
+        self.rows = rows + (self.rows or 0)
+        for observer in self.observers:
+            await call_hook(observer.admit_rows, self, rows)
+
+
+@dataclass(slots=True, eq=False)
+class Block(Operation):
+    """A block of the caller's code, in which other operations run."""
+
+    kind: ClassVar[Kind] = "block"
+
+
+@dataclass(slots=True, eq=False)
+class _OnSession(Operation):
+    """An operation that nobody else may disturb, by using its session at the same time."""
+
+    _use: sole_use = field(init=False, repr=False)
+
+    async def __aenter__(self) -> Self:
+        self._use = sole_use(sync_session(self.session))
+        self._use.__enter__()
+        if observers.registered:
+            try:
+                await self.begin()
+            except BaseException:
+                self._use.__exit__(None, None, None)
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._use.__exit__(None, None, None)
+        if self.observers:
+            observers.end(self, error)
+
+
+@dataclass(slots=True, eq=False)
+class Read(_OnSession):
+    """A read: a failure of the database is raised as an error of the library.
+
+    A transaction that began here and is lost with its connection is rolled back, so that the
+    session can be used at once.
+    """
+
+    kind: ClassVar[Kind] = "read"
+
+    _began_here: bool = field(init=False, repr=False)
+
+    async def __aenter__(self) -> Self:
+        self._began_here = has_nothing_to_lose(sync_session(self.session))
+        return await _OnSession.__aenter__(self)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failure = None
+        try:
+            if error is not None:
+                model = self.model or "query"
+                failure = await _raised(self.session, error, model, self.name, self._began_here)
+        finally:
+            await _OnSession.__aexit__(self, kind, failure or error, trace)
+        if failure is not None:
+            raise failure from error
+
+
+@dataclass(slots=True, eq=False)
+class Write(_OnSession):
     """A write in progress: for whom, on which model, what a failure does, what else runs."""
 
-    session: AsyncSession
+    kind: ClassVar[Kind] = "write"
+
     facts: Facts
-    name: str
     raise_on_error: bool | None = None
     hooks: Hooks = ()
     adding: Sequence[Any] = ()
@@ -82,26 +197,28 @@ class Write:
 
 
 @asynccontextmanager
-async def translated(
-    session: AsyncSession, model: type[Any] | str, name: str
-) -> AsyncIterator[None]:
-    """Raise a failure of the database as an error of the library; there is no other outcome.
+async def translated(session: AsyncSession, model: type[Any], name: str) -> AsyncIterator[None]:
+    """Raise a failure of the database as `Read` does, in a part of an operation."""
+    began_here = has_nothing_to_lose(sync_session(session))
+    try:
+        yield
+    except BaseException as error:
+        failure = await _raised(session, error, model, name, began_here)
+        if failure is None:
+            raise
+        raise failure from error
 
-    A transaction that began here and is lost with its connection is rolled back, so that the
-    session can be used at once.
-    """
-    plain = sync_session(session)
-    with sole_use(plain):
-        began_here = has_nothing_to_lose(plain)
-        try:
-            yield
-        except BaseException as error:
-            if began_here and is_lost(plain):
-                await roll_back(session)
-            failure = _reported(session, error, model, name)
-            if failure is None:
-                raise
-            raise failure from error
+
+async def _raised(
+    session: AsyncSession,
+    error: BaseException,
+    model: type[Any] | str,
+    name: str,
+    began_here: bool,
+) -> SQLModelCRUDError | None:
+    if began_here and is_lost(sync_session(session)):
+        await roll_back(session)
+    return _reported(session, error, model, name)
 
 
 @asynccontextmanager
@@ -131,8 +248,10 @@ async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
     """
     outcome = await outcome_of(write, work)
     if isinstance(outcome, SQLModelCRUDError):
+        write.error = outcome
         log_failure(write.name, write.model, outcome)
         return None
+    write.rows = len(outcome)
     return outcome
 
 
@@ -242,12 +361,11 @@ async def _run(write: Write, work: Work[Rows]) -> Rows:
         # The flush would say so, but by then the row would be in the session.
         raise PendingRollbackError("an earlier statement of the block was refused")
     keyless = missing_keys(write.adding)
-    with sole_use(sync_session(write.session)):
-        try:
-            return await _settled(write, work)
-        except BaseException:
-            forget(keyless)
-            raise
+    try:
+        return await _settled(write, work)
+    except BaseException:
+        forget(keyless)
+        raise
 
 
 async def _settled(write: Write, work: Work[Rows]) -> Rows:

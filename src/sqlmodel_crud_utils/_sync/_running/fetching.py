@@ -165,5 +165,6 @@ def find_for(
 
 def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
     """Raise for a row that is to be written to and not there, if the write says so."""
+    write.rows = 0
     if write.strict:
         raise RecordNotFoundError(write.model, key, key_names(write.facts, pk_field, key))

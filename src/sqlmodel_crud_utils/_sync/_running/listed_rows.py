@@ -62,10 +62,9 @@ class ListedWrite:
             progress: What the caller wants to see of it.
             changing: The fields that are written.
         """
-        session, count = self.write.session, 0
+        session = self.write.session
 
         def work() -> Sequence[Any]:
-            nonlocal count
             session.flush()
             rows = self._fixed(chunk_size, changing)
             keys, done = rows.listed.keys, 0
@@ -74,14 +73,16 @@ class ListedWrite:
                 progress_to(progress, self.write.model.__name__, len(keys)) as report,
             ):
                 for chunk in rows.listed.chunks(chunk_size):
-                    count += one_chunk(rows, chunk)
+                    self.write.written(one_chunk(rows, chunk))
                     done += len(chunk)
                     tell(report, done, len(keys))
             return []
 
-        if self.listed.keys:
-            insist(self.write, work)
-        return count
+        with self.write as write:
+            write.batch = len(self.listed.keys)
+            if self.listed.keys:
+                insist(write, work)
+            return write.rows or 0
 
     def _fixed(self, chunk_size: int | None, changing: Iterable[str]) -> ListedWrite:
         """Return the write with keys that it does not change itself.

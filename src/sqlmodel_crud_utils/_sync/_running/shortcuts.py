@@ -77,12 +77,14 @@ def written_at_once(
         log_failure(write.name, write.model, outcome, "debug")
         raise outcome from outcome.original_error  # as from the search that was spared
     if isinstance(outcome, SQLModelCRUDError):
+        write.error = outcome
         found = find_for(write, row.key, row.names, visibility=visibility)
         log_failure(write.name, write.model, outcome)
         return False, found
     if outcome is NOT_THERE:
         refuse_missing(write, row.key, row.names)
         return False, None
+    write.rows = 1
     return True, outcome[0] if outcome else None
 
 

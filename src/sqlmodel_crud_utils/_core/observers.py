@@ -1,0 +1,140 @@
+"""Who hears of every call of a public function: tracing, metrics, limits.
+
+As long as nobody does, a call costs one truth test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, ClassVar, Literal
+
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.models.facts import Facts
+
+Kind = Literal["read", "write", "block", "other"]
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Call:
+    """One call of a public function, or of a method of a query builder.
+
+    Attributes:
+        session: The session that it works with; None for the functions of engines.
+        facts: What the table model is; None where it concerns none, or any number of them.
+        name: The name of the function or method; "transaction" for a block.
+        batch: How many rows or keys the caller has given, where that is known.
+        rows: How many rows it has returned or written up to now, where that is known.
+        attempts: How often it has run: more than once where it lost against others before.
+        error: What it failed with, whether that was raised or is only returned as a failure.
+        observers: Those who were told that it begins.
+    """
+
+    kind: ClassVar[Kind] = "other"
+
+    session: Any
+    facts: Facts | None
+    name: str
+    batch: int | None = field(default=None, init=False)
+    rows: int | None = field(default=None, init=False)
+    attempts: int = field(default=1, init=False)
+    error: BaseException | None = field(default=None, init=False)
+    observers: tuple[Observer, ...] = field(default=(), init=False)
+
+    @property
+    def model(self) -> type[Any] | None:
+        """The table model; None where it concerns none, or any number of them."""
+        return None if self.facts is None else self.facts.model
+
+
+class Observer:
+    """Who wants to know of calls; each method does nothing until a subclass says otherwise.
+
+    `begin` and `end` only hear, and what they raise is logged: they do not get in the way of a
+    call. `admit` and `admit_rows` decide, and may wait for it: in the async API they may be
+    `async def`. The arguments of a call are checked before it begins.
+    """
+
+    def begin(self, call: Call) -> None:
+        """Hear that a call begins, before anything is sent to the database.
+
+        A stream begins with its first row.
+        """
+
+    def admit(self, call: Call) -> Any:
+        """Let a call pass, or refuse it with an exception; nothing has been done for it yet."""
+
+    def admit_rows(self, call: Call, rows: int) -> Any:
+        """Let rows pass that a write of many rows has written; an exception undoes all of it.
+
+        A long write is told of in parts. Nothing is committed yet.
+        """
+
+    def end(self, call: Call) -> None:
+        """Hear that a call has ended, well or not; once for each one that began.
+
+        A stream ends with its last row, when it is closed, or when it is dropped: that may be in
+        another task or thread.
+        """
+
+
+registered: tuple[Observer, ...] = ()
+_registering = Lock()
+
+
+def register(observer: Observer) -> None:
+    """Tell an observer of every call that begins from here on."""
+    global registered  # noqa: PLW0603 - replaced as a whole: who reads it needs no lock
+    with _registering:
+        registered = (*registered, observer)
+
+
+def unregister(observer: Observer) -> None:
+    """Tell an observer of no further call; those that have begun, it hears of to their end."""
+    global registered  # noqa: PLW0603 - replaced as a whole: who reads it needs no lock
+    with _registering:
+        registered = tuple(each for each in registered if each is not observer)
+
+
+def begin(call: Call) -> None:
+    """Tell that a call begins."""
+    call.observers = registered
+    for observer in call.observers:
+        _tell(observer.begin, call)
+
+
+def end(call: Call, error: BaseException | None = None) -> None:
+    """Tell that a call has ended, with an error if there is one; the second time nothing is told.
+
+    Who heard last of the beginning hears first of the end, so that contexts can be nested.
+    """
+    told, call.observers = call.observers, ()
+    if error is not None:
+        call.error = error
+    for observer in reversed(told):
+        _tell(observer.end, call)
+
+
+def _tell(method: Callable[[Call], None], call: Call) -> None:
+    try:
+        method(call)
+    except Exception as error:  # noqa: BLE001 - whoever only listens breaks nothing
+        get_logger().error(f"an observer of {call.name} failed: {type(error).__name__}")
+
+
+@contextmanager
+def observed(name: str, session: Any = None) -> Iterator[None]:
+    """Tell of a call that does no I/O, which nobody can refuse."""
+    if not registered:
+        yield
+        return
+    call = Call(session, None, name)
+    begin(call)
+    try:
+        yield
+    except BaseException as error:
+        end(call, error)
+        raise
+    end(call)
