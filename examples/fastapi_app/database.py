@@ -8,7 +8,7 @@ from fastapi import Depends, Header
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils.aio import create_pooled_engine, get_session, session_factory
+from sqlmodel_crud_utils.aio import create_pooled_engine, session_factory
 from sqlmodel_crud_utils.ext.fastapi import session_dependency
 from sqlmodel_crud_utils.mixins import acting_as
 
@@ -17,8 +17,8 @@ new_session = session_factory(engine)
 
 # For routes that write: one transaction, committed before the response leaves.
 WriteSession = Annotated[AsyncSession, Depends(session_dependency(engine))]
-# For routes that only read: no transaction block, so on SQLite they don't wait for writers.
-ReadSession = Annotated[AsyncSession, Depends(get_session(engine))]
+# For routes that only read: on SQLite they don't wait for writers.
+ReadSession = Annotated[AsyncSession, Depends(session_dependency(engine, read_only=True))]
 
 
 async def create_tables() -> None:

@@ -697,10 +697,16 @@ class TestModes:
             return await QueryBuilder(session, Hero).count()
 
         assert await run_transaction(new_session, read, read_only=True) == 1
-        with pytest.raises(QueryExecutionError):
+        with pytest.raises(ValidationError, match="read-only"):
             await run_transaction(
                 new_session, lambda session: write_row(hero("Nova"), session), read_only=True
             )
+
+        async def add(session: AsyncSession) -> None:
+            session.add(hero("Nova"))
+
+        with pytest.raises(QueryExecutionError):
+            await run_transaction(new_session, add, read_only=True)
         await run_transaction(new_session, lambda session: write_row(hero("Sid"), session))
         assert await names(engine) == ["Rusty", "Sid"]
 

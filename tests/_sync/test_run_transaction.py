@@ -693,10 +693,16 @@ class TestModes:
             return QueryBuilder(session, Hero).count()
 
         assert run_transaction(new_session, read, read_only=True) == 1
-        with pytest.raises(QueryExecutionError):
+        with pytest.raises(ValidationError, match="read-only"):
             run_transaction(
                 new_session, lambda session: write_row(hero("Nova"), session), read_only=True
             )
+
+        def add(session: Session) -> None:
+            session.add(hero("Nova"))
+
+        with pytest.raises(QueryExecutionError):
+            run_transaction(new_session, add, read_only=True)
         run_transaction(new_session, lambda session: write_row(hero("Sid"), session))
         assert names(engine) == ["Rusty", "Sid"]
 

@@ -81,6 +81,13 @@ def block_of(session: Session) -> Block | None:
     return session.info.get(_KEY)
 
 
+def refuse_in_reading(session: Session) -> None:
+    """Refuse a write in a block that is for reading; a database may take it all the same."""
+    block = block_of(session)
+    if block is not None and block.modes.read_only:
+        raise ValidationError("it is read-only; write with another session", field="session")
+
+
 def in_callers_block(session: Session) -> bool:
     """Return whether the session is in the caller's own `with session.begin()` or a nested one.
 

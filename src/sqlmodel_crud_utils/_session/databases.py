@@ -29,11 +29,16 @@ def begin_again_immediate(connection: Connection) -> None:
     A deferred transaction that has just begun holds nothing: no lock, no snapshot, no change. Only
     sessions that share one connection, as they do in memory, may have changed something in it.
     """
-    if connection.dialect.name != "sqlite" or isinstance(connection.engine.pool, _SHARING):
+    if connection.dialect.name != "sqlite" or is_shared(connection):
         return
     if has_begun(connection):
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def is_shared(connection: Connection) -> bool:
+    """Return whether several sessions use this connection at the same time, as in memory."""
+    return isinstance(connection.engine.pool, _SHARING)
 
 
 def has_begun(connection: Connection) -> bool:

@@ -26,7 +26,13 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import behind, block_of, in_callers_block, is_inside
+from sqlmodel_crud_utils._session.blocks import (
+    behind,
+    block_of,
+    in_callers_block,
+    is_inside,
+    refuse_in_reading,
+)
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
@@ -359,6 +365,7 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
 
 
 def _run(write: Write, work: Work[Rows]) -> Rows:
+    refuse_in_reading(sync_session(write.session))
     if write.inside and not sync_session(write.session).is_active:
         # The flush would say so, but by then the row would be in the session.
         raise PendingRollbackError("an earlier statement of the block was refused")

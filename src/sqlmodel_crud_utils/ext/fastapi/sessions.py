@@ -12,6 +12,7 @@ from fastapi import Depends
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from sqlmodel_crud_utils._session.modes import Modes
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 if TYPE_CHECKING:
@@ -25,10 +26,16 @@ _WAITING_THREADS = 40  # as many as AnyIO has for everything else
 
 
 @overload
-def session_dependency(engine: Engine, **kwargs: Any) -> Callable[..., Session]: ...
+def session_dependency(
+    engine: Engine, *, read_only: bool = False, **kwargs: Any
+) -> Callable[..., Session]: ...
 @overload
-def session_dependency(engine: AsyncEngine, **kwargs: Any) -> Callable[..., AsyncSession]: ...
-def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
+def session_dependency(
+    engine: AsyncEngine, *, read_only: bool = False, **kwargs: Any
+) -> Callable[..., AsyncSession]: ...
+def session_dependency(
+    engine: Any, *, read_only: bool = False, **kwargs: Any
+) -> Callable[..., Any]:
     """Return a FastAPI dependency that gives each request a session in a transaction of its own.
 
     The route runs inside of `transaction(session, wrap_errors=False)`. When it has returned, and
@@ -43,9 +50,15 @@ def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
     committed: a background task or a streamed response needs a session of its own. In one
     request, every dependency and the route get the same session.
 
+    The connection is taken in other threads than those that run sync routes, so that requests that
+    wait for one never keep those that have one from going on.
+
     Args:
         engine: The engine; with an `Engine` routes get a `Session`, with an `AsyncEngine` an
             `AsyncSession`.
+        read_only: Whether the routes only read. The transaction is READ ONLY on PostgreSQL and
+            MySQL; on SQLite it does not wait for writers. A write of the library is then a
+            `ValidationError`.
         **kwargs: Settings of the sessions, as in `session_factory`.
 
     Returns:
@@ -79,9 +92,9 @@ def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
     settings = {"close_resets_only": False, **kwargs}
     opened: Callable[[], AsyncIterator[Any]]
     if isinstance(engine, Engine):
-        opened = _sync_sessions(engine, settings)
+        opened = _sync_sessions(engine, Modes(read_only=read_only), settings)
     elif hasattr(engine, "sync_engine"):
-        opened = _async_sessions(engine, settings)
+        opened = _async_sessions(engine, Modes(read_only=read_only), settings)
     else:
         raise ValidationError(
             f"session_dependency takes an Engine or an AsyncEngine, not {type(engine).__name__}",
@@ -99,37 +112,37 @@ def session_dependency(engine: Any, **kwargs: Any) -> Callable[..., Any]:
 
 
 def _async_sessions(
-    engine: AsyncEngine, settings: dict[str, Any]
+    engine: AsyncEngine, modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[AsyncSession]]:
     # Here, so that the sync API does without the async one, and the other way round.
+    from sqlmodel_crud_utils._async._running.blocks import block
     from sqlmodel_crud_utils._async.connections import session_factory
-    from sqlmodel_crud_utils._async.transactions import transaction
 
     new_session = session_factory(engine, **settings)
 
     async def opened() -> AsyncIterator[AsyncSession]:
-        async with new_session() as session, transaction(session, wrap_errors=False):
+        async with new_session() as session, block(session, wrap_errors=False, modes=modes):
             yield session
 
     return opened
 
 
 def _sync_sessions(
-    engine: Engine, settings: dict[str, Any]
+    engine: Engine, modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[Session]]:
+    from sqlmodel_crud_utils._sync._running.blocks import block
     from sqlmodel_crud_utils._sync.connections import session_factory
-    from sqlmodel_crud_utils._sync.transactions import transaction
 
     new_session = session_factory(engine, **settings)
     waiting: RunVar[CapacityLimiter] = RunVar(f"requests that wait for {id(new_session)}")
 
     @contextmanager
-    def block() -> Iterator[Session]:
-        with new_session() as session, transaction(session, wrap_errors=False):
+    def in_block() -> Iterator[Session]:
+        with new_session() as session, block(session, wrap_errors=False, modes=modes):
             yield session
 
     async def opened() -> AsyncIterator[Session]:
-        async with _in_threads(block(), waiting) as session:
+        async with _in_threads(in_block(), waiting) as session:
             yield session
 
     return opened
