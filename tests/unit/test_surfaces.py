@@ -184,7 +184,7 @@ from sqlalchemy import create_engine
 session_dependency(create_engine("sqlite://"))
 """
     )
-    assert f"{NAME}._sync.transactions" in loaded
+    assert f"{NAME}._sync.connections" in loaded
     assert _among(loaded, [f"{NAME}._async", f"{NAME}._runtime_async", *ASYNC_PARTS]) == []
 
 
