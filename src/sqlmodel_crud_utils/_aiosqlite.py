@@ -127,7 +127,7 @@ class Cursor:
 
     Attributes:
         arraysize: How many rows `fetchmany` returns.
-        description: The columns of the result, None if there is none.
+        description: The columns of the result, None for a statement without one.
         rowcount: How many rows the last statement changed, -1 if it was no change.
         lastrowid: The key of the last row that was inserted.
     """

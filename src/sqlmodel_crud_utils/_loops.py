@@ -91,7 +91,7 @@ class LoopQueue:
             raise
 
     def _take(self, waiter: asyncio.Future[None] | None = None) -> ConnectionPoolEntry | None:
-        """Return a connection; None if there is none, and then the waiter is woken for the next."""
+        """Return a connection; None if all are in use, and then the waiter is woken later."""
         loop = _running_loop()
         with self._lock:
             entry = self._pick(loop)
@@ -247,13 +247,13 @@ async def _until_the_end(engine: Engine, loop: asyncio.AbstractEventLoop) -> Asy
 async def _close(dialect: Dialect, connection: Any) -> None:
     try:
         await greenlet_spawn(dialect.do_terminate, connection)
-    except Exception as error:  # noqa: BLE001 - it is gone in any case
+    except Exception as error:  # noqa: BLE001 - it is gone either way
         get_logger().debug(f"closing a connection failed: {type(error).__name__}")
 
 
 def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:
     # SQLAlchemy 2.1 has a lock around statements, which belongs to the first loop that waits for
-    # it. The connection's thread does one thing after the other in any case.
+    # it. The connection's thread does one thing after the other anyway.
     with suppress(AttributeError):  # 2.0 has none
         connection._execute_mutex = nullcontext()
 

@@ -332,7 +332,7 @@ class ConflictError(SQLModelCRUDError):
         model: The model of the row.
         key: The row's primary key, a tuple for a composite one; None if it is not known.
         expected: The version that was read, if known.
-        found: The version that is there now; None if it is not known or the row is gone.
+        found: The current version; None if it is not known or the row is gone.
         version_given: Whether the caller named the version, so that to run the transaction again
             would lead to the same end.
 

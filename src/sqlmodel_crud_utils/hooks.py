@@ -337,7 +337,7 @@ def _remove(model: type[Any], hook: Any) -> bool:
 def _require_class(model: Any) -> None:
     if not isinstance(model, type):
         raise ValidationError(
-            f"hooks are registered for a class, not for an instance of {_name_of(model)}",
+            f"hooks must be registered for a class, not for an instance of {_name_of(model)}",
             field="model",
         )
 

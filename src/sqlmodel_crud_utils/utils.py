@@ -52,7 +52,7 @@ def get_sql_dialect_import(dialect: str) -> Callable[..., Any]:
     """
     name = "mysql" if dialect == "mariadb" else dialect
     if name not in _DIALECTS:
-        problem = f"there is no dialect {dialect!r}" if dialect else "the dialect is empty"
+        problem = f"unknown dialect {dialect!r}" if dialect else "the dialect is empty"
         raise ValidationError(
             f"{problem}; use one of {', '.join(_DIALECTS)}", field="dialect", value=dialect
         )
@@ -61,7 +61,7 @@ def get_sql_dialect_import(dialect: str) -> Callable[..., Any]:
 
 
 def is_date(val: Any, fuzzy: bool = False) -> bool:
-    """Tell whether a string can be read as a date or a time.
+    """Return whether a string can be read as a date or a time.
 
     Args:
         val: The string; anything else is no date.

@@ -320,7 +320,7 @@ class TestStatements:
         await _run(session, Team(name="a"))
         error = await failure_of(session, statement, Team)
         assert type(error) is ValidationError
-        assert "no regular expression of this database" in str(error)
+        assert "not a valid regular expression for this database" in str(error)
 
     async def test_a_value_that_its_column_type_refuses(self, session: AsyncSession) -> None:
         """A value that never reaches the database is a caller's mistake."""
@@ -425,7 +425,7 @@ class TestConnections:
             error = await failure_of(session, text("SELECT * FROM sqlite_master"))
         await engine.dispose()
         assert isinstance(error, DatabaseConnectionError)
-        assert "no SQLite database" in str(error)
+        assert "not a SQLite database" in str(error)
 
     async def test_a_killed_connection(
         self,

@@ -254,7 +254,7 @@ class TestBeforeTheFirstStatement:
     async def test_a_transaction_without_a_statement_ends(
         self, database: Database, killer: Killer
     ) -> None:
-        """MySQL is sent a COMMIT in any case."""
+        """MySQL is sent a COMMIT regardless."""
         async with pooled(database) as engine:
             await lose_connection(engine, database, killer)
             async with AsyncSession(engine) as session:

@@ -101,7 +101,7 @@ async def test_every_column_can_be_written_by_a_set_based_update(session: AsyncS
     [row] = await query.values("everything", "values", "soft")
     assert row == {"everything": 5, "values": 6, "soft": 7}
     assert await query.update({"everything": 8}, everything=True) == 1
-    with pytest.raises(ValidationError, match="by name or as a mapping, not as int"):
+    with pytest.raises(ValidationError, match="by name or as a mapping, not int"):
         await query.where(page=1).update(5)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="needs values"):
         await query.where(page=1).update({})

@@ -49,7 +49,7 @@ class TestMistakes:
             ([RUSTY, 5], {}, "row 1 of the payload must be a mapping"),
             (RUSTY, {}, "payload must be a list of mappings, not dict"),
             ([{"age": 5}], {"pk_fields": ["name"]}, "row 0 of the payload gives no name"),
-            ([RUSTY], {"pk_fields": ["age"]}, "(age) is no unique key of Hero"),
+            ([RUSTY], {"pk_fields": ["age"]}, "(age) is not a unique key of Hero"),
             ([RUSTY], {"update_columns": 5}, "update_columns takes names"),
             ([RUSTY], {"chunk_size": 0}, "chunk_size must be a whole number"),
         ],

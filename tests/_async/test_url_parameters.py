@@ -58,7 +58,7 @@ def test_an_unknown_parameter_shows_when_the_engine_is_made(driver: str, name: s
     [
         ("postgresql://h/d?application_nam=x", "did you mean 'application_name'"),
         ("mysql://h/d?charse=utf8mb4", "did you mean 'charset'"),
-        ("postgresql://h/d?%7Bodd%7D=x", "with a strange name"),
+        ("postgresql://h/d?%7Bodd%7D=x", "with an invalid name"),
     ],
 )
 def test_the_error_says_what_was_meant(url: str, hint: str):

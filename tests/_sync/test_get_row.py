@@ -249,9 +249,13 @@ def test_unknown_relationships_are_refused(session: Session, names: Any) -> None
 @pytest.mark.parametrize("names", [5, True, [5], [Hero.team]])
 def test_relationships_are_given_by_name(session: Session, names: Any) -> None:
     """Anything but names is a mistake."""
-    with pytest.raises(ValidationError, match="'select_in_keys': relationships are given by name"):
+    with pytest.raises(
+        ValidationError, match="'select_in_keys': relationships must be given by name"
+    ):
         get_row(1, session, Hero, True, names)
-    with pytest.raises(ValidationError, match="'lazy_load_keys': relationships are given by name"):
+    with pytest.raises(
+        ValidationError, match="'lazy_load_keys': relationships must be given by name"
+    ):
         get_row(1, session, Hero, lazy=True, lazy_load_keys=names)
 
 

@@ -254,7 +254,7 @@ class TestBeforeTheFirstStatement:
     def test_a_transaction_without_a_statement_ends(
         self, database: Database, killer: Killer
     ) -> None:
-        """MySQL is sent a COMMIT in any case."""
+        """MySQL is sent a COMMIT regardless."""
         with pooled(database) as engine:
             lose_connection(engine, database, killer)
             with Session(engine) as session:

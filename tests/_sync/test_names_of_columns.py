@@ -103,7 +103,7 @@ def test_every_column_can_be_written_by_a_set_based_update(session: Session):
     [row] = query.values("everything", "values", "soft")
     assert row == {"everything": 5, "values": 6, "soft": 7}
     assert query.update({"everything": 8}, everything=True) == 1
-    with pytest.raises(ValidationError, match="by name or as a mapping, not as int"):
+    with pytest.raises(ValidationError, match="by name or as a mapping, not int"):
         query.where(page=1).update(5)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="needs values"):
         query.where(page=1).update({})

@@ -381,7 +381,7 @@ def test_fields_and_options(session: Session):
 MISTAKES: dict[str, tuple[Callable[[QueryBuilder[Hero]], Any], str]] = {
     "field": (lambda q: q.where(agee=1), "did you mean 'age'"),
     "lookup": (lambda q: q.where(age__above=1), "the lookups are eq, ne"),
-    "misfit": (lambda q: q.where(age__icontains="1"), "icontains looks into text"),
+    "misfit": (lambda q: q.where(age__icontains="1"), "icontains searches text"),
     "value": (lambda q: q.where(age="old"), "a 64-bit integer"),
     "path": (lambda q: q.exclude(team__nmae="x"), "did you mean 'name'"),
     "alternative": (lambda q: q.any_of({"agee": 1}), "did you mean 'age'"),

@@ -46,7 +46,7 @@ def test_every_result_is_explained(name: str) -> None:
     text = _text(function)
     # What a method that returns a changed builder does is its first line.
     returns = inspect.signature(function).return_annotation not in {"None", None, "Self"}
-    told = re.match(r"Return |Tell |.*; return ", text) or re.search(
+    told = re.match(r"Return |.*(; | and )return ", text) or re.search(
         r"^(Returns|Yields):$", text, re.MULTILINE
     )
     assert told or not returns

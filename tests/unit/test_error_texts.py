@@ -74,7 +74,7 @@ def test_our_own_errors_come_back(error: SQLModelCRUDError) -> None:
         (_postgresql_error("28P01"), "refuses the login"),
         (_postgresql_error("3D000"), "database does not exist"),
         (_postgresql_error("53300"), "accepts no more connections"),
-        (_postgresql_error("57P03"), "starting or stopping"),
+        (_postgresql_error("57P03"), "starting up or shutting down"),
         (asyncpg.exceptions.ConnectionDoesNotExistError(SECRET), "connection was lost"),
         (asyncpg.InterfaceError(f"connection is closed {SECRET}"), "connection was lost"),
         (psycopg.OperationalError(SECRET), "cannot be reached or refuses the login"),
@@ -82,7 +82,7 @@ def test_our_own_errors_come_back(error: SQLModelCRUDError) -> None:
         (psycopg.InterfaceError("the connection is closed"), "connection was lost"),
         (_mysql_error(1040), "accepts no more connections"),
         (_mysql_error(1044), "refuses the login"),
-        (_mysql_error(1053), "starting or stopping"),
+        (_mysql_error(1053), "starting up or shutting down"),
         (_mysql_error(2002), "cannot be reached"),
         (_mysql_error(2006), "connection was lost"),
         (asyncmy.errors.OperationalError(2013, SECRET), "connection was lost"),
@@ -197,7 +197,7 @@ def test_other_failures(error: Exception, text: str) -> None:
     [
         (_postgresql_error("22001"), "a value is too long for its column"),
         (_postgresql_error("22007"), "a value does not fit the type of its column"),
-        (_postgresql_error("2201B"), "the pattern is no regular expression"),
+        (_postgresql_error("2201B"), "the pattern is not a valid regular expression"),
         (_sqlite_error(SECRET, 3091), "a value does not fit"),
         (_mysql_error(1367), "a value does not fit"),
         (OverflowError(SECRET), "a value does not fit"),
@@ -318,7 +318,7 @@ class TestConstraints:
         """A trigger's refusal is a broken constraint of no known kind."""
         for original in (_sqlite_error(SECRET, 1811), _postgresql_error("23000")):
             assert _violation(original, Hero).kind is None
-            assert "breaks a constraint of Hero" in str(_violation(original, Hero))
+            assert "violates a constraint of Hero" in str(_violation(original, Hero))
 
     def test_a_restricting_foreign_key(self) -> None:
         """PostgreSQL has a code of its own for ON DELETE RESTRICT."""
@@ -375,7 +375,7 @@ class TestConstraints:
     def test_an_exclusion_constraint_without_a_name(self) -> None:
         """A kind that a table cannot have is told as far as the driver does."""
         error = constraint_violation(DriverError("exclusion", "X"), "", Hero)
-        assert "the row collides with another Hero row" in str(error)
+        assert "the row conflicts with another Hero row" in str(error)
 
     def test_an_exclusion_constraint_with_the_name_that_the_database_made(self) -> None:
         """PostgreSQL names it after its columns."""

@@ -126,7 +126,7 @@ def test_a_parameter_that_is_not_known_is_refused() -> None:
         ["query", "age_gte"],
         ["query", "page"],
     ]
-    assert answer.json()["detail"][0]["msg"].endswith("there are: age__gte, after, size")
+    assert answer.json()["detail"][0]["msg"].endswith("available: age__gte, after, size")
 
 
 def test_other_parameters_of_the_route_are_named() -> None:
@@ -197,7 +197,7 @@ def test_openapi_documents_each_parameter() -> None:
     assert all(each["in"] == "query" and not each["required"] for each in found.values())
     assert all(each["description"] for each in found.values())
     assert found["integer__gte"]["schema"]["type"] == "integer"
-    assert found["integer__gte"]["description"] == "`integer` is this or more."
+    assert found["integer__gte"]["description"] == "`integer` is at least this."
     assert found["token__in"]["schema"]["items"] == {"type": "string", "format": "uuid"}
     assert found["day__between"]["schema"]["minItems"] == 2
     assert found["sort"]["schema"]["items"]["enum"] == ["text", "-text"]

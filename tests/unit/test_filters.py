@@ -93,7 +93,7 @@ def test_an_unknown_lookup_is_reported_with_those_there_are(name: str) -> None:
 
 def test_a_name_that_is_no_string_is_refused() -> None:
     """Filters come from mappings too."""
-    with pytest.raises(ValidationError, match="filters have names, not int"):
+    with pytest.raises(ValidationError, match="names of filters must be strings, not int"):
         where_clauses(Hero, {5: 5}, DIALECT)  # type: ignore[dict-item]
 
 
@@ -102,7 +102,7 @@ def test_a_path_has_an_end() -> None:
     long = {"parent__" * 40 + "name": "x"}
     statement = select(Folder.id).where(*where_clauses(Folder, long, DIALECT))
     assert str(statement.compile(dialect=DIALECT)).count("EXISTS") == 40
-    with pytest.raises(ValidationError, match="through 40 names at most"):
+    with pytest.raises(ValidationError, match="at most 40 names"):
         parse(Folder, "parent__" * 10_000 + "name")
 
 

@@ -136,7 +136,7 @@ class TestRegistry:
     )
     def test_only_classes_have_hooks(self, call: Any) -> None:
         """A name or an instance is refused."""
-        with pytest.raises(ValidationError, match="hooks are registered for a class, not for"):
+        with pytest.raises(ValidationError, match="hooks must be registered for a class, not for"):
             call()
 
 

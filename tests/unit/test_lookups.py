@@ -85,7 +85,7 @@ def test_a_bool_is_a_parameter_too(value: bool) -> None:
 def test_a_text_lookup_needs_a_text_column(lookup: str, name: str) -> None:
     """The error names the lookups that fit instead."""
     attribute = getattr(AllTypes, name)
-    with pytest.raises(ValidationError, match=rf"{lookup} looks into text") as caught:
+    with pytest.raises(ValidationError, match=rf"{lookup} searches text") as caught:
         criterion(attribute, lookup, "5", SQLITE)
     assert caught.value.field == name
     assert f"AllTypes.{name} takes" in str(caught.value)

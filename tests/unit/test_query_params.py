@@ -122,7 +122,7 @@ def test_paths_take_the_type_of_the_related_column() -> None:
     assert parsed(Hero, "team__id__in", ["1,2"]) == [1, 2]
     assert parsed(Hero, "tags__label", "x") == "x"
     assert parsed(Hero, "team__is_null", "false") is False
-    assert filter_param(Hero, "team__name").description == "`team.name` is this."
+    assert filter_param(Hero, "team__name").description == "`team.name` equals this."
 
 
 @pytest.mark.parametrize("lookup", [each for each in LOOKUPS if each != "regex"])
@@ -148,7 +148,7 @@ def test_the_description_of_a_field_is_added() -> None:
         (Hero, "team__ne", "is a relationship"),
         (Item, "picture", "only picture__is_null"),
         (AllTypes, "payload", "only payload__is_null"),
-        (Hero, 5, "filters have names"),
+        (Hero, 5, "names of filters must be strings"),
     ],
 )
 def test_what_cannot_be_allowed_is_told_at_once(model: Any, name: Any, match: str) -> None:

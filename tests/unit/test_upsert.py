@@ -103,7 +103,7 @@ class TestTarget:
     def test_fields_that_are_no_unique_key_are_refused(self, fields: list[str]) -> None:
         """The error names the keys that there are."""
         with pytest.raises(
-            ValidationError, match=r"no unique key of Hero; there are \(id\), \(name"
+            ValidationError, match=r"not a unique key of Hero; there are \(id\), \(name"
         ):
             target_of(Hero, fields)
 
@@ -161,7 +161,7 @@ class TestTarget:
     @pytest.mark.parametrize(("key", "name"), [("slug", "id"), ("id", "version")])
     def test_update_columns_cannot_change_identity_or_version(self, key: str, name: str) -> None:
         """The session knows a row by its primary key, and the library counts the version."""
-        with pytest.raises(ValidationError, match=f"an upsert does not change {name} of a Article"):
+        with pytest.raises(ValidationError, match=f"an upsert cannot change {name} of a Article"):
             target_of(Article, key, [name, "title"])
 
     def test_a_model_of_several_tables_is_refused(self) -> None:

@@ -325,7 +325,7 @@ class TestStatements:
 
     def test_other_databases_are_refused(self) -> None:
         """The error names the supported ones."""
-        with pytest.raises(ValidationError, match="there is no upsert for mssql; SQLite,"):
+        with pytest.raises(ValidationError, match="upserts are not supported on mssql; SQLite,"):
             check_dialect(mssql.dialect())
         for dialect in _DIALECTS.values():
             check_dialect(dialect)

@@ -129,7 +129,7 @@ async def get_row(
         lazy_load_keys: Names of relationships.
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
             primary key.
-        raise_on_error: Whether a row that is not there raises.
+        raise_on_error: Whether a missing row raises.
         include_deleted: Whether a soft-deleted row counts.
 
     Returns:

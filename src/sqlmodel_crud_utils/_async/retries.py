@@ -150,7 +150,7 @@ class _Attempt:
         return result
 
     def next_pause(self, retries: Retries, error: Exception) -> float | None:
-        """Return the seconds until the next attempt, None where there is none."""
+        """Return the seconds until the next attempt, None where no attempt is left."""
         if self.block is not None and self.block.committed:
             return None
         cause: Cause | None = cause_of(error) or cause_of(self.ended_by)

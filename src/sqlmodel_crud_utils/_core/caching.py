@@ -41,7 +41,7 @@ class Store(Generic[_K, _R]):
         _forgetting.append(self._found.clear)
 
     def get(self, key: _K, make: Callable[[], _R]) -> _R:
-        """Return the result for a key, made by the function where there is none yet."""
+        """Return the result for a key, made by the function unless it is cached."""
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= _SIZE:

@@ -23,12 +23,12 @@ def own(listener: _F) -> _F:
 
 
 def listens_to_rows(facts: Facts, operation: str) -> bool:
-    """Tell whether somebody listens to the "insert", "update" or "delete" of a model's rows."""
+    """Return whether somebody listens to the "insert", "update" or "delete" of a model's rows."""
     return is_heard(facts.mapper.dispatch, (f"before_{operation}", f"after_{operation}"))
 
 
 def listens_to_fields(facts: Facts, names: Iterable[str]) -> bool:
-    """Tell whether somebody, a validator for example, listens to fields that are set."""
+    """Return whether somebody, a validator for example, listens to fields that are set."""
     return any(is_heard(facts.attributes[name].dispatch, ("set",)) for name in names)
 
 

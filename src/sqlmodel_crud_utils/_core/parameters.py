@@ -33,7 +33,7 @@ _ROUNDING = ("precision", "scale", "second_precision")
 
 
 class Unlimited(TypeDecorator[Any]):
-    """A column's type without its length or precision; its values are processed as ever."""
+    """A column's type without its length or precision; its values are processed as before."""
 
     impl = NullType
     cache_ok = True

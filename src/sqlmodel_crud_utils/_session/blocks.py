@@ -245,7 +245,7 @@ def _finish(func: Callable[[], object]) -> None:
     while True:
         try:
             func()
-        except Exception as error:  # noqa: BLE001 - the connection is given up in any case
+        except Exception as error:  # noqa: BLE001 - the connection is given up either way
             get_logger().error(f"ending an interrupted statement failed: {type(error).__name__}")
         except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
             continue

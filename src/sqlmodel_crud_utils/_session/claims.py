@@ -27,7 +27,7 @@ class Claim:
     version: Any
 
     def current_version(self) -> Select[Any]:
-        """Return the SELECT of the version that is there now."""
+        """Return the SELECT of the current version."""
         facts = facts_of(self.model)
         keys = zip(facts.mapper.primary_key, self.identity, strict=True)
         criteria = [column == key for column, key in keys]

@@ -42,7 +42,7 @@ def add(session: Session, callback: Callback) -> None:
 
 
 def are_waiting(session: Session) -> bool:
-    """Tell whether a rollback would drop callbacks."""
+    """Return whether a rollback would drop callbacks."""
     queue: _Queue | None = session.info.get(_KEY)
     return queue is not None and bool(queue.waiting)
 

@@ -42,14 +42,14 @@ def is_shared(connection: Connection) -> bool:
 
 
 def has_begun(connection: Connection) -> bool:
-    """Tell whether SQLite's driver has begun a transaction; it does so for the first change."""
+    """Return whether SQLite's driver has begun a transaction; it does so for the first change."""
     driver_connection: Any = connection.connection.driver_connection
     begun: bool = driver_connection.in_transaction
     return begun
 
 
 def sees_commits(connection: Connection) -> bool:
-    """Tell whether a statement sees what others committed since the transaction began."""
+    """Return whether a statement sees what others committed since the transaction began."""
     dialect: Any = connection.dialect
     if dialect.name == "sqlite":
         return True  # nobody else commits while one writes

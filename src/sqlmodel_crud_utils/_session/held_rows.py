@@ -55,7 +55,7 @@ def columns_to_reload(facts: Facts, row: Any, changes: Mapping[str, Any]) -> lis
 
 
 def _unchanged(state: InstanceState[Any]) -> set[str]:
-    # What was set since then is written in any case.
+    # What was set since then is written either way.
     return state.dict.keys() - state.committed_state.keys()
 
 

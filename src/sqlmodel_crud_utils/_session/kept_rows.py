@@ -39,5 +39,5 @@ def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
 
 
 def there_are(session: Session) -> bool:
-    """Tell whether the session holds such rows."""
+    """Return whether the session holds such rows."""
     return bool(session.info.get(_KEY))

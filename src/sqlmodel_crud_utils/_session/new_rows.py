@@ -100,7 +100,7 @@ def _nothing_like(value: Any) -> Any:
 
 
 def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
-    """Tell whether one of the linked rows has this one among what it was given."""
+    """Return whether one of the linked rows has this one among what it was given."""
     others = value if isinstance(value, list | set) else [value]
     return name is not None and any(
         each is row

@@ -68,10 +68,10 @@ class Sought:
     values: tuple[Any, ...]
 
     def is_written_alone(self, operation: str) -> bool:
-        """Tell whether an "update" or a "delete" is nothing but its statement."""
+        """Return whether an "update" or a "delete" is nothing but its statement."""
         facts, session = self.facts, self.session
         return (
-            # A row that is not there would cost MySQL a lock on the gap where it could be.
+            # A missing row would cost MySQL a lock on the gap where it could be.
             self.dialect.name in _DIALECTS
             and facts.is_simple
             and facts.loads_alone
@@ -83,7 +83,7 @@ class Sought:
         )
 
     def _may_be_held(self) -> bool:
-        """Tell whether the session may hold the row, which then has to hear of it."""
+        """Return whether the session may hold the row, which then has to hear of it."""
         if not self.facts.has_exact_key:
             return len(self.session.identity_map) > 0
         identity = self.facts.mapper.identity_key_from_primary_key(self.values)
@@ -206,7 +206,7 @@ def delete_at_once(sought: Sought) -> ByKey | None:
 
 @cached
 def _can_be_set(facts: Facts, names: tuple[str, ...]) -> bool:
-    """Tell whether these are fields that an UPDATE can set, and there are some."""
+    """Return whether these are fields that an UPDATE can set, and there are some."""
     return bool(
         names and all(name in facts.columns for name in names) and sets_plainly(facts.model, names)
     )
@@ -264,13 +264,13 @@ def _has_key(facts: Facts) -> list[ColumnElement[bool]]:
 
 
 def _marks_plainly(model: type[Any]) -> bool:
-    """Tell whether to mark a row as deleted is all that its class does then."""
+    """Return whether to mark a row as deleted is all that its class does then."""
     return getattr(model, "soft_delete", None) is SoftDeleteMixin.soft_delete and sets_plainly(
         model, _MARKS
     )
 
 
 def _is_at_rest(session: Session) -> bool:
-    """Tell whether a session has nothing to flush, and nothing to undo but all of it."""
+    """Return whether a session has nothing to flush, and nothing to undo but all of it."""
     # What was flushed in a savepoint expires with it; what was written otherwise does not.
     return session._is_clean() and not session.in_nested_transaction()

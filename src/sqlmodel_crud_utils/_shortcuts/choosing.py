@@ -36,7 +36,7 @@ def switched_off() -> Iterator[None]:
 
 
 def is_unheard(session: Session, *events: str) -> bool:
-    """Tell whether nobody wants to know, or to decide, how a session writes."""
+    """Return whether nobody wants to know, or to decide, how a session writes."""
     # A session that routes statements to several databases goes by the kind of statement.
     return type(session).get_bind is Session.get_bind and not listens_to_session(session, *events)
 
@@ -55,7 +55,7 @@ def as_in_a_flush(session: Session) -> Iterator[None]:
 
 @cached
 def sets_plainly(model: type[Any], names: tuple[str, ...]) -> bool:
-    """Tell whether to set fields of an instance is all that its class does then."""
+    """Return whether to set fields of an instance is all that its class does then."""
     if not issubclass(model, BaseModel):
         plain: Any = object.__setattr__
         return model.__setattr__ is plain
@@ -73,5 +73,5 @@ FLUSH = ("before_flush", "after_flush", "after_flush_postexec")
 
 
 def listens_to_session(session: Session, *names: str) -> bool:
-    """Tell whether somebody listens to one of these events of a session."""
+    """Return whether somebody listens to one of these events of a session."""
     return is_heard(session.dispatch, names)

@@ -83,7 +83,7 @@ def slots_of(target: Target, names: Sequence[str], dialect: Dialect) -> list[Slo
 
 
 def is_made_here(column: Column[Any]) -> bool:
-    """Tell whether a column's default is a value, or a function, of Python's."""
+    """Return whether a column's default is a value, or a function, of Python's."""
     default = column.default
     return isinstance(default, ColumnDefault) and (default.is_scalar or default.is_callable)
 
@@ -97,7 +97,7 @@ def _processor_of(type_: TypeEngine[Any], dialect: Dialect) -> _Processor | None
 
 
 def stands_alone(default: Any) -> bool:
-    """Tell whether a default needs nothing of the row; SQLAlchemy wraps functions of that kind."""
+    """Return whether a default ignores the row; SQLAlchemy wraps functions of that kind."""
     if default.is_scalar:
         return True
     try:

@@ -150,7 +150,7 @@ def _given(
 
 
 def _is_filled(column: Column[Any]) -> bool:
-    """Tell whether a column may become something else than NULL where a row gives nothing."""
+    """Return whether a column may become something else than NULL where a row gives nothing."""
     has_default = column.default is not None or column.server_default is not None
     return has_default or column.primary_key or column.type.should_evaluate_none
 

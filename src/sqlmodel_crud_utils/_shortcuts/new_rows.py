@@ -113,7 +113,7 @@ def new_rows_of(
 
 
 def _is_idle(session: Session, facts: Facts) -> bool:
-    """Tell whether a flush would have nothing else to do, and nobody to tell of it."""
+    """Return whether a flush would have nothing else to do, and nobody to tell of it."""
     if session.new or session.dirty or session.deleted:
         return False
     if type(session).flush is not Session.flush:
@@ -123,7 +123,7 @@ def _is_idle(session: Session, facts: Facts) -> bool:
 
 
 def _is_fresh(facts: Facts, state: InstanceState[Any]) -> bool:
-    """Tell whether a row belongs to no session, and is linked with no other row."""
+    """Return whether a row belongs to no session, and is linked with no other row."""
     if state.key is not None or state.session_id is not None or state.class_ is not facts.model:
         return False
     loaded = state.dict
@@ -175,7 +175,7 @@ def _written(target: Target, name: str, values: Values) -> Values | None:
 
 
 def _is_filled(column: Column[Any]) -> bool:
-    """Tell whether a new row gets something else where it holds None."""
+    """Return whether a new row gets something else where it holds None."""
     has_default = column.default is not None or column.server_default is not None
     return has_default or column.primary_key or column.computed is not None
 

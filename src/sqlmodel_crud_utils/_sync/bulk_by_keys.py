@@ -167,7 +167,7 @@ def delete_rows_within_id_list(
         ConstraintViolationError: Other rows refer to a row. No row is deleted.
         ConflictError: A row was changed by somebody else while its hooks ran.
         QueryExecutionError: Any other refusal by the database. No row is deleted.
-        UnknownFieldError: `pk_field` is none of the model's columns.
+        UnknownFieldError: `pk_field` is not a column of the model.
         ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.
             Nothing is written.
         DatabaseConnectionError: The database cannot be reached.

@@ -90,7 +90,7 @@ def bulk_insert_rows(
             the database takes parameters for.
         method: "insert", or "copy" for PostgreSQL's binary COPY. "auto" takes the fastest way that
             writes the same: COPY, unless there are few rows, or somebody listens to the session's
-            statements. What COPY cannot take is inserted in either case.
+            statements. What COPY does not support is inserted in either case.
         progress: True for a progress bar (the extra `progress`), or a function that is called
             after each chunk with the number of rows that are done, and that of all rows, or None
             where it cannot be told.

@@ -68,7 +68,7 @@ def get_one_or_create(
     include_deleted: bool = False,
     **kwargs: Any,
 ) -> tuple[T, bool]:
-    """Return the row with these values, and create it if there is none.
+    """Return the row with these values, and create it if it does not exist.
 
     Two callers that create the same unique row at the same time both get that one row, and the
     transaction of the one that came second stays usable. Only a creation runs hooks.
@@ -133,7 +133,7 @@ def found_or_created(
     changes: Mapping[str, Any] | None = None,
     name: str = _NAME,
 ) -> tuple[T, bool]:
-    """Return the row with these values, created if there is none, and whether it was there.
+    """Return the row with these values, created if necessary, and whether it existed.
 
     Args:
         session: The session to work with.
@@ -143,7 +143,7 @@ def found_or_created(
         options: How the row is loaded.
         visibility: Which rows count as found.
         single: Whether several such rows are an error.
-        changes: What is written to a row that is there; None leaves it alone.
+        changes: What is written to an existing row; None leaves it alone.
         name: The public function that does it.
     """
     facts = facts_of(model)
@@ -196,7 +196,7 @@ def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
 
 
 def _is_alone(session: Session, model: type[Any]) -> bool:
-    """Tell whether a rollback would undo nothing else, and expire no more than the commit."""
+    """Return whether a rollback would undo nothing else, and expire no more than the commit."""
     plain = sync_session(session)
     return not (
         plain.in_transaction()
@@ -327,7 +327,7 @@ def _is_held_by_deleted(
     values: Mapping[str, Any],
     refusal: ConstraintViolationError,
 ) -> bool:
-    """Tell whether it is a soft-deleted row that has the unique value of the refused one."""
+    """Return whether it is a soft-deleted row that has the unique value of the refused one."""
     session, facts = search.session, search.facts
     if refusal.kind != "unique" or not is_soft_delete(facts):
         return False

@@ -66,9 +66,9 @@ class QueryBuilder(QueryShape[T]):
 
     It is immutable: each call returns a new builder, so one that is half done can be kept and
     taken further in several ways. Nothing is queried before one of the methods that return rows,
-    values or numbers is called, and each of those queries anew.
+    values or numbers is called, and each of those queries again.
 
-    Soft-deleted rows are not there, and neither are those related to a row, unless
+    Soft-deleted rows are left out, related ones too, unless
     `with_deleted()` or `only_deleted()` asks for them. Every mistake raises a `ValidationError`
     in the call that makes it. A database that refuses a query, or cannot be reached, is a
     `QueryExecutionError` or `DatabaseConnectionError`.
@@ -109,7 +109,7 @@ class QueryBuilder(QueryShape[T]):
             return self._rows(read, self._query)
 
     def first(self) -> T | None:
-        """Return the first row, or None if there is none.
+        """Return the first row, or None if nothing matches.
 
         Example:
             >>> QueryBuilder(session, Hero).order_by("name").first() is None
@@ -160,7 +160,7 @@ class QueryBuilder(QueryShape[T]):
             return self._total()
 
     def exists(self) -> bool:
-        """Tell whether any row matches; limit and offset don't count.
+        """Return whether any row matches; limit and offset don't count.
 
         Example:
             >>> QueryBuilder(session, Hero).where(age__gt=30).exists()
@@ -312,7 +312,7 @@ class QueryBuilder(QueryShape[T]):
 
         Args:
             page: The number of the page, from 1. One past the end is empty.
-            size: How many rows a page has.
+            size: The number of rows per page.
             max_size: The largest size that is allowed.
 
         Raises:
@@ -501,7 +501,7 @@ class QueryBuilder(QueryShape[T]):
         query = self._query
         statement, parameters = prepared
         if query.lock is not None:
-            # What is read anew would overwrite changes that are not written yet.
+            # What is read again would overwrite changes that are not written yet.
             self._session.flush()
         rows = fetch(
             self._session,

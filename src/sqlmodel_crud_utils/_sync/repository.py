@@ -122,7 +122,7 @@ class Repository(Generic[T]):
         Raises:
             RecordNotFoundError: There is no such row.
             MultipleRecordsError: Several rows match.
-            UnknownFieldError: A filter on a field that is not there.
+            UnknownFieldError: A filter on an unknown field.
             ValidationError: A key and filters together, or neither; a value of a wrong type.
 
         Example:
@@ -159,7 +159,7 @@ class Repository(Generic[T]):
 
         Raises:
             MultipleRecordsError: Several rows match.
-            UnknownFieldError: A filter on a field that is not there.
+            UnknownFieldError: A filter on an unknown field.
             ValidationError: A key and filters together, or neither; a value of a wrong type.
 
         Example:
@@ -291,7 +291,7 @@ class Repository(Generic[T]):
     def get_or_create(
         self, defaults: Mapping[str, Any] | None = None, **unique: Any
     ) -> tuple[T, bool]:
-        """Return the row with these values, and create it if there is none.
+        """Return the row with these values, and create it if it does not exist.
 
         Two callers that create the same unique row at the same time both get that one row, and the
         transaction of the one that came second stays usable. Only a creation runs hooks.
@@ -327,7 +327,7 @@ class Repository(Generic[T]):
     def update_or_create(
         self, defaults: Mapping[str, Any] | None = None, **unique: Any
     ) -> tuple[T, bool]:
-        """Update the row with these values, and create it if there is none.
+        """Update the row with these values, and create it if it does not exist.
 
         Callers that do this at the same time wait for each other; all of them end with the one
         row. The hooks of a creation, or of an update, run.
@@ -540,7 +540,7 @@ class Repository(Generic[T]):
                 set are written.
             unique_fields: The fields of the unique key that tells whether a row is there; left
                 out, the primary key.
-            update_fields: The fields that may change in a row that is there; left out, all that a
+            update_fields: The fields that may change in an existing row; left out, all that a
                 row gives. With an empty list such rows are left alone.
             chunk_size: How many rows are written with one statement; left out, as many as the
                 database takes.
@@ -588,7 +588,7 @@ class Repository(Generic[T]):
             lookups: Filters, such as `age__gt=30` or `team__name="x"`.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type.
 
         Example:
@@ -604,7 +604,7 @@ class Repository(Generic[T]):
             lookups: Filters as for `where`.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type.
 
         Example:
@@ -620,7 +620,7 @@ class Repository(Generic[T]):
             alternatives: Dicts of filters, of which a row meets all; and expressions.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: No alternative, or an empty one; a mistake as for `where`.
 
         Example:
@@ -725,7 +725,7 @@ class Repository(Generic[T]):
 
         Args:
             page: The number of the page, from 1. One past the end is empty.
-            size: How many rows a page has.
+            size: The number of rows per page.
             max_size: The largest size that is allowed.
 
         Raises:

@@ -63,7 +63,7 @@ def soft_delete_row(
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
             primary key.
         deleted_by: Who deletes it; left out, whoever `acting_as` names.
-        raise_on_error: Whether a row that is not there, or marked already, and a refusal by the
+        raise_on_error: Whether a missing row, a row marked already, and a refusal by the
             database raise; left out, they do inside a block. False inside a block undoes just
             this deletion.
 
@@ -145,7 +145,7 @@ def restore_row(
         model: The table model; it has `SoftDeleteMixin`.
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
             primary key.
-        raise_on_error: Whether a row that is not there, or not deleted, and a refusal by the
+        raise_on_error: Whether a missing row, a row not deleted, and a refusal by the
             database raise; left out, they do inside a block. False inside a block undoes just
             this update.
 

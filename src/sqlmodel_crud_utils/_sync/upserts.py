@@ -152,12 +152,12 @@ def bulk_upsert_mappings(
     The outcome is that of writing the rows one after the other, with a few statements for all of
     them. A row may give any of the model's fields:
 
-    - A field that it does not give keeps its value in a row that is there, and gets its default in
+    - A field that it does not give keeps its value in an existing row, and gets its default in
       a new one. A row that gives too little for a new one can only update.
     - `updated_at` and other columns with an `onupdate` are set, and the version of a
-      `VersionMixin` is counted up, when a row that is there is written to.
+      `VersionMixin` is counted up, when an existing row is written to.
     - None for a field that cannot be NULL and has a default counts as not given.
-    - The primary key of a row that is there is never changed.
+    - The primary key of an existing row is never changed.
     - A row without a value for an autoincrement key is inserted.
     - Where the payload has a key twice, the later row wins, field by field; both places of the
       result hold the same object.
@@ -181,7 +181,7 @@ def bulk_upsert_mappings(
         model: The table model.
         pk_fields: The fields of the unique key that tells whether a row is there; left out, it is
             "id" where that is a key, else the model's primary key.
-        update_columns: The fields that may change in a row that is there; left out, all that a
+        update_columns: The fields that may change in an existing row; left out, all that a
             row of the payload gives. With an empty list such rows are left alone.
         chunk_size: How many rows are written with one statement; left out, as many as the
             database takes parameters for.
@@ -203,7 +203,7 @@ def bulk_upsert_mappings(
             unique key. Nothing is written.
         UnknownFieldError: A name that is no field of the model. Nothing is written.
         ConstraintViolationError: A row breaks a constraint (see `raise_on_error`).
-        QueryExecutionError: A row is not there after it was written (a trigger, a row policy).
+        QueryExecutionError: A row is missing after it was written (a trigger, a row policy).
 
     Example:
         >>> rows = [{"name": "Rusty", "secret_name": "Tommy"}, {"name": "Nova", "secret_name": "?"}]
@@ -470,7 +470,7 @@ def _upsert_all(
 
 
 def _count_of(session: Session, batch: Batch, dialect: Dialect) -> int:
-    """Return how many of the rows are there."""
+    """Return how many of the rows exist."""
     target, count = batch.target, 0
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
@@ -520,10 +520,10 @@ def _executed(session: Session, statement: Any) -> bool:
 
 
 def _update(session: Session, batch: Batch, dialect: Dialect) -> None:
-    """Update the rows that are there.
+    """Update the existing rows.
 
     Databases refuse an incomplete row before they look whether it is there already, so these rows
-    are not upserted. One that is not there is, to meet that refusal.
+    are not upserted. A missing one is, to meet that refusal.
     """
     statement = update_statement(batch.target, batch.names)
     if statement is not None:
@@ -545,7 +545,7 @@ def _written(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, An
 
 
 def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the rows that are there, with the values that the database has now."""
+    """Return the existing rows, with the values that the database has now."""
     target = batch.target
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     rows: list[Any] = []
@@ -588,6 +588,6 @@ def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[A
         # them; what was written here is locked already.
         statement = statement.with_for_update(read=True)
     rows = fetched(execute_writing(session, statement, execution_options=_FRESH))
-    # As after a flush: the rollback of a savepoint expires them, and they are read anew.
+    # As after a flush: the rollback of a savepoint expires them, and they are read again.
     sync_session(session)._register_altered(states_of(rows))
     return rows

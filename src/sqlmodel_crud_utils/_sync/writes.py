@@ -50,7 +50,7 @@ def write_row(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write one row.
 
-    The create hooks of the model run with it, or the update hooks for a row that is there already.
+    The create hooks of the model run with it, or the update hooks for a row that already exists.
     What a hook raises undoes the write and comes out as it is, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
@@ -154,7 +154,7 @@ def update_row(
         model: The table model.
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
             primary key.
-        raise_on_error: Whether a row that is not there and a refusal by the database raise; left
+        raise_on_error: Whether a missing row and a refusal by the database raise; left
             out, they do inside a block. False inside a block undoes just this update.
         include_deleted: Whether a soft-deleted row may be updated.
         expected_version: The `version` that the caller has seen, for callers that keep no session
@@ -236,7 +236,7 @@ def delete_row(
         soft: Whether the row is marked as deleted; left out, it is where the model has the
             mixin. False removes the row, also one that is marked already.
         deleted_by: Who deletes it, for a row that is marked; left out, whoever `acting_as` names.
-        raise_on_error: Whether a row that is not there and a refusal by the database raise; left
+        raise_on_error: Whether a missing row and a refusal by the database raise; left
             out, they do inside a block. False inside a block undoes just this deletion.
         expected_version: The `version` that the caller has seen, for callers that keep no session
             between reading and deleting. Needs `VersionMixin`.

@@ -19,7 +19,7 @@ _MOST_LOOKED_UP = 100
 async def conflict_of(session: AsyncSession) -> ConflictError | None:
     """Return the error with the row's key and versions, None where they cannot be told.
 
-    The version that is there now is looked up where the session can still query: not inside a
+    The current version is looked up where the session can still query: not inside a
     block whose transaction is over with the failed flush.
     """
     plain = sync_session(session)

@@ -32,7 +32,7 @@ async def fetch(
     *,
     eagerly: bool = False,
     visibility: Visibility = USUAL,
-    anew: bool = True,
+    refresh: bool = True,
 ) -> list[Any]:
     """Return all rows of a SELECT.
 
@@ -43,9 +43,9 @@ async def fetch(
         parameters: The values of its parameters.
         eagerly: Whether it asks for related rows.
         visibility: Which rows it brings in.
-        anew: Whether rows that stayed loaded beyond a commit are brought up to date.
+        refresh: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
-    options = await _prepare(session, model, eagerly=eagerly) if anew else {}
+    options = await _prepare(session, model, eagerly=eagerly) if refresh else {}
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
         rows = fetched(await execute(session, statement, parameters, execution_options=options))
     remember(session, rows, model, visibility=visibility)
@@ -77,7 +77,7 @@ def may_find_outdated(write: Write) -> bool:
     plain = sync_session(write.session)
     if plain.in_transaction() and dialect_of(write.session, write.facts).name in _SNAPSHOTS:
         return True
-    is_read_anew = _is_read_anew(plain) and _reads_kept_anew(write.facts)
+    is_read_anew = _is_read_anew(plain) and _refreshes_kept(write.facts)
     return len(plain.identity_map) > 0 and not is_read_anew
 
 
@@ -86,7 +86,7 @@ def _is_read_anew(session: PlainSession) -> bool:
     return kept_rows.there_are(session) and not session.dirty
 
 
-def _reads_kept_anew(facts: Facts) -> bool:
+def _refreshes_kept(facts: Facts) -> bool:
     # With versions, what counts is the row as the caller has seen it.
     return facts.version is None
 
@@ -113,7 +113,7 @@ async def find(
     options: Sequence[ORMOption] = (),
     criteria: Sequence[ColumnElement[bool]] = (),
     visibility: Visibility = USUAL,
-    anew: bool = True,
+    refresh: bool = True,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(facts, pk_field, key)
@@ -128,7 +128,7 @@ async def find(
         parameters,
         eagerly=bool(options),
         visibility=visibility,
-        anew=anew,
+        refresh=refresh,
     )
     if len(rows) > 1:
         raise MultipleRecordsError(
@@ -145,7 +145,7 @@ async def find_for(
     visibility: Visibility,
     criteria: Sequence[ColumnElement[bool]] = (),
 ) -> Any:
-    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    """Return the row to write to; a missing one raises or is None, as the write says."""
     async with searching(write):
         row = await find(
             write.session,
@@ -154,7 +154,7 @@ async def find_for(
             pk_field,
             criteria=criteria,
             visibility=visibility,
-            anew=_reads_kept_anew(write.facts),
+            refresh=_refreshes_kept(write.facts),
         )
     if row is None:
         refuse_missing(write, key, pk_field)

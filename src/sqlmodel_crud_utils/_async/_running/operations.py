@@ -303,7 +303,7 @@ async def insist(write: Write, work: Work[Rows]) -> Rows:
 
 
 async def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
-    """Return a failed write as the library's error, None for what is none."""
+    """Return a failed write as the library's error, None for any other."""
     if isinstance(error, ConflictError):  # found out before anything was written
         return error
     failure = _translated(write.session, error, write.model, deletes=write.deletes)

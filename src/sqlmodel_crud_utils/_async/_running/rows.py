@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
-    """Write what was set on a row that is there already, with the hooks of an update."""
+    """Write what was set on a row that already exists, with the hooks of an update."""
     changes = changes_on(write.facts, row)
     if changes:
         # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
@@ -197,7 +197,7 @@ async def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) ->
 
 
 def soft_for(facts: Facts, soft: bool | None, deleted_by: str | None) -> bool:
-    """Tell whether a deletion marks the rows; a `ValidationError` where it cannot."""
+    """Return whether a deletion marks the rows; a `ValidationError` where it cannot."""
     if soft:
         require_soft_delete(facts, "soft")
     marks = is_soft_delete(facts) if soft is None else soft

@@ -60,7 +60,7 @@ class EnginePlan:
     Attributes:
         url: The URL, with the driver.
         arguments: What `create_engine` takes beside the URL.
-        password: Returns the password for a new connection; None if there is none.
+        password: Returns the password for a new connection; None for a fixed one.
         moved: The names of arguments that stood in the query of the URL.
     """
 

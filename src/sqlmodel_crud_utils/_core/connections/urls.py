@@ -213,7 +213,7 @@ _OWN_PARAMETERS = {
 
 def _unknown(name: str, driver: str, accepted: Iterable[str]) -> ValidationError:
     # A name that looks like none may be a part of a password.
-    quoted = repr(name) if _NAME.fullmatch(name) else "with a strange name"
+    quoted = repr(name) if _NAME.fullmatch(name) else "with an invalid name"
     similar = get_close_matches(name, accepted, 1)
     hint = f"did you mean {similar[0]!r}?" if similar else "leave it out"
     return bad_url(f"has a parameter {quoted} that {driver} does not have; {hint}")

@@ -34,14 +34,14 @@ class DriverError:
 
     Attributes:
         problem: A kind of constraint, "constraint" for one of an unknown kind, "value" for data
-            that the database cannot take, "connection", or "query" for everything else.
+            that the database does not accept, "connection", or "query" for everything else.
         label: The class and the code of the error, for texts.
         reason: What is wrong, in words; empty for constraints and unknown codes.
         table: The table that the constraint belongs to, if the driver tells it.
         constraint: The name of the constraint, or on MySQL of the index, if the driver tells it.
         columns: The names of the columns, as far as the driver tells them.
         referenced: For a foreign key: True if other rows still refer to the row, False if the
-            row refers to one that is not there, None if the driver does not tell.
+            row refers to a missing one, None if the driver does not tell.
     """
 
     problem: Problem
@@ -74,7 +74,7 @@ def read_driver_error(error: BaseException) -> DriverError | None:
 
 
 def is_lost_race(error: BaseException | None) -> bool:
-    """Tell whether a transaction failed only because of another one, and may be run again."""
+    """Return whether a transaction failed only because of another one, and may be run again."""
     found = read_driver_error(error) if error is not None else None
     return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
 
@@ -128,12 +128,12 @@ def _is_reset(error: Any) -> bool:
 _UNREACHABLE = "the server cannot be reached"
 _NO_LOGIN = "the server cannot be reached or refuses the login"
 _LOST = "the connection was lost"
-_STARTING = "the server is starting or stopping"
+_STARTING = "the server is starting up or shutting down"
 _TOO_MANY = "the server accepts no more connections"
 _LOGIN = "the server refuses the login; check the user and the password"
 _NO_DATABASE = "the database does not exist on the server"
 _CANNOT_OPEN = "the database file cannot be opened; check its folder and the permissions"
-_NO_DATABASE_FILE = "the file is no SQLite database"
+_NO_DATABASE_FILE = "the file is not a SQLite database"
 
 _LOCKED = (
     "the database is locked by another connection; keep transactions short, "
@@ -150,7 +150,7 @@ _FAILED_TRANSACTION = "an earlier statement of the transaction failed; roll it b
 _TOO_LONG = "a value is too long for its column"
 _OUT_OF_RANGE = "a number is out of the range of its column"
 _BAD_VALUE = "a value does not fit the type of its column"
-_BAD_REGEX = "the pattern is no regular expression of this database"
+_BAD_REGEX = "the pattern is not a valid regular expression for this database"
 _NO_TABLE = "a table does not exist in this database"
 _NO_COLUMN = "a column does not exist in this database"
 _SYNTAX = "the database does not understand the statement"

@@ -308,7 +308,7 @@ def _mistake(
         subject = f"{name}.{column}" if name and column else f"a value{name and f' of {name}'}"
         return ValidationError(
             f"{subject} cannot be converted to the type of its column "
-            f"({_label(error, None)}; the original error tells why)",
+            f"({_label(error, None)}; see the original error)",
             field,
         )
     return None
@@ -378,7 +378,7 @@ def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> 
 
 
 def _is_refused_value(error: Exception) -> bool:
-    """Tell whether a column's type, or the driver, could not write the value."""
+    """Return whether a column's type, or the driver, could not write the value."""
     if isinstance(error, DBAPIError):
         return _REFUSED_BY_DRIVER.match(str(error.orig)) is not None
     return _is_raised_by_execution(error) or (

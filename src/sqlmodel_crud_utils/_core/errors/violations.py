@@ -251,7 +251,7 @@ def _field(model: type[Any] | None, broken: _Broken) -> str | None:
 
 
 def _is_referenced(driver: DriverError, statement: str) -> bool | None:
-    """Tell whether other rows refer to the row that was written; None if that is not known."""
+    """Return whether other rows refer to the row that was written; None if that is not known."""
     if driver.referenced is not None:
         return driver.referenced
     verb = statement.lstrip()[:6].upper()
@@ -273,11 +273,11 @@ def _wording(broken: _Broken) -> str:
         case "not_null":
             return f"{columns or 'a required column'}{of_table} must not be null"
         case "check":
-            return f"the row does not fulfil a check{of_table}"
+            return f"the row violates a check{of_table}"
         case "exclusion":
-            return f"the row collides with {another}"
+            return f"the row conflicts with {another}"
         case _:
-            return f"the row breaks a constraint{of_table}"
+            return f"the row violates a constraint{of_table}"
 
 
 def _foreign_key_wording(broken: _Broken, columns: str) -> str:

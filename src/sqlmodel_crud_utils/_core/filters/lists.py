@@ -98,7 +98,7 @@ def _compared_as(type_: TypeEngine[Any], values: Sequence[Any]) -> TypeEngine[An
 
 
 def is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
-    """Tell whether numbers are too large for a column of this type, as PostgreSQL has it."""
+    """Return whether numbers are too large for a column of this type, as PostgreSQL has it."""
     if not isinstance(type_, Integer) or isinstance(type_, BigInteger):
         return False
     half = 2**15 if isinstance(type_, SmallInteger) else 2**31
@@ -131,12 +131,12 @@ def _elements(text: str) -> Any:
 
 @cached
 def goes_into_array(type_: TypeEngine[Any]) -> bool:
-    """Tell whether PostgreSQL takes an array of values of the type as one parameter."""
+    """Return whether PostgreSQL takes an array of values of the type as one parameter."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return _is_bound_bare(type_) and not isinstance(impl, ARRAY | JSON | NullType)
 
 
 @cached
 def _is_bound_bare(type_: TypeEngine[Any]) -> bool:
-    """Tell whether a parameter of the type stands alone, without SQL of the type's around it."""
+    """Return whether a parameter of the type stands alone, without SQL of the type's around it."""
     return type_.bind_expression(bindparam("value", type_=NullType())) is None

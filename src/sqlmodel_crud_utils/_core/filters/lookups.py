@@ -53,7 +53,7 @@ def criterion(
     """
     if lookup not in lookups_of(attribute):
         raise ValidationError(
-            f"{lookup} looks into text, and {_name(attribute)} takes {describe(attribute)}; "
+            f"{lookup} searches text, but {_name(attribute)} takes {describe(attribute)}; "
             f"the lookups for it are {', '.join(lookups_of(attribute))}",
             attribute.key,
             value,
@@ -81,7 +81,7 @@ def compared_value(attribute: _Attribute, lookup: str, value: Any) -> Any:
 
 
 def asks_for_null(attribute: _Attribute, lookup: str, value: Any) -> bool | None:
-    """Tell whether a filter asks for nothing (True) or for anything (False); None: for neither."""
+    """Return whether a filter matches nothing (True) or everything (False); None: neither."""
     if lookup == "is_null":
         return _truth(attribute, value)
     if value is None:

@@ -66,7 +66,7 @@ def where_clauses(
         visibility: Which related rows count.
 
     Raises:
-        UnknownFieldError: If a name is none of the fields and relationships there are.
+        UnknownFieldError: If a name is not a field or relationship of the model.
         ValidationError: If a lookup is unknown or doesn't fit, or a value can't be coerced.
 
     Example:
@@ -86,7 +86,7 @@ def compared_values(model: type[Any], filters: Mapping[str, Any]) -> tuple[Any, 
     Filters of these names with other such values are the same SQL, apart from its parameters.
 
     Raises:
-        UnknownFieldError: If a name is none of the fields and relationships there are.
+        UnknownFieldError: If a name is not a field or relationship of the model.
         ValidationError: If a lookup is unknown, or a value can't be coerced.
     """
     values = []
@@ -129,7 +129,7 @@ def parse(model: type[Any], text: str) -> Path:
         ValidationError: If the lookup is unknown.
     """
     if not isinstance(text, str):
-        raise ValidationError(f"filters have names, not {type(text).__name__}")
+        raise ValidationError(f"names of filters must be strings, not {type(text).__name__}")
     names = names_in(text)
     facts = facts_of(model)
     columns, relationships = facts.columns, facts.relationships
@@ -154,7 +154,7 @@ def names_in(path: str) -> list[str]:
     """
     names = _BETWEEN_NAMES.split(path)
     if len(names) - 1 > _LONGEST:
-        raise ValidationError(f"a path goes through {_LONGEST} names at most")
+        raise ValidationError(f"a path can have at most {_LONGEST} names")
     return names
 
 

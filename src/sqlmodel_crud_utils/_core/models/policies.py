@@ -24,7 +24,7 @@ class Policy:
         name: What a `Visibility` calls it.
         base: The class whose heirs it is about: a mixin, or a model.
         fields: The fields of these models that the criterion looks at.
-        criterion: Returns the criterion for the rows that are there. It is called with a model, an
+        criterion: Returns the criterion for the visible rows. It is called with a model, an
             alias of one, or an object that has the fields as columns of a table. It is called
             once for many statements: what changes meanwhile is a `bindparam(callable_=...)`.
         everywhere: Whether it holds for every statement of a session, the caller's own and those

@@ -49,7 +49,7 @@ class QueryShape(Generic[T]):
             lookups: Filters, such as `age__gt=30` or `team__name="x"`.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type;
                 something that is no expression on the model.
 
@@ -74,7 +74,7 @@ class QueryShape(Generic[T]):
             lookups: Filters as for `where`. Without any, nothing is left out.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type.
 
         Example:
@@ -92,7 +92,7 @@ class QueryShape(Generic[T]):
             alternatives: Dicts of filters, of which a row meets all; and expressions.
 
         Raises:
-            UnknownFieldError: A filter on a field or relationship that is not there.
+            UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: No alternative, or an empty one; a mistake as for `where`.
 
         Example:
@@ -108,7 +108,7 @@ class QueryShape(Generic[T]):
 
         NULLs come last, on every database and in both directions; an expression with
         `nulls_first()` says otherwise. Rows that are equal in all terms are sorted by their
-        primary key. Related rows are joined to sort by their fields: one that is not there, or is
+        primary key. Related rows are joined to sort by their fields: one that is missing, or
         soft-deleted, counts as NULL.
 
         Args:
@@ -199,7 +199,7 @@ class QueryShape(Generic[T]):
         return self._loading("joined", names, include_deleted=include_deleted)
 
     def load_only(self, /, *names: str) -> Self:
-        """Load these fields of the rows and their key; the others are not there to be read.
+        """Load these fields of the rows and their key; the others cannot be read.
 
         Args:
             names: Names of fields.
@@ -222,7 +222,7 @@ class QueryShape(Generic[T]):
         return self._with(visibility=WITH_DELETED, only_deleted=False)
 
     def only_deleted(self) -> Self:
-        """Keep only rows that are soft-deleted; related rows are there in both cases.
+        """Keep only rows that are soft-deleted; related rows are included in both cases.
 
         Raises:
             ValidationError: A model without `SoftDeleteMixin`.
@@ -340,8 +340,7 @@ def require_unlimited(query: Query, method: str) -> None:
     """Refuse a limit or an offset where they would have no meaning."""
     if query.size is not None or query.start is not None:
         raise ValidationError(
-            f"{method}() of a query with a limit or an offset means nothing certain; "
-            "leave them out",
+            f"{method}() cannot be combined with limit() or offset(); leave them out",
             field="limit" if query.start is None else "offset",
         )
 
@@ -350,8 +349,8 @@ def check_streamable(query: Query) -> None:
     """Refuse related rows that cannot be loaded for one batch at a time."""
     if query.loading.joins_many:
         raise ValidationError(
-            "rows cannot be streamed while each of them comes several times; "
-            "load a relationship to many with selectin() instead of joined()",
+            "rows cannot be streamed where joined() repeats them; "
+            "load a to-many relationship with selectin() instead",
             field="joined",
         )
     if needs_connection_alone(query.dialect) and loads_with_queries(query):

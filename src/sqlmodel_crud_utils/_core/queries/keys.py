@@ -104,7 +104,7 @@ def key_list(
     """
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise ValidationError(
-            f"a list of keys of {facts.model.__name__} is needed, not {type(keys).__name__}",
+            f"a list of keys of {facts.model.__name__} is expected, not {type(keys).__name__}",
             field="id_str_list",
         )
     listed = list(keys)

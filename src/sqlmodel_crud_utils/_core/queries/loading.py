@@ -69,7 +69,7 @@ def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[P
         return []
     if isinstance(names, bool) or not isinstance(names, Iterable):
         raise ValidationError(
-            f"relationships are given by name, not as {type(names).__name__}; "
+            f"relationships must be given by name, not as {type(names).__name__}; "
             "pass a name or a list of names",
             field=parameter,
         )
@@ -80,7 +80,7 @@ def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[P
 def _path(model: type[Any], name: Any, parameter: str) -> Path:
     if not isinstance(name, str):
         raise ValidationError(
-            f"relationships are given by name, not as {type(name).__name__}", field=parameter
+            f"relationships must be given by name, not as {type(name).__name__}", field=parameter
         )
     facts = facts_of(model)
     parts = [name] if name in facts.relationships else _SEPARATOR.split(name)

@@ -95,7 +95,7 @@ class Term:
         return [sorted_value.nulls_first() if self.nulls_first else sorted_value.nulls_last()]
 
     def _is_native(self, dialect: Dialect) -> bool:
-        """Tell whether the database puts the NULLs there by itself."""
+        """Return whether the database puts the NULLs there by itself."""
         is_largest = dialect.name == "postgresql"
         comes_first_natively = self.descending if is_largest else not self.descending
         return comes_first_natively == self.nulls_first
@@ -199,8 +199,8 @@ def _target_of(model: type[Any], relationship: str) -> type[Any]:
     found = facts_of(model).relationships[relationship]
     if found.uselist:
         raise ValidationError(
-            f"{model.__name__}.{relationship} may have several rows for each {model.__name__}, "
-            "and rows are sorted by what they have one of",
+            f"{model.__name__}.{relationship} may have several rows per {model.__name__}, "
+            "so rows cannot be sorted by it",
             field="order_by",
         )
     target: type[Any] = found.mapper.class_
@@ -216,7 +216,7 @@ def sorted_by(
     """Sort a SELECT of a model's rows.
 
     Args:
-        statement: The SELECT; it leaves out already what is not there, the joined rows too.
+        statement: The SELECT; it leaves out hidden rows already, joined ones too.
         terms: What they are sorted by.
         dialect: The dialect of the database that runs it.
         visibility: Which rows of link tables count.
@@ -229,8 +229,8 @@ def sorted_by(
 
 def _not_by_relationship(model: type[Any], name: str) -> ValidationError:
     return ValidationError(
-        f"{model.__name__}.{name} is a relationship, and rows are sorted by fields; "
-        f"there are: {', '.join(facts_of(model).columns)}",
+        f"{model.__name__}.{name} is a relationship, but rows can only be sorted by fields; "
+        f"available: {', '.join(facts_of(model).columns)}",
         field="order_by",
     )
 
@@ -290,7 +290,7 @@ def _attribute_term(model: type[Any], given: Any) -> Term | None:
 
 
 def _is_of(model: type[Any], attribute: InstrumentedAttribute[Any]) -> bool:
-    """Tell whether it is an attribute of the model itself, not one of an alias or another model."""
+    """Return whether it is an attribute of the model itself, not of an alias or another model."""
     parent = attribute.parent
     return not parent.is_aliased_class and issubclass(model, parent.mapper.class_)
 

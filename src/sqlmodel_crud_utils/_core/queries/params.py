@@ -29,7 +29,7 @@ _PLAIN_TYPES = (bool, int, float, Decimal, str, UUID, datetime, date, time, time
 # Those that Python compares as every database does; texts have a collation.
 _ORDERED_TYPES = (int, float, Decimal, datetime, date, time, timedelta)
 _LISTS = frozenset(("in", "not_in", "between"))
-_AS_LIST = "Commas between the values, and quotes around one that has a comma; or repeat it."
+_AS_LIST = "Separate values with commas, and quote a value that has one; or repeat the parameter."
 _LAST_PAGE = 10**9
 _LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, at least back to the year 1
 
@@ -57,7 +57,7 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
     """Return the parameter for a filter.
 
     Raises:
-        UnknownFieldError: A filter on a field or relationship that is not there.
+        UnknownFieldError: A filter on an unknown field or relationship.
         ValidationError: A lookup that is unknown or doesn't fit, or that nobody should offer to
             clients; a field whose values can't be written in a query string.
 
@@ -107,8 +107,8 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
     return QueryParam(
         "sort",
         _unless_blank(listed, ()),
-        "What to sort by, `-` in front for the largest first; "
-        "several with commas between them, or repeat it.",
+        "Fields to sort by, with `-` in front for descending order; "
+        "separate several with commas, or repeat the parameter.",
         default=(),
         is_list=True,
     )
@@ -118,12 +118,12 @@ def page_params(*, by_cursor: bool, size: int, max_size: int) -> tuple[QueryPara
     """Return the parameters that say which page, and how large."""
     if by_cursor:
         cursor = _unless_blank(str, None)
-        which = QueryParam("after", cursor, "The `next_cursor` of the page before.")
+        which = QueryParam("after", cursor, "The `next_cursor` of the previous page.")
     else:
         number = _unless_blank(Annotated[int, Field(ge=1, le=_LAST_PAGE)], 1)
         which = QueryParam("page", number, "The number of the page, from 1.", default=1)
     rows = _unless_blank(Annotated[int, Field(ge=1, le=max_size)], size)
-    return which, QueryParam("size", rows, "How many rows a page has.", default=size)
+    return which, QueryParam("size", rows, "The number of rows per page.", default=size)
 
 
 def _about_relationship(
@@ -184,7 +184,7 @@ def _unless_blank(type_: Any, default: Any) -> Any:
 def _in_order(bounds: list[Any]) -> list[Any]:
     low, high = bounds
     if low > high:
-        raise ValueError("the first value is beyond the second, so nothing is between them")
+        raise ValueError("the first value must not be greater than the second")
     return bounds
 
 
@@ -208,9 +208,9 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
         value = value.replace(tzinfo=UTC)  # a column without a time zone takes it off again
     # What not every database can compare with.
     if isinstance(value, float) and not isfinite(value):
-        raise ValueError("a number is finite")
+        raise ValueError("a number must be finite")
     if isinstance(value, timedelta) and abs(value) > _LONGEST:
-        raise ValueError("a duration is shorter")
+        raise ValueError("a duration must be shorter")
     try:
         return coerce(attribute, value)
     except ValidationError as error:
@@ -221,28 +221,28 @@ def _split(lines: Iterable[str]) -> list[str]:
     try:
         return [value for line in csv.reader(lines, strict=True) for value in line]
     except csv.Error as error:
-        raise ValueError("no list of values with commas between them") from error
+        raise ValueError("not a comma-separated list of values") from error
 
 
 _WORDS = {
-    "eq": "{} is this.",
-    "ne": "{} is not this; rows without a value are left out.",
-    "gt": "{} is more than this.",
-    "gte": "{} is this or more.",
+    "eq": "{} equals this.",
+    "ne": "{} does not equal this; rows without a value are left out.",
+    "gt": "{} is greater than this.",
+    "gte": "{} is at least this.",
     "lt": "{} is less than this.",
-    "lte": "{} is this or less.",
+    "lte": "{} is at most this.",
     "in": "{} is one of these.",
-    "not_in": "{} is none of these; rows without a value are left out.",
-    "between": "{} is between these two, or one of them.",
-    "is_null": "true: there is no {}; false: there is one.",
+    "not_in": "{} is not one of these; rows without a value are left out.",
+    "between": "{} is between these two values, inclusive.",
+    "is_null": "true: {} is missing; false: it is set.",
     "like": "{} contains this; `%` stands for any text, `_` for any character.",
     "not_like": "{} does not contain this; `%` stands for any text, `_` for any character.",
-    "ilike": "{} contains this in any case; `%` stands for any text, `_` for any character.",
-    "iexact": "{} is this, in any case.",
+    "ilike": "{} contains this, ignoring case; `%` stands for any text, `_` for any character.",
+    "iexact": "{} equals this, ignoring case.",
     "contains": "{} contains this.",
-    "icontains": "{} contains this, in any case.",
+    "icontains": "{} contains this, ignoring case.",
     "startswith": "{} begins with this.",
-    "istartswith": "{} begins with this, in any case.",
+    "istartswith": "{} begins with this, ignoring case.",
     "endswith": "{} ends with this.",
-    "iendswith": "{} ends with this, in any case.",
+    "iendswith": "{} ends with this, ignoring case.",
 }

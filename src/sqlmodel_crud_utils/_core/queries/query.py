@@ -234,7 +234,7 @@ class Query:
         for term in self.order:
             if term.name not in names:
                 raise ValidationError(
-                    "equal results are given once, so they are sorted by what they consist of "
+                    "equal results are returned once, so they are sorted by their own values "
                     f"({', '.join(names)}), not by {term.name or 'an expression'}",
                     field="order_by",
                 )
@@ -259,12 +259,12 @@ class Query:
 
 
 def loads_with_queries(query: Query) -> bool:
-    """Tell whether loading the rows may take more queries, as far as it can be told."""
+    """Return whether loading the rows may take more queries, as far as it can be told."""
     return query.loading.selects or bool(query.options) or facts_of(query.model).loads_eagerly
 
 
 def needs_connection_alone(dialect: Dialect) -> bool:
-    """Tell whether a connection runs no other statement until all rows of a result are read."""
+    """Return whether a connection runs no other statement until all rows of a result are read."""
     return dialect.name in {"mysql", "mariadb"}
 
 

@@ -203,7 +203,7 @@ def paginated(statement: Executable, page: int, page_size: int) -> Executable:
     """
     if not isinstance(statement, Select | CompoundSelect):
         raise ValidationError(
-            f"only a select() can be cut into pages, not {type(statement).__name__}",
+            f"only a select() can be paginated, not {type(statement).__name__}",
             field="stmnt",
         )
     if isinstance(statement, Select):
@@ -240,7 +240,7 @@ def _number(clause: Any) -> int:
     number = getattr(clause, "value", None)
     if not isinstance(number, int):
         raise ValidationError(
-            "a statement whose limit or offset is no plain number cannot be cut into pages; "
+            "a statement whose limit or offset is not a plain number cannot be paginated; "
             "leave page and page_size out, or the limit",
             field="stmnt",
         )
@@ -256,5 +256,6 @@ def check_page(page: Any, page_size: Any) -> None:
             )
     if page * page_size > _LARGEST_OFFSET:
         raise ValidationError(
-            "page and page_size together are beyond what a database can count", field="page"
+            "page and page_size together are beyond what a database can count",
+            field="page",
         )

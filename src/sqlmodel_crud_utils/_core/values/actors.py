@@ -55,7 +55,7 @@ def acting_as(user: str | None) -> AbstractContextManager[None]:
     if user is not None and not isinstance(user, str):
         raise ValidationError(f"must be a name, not {type(user).__name__}", field="user")
     if user is not None and len(user) > _MAX_LENGTH:
-        raise ValidationError(f"must have {_MAX_LENGTH} characters at most", field="user")
+        raise ValidationError(f"must have at most {_MAX_LENGTH} characters", field="user")
     return _ActingAs(user)
 
 

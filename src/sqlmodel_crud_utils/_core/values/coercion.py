@@ -246,7 +246,7 @@ def _rule_of_type(type_: TypeEngine[Any]) -> _Rule | None:
 
 
 def _decides_itself(type_: TypeEngine[Any]) -> bool:
-    """Tell whether a type of the user's own converts what it is given before it is stored.
+    """Return whether a type of the user's own converts what it is given before it is stored.
 
     One that stores aware datetimes takes aware datetimes, whatever else it does with them.
     """
@@ -357,7 +357,7 @@ def stored_as_is(type_: TypeEngine[Any]) -> Kept | None:
 
 
 def _is_bounded(number: Decimal) -> bool:
-    """Return whether a number is finite, and not much longer written out than it is itself."""
+    """Return whether a number must be finite, and not much longer written out than it is itself."""
     return number.is_finite() and -_MOST_DIGITS <= number.adjusted() <= _MOST_DIGITS
 
 
@@ -683,7 +683,7 @@ def _to_timedelta(value: Any) -> timedelta:
 
 
 def _date_in_words(text: str) -> datetime:
-    """Read "1 March 2024" and the like; a date that leaves out its year, month or day is none.
+    """Read "1 March 2024" and the like; a date without its year, month or day is refused.
 
     dateutil takes what is missing from a default, so what is complete gives the same with two.
     """

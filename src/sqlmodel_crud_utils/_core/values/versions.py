@@ -59,7 +59,7 @@ def conflict(row: Any, expected: Any, found: Any = None, *, given: bool = False)
     Args:
         row: The row; nothing of it is loaded.
         expected: The version that was read; see `held_version`, and ask before a rollback.
-        found: The version that is there now, if it is known.
+        found: The current version, if it is known.
         given: Whether the caller named the version that is expected.
     """
     key = shown_key(instance_state(row).identity)

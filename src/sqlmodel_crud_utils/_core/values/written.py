@@ -29,7 +29,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 def check_row(row: Any) -> None:
     """Convert what a flush would write of a row, and of new rows that hang on it.
 
-    Of a row that is there already these are the values that were set since it was read.
+    Of a row that already exists these are the values that were set since it was read.
 
     Raises:
         ValidationError: A value is not one that its column can store.

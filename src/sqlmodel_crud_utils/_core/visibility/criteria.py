@@ -15,24 +15,24 @@ from sqlmodel_crud_utils._core.models.policies import USUAL, Policy, Visibility,
 
 
 def visible(entity: Any, visibility: Visibility = USUAL) -> ColumnElement[bool] | None:
-    """Return the criterion for the rows of a model that are there for a statement.
+    """Return the criterion for the rows of a model that a statement may see.
 
     Args:
         entity: A table model, or an alias of one.
         visibility: Which policies hold.
 
     Returns:
-        The criterion, or None where no policy holds for the model: all of its rows are there.
+        The criterion, or None where no policy holds for the model: all of its rows are visible.
     """
     policies = facts_of(inspect(entity).mapper.class_).policies_in(visibility)
     return and_(*(policy.criterion(entity) for policy in policies)) if policies else None
 
 
 Rule = Callable[[FromClause], ColumnElement[bool]]
-"""Makes the criterion for the rows of a table, or of an alias of it, that are there."""
+"""Makes the criterion for the rows of a table, or of an alias of it, that are visible."""
 
 Rules = Mapping[FromClause, Rule]
-"""Tables of which not all rows are there, each with its rule."""
+"""Tables of which some rows are hidden, each with its rule."""
 
 
 @cached
@@ -61,6 +61,6 @@ def _criterion(
 
 
 def visible_in(table: FromClause | None, visibility: Visibility) -> list[ColumnElement[bool]]:
-    """Return the criteria for the rows of a table that are there for a Core statement."""
+    """Return the criteria for the rows of a table that a Core statement may see."""
     rule = None if table is None else rules_of(visibility).get(table)
     return [] if table is None or rule is None else [rule(table)]

@@ -1,4 +1,4 @@
-"""Criteria for rows that are not there, where SQLAlchemy's loader criteria don't reach.
+"""Criteria for hidden rows, where SQLAlchemy's loader criteria don't reach.
 
 These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
 (before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a

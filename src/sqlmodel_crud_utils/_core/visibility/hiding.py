@@ -1,4 +1,4 @@
-"""How a statement leaves out the rows that are not there for it: one option, and rules for tables.
+"""How a statement leaves out hidden rows: one option, and rules for tables.
 
 SQLAlchemy's loader criteria reach the model itself, joined entities, aliases, subqueries and
 related rows, loaded now or later. `any()` and `has()` (before 2.1), tables that a statement names
@@ -68,7 +68,7 @@ def _criterion_of(policy: Policy) -> _Criterion:
 
 
 class Hiding(CriteriaOption, UserDefinedOption):
-    """Leaves out of a statement, and of what is loaded later with its rows, what is not there.
+    """Leaves hidden rows out of a statement, and of what is loaded later with its rows.
 
     It is one option whatever the models are, so that SQLAlchemy's key for the statement stays
     short; the entities are looked up when the statement is compiled. It goes along with rows that
@@ -134,7 +134,7 @@ def _past(policy: Policy) -> str:
 
 
 def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
-    """Leave out of what a statement of the library returns what is not there for it.
+    """Leave hidden rows out of what a statement of the library returns.
 
     That goes for the model itself, joined entities and aliases, and related rows that come with
     the rows (selectin, joined) or later (lazy loading). A statement of models that no policy is
@@ -144,7 +144,7 @@ def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
 
 
 def hide_anywhere(statement: _E, visibility: Visibility, *models: type[Any]) -> _E:
-    """Leave out of what a caller's statement returns, or writes to, what is not there for it.
+    """Leave hidden rows out of what a caller's statement returns, or writes to.
 
     It may name more than the models: other entities, their tables, `any()` and `has()`.
     """
@@ -214,7 +214,7 @@ def concerns_callers() -> bool:
 
 
 def has_hidden_links(visibility: Visibility) -> bool:
-    """Return whether any relationship goes through a link table of which not all rows are there."""
+    """Return whether any relationship goes through a link table of which some rows are hidden."""
     rules = rules_of(visibility)
     registries = {mapper.registry for each in holding(visibility) for mapper in mappers_of(each)}
     return any(
@@ -231,5 +231,5 @@ def hiding_of(options: Iterable[Any]) -> Hiding | None:
 
 
 def hide_in_load(statement: _E, visibility: Visibility) -> _E:
-    """Leave out of a relationship's load the rows of link tables that are not there for it."""
+    """Leave hidden rows of link tables out of a relationship's load."""
     return hidden_tables.hide(statement, rules_of(visibility))

@@ -31,7 +31,7 @@ SOFT_DELETION = registered(
 )
 
 WITH_DELETED = Visibility(frozenset((SOFT_DELETION.name,)))
-"""Soft-deleted rows are there like all others."""
+"""Soft-deleted rows are visible like all others."""
 
 
 def visibility_with(*, include_deleted: bool) -> Visibility:

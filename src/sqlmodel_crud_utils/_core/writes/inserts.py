@@ -106,16 +106,16 @@ def counts_duplicates(
 
 
 def may_copy(dialect: Dialect, driver: str, method: str) -> bool:
-    """Tell whether rows can go through PostgreSQL's COPY.
+    """Return whether rows can go through PostgreSQL's COPY.
 
     Raises:
-        ValidationError: COPY is asked for by name, and there is none here.
+        ValidationError: COPY is asked for by name, and not available here.
     """
     there_is = dialect.name == "postgresql" and dialect.driver == driver
     if method == "copy" and not there_is:
         raise ValidationError(
             f'method="copy" needs PostgreSQL and {driver}, not {dialect.name} and '
-            f'{dialect.driver}; method="auto" takes the fastest way there is',
+            f'{dialect.driver}; method="auto" picks the fastest method available',
             field="method",
         )
     return there_is and method != "insert"

@@ -80,7 +80,7 @@ def key_list_of(
     """Return the rows that a caller's list of keys stands for.
 
     Raises:
-        UnknownFieldError: `pk_field` is none of the model's columns.
+        UnknownFieldError: `pk_field` is not a column of the model.
         ValidationError: A key of a wrong type, or no list of keys.
     """
     names, listed = key_list(facts, pk_field, keys)

@@ -30,7 +30,9 @@ def deleted_before(older_than: Any) -> datetime:
         return utc_now() - older_than
     except OverflowError as error:
         raise ValidationError(
-            "goes back further than the calendar", field="older_than", value=older_than
+            "reaches back before the first year of the calendar",
+            field="older_than",
+            value=older_than,
         ) from error
 
 

@@ -110,7 +110,7 @@ class RowReader:
         if isinstance(row, BaseModel):
             return given_fields(row)
         raise ValidationError(
-            f"a mapping or a {self._model.__name__} is needed, not {type(row).__name__}",
+            f"a mapping or a {self._model.__name__} is expected, not {type(row).__name__}",
             field="rows",
         )
 

@@ -178,8 +178,8 @@ def target_of(model: type[Any], pk_fields: Names = None, update_columns: Names =
     """Return what an upsert of this model writes to.
 
     Raises:
-        UnknownFieldError: A name is none of the model's columns.
-        ValidationError: `pk_fields` is no unique key of the table, `update_columns` would change
+        UnknownFieldError: A name is not a column of the model.
+        ValidationError: `pk_fields` is not a unique key of the table, `update_columns` would change
             the primary key or the version, or the model spans several tables.
     """
     facts = facts_of(model)
@@ -265,7 +265,7 @@ def _key(
         if wished_columns <= each and added.issuperset(column.name for column in beside):
             return names, tuple(beside)
     raise ValidationError(
-        f"({', '.join(wished)}) is no unique key of {facts.model.__name__}; "
+        f"({', '.join(wished)}) is not a unique key of {facts.model.__name__}; "
         f"there {'is' if len(unique) == 1 else 'are'} {_described(columns, unique)}",
         field="pk_fields",
         value=wished,
@@ -294,7 +294,7 @@ def _fixed(facts: Facts) -> set[str]:
 def _check_changeable(model: type[Any], refused: set[str]) -> None:
     if refused:
         raise ValidationError(
-            f"an upsert does not change {', '.join(sorted(refused))} of a {model.__name__} that "
+            f"an upsert cannot change {', '.join(sorted(refused))} of a {model.__name__} that "
             "is already there; leave the primary key and the version out of update_columns",
             field="update_columns",
         )
@@ -305,7 +305,7 @@ def _has_default(column: Column[Any]) -> bool:
 
 
 def _fills_in(column: Column[Any]) -> bool:
-    """Tell whether the database makes a value for a row that gives none."""
+    """Return whether the database makes a value for a row that gives none."""
     made_by_sql = column.default is not None and not isinstance(column.default, ColumnDefault)
     if isinstance(column.default, ColumnDefault):
         made_by_sql = column.default.is_clause_element
@@ -355,7 +355,7 @@ def check_dialect(dialect: Dialect) -> None:
     """Refuse a database for which there is no upsert here."""
     if dialect.name not in _DIALECTS:
         raise ValidationError(
-            f"there is no upsert for {dialect.name}; "
+            f"upserts are not supported on {dialect.name}; "
             "SQLite, PostgreSQL, MySQL and MariaDB are supported",
             field="session_inst",
         )
@@ -394,12 +394,12 @@ def check_key(target: Target, dialect: Dialect) -> None:
     if set(target.conflicting) in keys and dialect.name == "postgresql":
         raise ValidationError(
             f"({', '.join(target.key)}) of {target.model.__name__} is a deferrable constraint, "
-            "which PostgreSQL takes for no upsert; declare it as not deferrable, or name another "
-            "key",
+            "which PostgreSQL does not support in an upsert; declare it as not deferrable, "
+            "or name another key",
             field="pk_fields",
         )
 
 
 def is_mysql(dialect: Dialect) -> bool:
-    """Tell whether this is MySQL or MariaDB."""
+    """Return whether this is MySQL or MariaDB."""
     return dialect.name in {"mysql", "mariadb"}

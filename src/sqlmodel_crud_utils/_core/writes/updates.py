@@ -80,7 +80,7 @@ def changes_of(
     """
     if values is not None and not isinstance(values, Mapping):
         raise ValidationError(
-            f"update() takes its values by name or as a mapping, not as {type(values).__name__}",
+            f"update() takes its values by name or as a mapping, not {type(values).__name__}",
             field="values",
         )
     changes = {**(values or {}), **more}
@@ -125,7 +125,7 @@ def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool
 
 
 def hidden(query: Query, statement: _S) -> _S:
-    """Leave out of what the caller's SQL in a statement finds what is not there for the query."""
+    """Hide from the caller's SQL in a statement what is hidden from the query."""
     if not query.criteria(foreign=True):
         return statement
     return hide_anywhere(statement, query.visibility, query.model)

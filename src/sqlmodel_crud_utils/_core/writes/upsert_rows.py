@@ -74,7 +74,7 @@ class Action(Enum):
 
     INSERT = auto()  # the database makes the key, so there is nothing to be in conflict with
     UPSERT = auto()
-    UPDATE = auto()  # too few fields for a new row: only rows that are there can be meant
+    UPDATE = auto()  # too few fields for a new row: only existing rows can be meant
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Batch:
 
     @property
     def overwrites(self) -> bool:
-        """Whether a row that is there is written to."""
+        """Whether an existing row is written to."""
         return not self.target.overwritten.isdisjoint(self.names)
 
     def part(self, entries: list[Entry]) -> Batch:
@@ -207,7 +207,7 @@ def _are_plain(target: Target, rows: list[Any]) -> bool:
 
 
 def _mergeable(target: Target, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
-    """Tell whether writing both rows at once, where the earlier one is, comes to the same."""
+    """Return whether writing both rows at once, where the earlier one is, comes to the same."""
     decisive = later.keys() & target.entangled & target.overwritten
     return all(earlier.get(name, _MISSING) == later[name] for name in decisive)
 
@@ -407,7 +407,7 @@ def equal_to(
 
 
 def not_read_back(target: Target, entry: Entry) -> QueryExecutionError:
-    """Return the error for a row that is not there although it was written."""
+    """Return the error for a row that is missing although it was written."""
     return QueryExecutionError(
         f"row {entry.index} of the payload was written, but no {target.model.__name__} has its "
         f"key ({', '.join(target.key)}) now; a trigger or a policy of the database may have "

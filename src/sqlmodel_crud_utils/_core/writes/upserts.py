@@ -64,7 +64,7 @@ def upsert_statement(
         names: The fields that the rows give.
         parameters: The rows, by column keys, as `insert_parameters` makes them.
         dialect: The dialect of the database.
-        counting: Whether MySQL counts the rows that are there.
+        counting: Whether MySQL counts the existing rows.
     """
     if is_mysql(dialect):
         return _on_duplicate_key(target, names, parameters, dialect if counting else None)
@@ -119,7 +119,7 @@ def _has_bind(value: ColumnElement[Any]) -> bool:
 
 
 def update_statement(target: Target, names: Iterable[str]) -> Update | None:
-    """Return the UPDATE by key of the fields that the rows give, or None if there are none.
+    """Return the UPDATE by key of the fields that the rows give, or None if they give none.
 
     Its parameters are those of `update_parameters`.
     """

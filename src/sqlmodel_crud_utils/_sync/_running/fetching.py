@@ -34,7 +34,7 @@ def fetch(
     *,
     eagerly: bool = False,
     visibility: Visibility = USUAL,
-    anew: bool = True,
+    refresh: bool = True,
 ) -> list[Any]:
     """Return all rows of a SELECT.
 
@@ -45,9 +45,9 @@ def fetch(
         parameters: The values of its parameters.
         eagerly: Whether it asks for related rows.
         visibility: Which rows it brings in.
-        anew: Whether rows that stayed loaded beyond a commit are brought up to date.
+        refresh: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
-    options = _prepare(session, model, eagerly=eagerly) if anew else {}
+    options = _prepare(session, model, eagerly=eagerly) if refresh else {}
     with loaded_anew(sync_session(session), model, eagerly=eagerly):
         rows = fetched(execute(session, statement, parameters, execution_options=options))
     remember(session, rows, model, visibility=visibility)
@@ -79,7 +79,7 @@ def may_find_outdated(write: Write) -> bool:
     plain = sync_session(write.session)
     if plain.in_transaction() and dialect_of(write.session, write.facts).name in _SNAPSHOTS:
         return True
-    is_read_anew = _is_read_anew(plain) and _reads_kept_anew(write.facts)
+    is_read_anew = _is_read_anew(plain) and _refreshes_kept(write.facts)
     return len(plain.identity_map) > 0 and not is_read_anew
 
 
@@ -88,7 +88,7 @@ def _is_read_anew(session: PlainSession) -> bool:
     return kept_rows.there_are(session) and not session.dirty
 
 
-def _reads_kept_anew(facts: Facts) -> bool:
+def _refreshes_kept(facts: Facts) -> bool:
     # With versions, what counts is the row as the caller has seen it.
     return facts.version is None
 
@@ -115,7 +115,7 @@ def find(
     options: Sequence[ORMOption] = (),
     criteria: Sequence[ColumnElement[bool]] = (),
     visibility: Visibility = USUAL,
-    anew: bool = True,
+    refresh: bool = True,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(facts, pk_field, key)
@@ -130,7 +130,7 @@ def find(
         parameters,
         eagerly=bool(options),
         visibility=visibility,
-        anew=anew,
+        refresh=refresh,
     )
     if len(rows) > 1:
         raise MultipleRecordsError(
@@ -147,7 +147,7 @@ def find_for(
     visibility: Visibility,
     criteria: Sequence[ColumnElement[bool]] = (),
 ) -> Any:
-    """Return the row to write to; one that is not there raises or is None, as the write says."""
+    """Return the row to write to; a missing one raises or is None, as the write says."""
     with searching(write):
         row = find(
             write.session,
@@ -156,7 +156,7 @@ def find_for(
             pk_field,
             criteria=criteria,
             visibility=visibility,
-            anew=_reads_kept_anew(write.facts),
+            refresh=_refreshes_kept(write.facts),
         )
     if row is None:
         refuse_missing(write, key, pk_field)

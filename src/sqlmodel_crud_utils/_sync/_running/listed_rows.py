@@ -132,7 +132,7 @@ def listed_write(
     """Return a write to the rows that a caller's list of keys stands for.
 
     Raises:
-        UnknownFieldError: `pk_field` is none of the model's columns.
+        UnknownFieldError: `pk_field` is not a column of the model.
         ValidationError: A key of a wrong type, or no list of keys.
     """
     facts = facts_of(model)

@@ -305,7 +305,7 @@ def insist(write: Write, work: Work[Rows]) -> Rows:
 
 
 def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
-    """Return a failed write as the library's error, None for what is none."""
+    """Return a failed write as the library's error, None for any other."""
     if isinstance(error, ConflictError):  # found out before anything was written
         return error
     failure = _translated(write.session, error, write.model, deletes=write.deletes)

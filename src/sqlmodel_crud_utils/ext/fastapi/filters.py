@@ -39,7 +39,7 @@ class FilterParams:
         filters: The filters, as `QueryBuilder.where` and `get_rows` take them: a field that has
             the name of a parameter of `get_rows` comes with its lookup, as `page__eq`.
         sort: The names to sort by, with "-" in front for the largest first.
-        size: How many rows a page has.
+        size: The number of rows per page.
         max_size: The largest size that is allowed.
         page: The number of the page, None with cursors.
         after: The cursor, if one was given.
@@ -118,7 +118,7 @@ class FilterParams:
         """
         if self.page is None:
             raise ValidationError(
-                "the parameters have no number of a page; call filter_params with pages='number'",
+                "the parameters have no page number; call filter_params with pages='number'",
                 "pages",
             )
         return self.apply(query).paginate(self.page, self.size, max_size=self.max_size)
@@ -239,7 +239,7 @@ def _distinct(names: list[str]) -> list[str]:
 def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        problem = f"There is no such parameter; there are: {', '.join(known)}"
+        problem = f"Unknown parameter; available: {', '.join(known)}"
         raise RequestValidationError(
             [
                 {"type": "extra_forbidden", "loc": ("query", name), "msg": problem}
@@ -251,7 +251,7 @@ def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
 def _refuse_repeated(request: Request, singles: Sequence[str]) -> None:
     repeated = [name for name in singles if len(request.query_params.getlist(name)) > 1]
     if repeated:
-        problem = "It is given more than once, and takes one value"
+        problem = "The parameter takes one value, but was given more than once"
         raise RequestValidationError(
             [{"type": "value_error", "loc": ("query", name), "msg": problem} for name in repeated]
         )
