@@ -32,6 +32,7 @@ from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import refused_values
 from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
+from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -56,6 +57,7 @@ __all__ = [
     "require_callable",
     "require_engine",
     "require_session",
+    "routed_sessions",
     "run_on_connection",
     "run_sync",
     "runner",
@@ -139,8 +141,8 @@ async def open_stream(
     """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
 
     def opened(plain: Session) -> tuple[Connection, Any]:
-        result = plain.execute(statement, execution_options={"yield_per": batch_size})
-        return plain.connection({"mapper": facts_of(model).mapper}), result
+        result: Any = plain.execute(statement, execution_options={"yield_per": batch_size})
+        return result.raw.connection, result
 
     return await session.run_sync(opened)
 
@@ -205,6 +207,19 @@ def require_engine(engine: Any) -> AsyncEngine:
         f"the async API takes an AsyncEngine, not {type(engine).__name__}; "
         "for Engine there is sqlmodel_crud_utils.sync",
         field="engine",
+    )
+
+
+def routed_sessions(
+    engine: AsyncEngine, replicas: Replicas, options: Mapping[str, Any]
+) -> async_sessionmaker[SQLModelAsyncSession]:
+    """Return a factory of sessions that read from replicas."""
+    return async_sessionmaker(
+        engine,
+        class_=SQLModelAsyncSession,
+        sync_session_class=RoutedSession,
+        replicas=replicas,
+        **options,
     )
 
 

@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     refused_values,
 )
 from sqlmodel_crud_utils._session.liveness import ReconnectingPool
+from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -48,6 +49,7 @@ __all__ = [
     "require_callable",
     "require_engine",
     "require_session",
+    "routed_sessions",
     "run_on_connection",
     "run_sync",
     "runner",
@@ -126,8 +128,8 @@ def open_stream(
     session: Session, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
     """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
-    result = session.execute(statement, execution_options={"yield_per": batch_size})
-    return session.connection({"mapper": facts_of(model).mapper}), result
+    result: Any = session.execute(statement, execution_options={"yield_per": batch_size})
+    return result.raw.connection, result
 
 
 def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
@@ -212,6 +214,13 @@ def require_engine(engine: Any) -> Engine:
         "for AsyncEngine there is sqlmodel_crud_utils.aio",
         field="engine",
     )
+
+
+def routed_sessions(
+    engine: Engine, replicas: Replicas, options: Mapping[str, Any]
+) -> sessionmaker[SQLModelSession]:
+    """Return a factory of sessions that read from replicas."""
+    return sessionmaker(engine, class_=RoutedSession, replicas=replicas, **options)
 
 
 def make_engine(plan: EnginePlan) -> Engine:

@@ -23,6 +23,7 @@ from sqlmodel_crud_utils._async.reads import (
     get_rows,
     get_rows_within_id_list,
 )
+from sqlmodel_crud_utils._async.replicas import read_after, replication_token, use_primary
 from sqlmodel_crud_utils._async.repository import (
     AsyncRepository,
     AsyncRepository as Repository,
@@ -60,11 +61,14 @@ __all__ = [
     "on_commit",
     "pool_status",
     "purge_rows",
+    "read_after",
+    "replication_token",
     "restore_row",
     "run_transaction",
     "session_factory",
     "soft_delete_row",
     "transaction",
     "update_row",
+    "use_primary",
     "write_row",
 ]

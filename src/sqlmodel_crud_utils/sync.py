@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._sync.reads import (
     get_rows,
     get_rows_within_id_list,
 )
+from sqlmodel_crud_utils._sync.replicas import read_after, replication_token, use_primary
 from sqlmodel_crud_utils._sync.repository import Repository
 from sqlmodel_crud_utils._sync.retries import is_transient, run_transaction
 from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
@@ -50,11 +51,14 @@ __all__ = [
     "on_commit",
     "pool_status",
     "purge_rows",
+    "read_after",
+    "replication_token",
     "restore_row",
     "run_transaction",
     "session_factory",
     "soft_delete_row",
     "transaction",
     "update_row",
+    "use_primary",
     "write_row",
 ]

@@ -224,6 +224,7 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 ORDER = [
     *("pagination", "results", "exceptions"),
     *("_core.caching", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
+    "_core.scopes",
     "_core.models",
     *("_core.listeners", "_core.observers", "_core.rows"),
     *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),

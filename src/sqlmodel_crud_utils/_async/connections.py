@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -25,11 +25,13 @@ from sqlmodel_crud_utils._runtime_async import (
     make_engine,
     require_callable,
     require_engine,
+    routed_sessions,
     shielded,
     sync_engine,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
+from sqlmodel_crud_utils._session.replicas import replicas_of
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -97,11 +99,20 @@ def create_pooled_engine(
         return engine
 
 
-def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQLModelAsyncSession]:
+def session_factory(
+    engine: AsyncEngine, *, replicas: Sequence[AsyncEngine] = (), **kwargs: Any
+) -> async_sessionmaker[SQLModelAsyncSession]:
     """Return a factory of SQLModel sessions on an engine.
 
+    With `replicas`, a session reads from one of them until it writes, and from then on from the
+    primary, until it is closed. See `use_primary`, `read_after` and `replication_token`.
+
     Args:
-        engine: The engine.
+        engine: The engine; with replicas, that of the primary.
+        replicas: Engines of databases that follow the primary, asked in turn. A SELECT without a
+            lock, outside of a transaction block, goes there; everything else, `text()` too, to
+            the primary. What a replica that fails cannot answer, the primary answers; the
+            replica is left alone for 5 seconds.
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
@@ -109,7 +120,7 @@ def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQ
         one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
-        ValidationError: An engine of the other API.
+        ValidationError: An engine of the other API, or a replica of another kind of database.
 
     Example:
         >>> new_session = session_factory(engine)
@@ -118,18 +129,22 @@ def session_factory(engine: AsyncEngine, **kwargs: Any) -> async_sessionmaker[SQ
         1
     """
     found = require_engine(engine)
+    copies = [require_engine(each) for each in replicas]
     with observed("session_factory"):
-        return _sessions(found, kwargs)
+        return _sessions(found, copies, kwargs)
 
 
 def _sessions(
-    engine: AsyncEngine, settings: Mapping[str, Any]
+    engine: AsyncEngine, replicas: Sequence[AsyncEngine], settings: Mapping[str, Any]
 ) -> async_sessionmaker[SQLModelAsyncSession]:
-    return async_sessionmaker(engine, class_=SQLModelAsyncSession, **settings)
+    if not replicas:
+        return async_sessionmaker(engine, class_=SQLModelAsyncSession, **settings)
+    copies = replicas_of(sync_engine(engine), [sync_engine(each) for each in replicas])
+    return routed_sessions(engine, copies, settings)
 
 
 def get_session(
-    engine: AsyncEngine, **kwargs: Any
+    engine: AsyncEngine, *, replicas: Sequence[AsyncEngine] = (), **kwargs: Any
 ) -> Callable[[], AsyncIterator[SQLModelAsyncSession]]:
     """Return a FastAPI dependency that gives each request a session of its own.
 
@@ -138,6 +153,7 @@ def get_session(
 
     Args:
         engine: The engine.
+        replicas: Engines of its replicas, as in `session_factory`.
         **kwargs: Settings of the sessions, as in `session_factory`.
 
     Returns:
@@ -155,8 +171,9 @@ def get_session(
         1
     """
     found = require_engine(engine)
+    copies = [require_engine(each) for each in replicas]
     with observed("get_session"):
-        new_session = _sessions(found, kwargs)
+        new_session = _sessions(found, copies, kwargs)
 
     async def open_session() -> AsyncIterator[SQLModelAsyncSession]:
         session = new_session()

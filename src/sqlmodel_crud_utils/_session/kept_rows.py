@@ -26,6 +26,11 @@ def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
         session.info.pop(_KEY, None)
 
 
+def note_more(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Note rows that may be outdated for another reason than a commit."""
+    session.info.setdefault(_KEY, weakref.WeakSet()).update(states)
+
+
 def forget(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Forget rows that were read again."""
     session.info[_KEY].difference_update(states)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -25,12 +25,14 @@ from sqlmodel_crud_utils._runtime_sync import (
     make_engine,
     require_callable,
     require_engine,
+    routed_sessions,
     sessionmaker,
     shielded,
     sync_engine,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
+from sqlmodel_crud_utils._session.replicas import replicas_of
 from sqlmodel_crud_utils._sync._running.settling import let_go
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
@@ -99,11 +101,20 @@ def create_pooled_engine(
         return engine
 
 
-def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSession]:
+def session_factory(
+    engine: Engine, *, replicas: Sequence[Engine] = (), **kwargs: Any
+) -> sessionmaker[SQLModelSession]:
     """Return a factory of SQLModel sessions on an engine.
 
+    With `replicas`, a session reads from one of them until it writes, and from then on from the
+    primary, until it is closed. See `use_primary`, `read_after` and `replication_token`.
+
     Args:
-        engine: The engine.
+        engine: The engine; with replicas, that of the primary.
+        replicas: Engines of databases that follow the primary, asked in turn. A SELECT without a
+            lock, outside of a transaction block, goes there; everything else, `text()` too, to
+            the primary. What a replica that fails cannot answer, the primary answers; the
+            replica is left alone for 5 seconds.
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
@@ -111,7 +122,7 @@ def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSessi
         one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
-        ValidationError: An engine of the other API.
+        ValidationError: An engine of the other API, or a replica of another kind of database.
 
     Example:
         >>> new_session = session_factory(engine)
@@ -120,15 +131,23 @@ def session_factory(engine: Engine, **kwargs: Any) -> sessionmaker[SQLModelSessi
         1
     """
     found = require_engine(engine)
+    copies = [require_engine(each) for each in replicas]
     with observed("session_factory"):
-        return _sessions(found, kwargs)
+        return _sessions(found, copies, kwargs)
 
 
-def _sessions(engine: Engine, settings: Mapping[str, Any]) -> sessionmaker[SQLModelSession]:
-    return sessionmaker(engine, class_=SQLModelSession, **settings)
+def _sessions(
+    engine: Engine, replicas: Sequence[Engine], settings: Mapping[str, Any]
+) -> sessionmaker[SQLModelSession]:
+    if not replicas:
+        return sessionmaker(engine, class_=SQLModelSession, **settings)
+    copies = replicas_of(sync_engine(engine), [sync_engine(each) for each in replicas])
+    return routed_sessions(engine, copies, settings)
 
 
-def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModelSession]]:
+def get_session(
+    engine: Engine, *, replicas: Sequence[Engine] = (), **kwargs: Any
+) -> Callable[[], Iterator[SQLModelSession]]:
     """Return a FastAPI dependency that gives each request a session of its own.
 
     The session is closed after the request; what was not committed is rolled back. A connection
@@ -136,6 +155,7 @@ def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModel
 
     Args:
         engine: The engine.
+        replicas: Engines of its replicas, as in `session_factory`.
         **kwargs: Settings of the sessions, as in `session_factory`.
 
     Returns:
@@ -153,8 +173,9 @@ def get_session(engine: Engine, **kwargs: Any) -> Callable[[], Iterator[SQLModel
         1
     """
     found = require_engine(engine)
+    copies = [require_engine(each) for each in replicas]
     with observed("get_session"):
-        new_session = _sessions(found, kwargs)
+        new_session = _sessions(found, copies, kwargs)
 
     def open_session() -> Iterator[SQLModelSession]:
         session = new_session()

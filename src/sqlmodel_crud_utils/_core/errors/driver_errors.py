@@ -21,6 +21,7 @@ __all__ = [
     "Problem",
     "is_cut_off",
     "is_lost_race",
+    "is_read_only",
     "is_worth_repeating",
     "read_driver_error",
 ]
@@ -77,6 +78,12 @@ def is_lost_race(error: BaseException | None) -> bool:
     """Return whether a transaction failed only because of another one, and may be run again."""
     found = read_driver_error(error) if error is not None else None
     return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Return whether a database refused to write, as a copy of another one does."""
+    found = read_driver_error(error)
+    return found is not None and found.reason == _READ_ONLY
 
 
 def is_worth_repeating(error: BaseException) -> bool:

@@ -43,6 +43,7 @@ __all__ = [
     "is_cut_connection",
     "is_database_error",
     "is_raised_by_driver",
+    "is_unreachable",
     "says_closed",
     "shared_session",
     "translate",
@@ -150,6 +151,15 @@ def ends_transaction(error: BaseException) -> bool:
     return is_lost_race(error) or (
         isinstance(error, Exception)
         and is_database_error(error)
+        and _is_connection_failure(error, read_driver_error(error))
+    )
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Return whether a server cannot be reached, or takes no connections; a full pool is not."""
+    return (
+        is_database_error(error)
+        and not isinstance(error, PoolTimeoutError)
         and _is_connection_failure(error, read_driver_error(error))
     )
 

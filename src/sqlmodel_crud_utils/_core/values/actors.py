@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token
-from types import TracebackType
 
+from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _MAX_LENGTH = 100
 
-_actor: ContextVar[str | None] = ContextVar("sqlmodel_crud_utils_actor", default=None)
+_actor = Scope[str | None]("actor", default=None)
 
 
 def current_actor() -> str | None:
@@ -56,28 +55,4 @@ def acting_as(user: str | None) -> AbstractContextManager[None]:
         raise ValidationError(f"must be a name, not {type(user).__name__}", field="user")
     if user is not None and len(user) > _MAX_LENGTH:
         raise ValidationError(f"must have at most {_MAX_LENGTH} characters", field="user")
-    return _ActingAs(user)
-
-
-class _ActingAs(AbstractContextManager[None]):
-    """The block; unlike a decorated generator it is no decorator, which async code would defeat."""
-
-    def __init__(self, user: str | None) -> None:
-        self._user = user
-        self._tokens: list[Token[str | None]] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(_actor.set(self._user))
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        token = self._tokens.pop()
-        try:
-            _actor.reset(token)
-        except ValueError:
-            # A generator that is closed elsewhere: there, the name was never set.
-            return
+    return _actor.holding(user)

@@ -34,6 +34,7 @@ from sqlmodel_crud_utils._session.blocks import (
     refuse_in_reading,
 )
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._session.replicas import stay_with_primary
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils._sync._running.blocks import block
@@ -181,6 +182,10 @@ class Write(_OnSession):
     def model(self) -> type[Any]:
         """The table model."""
         return self.facts.model
+
+    def __post_init__(self) -> None:
+        # What is searched for in order to be written is read where it is written.
+        stay_with_primary(sync_session(self.session))
 
     @property
     def inside(self) -> bool:

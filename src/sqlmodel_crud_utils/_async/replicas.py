@@ -1,0 +1,36 @@
+"""Replicas: what a session asks of them, and how far the primary has come."""
+
+from __future__ import annotations
+
+from sqlmodel_crud_utils._async._running.operations import Read
+from sqlmodel_crud_utils._core.connections.positions import read_after, use_primary
+from sqlmodel_crud_utils._runtime_async import AnySession, require_session, run_sync, sync_session
+from sqlmodel_crud_utils._session.replicas import token_of
+
+__all__ = ["read_after", "replication_token", "use_primary"]
+
+
+async def replication_token(session: AnySession) -> str:
+    """Return how far the database has come, after a commit: a token for `read_after`.
+
+    The token is a short text for a cookie or a header; it names the cluster and a place in its
+    log, and nothing of the rows. The question has a connection of its own.
+
+    Args:
+        session: A session on PostgreSQL, after its commit.
+
+    Returns:
+        The token.
+
+    Raises:
+        ValidationError: The session is in a transaction block, whose commit is to come, or not on
+            PostgreSQL: other databases have no such token.
+        DatabaseConnectionError: The database cannot be reached.
+
+    Example:
+        In an application: `response.set_cookie("seen", await replication_token(session))`, and
+        for the next request `with read_after(request.cookies.get("seen")):`.
+    """
+    session = require_session(session)
+    async with Read(session, None, "replication_token"):
+        return await run_sync(session, token_of, sync_session(session))

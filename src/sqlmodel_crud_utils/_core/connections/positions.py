@@ -1,0 +1,119 @@
+"""How far a database has come: what `replication_token` returns and `read_after` takes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel_crud_utils._core.scopes import Scope
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_TOKEN = re.compile(r"(?P<body>[0-9a-f]{1,16}\.[0-9a-f]{1,16})\.(?P<check>[0-9a-f]{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the log of a PostgreSQL.
+
+    Attributes:
+        cluster: The number that a primary and its standbys share.
+        offset: How many bytes the log had.
+    """
+
+    cluster: int
+    offset: int
+
+    def includes(self, other: Position) -> bool:
+        """Return whether it is of the same cluster, and not before another one."""
+        return self.cluster == other.cluster and self.offset >= other.offset
+
+    def token(self) -> str:
+        """Return it as a text for a cookie or a header."""
+        body = f"{self.cluster:x}.{self.offset:x}"
+        return f"{body}.{_check(body)}"
+
+
+def position_in(token: Any) -> Position:
+    """Return what a token says; one that was not made here, or is damaged, is refused."""
+    found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    if found is None or _check(found["body"]) != found["check"]:
+        raise ValidationError(
+            "must be a token that replication_token() returned; this one is damaged", field="token"
+        )
+    cluster, offset = (int(part, 16) for part in found["body"].split("."))
+    return Position(cluster, offset)
+
+
+def _check(body: str) -> str:
+    # Against damage, not against forgery: a made-up position only sends reads to the primary.
+    return hashlib.blake2s(body.encode(), digest_size=4).hexdigest()
+
+
+# --- what reads ask for --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What the reads in a block ask of a replica."""
+
+    primary_only: bool = False
+    after: Position | None = None
+
+
+ANY = Freshness()
+
+_freshness = Scope("freshness", default=ANY)
+
+
+def wanted_freshness() -> Freshness:
+    """Return what reads ask for here."""
+    return _freshness.get()
+
+
+def use_primary() -> AbstractContextManager[None]:
+    """Let all reads in the block go to the primary.
+
+    It is for what must be fresh, and for a SELECT that calls a function with side effects. The
+    block holds in this task or thread and in the tasks started from it. Sessions without replicas
+    do not notice it.
+
+    Returns:
+        The block, for `with`, in async code too.
+
+    Example:
+        >>> from sqlmodel_crud_utils.sync import use_primary
+        >>> with use_primary():
+        ...     pass  # reads of sessions with replicas
+    """
+    return _freshness.holding(Freshness(primary_only=True))
+
+
+def read_after(token: str | None) -> AbstractContextManager[None]:
+    """Let no read in the block return less than what was committed before a token.
+
+    A replica serves the reads only if it has come that far; otherwise the primary does, without
+    waiting. The block holds in this task or thread and in the tasks started from it; of blocks in
+    each other the innermost counts, and inside `use_primary()` all reads stay with the primary.
+
+    Args:
+        token: What `replication_token` returned, in this process or another. None and "" ask for
+            nothing: there is no cookie yet.
+
+    Returns:
+        The block, for `with`, in async code too.
+
+    Raises:
+        ValidationError: The token is damaged; or, at the first read, of another cluster.
+
+    Example:
+        >>> from sqlmodel_crud_utils.sync import read_after
+        >>> with read_after(None):
+        ...     pass  # reads of sessions with replicas
+    """
+    outer = _freshness.get()
+    if token is None or token == "":
+        return _freshness.holding(outer)
+    return _freshness.holding(Freshness(outer.primary_only, position_in(token)))

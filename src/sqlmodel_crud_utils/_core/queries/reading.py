@@ -1,0 +1,33 @@
+"""Which statements only read, so that a copy of the database can answer them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Select, TextualSelect, UpdateBase
+from sqlalchemy.sql import visitors
+
+
+def only_reads(statement: Any) -> bool:
+    """Return whether a statement is a SELECT that neither writes nor locks, at any depth.
+
+    Nobody can tell of `text()`. What functions do, nobody can tell either; they count as reading.
+    """
+    if not isinstance(statement, Select | CompoundSelect):
+        return False
+    return not any(_may_write(part) for part in visitors.iterate(statement))
+
+
+def _may_write(part: Any) -> bool:
+    return isinstance(part, UpdateBase | TextualSelect) or (
+        isinstance(part, Select | CompoundSelect) and _has_more(part)
+    )
+
+
+def _has_more(select: Any) -> bool:
+    """Return whether a SELECT locks rows, or ends with a text that may say so."""
+    return bool(
+        select._for_update_arg is not None
+        or getattr(select, "_suffixes", ())
+        or getattr(select, "_statement_hints", ())
+    )

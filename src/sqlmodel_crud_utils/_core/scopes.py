@@ -1,0 +1,55 @@
+"""Scopes: what holds in a `with` block, for the task or thread that is in it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Scope(Generic[T]):
+    """A value that blocks set; it holds in the tasks started from a block, too.
+
+    Args:
+        name: What it is called in debuggers.
+        default: What holds outside of every block.
+    """
+
+    def __init__(self, name: str, default: T) -> None:
+        self._variable: ContextVar[T] = ContextVar(f"sqlmodel_crud_utils_{name}", default=default)
+
+    def get(self) -> T:
+        """Return what holds here."""
+        return self._variable.get()
+
+    def holding(self, value: T) -> AbstractContextManager[None]:
+        """Return a block in which a value holds, for `with`, in async code too."""
+        return _Block(self._variable, value)
+
+
+class _Block(AbstractContextManager[None], Generic[T]):
+    """The block; unlike a decorated generator it is no decorator, which async code would defeat."""
+
+    def __init__(self, variable: ContextVar[T], value: T) -> None:
+        self._variable = variable
+        self._value = value
+        self._tokens: list[Token[T]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(self._variable.set(self._value))
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            self._variable.reset(token)
+        except ValueError:
+            # A generator that is closed elsewhere: there, the value was never set.
+            return

@@ -1,0 +1,316 @@
+"""Sessions that read from replicas: which statements go there, and what is done when one fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlmodel import Session as SQLModelSession
+
+from sqlmodel_crud_utils._core.connections.positions import ANY, Position, wanted_freshness
+from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race, is_read_only
+from sqlmodel_crud_utils._core.errors.translation import is_unreachable
+from sqlmodel_crud_utils._core.listeners import own
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.queries.reading import only_reads
+from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+# For how many seconds a replica that failed is left alone.
+_REST = 5.0
+
+# `pg_current_wal_flush_lsn` is where a commit ends that waited for its log; one that did not wait
+# is somewhere before the end of what is in memory.
+_POSITION = """
+SELECT system_identifier, CASE
+    WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+    WHEN current_setting('synchronous_commit') = 'off' THEN pg_current_wal_insert_lsn()
+    ELSE pg_current_wal_flush_lsn()
+END - '0/0'::pg_lsn FROM pg_control_system()
+"""
+
+
+def position_of(engine: Engine) -> Position:
+    """Return how far a PostgreSQL has come: a primary with commits, a standby with repeating them.
+
+    The question has a connection and a snapshot of its own: in a transaction under way the answer
+    could be newer than what its statements see.
+    """
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        cluster, offset = connection.exec_driver_sql(_POSITION).one()
+    return Position(int(cluster) % 2**64, int(offset))
+
+
+@dataclass(eq=False)
+class Replica:
+    """A copy of the primary."""
+
+    engine: Engine
+    rests_until: float = -math.inf
+    is_failing: bool = False
+    reached: Position | None = None
+    """How far it is known to have come."""
+
+    def is_ready(self) -> bool:
+        """Return whether it may be asked now."""
+        return self.rests_until <= monotonic()
+
+    def has_come_to(self, wanted: Position) -> bool:
+        """Return whether it has everything up to a position."""
+        if self.engine.dialect.name != "postgresql":
+            return False
+        if self.reached is None or not self.reached.includes(wanted):
+            self.reached = position_of(self.engine)
+        if self.reached.cluster != wanted.cluster:
+            raise ValidationError("is of another database cluster than the replicas", "token")
+        return self.reached.includes(wanted)
+
+
+@dataclass(eq=False)
+class Replicas:
+    """The replicas of a primary, asked in turn."""
+
+    primary: Engine
+    members: Sequence[Replica]
+    _turns: Iterator[int] = field(default_factory=count)
+
+    def in_turn(self) -> Iterator[Replica]:
+        """Return the replicas that may be asked now, each session beginning with another one."""
+        first = next(self._turns)
+        for number in range(len(self.members)):
+            replica = self.members[(first + number) % len(self.members)]
+            if replica.is_ready():
+                yield replica
+
+    def of(self, engine: Any) -> Replica | None:
+        """Return the replica with an engine, None for another engine."""
+        return next((each for each in self.members if each.engine is engine), None)
+
+    def put_aside(self, replica: Replica, error: BaseException) -> None:
+        """Leave a replica alone for a while; say so once, not each time that it fails again."""
+        replica.rests_until = monotonic() + _REST
+        if replica.is_failing:
+            return
+        replica.is_failing = True
+        left = sum(not each.is_failing for each in self.members)
+        told = f"{left} of {len(self.members)} are left" if left else "reads go to the primary"
+        get_logger().warning(f"a replica failed ({type(error).__name__}); {told}")
+
+
+def replicas_of(primary: Engine, engines: Sequence[Engine]) -> Replicas:
+    """Return the replicas with these engines; what can be none is refused."""
+    for each in engines:
+        if each is primary or each.dialect.name != primary.dialect.name:
+            raise ValidationError(
+                f"must be engines of copies of the {primary.dialect.name} database, "
+                f"not {'the primary' if each is primary else each.dialect.name}",
+                field="replicas",
+            )
+    return Replicas(primary, [Replica(each) for each in engines])
+
+
+class RoutedSession(SQLModelSession):
+    """A session that reads from a replica until it writes."""
+
+    def __init__(self, *args: Any, replicas: Replicas, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._replicas = replicas
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._stays = False
+        self._replica: Replica | None = None
+        self._seen: Position | None = None
+        self._is_outdated = False
+
+    def close(self) -> None:
+        """Close the session; it may read from a replica again."""
+        super().close()
+        self._begin_anew()
+
+    def reset(self) -> None:
+        """Close the session for a while; it may read from a replica again."""
+        super().reset()
+        self._begin_anew()
+
+    def connection(self, *args: Any, **options: Any) -> Connection:
+        """Return the connection to the primary, on which anything may be done."""
+        self.stay_with_primary()
+        return super().connection(*args, **options)
+
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """Return a row by its key, read again where the session may hold an outdated one."""
+        may_be_outdated = self._is_outdated or wanted_freshness() != ANY
+        if may_be_outdated and not self.dirty:
+            options = {**options, "populate_existing": True}
+        return super().get(entity, ident, **options)
+
+    def stay_with_primary(self) -> None:
+        """Read from the primary from here on, until the session is closed."""
+        if not self._stays:
+            self._stays = True
+            self._outdate()
+
+    def _outdate(self) -> None:
+        """Let rows that came from a replica be read again where they are read."""
+        if self._replica is not None and not self._is_outdated:
+            self._is_outdated = True
+            kept_rows.note_more(self, self.identity_map.all_states())
+
+    # --- one statement ---------------------------------------------------------------------------
+
+    def route(self, execution: ORMExecuteState) -> Any:
+        """Execute a statement where it belongs; None leaves that to SQLAlchemy."""
+        if not self._is_ours(execution):
+            return None
+        if not self._may_leave_primary(execution):
+            self.stay_with_primary()
+            return self._invoke(execution, self._replicas.primary)
+        replica = self._replica_to_read()
+        if replica is None:
+            self._outdate()
+            return self._invoke(execution, self._replicas.primary)
+        try:
+            result = self._invoke(execution, replica.engine)
+        except Exception as error:
+            if not self._goes_on_without(replica, error):
+                raise
+            return self._invoke(execution, self._replicas.primary)
+        replica.is_failing = False
+        return result
+
+    def _is_ours(self, execution: ORMExecuteState) -> bool:
+        """Return whether a statement would go to the primary, or follows one on a replica."""
+        arguments = execution.bind_arguments
+        bind = arguments.get("bind")
+        if bind is not None:  # related rows are loaded where the rows came from
+            return bind is self._replicas.primary or self._replicas.of(bind) is not None
+        return self.get_bind(**arguments) is self._replicas.primary
+
+    def _may_leave_primary(self, execution: ORMExecuteState) -> bool:
+        return (
+            not self._stays
+            and not is_inside(self)
+            and not self.in_nested_transaction()
+            and (not self.autoflush or self._is_clean())
+            and only_reads(execution.statement)
+        )
+
+    def _invoke(self, execution: ORMExecuteState, engine: Engine) -> Any:
+        options = {}
+        if self._is_outdated and execution.is_select and execution.is_orm_statement:
+            self._autoflush()
+            # Changes that are not written yet would be overwritten, too.
+            options = {} if self.dirty else {"populate_existing": True}
+        return execution.invoke_statement(
+            bind_arguments={"bind": engine}, execution_options=options
+        )
+
+    # --- which replica ---------------------------------------------------------------------------
+
+    def _replica_to_read(self) -> Replica | None:
+        """Return the replica for the next read, None where it has to be the primary."""
+        wanted = wanted_freshness()
+        begun = {connection.engine for connection in connections_of(self)}
+        if wanted.primary_only or self._replicas.primary in begun:
+            return None
+        if self._replica is not None and self._replica.engine in begun:
+            # What its transaction sees may be older than what it has.
+            return self._replica if self._has_seen(wanted.after) else None
+        found = next(
+            (each for each in self._candidates() if self._is_far_enough(each, wanted.after)), None
+        )
+        if found is not None:
+            if not self._has_seen(wanted.after):
+                self._outdate()
+            self._replica, self._seen = found, found.reached
+        return found
+
+    def _candidates(self) -> Iterator[Replica]:
+        """Return the replicas, the one of the session first: time must not run backwards."""
+        if self._replica is not None and self._replica.is_ready():
+            yield self._replica
+        yield from self._replicas.in_turn()
+
+    def _has_seen(self, wanted: Position | None) -> bool:
+        return wanted is None or (self._seen is not None and self._seen.includes(wanted))
+
+    def _is_far_enough(self, replica: Replica, wanted: Position | None) -> bool:
+        try:
+            return wanted is None or replica.has_come_to(wanted)
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            self._replicas.put_aside(replica, error)
+            return False
+
+    def _goes_on_without(self, replica: Replica, error: Exception) -> bool:
+        """Return whether the primary is to be asked what a replica could not answer."""
+        is_lost = is_unreachable(error)
+        if not is_lost and not is_lost_race(error) and not is_read_only(error):
+            return False
+        if not is_read_only(error):
+            self._replicas.put_aside(replica, error)
+        _take_out(self, replica.engine, is_lost)
+        self.stay_with_primary()
+        return True
+
+
+def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
+    """End what a session has begun on a replica, so that the rest of its transaction can go on."""
+    transaction = session.get_transaction()
+    begun = {} if transaction is None else transaction._connections
+    found = begun.pop(engine, None)
+    if found is None:
+        return
+    connection, begin, *_ = found
+    begun.pop(connection)
+    if is_lost:
+        connection.invalidate()
+    begin.close()
+    connection.close()
+
+
+@event.listens_for(RoutedSession, "do_orm_execute")
+@own
+def _on_execute(execution: ORMExecuteState) -> Any:
+    session: Any = execution.session
+    return session.route(execution)
+
+
+@event.listens_for(RoutedSession, "before_flush")
+@own
+def _on_flush(session: Any, *_: Any) -> None:
+    session.stay_with_primary()
+
+
+def stay_with_primary(session: Session) -> None:
+    """Let a session read from the primary from here on, if it has replicas at all."""
+    if isinstance(session, RoutedSession):
+        session.stay_with_primary()
+
+
+def token_of(session: Session) -> str:
+    """Return the token for what the database of a session has committed."""
+    if is_inside(session):
+        raise ValidationError(
+            "replication_token() comes after the commit, not in a transaction block",
+            field="session",
+        )
+    engine = session.get_bind().engine
+    if engine.dialect.name != "postgresql":
+        raise ValidationError(
+            f"replication_token() needs PostgreSQL, not {engine.dialect.name}; "
+            "use use_primary() there",
+            field="session",
+        )
+    return position_of(engine).token()
