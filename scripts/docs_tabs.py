@@ -120,7 +120,7 @@ class Translation:
         if isinstance(node.func, ast.Attribute):
             owner, method = self.kind_of(node.func.value), node.func.attr
             if owner in {"builder", "repository"}:
-                return "stream" if method == "stream" else "builder"
+                return "stream" if method in {"stream", "stream_values"} else "builder"
         else:
             owner, method = self.kind_of(node.func), ""
         return _KINDS.get((owner, method), "")

@@ -39,6 +39,17 @@ class Stream(Case):
         return total
 
 
+class StreamValues(Stream):
+    """The same as dicts; by hand they are objects still."""
+
+    async def library(self, session: AsyncSession, last: int) -> Any:
+        total = 0
+        query = library.QueryBuilder(session, Reading).where(id__lte=last).order_by("id")
+        async for reading in query.stream_values(batch_size=BATCH):
+            total += reading["rank"]
+        return total
+
+
 async def read(url: str, side: Side, rows: int) -> None:
     """Read a stream through an engine of its own."""
     case = Stream("", Sizes())
@@ -50,4 +61,7 @@ async def read(url: str, side: Side, rows: int) -> None:
 
 def cases(sizes: Sizes) -> list[Case]:
     """Return the cases of this group."""
-    return [Stream("stream 200k rows", sizes, sizes.stream)]
+    return [
+        Stream("stream 200k rows", sizes, sizes.stream),
+        StreamValues("stream 200k dicts", sizes, sizes.stream),
+    ]

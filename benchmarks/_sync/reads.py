@@ -35,6 +35,32 @@ class List(Case):
         return session.exec(statement).all()
 
 
+class ListOfDicts(List):
+    """The same as dicts; by hand they are objects still."""
+
+    def library(self, session: Session, _: None) -> Any:
+        query = library.QueryBuilder(session, Hero).where(age__gte=20).order_by("id")
+        return query.limit(100).values()
+
+
+class ListOfNames(List):
+    def library(self, session: Session, _: None) -> Any:
+        query = library.QueryBuilder(session, Hero).where(age__gte=20).order_by("id")
+        return query.limit(100).scalars("name")
+
+    def by_hand(self, session: Session, _: None) -> Any:
+        return [hero.name for hero in super().by_hand(session, None)]
+
+
+class Count(Case):
+    def library(self, session: Session, _: None) -> Any:
+        return library.QueryBuilder(session, Hero).where(age__gte=20).count()
+
+    def by_hand(self, session: Session, _: None) -> Any:
+        statement = select(func.count()).select_from(Hero).where(col(Hero.age) >= 20)
+        return session.exec(statement).one()
+
+
 class PageWithTotal(Case):
     def library(self, session: Session, _: None) -> Any:
         query = library.QueryBuilder(session, Hero).where(age__gte=20).order_by("name")
@@ -78,6 +104,9 @@ def cases(sizes: Sizes) -> list[Case]:
     return [
         Get("get by key", sizes),
         List("filtered list of 100", sizes),
+        ListOfDicts("list of 100 as dicts", sizes),
+        ListOfNames("100 values of a field", sizes),
+        Count("count", sizes),
         PageWithTotal("page with total", sizes, sizes.rows // 20),
         WithRelated("20 rows with related ones (selectin)", sizes, 20),
         GetManyIds("rows of 500 ids", sizes),

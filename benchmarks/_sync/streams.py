@@ -41,6 +41,17 @@ class Stream(Case):
         return total
 
 
+class StreamValues(Stream):
+    """The same as dicts; by hand they are objects still."""
+
+    def library(self, session: Session, last: int) -> Any:
+        total = 0
+        query = library.QueryBuilder(session, Reading).where(id__lte=last).order_by("id")
+        for reading in query.stream_values(batch_size=BATCH):
+            total += reading["rank"]
+        return total
+
+
 def read(url: str, side: Side, rows: int) -> None:
     """Read a stream through an engine of its own."""
     case = Stream("", Sizes())
@@ -52,4 +63,7 @@ def read(url: str, side: Side, rows: int) -> None:
 
 def cases(sizes: Sizes) -> list[Case]:
     """Return the cases of this group."""
-    return [Stream("stream 200k rows", sizes, sizes.stream)]
+    return [
+        Stream("stream 200k rows", sizes, sizes.stream),
+        StreamValues("stream 200k dicts", sizes, sizes.stream),
+    ]

@@ -20,12 +20,13 @@ from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
     QueryShape,
     check_streamable,
+    check_streamable_values,
     require_unlimited,
     whole,
 )
 from sqlmodel_crud_utils._core.queries.cursors import cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
-from sqlmodel_crud_utils._core.rows import fetched, first_of
+from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
 from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,
@@ -42,6 +43,7 @@ from sqlmodel_crud_utils._runtime_async import (
     dialect_of,
     execute,
     require_session,
+    run_sync,
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
@@ -197,6 +199,31 @@ class AsyncQueryBuilder(QueryShape[T]):
         check_streamable(self._query)
         return RowStream(self._session, self._query, batch_size)
 
+    def stream_values(self, *fields: str, batch_size: int = 1_000) -> RowStream[dict[str, Any]]:
+        """Return some fields of all rows, a dict for each row, with a batch of them in memory.
+
+        It takes a fraction of the time of `stream`, as no objects are made. What is said there of
+        the session and of MySQL holds here too.
+
+        Args:
+            fields: Names of fields; without any, all fields.
+            batch_size: How many rows are read at a time.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A batch size below 1, or a `distinct` query; or, from the loop, a
+                transaction that has ended in it.
+
+        Example:
+            >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy", age=48), session)
+            >>> async for hero in AsyncQueryBuilder(session, Hero).stream_values("name", "age"):
+            ...     hero
+            {'name': 'Rusty', 'age': 48}
+        """
+        whole("batch_size", batch_size, least=1)
+        check_streamable_values(self._query)
+        return RowStream(self._session, self._of_values(fields), batch_size)
+
     # --- values ----------------------------------------------------------------------------------
 
     async def values(self, *fields: str) -> list[dict[str, Any]]:
@@ -214,12 +241,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).values("name", "age")
             [{'name': 'Rusty', 'age': 48}]
         """
-        names = tuple(dict.fromkeys(fields)) or tuple(facts_of(self._query.model).columns)
-        prepared = self._columns(names)
-        async with self._read("values") as read:
-            rows = await self._results(read, prepared)
-        listed = rows if len(names) > 1 else [(value,) for value in rows]
-        return [dict(zip(names, row, strict=True)) for row in listed]
+        query = self._of_values(fields)
+        return as_dicts(query.values, await self._columns(query, "values"))
 
     async def scalars(self, field: str) -> list[Any]:
         """Return one field of the rows.
@@ -236,9 +259,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).scalars("name")
             ['Rusty']
         """
-        prepared = self._columns((field,))
-        async with self._read("scalars") as read:
-            return await self._results(read, prepared)
+        rows = await self._columns(self._of_values((field,)), "scalars")
+        return [row[0] for row in rows]
 
     async def sum(self, field: str) -> Any:
         """Return the sum of a field over all matching rows, None if there is no value.
@@ -559,13 +581,16 @@ class AsyncQueryBuilder(QueryShape[T]):
         found: int = await self._value(self._query.prepared("total", Query.total))
         return found
 
-    def _columns(self, names: tuple[str, ...]) -> Prepared:
-        names = self._fields(names)
-        return self._query.prepared(("columns", names), lambda query: query.columns(names))
+    async def _columns(self, query: Query, name: str) -> Sequence[Any]:
+        prepared = query.prepared("columns", Query.columns)
+        plain = sync_session(self._session)
 
-    async def _results(self, read: Read, prepared: Prepared) -> list[Any]:
-        rows = fetched(await execute(self._session, *prepared))
-        read.rows = len(rows)
+        def fetch_all() -> Sequence[Any]:
+            return column_rows(plain.execute(*prepared)).all()
+
+        async with self._read(name) as read:
+            rows = await run_sync(self._session, fetch_all)
+            read.rows = len(rows)
         return rows
 
     async def _aggregate(self, name: str, field: str) -> Any:

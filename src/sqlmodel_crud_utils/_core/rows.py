@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import Result, Row
@@ -142,6 +142,21 @@ def fetched(result: Result[Any]) -> list[Any]:
     rows = _each_once(result)
     # The public keys() leaves out what has no name, such as an alias.
     return list(rows.scalars() if len(rows._metadata._keys) == 1 else rows)
+
+
+def column_rows(result: Result[Any]) -> Result[Any]:
+    """Return the result of a SELECT of columns without what the ORM makes of each of its rows.
+
+    That is the same values again.
+    """
+    # A listener may have put a result in its place that comes from no cursor.
+    raw: Result[Any] | None = getattr(result, "raw", None)
+    return result if raw is None else raw
+
+
+def as_dicts(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return the values of rows by names; what a row has beyond the names is left out."""
+    return [dict(zip(names, row)) for row in rows]  # noqa: B905 - see above
 
 
 def first_of(result: Result[Any]) -> Any:

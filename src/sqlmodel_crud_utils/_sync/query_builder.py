@@ -15,12 +15,13 @@ from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
     QueryShape,
     check_streamable,
+    check_streamable_values,
     require_unlimited,
     whole,
 )
 from sqlmodel_crud_utils._core.queries.cursors import cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
-from sqlmodel_crud_utils._core.rows import fetched, first_of
+from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
 from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,
@@ -37,6 +38,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     dialect_of,
     execute,
     require_session,
+    run_sync,
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
@@ -199,6 +201,31 @@ class QueryBuilder(QueryShape[T]):
         check_streamable(self._query)
         return RowStream(self._session, self._query, batch_size)
 
+    def stream_values(self, *fields: str, batch_size: int = 1_000) -> RowStream[dict[str, Any]]:
+        """Return some fields of all rows, a dict for each row, with a batch of them in memory.
+
+        It takes a fraction of the time of `stream`, as no objects are made. What is said there of
+        the session and of MySQL holds here too.
+
+        Args:
+            fields: Names of fields; without any, all fields.
+            batch_size: How many rows are read at a time.
+
+        Raises:
+            UnknownFieldError: A name that is no field.
+            ValidationError: A batch size below 1, or a `distinct` query; or, from the loop, a
+                transaction that has ended in it.
+
+        Example:
+            >>> _ = write_row(Hero(name="Rusty", secret_name="Tommy", age=48), session)
+            >>> for hero in QueryBuilder(session, Hero).stream_values("name", "age"):
+            ...     hero
+            {'name': 'Rusty', 'age': 48}
+        """
+        whole("batch_size", batch_size, least=1)
+        check_streamable_values(self._query)
+        return RowStream(self._session, self._of_values(fields), batch_size)
+
     # --- values ----------------------------------------------------------------------------------
 
     def values(self, *fields: str) -> list[dict[str, Any]]:
@@ -216,12 +243,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).values("name", "age")
             [{'name': 'Rusty', 'age': 48}]
         """
-        names = tuple(dict.fromkeys(fields)) or tuple(facts_of(self._query.model).columns)
-        prepared = self._columns(names)
-        with self._read("values") as read:
-            rows = self._results(read, prepared)
-        listed = rows if len(names) > 1 else [(value,) for value in rows]
-        return [dict(zip(names, row, strict=True)) for row in listed]
+        query = self._of_values(fields)
+        return as_dicts(query.values, self._columns(query, "values"))
 
     def scalars(self, field: str) -> list[Any]:
         """Return one field of the rows.
@@ -238,9 +261,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).scalars("name")
             ['Rusty']
         """
-        prepared = self._columns((field,))
-        with self._read("scalars") as read:
-            return self._results(read, prepared)
+        rows = self._columns(self._of_values((field,)), "scalars")
+        return [row[0] for row in rows]
 
     def sum(self, field: str) -> Any:
         """Return the sum of a field over all matching rows, None if there is no value.
@@ -559,13 +581,16 @@ class QueryBuilder(QueryShape[T]):
         found: int = self._value(self._query.prepared("total", Query.total))
         return found
 
-    def _columns(self, names: tuple[str, ...]) -> Prepared:
-        names = self._fields(names)
-        return self._query.prepared(("columns", names), lambda query: query.columns(names))
+    def _columns(self, query: Query, name: str) -> Sequence[Any]:
+        prepared = query.prepared("columns", Query.columns)
+        plain = sync_session(self._session)
 
-    def _results(self, read: Read, prepared: Prepared) -> list[Any]:
-        rows = fetched(execute(self._session, *prepared))
-        read.rows = len(rows)
+        def fetch_all() -> Sequence[Any]:
+            return column_rows(plain.execute(*prepared)).all()
+
+        with self._read(name) as read:
+            rows = run_sync(self._session, fetch_all)
+            read.rows = len(rows)
         return rows
 
     def _aggregate(self, name: str, field: str) -> Any:

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._core.queries.query import (
     loads_with_queries,
     needs_connection_alone,
 )
+from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
 from sqlmodel_crud_utils._runtime_sync import Session, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew
@@ -53,7 +54,8 @@ class RowStream(Generic[T]):
         self._reader: _Cursor | _Chunks | None = None
         self._transaction: SessionTransaction | None = None
         self._is_over = False
-        self._operation = Read(session, facts_of(query.model), "stream")
+        name = "stream_values" if query.values else "stream"
+        self._operation = Read(session, facts_of(query.model), name)
 
     def __del__(self) -> None:
         observers.end(self._operation)
@@ -122,10 +124,13 @@ class RowStream(Generic[T]):
         self._is_over = len(rows) < self._batch_size
 
     def _new_reader(self) -> _Cursor | _Chunks:
-        alone = needs_connection_alone(self._query.dialect)
-        if alone and (loads_with_queries(self._query) or kept_rows.there_are(self._plain)):
-            return _Chunks(self._session, self._query)
-        return _Cursor(self._session, self._query)
+        query = self._query
+        may_need_more = not query.values and (
+            loads_with_queries(query) or kept_rows.there_are(self._plain)
+        )
+        if may_need_more and needs_connection_alone(query.dialect):
+            return _Chunks(self._session, query)
+        return _Cursor(self._session, query)
 
 
 class _Cursor:
@@ -152,8 +157,8 @@ class _Cursor:
 
     def rest(self) -> _Chunks:
         """Return a reader of the rows that come after those that were read."""
-        values = None if self._last is None else tuple(self._last)[1:]
-        return _Chunks(self._session, self._query, values, self._count)
+        after = None if self._last is None else _sort_values(self._query, self._last)
+        return _Chunks(self._session, self._query, after, self._count)
 
     def close(self) -> None:
         """Close the cursor, as far as it is still open."""
@@ -169,13 +174,14 @@ class _Cursor:
         query, plain = self._query, sync_session(self._session)
         with loaded_anew(plain, query.model, eagerly=query.loads_related):
             found: list[Any] = run_sync(self._session, partial(next, self._batches, []))
-        rows = [row[0] for row in found] if self._resumes else found
-        self._count += len(rows)
-        if len(rows) < size:
-            finished(self._connection, self._result)
-            self._result = None
+        self._count += len(found)
+        if len(found) < size:
+            self.close()
         else:
             self._last = found[-1]
+        rows = _results(query, found) if self._resumes or query.values else found
+        if query.values:
+            return rows
         self._renew(rows)
         remember(self._session, rows, query.model, visibility=query.visibility)
         return rows
@@ -184,11 +190,14 @@ class _Cursor:
         query = self._query
         more = key_columns(query.terms, query.dialect) if self._resumes else ()
         self._connection, self._result = open_stream(
-            self._session, query.model, query.rows(*more), size
+            self._session, query.model, query.results(*more), size
         )
         opened(self._connection, self._result)
-        rows = self._result if self._resumes else self._result.scalars()
-        self._batches = rows.partitions()
+        if query.values:
+            self._batches = column_rows(self._result).partitions(size)
+        else:
+            rows = self._result if self._resumes else self._result.scalars()
+            self._batches = rows.partitions()
 
     def _renew(self, rows: Sequence[Any]) -> None:
         """Bring those of the rows up to date that stayed loaded beyond a commit."""
@@ -234,5 +243,14 @@ class _Chunks:
         )
         self._count += len(found)
         if found:
-            self._after = tuple(found[-1])[1:]
-        return [row[0] for row in found]
+            self._after = _sort_values(query, found[-1])
+        return _results(query, found)
+
+
+def _results(query: Query, found: Sequence[Any]) -> list[Any]:
+    """Return the rows, or the dicts, without the values that they are sorted by."""
+    return as_dicts(query.values, found) if query.values else [row[0] for row in found]
+
+
+def _sort_values(query: Query, row: Any) -> tuple[Any, ...]:
+    return tuple(row)[len(query.values) or 1 :]

@@ -311,6 +311,11 @@ class QueryShape(Generic[T]):
             loading = loading.revealing(paths)
         return self._with(loading=loading)
 
+    def _of_values(self, fields: tuple[str, ...]) -> Query:
+        """Return the query of these fields, of all if there are none."""
+        names = tuple(dict.fromkeys(self._fields(fields)))
+        return replace(self._query, values=names or tuple(facts_of(self._query.model).columns))
+
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             facts_of(self._query.model).attribute(name)
@@ -355,6 +360,15 @@ def check_streamable(query: Query) -> None:
         )
     if needs_connection_alone(query.dialect) and loads_with_queries(query):
         check_sortable(query.terms, "stream")
+
+
+def check_streamable_values(query: Query) -> None:
+    """Refuse what no batch can continue after."""
+    if query.distinct:
+        raise ValidationError(
+            "stream_values() cannot be combined with distinct(); read them with values()",
+            field="distinct",
+        )
 
 
 def readable(statement: Select[Any], dialect: Dialect) -> str:

@@ -44,8 +44,8 @@ def rows_from(query: Query, values: Sequence[Any] | None) -> Select[Any]:
     """
     terms, dialect = query.terms, query.dialect
     if values is None:
-        return query.rows(*key_columns(terms, dialect))
-    rest = replace(query, start=None).rows(*key_columns(terms, dialect))
+        return query.results(*key_columns(terms, dialect))
+    rest = replace(query, start=None).results(*key_columns(terms, dialect))
     return rest.where(rows_after(terms, values, dialect))
 
 

@@ -59,6 +59,7 @@ class Query:
         loading: How related rows are loaded, relationship by relationship.
         options: Other options for SQLAlchemy.
         fields: The fields that are loaded; none means all.
+        values: The fields that are returned instead of rows; none means rows.
         visibility: Which rows there are, the related ones included.
         only_deleted: Whether they must be soft-deleted.
         lock: How the rows are locked.
@@ -75,6 +76,7 @@ class Query:
     loading: Loading = field(default_factory=Loading)
     options: tuple[ExecutableOption, ...] = ()
     fields: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
     visibility: Visibility = USUAL
     only_deleted: bool = False
     lock: Lock | None = None
@@ -115,6 +117,7 @@ class Query:
             self.distinct,
             tuple(self.loading.ways.items()),
             self.fields,
+            self.values,
             self.visibility,
             self.only_deleted,
             self.lock,
@@ -146,6 +149,10 @@ class Query:
         if self.start is not None:
             found["start"] = self.start
         return found
+
+    def results(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of the values, or of the rows, with more columns beside each."""
+        return self.columns(*more) if self.values else self.rows(*more)
 
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """Return the SELECT of the rows, with more columns beside each if there are any."""
@@ -184,18 +191,18 @@ class Query:
         names = facts_of(self.model).key
         return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
 
-    def columns(self, names: tuple[str, ...]) -> Select[Any]:
-        """Return the SELECT of some fields of the rows.
+    def columns(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Return the SELECT of the values, with more columns beside them if there are any.
 
         Raises:
             ValidationError: Equal results once, sorted by what is not part of them.
         """
         if self.distinct:
-            self._check_sorted_by(names)
-        columns = [getattr(self.model, name) for name in names]
+            self._check_sorted()
+        columns = [getattr(self.model, name) for name in self.values]
         if self.distinct:
             columns = [compared(column).label(column.key) for column in columns]
-        statement = self._from(_select(*columns))
+        statement = self._from(_select(*columns, *more))
         terms = self.order if self.distinct else self.terms
         statement = self._limited(self._sorted(statement, terms))
         return statement.distinct() if self.distinct else statement
@@ -230,12 +237,12 @@ class Query:
             return None
         return tuple((term.name, term.descending, term.nulls_first) for term in self.order)
 
-    def _check_sorted_by(self, names: tuple[str, ...]) -> None:
+    def _check_sorted(self) -> None:
         for term in self.order:
-            if term.name not in names:
+            if term.name not in self.values:
                 raise ValidationError(
                     "equal results are returned once, so they are sorted by their own values "
-                    f"({', '.join(names)}), not by {term.name or 'an expression'}",
+                    f"({', '.join(self.values)}), not by {term.name or 'an expression'}",
                     field="order_by",
                 )
 
