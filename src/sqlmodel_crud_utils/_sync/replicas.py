@@ -32,6 +32,10 @@ def replication_token(session: AnySession) -> str:
     Example:
         In an application: `response.set_cookie("seen", replication_token(session))`, and
         for the next request `with read_after(request.cookies.get("seen")):`.
+
+        >>> replication_token(session)  # on SQLite, which has no replicas
+        Traceback (most recent call last):
+        sqlmodel_crud_utils.exceptions.ValidationError: ...
     """
     session = require_session(session)
     with Read(session, None, "replication_token"):
