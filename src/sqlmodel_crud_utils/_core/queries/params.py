@@ -63,7 +63,7 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
 
     Example:
         >>> filter_param(Hero, "age__gte").description
-        '`age` is this or more.'
+        '`age` is at least this.'
     """
     path = parse(model, name)
     target = model
