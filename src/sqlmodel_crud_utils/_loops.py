@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.queue import Empty, Full
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.liveness import Reconnects
 
@@ -221,7 +222,7 @@ class LoopPool(Reconnects, AsyncAdaptedQueuePool):
 
 def tell_loops_apart(engine: Engine) -> None:
     """Let a `LoopPool` know which loop a connection belongs to, and when a loop ends."""
-    if engine.dialect.name == "sqlite":
+    if not features_of(engine.dialect).has_server:
         event.listen(engine, "connect", _unlock)
         return
     ends: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = WeakKeyDictionary()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 from dateutil.parser import parse
 
+from sqlmodel_crud_utils._core.dialects import FEATURES, insert_of
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["get_sql_dialect_import", "get_val", "is_date", "logger"]
 
 logger = get_logger()
-
-# Those of SQLAlchemy's dialects that have an INSERT of their own.
-_DIALECTS = ("mysql", "postgresql", "sqlite")
 
 
 def get_val(val: str) -> str | None:
@@ -38,8 +35,6 @@ def get_val(val: str) -> str | None:
 def get_sql_dialect_import(dialect: str) -> Callable[..., Any]:
     """Return the `insert` function of a SQLAlchemy dialect, which knows about conflicts.
 
-    The library itself does not need it: it reads the dialect from the session.
-
     Args:
         dialect: "mysql" (for MariaDB too), "postgresql" or "sqlite".
 
@@ -50,14 +45,14 @@ def get_sql_dialect_import(dialect: str) -> Callable[..., Any]:
         >>> get_sql_dialect_import("sqlite").__module__
         'sqlalchemy.dialects.sqlite.dml'
     """
-    name = "mysql" if dialect == "mariadb" else dialect
-    if name not in _DIALECTS:
+    features = FEATURES.get(dialect) if isinstance(dialect, str) else None
+    if features is None:
         problem = f"unknown dialect {dialect!r}" if dialect else "the dialect is empty"
+        known = sorted({each.package for each in FEATURES.values() if each.package})
         raise ValidationError(
-            f"{problem}; use one of {', '.join(_DIALECTS)}", field="dialect", value=dialect
+            f"{problem}; use one of {', '.join(known)}", field="dialect", value=dialect
         )
-    insert: Callable[..., Any] = importlib.import_module(f"sqlalchemy.dialects.{name}").insert
-    return insert
+    return insert_of(features)
 
 
 def is_date(val: Any, fuzzy: bool = False) -> bool:

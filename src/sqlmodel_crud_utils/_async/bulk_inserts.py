@@ -13,6 +13,7 @@ from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report
 from sqlmodel_crud_utils._async._running.operations import Write, insist
 from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
 from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
@@ -26,7 +27,7 @@ from sqlmodel_crud_utils._core.writes.inserts import (
     total_of,
 )
 from sqlmodel_crud_utils._core.writes.shapes import RowReader, Shape
-from sqlmodel_crud_utils._core.writes.targets import Target, check_skipping, is_mysql, target_of
+from sqlmodel_crud_utils._core.writes.targets import Target, check_skipping, target_of
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AnySession,
@@ -196,6 +197,11 @@ class _Insertion:
             log_failure(_NAME, self.target.model, failure, "debug")
             raise failure from error
 
+    @property
+    def _counts_by_itself(self) -> bool:
+        """Whether the statement counts the rows that it skips, as the drivers do not."""
+        return features_of(self.dialect).conflict == "ON DUPLICATE KEY"
+
     async def _insert(self, shape: Shape) -> int:
         if self.need >= Need.KEYS:
             return await self._insert_and_tell(shape)
@@ -203,7 +209,7 @@ class _Insertion:
         if not self.skipping:
             await self._execute(shape)
             return shape.count
-        if not is_mysql(self.dialect):
+        if not self._counts_by_itself:
             result = await self._execute(shape)
             count: int = len(result.all()) if result.returns_rows else result.rowcount
             return count
@@ -219,7 +225,7 @@ class _Insertion:
     async def _insert_and_tell(self, shape: Shape) -> int:
         facts, names = self.target.facts, tuple(self.target.columns)
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
-        if self.skipping and is_mysql(self.dialect):
+        if self.skipping and self._counts_by_itself:
             keys = [key for row in parameters if (key := await self._insert_unless_there(row))]
             rows = await rows_of_keys(self.session, facts, names, keys)
         else:

@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist, searching, translated
 from sqlmodel_crud_utils._async._running.rows import change, insert
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.retries import Retries
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
@@ -263,7 +264,8 @@ def past_snapshot(session: AsyncSession, facts: Facts, statement: Select[Any]) -
     On MySQL a transaction sees what was committed before its first query; only locking reads see
     more.
     """
-    if not session.in_transaction() or dialect_of(session, facts).name not in {"mysql", "mariadb"}:
+    features = features_of(dialect_of(session, facts))
+    if not (features.keeps_snapshot and session.in_transaction()):
         return statement
     return statement.with_for_update(read=True)
 

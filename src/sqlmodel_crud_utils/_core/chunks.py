@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Dialect
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 T = TypeVar("T")
 
-# asyncpg counts the parameters of a statement in a signed 16-bit integer, PostgreSQL itself and
-# MySQL in an unsigned one.
-_BIND_LIMITS = {"sqlite": 32_766, "postgresql": 32_767, "mysql": 65_535, "mariadb": 65_535}
-_LEAST_LIMIT = 999
+_OLD_SQLITE_LIMIT = 999
 
 # PostgreSQL nests the comparisons of composite keys one in the other, and has no stack left at some
 # thousands of them, far below its bind limit.
@@ -25,8 +23,8 @@ COMPOSITE_KEYS_PER_QUERY = 1_000
 def bind_limit(dialect: Dialect) -> int:
     """Return how many parameters one statement may have on this database."""
     # SQLAlchemy lowers its own, rounder limit for SQLite versions before 3.32.
-    old_sqlite = getattr(dialect, "insertmanyvalues_max_parameters", None) == _LEAST_LIMIT
-    return _LEAST_LIMIT if old_sqlite else _BIND_LIMITS.get(dialect.name, _LEAST_LIMIT)
+    old_sqlite = getattr(dialect, "insertmanyvalues_max_parameters", None) == _OLD_SQLITE_LIMIT
+    return _OLD_SQLITE_LIMIT if old_sqlite else features_of(dialect).bind_limit
 
 
 def rows_per_chunk(

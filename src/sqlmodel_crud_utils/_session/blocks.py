@@ -19,6 +19,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import ends_transaction, is_cut_connection
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate
@@ -230,7 +231,8 @@ def _release_lock(context: ExceptionContext) -> None:
     """
     connection = context.connection
     # Where the end of a statement is cut off, SQLAlchemy tells of it once more afterwards.
-    if context.dialect.name != "sqlite" or connection is None or connection.invalidated:
+    holds_lock = features_of(context.dialect).single_writer
+    if not holds_lock or connection is None or connection.invalidated:
         return
     # SQLAlchemy 2.0 has aiosqlite's cursor in local variables only.
     traceback.clear_frames(context.original_exception.__traceback__)

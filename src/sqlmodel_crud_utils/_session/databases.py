@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, StaticPool
 from sqlalchemy.pool import SingletonThreadPool
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
 
 
@@ -16,7 +17,7 @@ def begin_immediate(connection: Connection) -> None:
     Without it, the release of the first savepoint would commit. IMMEDIATE makes two blocks that
     read and then write wait for each other; a deferred transaction fails at its first write.
     """
-    if connection.dialect.name == "sqlite" and not has_begun(connection):
+    if features_of(connection.dialect).single_writer and not has_begun(connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -29,7 +30,7 @@ def begin_again_immediate(connection: Connection) -> None:
     A deferred transaction that has just begun holds nothing: no lock, no snapshot, no change. Only
     sessions that share one connection, as they do in memory, may have changed something in it.
     """
-    if connection.dialect.name != "sqlite" or is_shared(connection):
+    if not features_of(connection.dialect).single_writer or is_shared(connection):
         return
     if has_begun(connection):
         connection.exec_driver_sql("COMMIT")
@@ -51,7 +52,7 @@ def has_begun(connection: Connection) -> bool:
 def sees_commits(connection: Connection) -> bool:
     """Return whether a statement sees what others committed since the transaction began."""
     dialect: Any = connection.dialect
-    if dialect.name == "sqlite":
+    if features_of(dialect).single_writer:
         return True  # nobody else commits while one writes
     levels = (
         connection.get_execution_options().get("isolation_level"),

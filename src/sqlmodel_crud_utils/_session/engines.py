@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
 from sqlmodel_crud_utils._core.connections.urls import (
     is_memory,
 )
+from sqlmodel_crud_utils._core.dialects import features_of
 
 
 def prepare_engine(
@@ -31,7 +32,7 @@ def prepare_engine(
         plan: What it was made with.
         ask: Calls the user's function from inside of a connection attempt.
     """
-    if engine.dialect.name == "sqlite":
+    if features_of(engine.dialect).has_pragmas:
         _set_pragmas(engine, plan)
     if plan.password is not None:
         _supply_password(engine, plan.password, ask)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import PoolProxiedConnection
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off, read_driver_error
 from sqlmodel_crud_utils._core.errors.translation import says_closed
 
@@ -70,7 +71,7 @@ def replace_dead_connections(engine: Engine, ping_after: float) -> None:
         engine: An engine that has a server; SQLite's connections don't die.
         ping_after: How many seconds a connection may have rested without being asked.
     """
-    if engine.dialect.name == "sqlite":
+    if not features_of(engine.dialect).has_server:
         return
     if ping_after < math.inf:
         _ask_after_a_rest(engine, ping_after)
@@ -226,7 +227,7 @@ def _is_replaceable(connection: Connection) -> bool:
 def _is_kept_at_once(dialect: Dialect, context: Any) -> bool:
     """Return whether a statement is not undone by the loss of its connection."""
     autocommits = dialect.detect_autocommit_setting(context.root_connection.connection)
-    return autocommits or (context.isddl and dialect.name in {"mysql", "mariadb"})
+    return autocommits or (context.isddl and features_of(dialect).commits_ddl)
 
 
 def _replace(connection: Connection, error: Exception) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.databases import has_begun, is_shared
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -42,7 +43,7 @@ def begin_in(connection: Connection, modes: Modes) -> None:
     Servers set them for this transaction alone. SQLAlchemy's option would set the level on the
     connection, with round trips before and after.
     """
-    if connection.dialect.name == "sqlite":
+    if features_of(connection.dialect).has_pragmas:
         # Its transactions are serializable, which is more than any level asks for.
         if modes.read_only:
             _begin_reading(connection)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-from sqlmodel_crud_utils._core.queries.query import needs_connection_alone
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _open: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDictionary()
@@ -55,7 +55,7 @@ def _watch(engine: Engine) -> None:
 
 
 def _on_statement(connection: Connection, *_: Any) -> None:
-    if needs_connection_alone(connection.dialect):
+    if features_of(connection.dialect).one_result_at_a_time:
         # What these have not read yet, they read with other queries.
         _close_all(connection)
     else:

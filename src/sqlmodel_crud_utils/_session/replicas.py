@@ -14,6 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlmodel import Session as SQLModelSession
 
 from sqlmodel_crud_utils._core.connections.positions import ANY, Position, wanted_freshness
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race, is_read_only
 from sqlmodel_crud_utils._core.errors.translation import is_unreachable
 from sqlmodel_crud_utils._core.listeners import own
@@ -66,7 +67,7 @@ class Replica:
 
     def has_come_to(self, wanted: Position) -> bool:
         """Return whether it has everything up to a position."""
-        if self.engine.dialect.name != "postgresql":
+        if not features_of(self.engine.dialect).has_log_positions:
             return False
         if self.reached is None or not self.reached.includes(wanted):
             self.reached = position_of(self.engine)
@@ -307,7 +308,7 @@ def token_of(session: Session) -> str:
             field="session",
         )
     engine = session.get_bind().engine
-    if engine.dialect.name != "postgresql":
+    if not features_of(engine.dialect).has_log_positions:
         raise ValidationError(
             f"replication_token() needs PostgreSQL, not {engine.dialect.name}; "
             "use use_primary() there",

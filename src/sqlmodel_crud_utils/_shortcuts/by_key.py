@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.facts import Facts
@@ -43,7 +44,6 @@ NOT_THERE = Untouched()
 NOT_AT_ONCE = Untouched()
 """Nothing was done: it takes a SELECT and a flush."""
 
-_DIALECTS = frozenset({"postgresql", "sqlite"})
 _MARKS = ("is_deleted", "deleted_at", "deleted_by")
 
 
@@ -71,8 +71,8 @@ class Sought:
         """Return whether an "update" or a "delete" is nothing but its statement."""
         facts, session = self.facts, self.session
         return (
-            # A missing row would cost MySQL a lock on the gap where it could be.
-            self.dialect.name in _DIALECTS
+            # A missing row would cost a lock on the gap where it could be.
+            not features_of(self.dialect).locks_gaps
             and facts.is_simple
             and facts.loads_alone
             and self.names == facts.key
@@ -122,7 +122,7 @@ class ByKey:
         """
         session, mapper = self.row.session, self.row.facts.mapper
         connection = session.connection(bind_arguments={"mapper": mapper})
-        takes_lock = connection.dialect.name == "sqlite" and not inside
+        takes_lock = features_of(connection.dialect).single_writer and not inside
         if takes_lock and has_begun(connection):
             return NOT_AT_ONCE
         rows = self._executed(session, connection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import Features, features_of, insert_of
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_sql
@@ -20,8 +20,6 @@ from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
 from sqlmodel_crud_utils._session.databases import sees_commits
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard
-
-_ON_CONFLICT = frozenset({"postgresql", "sqlite"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,8 @@ def _is_inserted_alone(facts: Facts, dialect: Dialect, unless_there: bool) -> bo
     if not facts.is_simple:
         return False
     if unless_there:
-        return dialect.name in _ON_CONFLICT and not deferrable_keys(facts.table)
+        knows_conflicts = features_of(dialect).conflict == "ON CONFLICT"
+        return knows_conflicts and not deferrable_keys(facts.table)
     return dialect.insert_returning
 
 
@@ -163,19 +162,17 @@ def _makes_key(column: Column[Any]) -> bool:
 def _insert(facts: Facts, missing: tuple[str, ...], unless_there: bool, dialect: Any) -> Insert:
     # As the flush does: a last id saves SQLite a fetch.
     by_last_id = dialect.postfetch_lastrowid and not dialect.favor_returning_over_lastrowid
-    return _insert_on(facts, missing, unless_there, dialect.name, by_last_id)
+    return _insert_on(facts, missing, unless_there, features_of(dialect), by_last_id)
 
 
 @cached
 def _insert_on(
-    facts: Facts, missing: tuple[str, ...], unless_there: bool, dialect: str, by_last_id: bool
+    facts: Facts, missing: tuple[str, ...], unless_there: bool, features: Features, by_last_id: bool
 ) -> Insert:
     table = facts.table
     statement: Insert = insert(table)
     if unless_there:
-        # Not before it is needed: it is slow to import.
-        package = import_module(f"sqlalchemy.dialects.{dialect}")
-        statement = package.insert(table).on_conflict_do_nothing()
+        statement = insert_of(features)(table).on_conflict_do_nothing()
     returned = [facts.columns[name] for name in missing]
     if by_last_id and len(returned) == 1 and returned[0] is table.autoincrement_column:
         return statement

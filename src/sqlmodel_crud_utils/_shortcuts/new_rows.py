@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql.expression import ClauseElement
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
@@ -36,7 +37,6 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
 # With fewer rows there is nothing to gain.
 QUICK_FROM = 100
 
-_DIALECTS = ("sqlite", "postgresql")
 _SQL = "__clause_element__"
 
 
@@ -101,7 +101,9 @@ def new_rows_of(
         drivers: The driver of each database that it can be done with.
     """
     facts = facts_of(type(rows[0]))
-    knows_how = dialect.name in _DIALECTS and dialect.driver == drivers[dialect.name]
+    features = features_of(dialect)
+    knows_keys = features.single_writer or features.has_copy
+    knows_how = knows_keys and dialect.driver == drivers[dialect.name]
     if len(rows) < QUICK_FROM or not knows_how:
         return None
     if not facts.is_plain or len(facts.columns) < 2 or not _is_idle(session, facts):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.interfaces import ORMOption
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.retries import Retries
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
@@ -261,7 +262,8 @@ def past_snapshot(session: Session, facts: Facts, statement: Select[Any]) -> Sel
     On MySQL a transaction sees what was committed before its first query; only locking reads see
     more.
     """
-    if not session.in_transaction() or dialect_of(session, facts).name not in {"mysql", "mariadb"}:
+    features = features_of(dialect_of(session, facts))
+    if not (features.keeps_snapshot and session.in_transaction()):
         return statement
     return statement.with_for_update(read=True)
 

@@ -14,12 +14,12 @@ from sqlalchemy.orm import SessionTransaction
 
 from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable, key_columns, prepared_from
 from sqlmodel_crud_utils._core.queries.query import (
     Query,
     loads_with_queries,
-    needs_connection_alone,
 )
 from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
 from sqlmodel_crud_utils._runtime_sync import Session, open_stream, run_sync, sync_session
@@ -128,7 +128,7 @@ class RowStream(Generic[T]):
         may_need_more = not query.values and (
             loads_with_queries(query) or kept_rows.there_are(self._plain)
         )
-        if may_need_more and needs_connection_alone(query.dialect):
+        if may_need_more and features_of(query.dialect).one_result_at_a_time:
             return _Chunks(self._session, query)
         return _Cursor(self._session, query)
 
@@ -139,7 +139,7 @@ class _Cursor:
     def __init__(self, session: Session, query: Query) -> None:
         self._session = session
         self._query = query
-        self._resumes = needs_connection_alone(query.dialect)
+        self._resumes = features_of(query.dialect).one_result_at_a_time
         self._connection: Any = None
         self._result: Any = None
         self._batches: Iterator[Any] = iter(())

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy import Dialect, Select, func, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
@@ -24,7 +25,6 @@ from sqlmodel_crud_utils._core.writes.targets import (
     Target,
     check_dialect,
     check_key,
-    is_mysql,
     target_of,
 )
 from sqlmodel_crud_utils._core.writes.upsert_rows import (
@@ -347,7 +347,7 @@ class _Upsertion:
         return self._searched(batch)
 
     def _begin(self) -> None:
-        if self.dialect.name == "sqlite":
+        if features_of(self.dialect).single_writer:
             run_on_connection(self.write.session, begin_immediate, self.write.model)
 
     def _searched(self, batch: Batch) -> Mapping[Entry, Any]:
@@ -449,7 +449,7 @@ def _insert_one(session: Session, target: Target, row: dict[str, Any]) -> Sequen
 def _upsert(session: Session, batch: Batch, dialect: Dialect, *, counting: bool = False) -> int:
     """Insert or update rows; return how many of them were there, where that is asked for."""
     target = batch.target
-    if counting and is_mysql(dialect):
+    if counting and features_of(dialect).conflict == "ON DUPLICATE KEY":
         run_on_connection(session, start_counting, target.model)
         _upsert_all(session, batch, dialect, counting=True)
         return run_on_connection(session, skipped, target.model)
@@ -487,13 +487,13 @@ def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
 
     That is also where the database refuses them: the usual way says what is wrong.
     """
-    target = batch.target
-    if dialect.name == "postgresql":
+    target, features = batch.target, features_of(dialect)
+    if features.has_arrays:
         statement = on_conflict(target, target.model, batch.names, dialect)
         statement = from_arrays(target, statement, batch.shape(), dialect)
         return statement is not None and _executed(session, statement)
     if (
-        dialect.name != "sqlite"
+        not features.quick_many
         or run_on_connection(
             session, lambda connection: way_of(sync_session(session), connection), target.model
         )
@@ -563,11 +563,12 @@ def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, 
 
 
 def _find_elsewhere(session: Session, target: Target, entry: Entry, dialect: Dialect) -> Any:
-    """Return the row that MySQL updated because another unique key was equal."""
-    for names in target.other_keys if is_mysql(dialect) else ():
-        row = _find(session, target, names, entry, dialect)
-        if row is not None:
-            return row
+    """Return the row that was updated because another unique key was equal."""
+    if features_of(dialect).conflict == "ON DUPLICATE KEY":
+        for names in target.other_keys:
+            row = _find(session, target, names, entry, dialect)
+            if row is not None:
+                return row
     raise not_read_back(target, entry)
 
 
@@ -583,7 +584,7 @@ def _find(
 
 
 def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[Any]:
-    if is_mysql(dialect):
+    if features_of(dialect).keeps_snapshot:
         # A transaction sees the rows of others as they were at its first query, unless it locks
         # them; what was written here is locked already.
         statement = statement.with_for_update(read=True)

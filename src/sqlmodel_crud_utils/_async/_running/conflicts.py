@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import SQLAlchemyError
 
 from sqlmodel_crud_utils._async._running.settling import roll_back
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
@@ -38,8 +39,8 @@ async def conflict_of(session: AsyncSession) -> ConflictError | None:
 
 async def _current_version(session: AsyncSession, claim: Claim) -> object:
     statement = claim.current_version()
-    is_mysql = dialect_of(session, facts_of(claim.model)).name in {"mysql", "mariadb"}
-    if is_mysql and is_inside(sync_session(session)):
+    features = features_of(dialect_of(session, facts_of(claim.model)))
+    if features.keeps_snapshot and is_inside(sync_session(session)):
         # A plain SELECT would see the version as it was at the first query of the block.
         statement = statement.with_for_update(read=True)
     return first_of(await execute(session, statement))

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._async._running.operations import Write, keep_loaded, searching
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
@@ -19,9 +20,6 @@ from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
-
-# By default a transaction there sees the rows as they were at its first query.
-_SNAPSHOTS = frozenset({"mysql", "mariadb"})
 
 
 async def fetch(
@@ -75,7 +73,8 @@ async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> 
 def may_find_outdated(write: Write) -> bool:
     """Return whether the row that is looked for may be found as it was earlier."""
     plain = sync_session(write.session)
-    if plain.in_transaction() and dialect_of(write.session, write.facts).name in _SNAPSHOTS:
+    features = features_of(dialect_of(write.session, write.facts))
+    if features.keeps_snapshot and plain.in_transaction():
         return True
     is_read_anew = _is_read_anew(plain) and _refreshes_kept(write.facts)
     return len(plain.identity_map) > 0 and not is_read_anew

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session as PlainSession
 
 from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missing, remember
 from sqlmodel_crud_utils._async._running.operations import Rows, Write, outcome_of
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
@@ -141,7 +142,7 @@ def _begin(session: PlainSession, connection: Connection) -> bool:
 
 
 async def _write(session: AsyncSession, new: NewRows, dialect: Dialect) -> NewRows | None:
-    if dialect.name == "sqlite":
+    if features_of(dialect).single_writer:
         return await run_on_connection(session, partial(insert_rows, new, dialect), new.model)
     keyed = await run_on_connection(session, partial(take_keys, new), new.model)
     copied = None if keyed is None else driver_copy(new.target, keyed.shape, dialect)

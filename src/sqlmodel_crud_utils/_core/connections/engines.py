@@ -16,16 +16,17 @@ from sqlmodel_crud_utils._core.connections.urls import (
     bad_url,
     check_parameters,
     for_asyncpg,
+    has_server,
     is_memory,
     resolve_url,
     without_secrets,
 )
+from sqlmodel_crud_utils._core.dialects import FEATURES
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 # How many seconds a connection to a SQLite file waits for another one's lock.
 SQLITE_BUSY_TIMEOUT = 30.0
 
-_EXTRAS = {"postgresql": "postgresql", "sqlite": "sqlite", "mysql": "mysql", "mariadb": "mysql"}
 _DRIVERS_OF_EXTRAS = frozenset({"aiosqlite", "asyncpg", "psycopg", "asyncmy", "pymysql"})
 
 # They encode a str as Latin-1, which the server does not, and which fails with an error that
@@ -98,7 +99,7 @@ def plan_engine(
     if not isinstance(given, Mapping):
         raise ValidationError(f"must be a mapping, not {type(given).__name__}", "connect_args")
     _check_password(password, url, options)
-    if url.get_backend_name() == "sqlite":
+    if not has_server(url):
         connect_args: dict[str, Any] = _sqlite_connect_args(url)
     else:
         url, connect_args = _server_connect_args(url)
@@ -162,7 +163,7 @@ def _check_password(password: Any, url: URL, options: Mapping[str, Any]) -> None
         raise _bad_password(
             f"must be a str, a SecretStr or a callable, not {type(password).__name__}"
         )
-    if url.get_backend_name() == "sqlite":
+    if not has_server(url):
         raise _bad_password("must be left out: SQLite has no passwords")
     for name in _CONNECT_OTHERWISE:
         if options.get(name) is not None:
@@ -195,7 +196,7 @@ def _pool_arguments(
     if options.get("pool") is not None:
         return {}
     # None lets SQLAlchemy take the queue that fits the API.
-    own = StaticPool if url.get_backend_name() == "sqlite" and is_memory(url) else None
+    own = None if has_server(url) or not is_memory(url) else StaticPool
     kind = options.get("poolclass") or own or QueuePool
     limits = pool if isinstance(kind, type) and issubclass(kind, QueuePool) else {}
     return {"poolclass": own, **limits}
@@ -203,7 +204,7 @@ def _pool_arguments(
 
 def _missing_driver(url: URL, error: ImportError) -> str:
     backend, driver = url.get_backend_name(), url.get_driver_name()
-    install = f'pip install "sqlmodel-crud-utils[{_EXTRAS[backend]}]"'
+    install = f'pip install "sqlmodel-crud-utils[{FEATURES[backend].extra}]"'
     if driver not in _DRIVERS_OF_EXTRAS:
         install = f"install it, or write plain {backend}:// and {install}"
     return f"the driver {driver} cannot be imported ({error}); {install}"

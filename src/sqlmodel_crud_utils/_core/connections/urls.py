@@ -19,15 +19,10 @@ from sqlalchemy import Dialect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from sqlmodel_crud_utils._core.dialects import FEATURES
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-_BACKENDS = {
-    "postgresql": "postgresql",
-    "postgres": "postgresql",
-    "sqlite": "sqlite",
-    "mysql": "mysql",
-    "mariadb": "mariadb",
-}
+_BACKENDS = {"postgres": "postgresql", **{name: name for name in FEATURES}}
 _MAX_PORT = 65_535
 
 # What libpq reads from a URL, and asyncpg only from the DSN that it can be given.
@@ -102,7 +97,12 @@ def resolve_url(database_url: str | URL, drivers: Mapping[str, str]) -> URL:
     _check_parts(url, backend)
     url = url.set(drivername=f"{backend}+{driver or drivers[backend]}")
     _check_driver(url, drivers)
-    return _sqlite(url) if backend == "sqlite" else url
+    return url if has_server(url) else _sqlite(url)
+
+
+def has_server(url: URL) -> bool:
+    """Return whether a supported URL leads to a server."""
+    return FEATURES[url.get_backend_name()].has_server
 
 
 def is_memory(url: URL) -> bool:
@@ -244,7 +244,7 @@ def _read(database_url: str | URL) -> URL:
 
 
 def _check_parts(url: URL, backend: str) -> None:
-    if backend == "sqlite":
+    if not FEATURES[backend].has_server:
         if url.username or url.password or url.host or url.port:
             raise bad_url(
                 "has a host, but SQLite URLs cannot have one; write sqlite:///relative.db, "

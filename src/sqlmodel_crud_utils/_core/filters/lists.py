@@ -27,6 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.json import compared, holds_json, operand
 from sqlmodel_crud_utils._core.parameters import array_of, exact
 from sqlmodel_crud_utils._core.values.coercion import python_type
@@ -61,11 +62,11 @@ def in_list(
         )
         return found
     type_: TypeEngine[Any] = attribute.property.columns[0].type
-    if dialect.name == "postgresql" and goes_into_array(type_):
+    if features_of(dialect).has_arrays and goes_into_array(type_):
         # The array's type says what its elements are, so that each is bound as a single one is.
         array = array_of(_compared_as(type_, values))
         return attribute == any_(bindparam(None, list(values), type_=array, unique=True))
-    if dialect.name == "sqlite" and _is_bound_bare(type_):
+    if features_of(dialect).has_json_each and _is_bound_bare(type_):
         return _in_json(attribute, values, type_, dialect)
     return attribute.in_(values)
 
@@ -74,7 +75,7 @@ def longest_list(attribute: InstrumentedAttribute[Any], dialect: Dialect) -> int
     """Return how many values `in_list` takes at once on this database, None if any number."""
     type_ = attribute.property.columns[0].type
     in_one_text = python_type(type_) in {int, str, bool, bytes, UUID} and _is_bound_bare(type_)
-    return _SQLITE_PLAIN_LIMIT if dialect.name == "sqlite" and not in_one_text else None
+    return _SQLITE_PLAIN_LIMIT if features_of(dialect).has_json_each and not in_one_text else None
 
 
 def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:

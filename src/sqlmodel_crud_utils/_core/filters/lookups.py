@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.expression import SelectBase
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters import json
 from sqlmodel_crud_utils._core.filters.lists import comparable, in_list, is_beyond
 from sqlmodel_crud_utils._core.filters.text import (
@@ -177,7 +178,7 @@ def _ilike(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement
 def _regex(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
     pattern = _text(attribute, "regex", value)
     # Elsewhere the database has its own kind of expressions, which Python can't judge.
-    if dialect.name == "sqlite":
+    if features_of(dialect).regex_in_python:
         _require_pattern(attribute, pattern)
     return regex_criterion(attribute, pattern, dialect)
 

@@ -15,13 +15,13 @@ from sqlalchemy import ColumnElement, Dialect, String, cast, collate, func, lite
 from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import features_of
 
 _Text = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 _ESCAPE = "/"  # Not a backslash: MySQL may be set to give that no meaning.
 _LIKE_SPECIAL = re.compile("([%_/])")
 _GLOB_SPECIAL = "*?["
-_MYSQL = frozenset(("mysql", "mariadb"))
 # Letters that lower() leads to the given ones, and that upper() doesn't lead back to.
 _FURTHER_CAPITALS = {
     "k": "\N{KELVIN SIGN}",
@@ -51,10 +51,11 @@ def text_criterion(
         at_end: The column ends with the text; with `at_start` too, it is nothing but the text.
         ignore_case: Take capital and small letters as the same.
     """
-    if dialect.name == "sqlite":
+    kind = features_of(dialect).text
+    if kind == "GLOB":
         inner = "".join(map(_glob_class if ignore_case else _glob_escaped, text))
         return _glob(column, f"{'' if at_start else '*'}{inner}{'' if at_end else '*'}")
-    if dialect.name == "postgresql" and at_start and at_end and ignore_case:
+    if kind == "ILIKE" and at_start and at_end and ignore_case:
         # The index that people make for this is one on lower(column).
         return func.lower(column) == func.lower(literal(text, String()))
     inner = _LIKE_SPECIAL.sub(rf"{_ESCAPE}\1", text)
@@ -64,7 +65,7 @@ def text_criterion(
 
 def like_ignoring_case(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
     """Return the criterion of a LIKE pattern that takes capital and small letters as the same."""
-    if dialect.name == "sqlite":
+    if features_of(dialect).text == "GLOB":
         wildcards = {"%": "*", "_": "?"}
         return _glob(column, "".join(wildcards.get(c) or _glob_class(c) for c in pattern))
     return _like(column, pattern, dialect, escape=None, ignore_case=True)
@@ -73,7 +74,7 @@ def like_ignoring_case(column: _Text, pattern: str, dialect: Dialect) -> ColumnE
 def regex_criterion(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
     """Return the criterion of a regular expression of the database's own kind, minding case."""
     bound = literal(pattern, String())
-    if dialect.name in _MYSQL:
+    if features_of(dialect).text == "BINARY":
         return column.regexp_match(_binary(_utf8(bound)))
     return column.regexp_match(bound)
 
@@ -87,7 +88,7 @@ def _like(
     ignore_case: bool,
 ) -> ColumnElement[bool]:
     bound = literal(pattern, String())
-    if dialect.name not in _MYSQL:
+    if features_of(dialect).text != "BINARY":
         return (column.ilike if ignore_case else column.like)(bound, escape=escape)
     if ignore_case:
         return _binary(_lower(column)).like(_binary(_lower(bound)), escape=escape)

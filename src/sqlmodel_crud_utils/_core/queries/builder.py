@@ -9,6 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from sqlalchemy import ColumnExpressionArgument, Dialect, Select
 from sqlalchemy.sql.base import ExecutableOption
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import conditions, ordering
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
@@ -17,7 +18,6 @@ from sqlmodel_crud_utils._core.queries.query import (
     Lock,
     Query,
     loads_with_queries,
-    needs_connection_alone,
 )
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -358,7 +358,7 @@ def check_streamable(query: Query) -> None:
             "load a to-many relationship with selectin() instead",
             field="joined",
         )
-    if needs_connection_alone(query.dialect) and loads_with_queries(query):
+    if features_of(query.dialect).one_result_at_a_time and loads_with_queries(query):
         check_sortable(query.terms, "stream")
 
 

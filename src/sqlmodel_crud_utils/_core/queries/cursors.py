@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.queries.ordering import Term
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.coercion import python_type
@@ -205,7 +206,7 @@ def _place(term: Term, dialect: Dialect) -> Place:
     checks = _any_kind(dialect)
     if kinds and isinstance(term.expression, Column):
         checks = {kind: _check(kind, type_, dialect) for kind in kinds}
-    elif kinds and dialect.name == "postgresql":
+    elif kinds and features_of(dialect).typed_expressions:
         # The type of an expression is what SQLAlchemy takes it for, which is roughly right.
         likely = kinds | _NUMBERS if kinds & _NUMBERS else kinds
         checks = {kind: checks[kind] for kind in likely}
@@ -217,7 +218,7 @@ def _kinds_of(type_: TypeEngine[Any], dialect: Dialect) -> frozenset[str]:
     kind = _kind_of_type(type_, dialect)
     if kind is None:
         return frozenset()
-    return frozenset(_AS_STORED.get(dialect.name, {}).get(kind, (kind,)))
+    return frozenset(features_of(dialect).stored_as.get(kind, (kind,)))
 
 
 def _kind_of_type(type_: TypeEngine[Any], dialect: Dialect) -> str | None:
@@ -225,7 +226,7 @@ def _kind_of_type(type_: TypeEngine[Any], dialect: Dialect) -> str | None:
         case Enum():
             return "str"
         case Uuid():
-            native = dialect.name == "postgresql" and type_.native_uuid
+            native = features_of(dialect).has_uuids and type_.native_uuid
             return "uuid" if native else "str"
         case Float():
             return "float"
@@ -234,18 +235,6 @@ def _kind_of_type(type_: TypeEngine[Any], dialect: Dialect) -> str | None:
     return _NAMES.get(python_type(type_))
 
 
-# What a database without such a type stores, and its driver gives.
-_ON_MYSQL: dict[str, tuple[str, ...]] = {"bool": ("int",), "time": ("interval",)}
-_AS_STORED: dict[str, dict[str, tuple[str, ...]]] = {
-    "mysql": _ON_MYSQL,
-    "mariadb": _ON_MYSQL,
-    "sqlite": {
-        "bool": ("int",),
-        "float": ("int", "float"),
-        "decimal": ("int", "float"),
-        **dict.fromkeys(("datetime", "date", "time"), ("str",)),
-    },
-}
 _NUMBERS = frozenset(("int", "float", "decimal"))
 
 
@@ -254,7 +243,7 @@ _NUMBERS = frozenset(("int", "float", "decimal"))
 
 def _any_kind(dialect: Dialect) -> dict[str, _Check]:
     """Return every kind, with a check for what the database takes at all."""
-    most = 2**64 if dialect.name in _AS_STORED and dialect.name != "sqlite" else 2**63
+    most = 2**64 if features_of(dialect).unsigned else 2**63
     return dict.fromkeys(_NAMES.values(), _always) | {
         "int": _within(-(2**63), most),
         "float": _number_for(dialect),
@@ -271,12 +260,13 @@ def _check(kind: str, type_: TypeEngine[Any], dialect: Dialect) -> _Check:
 
 
 def _own_check(kind: str, type_: TypeEngine[Any], dialect: Dialect) -> _Check:
-    on_postgresql = dialect.name == "postgresql"
+    features = features_of(dialect)
+    is_refused = features.refuses_large_numbers
     check: _Check = _always
     match kind, type_:
         case "int", Boolean():
             check = _within(0, 2)
-        case "int", Integer() if on_postgresql and not isinstance(type_, BigInteger):
+        case "int", Integer() if is_refused and not isinstance(type_, BigInteger):
             half = 2**15 if isinstance(type_, SmallInteger) else 2**31
             check = _within(-half, half)
         case "decimal", Numeric() if type_.precision is not None:
@@ -286,7 +276,7 @@ def _own_check(kind: str, type_: TypeEngine[Any], dialect: Dialect) -> _Check:
         case "str", _:
             check = _read_by(type_.result_processor(dialect, None))
         case "datetime" | "time", _:
-            check = _zoned(on_postgresql and bool(getattr(type_, "timezone", False)))
+            check = _zoned(features.time_zones and bool(getattr(type_, "timezone", False)))
     return check
 
 
@@ -294,7 +284,7 @@ def _length(type_: String, dialect: Dialect) -> int:
     """Return how long the texts of a column can be, as far as the database cares."""
     # The length of a SET of MySQL is that of its longest member.
     is_limited = not isinstance(type_, Text) and type_.__visit_name__ != "SET"
-    if type_.length is None or not is_limited or dialect.name == "sqlite":
+    if type_.length is None or not is_limited or not features_of(dialect).limits_texts:
         return _LONGEST
     return type_.length
 
@@ -332,17 +322,17 @@ def _read_by(read: Callable[[Any], Any] | None) -> _Check:
 
 
 def _number_for(dialect: Dialect) -> _Check:
-    if dialect.name == "postgresql":
+    numbers = features_of(dialect).numbers
+    if numbers == "all":
         return _always
-    if dialect.name == "sqlite":
+    if numbers == "no NaN":
         return lambda value: value == value  # noqa: PLR0124 - there is no NaN, it is NULL
     return isfinite
 
 
 def _text_for(dialect: Dialect) -> _Check:
-    forbidden = re.compile(
-        "[\0\ud800-\udfff]" if dialect.name == "postgresql" else "[\ud800-\udfff]"
-    )
+    null = "\0" if features_of(dialect).refuses_null_characters else ""
+    forbidden = re.compile(f"[{null}\ud800-\udfff]")
     return lambda value: not forbidden.search(value)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.types import TupleType, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.lists import in_list, is_beyond, longest_list
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
@@ -155,7 +156,7 @@ def _possible(
     dialect: Dialect,
 ) -> Sequence[tuple[Any, ...]]:
     """Leave out numbers that are too large for their columns; see `_key_type`."""
-    if dialect.name != "postgresql":
+    if not features_of(dialect).refuses_large_numbers:
         return keys
     types = [attribute.property.columns[0].type for attribute in attributes]
     return [

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.queries.ordering import Term, comparable
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -96,7 +97,7 @@ def _compares_as_row(terms: Sequence[Term], dialect: Dialect) -> bool:
         len(terms) > 1
         and len(directions) == 1
         and without_nulls
-        and dialect.name in {"postgresql", "sqlite"}
+        and features_of(dialect).seeks_rows
     )
 
 

@@ -30,14 +30,13 @@ from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.paths import names_in, splits
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
-
-_MYSQL = frozenset(("mysql", "mariadb"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +88,14 @@ class Term:
         sorted_value = value.desc() if self.descending else value
         if not self.nullable or self._is_native(dialect):
             return [sorted_value]
-        if dialect.name in _MYSQL:
+        if not features_of(dialect).has_null_order:
             null = self.expression.is_(None)
             return [null.desc() if self.nulls_first else null, sorted_value]
         return [sorted_value.nulls_first() if self.nulls_first else sorted_value.nulls_last()]
 
     def _is_native(self, dialect: Dialect) -> bool:
         """Return whether the database puts the NULLs there by itself."""
-        is_largest = dialect.name == "postgresql"
+        is_largest = features_of(dialect).nulls_largest
         comes_first_natively = self.descending if is_largest else not self.descending
         return comes_first_natively == self.nulls_first
 
@@ -107,13 +106,13 @@ def comparable(expression: ColumnElement[Any], dialect: Dialect) -> ColumnElemen
     MySQL sorts an ENUM by its index and compares it as a text; its FLOAT, and PostgreSQL's REAL,
     are equal to no number that can be written down.
     """
-    type_ = _plain(expression.type)
-    if isinstance(type_, Enum) and type_.native_enum and dialect.name in _MYSQL:
+    type_, features = _plain(expression.type), features_of(dialect)
+    if isinstance(type_, Enum) and type_.native_enum and features.sorts_enums_by_place:
         return sql_cast(expression, String(255))
     if isinstance(type_, Float) and not isinstance(type_, Double):
-        if dialect.name in _MYSQL:
+        if features.widens_floats == "addition":
             return expression.op("+")(literal_column("0e0", Double()))
-        if dialect.name == "postgresql":
+        if features.widens_floats == "cast":
             return sql_cast(expression, Double())
     return expression
 

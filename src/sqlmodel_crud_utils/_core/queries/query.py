@@ -270,11 +270,6 @@ def loads_with_queries(query: Query) -> bool:
     return query.loading.selects or bool(query.options) or facts_of(query.model).loads_eagerly
 
 
-def needs_connection_alone(dialect: Dialect) -> bool:
-    """Return whether a connection runs no other statement until all rows of a result are read."""
-    return dialect.name in {"mysql", "mariadb"}
-
-
 def number_parameter(name: str) -> BindParameter[int]:
     """Return a parameter for a limit or an offset."""
     # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.

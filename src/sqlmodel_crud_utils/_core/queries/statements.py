@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.json import compared, operand
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -170,7 +171,7 @@ def text_match(
             f"text_field={text_field!r} needs the words to search for as {text_field}=…",
             field=text_field,
         )
-    if dialect.name == "postgresql":
+    if features_of(dialect).searches_words:
         return (meets(model, attribute.match(words)),)
     return (matches(model, {f"{text_field}__icontains": words}, dialect),)
 

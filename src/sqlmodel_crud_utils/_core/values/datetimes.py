@@ -9,6 +9,7 @@ from sqlalchemy import DateTime, Dialect, Interval
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -67,7 +68,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the type that this database stores moments with."""
-        if dialect.name in {"mysql", "mariadb"}:
+        if not features_of(dialect).microseconds:
             from sqlalchemy.dialects.mysql import DATETIME  # slow to import
 
             return dialect.type_descriptor(DATETIME(fsp=6))
@@ -78,7 +79,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         moment = in_utc(value)
-        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+        return moment if features_of(dialect).time_zones else moment.replace(tzinfo=None)
 
     def process_result_value(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Dialect, Insert, insert, literal_column
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
-from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect, is_mysql
+from sqlmodel_crud_utils._core.dialects import features_of, own_insert
+from sqlmodel_crud_utils._core.writes.targets import Target, check_dialect
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _ROWS_PER_CHUNK = 10_000
@@ -61,27 +62,17 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
         keyed: Whether the statement is left open for whatever else has to come back.
     """
     check_dialect(dialect)
-    # Each dialect's package is loaded when it is needed, so that the import stays fast.
-    statement: Any
+    features, statement = features_of(dialect), own_insert(dialect, entity)
     result: Insert
-    if is_mysql(dialect):
-        from sqlalchemy.dialects import mysql
-
+    if features.conflict == "ON DUPLICATE KEY":
         # INSERT IGNORE would hide other errors too.
         counting = counts_duplicates(target, dialect)
-        statement = mysql.insert(entity) if keyed else mysql.insert(entity).inline()
-        result = statement.on_duplicate_key_update(counting)
-        return result
-    if dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        statement = postgresql.insert(entity).on_conflict_do_nothing()
-        result = statement
-        return result if keyed else result.returning(*target.table.primary_key.columns)
-    from sqlalchemy.dialects import sqlite
-
-    statement = sqlite.insert(entity).inline()
-    result = statement.on_conflict_do_nothing()
+        result = (statement if keyed else statement.inline()).on_duplicate_key_update(counting)
+    elif features.counts_inserted:
+        result = statement.inline().on_conflict_do_nothing()
+    else:
+        result = statement.on_conflict_do_nothing()
+        result = result if keyed else result.returning(*target.table.primary_key.columns)
     return result
 
 
@@ -111,7 +102,7 @@ def may_copy(dialect: Dialect, driver: str, method: str) -> bool:
     Raises:
         ValidationError: COPY is asked for by name, and not available here.
     """
-    there_is = dialect.name == "postgresql" and dialect.driver == driver
+    there_is = features_of(dialect).has_copy and dialect.driver == driver
     if method == "copy" and not there_is:
         raise ValidationError(
             f'method="copy" needs PostgreSQL and {driver}, not {dialect.name} and '

@@ -23,14 +23,12 @@ from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.dialects import FEATURES, features_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Policy
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 Names = str | Sequence[str] | None
-
-
-_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,10 +351,10 @@ def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
 
 def check_dialect(dialect: Dialect) -> None:
     """Refuse a database for which there is no upsert here."""
-    if dialect.name not in _DIALECTS:
+    if features_of(dialect).conflict is None:
+        known = ", ".join(features.title for features in FEATURES.values())
         raise ValidationError(
-            f"upserts are not supported on {dialect.name}; "
-            "SQLite, PostgreSQL, MySQL and MariaDB are supported",
+            f"upserts are not supported on {dialect.name}, but on: {known}",
             field="session_inst",
         )
 
@@ -377,29 +375,25 @@ def deferrable_keys(table: Table) -> list[ColumnCollectionConstraint]:
 
 
 def check_skipping(target: Target, dialect: Dialect) -> None:
-    """Refuse to skip duplicates where PostgreSQL cannot."""
-    deferrable = deferrable_keys(target.table)
-    if deferrable and dialect.name == "postgresql":
+    """Refuse to skip duplicates where the database cannot."""
+    features, deferrable = features_of(dialect), deferrable_keys(target.table)
+    if deferrable and not features.conflict_skips_deferrable:
         raise ValidationError(
-            f"PostgreSQL cannot skip duplicates of {target.model.__name__}, whose constraint on "
-            f"({', '.join(deferrable[0].columns.keys())}) is deferrable; declare it as not "
+            f"{features.title} cannot skip duplicates of {target.model.__name__}, whose constraint "
+            f"on ({', '.join(deferrable[0].columns.keys())}) is deferrable; declare it as not "
             "deferrable, or use bulk_upsert_mappings with another key",
             field="on_conflict",
         )
 
 
 def check_key(target: Target, dialect: Dialect) -> None:
-    """Refuse a key by which PostgreSQL cannot tell whether a row is there."""
+    """Refuse a key by which the database cannot tell whether a row is there."""
+    features = features_of(dialect)
     keys = [set(constraint.columns) for constraint in deferrable_keys(target.table)]
-    if set(target.conflicting) in keys and dialect.name == "postgresql":
+    if set(target.conflicting) in keys and not features.conflict_skips_deferrable:
         raise ValidationError(
             f"({', '.join(target.key)}) of {target.model.__name__} is a deferrable constraint, "
-            "which PostgreSQL does not support in an upsert; declare it as not deferrable, "
+            f"which {features.title} does not support in an upsert; declare it as not deferrable, "
             "or name another key",
             field="pk_fields",
         )
-
-
-def is_mysql(dialect: Dialect) -> bool:
-    """Return whether this is MySQL or MariaDB."""
-    return dialect.name in {"mysql", "mariadb"}

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import visitors
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL
 from sqlmodel_crud_utils._core.parameters import prefix_for
@@ -33,8 +34,6 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _S = TypeVar("_S", bound=Update | Delete)
-
-_MYSQL = frozenset(("mysql", "mariadb"))
 
 
 def check_target(query: Query, method: str, *, everything: bool) -> None:
@@ -117,7 +116,7 @@ def _shown(query: Query, *, only_visible: bool) -> list[ColumnElement[bool]]:
 
 def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool:
     table = facts_of(query.model).mapper.local_table
-    return query.dialect.name in _MYSQL and any(
+    return not features_of(query.dialect).reads_written_table and any(
         isinstance(element, Alias) and element.element is table
         for criterion in criteria
         for element in visitors.iterate(criterion)

@@ -20,12 +20,13 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked, chunked_by_weight
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION
 from sqlmodel_crud_utils._core.writes.shapes import Shape
-from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
+from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upserts import Parameters
 from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
@@ -39,9 +40,6 @@ Key = tuple[Any, ...]
 T = TypeVar("T")
 _E = TypeVar("_E", bound=SQLModelCRUDError)
 _MISSING = object()
-
-# What MySQL's drivers put into one statement at most, of the 16 or 64 MB that the server takes.
-_MYSQL_BYTES = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -317,12 +315,13 @@ def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -
         groups = [*_by_shape(keyed), *_neighbours(keyless)]
     else:
         groups = _neighbours(entries)
+    most = features_of(dialect).statement_bytes
     for group in groups:
         names = tuple(name for name in target.columns if name in group[0].values)
         chunks = (
-            chunked_by_weight(group, size, _bytes_of, _MYSQL_BYTES)
-            if is_mysql(dialect)
-            else chunked(group, size)
+            chunked(group, size)
+            if most is None
+            else chunked_by_weight(group, size, _bytes_of, most)
         )
         for chunk in chunks:
             yield Batch(target, names, chunk)

@@ -26,10 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from sqlmodel_crud_utils._core.dialects import features_of, own_insert
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.writes.inserts import counts_duplicates
-from sqlmodel_crud_utils._core.writes.targets import Target, is_mysql
+from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 # --- the target ----------------------------------------------------------------------------------
@@ -66,24 +67,15 @@ def upsert_statement(
         dialect: The dialect of the database.
         counting: Whether MySQL counts the existing rows.
     """
-    if is_mysql(dialect):
-        return _on_duplicate_key(target, names, parameters, dialect if counting else None)
+    if features_of(dialect).conflict == "ON DUPLICATE KEY":
+        return _on_duplicate_key(target, names, parameters, dialect, counting=counting)
     return on_conflict(target, target.model, names, dialect), parameters
 
 
 def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dialect) -> Any:
     """Return the INSERT into a model, or its table, that updates rows which are there already."""
-    # Each dialect's package is loaded when it is needed, so that the import stays fast. A statement
-    # that is "inline" asks for no keys of new rows: it may have made none.
-    statement: Any
-    if dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        statement = postgresql.insert(entity).inline()
-    else:
-        from sqlalchemy.dialects import sqlite
-
-        statement = sqlite.insert(entity).inline()
+    # A statement that is "inline" asks for no keys of new rows: it may have made none.
+    statement = own_insert(dialect, entity).inline()
     key = target.conflicting
     assigned = _assignments(target, names, statement.excluded)
     if not assigned:
@@ -92,18 +84,21 @@ def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dial
 
 
 def _on_duplicate_key(
-    target: Target, names: Iterable[str], parameters: Parameters, counting: Dialect | None
+    target: Target,
+    names: Iterable[str],
+    parameters: Parameters,
+    dialect: Dialect,
+    *,
+    counting: bool,
 ) -> tuple[Insert, Parameters | None]:
-    from sqlalchemy.dialects import mysql
-
-    statement = mysql.insert(target.model).inline()
+    statement = own_insert(dialect, target.model).inline()
     # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
     first = target.columns[target.key[0]]
     assigned = _assignments(target, names, statement.inserted) or {first: first}
     changes = {column.key: value for column, value in assigned.items()}
-    if counting is not None:
+    if counting:
         taken = () if assigned.keys() == {first} else changes
-        changes |= counts_duplicates(target, counting, taken)
+        changes |= counts_duplicates(target, dialect, taken)
     statement = statement.on_duplicate_key_update(changes)
     if not any(_has_bind(value) for value in assigned.values()):
         return statement, parameters
