@@ -195,6 +195,46 @@ class TestPool:
             build_engine(create_engine, plan("mysql://host/db?connect_timeout=soon"))
 
 
+class TestPgBouncer:
+    @pytest.mark.parametrize(
+        ("driver", "names"),
+        [
+            (
+                "asyncpg",
+                {
+                    *("statement_cache_size", "prepared_statement_cache_size"),
+                    "prepared_statement_name_func",
+                },
+            ),
+            ("psycopg", {"prepare_threshold"}),
+            ("psycopg2", set()),
+        ],
+    )
+    def test_nothing_is_prepared_for_later(self, driver: str, names: set[str]) -> None:
+        """Each driver has a way of its own; what the caller gives wins."""
+        url = f"postgresql+{driver}://app@localhost/heroes"
+        planned = plan_engine(url, {"postgresql": driver}, NUMBERS, None, {}, pgbouncer=True)
+        assert set(planned.arguments["connect_args"]) == names
+        given = dict.fromkeys(names, 1)
+        options = {"connect_args": given}
+        planned = plan_engine(url, {"postgresql": driver}, NUMBERS, None, options, pgbouncer=True)
+        assert planned.arguments["connect_args"] == given
+
+    def test_names_are_never_the_same(self) -> None:
+        """Two clients share a server connection, one after the other."""
+        url = "postgresql+asyncpg://app@localhost/heroes"
+        planned = plan_engine(url, ASYNC, NUMBERS, None, {}, pgbouncer=True)
+        name = planned.arguments["connect_args"]["prepared_statement_name_func"]
+        assert name() != name()
+
+    @pytest.mark.parametrize("url", ["sqlite://", "mysql+pymysql://app@localhost/heroes"])
+    def test_other_databases_are_refused(self, url: str) -> None:
+        """It speaks PostgreSQL's protocol."""
+        with pytest.raises(ValidationError, match="asyncpg, psycopg, psycopg2") as caught:
+            plan_engine(url, SYNC, NUMBERS, None, {}, pgbouncer=True)
+        assert caught.value.field == "pgbouncer"
+
+
 class TestMissingDriver:
     @pytest.mark.parametrize(
         ("drivers", "url", "module", "extra"),

@@ -46,6 +46,7 @@ def create_pooled_engine(
     *,
     pool_ping_after: float = 0.5,
     password: Password | None = None,
+    pgbouncer: bool = False,
     **kwargs: Any,
 ) -> Engine:
     """Create an engine whose pool replaces lost connections.
@@ -70,6 +71,9 @@ def create_pooled_engine(
             replaced, and the statement is sent again, except under AUTOCOMMIT.
         password: The password, if the URL leaves it out; it wins over one in the URL. A callable
             is asked for it at each new connection, which is what rotating tokens need.
+        pgbouncer: Whether the URL is that of a PgBouncer in transaction mode, which hands a server
+            connection to somebody else after each transaction: then no prepared statement outlives
+            its transaction. It is for PostgreSQL.
         **kwargs: More arguments of SQLAlchemy's `create_engine`; they win over what this
             function sets: `hide_parameters=True`, for instance, which keeps values out of
             tracebacks unless `echo` is passed. `connect_args` are added to its own.
@@ -91,7 +95,7 @@ def create_pooled_engine(
         require_callable(password, "password")
     check_ping_after(pool_ping_after)
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
-    plan = plan_engine(database_url, DRIVERS, pool, password, kwargs)
+    plan = plan_engine(database_url, DRIVERS, pool, password, kwargs, pgbouncer=pgbouncer)
     with observed("create_pooled_engine"):
         engine = make_engine(plan)
         prepare_engine(sync_engine(engine), plan, ask)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, TypeVar
+from uuid import uuid4
 
 from pydantic import SecretStr
 from sqlalchemy import QueuePool, StaticPool
@@ -83,6 +84,8 @@ def plan_engine(
     pool: Mapping[str, Any],
     password: Password | None,
     options: Mapping[str, Any],
+    *,
+    pgbouncer: bool = False,
 ) -> EnginePlan:
     """Check what the caller gave and complete it; nothing connects, nothing is imported.
 
@@ -92,6 +95,7 @@ def plan_engine(
         pool: `pool_size`, `max_overflow` and `pool_timeout`.
         password: What the caller gave beside the URL.
         options: Further arguments of `create_engine`; they win.
+        pgbouncer: Whether a PgBouncer in transaction mode is in between.
     """
     check_pool_numbers(**pool)
     url = resolve_url(database_url, drivers)
@@ -103,6 +107,8 @@ def plan_engine(
         connect_args: dict[str, Any] = _sqlite_connect_args(url)
     else:
         url, connect_args = _server_connect_args(url)
+    if pgbouncer:
+        connect_args |= _behind_pgbouncer(url)
     in_query = connect_args.pop("password", None) or connect_args.pop("passwd", None)
     if password is None and "password" not in given:
         password = in_query or url.password
@@ -181,6 +187,28 @@ def _sqlite_connect_args(url: URL) -> dict[str, Any]:
     else:
         settings = {"timeout": SQLITE_BUSY_TIMEOUT}
     return {name: value for name, value in settings.items() if name not in url.query}
+
+
+def _behind_pgbouncer(url: URL) -> dict[str, Any]:
+    """Return what keeps a driver from relying on the server connection of its last transaction."""
+    driver = url.get_driver_name()
+    if driver not in _BEHIND_PGBOUNCER:
+        names = ", ".join(_BEHIND_PGBOUNCER)
+        raise ValidationError(f"needs one of the drivers {names}, not {driver}", "pgbouncer")
+    return dict(_BEHIND_PGBOUNCER[driver])
+
+
+# Nothing prepared outlives its transaction; where a statement is prepared for a single use, the
+# name is one that nobody else has on the server connection.
+_BEHIND_PGBOUNCER: Mapping[str, Mapping[str, Any]] = {
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+    },
+    "psycopg": {"prepare_threshold": None},
+    "psycopg2": {},
+}
 
 
 def _server_connect_args(url: URL) -> tuple[URL, dict[str, Any]]:

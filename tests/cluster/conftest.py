@@ -1,0 +1,52 @@
+"""Fixtures for the tests of clusters: each kind is started once, and stopped whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
+
+from tests.cluster.postgresql import Cluster, PgBouncer, running_cluster, running_pgbouncer
+
+SERVER_CONNECTIONS = 5
+
+
+def drivers(function: Callable[..., Any]) -> list[str]:
+    """Return the drivers of the API that a function belongs to."""
+    is_async = "._async." in function.__module__
+    return ["asyncpg", "psycopg"] if is_async else ["psycopg", "psycopg2"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests."""
+    for item in items:
+        if "cluster" in item.path.parts:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL primary with two standbys, and all tables."""
+    with running_cluster() as running:
+        engine = create_engine(running.primary.url.replace("postgresql:", "postgresql+psycopg:"))
+        SQLModel.metadata.create_all(engine)
+        engine.dispose()
+        running.wait_until_equal()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def bouncer(cluster: Cluster) -> Iterator[PgBouncer]:
+    """A PgBouncer in front of the primary."""
+    with running_pgbouncer(cluster.primary, SERVER_CONNECTIONS) as running:
+        yield running
+
+
+@pytest.fixture
+def emptied(cluster: Cluster) -> Iterator[None]:
+    """Empty the tables after the test."""
+    yield
+    cluster.primary.ask("TRUNCATE entry, transfer, balance")
