@@ -28,10 +28,14 @@ install: $(INSTALLED) ## Set up .venv: the library (editable), its extras, the t
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 install"; exit 1; }
-	@echo "Setting up $(VENV) ..."
+	@echo "Setting up $(VENV), which takes about a minute:"
+	@echo "  1/3 a virtual environment"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/$(PIP) --constraint constraints.txt pip
-	@$(BIN)/$(PIP) --constraint constraints.txt --editable '.[all]' --group dev
+	@echo "  2/3 the library and its drivers"
+	@$(BIN)/$(PIP) --constraint constraints.txt --editable '.[all]'
+	@echo "  3/3 the tools for tests, types, documentation and benchmarks"
+	@$(BIN)/$(PIP) --constraint constraints.txt --group dev
 	@touch $@
 
 pins: ## Renew constraints.txt: the newest versions of everything
@@ -93,7 +97,7 @@ test-2.0: .venv-sqlalchemy-2.0/.installed ## Run the whole suite on the newest S
 
 test-wheel: build ## Run the suite against the built wheel, in a clean venv without src (VERSIONS=2.0|lowest)
 	@rm -rf $(WHEEL_TESTS) && mkdir -p $(WHEEL_TESTS)
-	@cp -R tests scripts examples benchmarks docs *.md pyproject.toml constraints.txt $(WHEEL_TESTS)
+	@cp -R tests scripts examples benchmarks docs *.md *.yml .github pyproject.toml constraints.txt $(WHEEL_TESTS)
 	@$(PYTHON) -m venv --clear .venv-wheel
 	@$(PYTHON) scripts/pins.py $(VERSIONS) > .venv-wheel/constraints.txt
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip
@@ -121,9 +125,10 @@ docs: $(INSTALLED) ## Build the documentation site, guides and reference, into s
 serve-docs: $(INSTALLED) ## Show the documentation site while you write, on http://127.0.0.1:8001
 	@$(MKDOCS) serve --strict --dev-addr 127.0.0.1:8001
 
-build: $(INSTALLED) ## Build the wheel and the sdist into dist/
+build: $(INSTALLED) ## Build the wheel and the sdist into dist/, and check the page of the package
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python -m twine check --strict dist/*
 
 demo: $(INSTALLED) ## Run examples/quickstart.py
 	@$(BIN)/python examples/quickstart.py

@@ -45,6 +45,8 @@ GUIDES: dict[str, list[str]] = {
 }
 # What a reader looks for is a guide first, then a function, then what belongs to the project.
 BOOSTS = {"reference/": 0.5, "adr/": 0.1, "changelog": 0.1, "contributing": 0.1, "benchmarks": 0.1}
+# Pictures of other hosts, which the site does not load.
+_BADGES = re.compile(r"^\[!\[.*\n", re.MULTILINE)
 _LINK = re.compile(
     r"(?s)^```.*?^```$|(?P<text>\]\()(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))",
     re.MULTILINE,
@@ -110,6 +112,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_kwargs:
             page.meta["search"] = {"boost": boost}
     if place == "index.md":
         page.meta["hide"] = ["navigation"]
+        markdown = _BADGES.sub("", markdown)
     source = next((name for name, uri in Site.sources.items() if uri == place), None)
     if source is None:
         return markdown
