@@ -40,7 +40,7 @@ GUIDES: dict[str, list[str]] = {
     "Queries": ["filters.md", "query-builder.md"],
     "Keeping data right": ["transactions.md", "errors.md", "soft-delete.md", "hooks.md"],
     "Many rows": ["bulk.md"],
-    "In production": ["connections.md", "performance.md", "troubleshooting.md"],
+    "In production": ["connections.md", "scaling.md", "performance.md", "troubleshooting.md"],
     "Services": ["fastapi.md", "testing.md"],
 }
 # What a reader looks for is a guide first, then a function, then what belongs to the project.

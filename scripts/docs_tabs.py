@@ -199,6 +199,10 @@ class _Edits:
     def replace(self, node: ast.stmt | ast.expr, text: str) -> None:
         self.found.append((self.place(node), self.place(node, at_end=True), text))
 
+    def indent(self, line: int) -> None:
+        start = self._starts[line - 1]
+        self.found.append((start, start, "    "))
+
     def place(self, node: ast.stmt | ast.expr, *, at_end: bool = False) -> int:
         line, column = (
             (node.end_lineno, node.end_col_offset) if at_end else (node.lineno, node.col_offset)
@@ -264,7 +268,21 @@ class _Block(ast.NodeVisitor):
     def visit_With(self, node: ast.With) -> None:
         if self._translation.is_async_with(node):
             self._edits.insert(node, "async ")
+            self._nest_what_stays_sync(node)
         self.generic_visit(node)
+
+    def _nest_what_stays_sync(self, node: ast.With) -> None:
+        """Give the context managers that stay as they are, the last ones, a `with` of their own."""
+        kinds = [self._translation.kind_of(item.context_expr) for item in node.items]
+        first = next((n for n, kind in enumerate(kinds) if kind not in _CONTEXTS), None)
+        if first is not None:
+            before = node.items[first - 1].optional_vars or node.items[first - 1].context_expr
+            start = self._edits.place(before, at_end=True)
+            end = self._edits.place(node.items[first].context_expr)
+            inner = " " * (node.col_offset + 4)
+            self._edits.found.append((start, end, f":\n{inner}with "))
+            for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1):
+                self._edits.indent(line)
 
     def visit_For(self, node: ast.For) -> None:
         if self._translation.kind_of(node.iter) == "stream":
