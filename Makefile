@@ -57,9 +57,10 @@ fmt: $(INSTALLED) ## Format and fix what can be fixed, then generate
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/python scripts/codegen.py
 
-lint: $(INSTALLED) ## Lint and check the format
+lint: $(INSTALLED) ## Lint, check the format and the words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/words.py
 
 type: $(INSTALLED) ## Check the types: mypy --strict and pyright
 	@$(BIN)/mypy

@@ -53,7 +53,7 @@ def open_rows(session: Session, statement: Any) -> ScalarResult[Any]:
 
 
 def together(function: Callable[[], Any], times: int) -> list[Any]:
-    """Call a function many times side by side, in threads that are there already."""
+    """Call a function many times side by side, in threads that exist already."""
     calls = [_threads(times).submit(function) for _ in range(times)]
     return [call.result() for call in calls]
 

@@ -101,7 +101,7 @@ def shown(value: float) -> str:
 
 
 def judged(result: Result) -> str:
-    """Return the target and whether it is met; an empty string where there is none."""
+    """Return the target and whether it is met; an empty string without one."""
     found = verdict(result)
     if found is None:
         return ""

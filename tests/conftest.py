@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
 ) -> Iterator[Database]:
-    """One database of each kind, with all tables; a server that is not there is a failure."""
+    """One database of each kind, with all tables; a missing server is a failure."""
     folder = tmp_path_factory.mktemp("databases")
     with provide(request.param, folder, f"crud_{worker_id}_{os.getpid()}") as provided:
         yield provided

@@ -72,7 +72,7 @@ class Database:
         return f"Database({self.name!r})"
 
     def clear(self) -> None:
-        """Remove all rows; quick where there are none, as one query finds the tables with rows.
+        """Remove all rows; quick for empty tables, as one query finds the tables with rows.
 
         A session that a test left open holds locks: that fails after seconds, it doesn't hang.
         """

@@ -162,7 +162,7 @@ class Parent(SQLModel, table=True):
 
 
 class DeferredChild(SQLModel, table=True):
-    """A foreign key that is checked only at commit; MySQL has none such, so there is none there."""
+    """A foreign key that is checked only at commit; the table has none on MySQL, which cannot."""
 
     __table_args__ = (
         ForeignKeyConstraint(

@@ -59,7 +59,7 @@ class NewDepot:
 
 @dataclass(frozen=True)
 class NewCrate:
-    """A row to write; its depot is given by name, and one that is not there breaks the key."""
+    """A row to write; its depot is given by name, and a missing one breaks the key."""
 
     code: str
     weight: int | None
@@ -148,7 +148,7 @@ class Refused(Step):
 
 @dataclass(frozen=True)
 class Edit(Step):
-    """A row that the program changes by itself, or adds where there is none, without a flush."""
+    """A row that the program changes by itself, or adds where it is missing, without a flush."""
 
     row: NewCrate
 
@@ -169,7 +169,7 @@ class ByHand(Step):
 
 @dataclass(frozen=True)
 class Raise(Step):
-    """An exception of the program's own; outside of blocks there is none."""
+    """An exception of the program's own; blocks alone raise it."""
 
 
 @dataclass(frozen=True)
@@ -368,7 +368,7 @@ class World:
         self.rows[model][row["id" if model is Depot else "code"]] = dict(row)
 
     def in_use(self, model: type[SQLModel], key: Any) -> bool:
-        """Tell whether other rows refer to a row."""
+        """Return whether other rows refer to a row."""
         crates = self.rows[Crate].values()
         return model is Depot and any(crate["depot_id"] == key for crate in crates)
 

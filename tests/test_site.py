@@ -114,7 +114,7 @@ def test_examples_are_shown_for_both_apis(site: Path) -> None:
 
 
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
-    """A file or an anchor that is not there is named, with the page."""
+    """A missing file or anchor is named, with the page."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/index.md").write_text("# A\n\n[x](none.md) [y](#nowhere)\n")
     settings = (docs.ROOT / "mkdocs.yml").read_text()

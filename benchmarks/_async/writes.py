@@ -15,7 +15,7 @@ class HeroCase(Case):
     writes_to = Hero
 
     def new_values(self) -> dict[str, Any]:
-        """Return the values of a row that is not there yet."""
+        """Return the values of a new row."""
         number = next(self.numbers)
         return {"name": f"new {number}", "secret_name": "?", "age": number % 60}
 

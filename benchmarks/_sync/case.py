@@ -24,7 +24,7 @@ class Case:
     same rows in the table. Only the two are timed.
 
     Attributes:
-        writes_to: The table that the case changes; it is filled anew before the case.
+        writes_to: The table that the case changes; it is filled again before the case.
         name: What the tables call it.
         count: How many rows it is about, or how often something is done.
         sizes: How many rows there are.

@@ -22,7 +22,7 @@ ReadSession = Annotated[AsyncSession, Depends(session_dependency(engine, read_on
 
 
 async def create_tables() -> None:
-    """Create the tables that are not there; a larger service would use Alembic."""
+    """Create the missing tables; a larger service would use Alembic."""
     async with engine.begin() as connection:
         await connection.run_sync(SQLModel.metadata.create_all)
 

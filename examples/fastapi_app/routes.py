@@ -89,7 +89,7 @@ async def list_heroes(
 
 @heroes.post("", status_code=status.HTTP_201_CREATED, response_model=HeroPublic)
 async def create_hero(data: HeroCreate, session: WriteSession) -> Hero:
-    """Create a hero; a team that is not there is answered with 409."""
+    """Create a hero; a missing team is answered with 409."""
     _, hero = await write_row(Hero.model_validate(data), session, raise_on_error=True)
     await tell(session, f"hero {hero.id} created")
     return await shown(session).where(id=hero.id).one()

@@ -175,7 +175,7 @@ class TestDuplicates:
     """`on_conflict="ignore"`."""
 
     async def test_duplicates_are_skipped(self, session: AsyncSession) -> None:
-        """Those of rows that are there, and those in the input; the count is that of new rows."""
+        """Those of existing rows, and those in the input; the count is that of new rows."""
         await given(session, Hero(**hero(1, age=5)))
         rows = [hero(1), hero(2), hero(2, age=7), hero(3), Hero(**hero(3))]
         for expected in (2, 0):

@@ -37,7 +37,7 @@ class TestWhatIsWritten:
     """Rows, values and the count."""
 
     async def test_the_listed_rows_are_updated(self, session: AsyncSession) -> None:
-        """And no others; the count is that of the rows that are there."""
+        """And no others; the count is that of the existing rows."""
         await heroes(session)
         assert await bulk_update_rows([1, "2", 2, 99, None], {"age": "48"}, session, Hero) == (
             True,
@@ -172,7 +172,7 @@ class TestTheSession:
         assert [row.version for row in await stored_rows(session, Counter)] == [3]
 
     async def test_pending_changes_are_written_first(self, session: AsyncSession) -> None:
-        """New rows are among those that are there."""
+        """New rows are among the existing ones."""
         session.add(Hero(id=1, name="Rusty", secret_name="?"))
         assert await bulk_update_rows([1], {"age": 5}, session, Hero) == (True, 1)
 

@@ -363,7 +363,7 @@ class TestWrongPassword:
         assert pool_status(engine)["checked_out"] == 0
 
     async def test_a_callable_that_fails_is_heard(self) -> None:
-        """Its error comes through as it is, and the pool is none the poorer."""
+        """Its error comes through as it is, and the pool loses no connection."""
 
         async def token() -> str:
             raise LookupError("the vault is closed")

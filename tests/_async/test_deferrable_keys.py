@@ -31,7 +31,7 @@ async def _tables(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 async def test_a_row_is_got_or_created(session: AsyncSession) -> None:
-    """One that is not there as well as one that is."""
+    """A missing one as well as an existing one."""
     row, existed = await get_one_or_create(session, Shift, {"place": 1}, name="a")
     assert (row.place, existed) == (1, False)
     row, existed = await get_one_or_create(session, Shift, {"place": 2}, name="a")

@@ -143,7 +143,7 @@ async def test_it_lasts_beyond_the_block(session: AsyncSession):
 async def test_relationships_to_models_without_the_mixin_cost_nothing(
     session: AsyncSession, engine: AsyncEngine, way: str
 ):
-    """There is nothing to bring in; a wrong name is refused as ever."""
+    """There is nothing to bring in; a wrong name is refused as usual."""
     query = loaded(AsyncQueryBuilder(session, Hero), way, "team")
     with recorded(engine) as statements:
         assert await query.all() == []

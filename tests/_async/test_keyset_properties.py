@@ -134,7 +134,7 @@ async def test_pages_laid_end_to_end_are_the_sorted_list(case: Case, session: As
 @EXAMPLES
 @given(case=cases(changing=True))
 async def test_changes_between_pages_touch_no_other_row(case: Case, session: AsyncSession):
-    """No row comes twice, and none goes missing that is there all the time."""
+    """No row comes twice, and none goes missing that exists all the time."""
     query = await start(session, case)
     rows, removed = dict(case.rows), dict[Key, Row]()
     found: list[Key] = []

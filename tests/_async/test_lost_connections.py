@@ -464,7 +464,7 @@ async def test_a_server_that_hangs_up_is_tried_a_few_times() -> None:
                     await get_row(1, session, Hero)
             await engine.dispose()
         calls.append(server.calls)
-    # Some drivers do not tell it from a server that is not there.
+    # Some drivers do not tell it from a missing server.
     assert 10 in calls
 
 

@@ -38,7 +38,7 @@ async def only(session: AsyncSession, statement: Any) -> Any:
 
 
 def is_now(moment: dt.datetime | None) -> bool:
-    """Tell whether a moment is aware, in UTC and a second old at most."""
+    """Return whether a moment is aware, in UTC and a second old at most."""
     now = dt.datetime.now(dt.UTC)
     return moment is not None and moment.tzinfo is dt.UTC and abs(now - moment) < SECOND
 

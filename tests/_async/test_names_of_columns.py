@@ -25,7 +25,7 @@ ROWS = st.lists(
 
 
 async def start(session: AsyncSession, rows: Sequence[dict[str, int | None]]) -> None:
-    """Write rows in place of those that are there."""
+    """Write rows in place of the existing ones."""
 
     def fill(connection: Connection) -> None:
         connection.execute(delete(Shelf))

@@ -207,7 +207,7 @@ class TestOnce:
         ]
 
     async def test_callbacks(self, session: AsyncSession) -> None:
-        """To register one is a call; what it does is none."""
+        """To register one is a call; what it does is not."""
         with recorded_calls() as recording:
             on_commit(session, lambda: None)
         assert recording.only.name == "on_commit"

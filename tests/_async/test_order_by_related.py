@@ -98,7 +98,7 @@ def in_order(case: Case) -> list[int]:
 
 
 def fill(connection: Connection, case: Case) -> None:
-    """Write the rows of a case in place of those that are there."""
+    """Write the rows of a case in place of the existing ones."""
     connection.execute(Player.__table__.update().values(captain_id=None))
     connection.execute(delete(Player))
     connection.execute(delete(Club))

@@ -205,7 +205,7 @@ class TestReads:
             assert (await other.get(Hero, 1)).age == NEW
 
 
-TOKEN = "1.1.15267bc7"  # of a cluster that is not there
+TOKEN = "1.1.15267bc7"  # of an unknown cluster
 LOCKED = select(Hero.age).with_for_update()
 
 
@@ -350,7 +350,7 @@ READ_ONLY = {
 class TestFailures:
     @pytest.fixture
     async def gone(self, database: Database, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-        """The engine of a replica that is not there."""
+        """The engine of a missing replica."""
         url = f"{database.name}://localhost:1/nothing"
         if database.name == "sqlite":
             url = f"sqlite:///{tmp_path}/nowhere/copy.db"

@@ -223,7 +223,7 @@ async def test_callers_that_race_end_with_one_row(
 
 
 async def test_the_key_of_a_row_is_never_changed(heroes: AsyncRepository[Hero]) -> None:
-    """A row that is there keeps its own, and a new one takes what it is given."""
+    """An existing row keeps its own, and a new one takes what it is given."""
     assert (await heroes.update_or_create({"id": 5, "secret_name": "?"}, name="Ann"))[0].id == 5
     with pytest.raises(ValidationError):
         await heroes.update_or_create({"id": 6}, name="Ann")

@@ -599,7 +599,7 @@ WRITTEN: dict[str, Run] = {
 
 @pytest.mark.parametrize("what", WRITTEN)
 async def test_no_write_of_the_library_reaches_another_realm(session: AsyncSession, what: str):
-    """A row of another realm is one that is not there."""
+    """A row of another realm is a missing one."""
     await judged(session, WRITTEN[what])
 
 

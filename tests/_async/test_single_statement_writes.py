@@ -701,7 +701,7 @@ class TestWhatTakesAFlush:
     async def test_a_transaction_that_has_begun(
         self, session_factory: Opened, engine: AsyncEngine
     ) -> None:
-        """SQLite's lock could not be given back for a row that is not there."""
+        """SQLite's lock could not be given back for a missing row."""
         await given(session_factory(), hero())
         session = session_factory()
         await execute(session, text("BEGIN IMMEDIATE"))
@@ -731,7 +731,7 @@ async def test_models_of_sqlalchemy(way: str) -> None:
 
 
 async def test_no_database(way: str) -> None:
-    """It is never taken for a row that is not there."""
+    """It is never taken for a missing row."""
     engine = make_sqlite("/nowhere/at/all.db")
     async with AsyncSession(engine) as session:
         if way == "by a flush":

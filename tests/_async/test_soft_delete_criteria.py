@@ -502,7 +502,7 @@ class TestLeftovers:
 
 @pytest.mark.usefixtures("league")
 async def test_relationships_that_a_model_loads_eagerly_by_itself(session: AsyncSession):
-    """A read that asks for nothing loads those anew, and no others."""
+    """A read that asks for nothing loads those again, and no others."""
     session.add(Scout(id=1, name="Sam", club_id=1))
     await session.commit()
     [fan] = await read(session, select(Fan).options(selectinload(Fan.club)).where(Fan.id == 1))

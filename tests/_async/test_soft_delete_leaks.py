@@ -548,7 +548,7 @@ async def test_deeper_relationships_of_a_row(session: AsyncSession):
 
 
 async def test_writes_don_t_find_deleted_rows(session: AsyncSession):
-    """An update or a deletion of a deleted row is one of a row that is not there."""
+    """An update or a deletion of a deleted row is one of a missing row."""
     assert await update_row(2, {"name": "Rob"}, session, Player) == (False, None)
     assert await delete_row(2, session, Player) is False
     assert await soft_delete_row(2, session, Player) is False
@@ -583,7 +583,7 @@ async def test_upserts_are_the_exception(session: AsyncSession):
 
 
 async def test_get_one_or_create_makes_a_new_row(session: AsyncSession):
-    """A deleted row is none to get, unless one asks for it."""
+    """A deleted row is not returned, unless one asks for it."""
     bob, existed = await get_one_or_create(session, Player, name="Bob", include_deleted=True)
     assert (bob.id, existed) == (2, True)
     bob, existed = await get_one_or_create(session, Player, {"id": 9}, name="Bob")

@@ -198,7 +198,7 @@ async def test_a_restored_row_is_there_again(session: AsyncSession):
 
 
 async def test_only_deleted_rows_are_found_to_restore(session: AsyncSession):
-    """Neither one that is there, nor one that never was."""
+    """Neither an existing one, nor one that never was."""
     letter = await letter_of(session)
     assert await restore_row(letter.id, session, Letter) == (False, None)
     assert await restore_row(999, session, Letter) == (False, None)

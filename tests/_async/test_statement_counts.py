@@ -24,7 +24,7 @@ pytestmark = pytest.mark.shortcuts
 
 
 def is_mysql(engine: AsyncEngine) -> bool:
-    """Tell whether rows by their key take a SELECT first."""
+    """Return whether rows by their key take a SELECT first."""
     return engine.dialect.name in {"mysql", "mariadb"}
 
 

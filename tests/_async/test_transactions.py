@@ -203,7 +203,7 @@ class TestByHand:
         assert await names(engine) == ["Nova", "Rusty"]
 
     async def test_close(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """It rolls back; the session begins anew."""
+        """It rolls back; the session begins again."""
         async with transaction(session) as tx:
             await write_row(hero("Rusty"), session)
             await tx.close()

@@ -235,7 +235,7 @@ class TestTheRowIsNamed:
 
     @MODES
     async def test_the_check_refuses_it(self, session: AsyncSession, options: Any) -> None:
-        """A value, a name, a row that is none; nothing is kept."""
+        """A bad value, name or row; nothing is kept."""
         for bad, error in (
             ({"id": 3, "must": "many"}, ValidationError),
             ({"id": 3, "much": 1}, UnknownFieldError),

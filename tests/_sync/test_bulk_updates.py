@@ -37,7 +37,7 @@ class TestWhatIsWritten:
     """Rows, values and the count."""
 
     def test_the_listed_rows_are_updated(self, session: Session) -> None:
-        """And no others; the count is that of the rows that are there."""
+        """And no others; the count is that of the existing rows."""
         heroes(session)
         assert bulk_update_rows([1, "2", 2, 99, None], {"age": "48"}, session, Hero) == (
             True,
@@ -164,7 +164,7 @@ class TestTheSession:
         assert [row.version for row in stored_rows(session, Counter)] == [3]
 
     def test_pending_changes_are_written_first(self, session: Session) -> None:
-        """New rows are among those that are there."""
+        """New rows are among the existing ones."""
         session.add(Hero(id=1, name="Rusty", secret_name="?"))
         assert bulk_update_rows([1], {"age": 5}, session, Hero) == (True, 1)
 

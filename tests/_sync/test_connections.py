@@ -365,7 +365,7 @@ class TestWrongPassword:
         assert pool_status(engine)["checked_out"] == 0
 
     def test_a_callable_that_fails_is_heard(self) -> None:
-        """Its error comes through as it is, and the pool is none the poorer."""
+        """Its error comes through as it is, and the pool loses no connection."""
 
         def token() -> str:
             raise LookupError("the vault is closed")

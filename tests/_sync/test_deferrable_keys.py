@@ -33,7 +33,7 @@ def _tables(engine: Engine) -> Iterator[None]:
 
 
 def test_a_row_is_got_or_created(session: Session) -> None:
-    """One that is not there as well as one that is."""
+    """A missing one as well as an existing one."""
     row, existed = get_one_or_create(session, Shift, {"place": 1}, name="a")
     assert (row.place, existed) == (1, False)
     row, existed = get_one_or_create(session, Shift, {"place": 2}, name="a")

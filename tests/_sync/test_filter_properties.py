@@ -110,7 +110,7 @@ def pieces(text: str) -> st.SearchStrategy[str]:
 
 
 def is_met(value: Any, lookup: str, operand: Any, kind: str) -> bool:
-    """Tell whether a row's value meets a filter, as the language promises."""
+    """Return whether a row's value meets a filter, as the language promises."""
     if lookup == "is_null" or (operand is None and lookup in {"eq", "ne"}):
         wants_null = {"eq": True, "ne": False}.get(lookup, operand)
         return (value is None) == wants_null

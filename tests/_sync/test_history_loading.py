@@ -143,7 +143,7 @@ def test_it_lasts_beyond_the_block(session: Session):
 def test_relationships_to_models_without_the_mixin_cost_nothing(
     session: Session, engine: Engine, way: str
 ):
-    """There is nothing to bring in; a wrong name is refused as ever."""
+    """There is nothing to bring in; a wrong name is refused as usual."""
     query = loaded(QueryBuilder(session, Hero), way, "team")
     with recorded(engine) as statements:
         assert query.all() == []

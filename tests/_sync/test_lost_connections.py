@@ -458,7 +458,7 @@ def test_a_server_that_hangs_up_is_tried_a_few_times() -> None:
                     get_row(1, session, Hero)
             engine.dispose()
         calls.append(server.calls)
-    # Some drivers do not tell it from a server that is not there.
+    # Some drivers do not tell it from a missing server.
     assert 10 in calls
 
 

@@ -27,7 +27,7 @@ ROWS = st.lists(
 
 
 def start(session: Session, rows: Sequence[dict[str, int | None]]) -> None:
-    """Write rows in place of those that are there."""
+    """Write rows in place of the existing ones."""
 
     def fill(connection: Connection) -> None:
         connection.execute(delete(Shelf))

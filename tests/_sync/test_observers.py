@@ -209,7 +209,7 @@ class TestOnce:
         ]
 
     def test_callbacks(self, session: Session) -> None:
-        """To register one is a call; what it does is none."""
+        """To register one is a call; what it does is not."""
         with recorded_calls() as recording:
             on_commit(session, lambda: None)
         assert recording.only.name == "on_commit"

@@ -140,7 +140,7 @@ def test_stamps_versions_and_actors(session: Session):
     session.refresh(parcel)
     assert (parcel.size, parcel.version, parcel.updated_by) == (9, 2, "alice")
     assert parcel.updated_at is not None
-    parcel.size = 10  # no conflict: the version is the one that is there
+    parcel.size = 10  # no conflict: the version is the current one
     session.commit()
     assert sorted(stored_values(session, Parcel, "version")) == [1, 3]
 

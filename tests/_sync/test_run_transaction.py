@@ -481,7 +481,7 @@ class TestRaces:
 @pytest.mark.databases("sqlite")
 class TestSQLite:
     def test_another_writer(self, database: Database, new_session: NewSession) -> None:
-        """The lock that is not there at the BEGIN is asked for again."""
+        """The lock that is missing at the BEGIN is asked for again."""
         impatient = create_pooled_engine(database.sync_url, connect_args={"timeout": 0})
         runs = count(1)
         holder = new_session()

@@ -595,7 +595,7 @@ WRITTEN: dict[str, Run] = {
 
 @pytest.mark.parametrize("what", WRITTEN)
 def test_no_write_of_the_library_reaches_another_realm(session: Session, what: str):
-    """A row of another realm is one that is not there."""
+    """A row of another realm is a missing one."""
     judged(session, WRITTEN[what])
 
 

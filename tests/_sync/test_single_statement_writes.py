@@ -691,7 +691,7 @@ class TestWhatTakesAFlush:
 
     @pytest.mark.databases("sqlite")
     def test_a_transaction_that_has_begun(self, session_factory: Opened, engine: Engine) -> None:
-        """SQLite's lock could not be given back for a row that is not there."""
+        """SQLite's lock could not be given back for a missing row."""
         given(session_factory(), hero())
         session = session_factory()
         execute(session, text("BEGIN IMMEDIATE"))
@@ -721,7 +721,7 @@ def test_models_of_sqlalchemy(way: str) -> None:
 
 
 def test_no_database(way: str) -> None:
-    """It is never taken for a row that is not there."""
+    """It is never taken for a missing row."""
     engine = make_sqlite("/nowhere/at/all.db")
     with Session(engine) as session:
         if way == "by a flush":

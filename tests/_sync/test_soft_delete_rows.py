@@ -198,7 +198,7 @@ def test_a_restored_row_is_there_again(session: Session):
 
 
 def test_only_deleted_rows_are_found_to_restore(session: Session):
-    """Neither one that is there, nor one that never was."""
+    """Neither an existing one, nor one that never was."""
     letter = letter_of(session)
     assert restore_row(letter.id, session, Letter) == (False, None)
     assert restore_row(999, session, Letter) == (False, None)

@@ -38,7 +38,7 @@ NAIVE = MOMENT.replace(tzinfo=None)
 
 
 def is_now(moment: Any) -> bool:
-    """Tell whether a moment is aware, in UTC and seconds old at most."""
+    """Return whether a moment is aware, in UTC and seconds old at most."""
     age = dt.datetime.now(dt.UTC) - moment
     return moment.tzinfo is dt.UTC and abs(age) < dt.timedelta(seconds=5)
 

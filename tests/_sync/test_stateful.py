@@ -446,7 +446,7 @@ class Player:
         self.world.waiting.append(number)
 
     def by_hand(self, step: ByHand) -> None:
-        if len(self.frames) != 1 or self.doomed:  # who rolls back by hand may begin anew
+        if len(self.frames) != 1 or self.doomed:  # who rolls back by hand may begin again
             return
         if step.how == "commit":
             self.session.commit()

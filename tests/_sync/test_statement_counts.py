@@ -26,7 +26,7 @@ pytestmark = pytest.mark.shortcuts
 
 
 def is_mysql(engine: Engine) -> bool:
-    """Tell whether rows by their key take a SELECT first."""
+    """Return whether rows by their key take a SELECT first."""
     return engine.dialect.name in {"mysql", "mariadb"}
 
 

@@ -191,7 +191,7 @@ class TestByHand:
         assert names(engine) == ["Nova", "Rusty"]
 
     def test_close(self, session: Session, engine: Engine) -> None:
-        """It rolls back; the session begins anew."""
+        """It rolls back; the session begins again."""
         with transaction(session) as tx:
             write_row(hero("Rusty"), session)
             tx.close()

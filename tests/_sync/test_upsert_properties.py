@@ -168,7 +168,7 @@ ROW_FIELDS = ("id", "must", *DEFAULTS)
 
 
 def completed_later(case: Case) -> bool:
-    """Tell whether a row without what a new one needs is followed by one that gives it.
+    """Return whether a row without what a new one needs is followed by one that gives it.
 
     The library writes rows of one key at once, so it is more lenient than the model there.
     """

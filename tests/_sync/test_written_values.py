@@ -199,11 +199,11 @@ class Shouting:
     """A hook that puts something of a wrong type into a row."""
 
     def before_create(self, instance: Any) -> None:
-        """Set a number that is none."""
+        """Set something that is not a number."""
         instance.whole = "many"
 
     def before_update(self, _instance: Any, data: dict[str, Any]) -> dict[str, Any]:
-        """Set a number that is none."""
+        """Set something that is not a number."""
         return data | {"whole": "many"}
 
 

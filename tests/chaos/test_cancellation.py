@@ -262,7 +262,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def fill(new_session: Any, database: Database) -> None:
-    """Begin anew with four rows, of which one is deleted."""
+    """Begin again with four rows, of which one is deleted."""
     database.clear()
     rows = [entry("a"), entry("b"), entry("bb"), entry("gone")]
     async with new_session() as session:

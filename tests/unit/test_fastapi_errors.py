@@ -268,7 +268,7 @@ def test_what_a_path_names_is_the_place_where_there_is_no_body() -> None:
 
     [detail] = TestClient(app).delete("/5").json()["detail"]
     assert detail["loc"] == ["path"]
-    assert detail["msg"] == "it refers to something that is not there, or others refer to it"
+    assert detail["msg"] == "it refers to something that does not exist, or others refer to it"
 
 
 def test_openapi_knows_the_answers() -> None:

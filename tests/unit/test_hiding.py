@@ -1,4 +1,4 @@
-"""The criteria that hide soft-deleted rows, and what they cost where there are none."""
+"""The criteria that hide soft-deleted rows, and what they cost without any."""
 
 from __future__ import annotations
 

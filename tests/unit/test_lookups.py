@@ -104,7 +104,7 @@ def test_nothing_is_above_or_below_none(lookup: str) -> None:
 @pytest.mark.parametrize("lookup", TEXT_LOOKUPS)
 @pytest.mark.parametrize("value", [None, True, ["x"], b"x"])
 def test_a_text_lookup_needs_a_text(lookup: str, value: Any) -> None:
-    """None, bools, bytes and lists are none."""
+    """None, bools, bytes and lists are refused."""
     with pytest.raises(ValidationError):
         criterion(AllTypes.text, lookup, value, SQLITE)
 

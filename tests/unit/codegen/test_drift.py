@@ -35,7 +35,7 @@ def drift(project: Project) -> str:
 
 
 def repaired(project: Project) -> bool:
-    """Tell whether one run repairs one drift."""
+    """Return whether one run repairs one drift."""
     assert project.run() == 0
     assert project.printed == "codegen: 3 files, 1 changed\n"
     return project.run("--check") == 0

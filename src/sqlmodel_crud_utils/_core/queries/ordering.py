@@ -1,8 +1,8 @@
 """What rows are sorted by: the same order on every database, NULLs included.
 
 NULLs come last in both directions. Without a word about them PostgreSQL has them as the largest
-values, SQLite and MySQL as the smallest. A related row is joined to be sorted by; one that is not
-there, or is soft-deleted, has NULLs in its place.
+values, SQLite and MySQL as the smallest. A related row is joined to be sorted by; a missing or
+soft-deleted one has NULLs in its place.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ _REASONS = {
 }
 _REASONS_WITHOUT_NAMES = {
     "unique": "there is another one like it",
-    "foreign_key": "it refers to something that is not there, or others refer to it",
+    "foreign_key": "it refers to something that does not exist, or others refer to it",
     "not_null": "something that must be given is missing",
     "check": "it breaks a rule",
     "exclusion": "it overlaps with another one",

@@ -1,0 +1,73 @@
+"""Refuse turns of phrase that a native reader stumbles over.
+
+    python scripts/words.py [FILE ...]
+
+It reads comments, docstrings and texts of Python files, and Markdown without its code.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What is refused, and what says the same.
+PHRASES = {
+    r"\b(?:is|are) none\b(?! of)": "is not one",
+    r"\bthere (?:is|are) none\b": "does not exist, has no",
+    r"\bthat (?:is|are) there\b": "existing",
+    r"\bthat (?:is|are) not there\b": "missing, unknown",
+    r"\brows are there\b": "rows exist, rows are visible",
+    r"\bin any case\b": "ignoring case, or: either way",
+    r"\bas ever\b": "as before, as usual",
+    r"\banew\b": "again",
+    r'"""Tell whether\b': "Return whether",
+    r"\bspares? (?:the|a|an|you)\b": "saves, avoids",
+    r"\bmeans nothing certain\b": "cannot be combined",
+}
+_REFUSED = re.compile("|".join(f"(?:{phrase})" for phrase in PHRASES))
+_CODE = re.compile(r"(?ms)^```.*?^```$")
+_FOLDERS = ("src", "scripts", "examples", "benchmarks", "tests")
+
+
+def files(root: Path) -> Iterator[Path]:
+    """Yield what is read: sources that are written by hand, and Markdown."""
+    for place in ("*.md", "docs/**/*.md", *(f"{folder}/**/*.py" for folder in _FOLDERS)):
+        yield from (file for file in root.glob(place) if "_sync" not in file.parts)
+
+
+def problems(name: str, text: str) -> Iterator[str]:
+    """Yield each refused phrase of a text with its line and what says the same.
+
+    Args:
+        name: The name of the file; in Markdown blocks of code are left out.
+        text: What it holds.
+    """
+    if name.endswith(".md"):
+        text = _CODE.sub(lambda match: "\n" * match[0].count("\n"), text)
+    # A phrase may go on in the next line, which may be one of a comment.
+    flat = re.sub(r"\n[ \t]*(?:# )?", lambda match: "\n" + " " * (len(match[0]) - 1), text)
+    for match in re.finditer(_REFUSED.pattern.replace(" ", r"\s+"), flat):
+        found = " ".join(match[0].split())
+        [better] = {b for phrase, b in PHRASES.items() if re.fullmatch(phrase, found)} or {""}
+        line = flat.count("\n", 0, match.start()) + 1
+        yield f"{name}:{line}: {found!r} reads as translated; write {better}"
+
+
+def main(names: list[str]) -> int:
+    """Print what is refused."""
+    given = [Path(name).resolve() for name in names]
+    found = [
+        problem
+        for file in given or files(ROOT)
+        if file != Path(__file__).resolve() and file.name != "test_words.py"
+        for problem in problems(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"))
+    ]
+    print("\n".join(found) or "no phrase is refused")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
