@@ -312,7 +312,7 @@ class QueryShape(Generic[T]):
         return self._with(loading=loading)
 
     def _of_values(self, fields: tuple[str, ...]) -> Query:
-        """Return the query of these fields, of all if there are none."""
+        """Return the query of these fields, of all if it has none."""
         names = tuple(dict.fromkeys(self._fields(fields)))
         return replace(self._query, values=names or tuple(facts_of(self._query.model).columns))
 
