@@ -50,9 +50,10 @@ def test_code_in_markdown_is_not_read() -> None:
     assert [each.partition(" ")[0] for each in words.problems("a.md", text)] == ["a.md:4:"]
 
 
-def test_the_project_has_none_of_them() -> None:
+def test_what_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     """Sources that are written by hand, tests and guides."""
     found = list(words.files(words.ROOT))
     assert words.ROOT / "README.md" in found
     assert not any("_sync" in file.parts for file in found)
-    assert words.main([]) == 0
+    assert words.main([str(words.ROOT / "README.md")]) == 0
+    assert capsys.readouterr().out == "no phrase is refused\n"

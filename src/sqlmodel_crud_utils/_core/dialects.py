@@ -35,7 +35,7 @@ class Features:
         commits_ddl: Whether a statement that changes the schema commits.
         bind_limit: How many parameters a statement may have.
         statement_bytes: How long a statement may safely be, None where that does not matter.
-        conflict: The clause of an INSERT for rows that are there already. ON DUPLICATE KEY reacts
+        conflict: The clause of an INSERT for rows that already exist. ON DUPLICATE KEY reacts
             to every unique key, and the drivers count the rows that it left alone.
         counts_inserted: Whether the drivers count the rows that such an INSERT has put in.
         conflict_skips_deferrable: Whether that clause takes constraints that are deferrable.
