@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Dialect, Insert
 
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.writes.inserts import (
@@ -39,7 +39,6 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
@@ -186,16 +185,16 @@ class _Insertion:
             self.way = way_of(sync_session(self.session), connection)
 
     async def _write(self, shapes: list[Shape]) -> int:
-        try:
-            # The savepoint is what lets the failing row be found afterwards.
-            async with self.session.begin_nested():
-                return sum([await self._insert(shape) for shape in shapes])
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            failure = await self._explained(shapes, error)
-            log_failure(_NAME, self.target.model, failure, "debug")
-            raise failure from error
+        async def work() -> int:
+            return sum([await self._insert(shape) for shape in shapes])
+
+        # The savepoint is what lets the failing row be found afterwards.
+        inserted = await in_savepoint(self.session, self.target.model, work)
+        if not isinstance(inserted, Refusal):
+            return inserted
+        failure = await self._explained(shapes, inserted)
+        log_failure(_NAME, self.target.model, failure, "debug")
+        raise failure from inserted.error
 
     @property
     def _counts_by_itself(self) -> bool:
@@ -280,55 +279,44 @@ class _Insertion:
         copies = [copy for copy in prepared if copy is not None]
         if len(copies) < len(prepared):
             return False
-        try:
-            async with self.session.begin_nested():
-                self._tell_some()
-                for copy in copies:
-                    await copy_rows(self.session, self.target.model, self.target.table, *copy)
-        except Exception as error:
-            if not is_database_error(error) or not may_try_again(sync_session(self.session), error):
-                raise
-            get_logger().debug(f"{_NAME} inserts what COPY does not take: {type(error).__name__}")
+
+        async def work() -> None:
+            self._tell_some()
+            for copy in copies:
+                await copy_rows(self.session, self.target.model, self.target.table, *copy)
+
+        refusal = await in_savepoint(self.session, self.target.model, work)
+        if refusal is not None:
+            kind = type(refusal.error).__name__
+            get_logger().debug(f"{_NAME} inserts what COPY does not take: {kind}")
             self.method = "insert"
-            return False
-        return True
+        return refusal is None
 
     # --- what failed -----------------------------------------------------------------------------
 
-    async def _explained(self, shapes: list[Shape], error: Exception) -> SQLModelCRUDError:
+    async def _explained(self, shapes: list[Shape], refusal: Refusal) -> SQLModelCRUDError:
         """Return the error that names the first failing row; the rows before it are inserted."""
-        failure = translate(error, self.target.model)
-        if isinstance(failure, ValidationError):
+        if refusal.is_of_rows:
             for shape in shapes:
                 found = await self._search(shape)
                 if found is not None:
                     last = shapes[-1]
                     total = last.start + last.count if self.total is None else self.total
                     return BulkOperationError(total, 1, [found])
-        return failure
+        return refusal.failure
 
     async def _search(self, shape: Shape) -> tuple[int, SQLModelCRUDError] | None:
         low, high = 0, shape.count
         while low < high:
             middle = low + max(1, (high - low) // 2)
-            refusal = await self._refusal_of(shape.part(low, middle))
-            if refusal is None:
+            work = partial(self._insert, shape.part(low, middle))
+            refusal = await in_savepoint(self.session, self.target.model, work)
+            if not isinstance(refusal, Refusal):
                 low = middle
+            elif not refusal.is_of_rows:
+                refusal.throw()
             elif middle - low == 1:
-                return shape.start + low, refusal
+                return shape.start + low, refusal.failure
             else:
                 high = middle
-        return None
-
-    async def _refusal_of(self, shape: Shape) -> SQLModelCRUDError | None:
-        try:
-            async with self.session.begin_nested():
-                await self._insert(shape)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            failure = translate(error, self.target.model)
-            if not isinstance(failure, ValidationError):
-                raise failure from error
-            return failure
         return None

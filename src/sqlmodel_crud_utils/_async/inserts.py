@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._async._running.blocks import block
@@ -15,14 +16,11 @@ from sqlmodel_crud_utils._async._running.operations import (
     outcome_of,
     translated,
 )
+from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._async._running.rows import facts_for, insert
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async._running.shortcuts import add_and_flush
-from sqlmodel_crud_utils._core.errors.translation import (
-    ends_transaction,
-    is_database_error,
-    translate,
-)
+from sqlmodel_crud_utils._core.errors.translation import ends_transaction
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
@@ -33,7 +31,7 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import behind, block_of, may_try_again
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
@@ -203,19 +201,18 @@ async def _insert_one_by_one(
     session = write.session
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
+
+    async def work(row: Any) -> Any:
+        apart.put_back(row)
+        facts = facts_of(type(row))
+        inserted = await insert(session, facts, row, hooks_of(facts.model, "create"))
+        await load_expired(session, states_of([inserted]))
+        return inserted
+
     for index, row in enumerate(rows):
-        generated = missing_keys([row])
-        try:
-            async with session.begin_nested():
-                apart.put_back(row)
-                facts = facts_of(type(row))
-                inserted = await insert(session, facts, row, hooks_of(facts.model, "create"))
-                await load_expired(session, states_of([inserted]))
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            forget(generated)
-            failures.append((index, _failure(session, error, row)))
+        inserted = await in_savepoint(session, type(row), partial(work, row), adding=[row])
+        if isinstance(inserted, Refusal):
+            failures.append((index, inserted.failure))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
@@ -248,22 +245,20 @@ async def _insert_together(write: Write, rows: list[Any]) -> None:
 
 async def _insert_all_or_none(write: Write, rows: list[Any]) -> None:
     session = write.session
-    generated = missing_keys(rows)
-    try:
+    with SetApart(rows) as apart:
+
+        async def work() -> None:
+            apart.put_back()
+            await add_and_flush(session, rows)
+            await load_expired(session, states_of(rows))
+
         # The savepoint is what lets the failing rows be found afterwards.
-        with SetApart(rows) as apart:
-            async with session.begin_nested():
-                apart.put_back()
-                await add_and_flush(session, rows)
-                await load_expired(session, states_of(rows))
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        forget(generated)
-        failure = await _explained(session, rows, error)
+        refusal = await in_savepoint(session, write.model, work, adding=rows)
+    if refusal is not None:
+        failure = await _explained(session, rows, refusal)
         log_failure(_NAME, write.model, failure, "debug")
         _doom(session, failure)
-        raise failure from error
+        raise failure from refusal.error
     with all_or_none(session):
         await write.written(len(rows))
     keep_loaded(session, rows)
@@ -275,45 +270,24 @@ def _doom(session: AsyncSession, failure: SQLModelCRUDError) -> None:
         block.doom(failure)
 
 
-async def _explained(session: AsyncSession, rows: list[Any], error: Exception) -> SQLModelCRUDError:
+async def _explained(session: AsyncSession, rows: list[Any], refusal: Refusal) -> SQLModelCRUDError:
     """Return the error that names the failing rows, found by trying each one; none is kept."""
-    if not may_try_again(sync_session(session), error):
-        return translate(error, type(rows[0]))
     with SetApart(rows) as apart:
+
+        async def work(row: Any) -> None:
+            apart.put_back(row)
+            session.add(row)
+            await session.flush()
+
         probing = await session.begin_nested()
-        failures = [
-            (index, failure)
-            for index, row in enumerate(rows)
-            if (failure := await _failure_of(session, row, apart)) is not None
-        ]
+        tried = [await in_savepoint(session, type(row), partial(work, row)) for row in rows]
         await probing.rollback()
+    failures = [(index, each.failure) for index, each in enumerate(tried) if each is not None]
     if not failures:  # the rows are good each by itself, or it was no row's fault
-        return translate(error, type(rows[0]))
+        return refusal.failure
     return BulkOperationError(
         len(rows),
         len(failures),
         failures,
         failed_records=[rows[index] for index, _ in failures],
     )
-
-
-async def _failure_of(session: AsyncSession, row: Any, apart: SetApart) -> SQLModelCRUDError | None:
-    try:
-        async with session.begin_nested():
-            apart.put_back(row)
-            session.add(row)
-            await session.flush()
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        return _failure(session, error, row)
-    return None
-
-
-def _failure(session: AsyncSession, error: Exception, row: Any) -> SQLModelCRUDError:
-    """Return what is wrong with a row; what ends the transaction is not the row's fault."""
-    plain = sync_session(session)
-    failure = translate(behind(plain, error), type(row))
-    if not may_try_again(plain, error):
-        raise failure from error
-    return failure

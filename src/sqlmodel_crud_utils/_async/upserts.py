@@ -11,6 +11,7 @@ from sqlalchemy import Dialect, Select, func, select
 
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
@@ -57,7 +58,6 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
@@ -339,14 +339,17 @@ class _Upsertion:
                 self._refuse(error, batch.entries[0])
                 raise
         await self._begin()
-        try:
-            # The savepoint is what lets the failing row be found afterwards.
-            async with self.write.session.begin_nested():
-                return await self._attempt(batch)
-        except Exception as error:
-            if self._refusal(error) is None:
-                raise
+        # The savepoint is what lets the failing row be found afterwards.
+        found = await self._tried(batch)
+        if not isinstance(found, Refusal):
+            return found
+        if not found.is_of_rows:
+            raise found.error
         return await self._searched(batch)
+
+    async def _tried(self, batch: Batch) -> Mapping[Entry, Any] | Refusal:
+        write = self.write
+        return await in_savepoint(write.session, write.model, partial(self._attempt, batch))
 
     async def _begin(self) -> None:
         if features_of(self.dialect).single_writer:
@@ -358,17 +361,15 @@ class _Upsertion:
         low, high = 0, len(entries)
         while low < len(entries):
             middle = low + max(1, (high - low) // 2)
-            try:
-                async with self.write.session.begin_nested():
-                    found.update(await self._attempt(batch.part(entries[low:middle])))
-            except Exception as error:
-                if middle - low == 1:
-                    self._refuse(error, entries[low])
-                if middle - low == 1 or self._refusal(error) is None:
-                    raise
+            part = await self._tried(batch.part(entries[low:middle]))
+            if not isinstance(part, Refusal):
+                found.update(part)
+                low, high = middle, high if middle < high else len(entries)
+            elif middle - low > 1 and part.is_of_rows:
                 high = middle
             else:
-                low, high = middle, high if middle < high else len(entries)
+                self._refuse(part.error, entries[low])
+                raise part.error
         return found
 
     def _refuse(self, error: Exception, entry: Entry) -> None:
@@ -499,7 +500,7 @@ async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialec
     if features.has_arrays:
         statement = on_conflict(target, target.model, batch.names, dialect)
         statement = from_arrays(target, statement, batch.shape(), dialect)
-        return statement is not None and await _executed(session, statement)
+        return statement is not None and await _executed(session, target.model, statement)
     if (
         not features.quick_many
         or await run_on_connection(
@@ -515,14 +516,11 @@ async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialec
     return prepared is not None
 
 
-async def _executed(session: AsyncSession, statement: Any) -> bool:
-    try:
-        async with session.begin_nested():
-            await execute_writing(session, statement, execution_options=_PLAIN_INSERT)
-    except Exception as error:
-        if not is_database_error(error) or not may_try_again(sync_session(session), error):
-            raise
-        get_logger().debug(f"rows are upserted one by one: {type(error).__name__}")
+async def _executed(session: AsyncSession, model: type[Any], statement: Any) -> bool:
+    execution = partial(execute_writing, session, statement, execution_options=_PLAIN_INSERT)
+    outcome = await in_savepoint(session, model, execution)
+    if isinstance(outcome, Refusal):
+        get_logger().debug(f"rows are upserted one by one: {type(outcome.error).__name__}")
         return False
     return True
 

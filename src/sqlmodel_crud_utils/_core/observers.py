@@ -12,7 +12,6 @@ from threading import Lock
 from typing import Any, ClassVar, Literal
 
 from sqlmodel_crud_utils._core.logs import get_logger
-from sqlmodel_crud_utils._core.models.facts import Facts
 
 Kind = Literal["read", "write", "block", "other"]
 
@@ -23,7 +22,7 @@ class Call:
 
     Attributes:
         session: The session that it works with; None for the functions of engines.
-        facts: What the table model is; None where it concerns none, or any number of them.
+        facts: The `Facts` of the table model; None where it concerns none, or any number of them.
         name: The name of the function or method; "transaction" for a block.
         batch: How many rows or keys the caller has given, where that is known.
         rows: How many rows it has returned or written up to now, where that is known.
@@ -35,7 +34,7 @@ class Call:
     kind: ClassVar[Kind] = "other"
 
     session: Any
-    facts: Facts | None
+    facts: Any
     name: str
     batch: int | None = field(default=None, init=False)
     rows: int | None = field(default=None, init=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import Result, Row
@@ -23,8 +24,11 @@ class RowList(list[T]):
         return self
 
 
-class Untouched(list[Any]):
-    """What a write returns that has written nothing, so that there is nothing to commit."""
+class Untouched(Enum):
+    """Why a write has written nothing, so that there is nothing to commit."""
+
+    NOT_THERE = "there is no such row"
+    NOT_AT_ONCE = "it takes a SELECT and a flush"
 
 
 class InsertOutcome(TypedDict):

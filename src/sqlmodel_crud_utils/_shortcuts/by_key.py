@@ -38,12 +38,6 @@ from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard, sets_plainly
 from sqlmodel_crud_utils._shortcuts.stamping import can_stamp, stamp_values, stamps
 
-NOT_THERE = Untouched()
-"""There is no such row."""
-
-NOT_AT_ONCE = Untouched()
-"""Nothing was done: it takes a SELECT and a flush."""
-
 _MARKS = ("is_deleted", "deleted_at", "deleted_by")
 
 
@@ -114,8 +108,8 @@ class ByKey:
     changed: tuple[str, ...] = ()
     written: Mapping[str, Any] | None = None
 
-    def run(self, inside: bool) -> list[Any]:
-        """Execute the statement; return the row if it returns one, NOT_THERE or NOT_AT_ONCE.
+    def run(self, inside: bool) -> list[Any] | Untouched:
+        """Execute the statement; return the row if it returns one.
 
         Args:
             inside: Whether a block is under way, which has taken SQLite's lock already.
@@ -124,12 +118,12 @@ class ByKey:
         connection = session.connection(bind_arguments={"mapper": mapper})
         takes_lock = features_of(connection.dialect).single_writer and not inside
         if takes_lock and has_begun(connection):
-            return NOT_AT_ONCE
+            return Untouched.NOT_AT_ONCE
         rows = self._executed(session, connection)
-        if takes_lock and rows is NOT_THERE:
+        if takes_lock and rows is Untouched.NOT_THERE:
             # A SELECT would not have taken it. The driver's transaction holds nothing else.
             connection.connection.rollback()
-        if rows is not NOT_THERE:
+        if rows is not Untouched.NOT_THERE:
             self._tell()
         return rows
 
@@ -140,16 +134,16 @@ class ByKey:
             values = None if self.written is None else [self.written]
             happened(session, Change(model, operation, [self.row.values], values))
 
-    def _executed(self, session: Session, connection: Connection) -> list[Any]:
+    def _executed(self, session: Session, connection: Connection) -> list[Any] | Untouched:
         with as_in_a_flush(session):
             if not self.changed:
                 result = connection.execute(self.statement, self.parameters)
-                return [] if result.rowcount else NOT_THERE
+                return [] if result.rowcount else Untouched.NOT_THERE
             rows = list(session.execute(self.statement, self.parameters).scalars())
         for row in rows:
             if isinstance(row, BaseModel):
                 row.model_fields_set.update(self.changed)
-        return rows or NOT_THERE
+        return rows or Untouched.NOT_THERE
 
 
 def update_at_once(

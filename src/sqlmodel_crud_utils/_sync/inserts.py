@@ -6,13 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._core.errors.translation import (
-    ends_transaction,
-    is_database_error,
-    translate,
-)
+from sqlmodel_crud_utils._core.errors.translation import ends_transaction
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
@@ -23,7 +20,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import behind, block_of, may_try_again
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
@@ -34,6 +31,7 @@ from sqlmodel_crud_utils._sync._running.operations import (
     outcome_of,
     translated,
 )
+from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._sync._running.rows import facts_for, insert
 from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync._running.shortcuts import add_and_flush
@@ -203,19 +201,18 @@ def _insert_one_by_one(
     session = write.session
     outcome = InsertOutcome(success=[], failed=[])
     failures: list[tuple[int, SQLModelCRUDError]] = []
+
+    def work(row: Any) -> Any:
+        apart.put_back(row)
+        facts = facts_of(type(row))
+        inserted = insert(session, facts, row, hooks_of(facts.model, "create"))
+        load_expired(session, states_of([inserted]))
+        return inserted
+
     for index, row in enumerate(rows):
-        generated = missing_keys([row])
-        try:
-            with session.begin_nested():
-                apart.put_back(row)
-                facts = facts_of(type(row))
-                inserted = insert(session, facts, row, hooks_of(facts.model, "create"))
-                load_expired(session, states_of([inserted]))
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            forget(generated)
-            failures.append((index, _failure(session, error, row)))
+        inserted = in_savepoint(session, type(row), partial(work, row), adding=[row])
+        if isinstance(inserted, Refusal):
+            failures.append((index, inserted.failure))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
@@ -248,22 +245,20 @@ def _insert_together(write: Write, rows: list[Any]) -> None:
 
 def _insert_all_or_none(write: Write, rows: list[Any]) -> None:
     session = write.session
-    generated = missing_keys(rows)
-    try:
+    with SetApart(rows) as apart:
+
+        def work() -> None:
+            apart.put_back()
+            add_and_flush(session, rows)
+            load_expired(session, states_of(rows))
+
         # The savepoint is what lets the failing rows be found afterwards.
-        with SetApart(rows) as apart:
-            with session.begin_nested():
-                apart.put_back()
-                add_and_flush(session, rows)
-                load_expired(session, states_of(rows))
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        forget(generated)
-        failure = _explained(session, rows, error)
+        refusal = in_savepoint(session, write.model, work, adding=rows)
+    if refusal is not None:
+        failure = _explained(session, rows, refusal)
         log_failure(_NAME, write.model, failure, "debug")
         _doom(session, failure)
-        raise failure from error
+        raise failure from refusal.error
     with all_or_none(session):
         write.written(len(rows))
     keep_loaded(session, rows)
@@ -275,45 +270,24 @@ def _doom(session: Session, failure: SQLModelCRUDError) -> None:
         block.doom(failure)
 
 
-def _explained(session: Session, rows: list[Any], error: Exception) -> SQLModelCRUDError:
+def _explained(session: Session, rows: list[Any], refusal: Refusal) -> SQLModelCRUDError:
     """Return the error that names the failing rows, found by trying each one; none is kept."""
-    if not may_try_again(sync_session(session), error):
-        return translate(error, type(rows[0]))
     with SetApart(rows) as apart:
+
+        def work(row: Any) -> None:
+            apart.put_back(row)
+            session.add(row)
+            session.flush()
+
         probing = session.begin_nested()
-        failures = [
-            (index, failure)
-            for index, row in enumerate(rows)
-            if (failure := _failure_of(session, row, apart)) is not None
-        ]
+        tried = [in_savepoint(session, type(row), partial(work, row)) for row in rows]
         probing.rollback()
+    failures = [(index, each.failure) for index, each in enumerate(tried) if each is not None]
     if not failures:  # the rows are good each by itself, or it was no row's fault
-        return translate(error, type(rows[0]))
+        return refusal.failure
     return BulkOperationError(
         len(rows),
         len(failures),
         failures,
         failed_records=[rows[index] for index, _ in failures],
     )
-
-
-def _failure_of(session: Session, row: Any, apart: SetApart) -> SQLModelCRUDError | None:
-    try:
-        with session.begin_nested():
-            apart.put_back(row)
-            session.add(row)
-            session.flush()
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        return _failure(session, error, row)
-    return None
-
-
-def _failure(session: Session, error: Exception, row: Any) -> SQLModelCRUDError:
-    """Return what is wrong with a row; what ends the transaction is not the row's fault."""
-    plain = sync_session(session)
-    failure = translate(behind(plain, error), type(row))
-    if not may_try_again(plain, error):
-        raise failure from error
-    return failure

@@ -57,7 +57,6 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
@@ -71,6 +70,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
 )
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
+from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     SQLModelCRUDError,
@@ -337,14 +337,17 @@ class _Upsertion:
                 self._refuse(error, batch.entries[0])
                 raise
         self._begin()
-        try:
-            # The savepoint is what lets the failing row be found afterwards.
-            with self.write.session.begin_nested():
-                return self._attempt(batch)
-        except Exception as error:
-            if self._refusal(error) is None:
-                raise
+        # The savepoint is what lets the failing row be found afterwards.
+        found = self._tried(batch)
+        if not isinstance(found, Refusal):
+            return found
+        if not found.is_of_rows:
+            raise found.error
         return self._searched(batch)
+
+    def _tried(self, batch: Batch) -> Mapping[Entry, Any] | Refusal:
+        write = self.write
+        return in_savepoint(write.session, write.model, partial(self._attempt, batch))
 
     def _begin(self) -> None:
         if features_of(self.dialect).single_writer:
@@ -356,17 +359,15 @@ class _Upsertion:
         low, high = 0, len(entries)
         while low < len(entries):
             middle = low + max(1, (high - low) // 2)
-            try:
-                with self.write.session.begin_nested():
-                    found.update(self._attempt(batch.part(entries[low:middle])))
-            except Exception as error:
-                if middle - low == 1:
-                    self._refuse(error, entries[low])
-                if middle - low == 1 or self._refusal(error) is None:
-                    raise
+            part = self._tried(batch.part(entries[low:middle]))
+            if not isinstance(part, Refusal):
+                found.update(part)
+                low, high = middle, high if middle < high else len(entries)
+            elif middle - low > 1 and part.is_of_rows:
                 high = middle
             else:
-                low, high = middle, high if middle < high else len(entries)
+                self._refuse(part.error, entries[low])
+                raise part.error
         return found
 
     def _refuse(self, error: Exception, entry: Entry) -> None:
@@ -491,7 +492,7 @@ def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
     if features.has_arrays:
         statement = on_conflict(target, target.model, batch.names, dialect)
         statement = from_arrays(target, statement, batch.shape(), dialect)
-        return statement is not None and _executed(session, statement)
+        return statement is not None and _executed(session, target.model, statement)
     if (
         not features.quick_many
         or run_on_connection(
@@ -507,14 +508,11 @@ def _upserted_at_once(session: Session, batch: Batch, dialect: Dialect) -> bool:
     return prepared is not None
 
 
-def _executed(session: Session, statement: Any) -> bool:
-    try:
-        with session.begin_nested():
-            execute_writing(session, statement, execution_options=_PLAIN_INSERT)
-    except Exception as error:
-        if not is_database_error(error) or not may_try_again(sync_session(session), error):
-            raise
-        get_logger().debug(f"rows are upserted one by one: {type(error).__name__}")
+def _executed(session: Session, model: type[Any], statement: Any) -> bool:
+    execution = partial(execute_writing, session, statement, execution_options=_PLAIN_INSERT)
+    outcome = in_savepoint(session, model, execution)
+    if isinstance(outcome, Refusal):
+        get_logger().debug(f"rows are upserted one by one: {type(outcome.error).__name__}")
         return False
     return True
 

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks
+from sqlmodel_crud_utils._async._running.refusals import Refusal
 from sqlmodel_crud_utils._async._running.settling import (
     CommittedError,
     commit,
@@ -53,7 +55,8 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 
-Rows = Sequence[Any]
+_Rows = TypeVar("_Rows", bound=Sequence[Any])
+_Outcome = TypeVar("_Outcome", bound=Sequence[Any] | Untouched)
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +146,8 @@ class Read(_OnSession):
 
     async def __aenter__(self) -> Self:
         self._began_here = has_nothing_to_lose(sync_session(self.session))
-        return await _OnSession.__aenter__(self)
+        await _OnSession.__aenter__(self)
+        return self
 
     async def __aexit__(
         self,
@@ -245,7 +249,7 @@ async def searching(write: Write) -> AsyncIterator[None]:
             raise
 
 
-async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
+async def attempt(write: Write, work: Work[_Rows]) -> _Rows | None:
     """Run a write to its end and return its rows, or undo it.
 
     Outside a block a success commits and a failure rolls the session back. Inside a block nothing
@@ -266,13 +270,35 @@ async def attempt(write: Write, work: Work[Rows]) -> Rows | None:
     return outcome
 
 
-async def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
+async def outcome_of(write: Write, work: Work[_Outcome]) -> _Outcome | SQLModelCRUDError:
     """Run a write as `attempt` does; return its rows, or the failure that is not to raise.
 
     To log a failure that is returned is left to the caller.
     """
+    outcome = await _run(write, work)
+    if not isinstance(outcome, Refusal):
+        return outcome
+    _doom(write, outcome.failure)
+    return outcome.failure
+
+
+async def insist(write: Write, work: Work[_Rows]) -> _Rows:
+    """Run a set-based write to its end and return its rows, or undo it and raise.
+
+    It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
+    the library's error, or SQLAlchemy's own, as in v0.1.0.
+    """
+    outcome = await _run(write, work)
+    if not isinstance(outcome, Refusal):
+        return outcome
+    log_failure(write.name, write.model, outcome.failure, "debug")
+    raise outcome.error
+
+
+async def _run(write: Write, work: Work[_Outcome]) -> _Outcome | Refusal:
+    """Run a write to its end; return what it is refused with where that is not to raise."""
     try:
-        return await _run(write, work)
+        return await _ended(write, work)
     except HookFailedError as failed:
         hook_error = failed.error
     except Exception as error:
@@ -281,29 +307,7 @@ async def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError
             raise
         if write.strict or _is_mistake(failure):
             _refuse(write, failure, error)
-        _doom(write, failure)
-        return failure
-    raise hook_error
-
-
-async def insist(write: Write, work: Work[Rows]) -> Rows:
-    """Run a set-based write to its end and return its rows, or undo it and raise.
-
-    It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
-    the library's error, or SQLAlchemy's own, as in v0.1.0.
-    """
-    try:
-        return await _run(write, work)
-    except HookFailedError as failed:
-        hook_error = failed.error
-    except Exception as error:
-        failure = await _failure_of(write, error)
-        if failure is None:
-            raise
-        if not (write.strict or _is_mistake(failure)):
-            log_failure(write.name, write.model, failure, "debug")
-            raise
-        _refuse(write, failure, error)
+        return Refusal(error, failure)
     raise hook_error
 
 
@@ -367,7 +371,7 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
         block.doom(failure)
 
 
-async def _run(write: Write, work: Work[Rows]) -> Rows:
+async def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
     refuse_in_reading(sync_session(write.session))
     if write.inside and not sync_session(write.session).is_active:
         # The flush would say so, but by then the row would be in the session.
@@ -380,7 +384,7 @@ async def _run(write: Write, work: Work[Rows]) -> Rows:
         raise
 
 
-async def _settled(write: Write, work: Work[Rows]) -> Rows:
+async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.in_savepoint:
         with SetApart(write.adding) as apart:
             async with block(write.session, wrap_errors=False):
@@ -388,41 +392,46 @@ async def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return await _held(write.session, work)
     if write.inside:
         return await _held(write.session, work)
-    rows: Rows = []
-    late: list[Exception] = []
     try:
-        rows = await _committed(write.session, work)
-    except CommittedError as failed:
-        late = [failed.error]
+        outcome, late = await _committed(write.session, work)
     except BaseException:
         # What was committed while a cancellation came in stays.
         await run_commit_callbacks(write.session)
         raise
     raise_together([*late, *await run_commit_callbacks(write.session)])
-    return rows
+    return outcome
 
 
-async def _committed(session: AsyncSession, work: Work[Rows]) -> Rows:
+async def _committed(
+    session: AsyncSession, work: Work[_Outcome]
+) -> tuple[_Outcome, list[Exception]]:
+    """Run work and commit; return its outcome, and what failed after the commit."""
     try:
-        rows = await work()
-        if isinstance(rows, Untouched):
-            return rows
-        states = states_of(rows)
+        outcome = await work()
+        if isinstance(outcome, Untouched):
+            return outcome, []
+        states = states_of(outcome)
         await load_expired(session, states)
-        await shielded(commit, session, states)
-    except CommittedError:
-        raise
+        return outcome, await _commit(session, states)
     except BaseException:
         await shielded(roll_back, session)
         raise
-    return rows
 
 
-async def _held(session: AsyncSession, work: Work[Rows]) -> Rows:
-    rows = await work()
-    await load_expired(session, states_of(rows))
-    keep_loaded(session, rows)
-    return rows
+async def _commit(session: AsyncSession, states: Sequence[InstanceState[Any]]) -> list[Exception]:
+    try:
+        await shielded(commit, session, states)
+    except CommittedError as failed:
+        return [failed.error]
+    return []
+
+
+async def _held(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
+    outcome = await work()
+    if not isinstance(outcome, Untouched):
+        await load_expired(session, states_of(outcome))
+        keep_loaded(session, outcome)
+    return outcome
 
 
 def keep_loaded(session: AsyncSession, rows: Iterable[Any], *, related: bool = False) -> None:

@@ -10,13 +10,14 @@ from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session as PlainSession
 
 from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missing, remember
-from sqlmodel_crud_utils._async._running.operations import Rows, Write, outcome_of
+from sqlmodel_crud_utils._async._running.operations import Write, outcome_of
+from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
+from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncSession,
@@ -26,9 +27,8 @@ from sqlmodel_crud_utils._runtime_async import (
     run_sync,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._shortcuts.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
+from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
 from sqlmodel_crud_utils._shortcuts.new_row import insert_at_once
@@ -64,13 +64,14 @@ async def written_at_once(
         return None
     session, row, inside = write.session, change.row, write.inside
 
-    async def work() -> Rows:
+    async def work() -> list[Any] | Untouched:
         rows = await run_sync(session, change.run, inside)
-        remember(session, rows, row.facts.model, visibility=visibility)
+        if not isinstance(rows, Untouched):
+            remember(session, rows, row.facts.model, visibility=visibility)
         return rows
 
     outcome = await outcome_of(write, work)
-    if outcome is NOT_AT_ONCE:
+    if outcome is Untouched.NOT_AT_ONCE:
         return None
     if isinstance(outcome, DatabaseConnectionError):
         log_failure(write.name, write.model, outcome, "debug")
@@ -80,7 +81,7 @@ async def written_at_once(
         found = await find_for(write, row.key, row.names, visibility=visibility)
         log_failure(write.name, write.model, outcome)
         return False, found
-    if outcome is NOT_THERE:
+    if outcome is Untouched.NOT_THERE:
         refuse_missing(write, row.key, row.names)
         return False, None
     write.rows = 1
@@ -119,15 +120,17 @@ async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
     new = new_rows_of(plain, rows, dialect, DRIVERS)
     if new is None or not await run_on_connection(session, partial(_begin, plain), new.model):
         return False
-    try:
-        async with session.begin_nested() as savepoint:
-            written = await _write(session, new, dialect)
-            if written is None:
-                await savepoint.rollback()
-    except Exception as error:
-        if not is_database_error(error) or not may_try_again(plain, error):
-            raise
-        kind = type(error).__name__
+
+    async def work() -> NewRows | None:
+        written = await _write(session, new, dialect)
+        savepoint = session.get_nested_transaction()
+        if written is None and savepoint is not None:
+            await savepoint.rollback()
+        return written
+
+    written = await in_savepoint(session, new.model, work)
+    if isinstance(written, Refusal):
+        kind = type(written.error).__name__
         get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
         return False
     if written is None:

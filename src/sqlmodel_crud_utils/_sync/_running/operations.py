@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core import observers
@@ -40,6 +41,7 @@ from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lo
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks
+from sqlmodel_crud_utils._sync._running.refusals import Refusal
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
     commit,
@@ -55,7 +57,8 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 
-Rows = Sequence[Any]
+_Rows = TypeVar("_Rows", bound=Sequence[Any])
+_Outcome = TypeVar("_Outcome", bound=Sequence[Any] | Untouched)
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +148,8 @@ class Read(_OnSession):
 
     def __enter__(self) -> Self:
         self._began_here = has_nothing_to_lose(sync_session(self.session))
-        return _OnSession.__enter__(self)
+        _OnSession.__enter__(self)
+        return self
 
     def __exit__(
         self,
@@ -247,7 +251,7 @@ def searching(write: Write) -> Iterator[None]:
             raise
 
 
-def attempt(write: Write, work: Work[Rows]) -> Rows | None:
+def attempt(write: Write, work: Work[_Rows]) -> _Rows | None:
     """Run a write to its end and return its rows, or undo it.
 
     Outside a block a success commits and a failure rolls the session back. Inside a block nothing
@@ -268,13 +272,35 @@ def attempt(write: Write, work: Work[Rows]) -> Rows | None:
     return outcome
 
 
-def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
+def outcome_of(write: Write, work: Work[_Outcome]) -> _Outcome | SQLModelCRUDError:
     """Run a write as `attempt` does; return its rows, or the failure that is not to raise.
 
     To log a failure that is returned is left to the caller.
     """
+    outcome = _run(write, work)
+    if not isinstance(outcome, Refusal):
+        return outcome
+    _doom(write, outcome.failure)
+    return outcome.failure
+
+
+def insist(write: Write, work: Work[_Rows]) -> _Rows:
+    """Run a set-based write to its end and return its rows, or undo it and raise.
+
+    It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
+    the library's error, or SQLAlchemy's own, as in v0.1.0.
+    """
+    outcome = _run(write, work)
+    if not isinstance(outcome, Refusal):
+        return outcome
+    log_failure(write.name, write.model, outcome.failure, "debug")
+    raise outcome.error
+
+
+def _run(write: Write, work: Work[_Outcome]) -> _Outcome | Refusal:
+    """Run a write to its end; return what it is refused with where that is not to raise."""
     try:
-        return _run(write, work)
+        return _ended(write, work)
     except HookFailedError as failed:
         hook_error = failed.error
     except Exception as error:
@@ -283,29 +309,7 @@ def outcome_of(write: Write, work: Work[Rows]) -> Rows | SQLModelCRUDError:
             raise
         if write.strict or _is_mistake(failure):
             _refuse(write, failure, error)
-        _doom(write, failure)
-        return failure
-    raise hook_error
-
-
-def insist(write: Write, work: Work[Rows]) -> Rows:
-    """Run a set-based write to its end and return its rows, or undo it and raise.
-
-    It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
-    the library's error, or SQLAlchemy's own, as in v0.1.0.
-    """
-    try:
-        return _run(write, work)
-    except HookFailedError as failed:
-        hook_error = failed.error
-    except Exception as error:
-        failure = _failure_of(write, error)
-        if failure is None:
-            raise
-        if not (write.strict or _is_mistake(failure)):
-            log_failure(write.name, write.model, failure, "debug")
-            raise
-        _refuse(write, failure, error)
+        return Refusal(error, failure)
     raise hook_error
 
 
@@ -369,7 +373,7 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
         block.doom(failure)
 
 
-def _run(write: Write, work: Work[Rows]) -> Rows:
+def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
     refuse_in_reading(sync_session(write.session))
     if write.inside and not sync_session(write.session).is_active:
         # The flush would say so, but by then the row would be in the session.
@@ -382,7 +386,7 @@ def _run(write: Write, work: Work[Rows]) -> Rows:
         raise
 
 
-def _settled(write: Write, work: Work[Rows]) -> Rows:
+def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.in_savepoint:
         with SetApart(write.adding) as apart:
             with block(write.session, wrap_errors=False):
@@ -390,41 +394,44 @@ def _settled(write: Write, work: Work[Rows]) -> Rows:
                 return _held(write.session, work)
     if write.inside:
         return _held(write.session, work)
-    rows: Rows = []
-    late: list[Exception] = []
     try:
-        rows = _committed(write.session, work)
-    except CommittedError as failed:
-        late = [failed.error]
+        outcome, late = _committed(write.session, work)
     except BaseException:
         # What was committed while a cancellation came in stays.
         run_commit_callbacks(write.session)
         raise
     raise_together([*late, *run_commit_callbacks(write.session)])
-    return rows
+    return outcome
 
 
-def _committed(session: Session, work: Work[Rows]) -> Rows:
+def _committed(session: Session, work: Work[_Outcome]) -> tuple[_Outcome, list[Exception]]:
+    """Run work and commit; return its outcome, and what failed after the commit."""
     try:
-        rows = work()
-        if isinstance(rows, Untouched):
-            return rows
-        states = states_of(rows)
+        outcome = work()
+        if isinstance(outcome, Untouched):
+            return outcome, []
+        states = states_of(outcome)
         load_expired(session, states)
-        shielded(commit, session, states)
-    except CommittedError:
-        raise
+        return outcome, _commit(session, states)
     except BaseException:
         shielded(roll_back, session)
         raise
-    return rows
 
 
-def _held(session: Session, work: Work[Rows]) -> Rows:
-    rows = work()
-    load_expired(session, states_of(rows))
-    keep_loaded(session, rows)
-    return rows
+def _commit(session: Session, states: Sequence[InstanceState[Any]]) -> list[Exception]:
+    try:
+        shielded(commit, session, states)
+    except CommittedError as failed:
+        return [failed.error]
+    return []
+
+
+def _held(session: Session, work: Work[_Outcome]) -> _Outcome:
+    outcome = work()
+    if not isinstance(outcome, Untouched):
+        load_expired(session, states_of(outcome))
+        keep_loaded(session, outcome)
+    return outcome
 
 
 def keep_loaded(session: Session, rows: Iterable[Any], *, related: bool = False) -> None:

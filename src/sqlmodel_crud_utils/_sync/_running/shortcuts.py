@@ -12,11 +12,11 @@ from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session as PlainSession
 
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.errors.translation import is_database_error
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
+from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Session,
@@ -26,15 +26,15 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_sync,
     sync_session,
 )
-from sqlmodel_crud_utils._session.blocks import may_try_again
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._shortcuts.by_key import NOT_AT_ONCE, NOT_THERE, ByKey, Sought
+from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
 from sqlmodel_crud_utils._shortcuts.new_row import insert_at_once
 from sqlmodel_crud_utils._shortcuts.new_rows import NewRows, insert_rows, new_rows_of, take_keys
 from sqlmodel_crud_utils._sync._running.fetching import find_for, refuse_missing, remember
-from sqlmodel_crud_utils._sync._running.operations import Rows, Write, outcome_of
+from sqlmodel_crud_utils._sync._running.operations import Write, outcome_of
+from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUDError
 
 
@@ -66,13 +66,14 @@ def written_at_once(
         return None
     session, row, inside = write.session, change.row, write.inside
 
-    def work() -> Rows:
+    def work() -> list[Any] | Untouched:
         rows = run_sync(session, change.run, inside)
-        remember(session, rows, row.facts.model, visibility=visibility)
+        if not isinstance(rows, Untouched):
+            remember(session, rows, row.facts.model, visibility=visibility)
         return rows
 
     outcome = outcome_of(write, work)
-    if outcome is NOT_AT_ONCE:
+    if outcome is Untouched.NOT_AT_ONCE:
         return None
     if isinstance(outcome, DatabaseConnectionError):
         log_failure(write.name, write.model, outcome, "debug")
@@ -82,7 +83,7 @@ def written_at_once(
         found = find_for(write, row.key, row.names, visibility=visibility)
         log_failure(write.name, write.model, outcome)
         return False, found
-    if outcome is NOT_THERE:
+    if outcome is Untouched.NOT_THERE:
         refuse_missing(write, row.key, row.names)
         return False, None
     write.rows = 1
@@ -121,15 +122,17 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
     new = new_rows_of(plain, rows, dialect, DRIVERS)
     if new is None or not run_on_connection(session, partial(_begin, plain), new.model):
         return False
-    try:
-        with session.begin_nested() as savepoint:
-            written = _write(session, new, dialect)
-            if written is None:
-                savepoint.rollback()
-    except Exception as error:
-        if not is_database_error(error) or not may_try_again(plain, error):
-            raise
-        kind = type(error).__name__
+
+    def work() -> NewRows | None:
+        written = _write(session, new, dialect)
+        savepoint = session.get_nested_transaction()
+        if written is None and savepoint is not None:
+            savepoint.rollback()
+        return written
+
+    written = in_savepoint(session, new.model, work)
+    if isinstance(written, Refusal):
+        kind = type(written.error).__name__
         get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
         return False
     if written is None:

@@ -1,0 +1,65 @@
+"""Work in a savepoint, which the database may refuse without ending the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
+from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, sync_session
+from sqlmodel_crud_utils._session.blocks import may_try_again
+from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
+
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the database has refused; the transaction is as it was before.
+
+    Attributes:
+        error: What was raised.
+        failure: The same as an error of the library.
+    """
+
+    error: Exception
+    failure: SQLModelCRUDError
+
+    @property
+    def is_of_rows(self) -> bool:
+        """Whether a row that was written is to blame."""
+        return isinstance(self.failure, ValidationError)
+
+    def throw(self) -> NoReturn:
+        """Raise it as an error of the library."""
+        if self.failure is self.error:
+            raise self.failure
+        raise self.failure from self.error
+
+
+async def in_savepoint(
+    session: AsyncSession, model: type[Any], work: Work[_R], *, adding: Sequence[Any] = ()
+) -> _R | Refusal:
+    """Run work in a savepoint, and return its result or what the database has refused.
+
+    What ends the transaction is raised as it is, since nothing can be tried in it any more.
+
+    Args:
+        session: The session that works.
+        model: The model that is worked on.
+        work: The work.
+        adding: New rows: the keys that they are given are taken back when the work is undone.
+    """
+    generated = missing_keys(adding)
+    try:
+        async with session.begin_nested():
+            return await work()
+    except BaseException as error:
+        forget(generated)
+        if not isinstance(error, Exception) or not is_database_error(error):
+            raise
+        if not may_try_again(sync_session(session), error):
+            raise
+        return Refusal(error, translate(error, model))
