@@ -188,6 +188,11 @@ def _in_order(bounds: list[Any]) -> list[Any]:
     return bounds
 
 
+def key_type(attribute: InstrumentedAttribute[Any]) -> Any:
+    """Return the type, for Pydantic, of a key that stands in a path."""
+    return Annotated[_plain_type(attribute), AfterValidator(partial(_fitting, attribute))]
+
+
 def _plain_type(attribute: InstrumentedAttribute[Any]) -> Any:
     column_type = attribute.property.columns[0].type
     found = python_type(column_type)

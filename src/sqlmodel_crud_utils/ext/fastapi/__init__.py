@@ -14,12 +14,16 @@ except ModuleNotFoundError as error:
 
 from sqlmodel_crud_utils.ext.fastapi.errors import error_responses, install_error_handlers
 from sqlmodel_crud_utils.ext.fastapi.filters import FilterParams, filter_params
+from sqlmodel_crud_utils.ext.fastapi.resources import page_links
+from sqlmodel_crud_utils.ext.fastapi.routers import crud_router
 from sqlmodel_crud_utils.ext.fastapi.sessions import session_dependency
 
 __all__ = [
     "FilterParams",
+    "crud_router",
     "error_responses",
     "filter_params",
     "install_error_handlers",
+    "page_links",
     "session_dependency",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyQuery
+from pydantic import BaseModel
 
 from sqlmodel_crud_utils._core.queries.builder import QueryShape, whole
 from sqlmodel_crud_utils._core.queries.params import (
@@ -156,7 +158,8 @@ def filter_params(
             `FilterParams.keyset`; "number" for those of `FilterParams.paginate`, with a total.
         size: How many rows a page has if the client doesn't say.
         max_size: How many rows a page may have.
-        also: Other query parameters that the route has, which are not to be refused.
+        also: Other query parameters that are not to be refused; those that the route and its
+            dependencies take are known.
 
     Returns:
         A function for `Depends`.
@@ -239,6 +242,9 @@ def _distinct(names: list[str]) -> list[str]:
 def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
+        taken = set(_taken_by(getattr(request.scope.get("route"), "dependant", None)))
+        unknown = [name for name in unknown if name not in taken]
+    if unknown:
         problem = f"Unknown parameter; available: {', '.join(known)}"
         raise RequestValidationError(
             [
@@ -246,6 +252,22 @@ def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
                 for name in unknown
             ]
         )
+
+
+def _taken_by(dependant: Any) -> Iterator[str]:
+    """Yield the query parameters that a route and its dependencies take."""
+    if dependant is None:
+        return
+    for field in dependant.query_params:
+        model = field.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield from (each.alias or name for name, each in model.model_fields.items())
+        else:
+            yield field.alias
+    if isinstance(dependant.call, APIKeyQuery):
+        yield dependant.call.model.name
+    for each in dependant.dependencies:
+        yield from _taken_by(each)
 
 
 def _refuse_repeated(request: Request, singles: Sequence[str]) -> None:

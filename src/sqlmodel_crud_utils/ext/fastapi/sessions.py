@@ -91,10 +91,13 @@ def session_dependency(
     """
     settings = {"close_resets_only": False, **kwargs}
     opened: Callable[[], AsyncIterator[Any]]
+    gives: type[Any]
     if isinstance(engine, Engine):
-        opened = _sync_sessions(engine, Modes(read_only=read_only), settings)
+        opened, gives = _sync_sessions(engine, Modes(read_only=read_only), settings), Session
     elif hasattr(engine, "sync_engine"):
-        opened = _async_sessions(engine, Modes(read_only=read_only), settings)
+        from sqlmodel.ext.asyncio.session import AsyncSession
+
+        opened, gives = _async_sessions(engine, Modes(read_only=read_only), settings), AsyncSession
     else:
         raise ValidationError(
             f"session_dependency takes an Engine or an AsyncEngine, not {type(engine).__name__}",
@@ -108,6 +111,8 @@ def session_dependency(
     async def request_session(session: Any = session_of_the_function) -> Any:
         return session
 
+    # Whoever takes the dependency may ask what it gives.
+    request_session.__annotations__["return"] = gives
     return request_session
 
 

@@ -1,0 +1,1 @@
+"""What routes do with the database."""

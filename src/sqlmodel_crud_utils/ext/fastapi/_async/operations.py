@@ -1,0 +1,223 @@
+"""What the routes of `crud_router` do, in the transaction of their request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Signature
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from pydantic import BaseModel
+
+from sqlmodel_crud_utils._async.inserts import insert_data_rows
+from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+from sqlmodel_crud_utils._async.repository import AsyncRepository
+from sqlmodel_crud_utils._async.soft_deletes import restore_row
+from sqlmodel_crud_utils._async.writes import delete_row, update_row
+from sqlmodel_crud_utils.ext.fastapi.filters import FilterParams
+from sqlmodel_crud_utils.ext.fastapi.resources import (
+    Resource,
+    Restriction,
+    changes_of,
+    is_among,
+    outside,
+    page_links,
+    values_of,
+)
+
+Key = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The operations on the rows of one model; each is a route when it has a signature."""
+
+    resource: Resource
+
+    async def list(
+        self,
+        request: Request,
+        response: Response,
+        session: Any,
+        params: FilterParams,
+        restriction: Restriction = None,
+    ) -> Any:
+        """Return one page of the rows that the filters let through."""
+        query = self._shown(self._within(session, restriction))
+        if params.page is None:
+            page: Any = await params.keyset(query)
+        else:
+            page = await params.paginate(query)
+        if links := page_links(request, page):
+            response.headers["Link"] = links
+        return page
+
+    async def get(
+        self,
+        request: Request,
+        response: Response,
+        session: Any,
+        key: Key,
+        restriction: Restriction = None,
+    ) -> Any:
+        """Return one row, or only that it has not changed."""
+        row = await self._shown(self._within(session, restriction)).where(**key).one()
+        tag, known = self._tag(response, row), request.headers.get("if-none-match")
+        if tag and known is not None and is_among(tag, known, weakly=True):
+            return Response(status_code=304, headers={"ETag": tag})
+        return row
+
+    async def create(
+        self,
+        request: Request,
+        response: Response,
+        session: Any,
+        data: BaseModel,
+        restriction: Restriction = None,
+    ) -> Any:
+        """Create a row."""
+        rows = AsyncRepository(session, self.resource.model)
+        row = await rows.create(**values_of(data, restriction))
+        row = await self._written(session, row, data, restriction)
+        response.headers["Location"] = self.resource.where_it_is(request, row)
+        self._tag(response, row)
+        return row
+
+    async def update(
+        self,
+        request: Request,
+        response: Response,
+        session: Any,
+        data: BaseModel,
+        key: Key,
+        restriction: Restriction = None,
+    ) -> Any:
+        """Change the fields that are sent, and no others."""
+        version = await self._check(request, session, key, restriction)
+        model, names = self.resource.model, self.resource.facts.key
+        _, row = await update_row(
+            tuple(key.values()),
+            changes_of(data),
+            session,
+            model,
+            names,
+            raise_on_error=True,
+            expected_version=version,
+        )
+        row = await self._written(session, row, data, restriction)
+        self._tag(response, row)
+        return row
+
+    async def delete(
+        self, request: Request, session: Any, key: Key, restriction: Restriction = None
+    ) -> None:
+        """Delete a row; it can be restored where it is only marked."""
+        version = await self._check(request, session, key, restriction)
+        model, names = self.resource.model, self.resource.facts.key
+        await delete_row(
+            tuple(key.values()),
+            session,
+            model,
+            names,
+            raise_on_error=True,
+            expected_version=version,
+        )
+
+    async def restore(
+        self, response: Response, session: Any, key: Key, restriction: Restriction = None
+    ) -> Any:
+        """Bring a deleted row back."""
+        if restriction is not None:
+            await self._within(session, restriction).only_deleted().where(**key).one()
+        model, names = self.resource.model, self.resource.facts.key
+        _, row = await restore_row(tuple(key.values()), session, model, names, raise_on_error=True)
+        row = await self._read_again(session, row)
+        self._tag(response, row)
+        return row
+
+    async def bulk(self, session: Any, data: Any, restriction: Restriction = None) -> Any:
+        """Create all rows of a list, or none."""
+        rows = [self.resource.model(**values_of(each, restriction)) for each in data]
+        _, written = await insert_data_rows(rows, session, raise_on_error=True)
+        shown = []
+        for place, (row, sent) in enumerate(zip(written, data, strict=True)):
+            shown.append(await self._written(session, row, sent, restriction, place))
+        return shown
+
+    def _within(self, session: Any, restriction: Restriction) -> AsyncQueryBuilder[Any]:
+        query = AsyncQueryBuilder(session, self.resource.model)
+        if restriction is None:
+            return query
+        if isinstance(restriction, Mapping):
+            return query.where(**restriction)
+        return query.where(restriction)
+
+    def _shown(self, query: AsyncQueryBuilder[Any]) -> AsyncQueryBuilder[Any]:
+        return query.joined(*self.resource.to_one).selectin(*self.resource.to_many)
+
+    async def _check(
+        self, request: Request, session: Any, key: Key, restriction: Restriction
+    ) -> int | None:
+        """Refuse a write to a row that is out of reach, or not as the client has seen it."""
+        seen = request.headers.get("if-match") if self.resource.facts.version else None
+        if seen is None and restriction is None:
+            return None
+        query = self._within(session, restriction).where(**key)
+        row = await query.for_update().one()
+        if seen is None:
+            return None
+        if self.resource.shows_related:
+            row = await self._shown(query).one()
+        if not is_among(self.resource.tag_of(row) or "", seen):
+            raise HTTPException(412, "It was changed since it was read")
+        version: int = getattr(row, self.resource.facts.version or "")
+        return version
+
+    async def _written(
+        self,
+        session: Any,
+        row: Any,
+        data: BaseModel,
+        restriction: Restriction,
+        *place: int,
+    ) -> Any:
+        """Return a row that was written as it goes out; refuse one that is out of reach now."""
+        if restriction is not None:
+            within = self._within(session, restriction).where(**self._key(row))
+            if not await within.exists():
+                raise outside(restriction, data, place)
+        return await self._read_again(session, row)
+
+    async def _read_again(self, session: Any, row: Any) -> Any:
+        if not self.resource.shows_related:
+            return row
+        query = AsyncQueryBuilder(session, self.resource.model)
+        return await self._shown(query).where(**self._key(row)).one()
+
+    def _key(self, row: Any) -> Key:
+        names, values = self.resource.facts.key, self.resource.key_of(row)
+        return {f"{name}__eq": value for name, value in zip(names, values, strict=True)}
+
+    def _tag(self, response: Response, row: Any) -> str | None:
+        tag = self.resource.tag_of(row)
+        if tag is not None:
+            response.headers["ETag"] = tag
+        return tag
+
+
+def endpoint(operation: Callable[..., Any], signature: Signature, keys: Mapping[str, str]) -> Any:
+    """Return an operation as FastAPI calls it.
+
+    Args:
+        operation: One of `Operations`.
+        signature: What FastAPI passes.
+        keys: The filters of the key, by the parameters that have its values.
+    """
+
+    async def run(**given: Any) -> Any:
+        key = {name: given.pop(parameter) for parameter, name in keys.items()}
+        return await operation(**given, **({"key": key} if keys else {}))
+
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    return run

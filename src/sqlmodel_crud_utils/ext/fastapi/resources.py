@@ -1,0 +1,193 @@
+"""A model as clients see it: keys in URLs, fields in bodies, tags of versions, links to pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, get_args
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+Restriction = Any
+"""Filters as a mapping, or an expression; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A model, and what of it goes out.
+
+    Attributes:
+        facts: What the model is.
+        public: What its rows are answered as.
+        to_one: The relationships to one row that `public` shows, nested ones as paths.
+        to_many: Those that have others, or are behind others.
+    """
+
+    facts: Facts
+    public: type[BaseModel]
+    to_one: tuple[str, ...]
+    to_many: tuple[str, ...]
+
+    @property
+    def model(self) -> type[Any]:
+        """The model."""
+        return self.facts.model
+
+    @property
+    def shows_related(self) -> bool:
+        """Whether rows go out with others."""
+        return bool(self.to_one or self.to_many)
+
+    def key_of(self, row: Any) -> tuple[Any, ...]:
+        """Return the primary key of a row."""
+        return tuple(getattr(row, name) for name in self.facts.key)
+
+    def tag_of(self, row: Any) -> str | None:
+        """Return the ETag of a row, None where it has no versions.
+
+        Related rows have versions of their own, so that only the whole answer tells.
+        """
+        if self.facts.version is None:
+            return None
+        if not self.shows_related:
+            return f'"{getattr(row, self.facts.version)}"'
+        shown = self.public.model_validate(row, from_attributes=True).model_dump_json()
+        return f'"{sha256(shown.encode()).hexdigest()[:32]}"'
+
+    def where_it_is(self, request: Request, row: Any) -> str:
+        """Return the address of a row that was created."""
+        key = "/".join(quote(str(value), safe="") for value in self.key_of(row))
+        return f"{request.url.path.rstrip('/')}/{key}"
+
+
+def resource_of(model: type[Any], public: type[BaseModel]) -> Resource:
+    """Return a model as it goes out."""
+    facts = facts_of(model)
+    paths = list(_paths(facts, public, "", several=False))
+    return Resource(
+        facts,
+        public,
+        to_one=tuple(path for path, several in paths if not several),
+        to_many=tuple(path for path, several in paths if several),
+    )
+
+
+def _paths(
+    facts: Facts, public: type[BaseModel], prefix: str, *, several: bool
+) -> Iterator[tuple[str, bool]]:
+    """Yield the relationships that a public model shows, and whether they have many rows."""
+    for name, field in public.model_fields.items():
+        relationship = facts.relationships.get(name)
+        if relationship is None:
+            continue
+        many = several or bool(relationship.uselist)
+        yield f"{prefix}{name}", many
+        related = facts_of(relationship.mapper.class_)
+        for shown in _models_in(field.annotation):
+            yield from _paths(related, shown, f"{prefix}{name}__", several=many)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+# --- what comes in -------------------------------------------------------------------------------
+
+
+def values_of(data: BaseModel, restriction: Restriction = None) -> dict[str, Any]:
+    """Return the values of a new row: what was sent, and defaults other than None.
+
+    A field that a restriction fixes and nobody has sent is filled with what it has to be.
+    """
+    values = {
+        name: value
+        for name, value in data.model_dump().items()
+        if name in data.model_fields_set or value is not None
+    }
+    return {**_fixed(restriction), **values}
+
+
+def changes_of(data: BaseModel) -> dict[str, Any]:
+    """Return the values that were sent."""
+    return data.model_dump(exclude_unset=True)
+
+
+def _fixed(restriction: Restriction) -> dict[str, Any]:
+    if not isinstance(restriction, Mapping):
+        return {}
+    return {name: value for name, value in restriction.items() if "__" not in name}
+
+
+def outside(restriction: Restriction, data: BaseModel, place: Sequence[int]) -> Exception:
+    """Return the error for a row that would be outside of what the client may see."""
+    sent = [name for name in _fixed(restriction) if name in data.model_fields_set]
+    where = ("body", *place, *sent) if len(sent) == 1 else ("body", *place)
+    reason = "it would be outside of what you may write"
+    return RequestValidationError([{"type": "value_error", "loc": where, "msg": reason}])
+
+
+# --- preconditions -------------------------------------------------------------------------------
+
+_TAG = re.compile(r'(W/)?("[^"]*")')
+
+
+def is_among(tag: str, header: str, *, weakly: bool = False) -> bool:
+    """Return whether a tag is one of those in the header If-Match or If-None-Match.
+
+    Args:
+        tag: The strong tag of the row as it is.
+        header: What the client sent.
+        weakly: Whether tags that are marked as weak count.
+    """
+    if header.strip() == "*":
+        return True
+    return any(each == tag and (weakly or not weak) for weak, each in _TAG.findall(header))
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def page_links(request: Request, page: Page[Any] | CursorPage[Any]) -> str | None:
+    """Return the header `Link` of a page: where those before and after it are.
+
+    Args:
+        request: The request for the page.
+        page: The page that is its answer.
+
+    Returns:
+        The value of the header, or None where there is no other page.
+
+    Example:
+        >>> from fastapi import Request
+        >>> scope = {"type": "http", "path": "/heroes", "query_string": b"size=2&page=2"}
+        >>> request = Request({**scope, "method": "GET", "headers": []})
+        >>> page_links(request, Page(items=["c", "d"], total=4, page=2, size=2))
+        '</heroes?size=2&page=1>; rel="prev"'
+    """
+    others: dict[str, tuple[str, Any]] = {}
+    if isinstance(page, CursorPage):
+        if page.next_cursor is not None:
+            others["next"] = ("after", page.next_cursor)
+    else:
+        if page.has_previous and page.pages:
+            others["prev"] = ("page", min(page.page - 1, page.pages))
+        if page.has_next:
+            others["next"] = ("page", page.page + 1)
+    links = (f'<{_with(request, *other)}>; rel="{name}"' for name, other in others.items())
+    return ", ".join(links) or None
+
+
+def _with(request: Request, name: str, value: Any) -> str:
+    kept = [(key, each) for key, each in request.query_params.multi_items() if key != name]
+    return f"{quote(request.url.path)}?{urlencode([*kept, (name, value)])}"

@@ -1,0 +1,372 @@
+"""Routes for the rows of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from importlib import import_module
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from sqlmodel import SQLModel
+from starlette.exceptions import HTTPException
+
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.queries.params import key_type
+from sqlmodel_crud_utils._core.visibility.soft_delete import require_soft_delete
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.fastapi.errors import error_responses
+from sqlmodel_crud_utils.ext.fastapi.filters import filter_params
+from sqlmodel_crud_utils.ext.fastapi.resources import Resource, resource_of
+from sqlmodel_crud_utils.pagination import CursorPage, Page
+
+__all__ = ["crud_router"]
+
+Operation = Literal["list", "get", "create", "update", "delete", "restore", "bulk"]
+Dependencies = Sequence[Any] | Mapping[Operation, Sequence[Any]]
+
+_SIZE = 50
+_MOST_ROWS = 1_000
+
+
+class _Kind(NamedTuple):
+    """What kind of route an operation is."""
+
+    method: str
+    path: str
+    status: int
+    errors: tuple[int, ...]
+    takes: tuple[str, ...]
+
+
+_KINDS: dict[Operation, _Kind] = {
+    "list": _Kind("GET", "", 200, (503,), ("request", "response", "params")),
+    "get": _Kind("GET", "{key}", 200, (404, 503), ("request", "response")),
+    "create": _Kind("POST", "", 201, (409, 503), ("request", "response", "data")),
+    "update": _Kind("PATCH", "{key}", 200, (404, 409, 412, 503), ("request", "response", "data")),
+    "delete": _Kind("DELETE", "{key}", 204, (404, 409, 412, 503), ("request",)),
+    "restore": _Kind("POST", "{key}/restore", 200, (404, 409, 503), ("response",)),
+    "bulk": _Kind("POST", "/bulk", 201, (409, 503), ("data",)),
+}
+_ON_DEMAND = ("restore", "bulk")
+
+
+def crud_router(  # noqa: PLR0913 - each of them has a name
+    model: type[SQLModel],
+    session: Callable[..., Any],
+    *,
+    public: type[BaseModel],
+    create: type[BaseModel] | None = None,
+    update: type[BaseModel] | None = None,
+    filters: Iterable[str] = (),
+    sort: Iterable[str] = (),
+    pagination: Literal["number", "cursor"] = "number",
+    size: int | None = None,
+    max_size: int = 100,
+    operations: Iterable[Operation] | None = None,
+    dependencies: Dependencies = (),
+    restrict: Callable[..., Any] | None = None,
+    reading: Callable[..., Any] | None = None,
+    is_async: bool | None = None,
+) -> APIRouter:
+    """Return a router with routes that list, read, create, update and delete rows of a model.
+
+    | operation | route | answers |
+    |---|---|---|
+    | list | `GET /` | a `Page`, or a `CursorPage`; the header `Link` has the pages beside it |
+    | get | `GET /{key}` | the row |
+    | create | `POST /` | 201 and the row; the header `Location` says where it is |
+    | update | `PATCH /{key}` | the row; what was not sent stays as it is |
+    | delete | `DELETE /{key}` | 204; the row is marked where the model has `SoftDeleteMixin` |
+    | restore | `POST /{key}/restore` | the row; on demand |
+    | bulk | `POST /bulk` | 201 and the rows, all or none; on demand |
+
+    A composite key has a segment of the path for each column. With `VersionMixin` an answer with
+    one row has an `ETag`; `If-Match` on update and delete, and `If-None-Match` on get, are
+    honoured. Each request is one transaction. `install_error_handlers` gives errors their status.
+
+    Args:
+        model: The table model.
+        session: The dependency that gives a session: one of `session_dependency`, or any that
+            yields a `Session` or an `AsyncSession`.
+        public: What a row is answered as. What it does not have never leaves; relationships that
+            it has are loaded.
+        create: What a new row is made from; without it there is no such route.
+        update: What is changed; without it there is no such route.
+        filters: The filters that clients may use, as for `filter_params`.
+        sort: The fields that clients may sort by.
+        pagination: "number" for pages with a total, "cursor" for those that stay right while rows
+            change.
+        size: How many rows a page has if the client doesn't say; left out, 50 or `max_size`.
+        max_size: How many rows a page may have.
+        operations: Which of the routes there are; left out, all but restore and bulk.
+        dependencies: More dependencies, as in `APIRouter`; or a mapping from operation to those.
+        restrict: A dependency that returns filters, or an expression, for the rows that this
+            request may see. A row outside of it is a 404, and what is written has to stay inside.
+        reading: The dependency of the routes that only read; left out, it is `session`.
+        is_async: Whether the session is an `AsyncSession`; left out, the return type of `session`
+            tells.
+
+    Returns:
+        The router, for `include_router`, with a prefix.
+
+    Raises:
+        ValidationError: A table model as `create` or `update`, or a field there that the model
+            does not have; an unknown operation, or one that lacks its model; a dependency that
+            does not tell which session it gives; what `filter_params` refuses.
+
+    Example:
+        >>> from fastapi import FastAPI
+        >>> from fastapi.testclient import TestClient
+        >>> from sqlmodel_crud_utils.ext.fastapi import session_dependency
+        >>> from sqlmodel_crud_utils.sync import create_pooled_engine
+        >>> memory = create_pooled_engine("sqlite://")
+        >>> Hero.metadata.create_all(memory)
+        >>> class HeroCreate(SQLModel):
+        ...     name: str
+        ...     secret_name: str
+        >>> class HeroPublic(SQLModel):
+        ...     id: int
+        ...     name: str
+        >>> heroes = crud_router(
+        ...     Hero, session_dependency(memory), public=HeroPublic, create=HeroCreate
+        ... )
+        >>> app = FastAPI()
+        >>> app.include_router(heroes, prefix="/heroes")
+        >>> client = TestClient(app)
+        >>> client.post("/heroes", json={"name": "Rusty", "secret_name": "?"}).json()
+        {'id': 1, 'name': 'Rusty'}
+        >>> memory.dispose()
+    """
+    resource = resource_of(model, public)
+    bodies: dict[str, Any] = {"create": create, "update": update, "bulk": create}
+    for argument in ("create", "update"):
+        _check_body(model, argument, bodies[argument])
+    chosen = _chosen(operations, bodies)
+    if "restore" in chosen:
+        require_soft_delete(facts_of(model), "operations")
+    if create is not None:
+        bodies["bulk"] = Annotated[list[create], Field(max_length=_MOST_ROWS)]  # type: ignore[valid-type]
+    params = filter_params(
+        model,
+        allow=filters,
+        sort=sort,
+        pages=pagination,
+        size=min(_SIZE, max_size) if size is None else size,
+        max_size=max_size,
+    )
+    for_all, for_one = _dependencies(dependencies)
+    router = APIRouter(
+        route_class=_Route, dependencies=for_all, generate_unique_id_function=_operation_id
+    )
+    page: Any = Page if pagination == "number" else CursorPage
+    answers = {"list": page[public], "bulk": list[public], "delete": None}  # type: ignore[valid-type]
+    twin = _twin(_sessions_of(session) if is_async is None else is_async)
+    run = twin.Operations(resource)
+    keys = {f"key_{place}": name for place, name in enumerate(resource.facts.key)}
+    for name in chosen:
+        kind = _KINDS[name]
+        own = keys if "{key}" in kind.path else {}
+        depends = {
+            "session": reading or session if kind.method == "GET" else session,
+            "params": params if name == "list" else None,
+            "restriction": _restriction_of(restrict),
+        }
+        shape = _shape(resource, kind, bodies.get(name), depends, own)
+        filters_of_key = {parameter: f"{field}__eq" for parameter, field in own.items()}
+        router.add_api_route(
+            kind.path.replace("{key}", _key_path(resource)),
+            twin.endpoint(getattr(run, name), shape, filters_of_key),
+            methods=[kind.method],
+            name=name,
+            status_code=kind.status,
+            response_model=answers.get(name, public),
+            responses=_responses(kind, name, has_version=resource.facts.version is not None),
+            summary=f"{name.capitalize()} {model.__name__}",
+            description=str(getattr(run, name).__doc__).splitlines()[0],
+            dependencies=for_one.get(name, ()),
+        )
+    return router
+
+
+# --- what the caller gave ------------------------------------------------------------------------
+
+
+def _check_body(model: type[Any], argument: str, body: type[BaseModel] | None) -> None:
+    if body is None:
+        return
+    if hasattr(body, "__table__"):
+        raise ValidationError(
+            f"{body.__name__} is a table model, which validates nothing; "
+            "take a class of the fields that clients may send",
+            field=argument,
+        )
+    facts = facts_of(model)
+    unknown = [name for name in body.model_fields if name not in facts.written]
+    if unknown:
+        raise ValidationError(
+            f"{body.__name__}.{unknown[0]} is no column of {model.__name__}", field=argument
+        )
+
+
+def _chosen(operations: Iterable[Any] | None, bodies: Mapping[str, Any]) -> list[Operation]:
+    if operations is None:
+        return [
+            name
+            for name in _KINDS
+            if name not in _ON_DEMAND and (name not in bodies or bodies[name] is not None)
+        ]
+    chosen = list(operations)
+    for name in chosen:
+        if name not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise ValidationError(f"{name!r} is no operation; there are {known}", "operations")
+        if name in bodies and bodies[name] is None:
+            needed = "update" if name == "update" else "create"
+            raise ValidationError(f"{name!r} needs a model: {needed}=...", "operations")
+    return chosen
+
+
+def _dependencies(given: Dependencies) -> tuple[Sequence[Any], Mapping[Any, Sequence[Any]]]:
+    if not isinstance(given, Mapping):
+        return given, {}
+    if unknown := [name for name in given if name not in _KINDS]:
+        raise ValidationError(f"{unknown[0]!r} is no operation", "dependencies")
+    return (), given
+
+
+def _sessions_of(dependency: Callable[..., Any]) -> bool:
+    """Return whether a dependency gives an `AsyncSession`, by its return type."""
+    returns = str(signature(dependency).return_annotation)
+    if "Session" not in returns:
+        raise ValidationError(
+            "the return type of the dependency does not tell which session it gives; "
+            "pass is_async=True or is_async=False",
+            field="session",
+        )
+    return "AsyncSession" in returns
+
+
+def _twin(is_async: bool) -> Any:
+    # Not before it is needed: the sync API does without the async one, and the other way round.
+    tree = "_async" if is_async else "_sync"
+    return import_module(f"sqlmodel_crud_utils.ext.fastapi.{tree}.operations")
+
+
+def _restriction_of(restrict: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Return a dependency that refuses a restriction that somebody forgot to return."""
+    if restrict is None:
+        return None
+
+    depends = Depends(restrict)
+
+    async def restriction(found: Any = depends) -> Any:
+        if found is None:
+            raise TypeError("restrict returned None; return {} for a request that may see all rows")
+        return found
+
+    return restriction
+
+
+# --- what FastAPI is told ------------------------------------------------------------------------
+
+
+def _key_path(resource: Resource) -> str:
+    return "".join(f"/{{{name}}}" for name in resource.facts.key)
+
+
+def _shape(
+    resource: Resource,
+    kind: _Kind,
+    body: Any,
+    depends: Mapping[str, Callable[..., Any] | None],
+    keys: Mapping[str, str],
+) -> Signature:
+    """Return the parameters of a route."""
+    types: dict[str, Any] = {"request": Request, "response": Response, "data": body}
+    taken = {name: types[name] for name in kind.takes if name in types}
+    for name, dependency in depends.items():
+        if dependency is not None:
+            taken[name] = Annotated[Any, Depends(dependency)]
+    for parameter, name in keys.items():
+        type_ = key_type(resource.facts.attributes[name])
+        taken[parameter] = Annotated[type_, Path(alias=name)]
+    return Signature(
+        [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation)
+            for name, annotation in taken.items()
+        ]
+    )
+
+
+def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI is to say of the answers, besides the usual one."""
+    statuses = [status for status in kind.errors if status != 412 or has_version]
+    described = error_responses(*statuses)
+    headers = {}
+    if name == "list":
+        headers["Link"] = "Where the previous and the next page are."
+    if name == "create":
+        headers["Location"] = "Where the row is."
+    if has_version and name in {"get", "create", "update", "restore"}:
+        headers["ETag"] = "The version of the row, for If-Match."
+    if has_version and name == "get":
+        described[304] = {"description": "It is as the client knows it."}
+    described[kind.status] = {
+        "headers": {
+            header: {"description": text, "schema": {"type": "string"}}
+            for header, text in headers.items()
+        }
+    }
+    return described
+
+
+def _operation_id(route: APIRoute) -> str:
+    segments = [each for each in route.path.split("/") if each and not each.startswith("{")]
+    if segments and segments[-1] == route.name:
+        segments.pop()
+    return "_".join([route.name, *segments]).replace("-", "_")
+
+
+class _Route(APIRoute):
+    """A route that answers bodies which nobody can read as those which don't fit."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles a request."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(_encodable(error.errors())) from None
+            except HTTPException as error:
+                if error.status_code != 400 or error.__cause__ is None:
+                    raise
+                unreadable = {"type": "json_invalid", "loc": ("body",), "msg": "JSON decode error"}
+                raise RequestValidationError([unreadable]) from error
+
+        return handler
+
+
+def _encodable(errors: Sequence[Any]) -> list[Any]:
+    """Leave out of errors what cannot be sent back: lone surrogates, which JSON may hold."""
+    return [
+        each if _is_encodable(each) else {name: each[name] for name in _TOLD} for each in errors
+    ]
+
+
+_TOLD = ("type", "loc", "msg")
+
+
+def _is_encodable(error: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(jsonable_encoder(error), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Which API a router uses, and what it must not be made with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from sqlmodel_crud_utils import aio, sync
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.fastapi import crud_router, session_dependency
+from tests.models import Hero
+from tests.router_models import Chair, MemberUpdate
+
+
+def sync_session() -> Iterator[Session]:
+    """A dependency that says what it gives."""
+    yield Session()
+
+
+async def async_session() -> AsyncIterator[AsyncSession]:
+    """Another one."""
+    yield AsyncSession()
+
+
+async def untold() -> Any:
+    """One that does not say it."""
+    yield None
+
+
+def modules(router: Any) -> list[str]:
+    """Where the functions of the routes stand."""
+    return sorted({route.endpoint.__module__.split(".")[-2] for route in router.routes})
+
+
+@pytest.mark.parametrize(
+    ("session", "tree"),
+    [
+        (sync_session, "_sync"),
+        (async_session, "_async"),
+        (session_dependency(sync.create_pooled_engine("sqlite://")), "_sync"),
+        (session_dependency(aio.create_pooled_engine("sqlite://"), read_only=True), "_async"),
+    ],
+)
+def test_the_session_says_which_api_it_is(session: Any, tree: str) -> None:
+    """By the return type of its dependency."""
+    router = crud_router(Chair, session, public=Chair)
+    assert [route.name for route in router.routes if hasattr(route, "name")] == [
+        "list",
+        "get",
+        "delete",
+    ]
+    assert modules(router) == [tree]
+
+
+def test_a_dependency_that_does_not_say_it_needs_a_parameter() -> None:
+    """Nobody guesses."""
+    with pytest.raises(ValidationError, match="does not tell which session"):
+        crud_router(Chair, untold, public=Chair)
+    assert modules(crud_router(Chair, untold, public=Chair, is_async=True)) == ["_async"]
+    router = crud_router(Chair, sync_session, public=Chair, reading=untold)
+    assert modules(router) == ["_sync"]
+
+
+def test_what_is_removed_cannot_be_restored() -> None:
+    """That takes a model with soft deletion."""
+    with pytest.raises(ValidationError, match="cannot be soft-deleted"):
+        crud_router(Chair, sync_session, public=Chair, operations=("restore",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"create": Hero}, "is a table model"),
+        ({"update": MemberUpdate}, "is no column of"),
+        ({"operations": ("get", "destroy")}, "'destroy' is no operation"),
+        ({"operations": ("update",), "update": None}, "'update' needs a model: update"),
+        ({"operations": ("bulk",), "create": None}, "'bulk' needs a model: create"),
+        ({"dependencies": {"destroy": []}}, "'destroy' is no operation"),
+        ({"filters": ("nmae",)}, "nmae"),
+        ({"sort": ("nmae",)}, "nmae"),
+    ],
+)
+def test_mistakes_show_when_the_router_is_made(arguments: Any, text: str) -> None:
+    """Not with the first request."""
+    with pytest.raises(ValidationError, match=text):
+        crud_router(Chair, sync_session, public=Chair, **arguments)
