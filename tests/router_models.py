@@ -15,31 +15,31 @@ from sqlmodel_crud_utils.mixins import (
 )
 
 
-class GuildCreate(SQLModel):
+class LodgeCreate(SQLModel):
     name: str = Field(min_length=1, max_length=20)
     motto: str | None = Field(default=None, max_length=20)
 
 
-class Guild(GuildCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
+class Lodge(LodgeCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
     """A UUID key, versions, soft deletion, an audit trail."""
 
-    __tablename__ = "router_guild"
+    __tablename__ = "router_lodge"
     __table_args__ = (unique_when_visible("name"),)
 
     id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
     owner: str = Field(default="nobody", max_length=20)
     secret: str = "hidden"
 
-    members: list["Member"] = Relationship(back_populates="guild")
+    rangers: list["Ranger"] = Relationship(back_populates="lodge")
 
 
-class GuildUpdate(SQLModel):
+class LodgeUpdate(SQLModel):
     name: str | None = Field(default=None, min_length=1, max_length=20)
     motto: str | None = Field(default=None, max_length=20)
     owner: str | None = Field(default=None, max_length=20)
 
 
-class GuildPublic(SQLModel):
+class LodgePublic(SQLModel):
     id: uuid.UUID
     name: str
     motto: str | None
@@ -47,54 +47,54 @@ class GuildPublic(SQLModel):
     created_by: str | None
 
 
-class MemberCreate(SQLModel):
+class RangerCreate(SQLModel):
     name: str = Field(min_length=1, max_length=20)
     age: int | None = Field(default=None, ge=0, le=1000)
-    guild_id: uuid.UUID | None = None
+    lodge_id: uuid.UUID | None = None
 
 
-class Member(MemberCreate, VersionMixin, table=True):
+class Ranger(RangerCreate, VersionMixin, table=True):
     """A plain key, versions, and a relationship that goes out."""
 
-    __tablename__ = "router_member"
+    __tablename__ = "router_ranger"
     __table_args__ = (CheckConstraint("age <> 13"),)
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=20)
-    guild_id: uuid.UUID | None = Field(default=None, foreign_key="router_guild.id")
+    lodge_id: uuid.UUID | None = Field(default=None, foreign_key="router_lodge.id")
 
-    guild: Guild | None = Relationship(back_populates="members")
+    lodge: Lodge | None = Relationship(back_populates="rangers")
 
 
-class MemberUpdate(SQLModel):
+class RangerUpdate(SQLModel):
     name: str | None = Field(default=None, min_length=1, max_length=20)
     age: int | None = Field(default=None, ge=0, le=1000)
-    guild_id: uuid.UUID | None = None
+    lodge_id: uuid.UUID | None = None
 
 
-class MemberPublic(SQLModel):
+class RangerPublic(SQLModel):
     id: int
     name: str
     age: int | None
-    guild: GuildPublic | None
+    lodge: LodgePublic | None
 
 
-class ChairCreate(SQLModel):
+class BenchCreate(SQLModel):
     row: str = Field(max_length=5, regex="^[a-z]+$")
     number: int = Field(ge=0, le=1000)
     guest: str | None = Field(default=None, max_length=20)
 
 
-class Chair(ChairCreate, table=True):
+class Bench(BenchCreate, table=True):
     """A composite key."""
 
-    __tablename__ = "router_chair"
+    __tablename__ = "router_bench"
 
     row: str = Field(primary_key=True, max_length=5)
     number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
 
 
-class ChairUpdate(SQLModel):
+class BenchUpdate(SQLModel):
     guest: str | None = Field(default=None, max_length=20)
 
 

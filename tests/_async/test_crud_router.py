@@ -15,17 +15,17 @@ from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.databases import Database
 from tests.router_models import (
-    Chair,
-    ChairCreate,
-    ChairUpdate,
-    Guild,
-    GuildCreate,
-    GuildPublic,
-    GuildUpdate,
-    Member,
-    MemberCreate,
-    MemberPublic,
-    MemberUpdate,
+    Bench,
+    BenchCreate,
+    BenchUpdate,
+    Lodge,
+    LodgeCreate,
+    LodgePublic,
+    LodgeUpdate,
+    Ranger,
+    RangerCreate,
+    RangerPublic,
+    RangerUpdate,
     acting_ann,
 )
 
@@ -41,37 +41,37 @@ def pool(database: Database) -> Iterator[AsyncEngine]:
 
 @pytest.fixture
 def serve(pool: AsyncEngine) -> Iterator[Callable[..., TestClient]]:
-    """A function that serves the guilds with further arguments of `crud_router`."""
+    """A function that serves the lodges with further arguments of `crud_router`."""
     clients: list[TestClient] = []
 
     def start(**more: Any) -> TestClient:
         app = FastAPI(lifespan=None)
         install_error_handlers(app)
         arguments = {
-            "public": GuildPublic,
-            "create": GuildCreate,
-            "update": GuildUpdate,
+            "public": LodgePublic,
+            "create": LodgeCreate,
+            "update": LodgeUpdate,
             "filters": ("name", "motto__is_null"),
             "sort": ("name", "created_at"),
             **more,
         }
         session = session_dependency(pool)
-        app.include_router(crud_router(Guild, session, **arguments), prefix="/guilds")
-        members = crud_router(
-            Member,
+        app.include_router(crud_router(Lodge, session, **arguments), prefix="/lodges")
+        rangers = crud_router(
+            Ranger,
             session,
-            public=MemberPublic,
-            create=MemberCreate,
-            update=MemberUpdate,
-            filters=("guild__name",),
-            sort=("name", "guild__name"),
+            public=RangerPublic,
+            create=RangerCreate,
+            update=RangerUpdate,
+            filters=("lodge__name",),
+            sort=("name", "lodge__name"),
             pagination="cursor",
             max_size=3,
             operations=("list", "get", "create", "update", "delete", "bulk"),
         )
-        chairs = crud_router(Chair, session, public=Chair, create=ChairCreate, update=ChairUpdate)
-        app.include_router(members, prefix="/members")
-        app.include_router(chairs, prefix="/chairs")
+        benchs = crud_router(Bench, session, public=Bench, create=BenchCreate, update=BenchUpdate)
+        app.include_router(rangers, prefix="/rangers")
+        app.include_router(benchs, prefix="/benchs")
 
         clients.append(TestClient(app, raise_server_exceptions=False).__enter__())
         return clients[-1]
@@ -94,8 +94,8 @@ class Paging(BaseModel):
 
 
 def create(client: TestClient, name: str, **more: Any) -> Any:
-    """Create a guild, and return the answer's body."""
-    answer = client.post("/guilds", json={"name": name, **more})
+    """Create a lodge, and return the answer's body."""
+    answer = client.post("/lodges", json={"name": name, **more})
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -111,21 +111,21 @@ def refusal(answer: Any) -> Any:
 
 def test_a_row_from_the_beginning_to_the_end(client: TestClient) -> None:
     """Created, read, changed, deleted softly, restored: with a version each time."""
-    answer = client.post("/guilds", json={"name": "Owls", "motto": "Hu"})
-    guild, where = answer.json(), answer.headers["location"]
-    assert (answer.status_code, where) == (201, f"/guilds/{guild['id']}")
-    assert sorted(guild) == ["created_by", "id", "motto", "name", "version"]
+    answer = client.post("/lodges", json={"name": "Owls", "motto": "Hu"})
+    lodge, where = answer.json(), answer.headers["location"]
+    assert (answer.status_code, where) == (201, f"/lodges/{lodge['id']}")
+    assert sorted(lodge) == ["created_by", "id", "motto", "name", "version"]
     assert (answer.headers["etag"], client.get(where).headers["etag"]) == ('"1"', '"1"')
-    assert client.get(where).json() == guild
+    assert client.get(where).json() == lodge
 
     changed = client.patch(where, json={"name": "Eagles"})
-    assert changed.json() == guild | {"name": "Eagles", "version": 2}
+    assert changed.json() == lodge | {"name": "Eagles", "version": 2}
     assert changed.headers["etag"] == '"2"'
 
     gone = client.delete(where)
     assert (gone.status_code, gone.content) == (204, b"")
     assert [client.get(where).status_code, client.delete(where).status_code] == [404, 404]
-    assert client.get("/guilds").json()["total"] == 0
+    assert client.get("/lodges").json()["total"] == 0
     restored = client.post(f"{where}/restore")
     assert (restored.status_code, restored.headers["etag"]) == (200, '"4"')
     assert client.post(f"{where}/restore").status_code == 404
@@ -133,31 +133,31 @@ def test_a_row_from_the_beginning_to_the_end(client: TestClient) -> None:
 
 def test_a_composite_key_has_a_segment_for_each_column(client: TestClient) -> None:
     """Typed, in the order of the columns."""
-    answer = client.post("/chairs", json={"row": "a", "number": 7})
+    answer = client.post("/benchs", json={"row": "a", "number": 7})
     where = answer.headers["location"]
-    assert where == "/chairs/a/7"
+    assert where == "/benchs/a/7"
     assert "etag" not in answer.headers
     assert client.patch(where, json={"guest": "Ann"}).json()["guest"] == "Ann"
-    assert client.get("/chairs/a/8").status_code == 404
-    assert refusal(client.get("/chairs/a/x")) == (422, "int_parsing", ["path", "number"])
+    assert client.get("/benchs/a/8").status_code == 404
+    assert refusal(client.get("/benchs/a/x")) == (422, "int_parsing", ["path", "number"])
     assert client.delete(where).status_code == 204
-    assert client.get("/chairs").json()["items"] == []
+    assert client.get("/benchs").json()["items"] == []
 
 
 def test_related_rows_go_out_with_a_row(client: TestClient) -> None:
     """With what is public of them; the tag is one of the whole answer."""
-    guild = create(client, "Owls")
-    made = client.post("/members", json={"name": "Ann", "guild_id": guild["id"]})
-    assert made.json()["guild"] == guild
+    lodge = create(client, "Owls")
+    made = client.post("/rangers", json={"name": "Ann", "lodge_id": lodge["id"]})
+    assert made.json()["lodge"] == lodge
     where, tag = made.headers["location"], made.headers["etag"]
     assert client.get(where).headers["etag"] == tag
-    client.patch(f"/guilds/{guild['id']}", json={"motto": "Hu"})
+    client.patch(f"/lodges/{lodge['id']}", json={"motto": "Hu"})
     assert client.get(where).headers["etag"] != tag
     assert client.patch(where, json={"age": 3}, headers={"if-match": tag}).status_code == 412
     tag = client.get(where).headers["etag"]
     changed = client.patch(where, json={"age": 3}, headers={"if-match": tag})
-    assert (changed.status_code, changed.json()["guild"]["motto"]) == (200, "Hu")
-    assert client.get("/members?guild__name=Owls").json()["items"] == [changed.json()]
+    assert (changed.status_code, changed.json()["lodge"]["motto"]) == (200, "Hu")
+    assert client.get("/rangers?lodge__name=Owls").json()["items"] == [changed.json()]
 
 
 # --- versions ------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_related_rows_go_out_with_a_row(client: TestClient) -> None:
 
 def test_a_row_is_changed_as_it_was_seen(client: TestClient) -> None:
     """With If-Match: a list, weak tags and `*` too, on changes and deletions."""
-    where = f"/guilds/{create(client, 'Owls')['id']}"
+    where = f"/lodges/{create(client, 'Owls')['id']}"
 
     def change(tag: str) -> int:
         motto = {"motto": f"seen {tag}"[:20]}
@@ -184,7 +184,7 @@ def test_a_row_is_changed_as_it_was_seen(client: TestClient) -> None:
 
 def test_what_is_known_is_not_sent_again(client: TestClient) -> None:
     """With If-None-Match on one row."""
-    where = f"/guilds/{create(client, 'Owls')['id']}"
+    where = f"/lodges/{create(client, 'Owls')['id']}"
     for tag in ('"1"', 'W/"1"', '"0", "1"', "*"):
         answer = client.get(where, headers={"if-none-match": tag})
         assert (answer.status_code, answer.content) == (304, b"")
@@ -199,9 +199,9 @@ def test_pages_with_a_total_link_to_each_other(client: TestClient) -> None:
     """Filtered and sorted, with the links of the pages beside them."""
     for name in ("c", "a", "b"):
         create(client, name)
-    answer = client.get("/guilds?sort=-name&size=1&page=2&motto__is_null=true")
+    answer = client.get("/lodges?sort=-name&size=1&page=2&motto__is_null=true")
     page = answer.json()
-    assert [guild["name"] for guild in page.pop("items")] == ["b"]
+    assert [lodge["name"] for lodge in page.pop("items")] == ["b"]
     assert page == {
         "total": 3,
         "page": 2,
@@ -212,31 +212,31 @@ def test_pages_with_a_total_link_to_each_other(client: TestClient) -> None:
     }
     previous, following = answer.headers["link"].split(", ")
     rest = "sort=-name&size=1&motto__is_null=true"
-    assert previous == f'</guilds?{rest}&page=1>; rel="prev"'
-    assert following == f'</guilds?{rest}&page=3>; rel="next"'
-    assert "next" not in client.get("/guilds?page=9").headers["link"]
-    assert client.get("/guilds?name=a").json()["total"] == 1
-    assert "link" not in client.get("/guilds?name=a").headers
+    assert previous == f'</lodges?{rest}&page=1>; rel="prev"'
+    assert following == f'</lodges?{rest}&page=3>; rel="next"'
+    assert "next" not in client.get("/lodges?page=9").headers["link"]
+    assert client.get("/lodges?name=a").json()["total"] == 1
+    assert "link" not in client.get("/lodges?name=a").headers
 
 
 def test_pages_by_cursor_link_to_the_next_one(client: TestClient) -> None:
     """Laid end to end they are all rows."""
     for name in "edcba":
-        assert client.post("/members", json={"name": name}).status_code == 201
-    found, address = [], "/members?size=2&sort=name"
+        assert client.post("/rangers", json={"name": name}).status_code == 201
+    found, address = [], "/rangers?size=2&sort=name"
     while address:
         answer = client.get(address)
-        found += [member["name"] for member in answer.json()["items"]]
+        found += [ranger["name"] for ranger in answer.json()["items"]]
         assert sorted(answer.json()) == ["items", "next_cursor"]
         address = answer.headers.get("link", "").partition(">")[0].removeprefix("<")
     assert found == list("abcde")
-    assert client.get("/members?sort=-guild__name").status_code == 200
+    assert client.get("/rangers?sort=-lodge__name").status_code == 200
 
 
 def test_what_a_list_does_not_know_is_refused(client: TestClient) -> None:
     """And not ignored."""
     for query in ("size=101", "size=0", "page=0", "sort=secret", "secret=x", "name=a&name=b"):
-        assert client.get(f"/guilds?{query}").status_code == 422, query
+        assert client.get(f"/lodges?{query}").status_code == 422, query
 
 
 def test_parameters_of_dependencies_are_known(serve: Callable[..., TestClient]) -> None:
@@ -250,8 +250,8 @@ def test_parameters_of_dependencies_are_known(serve: Callable[..., TestClient]) 
 
     key = APIKeyQuery(name="api_key")
     client = serve(dependencies={"list": [Depends(token), Depends(more), Depends(key)]})
-    assert client.get("/guilds?token=x&depth=3&api_key=z").status_code == 200
-    assert client.get("/guilds?token=x&depth=3&api_key=z&other=y").status_code == 422
+    assert client.get("/lodges?token=x&depth=3&api_key=z").status_code == 200
+    assert client.get("/lodges?token=x&depth=3&api_key=z&other=y").status_code == 422
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -261,28 +261,28 @@ def test_what_the_database_refuses_names_the_place(client: TestClient) -> None:
     """Duplicates, foreign keys and checks; nothing of it is kept."""
     owls = create(client, "Owls")
     eagles = create(client, "Eagles")
-    duplicate = client.post("/guilds", json={"name": "Owls"})
+    duplicate = client.post("/lodges", json={"name": "Owls"})
     assert refusal(duplicate) == (409, "unique", ["body", "name"])
-    duplicate = client.patch(f"/guilds/{eagles['id']}", json={"name": "Owls"})
+    duplicate = client.patch(f"/lodges/{eagles['id']}", json={"name": "Owls"})
     assert refusal(duplicate) == (409, "unique", ["body", "name"])
-    member = {"name": "Ann", "guild_id": NOWHERE}
-    assert client.post("/members", json=member).status_code == 409
-    assert client.post("/members", json={"name": "Ann", "age": 13}).status_code == 422
-    client.post("/members", json={"name": "Ann", "guild_id": owls["id"]})
-    assert client.get("/members").json()["items"][0]["name"] == "Ann"
+    ranger = {"name": "Ann", "lodge_id": NOWHERE}
+    assert client.post("/rangers", json=ranger).status_code == 409
+    assert client.post("/rangers", json={"name": "Ann", "age": 13}).status_code == 422
+    client.post("/rangers", json={"name": "Ann", "lodge_id": owls["id"]})
+    assert client.get("/rangers").json()["items"][0]["name"] == "Ann"
 
 
 def test_an_update_of_nothing_and_of_nobody(client: TestClient) -> None:
     """An empty body changes nothing; None where there must be a value is refused."""
-    where = f"/guilds/{create(client, 'Owls')['id']}"
+    where = f"/lodges/{create(client, 'Owls')['id']}"
     assert client.patch(where, json={}).status_code == 200
     assert refusal(client.patch(where, json={"name": None})) == (
         422,
         "value_error",
         ["body", "name"],
     )
-    assert client.patch(f"/guilds/{NOWHERE}", json={"motto": "x"}).status_code == 404
-    assert client.get("/members/99999999999999999999999").status_code in {404, 422}
+    assert client.patch(f"/lodges/{NOWHERE}", json={"motto": "x"}).status_code == 404
+    assert client.get("/rangers/99999999999999999999999").status_code in {404, 422}
 
 
 def test_a_body_that_cannot_be_read_is_no_failure_of_the_server(client: TestClient) -> None:
@@ -296,7 +296,7 @@ def test_a_body_that_cannot_be_read_is_no_failure_of_the_server(client: TestClie
 def post(client: TestClient, body: bytes) -> int:
     """Send a body as it is."""
     headers = {"content-type": "application/json"}
-    return client.post("/guilds", content=body, headers=headers).status_code
+    return client.post("/lodges", content=body, headers=headers).status_code
 
 
 # --- many rows -----------------------------------------------------------------------------------
@@ -304,17 +304,17 @@ def post(client: TestClient, body: bytes) -> int:
 
 def test_many_rows_are_all_created_or_none(client: TestClient) -> None:
     """An error has the place of its row."""
-    made = client.post("/guilds/bulk", json=[{"name": "a"}, {"name": "b"}])
-    assert (made.status_code, [guild["name"] for guild in made.json()]) == (201, ["a", "b"])
-    refused = client.post("/guilds/bulk", json=[{"name": "c"}, {"name": "a"}])
+    made = client.post("/lodges/bulk", json=[{"name": "a"}, {"name": "b"}])
+    assert (made.status_code, [lodge["name"] for lodge in made.json()]) == (201, ["a", "b"])
+    refused = client.post("/lodges/bulk", json=[{"name": "c"}, {"name": "a"}])
     assert refusal(refused) == (409, "unique", ["body", 1, "name"])
-    refused = client.post("/guilds/bulk", json=[{"name": "c"}, {"name": "d\0"}])
+    refused = client.post("/lodges/bulk", json=[{"name": "c"}, {"name": "d\0"}])
     assert refusal(refused) == (422, "value_error", ["body", 1, "name"])
-    refused = client.post("/guilds/bulk", json=[{"name": "c"}, {}])
+    refused = client.post("/lodges/bulk", json=[{"name": "c"}, {}])
     assert refusal(refused) == (422, "missing", ["body", 1, "name"])
-    assert client.get("/guilds").json()["total"] == 2
-    assert client.post("/members/bulk", json=[{"name": "Ann"}]).json()[0]["guild"] is None
-    assert client.post("/guilds/bulk", json=[]).json() == []
+    assert client.get("/lodges").json()["total"] == 2
+    assert client.post("/rangers/bulk", json=[{"name": "Ann"}]).json()[0]["lodge"] is None
+    assert client.post("/lodges/bulk", json=[]).json() == []
 
 
 # --- who may see what ----------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_a_request_sees_its_own_rows(serve: Callable[..., TestClient]) -> None:
     everything = ("list", "get", "create", "update", "delete", "restore", "bulk")
     client = serve(restrict=owned, operations=everything)
     ann, bob = {"x-user": "ann"}, {"x-user": "bob"}
-    where = client.post("/guilds", json={"name": "Owls"}, headers=ann).headers["location"]
+    where = client.post("/lodges", json={"name": "Owls"}, headers=ann).headers["location"]
     assert client.get(where, headers=ann).status_code == 200
     for refused in (
         client.get(where, headers=bob),
@@ -339,32 +339,32 @@ def test_a_request_sees_its_own_rows(serve: Callable[..., TestClient]) -> None:
         client.post(f"{where}/restore", headers=bob),
     ):
         assert refused.status_code == 404
-    assert client.get("/guilds", headers=bob).json()["total"] == 0
+    assert client.get("/lodges", headers=bob).json()["total"] == 0
     away = client.patch(where, json={"owner": "bob"}, headers=ann)
     assert refusal(away) == (422, "value_error", ["body", "owner"])
     assert client.patch(where, json={"motto": "x"}, headers=ann).status_code == 200
     assert client.delete(where, headers=ann).status_code == 204
     assert client.post(f"{where}/restore", headers=bob).status_code == 404
     assert client.post(f"{where}/restore", headers=ann).status_code == 200
-    made = client.post("/guilds/bulk", json=[{"name": "a"}, {"name": "b"}], headers=bob)
+    made = client.post("/lodges/bulk", json=[{"name": "a"}, {"name": "b"}], headers=bob)
     assert made.status_code == 201
-    assert client.get("/guilds", headers=bob).json()["total"] == 2
+    assert client.get("/lodges", headers=bob).json()["total"] == 2
 
 
 def test_an_expression_restricts_as_well(serve: Callable[..., TestClient]) -> None:
     """What it means for a new row, only the database knows; a place is then the body."""
-    client = serve(restrict=lambda: Guild.name != "Owls", operations=("list", "create", "bulk"))
-    assert refusal(client.post("/guilds", json={"name": "Owls"})) == (422, "value_error", ["body"])
-    refused = client.post("/guilds/bulk", json=[{"name": "a"}, {"name": "Owls"}])
+    client = serve(restrict=lambda: Lodge.name != "Owls", operations=("list", "create", "bulk"))
+    assert refusal(client.post("/lodges", json={"name": "Owls"})) == (422, "value_error", ["body"])
+    refused = client.post("/lodges/bulk", json=[{"name": "a"}, {"name": "Owls"}])
     assert refusal(refused) == (422, "value_error", ["body", 1])
-    assert client.get("/guilds").json()["total"] == 0
+    assert client.get("/lodges").json()["total"] == 0
 
 
 def test_a_restriction_that_is_forgotten_shows_nothing(serve: Callable[..., TestClient]) -> None:
     """None is a mistake of the service, and not all rows."""
     client = serve(restrict=lambda: None)
-    create_one = client.post("/guilds", json={"name": "Owls"})
-    assert [create_one.status_code, client.get("/guilds").status_code] == [500, 500]
+    create_one = client.post("/lodges", json={"name": "Owls"})
+    assert [create_one.status_code, client.get("/lodges").status_code] == [500, 500]
 
 
 # --- the rest of the library ---------------------------------------------------------------------
@@ -375,17 +375,17 @@ def test_hooks_and_actors_work_in_the_routes(serve: Callable[..., TestClient]) -
     told: list[str] = []
 
     class Note:
-        def after_create(self, instance: Guild, session: AsyncSession) -> None:
+        def after_create(self, instance: Lodge, session: AsyncSession) -> None:
             if instance.name == "Bad":
                 raise HTTPException(418)
             name = instance.name
             on_commit(session, lambda: told.append(name))
 
     client = serve(dependencies=[Depends(acting_ann)])
-    with registered_hook(Guild, Note()):
+    with registered_hook(Lodge, Note()):
         assert create(client, "Owls")["created_by"] == "ann"
-        assert client.post("/guilds", json={"name": "Bad"}).status_code == 418
-    assert (told, client.get("/guilds").json()["total"]) == (["Owls"], 1)
+        assert client.post("/lodges", json={"name": "Bad"}).status_code == 418
+    assert (told, client.get("/lodges").json()["total"]) == (["Owls"], 1)
 
 
 def test_the_documentation_has_readable_names(client: TestClient) -> None:
@@ -393,8 +393,8 @@ def test_the_documentation_has_readable_names(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     ids = [each["operationId"] for way in described["paths"].values() for each in way.values()]
     assert len(ids) == len(set(ids))
-    assert {"list_guilds", "restore_guilds", "bulk_members", "update_chairs"} <= set(ids)
+    assert {"list_lodges", "restore_lodges", "bulk_rangers", "update_benchs"} <= set(ids)
     schemas = described["components"]["schemas"]
-    assert {"GuildCreate", "GuildPublic", "Page_GuildPublic_", "ErrorDetails"} <= set(schemas)
-    answers = described["paths"]["/guilds/{id}"]["patch"]["responses"]
+    assert {"LodgeCreate", "LodgePublic", "Page_LodgePublic_", "ErrorDetails"} <= set(schemas)
+    answers = described["paths"]["/lodges/{id}"]["patch"]["responses"]
     assert sorted(answers) == ["200", "404", "409", "412", "422", "503"]

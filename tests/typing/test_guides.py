@@ -32,7 +32,7 @@ def write_all(folder: Path) -> list[str]:
 def test_the_guides_type_check(tool: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """With mypy --strict and with pyright; a line has the number that it has in its guide."""
     files = write_all(tmp_path)
-    cache = request.config.cache.mkdir("mypy-guides")
+    cache = request.config.rootpath / ".cache" / "mypy-guides"
     extra = ["--cache-dir", str(cache)] if tool == "mypy" else []
     ran = subprocess.run(
         [sys.executable, *COMMANDS[tool], *extra, *files],

@@ -19,7 +19,7 @@ COMMANDS = {
 @pytest.mark.timeout(300)  # without a cache mypy reads all of SQLAlchemy
 def test_a_users_program_type_checks(tool: str, request: pytest.FixtureRequest) -> None:
     """Users of mypy --strict and of pyright get precise types, and their mistakes are reported."""
-    cache = request.config.cache.mkdir("mypy")
+    cache = request.config.rootpath / ".cache" / "mypy-program"
     extra = ["--cache-dir", str(cache)] if tool == "mypy" else []
     ran = subprocess.run(
         [sys.executable, *COMMANDS[tool], *extra, PROGRAM.name],

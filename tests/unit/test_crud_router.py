@@ -13,7 +13,7 @@ from sqlmodel_crud_utils import aio, sync
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.fastapi import crud_router, session_dependency
 from tests.models import Hero
-from tests.router_models import Chair, MemberUpdate
+from tests.router_models import Bench, RangerUpdate
 
 
 def sync_session() -> Iterator[Session]:
@@ -47,7 +47,7 @@ def modules(router: Any) -> list[str]:
 )
 def test_the_session_says_which_api_it_is(session: Any, tree: str) -> None:
     """By the return type of its dependency."""
-    router = crud_router(Chair, session, public=Chair)
+    router = crud_router(Bench, session, public=Bench)
     assert [route.name for route in router.routes if hasattr(route, "name")] == [
         "list",
         "get",
@@ -59,23 +59,23 @@ def test_the_session_says_which_api_it_is(session: Any, tree: str) -> None:
 def test_a_dependency_that_does_not_say_it_needs_a_parameter() -> None:
     """Nobody guesses."""
     with pytest.raises(ValidationError, match="does not tell which session"):
-        crud_router(Chair, untold, public=Chair)
-    assert modules(crud_router(Chair, untold, public=Chair, is_async=True)) == ["_async"]
-    router = crud_router(Chair, sync_session, public=Chair, reading=untold)
+        crud_router(Bench, untold, public=Bench)
+    assert modules(crud_router(Bench, untold, public=Bench, is_async=True)) == ["_async"]
+    router = crud_router(Bench, sync_session, public=Bench, reading=untold)
     assert modules(router) == ["_sync"]
 
 
 def test_what_is_removed_cannot_be_restored() -> None:
     """That takes a model with soft deletion."""
     with pytest.raises(ValidationError, match="cannot be soft-deleted"):
-        crud_router(Chair, sync_session, public=Chair, operations=("restore",))
+        crud_router(Bench, sync_session, public=Bench, operations=("restore",))
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ({"create": Hero}, "is a table model"),
-        ({"update": MemberUpdate}, "is no column of"),
+        ({"update": RangerUpdate}, "is no column of"),
         ({"operations": ("get", "destroy")}, "'destroy' is no operation"),
         ({"operations": ("update",), "update": None}, "'update' needs a model: update"),
         ({"operations": ("bulk",), "create": None}, "'bulk' needs a model: create"),
@@ -87,4 +87,4 @@ def test_what_is_removed_cannot_be_restored() -> None:
 def test_mistakes_show_when_the_router_is_made(arguments: Any, text: str) -> None:
     """Not with the first request."""
     with pytest.raises(ValidationError, match=text):
-        crud_router(Chair, sync_session, public=Chair, **arguments)
+        crud_router(Bench, sync_session, public=Bench, **arguments)
