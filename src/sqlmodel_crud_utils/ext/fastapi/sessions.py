@@ -95,9 +95,12 @@ def session_dependency(
     if isinstance(engine, Engine):
         opened, gives = _sync_sessions(engine, Modes(read_only=read_only), settings), Session
     elif hasattr(engine, "sync_engine"):
-        from sqlmodel.ext.asyncio.session import AsyncSession
+        from sqlmodel_crud_utils._runtime_async import SQLModelAsyncSession
 
-        opened, gives = _async_sessions(engine, Modes(read_only=read_only), settings), AsyncSession
+        opened, gives = (
+            _async_sessions(engine, Modes(read_only=read_only), settings),
+            SQLModelAsyncSession,
+        )
     else:
         raise ValidationError(
             f"session_dependency takes an Engine or an AsyncEngine, not {type(engine).__name__}",
