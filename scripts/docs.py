@@ -38,7 +38,13 @@ PAGES = {
 GUIDES: dict[str, list[str]] = {
     "First steps": ["getting-started.md", "repository.md"],
     "Queries": ["filters.md", "query-builder.md"],
-    "Keeping data right": ["transactions.md", "errors.md", "soft-delete.md", "hooks.md"],
+    "Keeping data right": [
+        "transactions.md",
+        "errors.md",
+        "soft-delete.md",
+        "tenancy.md",
+        "hooks.md",
+    ],
     "Many rows": ["bulk.md"],
     "In production": ["connections.md", "scaling.md", "performance.md", "troubleshooting.md"],
     "Services": ["fastapi.md", "testing.md"],

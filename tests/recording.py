@@ -35,6 +35,22 @@ def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
 
 
 @contextmanager
+def statements_of(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
+    """Collect the text of each statement."""
+    plain = engine if isinstance(engine, Engine) else engine.sync_engine
+    texts: list[str] = []
+
+    def on_statement(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        texts.append(statement)
+
+    event.listen(plain, "before_cursor_execute", on_statement)
+    try:
+        yield texts
+    finally:
+        event.remove(plain, "before_cursor_execute", on_statement)
+
+
+@contextmanager
 def logged(at_least: str = "WARNING") -> Iterator[list[tuple[str, str, str]]]:
     """Collect what the library logs: the level, the place as "file:line", and the text."""
     lines: list[tuple[str, str, str]] = []

@@ -31,6 +31,7 @@ __all__ = [
     "QueryExecutionError",
     "RecordNotFoundError",
     "SQLModelCRUDError",
+    "TenantError",
     "TransactionError",
     "UnknownFieldError",
     "ValidationError",
@@ -196,6 +197,19 @@ class UnknownFieldError(ValidationError, AttributeError):
         known = f"Available {what}s: {names}" if names else "The model has none"
         super().__init__(f"{_name_of(model)} has no {what} {name!r}{hint} {known}")
         self.field = name
+
+
+class TenantError(ValidationError):
+    """Raised when a statement or a row does not belong to the tenant that is served.
+
+    There is no tenant in scope, the session serves another one, a row belongs to another one, or
+    a statement cannot be kept to the rows of one. The text names no tenant and no row. Nothing
+    was read or written.
+
+    Example:
+        >>> print(TenantError("no tenant is in scope; use tenant_scope()"))
+        Validation failed: no tenant is in scope; use tenant_scope()
+    """
 
 
 class ConstraintViolationError(ValidationError):

@@ -1,4 +1,4 @@
-"""Mixins for table models: time stamps, audit trail, soft delete, optimistic locking.
+"""Mixins for table models: time stamps, audit trail, soft delete, optimistic locking, tenants.
 
 They stand before or after `SQLModel` among the bases, together or alone, and add columns with
 their types, defaults and indexes. Their fields have defaults, so that nobody needs to give them.
@@ -19,11 +19,17 @@ template of the migrations (`script.py.mako`) needs an `import sqlmodel_crud_uti
 from sqlmodel_crud_utils._core.mixins import (
     AuditMixin,
     SoftDeleteMixin,
+    TenantMixin,
     TimestampMixin,
     UTCDateTime,
     VersionMixin,
     acting_as,
+    all_tenants,
     current_actor,
+    current_tenant,
+    tenant_foreign_key,
+    tenant_scope,
+    tenant_unique,
     unique_when_visible,
 )
 from sqlmodel_crud_utils._session import model_events as _model_events  # noqa: F401 - it listens
@@ -31,10 +37,16 @@ from sqlmodel_crud_utils._session import model_events as _model_events  # noqa: 
 __all__ = [
     "AuditMixin",
     "SoftDeleteMixin",
+    "TenantMixin",
     "TimestampMixin",
     "UTCDateTime",
     "VersionMixin",
     "acting_as",
+    "all_tenants",
     "current_actor",
+    "current_tenant",
+    "tenant_foreign_key",
+    "tenant_scope",
+    "tenant_unique",
     "unique_when_visible",
 ]

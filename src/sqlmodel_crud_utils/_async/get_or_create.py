@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.retries import Retries
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.loading import read_options
 from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
@@ -150,7 +150,7 @@ async def found_or_created(
     facts = facts_of(model)
     wanted = values_for(facts, searched_values(model, searched))
     values = {**wanted, **values_for(facts, further or {})}
-    search = _Search(session, facts, wanted, options, visibility, single)
+    search = _Search(session, facts, wanted, options, here(visibility), single)
     hooks = hooks_of(model, "create")
     async with Write(session, facts, name, raise_on_error=True, hooks=hooks) as write:
         # On MySQL callers that wait for the same row deadlock when its creator rolls back.

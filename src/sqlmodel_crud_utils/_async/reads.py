@@ -243,7 +243,7 @@ async def get_rows(
         size=int(page_size),
         start=(page - 1) * page_size,
         loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
-        visibility=visibility_with(include_deleted=include_deleted),
+        asked=visibility_with(include_deleted=include_deleted),
     )
     statement: Executable
     if stmnt is None:

@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._async._running.rows import delete, reload_marks, updat
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL
+from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     WITH_DELETED,
     deleted,
@@ -93,10 +93,10 @@ async def soft_delete_row(
     async with Write(session, facts, "soft_delete_row", raise_on_error, hooks) as write:
         if sought := alone(write, id_str, pk_field):
             marking = marking_at_once(sought, deleted_by)
-            written = await written_at_once(write, marking, USUAL)
+            written = await written_at_once(write, marking, here())
             if written is not None:
                 return written[0]
-        row = await find_for(write, id_str, pk_field, visibility=USUAL)
+        row = await find_for(write, id_str, pk_field, visibility=here())
         return row is not None and await delete(write, row, True, deleted_by)
 
 
@@ -174,9 +174,9 @@ async def restore_row(
     facts = facts_of(model)
     require_soft_delete(facts)
     hooks = hooks_of(model, "update")
-    criteria = [deleted(model)]
+    criteria, visible = [deleted(model)], here(WITH_DELETED)
     async with Write(session, facts, "restore_row", raise_on_error, hooks) as write:
-        row = await find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
+        row = await find_for(write, id_str, pk_field, visibility=visible, criteria=criteria)
         if row is None:
             return False, None
         async with searching(write):

@@ -32,6 +32,7 @@ from sqlmodel_crud_utils._session.open_streams import (
     transaction_ended,
 )
 from sqlmodel_crud_utils._session.sole_use import sole_use
+from sqlmodel_crud_utils._session.tenants import serve_model
 
 T = TypeVar("T")
 
@@ -95,6 +96,7 @@ class RowStream(Generic[T]):
         operation = self._operation
         try:
             with sole_use(self._plain):
+                serve_model(self._plain, self._query.model)
                 if self._reader is None and observers.registered:
                     await operation.begin()
                 async with translated(self._session, self._query.model, operation.name):

@@ -8,19 +8,32 @@ from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import String
 from sqlmodel import Field
 
+from sqlmodel_crud_utils._core.models.tenant_keys import tenant_foreign_key, tenant_unique
 from sqlmodel_crud_utils._core.models.unique import unique_when_visible
 from sqlmodel_crud_utils._core.values.actors import acting_as, current_actor
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, utc_now
 from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
+from sqlmodel_crud_utils._core.values.tenants import (
+    TENANT_NAME,
+    all_tenants,
+    current_tenant,
+    tenant_scope,
+)
 
 __all__ = [
     "AuditMixin",
     "SoftDeleteMixin",
+    "TenantMixin",
     "TimestampMixin",
     "UTCDateTime",
     "VersionMixin",
     "acting_as",
+    "all_tenants",
     "current_actor",
+    "current_tenant",
+    "tenant_foreign_key",
+    "tenant_scope",
+    "tenant_unique",
     "unique_when_visible",
 ]
 
@@ -162,3 +175,33 @@ class VersionMixin(_Fields):
     """
 
     version: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+
+
+class TenantMixin(_Fields):
+    """Rows that belong to a tenant, and that nobody else reads or writes.
+
+    Every statement of a session reaches the rows of one tenant: the one that `tenant_scope` names.
+    Without one it is a `TenantError`, before anything is sent. New rows get the tenant by
+    themselves, and keep it.
+
+    The column may be declared again in a model, with another type or a foreign key:
+    `tenant_id: int = Field(default=None, foreign_key="tenant.id", index=True)`.
+
+    Attributes:
+        tenant_id: The tenant; a text of at most 100 characters, indexed.
+
+    Example:
+        >>> class Contract(SQLModel, TenantMixin, table=True):
+        ...     id: int | None = Field(default=None, primary_key=True)
+        ...     title: str
+        >>> Contract.__table__.c.tenant_id.nullable
+        False
+    """
+
+    tenant_id: str = Field(
+        default=None,
+        max_length=_NAME_LENGTH,
+        sa_type=TENANT_NAME,
+        index=True,
+        nullable=False,
+    )

@@ -164,12 +164,17 @@ def _values(state: InstanceState[Any], names: Iterable[str]) -> dict[str, Any]:
 # --- statements of the caller's ------------------------------------------------------------------
 
 
+def is_told(execution: ORMExecuteState) -> bool:
+    """Return whether a statement is the library's, which says by itself what it writes."""
+    return bool(execution.execution_options.get(_TOLD))
+
+
 def executed(execution: ORMExecuteState) -> Any:
     """Run a statement that writes, and tell whose rows it wrote."""
     statement = execution.statement
     if not isinstance(statement, Update | Delete | Insert):
         return None
-    if execution.execution_options.get(_TOLD):
+    if is_told(execution):
         return None
     models = [model for model in _models_of(statement.table) if need_of(model)]
     if not models:

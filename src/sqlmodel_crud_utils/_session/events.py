@@ -16,19 +16,25 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     has_hidden_links,
     hide_anywhere,
     hide_in_load,
+    hide_in_refresh,
     hiding_of,
 )
-from sqlmodel_crud_utils._session import changes
+from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
+from sqlmodel_crud_utils._session import changes, tenants
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 @own
 def _on_execute(execution: ORMExecuteState) -> None:
     hiding = hiding_of(execution.user_defined_options)
+    if are_there_tenants():
+        tenants.check_statement(execution, hiding)
     if hiding is None:
         _check_reach(execution)
         execution.statement = hide_anywhere(execution.statement, elsewhere())
-    elif execution.is_relationship_load:
+    if execution.is_column_load:
+        execution.statement = hide_in_refresh(execution.statement, elsewhere())
+    elif hiding is not None and execution.is_relationship_load:
         execution.statement = hide_in_load(execution.statement, hiding.payload)
 
 
@@ -65,6 +71,13 @@ def listen_where_needed() -> None:
     needed = concerns_callers() or has_hidden_links(USUAL)
     if needed and not event.contains(Session, "do_orm_execute", _on_execute):
         event.listen(Session, "do_orm_execute", _on_execute)
+    if are_there_tenants() and not event.contains(Session, "before_flush", _on_flushing):
+        event.listen(Session, "before_flush", _on_flushing)
+
+
+@own
+def _on_flushing(session: Session, *_: Any) -> None:
+    tenants.check_flush(session)
 
 
 # --- changes -------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Column, ColumnDefault, Connection, event
@@ -10,15 +12,21 @@ from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
+from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.mixins import (
     AuditMixin,
     SoftDeleteMixin,
+    TenantMixin,
     TimestampMixin,
     VersionMixin,
 )
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT, make_targets_unique
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, in_utc
+from sqlmodel_crud_utils._core.values.tenants import tenant_of_new_row
+from sqlmodel_crud_utils._core.visibility.tenancy import flush_criterion
+from sqlmodel_crud_utils._session.events import listen_where_needed
 
 
 @event.listens_for(TimestampMixin, "attribute_instrument", propagate=True)
@@ -70,3 +78,32 @@ def _count_versions(mapper: Mapper[Any], _model: type[Any]) -> None:
         mapper.version_id_col = column
         # For a Core UPDATE; the ORM counts by itself.
         column.onupdate = ColumnDefault(column + 1, for_update=True)
+
+
+@event.listens_for(TenantMixin, "after_mapper_constructed", propagate=True)
+def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
+    """Give new rows their tenant, and let what a flush writes by a key reach one tenant only."""
+    column = mapper.columns[TENANT]
+    if column.table is mapper.local_table:
+        # Whatever type, key or default a model has declared for the column.
+        column.default = ColumnDefault(tenant_of_new_row)
+        make_targets_unique(mapper.local_table.metadata)
+    if mapper.base_mapper is mapper:
+        # SQLAlchemy makes the statements of a flush once for each table, and keeps them here.
+        keeper: Any = mapper
+        keeper._memo = partial(_keep, keeper._memo)
+
+    # Core statements may run before SQLAlchemy has configured any mapper.
+    forget_all()
+    listen_where_needed()
+
+
+_BY_KEY = frozenset(("update", "post_update", "delete"))
+
+
+def _keep(keep: Callable[..., Any], key: tuple[str, Any], make: Callable[[], Any]) -> Any:
+    """Keep a statement as the mapper does, with the criterion for the tenant."""
+    kind, table = key
+    if kind not in _BY_KEY or TENANT not in table.c:
+        return keep(key, make)
+    return keep(key, lambda: make().where(flush_criterion(table.c[TENANT])))

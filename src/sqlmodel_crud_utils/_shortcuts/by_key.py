@@ -26,12 +26,14 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.policies import Visibility, here
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
+from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
 from sqlmodel_crud_utils._session.changes import Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
@@ -158,7 +160,7 @@ def update_at_once(
     """
     facts, own = sought.facts, sought.facts.key
     changed = tuple(name for name in changes if name not in own)
-    if not _can_be_set(facts, changed) or any(map(is_sql, changes.values())):
+    if TENANT in changed or not _can_be_set(facts, changed) or any(map(is_sql, changes.values())):
         return None
     if facts.has_on_update_values and not _can_be_stamped(facts, changes):
         return None
@@ -188,14 +190,14 @@ def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
         return None
     values = deleted_values(deleted_by)
     parameters = sought.parameters | _new(facts, values, _MARKS)
-    return ByKey(sought, _mark(facts), parameters, written=values)
+    return ByKey(sought, _mark(facts, here()), parameters, written=values)
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:
     """Return the DELETE of a row, None where it takes a flush."""
     if not sought.facts.leaves_alone or not sought.is_written_alone("delete"):
         return None
-    return ByKey(sought, _delete(sought.facts), sought.parameters)
+    return ByKey(sought, _delete(sought.facts, here(WITH_DELETED)), sought.parameters)
 
 
 @cached
@@ -228,12 +230,14 @@ def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Exe
     statement = statement.values(stamps(facts, new, prefix_for(facts.table)))
     returning = statement.returning(*facts.columns.values())
     options = {"populate_existing": True}
-    return select(facts.model).from_statement(returning).execution_options(**options)
+    rows = select(facts.model).from_statement(returning).execution_options(**options)
+    # It says by itself which rows are there.
+    return rows.options(*hiding_options(visibility, facts.model))
 
 
 @cached
-def _mark(facts: Facts) -> Update:
-    return _setting(facts, _new_values(facts, _MARKS), USUAL)
+def _mark(facts: Facts, visibility: Visibility) -> Update:
+    return _setting(facts, _new_values(facts, _MARKS), visibility)
 
 
 def _new_values(facts: Facts, names: Iterable[str]) -> dict[str, ColumnElement[Any]]:
@@ -247,8 +251,8 @@ def _setting(facts: Facts, new: Mapping[str, ColumnElement[Any]], visibility: Vi
 
 
 @cached
-def _delete(facts: Facts) -> Delete:
-    criteria = visible_in(facts.table, WITH_DELETED)
+def _delete(facts: Facts, visibility: Visibility) -> Delete:
+    criteria = visible_in(facts.table, visibility)
     return delete(facts.table).where(*_has_key(facts), *criteria)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL
+from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.progress import Report
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, visibility_with
 from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
@@ -94,7 +94,7 @@ def bulk_update_rows(
     check_chunk_size(chunk_size)
     check_report(progress)
     changes = bulk_changes_for(model, data)
-    rows = listed_write(session, model, "bulk_update_rows", "update", id_str_list, pk_field, USUAL)
+    rows = listed_write(session, model, "bulk_update_rows", "update", id_str_list, pk_field, here())
 
     def one_chunk(rows: ListedWrite, keys: list[Key]) -> int:
         if rows.by_row:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL
+from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     WITH_DELETED,
     deleted,
@@ -95,10 +95,10 @@ def soft_delete_row(
     with Write(session, facts, "soft_delete_row", raise_on_error, hooks) as write:
         if sought := alone(write, id_str, pk_field):
             marking = marking_at_once(sought, deleted_by)
-            written = written_at_once(write, marking, USUAL)
+            written = written_at_once(write, marking, here())
             if written is not None:
                 return written[0]
-        row = find_for(write, id_str, pk_field, visibility=USUAL)
+        row = find_for(write, id_str, pk_field, visibility=here())
         return row is not None and delete(write, row, True, deleted_by)
 
 
@@ -176,9 +176,9 @@ def restore_row(
     facts = facts_of(model)
     require_soft_delete(facts)
     hooks = hooks_of(model, "update")
-    criteria = [deleted(model)]
+    criteria, visible = [deleted(model)], here(WITH_DELETED)
     with Write(session, facts, "restore_row", raise_on_error, hooks) as write:
-        row = find_for(write, id_str, pk_field, visibility=WITH_DELETED, criteria=criteria)
+        row = find_for(write, id_str, pk_field, visibility=visible, criteria=criteria)
         if row is None:
             return False, None
         with searching(write):

@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
+from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
 from sqlmodel_crud_utils._core.rows import fetched, states_of
@@ -393,6 +394,8 @@ class _Upsertion:
         session, model = self.write.session, self.write.model
         need = need_of(model)
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
+        # Rows of other tenants are left alone, which has to be noticed.
+        returns = returns or self.target.is_shared
         there = _read_back(session, batch, self.dialect) if need >= Need.KEYS else {}
         count = _written_by(session, batch, self.dialect, counting=self.tally is not None)
         found = _written(session, batch, self.dialect) if returns else {}
@@ -475,7 +478,7 @@ def _count_of(session: Session, batch: Batch, dialect: Dialect) -> int:
     target, count = batch.target, 0
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
-        rows = by_key_list(target.model, target.key, chunk, dialect, WITH_DELETED)
+        rows = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
         statement = rows.where(*target.criteria).with_only_columns(
             func.count(), maintain_column_froms=True
         )
@@ -548,7 +551,7 @@ def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, 
     keys = [entry.key for entry in batch.entries if entry.key is not None]
     rows: list[Any] = []
     for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
-        statement = by_key_list(target.model, target.key, chunk, dialect, WITH_DELETED)
+        statement = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
         rows += _fetch(session, statement.where(*target.criteria), dialect)
     found = matched(target, batch.entries, rows)
     if len(found) < len(batch.entries):

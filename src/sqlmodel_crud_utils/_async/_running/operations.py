@@ -47,6 +47,7 @@ from sqlmodel_crud_utils._session.blocks import (
 from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
 from sqlmodel_crud_utils._session.replicas import stay_with_primary
 from sqlmodel_crud_utils._session.sole_use import sole_use
+from sqlmodel_crud_utils._session.tenants import serve_model
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -111,14 +112,16 @@ class _OnSession(Operation):
     _use: sole_use = field(init=False, repr=False)
 
     async def __aenter__(self) -> Self:
-        self._use = sole_use(sync_session(self.session))
+        plain = sync_session(self.session)
+        self._use = sole_use(plain)
         self._use.__enter__()
-        if observers.registered:
-            try:
+        try:
+            serve_model(plain, self.model)
+            if observers.registered:
                 await self.begin()
-            except BaseException:
-                self._use.__exit__(None, None, None)
-                raise
+        except BaseException:
+            self._use.__exit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(

@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._session.tenants import check_row
 from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
@@ -99,12 +100,15 @@ async def inserted_at_once(
     if not are_allowed():
         return None
     plain, dialect = sync_session(session), dialect_of(session, facts)
+    check_row(row)
     new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
     return None if new is None else await run_sync(session, new.run, plain)
 
 
 async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:
     """Add new rows to the session and write them, quickly where nobody can tell the difference."""
+    for row in rows:
+        check_row(row)
     if not are_allowed() or not await _written(session, rows):
         session.add_all(rows)
         await session.flush()

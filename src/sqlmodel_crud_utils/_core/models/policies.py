@@ -31,6 +31,7 @@ class Policy:
             that write included; else for those of the library that look for rows.
         key_columns: Columns that a unique key has because of the policy: the caller leaves them
             out when naming the key.
+        is_lifted: Returns whether it does not hold for now, whatever a call lifts.
         stamps: Fields that a new row is given by their columns' defaults, and that stay as they
             are when an upsert finds a row.
     """
@@ -40,6 +41,7 @@ class Policy:
     fields: tuple[str, ...]
     criterion: Callable[[Any], ColumnElement[bool]]
     everywhere: bool = False
+    is_lifted: Callable[[], bool] | None = None
     key_columns: frozenset[str] = frozenset()
     stamps: frozenset[str] = frozenset()
 
@@ -74,9 +76,27 @@ def holding(visibility: Visibility) -> tuple[Policy, ...]:
     return tuple(each for each in _policies.values() if each.name not in visibility.lifted)
 
 
+def here(visibility: Visibility = USUAL) -> Visibility:
+    """Return which policies hold for what runs now.
+
+    Whoever runs a statement asks this first, as statements are kept by what holds for them.
+    """
+    lifted = [name for name, is_lifted in _liftable() if is_lifted()]
+    return Visibility(visibility.lifted.union(lifted)) if lifted else visibility
+
+
 @cached
+def _liftable() -> tuple[tuple[str, Callable[[], bool]], ...]:
+    return tuple((each.name, each.is_lifted) for each in _policies.values() if each.is_lifted)
+
+
 def elsewhere() -> Visibility:
-    """Return what holds for statements that are not the library's."""
+    """Return what holds for statements that are not the library's, and run now."""
+    return here(_everywhere())
+
+
+@cached
+def _everywhere() -> Visibility:
     return Visibility(frozenset(each.name for each in _policies.values() if not each.everywhere))
 
 

@@ -219,7 +219,7 @@ class QueryShape(Generic[T]):
         Example:
             >>> all_letters = QueryBuilder(session, Letter).with_deleted()
         """
-        return self._with(visibility=WITH_DELETED, only_deleted=False)
+        return self._with(asked=WITH_DELETED, only_deleted=False)
 
     def only_deleted(self) -> Self:
         """Keep only rows that are soft-deleted; related rows are included in both cases.
@@ -236,7 +236,7 @@ class QueryShape(Generic[T]):
                 f"rows of {model.__name__} cannot be soft-deleted; inherit SoftDeleteMixin",
                 field="only_deleted",
             )
-        return self._with(visibility=WITH_DELETED, only_deleted=True)
+        return self._with(asked=WITH_DELETED, only_deleted=True)
 
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """Lock the rows until the transaction ends, and read them as they are now.

@@ -22,7 +22,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._core.queries.loading import Loading
@@ -60,7 +60,7 @@ class Query:
         options: Other options for SQLAlchemy.
         fields: The fields that are loaded; none means all.
         values: The fields that are returned instead of rows; none means rows.
-        visibility: Which rows there are, the related ones included.
+        asked: Which rows there are, the related ones included, as the caller says.
         only_deleted: Whether they must be soft-deleted.
         lock: How the rows are locked.
     """
@@ -77,9 +77,14 @@ class Query:
     options: tuple[ExecutableOption, ...] = ()
     fields: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
-    visibility: Visibility = USUAL
+    asked: Visibility = USUAL
     only_deleted: bool = False
     lock: Lock | None = None
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which rows there are for the query if it runs now."""
+        return here(self.asked)
 
     @property
     def loads_related(self) -> bool:
@@ -185,7 +190,7 @@ class Query:
             self.dialect,
             loading=self.loading,
             options=self.options,
-            visibility=self.visibility,
+            asked=self.asked,
             only_deleted=self.only_deleted,
         )
         names = facts_of(self.model).key

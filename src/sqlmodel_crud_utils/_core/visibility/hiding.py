@@ -208,6 +208,15 @@ def link_criteria(
     return visible_in(attribute.property.secondary, visibility)
 
 
+def hide_in_refresh(statement: Any, visibility: Visibility) -> Any:
+    """Leave out of the load of a row's columns, by its key, what is not there for it.
+
+    SQLAlchemy's own criteria don't count there.
+    """
+    tables = {column.table for column in statement.selected_columns}
+    return statement.where(*(each for table in tables for each in visible_in(table, visibility)))
+
+
 def concerns_callers() -> bool:
     """Return whether a policy holds for any model in statements that are not the library's."""
     return any(map(mappers_of, holding(elsewhere())))

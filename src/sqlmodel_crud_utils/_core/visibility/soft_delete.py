@@ -8,7 +8,13 @@ from sqlalchemy import ColumnElement, false, inspect, true
 
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL, Policy, Visibility, registered
+from sqlmodel_crud_utils._core.models.policies import (
+    USUAL,
+    Policy,
+    Visibility,
+    here,
+    registered,
+)
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
@@ -36,7 +42,7 @@ WITH_DELETED = Visibility(frozenset((SOFT_DELETION.name,)))
 
 def visibility_with(*, include_deleted: bool) -> Visibility:
     """Return what a public function's `include_deleted` means for all that it calls."""
-    return WITH_DELETED if include_deleted else USUAL
+    return here(WITH_DELETED if include_deleted else USUAL)
 
 
 def is_soft_delete(facts: Facts) -> bool:

@@ -18,9 +18,11 @@ from pydantic import BaseModel
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState
 
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.values.payload import given_fields, valid_values
+from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants, check_tenant
 from sqlmodel_crud_utils._core.writes.targets import Target
-from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.exceptions import TenantError, UnknownFieldError, ValidationError
 
 Values = Mapping[str, Any]
 Column = Sequence[Any]
@@ -91,7 +93,8 @@ class RowReader:
             error.add_note(f"in row {index}")
             return error
         reason = str(error).partition(": ")[2]
-        return ValidationError(f"row {index}: {reason}", error.field, error.value)
+        kind = TenantError if isinstance(error, TenantError) else ValidationError
+        return kind(f"row {index}: {reason}", error.field, error.value)
 
     def _read(self, start: int, rows: Sequence[Any]) -> list[Shape]:
         given = [row if type(row) is dict else self._given(row) for row in rows]
@@ -187,8 +190,16 @@ class RowReader:
         return shapes
 
     def _checked(self, shape: Shape) -> Shape:
-        columns = map(self._column, shape.names, shape.columns)
-        return replace(shape, columns=list(columns))
+        columns = list(map(self._column, shape.names, shape.columns))
+        shape = replace(shape, columns=columns)
+        return self._of_tenant(shape) if belongs_to_tenants(self._model) else shape
+
+    def _of_tenant(self, shape: Shape) -> Shape:
+        """Give rows their tenant, and refuse those of another one."""
+        given = dict(zip(shape.names, shape.columns, strict=True))
+        named = given.get(TENANT, [None] * shape.count)
+        given[TENANT] = list(map(check_tenant, named))
+        return replace(shape, names=tuple(given), columns=list(given.values()))
 
     def _column(self, name: str, values: Column) -> Column:
         attribute = self._target.attributes.get(name)

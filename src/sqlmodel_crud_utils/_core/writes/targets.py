@@ -77,6 +77,18 @@ class Target:
         return [policy.criterion(self.model) for policy in self.policies]
 
     @cached_property
+    def stamped(self) -> frozenset[str]:
+        """The fields that are filled in for good when a row is made."""
+        return _stamps(self.facts)
+
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether a row that nobody here sees may have the key: one of another tenant."""
+        policies = [each for each in self.facts.policies if each.everywhere]
+        names = {name for policy in policies for name in policy.key_columns}
+        return bool(names) and names.isdisjoint(column.name for column in self.conflicting)
+
+    @cached_property
     def generated(self) -> frozenset[str]:
         """The fields of the key that the database fills in when a row gives none."""
         if set(self.key) != set(self.facts.key):
@@ -286,7 +298,11 @@ def _check_names(model: type[Any], columns: Mapping[str, Column[Any]], names: li
 def _fixed(facts: Facts) -> set[str]:
     """Return the fields that a conflict never overwrites: identity, version, policies' stamps."""
     version = set() if facts.version is None else {facts.version}
-    return {*facts.key, *(name for policy in facts.policies for name in policy.stamps)} | version
+    return {*facts.key, *_stamps(facts)} | version
+
+
+def _stamps(facts: Facts) -> frozenset[str]:
+    return frozenset(name for policy in facts.policies for name in policy.stamps)
 
 
 def _check_changeable(model: type[Any], refused: set[str]) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL
+from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query
@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
+from sqlmodel_crud_utils._core.visibility.tenancy import check_changes
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _S = TypeVar("_S", bound=Update | Delete)
@@ -109,7 +110,7 @@ def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement
 
 
 def _shown(query: Query, *, only_visible: bool) -> list[ColumnElement[bool]]:
-    criterion = visible(query.model, USUAL if only_visible else query.visibility)
+    criterion = visible(query.model, here() if only_visible else query.visibility)
     criteria = [] if criterion is None else [criterion]
     return [*criteria, deleted(query.model)] if query.only_deleted else criteria
 
@@ -143,6 +144,7 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
     sql = {name: _element(value) for name, value in given.items() if is_sql(value)}
     plain = {name: value for name, value in given.items() if name not in sql} if sql else data
     changes = changes_for(facts, plain) | sql
+    check_changes(model, changes)
     for name in changes:
         if name not in facts.columns:
             raise UnknownFieldError(model, name, facts.columns, what="column")

@@ -25,10 +25,12 @@ from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION
+from sqlmodel_crud_utils._core.visibility.tenancy import give_tenant
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upserts import Parameters
 from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
     QueryExecutionError,
     SQLModelCRUDError,
     UnknownFieldError,
@@ -185,7 +187,9 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
 
 def _are_plain(target: Target, rows: list[Any]) -> bool:
     """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
-    if target.policies or set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
+    if target.stamped or target.policies:
+        return False
+    if set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
         return False
     written = target.facts.written
     for name in rows[0]:
@@ -228,6 +232,7 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
     for name in target.self_filling:
         if values.get(name, _MISSING) is None:
             del values[name]
+    give_tenant(target.model, values)
     if SOFT_DELETION in target.policies and values.get("is_deleted"):
         raise ValidationError(
             f"row {index} of the payload: ({', '.join(target.key)}) tells visible rows from each "
@@ -405,8 +410,16 @@ def equal_to(
     return [*(target.attributes[name] == value for name, value in values.items()), *criteria]
 
 
-def not_read_back(target: Target, entry: Entry) -> QueryExecutionError:
+def not_read_back(target: Target, entry: Entry) -> SQLModelCRUDError:
     """Return the error for a row that is missing although it was written."""
+    if target.is_shared:
+        return ConstraintViolationError(
+            f"row {entry.index} of the payload: another {target.model.__name__} row has the same "
+            f"{', '.join(target.key)}",
+            field=target.key[0],
+            kind="unique",
+            columns=[column.name for column in target.conflicting],
+        )
     return QueryExecutionError(
         f"row {entry.index} of the payload was written, but no {target.model.__name__} has its "
         f"key ({', '.join(target.key)}) now; a trigger or a policy of the database may have "

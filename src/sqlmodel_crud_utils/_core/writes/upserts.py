@@ -18,7 +18,9 @@ from sqlalchemy import (
     Insert,
     Integer,
     Update,
+    and_,
     bindparam,
+    case,
     insert,
     literal_column,
     update,
@@ -27,8 +29,10 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from sqlmodel_crud_utils._core.dialects import features_of, own_insert
+from sqlmodel_crud_utils._core.models.policies import elsewhere
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
+from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.writes.inserts import counts_duplicates
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -80,7 +84,9 @@ def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dial
     assigned = _assignments(target, names, statement.excluded)
     if not assigned:
         return statement.on_conflict_do_nothing(index_elements=key)
-    return statement.on_conflict_do_update(index_elements=key, set_=assigned)
+    criteria = visible_in(target.table, elsewhere())
+    where = and_(*criteria) if criteria else None
+    return statement.on_conflict_do_update(index_elements=key, set_=assigned, where=where)
 
 
 def _on_duplicate_key(
@@ -95,6 +101,13 @@ def _on_duplicate_key(
     # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
     first = target.columns[target.key[0]]
     assigned = _assignments(target, names, statement.inserted) or {first: first}
+    criteria = visible_in(target.table, elsewhere())
+    if criteria:
+        # There is no WHERE: rows of others keep what they have.
+        assigned = {
+            column: case((and_(*criteria), value), else_=column)
+            for column, value in assigned.items()
+        }
     changes = {column.key: value for column, value in assigned.items()}
     if counting:
         taken = () if assigned.keys() == {first} else changes
@@ -128,7 +141,8 @@ def update_statement(target: Target, names: Iterable[str]) -> Update | None:
     if not assigned:
         return None
     assigned.update(_next_version(target))
-    return update(target.model).where(*criteria, *target.criteria).values(assigned)
+    criteria += [*target.criteria, *visible_in(target.table, elsewhere())]
+    return update(target.model).where(*criteria).values(assigned)
 
 
 def _assignments(

@@ -13,7 +13,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
@@ -101,7 +101,7 @@ def remember(
         kept_rows.forget(plain, with_related(states_of(rows)))
     if hiding_options(USUAL, *models):
         states = with_related(states_of(rows))
-        remember_choice(states, *models, visibility=visibility)
+        remember_choice(states, *models, visibility=here(visibility))
     keep_loaded(session, rows, related=True)
 
 
@@ -119,6 +119,7 @@ def find(
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(facts, pk_field, key)
     parameters = key_parameters(facts, names, key)
+    visibility = here(visibility)
     statement = by_key(facts.model, names, visibility)
     if criteria:
         statement = statement.where(*criteria)

@@ -1,0 +1,193 @@
+"""Whose rows: the tenant that is in scope, and the parameter that statements have for it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import BindParameter, String, bindparam
+from sqlalchemy.types import TypeEngine
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils.exceptions import TenantError, ValidationError
+
+Tenant = str | int | UUID
+
+NO_TENANT = "no tenant is in scope; name one with tenant_scope(), or say all_tenants()"
+
+_MAX_LENGTH = 100
+
+
+class _All:
+    """What is in scope where the rows of all tenants are."""
+
+
+ALL: Final = _All()
+
+_scope: ContextVar[Tenant | _All | None] = ContextVar("sqlmodel_crud_utils_tenant", default=None)
+
+
+def current_tenant() -> Tenant | None:
+    """Return the tenant that `tenant_scope` names here, None without one and in `all_tenants`.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import current_tenant, tenant_scope
+        >>> with tenant_scope("acme"):
+        ...     current_tenant()
+        'acme'
+    """
+    found = _scope.get()
+    return None if isinstance(found, _All) else found
+
+
+def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
+    """Name the tenant whose rows are there for every statement inside the block.
+
+    It holds in this task or thread and in the tasks and `asyncio.to_thread` calls started from it;
+    a bare thread has none. Blocks nest: the innermost counts. A session serves one tenant: the
+    first statement on rows of tenants binds it until it is closed, and in the scope of another
+    tenant it is a `TenantError` from then on.
+
+    Args:
+        tenant: What the rows have as their `tenant_id`: a text of at most 100 characters without
+            spaces around it, an int or a UUID.
+
+    Returns:
+        The block, for `with`, in async code too.
+
+    Raises:
+        ValidationError: None, an empty text, or something that is no name of a tenant.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import current_tenant, tenant_scope
+        >>> with tenant_scope("acme"):
+        ...     with tenant_scope("globex"):
+        ...         inner = current_tenant()
+        ...     outer = current_tenant()
+        >>> inner, outer, current_tenant()
+        ('globex', 'acme', None)
+    """
+    if not isinstance(tenant, str | int | UUID) or isinstance(tenant, bool):
+        raise ValidationError(
+            f"must be a text, an int or a UUID, not {type(tenant).__name__}", field="tenant"
+        )
+    # Some databases compare texts without the spaces at their ends.
+    if isinstance(tenant, str) and (not tenant or tenant != tenant.strip()):
+        raise ValidationError("must not be empty, and have no spaces around it", field="tenant")
+    if isinstance(tenant, str) and len(tenant) > _MAX_LENGTH:
+        raise ValidationError(f"must have {_MAX_LENGTH} characters at most", field="tenant")
+    return _Scope(tenant)
+
+
+def all_tenants() -> AbstractContextManager[None]:
+    """Let the rows of all tenants be there inside the block.
+
+    It is for admin pages, migrations and maintenance, and is logged at debug level. A new row has
+    to name its `tenant_id` there. A session that serves a tenant cannot be used inside, nor can
+    one that was used inside serve a tenant before it is closed.
+
+    Returns:
+        The block, for `with`, in async code too.
+
+    Example:
+        >>> from sqlmodel_crud_utils._core.mixins import all_tenants, current_tenant
+        >>> with all_tenants():
+        ...     current_tenant() is None
+        True
+    """
+    return _Scope(ALL)
+
+
+class _Scope(AbstractContextManager[None]):
+    """The block; it may be closed in another task, where it was never open."""
+
+    def __init__(self, tenant: Tenant | _All) -> None:
+        self._tenant = tenant
+        self._tokens: list[Token[Tenant | _All | None]] = []
+
+    def __enter__(self) -> None:
+        if self._tenant is ALL:
+            get_logger().debug("all_tenants: statements reach the rows of all tenants")
+        self._tokens.append(_scope.set(self._tenant))
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            _scope.reset(token)
+        except ValueError:
+            # A generator that is closed elsewhere: there, the tenant was never set.
+            return
+
+
+def in_scope() -> Tenant | _All | None:
+    """Return the tenant, `ALL`, or None where nothing is in scope."""
+    return _scope.get()
+
+
+def all_in_scope() -> bool:
+    """Return whether the rows of all tenants are there."""
+    return _scope.get() is ALL
+
+
+def tenant_of_new_row() -> Tenant:
+    """Return the tenant of a row that names none.
+
+    Raises:
+        TenantError: There is no tenant, or there are all.
+    """
+    found = _scope.get()
+    if isinstance(found, _All):
+        raise TenantError("a new row has to name its tenant_id in all_tenants()", "tenant_id")
+    if found is None:
+        raise TenantError(NO_TENANT)
+    return found
+
+
+# --- in statements -------------------------------------------------------------------------------
+
+
+TENANT_NAME = String(_MAX_LENGTH).with_variant(
+    String(_MAX_LENGTH, collation="utf8mb4_bin"), "mysql", "mariadb"
+)
+"""The type of `tenant_id`; MySQL takes texts for equal that differ in case, unless told not to."""
+
+
+@cached
+def tenant_parameter(type_: TypeEngine[Any]) -> BindParameter[Any]:
+    """Return the parameter for the tenant in scope, which is read when a statement runs.
+
+    So one compiled statement serves all tenants, and without a tenant it is never sent.
+    """
+    kind: type[Tenant] = type_.python_type
+
+    def value() -> Tenant:
+        return _fitting(tenant_of_new_row(), kind)
+
+    return bindparam(f"tenant_in_scope_{kind.__name__}", callable_=value, type_=type_)
+
+
+@cached
+def tenant_or_any(type_: TypeEngine[Any]) -> BindParameter[Any]:
+    """Return the parameter for the tenant in scope, NULL where all are."""
+    kind: type[Tenant] = type_.python_type
+
+    def value() -> Tenant | None:
+        return None if all_in_scope() else _fitting(tenant_of_new_row(), kind)
+
+    return bindparam(f"tenant_in_scope_or_any_{kind.__name__}", callable_=value, type_=type_)
+
+
+def _fitting(tenant: Tenant, kind: type[Tenant]) -> Tenant:
+    # MySQL compares a text with 0 and finds most of them equal.
+    if isinstance(tenant, kind):
+        return tenant
+    raise TenantError(f"the tenant in scope is no {kind.__name__}, as tenant_id is", "tenant_id")

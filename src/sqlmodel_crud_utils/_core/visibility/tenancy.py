@@ -1,0 +1,280 @@
+"""Tenancy: the policy that a statement reaches the rows of one tenant, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    FromClause,
+    Insert,
+    TableClause,
+    TextClause,
+    Update,
+    func,
+)
+from sqlalchemy.orm import RelationshipProperty
+from sqlalchemy.schema import DDL
+from sqlalchemy.sql import visitors
+
+from sqlmodel_crud_utils._core.caching import Store, cached
+from sqlmodel_crud_utils._core.mixins import TenantMixin
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.policies import Policy, mappers_of, registered
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.values.tenants import (
+    all_in_scope,
+    tenant_of_new_row,
+    tenant_or_any,
+    tenant_parameter,
+)
+from sqlmodel_crud_utils._core.visibility.hidden_tables import mappers_in
+from sqlmodel_crud_utils.exceptions import TenantError
+
+_FIXED = f"{TENANT} cannot be changed; leave it out"
+FOREIGN = "the row belongs to another tenant than the one in scope"
+
+
+def _is_of_tenant(rows: Any) -> ColumnElement[bool]:
+    criterion: ColumnElement[bool] = rows.tenant_id == tenant_parameter(rows.tenant_id.type)
+    return criterion
+
+
+TENANCY = registered(
+    Policy(
+        "tenancy",
+        TenantMixin,
+        (TENANT,),
+        _is_of_tenant,
+        everywhere=True,
+        is_lifted=all_in_scope,
+        key_columns=frozenset((TENANT,)),
+        stamps=frozenset((TENANT,)),
+    )
+)
+
+
+@cached
+def belongs_to_tenants(model: type[Any]) -> bool:
+    """Return whether the rows of a model belong to tenants."""
+    return issubclass(model, TenantMixin)
+
+
+@cached
+def leads_to_tenants(model: type[Any]) -> bool:
+    """Return whether rows of a model, or rows related to them, belong to tenants."""
+    return any(belongs_to_tenants(each.class_) for each in facts_of(model).reachable())
+
+
+def are_there_tenants() -> bool:
+    """Return whether the rows of any model belong to tenants."""
+    return bool(mappers_of(TENANCY))
+
+
+# --- rows that are written -----------------------------------------------------------------------
+
+
+def check_tenant(given: Any) -> Any:
+    """Return the tenant of a new row that gives this one, or none.
+
+    Raises:
+        TenantError: It is that of another tenant; or it is missing where it has to be there.
+    """
+    if given is None:
+        return tenant_of_new_row()
+    if not all_in_scope() and (is_sql(given) or given != tenant_of_new_row()):
+        raise TenantError(FOREIGN, field=TENANT)
+    return given
+
+
+def give_tenant(model: type[Any], values: MutableMapping[str, Any]) -> None:
+    """Give the values of a new row their tenant.
+
+    Raises:
+        TenantError: They have another one, or none where they have to.
+    """
+    if belongs_to_tenants(model):
+        values[TENANT] = check_tenant(values.get(TENANT))
+
+
+def check_changes(model: type[Any], changes: Mapping[str, Any]) -> None:
+    """Refuse what would move many rows to a tenant.
+
+    Raises:
+        TenantError: The changes name one.
+    """
+    if TENANT in changes and belongs_to_tenants(model):
+        raise TenantError(_FIXED, field=TENANT)
+
+
+def flush_criterion(column: Column[Any]) -> ColumnElement[bool]:
+    """Return the criterion for a row that a flush finds by its key."""
+    return column == func.coalesce(tenant_or_any(column.type), column)
+
+
+# --- statements of the caller's ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a statement has to do with the rows of tenants.
+
+    Attributes:
+        names: Whether it names a model or a table of theirs.
+        leads: Whether it may bring in rows of theirs, with a relationship for example.
+        raw: Whether a part of it is SQL as text.
+        refusal: What is wrong with it.
+    """
+
+    names: bool
+    leads: bool
+    raw: bool
+    refusal: str | None
+
+
+_reaches: Store[Hashable, Reach] = Store()
+
+
+def reach_of(statement: Any) -> Reach:
+    """Return what a caller's statement has to do with the rows of tenants."""
+    key = statement._generate_cache_key()
+    if key is None:
+        return _found(statement)
+    return _reaches.get(key.key, lambda: _found(statement))
+
+
+def _found(statement: Any) -> Reach:
+    elements = list(visitors.iterate(statement))
+    models = [mapper.class_ for mapper in mappers_in(statement)]
+    tables = _tables_of_tenants()
+    named = [each for each in elements if isinstance(each, TableClause) and each in tables]
+    texts = [each.text for each in elements if isinstance(each, TextClause)]
+    names = bool(named) or any(map(belongs_to_tenants, models)) or any(map(_names_table, texts))
+    return Reach(
+        names=names,
+        leads=names or any(map(leads_to_tenants, models)),
+        raw=bool(texts) or isinstance(statement, DDL),
+        refusal=_refusal_of(elements) or _refusal_of_joins(statement, models),
+    )
+
+
+@cached
+def _tables_of_tenants() -> Mapping[FromClause, type[Any]]:
+    mappers = mappers_of(TENANCY)
+    return {table: mapper.class_ for mapper in mappers for table in mapper.tables}
+
+
+@cached
+def _names_of_tables() -> frozenset[str]:
+    return frozenset(table.name for table in _tables_of_tenants() if isinstance(table, TableClause))
+
+
+def _names_table(sql: str) -> bool:
+    words = set(re.findall(r"\w+", sql.lower()))
+    return any(name.lower() in words for name in _names_of_tables())
+
+
+def _refusal_of(elements: Iterable[Any]) -> str | None:
+    refusals = (_refusal(each) for each in elements)
+    return next((refusal for refusal in refusals if refusal), None)
+
+
+def _refusal(element: Any) -> str | None:
+    if isinstance(element, TableClause):
+        if element.name in _names_of_tables() and element not in _tables_of_tenants():
+            return f"{element.name!r} is a table of tenants; name it with its model"
+    elif isinstance(element, Update) and _column_of(element.table) is not None:
+        if any(_is_tenant(column) for column in _assigned(element)):
+            return _FIXED
+    elif isinstance(element, Insert) and _column_of(element.table) is not None:
+        return _refusal_of_insert(element)
+    return None
+
+
+def _refusal_of_joins(statement: Any, models: Iterable[type[Any]]) -> str | None:
+    """Return what is wrong with a link table that SQLAlchemy joins by itself, without criteria."""
+    mappers = [mapper for model in models for mapper in facts_of(model).reachable()]
+    joined = [each for mapper in mappers for each in mapper.relationships if each.lazy == "joined"]
+    for option in getattr(statement, "_with_options", ()):
+        for element in getattr(option, "context", ()):
+            # contains_eager() takes what the statement joins.
+            joins = element.strategy == (("lazy", "joined"),)
+            if joins and "eager_from_alias" not in element.local_opts:
+                joined += [each for each in element.path if isinstance(each, RelationshipProperty)]
+    links = (each for each in joined if each.secondary in _tables_of_tenants())
+    return next((_links_of_others(each) for each in links), None)
+
+
+def _links_of_others(relationship: RelationshipProperty[Any]) -> str:
+    return (
+        f"a join cannot leave out the links of other tenants: load {relationship} with selectin, "
+        "or with joined() of the query builder"
+    )
+
+
+def _column_of(table: Any) -> Column[Any] | None:
+    """Return the column of the tenant in a table that is written to, if it has one."""
+    return table.c.get(TENANT) if table in _tables_of_tenants() else None
+
+
+def _is_tenant(column: Any) -> bool:
+    name: str = getattr(column, "key", column)
+    return name == TENANT
+
+
+def _assigned(statement: Any) -> Iterator[Any]:
+    """Yield the columns that an UPDATE sets in its own text."""
+    ordered = getattr(statement, "_ordered_values", None)  # SQLAlchemy 2.0 has them apart
+    yield from (column for column, _ in ordered or ())
+    yield from statement._values or ()
+
+
+def _refusal_of_insert(statement: Insert) -> str | None:
+    name = statement.table.name
+    if any(_is_tenant(column) for column in statement._select_names or ()):
+        return f"an INSERT from a SELECT into {name!r} fills {TENANT} in by itself; leave it out"
+    if _overwrites(statement):
+        return (
+            f"an INSERT into {name!r} that writes to rows which are there cannot leave out those "
+            "of other tenants; use bulk_upsert_mappings"
+        )
+    return None
+
+
+def _overwrites(statement: Insert) -> bool:
+    conflict = statement._post_values_clause
+    ignores = conflict is None or conflict.__visit_name__ == "on_conflict_do_nothing"
+    prefixes = {str(prefix).upper() for prefix, _ in statement._prefixes}
+    return not ignores or not prefixes <= {"IGNORE", "OR IGNORE"}
+
+
+def check_parameters(statement: Any, parameters: Any) -> None:
+    """Refuse rows of another tenant in what an INSERT or an UPDATE of the caller's is given.
+
+    Raises:
+        TenantError: `tenant_id` is that of another tenant, or an UPDATE has one.
+    """
+    if not isinstance(statement, Insert | Update) or _column_of(statement.table) is None:
+        return
+    for row in _rows_of(statement, parameters):
+        for column, value in row.items():
+            if _is_tenant(column) and isinstance(statement, Update):
+                raise TenantError(_FIXED, field=TENANT)
+            if _is_tenant(column):
+                check_tenant(value.effective_value if isinstance(value, BindParameter) else value)
+
+
+def _rows_of(statement: Any, parameters: Any) -> Iterator[Mapping[Any, Any]]:
+    yield statement._values or {}
+    for rows in statement._multi_values:
+        for row in rows:
+            # A tuple gives the values of all columns in their order.
+            is_named = isinstance(row, Mapping)
+            yield row if is_named else dict(zip(statement.table.c, row, strict=False))
+    yield from [parameters] if isinstance(parameters, Mapping) else parameters or ()

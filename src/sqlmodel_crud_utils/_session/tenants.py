@@ -1,0 +1,183 @@
+"""A session serves one tenant: from its first statement on rows of tenants until it is closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
+from sqlalchemy.orm.attributes import instance_state, set_attribute
+from sqlalchemy.orm.exc import ObjectDeletedError
+
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.values.tenants import ALL, NO_TENANT, all_in_scope, in_scope
+from sqlmodel_crud_utils._core.visibility.hiding import Hiding
+from sqlmodel_crud_utils._core.visibility.tenancy import (
+    FOREIGN,
+    belongs_to_tenants,
+    check_parameters,
+    check_tenant,
+    leads_to_tenants,
+    reach_of,
+)
+from sqlmodel_crud_utils._session.changes import is_told
+from sqlmodel_crud_utils.exceptions import TenantError
+
+_KEY = "sqlmodel_crud_utils.tenant"
+
+
+def serve(session: Session) -> None:
+    """Bind a session to what is in scope.
+
+    Raises:
+        TenantError: It serves something else already.
+    """
+    scope = in_scope()
+    if scope is None:
+        return
+    # A session that is closed, or has let go of all its rows, has another map of them.
+    bound = session.info.get(_KEY)
+    if bound is None or bound[1] is not session.identity_map:
+        session.info[_KEY] = scope, session.identity_map
+    elif bound[0] != scope:
+        raise TenantError(
+            "this session serves another tenant than the one in scope, or all of them; "
+            "close it first, or use another session"
+        )
+
+
+def serve_model(session: Session, model: type[Any] | None) -> None:
+    """Bind a session that a function of the library works on a model with.
+
+    Raises:
+        TenantError: It serves something else already, or no tenant is in scope and the rows of
+            the model belong to tenants.
+    """
+    if model is None or not leads_to_tenants(model):
+        return
+    if in_scope() is None and belongs_to_tenants(model):
+        raise TenantError(NO_TENANT)
+    serve(session)
+
+
+# --- statements ----------------------------------------------------------------------------------
+
+
+def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
+    """Refuse a statement that cannot be kept to the rows of the tenant in scope.
+
+    Args:
+        execution: The statement that is about to run.
+        hiding: What it leaves out already, if it is the library's or loads more of a row.
+
+    Raises:
+        TenantError: It is refused; nothing was sent.
+    """
+    session, statement = execution.session, execution.statement
+    if hiding is not None:
+        mapper = execution.bind_mapper
+        serve_model(session, None if mapper is None else mapper.class_)
+        return
+    reach = reach_of(statement)
+    if reach.names and in_scope() is None:
+        raise TenantError(NO_TENANT)
+    if reach.leads or (reach.raw and _is_bound(session)):
+        serve(session)
+    if all_in_scope():
+        return
+    is_any = execution.execution_options.get("any_tenant", False)
+    if reach.raw and not is_any and (in_scope() is not None or _is_bound(session)):
+        raise TenantError(
+            "SQL as text cannot be kept to the rows of a tenant; use models, or say "
+            "execution_options(any_tenant=True) where it may reach the rows of all"
+        )
+    if is_told(execution):  # its rows have been checked
+        return
+    if reach.refusal is not None:
+        raise TenantError(reach.refusal)
+    check_parameters(statement, execution.parameters)
+
+
+def _is_bound(session: Session) -> bool:
+    bound = session.info.get(_KEY)
+    return bound is not None and bound[0] is not ALL and bound[1] is session.identity_map
+
+
+# --- flushes -------------------------------------------------------------------------------------
+
+
+def check_flush(session: Session) -> None:
+    """Give new rows their tenant, and refuse to write rows of another one.
+
+    Raises:
+        TenantError: A row, or one that was related to it, is of another tenant, or would become
+            so; nothing was written.
+    """
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if leads_to_tenants(type(row)):
+            serve_model(session, type(row))
+            check_row(row)
+
+
+def check_row(row: Any) -> None:
+    """Give a new row its tenant, and refuse one that is, or becomes, another tenant's.
+
+    Raises:
+        TenantError: It is refused, or a row that was related to it is of another tenant.
+    """
+    state = instance_state(row)
+    if not leads_to_tenants(state.class_):
+        return
+    if belongs_to_tenants(state.class_):
+        _check_own_tenant(state)
+    _check_related(state)
+
+
+def _check_own_tenant(state: InstanceState[Any]) -> None:
+    given = state.dict.get(TENANT)
+    if state.key is None:
+        tenant = check_tenant(given)
+        if given is None:
+            set_attribute(state.obj(), TENANT, tenant)
+        return
+    if TENANT in state.committed_state and state.committed_state[TENANT] != given:
+        raise TenantError(f"{TENANT} cannot be changed", field=TENANT)
+    if given is not None and not all_in_scope():
+        _check_own(given)
+
+
+def _check_own(given: Any) -> None:
+    if given != in_scope():
+        raise TenantError(FOREIGN)
+
+
+def _loaded_tenant(state: InstanceState[Any]) -> Any:
+    """Return the tenant of a row of which the session knows no more than the key."""
+    row, session = state.obj(), state.session
+    if session is None:
+        raise TenantError(FOREIGN)
+    session.expire(row, [TENANT])
+    try:
+        return getattr(row, TENANT)
+    except ObjectDeletedError:
+        raise TenantError(FOREIGN) from None
+
+
+def _check_related(state: InstanceState[Any]) -> None:
+    own = state.dict.get(TENANT) if all_in_scope() else in_scope()
+    for relationship in state.mapper.relationships:
+        name = relationship.key
+        if relationship.viewonly or not belongs_to_tenants(relationship.mapper.class_):
+            continue
+        if name not in state.committed_state and (state.key is not None or name not in state.dict):
+            continue
+        for related in state.attrs[name].history.added:
+            if related is not None and own is not None:
+                _check_same(own, instance_state(related), name)
+
+
+def _check_same(own: Any, related: InstanceState[Any], name: str) -> None:
+    given = related.dict.get(TENANT)
+    if given is None and related.key is not None:
+        given = _loaded_tenant(related)
+    if given is not None and given != own:
+        raise TenantError("a row of another tenant cannot be related", field=name)

@@ -1,0 +1,708 @@
+"""Rows of tenants: what is in scope, what a session serves, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.orm import joinedload, make_transient_to_detached, selectinload
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+
+from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
+    UpsertCounts,
+    bulk_insert_rows,
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    delete_row,
+    get_one_or_create,
+    get_row,
+    get_rows,
+    get_rows_within_id_list,
+    insert_data_rows,
+    on_commit,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import (
+    ConstraintViolationError,
+    TenantError,
+    TransactionError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.mixins import all_tenants, current_tenant, tenant_scope
+from tests._async.rows import given
+from tests._runtime_async import (
+    AsyncSession,
+    dialect_of,
+    execute,
+    fetched,
+    first_of,
+    run_sync,
+    sync_session,
+)
+from tests.recording import logged, statements_of
+from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell
+
+Sessions = Callable[[], AsyncSession]
+
+SPELLS: Any = Spell.__table__  # type: ignore[attr-defined]
+
+
+async def spells_of(*tenants: str, session: AsyncSession) -> None:
+    """Write a spell for each tenant; its id is its place."""
+    with all_tenants():
+        for number, tenant in enumerate(tenants, 1):
+            session.add(Spell(id=number, label=f"of {tenant}", tenant_id=tenant))
+        await session.commit()
+        await session.close()
+
+
+async def labels(session: AsyncSession) -> list[str]:
+    """Return the spells of all tenants, as the database has them."""
+    with all_tenants():
+        async with AsyncSession(session.bind) as other:
+            rows = fetched(await execute(other, select(Spell).order_by(Spell.id)))
+            return [f"{row.label} ({row.tenant_id})" for row in rows]
+
+
+# --- what is in scope ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tenant", [None, "", " a", "a ", "a" * 101, 1.5, True, b"a", ("a",)])
+def test_what_is_no_name_of_a_tenant(tenant: Any) -> None:
+    """It is refused where it is named, so that nothing is looked for with it."""
+    with pytest.raises(ValidationError) as refused:
+        tenant_scope(tenant)
+    assert not isinstance(refused.value, TenantError)
+    assert current_tenant() is None
+
+
+def test_scopes_nest() -> None:
+    """The innermost counts, and an error closes it as well."""
+    with tenant_scope("a"):
+        with all_tenants():
+            assert current_tenant() is None
+        with pytest.raises(ZeroDivisionError), tenant_scope("b"):
+            raise ZeroDivisionError
+        assert current_tenant() == "a"
+    assert current_tenant() is None
+
+
+def test_all_tenants_is_logged() -> None:
+    """At debug level, so that one finds out where it was said."""
+    with logged("DEBUG") as lines, all_tenants():
+        pass
+    assert any("all_tenants" in line[-1] for line in lines)
+
+
+NEEDING_A_TENANT: dict[str, Callable[[AsyncSession], Any]] = {
+    "a select": lambda session: execute(session, select(Spell)),
+    "a select of a table": lambda session: execute(session, select(SPELLS.c.id)),
+    "a count": lambda session: execute(session, select(func.count()).select_from(Spell)),
+    "a subquery": lambda session: execute(session, select(Pet).where(Pet.id.in_(select(Mage.id)))),
+    "an option": lambda session: execute(session, select(Pet).options(joinedload(Pet.mage))),
+    "an update": lambda session: execute(session, update(Spell).values(label="x")),
+    "a deletion": lambda session: execute(session, delete(SPELLS)),
+    "an insert": lambda session: execute(session, insert(Spell).values(label="x")),
+    "a named insert": lambda session: execute(
+        session, insert(SPELLS).values(label="x", tenant_id="a")
+    ),
+    "get": lambda session: session.get(Spell, 1),
+    "get_row": lambda session: get_row(1, session, Spell),
+    "get_rows": lambda session: get_rows(session, Spell),
+    "get_rows by keys": lambda session: get_rows_within_id_list([1], session, Spell),
+    "a query": lambda session: QueryBuilder(session, Spell).all(),
+    "a count by query": lambda session: QueryBuilder(session, Spell).count(),
+    "write_row": lambda session: write_row(Spell(label="x"), session),
+    "write_row that names it": lambda session: write_row(Spell(label="x", tenant_id="a"), session),
+    "insert_data_rows": lambda session: insert_data_rows([Spell(label="x")], session),
+    "update_row": lambda session: update_row(1, {"label": "x"}, session, Spell),
+    "delete_row": lambda session: delete_row(1, session, Spell),
+    "get_one_or_create": lambda session: get_one_or_create(session, Spell, label="x"),
+    "bulk_insert_rows": lambda session: bulk_insert_rows([{"label": "x"}], session, Spell),
+    "bulk_update_rows": lambda session: bulk_update_rows([1], {"label": "x"}, session, Spell),
+    "bulk_upsert_mappings": lambda session: bulk_upsert_mappings(
+        [{"id": 1, "label": "x"}], session, Spell
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NEEDING_A_TENANT)
+async def test_nothing_is_sent_without_a_tenant(session: AsyncSession, what: str):
+    """It is an error, and neither all rows nor none."""
+    with statements_of(session.bind) as sent, pytest.raises(TenantError, match="tenant_scope"):
+        await NEEDING_A_TENANT[what](session)
+    assert sent == []
+
+
+async def test_a_flush_without_a_tenant(session: AsyncSession):
+    """Neither of a new row nor of one that names its tenant."""
+    session.add(Spell(label="x", tenant_id="a"))
+    with statements_of(session.bind) as sent, pytest.raises(TenantError):
+        await session.flush()
+    assert sent == []
+
+
+# --- a session serves one tenant -----------------------------------------------------------------
+
+
+async def test_a_session_serves_one_tenant(session: AsyncSession):
+    """Neither another one nor all of them, before it is closed; a commit does not change that."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        _, row = await get_row(1, session, Spell)
+        await session.commit()
+    for scope in (tenant_scope("b"), all_tenants()):
+        with statements_of(session.bind) as sent, scope:
+            with pytest.raises(TenantError, match="another tenant"):
+                await execute(session, select(Spell))
+            with pytest.raises(TenantError):
+                await get_row(1, session, Spell)
+            with pytest.raises(TenantError):
+                await session.refresh(row)
+        assert sent == []
+    await session.rollback()
+    with tenant_scope("a"):
+        assert (await get_row(1, session, Spell))[0]
+    await session.close()
+    with tenant_scope("b"):
+        assert not (await get_row(1, session, Spell))[0]
+        assert (await get_row(2, session, Spell))[0]
+
+
+async def test_lazy_loads_of_another_scope_are_refused(session: AsyncSession):
+    """A row that was kept beyond its scope brings in nothing."""
+    with tenant_scope("a"):
+        await given(session, Guild(id=1, name="Reds"), Mage(id=1, name="Ann", guild_id=1))
+        mage = await session.get(Mage, 1)
+    with tenant_scope("b"), pytest.raises(TenantError):
+        await run_sync(session, lambda: mage.guild)
+    with pytest.raises(TenantError, match="no tenant"):
+        await run_sync(session, lambda: mage.guild)
+
+
+async def test_a_stream_that_is_half_read(session: AsyncSession):
+    """In another scope it ends with an error."""
+    with all_tenants():
+        await given(session, *(Spell(id=n, label="x", tenant_id="a") for n in range(1, 5)))
+        await session.close()
+    seen = []
+    with ExitStack() as scopes, pytest.raises(TenantError):
+        scopes.enter_context(tenant_scope("a"))
+        async for row in QueryBuilder(session, Spell).stream(batch_size=1):
+            seen.append(row.id)
+            scopes.enter_context(tenant_scope("b"))
+    assert seen == [1]
+
+
+async def test_models_of_nobody_need_no_tenant(session: AsyncSession):
+    """Their statements are as they were."""
+    with statements_of(session.bind) as sent:
+        await write_row(Pet(id=1, name="Rex"), session)
+        _, pets = await get_rows(session, Pet)
+        await execute(session, update(Pet).where(Pet.id == 1).values(name="Pip"))
+    assert [pet.name for pet in pets] == ["Pip"]
+    assert not any("tenant" in each for each in sent)
+
+
+async def test_a_type_that_does_not_fit(session: AsyncSession):
+    """MySQL would find that most texts are equal to 0."""
+    await spells_of("a", session=session)
+    with tenant_scope(0), pytest.raises(TenantError, match="str"):
+        await get_rows(session, Spell)
+
+
+async def test_names_are_compared_letter_by_letter(session: AsyncSession):
+    """Whatever the database does with other texts."""
+    await spells_of("acme", "ACME", "äcme", session=session)
+    for tenant in ("acme", "ACME", "äcme"):
+        with tenant_scope(tenant):
+            found = fetched(await execute(session, select(Spell.label)))
+            assert found == [f"of {tenant}"]
+        await session.close()
+
+
+async def test_a_tenant_id_of_another_type(session: AsyncSession):
+    """A model may declare the column again; what fills it in is the same."""
+    with tenant_scope(7):
+        await write_row(Port(id=1, name="Rome"), session)
+        _, ports = await get_rows(session, Port)
+        assert [port.tenant_id for port in ports] == [7]
+    await session.close()
+    with tenant_scope(8):
+        assert (await get_rows(session, Port))[1] == []
+
+
+async def test_one_compiled_statement_serves_all_tenants(session: AsyncSession):
+    """The tenant is a parameter."""
+    await spells_of("a", "b", session=session)
+    texts = set()
+    for tenant in ("a", "b", "c"):
+        with statements_of(session.bind) as sent, tenant_scope(tenant):
+            found = fetched(await execute(session, select(Spell.label)))
+            assert found == ([f"of {tenant}"] if tenant != "c" else [])
+        texts.update(sent)
+        await session.close()
+    assert len(texts) == 1
+
+
+# --- rows that are written -----------------------------------------------------------------------
+
+
+async def flushed(session: AsyncSession, row: Any) -> None:
+    """Write a row with plain SQLAlchemy."""
+    session.add(row)
+    await session.flush()
+
+
+async def moved(session: AsyncSession) -> None:
+    """Move a row to another tenant."""
+    row = await session.get(Spell, 1)
+    row.tenant_id = "b"
+    await session.flush()
+
+
+BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
+    "write_row": lambda session: write_row(Spell(id=9, label="x", tenant_id="b"), session),
+    "insert_data_rows": lambda session: insert_data_rows(
+        [Spell(id=n, label="x", tenant_id="b" if n == 130 else "a") for n in range(10, 200)],
+        session,
+    ),
+    "bulk_insert_rows": lambda session: bulk_insert_rows(
+        [{"id": 8, "label": "x"}, {"id": 9, "label": "x", "tenant_id": "b"}], session, Spell
+    ),
+    "bulk_insert_rows of a thousand": lambda session: bulk_insert_rows(
+        ({"id": n, "label": "x", "tenant_id": "ab"[n == 1200]} for n in range(300, 1300)),
+        session,
+        Spell,
+    ),
+    "bulk_upsert_mappings": lambda session: bulk_upsert_mappings(
+        [{"id": 9, "label": "x", "tenant_id": "b"}], session, Spell
+    ),
+    "get_one_or_create": lambda session: get_one_or_create(
+        session, Spell, {"tenant_id": "b"}, label="x"
+    ),
+    "an insert": lambda session: execute(
+        session, insert(Spell).values(id=9, label="x", tenant_id="b")
+    ),
+    "an insert into a table": lambda session: execute(
+        session, insert(SPELLS).values({SPELLS.c.id: 9, SPELLS.c.tenant_id: "b"})
+    ),
+    "an insert of parameters": lambda session: execute(
+        session, insert(Spell), [{"id": 9, "label": "x", "tenant_id": "b"}]
+    ),
+    "an insert of one": lambda session: execute(
+        session, insert(SPELLS), {"id": 9, "label": "x", "tenant_id": "b"}
+    ),
+    "an insert of many values": lambda session: execute(
+        session, insert(SPELLS).values([{"id": 9, "label": "x", "tenant_id": "b"}])
+    ),
+    "an insert of tuples": lambda session: execute(
+        session, insert(SPELLS).values([("b", 9, "x"), ("a", 10, "x")])
+    ),
+    "an insert of an expression": lambda session: execute(
+        session, insert(Spell).values(id=9, label="x", tenant_id=func.lower("B"))
+    ),
+    "an insert from a select": lambda session: execute(
+        session, insert(Spell).from_select(["label", "tenant_id"], select(Spell.label, Spell.label))
+    ),
+    "a flush": lambda session: flushed(session, Spell(id=9, label="x", tenant_id="b")),
+    "a flush of an expression": lambda session: flushed(
+        session, Spell(id=9, label="x", tenant_id=func.lower("B"))
+    ),
+    "a related row": lambda session: flushed(
+        session, Pet(name="Rex", mage=Mage(id=9, name="x", tenant_id="b"))
+    ),
+    "update_row": lambda session: update_row(1, {"tenant_id": "b"}, session, Spell),
+    "bulk_update_rows": lambda session: bulk_update_rows([1], {"tenant_id": "b"}, session, Spell),
+    "a query's update": lambda session: (
+        QueryBuilder(session, Spell).where(id=1).update(tenant_id="b")
+    ),
+    "an update": lambda session: execute(session, update(Spell).values(tenant_id="b")),
+    "an update of a table": lambda session: execute(session, update(SPELLS).values(tenant_id="b")),
+    "an update in order": lambda session: execute(
+        session, update(SPELLS).ordered_values((SPELLS.c.tenant_id, "b"))
+    ),
+    "an update of parameters": lambda session: execute(
+        session, update(SPELLS).where(SPELLS.c.id == 1), {"tenant_id": "b"}
+    ),
+    "an assignment": moved,
+}
+
+
+@pytest.mark.parametrize("what", BY_ANOTHER)
+async def test_no_row_gets_another_tenant(session: AsyncSession, what: str):
+    """Neither a new one nor one that is there; nothing is written, and no tenant is named."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"), pytest.raises(TenantError) as refused:
+        await BY_ANOTHER[what](session)
+    assert "'b'" not in str(refused.value)
+    await session.rollback()
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+async def test_rows_may_name_their_own_tenant(session: AsyncSession):
+    """Everywhere where they may name none."""
+    with tenant_scope("a"):
+        await write_row(Spell(id=1, label="x", tenant_id="a"), session)
+        await bulk_insert_rows([{"id": 2, "label": "x", "tenant_id": "a"}], session, Spell)
+        await bulk_upsert_mappings([{"id": 3, "label": "x", "tenant_id": "a"}], session, Spell)
+        await execute(session, insert(Spell).values(id=4, label="x", tenant_id="a"))
+        await execute(session, insert(Spell).values(id=5, label="x"))
+        await session.commit()
+        assert (await update_row(1, {"tenant_id": "a", "label": "y"}, session, Spell))[0]
+    assert await labels(session) == ["y (a)", *["x (a)"] * 4]
+
+
+async def test_in_the_scope_of_all_rows_name_their_tenant(session: AsyncSession):
+    """Nobody could tell it otherwise."""
+    ways: list[Callable[[], Any]] = [
+        lambda: write_row(Spell(label="x"), session),
+        lambda: insert_data_rows([Spell(label="x")], session),
+        lambda: bulk_insert_rows([{"label": "x"}], session, Spell),
+        lambda: bulk_upsert_mappings([{"id": 1, "label": "x"}], session, Spell),
+        lambda: execute(session, insert(Spell).values(label="x")),
+    ]
+    with all_tenants():
+        for way in ways:
+            with pytest.raises(TenantError, match="name its tenant_id"):
+                await way()
+            await session.rollback()
+        rows = [{"id": n, "label": "x", "tenant_id": "ab"[n % 2]} for n in (1, 2)]
+        await bulk_upsert_mappings(rows, session, Spell)
+        await bulk_upsert_mappings(rows, session, Spell)
+        row = await session.get(Spell, 1)
+        row.label = "y"
+        await session.commit()
+    assert await labels(session) == ["y (b)", "x (a)"]
+
+
+async def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: AsyncSession):
+    """It is a broken constraint, whichever way it is written; the text names no row."""
+    await spells_of("a", "b", session=session)
+    rows = [{"id": 7, "label": "new"}, {"id": 2, "label": "mine"}]
+    with tenant_scope("a"):
+        for payload in (rows, [{"id": n, "label": "mine"} for n in range(300, 1, -1)]):
+            for returning in (True, False):
+                with pytest.raises(ConstraintViolationError, match="same id") as refused:
+                    await bulk_upsert_mappings(
+                        payload, session, Spell, return_rows=returning, raise_on_error=True
+                    )
+                assert refused.value.columns == ("id",)
+        with pytest.raises(ConstraintViolationError):
+            await get_one_or_create(session, Spell, {"id": 2}, label="mine")
+        with pytest.raises(ConstraintViolationError):
+            await write_row(Spell(id=2, label="mine"), session, raise_on_error=True)
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+async def test_a_partial_upsert_leaves_it_alone_too(session: AsyncSession):
+    """Where too little is given for a new row."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        await bulk_upsert_mappings([{"id": 1, "power": 5}], session, Spell)
+        with pytest.raises(ConstraintViolationError):
+            await bulk_upsert_mappings([{"id": 2, "power": 5}], session, Spell, raise_on_error=True)
+        assert (await get_row(1, session, Spell))[1].power == 5
+    with all_tenants():
+        async with AsyncSession(session.bind) as other:
+            assert (await other.get(Spell, 2)).power == 0
+
+
+async def test_an_upsert_of_ones_own_rows(session: AsyncSession):
+    """By the primary key: some are there, some are new."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        rows = [{"id": 1, "label": "mine"}, {"id": 3, "label": "mine"}]
+        counts = await bulk_upsert_mappings(rows, session, Spell, return_rows=False)
+    assert counts == (True, UpsertCounts(1, 1))
+    assert await labels(session) == ["mine (a)", "of b (b)", "mine (a)"]
+
+
+# --- rows that a session was given ---------------------------------------------------------------
+
+
+async def test_a_row_of_another_session(session: AsyncSession, session_factory: Sessions):
+    """What another tenant's session has read is neither refreshed nor written."""
+    await spells_of("a", "b", session=session)
+    theirs = session_factory()
+    with tenant_scope("b"):
+        row = await theirs.get(Spell, 2)
+        theirs.expunge(row)
+    with tenant_scope("a"):
+        await session.get(Spell, 1)
+        session.add(row)
+        row.label = "mine"
+        with pytest.raises(TenantError):
+            await session.flush()
+        with pytest.raises(InvalidRequestError):
+            await session.refresh(row)
+        await session.close()
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+@pytest.mark.filterwarnings("ignore:DELETE statement on table")
+async def test_a_stand_in_reaches_no_row_of_another_tenant(session: AsyncSession):
+    """A row that was made by hand with a foreign key, of which the session knows no tenant."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        for number, error in ((2, StaleDataError), (1, None)):
+            row = Spell(id=number)
+            make_transient_to_detached(row)
+            row.__dict__.pop("tenant_id", None)
+            row.label = "mine"
+            session.add(row)
+            if error is None:
+                await session.flush()
+            else:
+                with pytest.raises(error):
+                    await session.flush()
+                await session.rollback()
+                session.expunge(row)
+        await session.commit()
+        gone = Spell(id=2)
+        make_transient_to_detached(gone)
+        session.add(gone)
+        await session.delete(gone)
+        await session.flush()
+        await session.rollback()
+    assert await labels(session) == ["mine (a)", "of b (b)"]
+
+
+async def test_an_expired_row_of_another_tenant_is_not_there(session: AsyncSession):
+    """Its columns are not loaded."""
+    await spells_of("a", "b", session=session)
+    row = Spell(id=2)
+    make_transient_to_detached(row)
+    session.add(row)
+    session.expire(row)
+    with tenant_scope("a"), pytest.raises(ObjectDeletedError):
+        await run_sync(session, lambda: row.label)
+
+
+# --- related rows --------------------------------------------------------------------------------
+
+
+async def ships_of(session: AsyncSession) -> None:
+    """Write a fleet with a ship for each of two tenants."""
+    with all_tenants():
+        for number, tenant in ((1, "a"), (2, "b")):
+            session.add(Fleet(id=number, name="First", tenant_id=tenant))
+            await session.flush()
+            session.add(Ship(id=number, name="Nina", fleet_id=number, tenant_id=tenant))
+        await session.commit()
+        await session.close()
+
+
+async def test_no_row_of_another_tenant_can_be_related(
+    session: AsyncSession, session_factory: Sessions
+):
+    """Neither one that is loaded, nor one of which only the key is known."""
+    await ships_of(session)
+    theirs = session_factory()
+    with tenant_scope("b"):
+        fleet = await theirs.get(Fleet, 2)
+        theirs.expunge(fleet)
+    stand_in = Fleet(id=2)
+    make_transient_to_detached(stand_in)
+    with tenant_scope("a"):
+        for related in (fleet, stand_in):
+            ship = await session.get(Ship, 1)
+            ship.fleet = related
+            with pytest.raises(TenantError):
+                await session.flush()
+            await session.rollback()
+            session.expunge_all()
+        session.add(Ship(id=9, name="Pinta", fleet=Fleet(id=9, name="Third")))
+        await session.commit()
+
+
+async def test_in_the_scope_of_all_related_rows_are_of_one_tenant(session: AsyncSession):
+    """Also where everybody's rows are there."""
+    await ships_of(session)
+    with all_tenants():
+        ship, fleet = await session.get(Ship, 1), await session.get(Fleet, 2)
+        ship.fleet = fleet
+        with pytest.raises(TenantError, match="related"):
+            await session.flush()
+
+
+async def test_a_bare_key_of_another_tenant_is_refused(session: AsyncSession):
+    """By the composite foreign key."""
+    await ships_of(session)
+    with tenant_scope("a"):
+        with pytest.raises(ConstraintViolationError) as refused:
+            await write_row(Ship(id=9, name="Pinta", fleet_id=2), session, raise_on_error=True)
+        assert refused.value.kind == "foreign_key"
+        with pytest.raises(IntegrityError):
+            await execute(session, update(Ship).values(fleet_id=2))
+        await session.rollback()
+        assert (await update_row(1, {"fleet_id": None}, session, Ship))[0]
+
+
+async def test_a_relationship_along_a_composite_key(session: AsyncSession):
+    """It can be cleared and loaded; the tenant stays."""
+    await ships_of(session)
+    with tenant_scope("a"):
+        statement = select(Ship).options(selectinload(Ship.fleet))
+        ship = first_of(await execute(session, statement))
+        assert ship.fleet.name == "First"
+        ship.fleet = None
+        await session.commit()
+        await session.refresh(ship)
+        assert (ship.tenant_id, ship.fleet_id) == ("a", None)
+
+
+async def test_a_value_that_another_tenant_has(session: AsyncSession):
+    """`tenant_unique` counts the rows of a tenant."""
+    await ships_of(session)
+    with tenant_scope("a"):
+        with pytest.raises(ConstraintViolationError):
+            await write_row(Fleet(name="First"), session, raise_on_error=True)
+        rows = [{"name": "First", "size": 7}, {"name": "Second", "size": 8}]
+        await bulk_upsert_mappings(rows, session, Fleet, pk_fields=["name"])
+        _, fleets = await get_rows(session, Fleet, sort_field="name")
+        assert [fleet.size for fleet in fleets] == [7, 8]
+    await session.close()
+    with tenant_scope("b"):
+        _, fleets = await get_rows(session, Fleet)
+        assert [fleet.size for fleet in fleets] == [0]
+
+
+# --- statements that cannot be kept to one tenant ------------------------------------------------
+
+_REFLECTED = Table("spell", MetaData(), Column("id", Integer), Column("label", String(20)))
+
+REFUSED: dict[str, Any] = {
+    "text": text("SELECT id FROM spell"),
+    "text with columns": text("SELECT id FROM spell").columns(column("id")),
+    "a model from text": select(Spell).from_statement(text("SELECT * FROM spell")),
+    "text in a condition": select(Pet.id).where(text("1 = 1")),
+    "a table by name": select(column("id")).select_from(table("spell")),
+    "a table of other metadata": select(_REFLECTED.c.label),
+    "a deletion by name": delete(table("spell")),
+    "an insert that replaces": insert(SPELLS).prefix_with("OR REPLACE").values(id=2, label="x"),
+    "a join of links": select(Mage).options(joinedload(Mage.spells)),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_cannot_be_kept_to_one_tenant_is_refused(session: AsyncSession, what: str):
+    """Nothing is sent."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"), statements_of(session.bind) as sent, pytest.raises(TenantError):
+        await execute(session, REFUSED[what])
+    assert sent == []
+
+
+async def test_an_insert_that_writes_to_rows_which_are_there(session: AsyncSession):
+    """The library has a function for it; to do nothing is harmless."""
+    await spells_of("a", "b", session=session)
+    statement: Any
+    if dialect_of(session).name == "mysql":
+        from sqlalchemy.dialects import mysql
+
+        statement = mysql.insert(Spell).values(id=2, label="mine")
+        statement = statement.on_duplicate_key_update(label="mine")
+        harmless = insert(Spell).prefix_with("IGNORE")
+    else:
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        dialect: Any = {"postgresql": postgresql, "sqlite": sqlite}[dialect_of(session).name]
+        upsert = dialect.insert(Spell).values(id=2, label="mine")
+        statement = upsert.on_conflict_do_update(index_elements=["id"], set_={"label": "mine"})
+        harmless = dialect.insert(Spell).on_conflict_do_nothing()
+    with tenant_scope("a"):
+        with pytest.raises(TenantError, match="bulk_upsert_mappings"):
+            await execute(session, statement)
+        await execute(session, harmless.values(id=2, label="mine"))
+        await session.commit()
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+async def test_text_that_says_that_it_may(session: AsyncSession):
+    """In the scope of all tenants it needs to say nothing."""
+    await spells_of("a", "b", session=session)
+    count = text("SELECT count(*) FROM spell")
+    with tenant_scope("a"):
+        said = count.execution_options(any_tenant=True)
+        assert first_of(await execute(session, said)) == 2
+        condition = select(Spell.id).where(text("1 = 1")).execution_options(any_tenant=True)
+        assert fetched(await execute(session, condition)) == [1]
+    await session.close()
+    with all_tenants():
+        assert first_of(await execute(session, count)) == 2
+
+
+async def test_text_without_a_tenant(session: AsyncSession):
+    """It is refused where it names a table of tenants, and in a session that serves one."""
+    assert first_of(await execute(session, text("SELECT 1"))) == 1
+    for named in ("SELECT id FROM spell", 'SELECT id FROM "SPELL" AS s'):
+        with pytest.raises(TenantError):
+            await execute(session, text(named))
+    with tenant_scope("a"):
+        await get_rows(session, Spell)
+    with pytest.raises(TenantError):
+        await execute(session, text("SELECT 1"))
+
+
+# --- with what else there is ---------------------------------------------------------------------
+
+
+async def test_callbacks_run_in_the_scope_of_the_commit(session: AsyncSession):
+    """As they do with `acting_as`."""
+    seen = []
+    with tenant_scope("a"):
+        async with transaction(session):
+            await write_row(Spell(id=1, label="x"), session)
+            on_commit(session, lambda: seen.append(current_tenant()))
+    assert seen == ["a"]
+
+
+async def test_an_error_in_a_block_undoes_it(session: AsyncSession):
+    """A refusal of the tenancy is an error like others."""
+    with tenant_scope("a"), pytest.raises(TransactionError) as failed:
+        async with transaction(session):
+            await write_row(Spell(id=1, label="x"), session)
+            await write_row(Spell(id=2, label="x", tenant_id="b"), session)
+    assert isinstance(failed.value.original_error, TenantError)
+    assert await labels(session) == []
+
+
+async def test_link_rows_get_the_tenant(session: AsyncSession):
+    """Those that a many-to-many relationship writes by itself."""
+    with tenant_scope("a"):
+        session.add(Mage(id=1, name="Ann", spells=[Spell(id=1, label="fire")]))
+        await session.commit()
+        links = fetched(await execute(session, select(MageSpell)))
+    assert [link.tenant_id for link in links] == ["a"]
+
+
+async def test_the_session_is_usable_after_a_refusal(session: AsyncSession):
+    """Nothing was sent, so nothing is broken."""
+    with tenant_scope("a"):
+        with pytest.raises(TenantError):
+            await write_row(Spell(label="x", tenant_id="b"), session)
+        await write_row(Spell(id=1, label="y"), session)
+        assert sync_session(session).is_active
+    assert await labels(session) == ["y (a)"]

@@ -1,0 +1,111 @@
+"""Table models whose rows belong to tenants, some of them soft-deleted, too.
+
+The tables refer to each other without foreign keys, so that rows can refer to those of another
+tenant.
+"""
+
+from typing import Any, ClassVar, Optional
+
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import (
+    SoftDeleteMixin,
+    TenantMixin,
+    tenant_foreign_key,
+    tenant_unique,
+    unique_when_visible,
+)
+
+
+def _related(condition: str, **more: Any) -> Any:
+    return Relationship(sa_relationship_kwargs={"primaryjoin": condition, **more})
+
+
+class MageSpell(TenantMixin, SQLModel, table=True):
+    """A link that belongs to a tenant itself."""
+
+    mage_id: int = Field(primary_key=True)
+    spell_id: int = Field(primary_key=True)
+
+
+class Guild(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
+    """Soft-deleted too; a name is unique for its tenant."""
+
+    __table_args__: ClassVar[Any] = (tenant_unique("name"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    wealth: int = 0
+
+    mages: list["Mage"] = _related(
+        "Guild.id == foreign(Mage.guild_id)", order_by="Mage.id", viewonly=True
+    )
+
+
+class Mage(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
+    """Soft-deleted too; related to others, to its own kind, and many to many."""
+
+    __table_args__: ClassVar[Any] = (unique_when_visible("name", "tenant_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    level: int = 0
+    guild_id: int | None = None
+    mentor_id: int | None = None
+
+    guild: Guild | None = _related("foreign(Mage.guild_id) == Guild.id")
+    mentor: Optional["Mage"] = _related("foreign(Mage.mentor_id) == remote(Mage.id)")
+    spells: list["Spell"] = _related(
+        "Mage.id == foreign(MageSpell.mage_id)",
+        secondaryjoin="foreign(MageSpell.spell_id) == Spell.id",
+        secondary="magespell",
+        order_by="Spell.id",
+    )
+
+
+class Spell(TenantMixin, SQLModel, table=True):
+    """It belongs to a tenant, and is no more than that."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    label: str = Field(max_length=20)
+    power: int = 0
+
+
+class Pet(SQLModel, table=True):
+    """It belongs to nobody, but it leads to rows of tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    mage_id: int | None = None
+
+    mage: Mage | None = _related("foreign(Pet.mage_id) == Mage.id")
+
+
+class Fleet(TenantMixin, SQLModel, table=True):
+    """What others refer to; its name is unique for its tenant."""
+
+    __table_args__: ClassVar[Any] = (tenant_unique("name"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    size: int = 0
+
+
+class Ship(TenantMixin, SQLModel, table=True):
+    """It refers to a row of the same tenant."""
+
+    __table_args__: ClassVar[Any] = (tenant_foreign_key("fleet_id", "fleet.id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    fleet_id: int | None = None
+
+    fleet: Fleet | None = Relationship(sa_relationship_kwargs={"foreign_keys": "Ship.fleet_id"})
+
+
+class Port(SQLModel, TenantMixin, table=True):
+    """Its tenants have numbers."""
+
+    tenant_id: int = Field(default=None, index=True)
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
