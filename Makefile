@@ -17,7 +17,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all test-plain test-sync chaos cov bench bench-quick bench-docs docs serve-docs build demo \
+	test-all test-plain test-sync chaos cov bench bench-quick bench-check bench-docs docs serve-docs build demo \
 	serve check check-wheel clean
 
 help: ## List the targets
@@ -115,6 +115,9 @@ bench: $(INSTALLED) ## Compare with hand-written SQLAlchemy; writes benchmarks/r
 
 bench-quick: $(INSTALLED) ## The same with few rounds, and no file
 	@$(BIN)/python -m benchmarks --quick
+
+bench-check: $(INSTALLED) ## Fail if a ratio is worse than in benchmarks/results.json by over 15 %, twice
+	@$(BIN)/python -m benchmarks --seconds 2 --against benchmarks/results.json
 
 bench-docs: $(INSTALLED) ## Renew docs/performance.md and its plots from benchmarks/results.json
 	@$(BIN)/python -m benchmarks.documentation

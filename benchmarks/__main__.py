@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks._async import comparing as async_comparing
 from benchmarks._sync import comparing as sync_comparing
 from benchmarks.databases import KINDS, provide
 from benchmarks.models import Sizes
+from benchmarks.regressions import TOLERANCE, Regression, regressions
 from benchmarks.results import Effort, Result
 
 APIS = ("async", "sync")
@@ -36,6 +38,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--cpu", action="store_true", help="measure CPU time: steadier on a busy machine"
     )
     parser.add_argument("--json", type=Path, help="a file for the results")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help=f"a file to compare with: fails if a ratio is more than {TOLERANCE} times as large, "
+        "in two runs",
+    )
     found = parser.parse_args(given)
     for name, known in (("databases", KINDS), ("api", APIS)):
         if unknown := set(getattr(found, name)) - set(known):
@@ -68,6 +76,21 @@ def measure(
     return versions
 
 
+def found_again(
+    settings: argparse.Namespace, sizes: Sizes, results: Sequence[Result]
+) -> list[Regression]:
+    """Return which ratios are worse than those in the file, in the results and once more."""
+    earlier = report.Report.read(settings.against).results
+    suspects = regressions(results, earlier)
+    if not suspects:
+        return []
+    print("\nonce more, as they are worse than they were:")
+    settings.only = [each.result.operation for each in suspects]
+    again: list[Result] = []
+    measure(settings, sizes, again.append)
+    return regressions(again, earlier, among=suspects)
+
+
 def main(given: Sequence[str] | None = None, sizes: Sizes | None = None) -> None:
     """Print the tables, and write the file."""
     settings, sizes = arguments(given), sizes or Sizes()
@@ -87,6 +110,8 @@ def main(given: Sequence[str] | None = None, sizes: Sizes | None = None) -> None
         made = report.circumstances(sizes, settings.effort, versions)
         report.Report(made, results).write(settings.json)
         print(f"written to {settings.json}")
+    if settings.against is not None and (worse := found_again(settings, sizes, results)):
+        sys.exit("\n".join(["worse than before:", *map(str, worse)]))
 
 
 def _words(text: str) -> list[str]:

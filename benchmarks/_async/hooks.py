@@ -1,14 +1,20 @@
-"""What hooks cost a write. Here "by hand" is the library's write without the look for hooks."""
+"""What hooks cost.
+
+For a new row, "by hand" is the library's write without the look for hooks; for an update, it is a
+SELECT, the change and a flush with the code of the hook between them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks._async.case import Side
-from benchmarks._async.writes import Write
+from sqlmodel import select
+
+from benchmarks._async.case import Case, Side
+from benchmarks._async.writes import Update, Write
 from benchmarks._runtime_async import AsyncSession
 from benchmarks.models import Hero, Sizes, Team
 from sqlmodel_crud_utils import registered_hook
@@ -21,6 +27,12 @@ class NoOp:
 
     def after_create(self, _instance: Any) -> None:
         """Do nothing."""
+
+
+class Named:
+    def before_update(self, instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
+        """Write one field more."""
+        return {**data, "secret_name": instance.name}
 
 
 class HookedWrite(Write):
@@ -46,11 +58,27 @@ class OtherHooked(HookedWrite):
     hooked = Team
 
 
-def cases(sizes: Sizes) -> list[HookedWrite]:
+class HookedUpdate(Update):
+    def around(self, side: Side) -> AbstractContextManager[Any]:
+        """Register the hook."""
+        return registered_hook(Hero, Named()) if side == "library" else nullcontext()
+
+    async def by_hand(self, session: AsyncSession, argument: tuple[int, int]) -> Any:
+        key, age = argument
+        hero = (await session.exec(select(Hero).where(Hero.id == key))).one()
+        for name, value in Named().before_update(hero, {"age": age}).items():
+            setattr(hero, name, value)
+        await session.flush()
+        await session.commit()
+        return hero
+
+
+def cases(sizes: Sizes) -> list[Case]:
     """Return the cases of this group."""
     return [
         HookedWrite("write, no hook registered", sizes, 0),
         OtherHooked("write, a hook of another model", sizes, 1),
         HookedWrite("write, 1 hook", sizes, 1),
         HookedWrite("write, 5 hooks", sizes, 5),
+        HookedUpdate("update, 1 hook", sizes),
     ]

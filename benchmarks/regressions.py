@@ -1,0 +1,59 @@
+"""Which ratios are worse than those of an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmarks.results import Result
+
+# By how much a ratio may be larger than it was.
+TOLERANCE = 1.15
+
+Place = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A ratio that is worse than it was.
+
+    Attributes:
+        result: The result of now.
+        before: The ratio of the earlier run.
+    """
+
+    result: Result
+    before: float
+
+    def __str__(self) -> str:
+        place = f"{self.result.operation} ({self.result.database}, {self.result.api})"
+        return f"{place}: {self.result.ratio:.2f}, was {self.before:.2f}"
+
+
+def place_of(result: Result) -> Place:
+    """Return what tells a result from others of its run."""
+    return result.operation, result.database, result.api
+
+
+def regressions(
+    results: Iterable[Result], earlier: Iterable[Result], *, among: Iterable[Regression] = ()
+) -> list[Regression]:
+    """Return the ratios that are worse than they were, by more than may be chance.
+
+    What only one of the runs has measured does not count.
+
+    Args:
+        results: The results of now.
+        earlier: Those to compare with.
+        among: What was found in a run before; nothing else counts then.
+    """
+    before = {place_of(each): each.ratio for each in earlier}
+    suspects = {place_of(each.result) for each in among}
+    found = []
+    for result in results:
+        ratio = before.get(place_of(result))
+        if suspects and place_of(result) not in suspects:
+            continue
+        if ratio and result.ratio and result.ratio > ratio * TOLERANCE:
+            found.append(Regression(result, ratio))
+    return found
