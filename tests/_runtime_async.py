@@ -30,6 +30,7 @@ __all__ = [
     "execute",
     "fetched",
     "first_of",
+    "in_thread",
     "make_engine",
     "make_sqlite",
     "make_tables",
@@ -99,6 +100,11 @@ async def make_tables(engine: AsyncEngine) -> None:
 async def together(*functions: Callable[[], Awaitable[None]]) -> None:
     """Run functions side by side, each in a task of its own."""
     await asyncio.gather(*(function() for function in functions))
+
+
+async def in_thread(function: Callable[[], Any]) -> None:
+    """Call a function that blocks, beside all tasks."""
+    await asyncio.to_thread(function)
 
 
 def scoped(engine: AsyncEngine, **options: Any) -> async_scoped_session[Any]:

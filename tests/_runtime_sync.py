@@ -29,6 +29,7 @@ __all__ = [
     "execute",
     "fetched",
     "first_of",
+    "in_thread",
     "make_engine",
     "make_sqlite",
     "make_tables",
@@ -99,6 +100,11 @@ def together(*functions: Callable[[], None]) -> None:
     with ThreadPoolExecutor(len(functions)) as threads:
         for done in [threads.submit(function) for function in functions]:
             done.result()
+
+
+def in_thread(function: Callable[[], Any]) -> None:
+    """Call a function that blocks; this is a thread already."""
+    function()
 
 
 def scoped(engine: Engine, **options: Any) -> scoped_session[Any]:

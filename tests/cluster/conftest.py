@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
+from tests.cluster.galera import Galera, running_galera
 from tests.cluster.postgresql import Cluster, PgBouncer, running_cluster, running_pgbouncer
 
 SERVER_CONNECTIONS = 5
@@ -50,3 +51,14 @@ def emptied(cluster: Cluster) -> Iterator[None]:
     """Empty the tables after the test."""
     yield
     cluster.primary.ask("TRUNCATE entry, transfer, balance")
+
+
+@pytest.fixture(scope="session")
+def galera() -> Iterator[Galera]:
+    """A Galera cluster of three nodes, with all tables."""
+    with running_galera() as running:
+        engine = create_engine(running.nodes[0].url.replace("mysql:", "mysql+pymysql:"))
+        tables = [SQLModel.metadata.tables[name] for name in ("balance", "transfer", "entry")]
+        SQLModel.metadata.create_all(engine, tables=tables)
+        engine.dispose()
+        yield running

@@ -21,6 +21,7 @@ wal_keep_size = 512MB
 max_connections = 100
 wal_receiver_status_interval = 1s
 wal_retrieve_retry_interval = 100ms
+max_standby_streaming_delay = 0
 """
 
 
@@ -138,6 +139,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {connections}
 max_client_conn = 500
+server_login_retry = 1
 """
         )
         self.program = Program([found("pgbouncer", "pgbouncer"), settings], place / "pgbouncer.log")
