@@ -13,7 +13,7 @@ from sqlmodel_crud_utils.mixins import (
     TimestampMixin,
     UTCDateTime,
     VersionMixin,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 
 
@@ -139,8 +139,8 @@ class Membership(SQLModel, SoftDeleteMixin, table=True):
     """Values that are unique among visible rows."""
 
     __table_args__ = (
-        unique_when_visible("email"),
-        unique_when_visible("realm", "nick", name="uq_nick"),
+        unique_when_not_deleted("email"),
+        unique_when_not_deleted("realm", "nick", name="uq_nick"),
     )
 
     id: int | None = Field(default=None, primary_key=True)

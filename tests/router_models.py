@@ -11,7 +11,7 @@ from sqlmodel_crud_utils.mixins import (
     SoftDeleteMixin,
     VersionMixin,
     acting_as,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 
 
@@ -24,7 +24,7 @@ class Lodge(LodgeCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
     """A UUID key, versions, soft deletion, an audit trail."""
 
     __tablename__ = "router_lodge"
-    __table_args__ = (unique_when_visible("name"),)
+    __table_args__ = (unique_when_not_deleted("name"),)
 
     id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
     owner: str = Field(default="nobody", max_length=20)

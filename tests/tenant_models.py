@@ -13,7 +13,7 @@ from sqlmodel_crud_utils.mixins import (
     TenantMixin,
     tenant_foreign_key,
     tenant_unique,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 
 
@@ -45,7 +45,7 @@ class Guild(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
 class Mage(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
     """Soft-deleted too; related to others, to its own kind, and many to many."""
 
-    __table_args__: ClassVar[Any] = (unique_when_visible("name", "tenant_id"),)
+    __table_args__: ClassVar[Any] = (unique_when_not_deleted("name", "tenant_id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=20)

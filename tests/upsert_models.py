@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.mixins import (
     SoftDeleteMixin,
     TimestampMixin,
     VersionMixin,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 
 STAMPED = dt.datetime(2024, 3, 1, 10, 30)  # noqa: DTZ001 - a naive column's value
@@ -85,7 +85,7 @@ class Nickname(SQLModel, table=True):
 class Person(SQLModel, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
     """Every mixin, and a name that deleted rows leave to others."""
 
-    __table_args__ = (unique_when_visible("email"),)
+    __table_args__ = (unique_when_not_deleted("email"),)
 
     id: int | None = Field(default=None, primary_key=True)
     email: str = Field(max_length=50)

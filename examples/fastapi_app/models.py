@@ -7,7 +7,7 @@ from sqlmodel_crud_utils.mixins import (
     SoftDeleteMixin,
     TimestampMixin,
     VersionMixin,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 
 # --- Teams and tags ------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ class HeroUpdate(SQLModel):
 
 
 class Hero(HeroCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
-    __table_args__ = (unique_when_visible("name"),)
+    __table_args__ = (unique_when_not_deleted("name"),)
 
     id: int | None = Field(default=None, primary_key=True)
     team_id: int | None = Field(default=None, foreign_key="team.id")

@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         tenant_foreign_key,
         tenant_scope,
         tenant_unique,
-        unique_when_visible,
+        unique_when_not_deleted,
     )
     from sqlmodel_crud_utils.sync import (
         CursorPage,
@@ -228,7 +228,7 @@ __all__ = [
     "tenant_scope",
     "tenant_unique",
     "transaction",
-    "unique_when_visible",
+    "unique_when_not_deleted",
     "unregister_hook",
     "update_row",
     "use_primary",

@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._core.mixins import (
     tenant_foreign_key,
     tenant_scope,
     tenant_unique,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 from sqlmodel_crud_utils._session import model_events as _model_events  # noqa: F401 - it listens
 
@@ -48,5 +48,5 @@ __all__ = [
     "tenant_foreign_key",
     "tenant_scope",
     "tenant_unique",
-    "unique_when_visible",
+    "unique_when_not_deleted",
 ]

@@ -394,4 +394,4 @@ async def test_the_marker_is_no_part_of_the_model(session: AsyncSession):
     member.nick = "bo"
     await session.flush()
     assert not inspect(member).expired_attributes
-    assert "visible_marker" not in member.model_dump()
+    assert "not_deleted_marker" not in member.model_dump()

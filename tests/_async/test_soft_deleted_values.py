@@ -29,7 +29,7 @@ Sessions = Callable[[], AsyncSession]
 
 
 async def test_a_unique_value_that_only_a_deleted_row_holds(session: AsyncSession):
-    """`unique_when_visible` lets it be used again."""
+    """`unique_when_not_deleted` lets it be used again."""
     rows = [Membership(email="a@b", nick="al", is_deleted=True)]
     await insert_data_rows(rows, session, raise_on_error=True)
     key = rows[0].id

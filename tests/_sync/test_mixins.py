@@ -392,4 +392,4 @@ def test_the_marker_is_no_part_of_the_model(session: Session):
     member.nick = "bo"
     session.flush()
     assert not inspect(member).expired_attributes
-    assert "visible_marker" not in member.model_dump()
+    assert "not_deleted_marker" not in member.model_dump()

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.mysql import SET
 from sqlalchemy.types import NullType, TypeEngine
 
 from sqlmodel_crud_utils._core.queries.cursors import CursorFormat, fingerprint, format_of
-from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, parse
+from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, term_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes, Hero, Seat
 
@@ -102,7 +102,7 @@ FOREIGN = [
 
 def cursors(dialect: str, *terms: Any, model: type[Any] = AllTypes) -> CursorFormat:
     """Return the format for an order, without the key."""
-    order = [parse(model, term, desc=False) for term in terms]
+    order = [term_of(model, term, desc=False) for term in terms]
     return format_of(model, order, DIALECTS[dialect])
 
 
@@ -453,7 +453,7 @@ def test_a_fingerprint_is_that_of_model_order_and_database() -> None:
     """It is the same for the same order, however that was said."""
 
     def mark(*terms: Any, model: type[Any] = Hero, dialect: str = "sqlite") -> str:
-        order = key_terms(model, [parse(model, term, desc=False) for term in terms])
+        order = key_terms(model, [term_of(model, term, desc=False) for term in terms])
         return fingerprint(model, order, DIALECTS[dialect])
 
     assert mark("-age") == mark(Hero.age.desc()) == mark(Hero.age.desc().nulls_last())

@@ -131,7 +131,7 @@ def test_a_parameter_that_is_not_known_is_refused() -> None:
 
 def test_other_parameters_of_the_route_are_named() -> None:
     """What the route itself takes is not refused."""
-    client = client_of(allow=["age__gte"], also=["token"])
+    client = client_of(allow=["age__gte"], ignore=["token"])
     assert client.get("/?token=x").status_code == 200
     assert "token" not in parameters(client)
 
@@ -143,7 +143,7 @@ def test_other_parameters_of_the_route_are_named() -> None:
         ({"allow": "name"}, "a list of names"),
         ({"allow": [], "sort": "name"}, "a list of names"),
         ({"allow": ["name", "name"]}, "two parameters 'name'"),
-        ({"allow": ["name"], "also": ["name"]}, "two parameters 'name'"),
+        ({"allow": ["name"], "ignore": ["name"]}, "two parameters 'name'"),
         ({"allow": [], "sort": ["agee"]}, "agee"),
         ({"allow": [], "size": 0}, "size"),
         ({"allow": [], "size": 101}, "size"),

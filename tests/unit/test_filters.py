@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import sqlite
 from sqlmodel import Field, SQLModel
 
-from sqlmodel_crud_utils._core.filters.paths import Path, parse, where_clauses
+from sqlmodel_crud_utils._core.filters.paths import Path, path_of, where_clauses
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.filter_models import Author, Folder
@@ -54,7 +54,7 @@ class Odd(SQLModel, table=True):
 )
 def test_a_name_is_a_path_a_field_and_a_lookup(model: Any, name: str, path: Path) -> None:
     """The longest name that is a field or relationship is that, on every step."""
-    assert parse(model, name) == path
+    assert path_of(model, name) == path
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_unknown_name_is_reported_with_those_there_are(
 ) -> None:
     """By the model that the path had reached; relationships are named too."""
     with pytest.raises(UnknownFieldError) as caught:
-        parse(Hero, name)
+        path_of(Hero, name)
     assert f"{model} has no field {unknown!r}" in str(caught.value)
     assert ("heroes" if model == "Team" else "tags") in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_an_unknown_lookup_is_reported_with_those_there_are(name: str) -> None:
     with pytest.raises(
         ValidationError, match=r"Hero\.age has no lookup .* are eq, ne, gt"
     ) as caught:
-        parse(Hero, name)
+        path_of(Hero, name)
     assert not isinstance(caught.value, UnknownFieldError)
     assert caught.value.field == "age"
 
@@ -103,7 +103,7 @@ def test_a_path_has_an_end() -> None:
     statement = select(Folder.id).where(*where_clauses(Folder, long, DIALECT))
     assert str(statement.compile(dialect=DIALECT)).count("EXISTS") == 40
     with pytest.raises(ValidationError, match="at most 40 names"):
-        parse(Folder, "parent__" * 10_000 + "name")
+        path_of(Folder, "parent__" * 10_000 + "name")
 
 
 @pytest.mark.parametrize(

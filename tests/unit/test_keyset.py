@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from sqlmodel_crud_utils._core.queries.keyset import rows_after
-from sqlmodel_crud_utils._core.queries.ordering import key_terms, parse
+from sqlmodel_crud_utils._core.queries.ordering import key_terms, term_of
 from tests.models import Hero
 
 
@@ -15,7 +15,7 @@ def test_what_comes_after_a_row_is_told_term_by_term() -> None:
     """Terms with NULLs say where these are; a key is compared as it is."""
 
     def after(*terms: Any, values: list[Any], dialect: Any = mysql) -> str:
-        order = key_terms(Hero, [parse(Hero, term, desc=False) for term in terms])
+        order = key_terms(Hero, [term_of(Hero, term, desc=False) for term in terms])
         return " ".join(str(rows_after(order, values, dialect.dialect())).split())
 
     assert after("-name", values=["x", 5]) == (

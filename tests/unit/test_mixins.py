@@ -30,7 +30,7 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils import mixins
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.values.stamps import update_stamps
+from sqlmodel_crud_utils._core.values.on_update import on_update_values
 from sqlmodel_crud_utils._core.values.versions import (
     check_version,
     conflict,
@@ -43,7 +43,7 @@ from sqlmodel_crud_utils.mixins import (
     UTCDateTime,
     acting_as,
     current_actor,
-    unique_when_visible,
+    unique_when_not_deleted,
 )
 from tests.models import AllTypes, Hero, Seat
 from tests.models_mixins import (
@@ -386,46 +386,46 @@ def test_a_core_update_counts_the_version_up():
 # --- unique when visible -------------------------------------------------------------------------
 
 
-def test_unique_when_visible_declares_index_and_marker():
+def test_unique_when_not_deleted_declares_index_and_marker():
     """One marker for all of them, which is no attribute of the model."""
     table = table_of(Membership)
     unique = {index.name: index.columns.keys() for index in table.indexes if index.unique}
     assert unique == {
-        "uq_membership_email_visible": ["email", "visible_marker"],
-        "uq_nick": ["realm", "nick", "visible_marker"],
+        "uq_membership_email_not_deleted": ["email", "not_deleted_marker"],
+        "uq_nick": ["realm", "nick", "not_deleted_marker"],
     }
-    assert "visible_marker" not in Membership.__mapper__.attrs  # type: ignore[attr-defined]
+    assert "not_deleted_marker" not in Membership.__mapper__.attrs  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect(), mysql.dialect()])
-def test_unique_when_visible_works_without_partial_indexes(dialect):
+def test_unique_when_not_deleted_works_without_partial_indexes(dialect):
     """MySQL and MariaDB have none: a generated column does it everywhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ddl = str(CreateTable(table_of(Membership)).compile(dialect=dialect))
-    assert "visible_marker BOOL" in ddl
+    assert "not_deleted_marker BOOL" in ddl
     assert "STORED" in ddl
     indexes = [str(CreateIndex(i).compile(dialect=dialect)) for i in table_of(Membership).indexes]
-    assert "CREATE UNIQUE INDEX uq_nick ON membership (realm, nick, visible_marker)" in indexes
+    assert "CREATE UNIQUE INDEX uq_nick ON membership (realm, nick, not_deleted_marker)" in indexes
 
 
-def test_unique_when_visible_says_what_is_missing():
+def test_unique_when_not_deleted_says_what_is_missing():
     """When the model is declared, not when the table is made."""
     with pytest.raises(ValidationError, match="one column at least"):
-        unique_when_visible()
+        unique_when_not_deleted()
     with pytest.raises(ValidationError, match="'t' has no column name, is_deleted; inherit Soft"):
-        Table("t", MetaData(), Column("id", Integer), unique_when_visible("name"))
+        Table("t", MetaData(), Column("id", Integer), unique_when_not_deleted("name"))
     flag = Column("is_deleted", Boolean)
     with pytest.raises(ValidationError, match=r"'t' has no column name$"):
-        Table("t", MetaData(), flag, unique_when_visible("name"))
+        Table("t", MetaData(), flag, unique_when_not_deleted("name"))
 
 
 def test_stamps_of_every_kind() -> None:
     """Functions are called, plain values are taken as they are; what is given is left out."""
-    stamps = update_stamps(facts_of(Parcel), {"updated_by": "bob"})
+    stamps = on_update_values(facts_of(Parcel), {"updated_by": "bob"})
     assert set(stamps) == {"updated_at", "version"}
     assert stamps["updated_at"].tzinfo is dt.UTC
-    assert update_stamps(facts_of(Article), {"updated_at": None, "seven": 7}) == {
+    assert on_update_values(facts_of(Article), {"updated_at": None, "seven": 7}) == {
         "editor": "somebody"
     }
-    assert update_stamps(facts_of(Membership), {}) == {}
+    assert on_update_values(facts_of(Membership), {}) == {}

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
 from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
-from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import forget_keys, missing_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.crud_models import Cabinet, Product, Ticket
 from tests.models import Hero, Seat, Tag, Team
@@ -147,7 +147,7 @@ def test_missing_keys_are_those_of_new_rows() -> None:
     places = missing_keys(rows)
     assert {(type(row), name) for row, name in places} == {(Hero, "id"), (Team, "id")}
     team.id = 7
-    forget(places)
+    forget_keys(places)
     assert (team.id, rows[1].id) == (None, 5)
 
 

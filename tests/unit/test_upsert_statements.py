@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Batch,
     Entry,
     batches,
-    equal_to,
+    has_unique_values,
     matched,
     not_read_back,
     payload_of,
@@ -352,13 +352,13 @@ class TestReadBack:
         """A key that has no value finds nothing."""
         entry = Entry(0, {"id": 5, "scope": "x", "key": "k"}, (5,))
         target = target_of(Setting)
-        by_name = equal_to(target, ["scope", "key"], entry)
+        by_name = has_unique_values(target, ["scope", "key"], entry)
         assert [str(criterion) for criterion in by_name or ()] == [
             "setting.scope = :scope_1",
             "setting.key = :key_1",
         ]
-        assert len(equal_to(target, ["id"], entry) or ()) == 1
-        assert equal_to(target, ["state"], entry) is None
+        assert len(has_unique_values(target, ["id"], entry) or ()) == 1
+        assert has_unique_values(target, ["state"], entry) is None
         assert target.other_keys == (("key", "scope"),)
 
     def test_the_error_for_a_lost_row_names_it(self) -> None:
@@ -368,14 +368,14 @@ class TestReadBack:
 
 
 class TestVisibleKeys:
-    """Keys of `unique_when_visible`."""
+    """Keys of `unique_when_not_deleted`."""
 
     def test_the_key_is_that_of_visible_rows(self) -> None:
         """The conflict is with the index; other keys need no such care."""
         target = target_of(Person, "email")
         assert (target.key, len(target.criteria)) == (("email",), 1)
         text = upsert_sql(target, ["email", "note"], "postgresql")
-        assert "ON CONFLICT (email, visible_marker) DO UPDATE" in text
+        assert "ON CONFLICT (email, not_deleted_marker) DO UPDATE" in text
         assert not target_of(Person).criteria
 
     def test_a_deleted_row_is_neither_updated_nor_found(self) -> None:
@@ -384,8 +384,8 @@ class TestVisibleKeys:
         text = sql(update_statement(target, ["email", "note"]), "sqlite")
         assert text.endswith("WHERE person.email = ? AND person.is_deleted = 0")
         entry = Entry(0, {"email": "a", "number": 5}, ("a",))
-        assert len(equal_to(target, ["email"], entry) or ()) == 2
-        assert len(equal_to(target, ["number"], entry) or ()) == 1
+        assert len(has_unique_values(target, ["email"], entry) or ()) == 2
+        assert len(has_unique_values(target, ["number"], entry) or ()) == 1
 
     def test_a_row_that_is_deleted_cannot_be_told_by_it(self) -> None:
         """It would be inserted again each time."""

@@ -92,7 +92,7 @@ async def get_one_or_create(
     Raises:
         ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds its
             unique value, the text says so: it is restored with `restore_row`, got with
-            `include_deleted=True`, or not in the way with `unique_when_visible`.
+            `include_deleted=True`, or not in the way with `unique_when_not_deleted`.
         UnknownFieldError: A name that is no field of the model.
         ValidationError: A value that its field does not take.
         QueryExecutionError: The database refuses a statement. A deadlock with other callers, which
@@ -303,7 +303,7 @@ async def _create_or_find(
         raise ConstraintViolationError(
             f"a soft-deleted {search.facts.model.__name__} row holds the unique value; restore it "
             "with restore_row, get it with include_deleted=True, or declare the value with "
-            "unique_when_visible, so that those of deleted rows can be used again",
+            "unique_when_not_deleted, so that those of deleted rows can be used again",
             kind="unique",
             constraint=refusal.constraint,
             columns=refusal.columns,

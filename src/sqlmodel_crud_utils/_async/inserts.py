@@ -32,7 +32,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,
@@ -239,7 +239,7 @@ async def _insert_together(write: Write, rows: list[Any]) -> None:
                 async with block(session, wrap_errors=False):
                     await _insert_all_or_none(write, rows)
     except BaseException:
-        forget(keyless)
+        forget_keys(keyless)
         raise
 
 

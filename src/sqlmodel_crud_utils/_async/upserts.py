@@ -37,7 +37,7 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Tally,
     batches,
     check_payload,
-    equal_to,
+    has_unique_values,
     matched,
     not_read_back,
     payload_of,
@@ -162,7 +162,7 @@ async def bulk_upsert_mappings(
       result hold the same object.
 
     Hooks are not run. A soft-deleted row with the same key is updated as it is and returned; it
-    stays deleted unless the payload says otherwise. By a key of `unique_when_visible` only rows
+    stays deleted unless the payload says otherwise. By a key of `unique_when_not_deleted` only rows
     that are not deleted are found.
 
     On MySQL and MariaDB a row is updated when it is equal in any unique key of the table, not
@@ -587,7 +587,7 @@ async def _find(
     session: AsyncSession, target: Target, names: Sequence[str], entry: Entry, dialect: Dialect
 ) -> Any:
     """Return the row that the database itself finds by a unique key of the entry."""
-    criteria = equal_to(target, names, entry)
+    criteria = has_unique_values(target, names, entry)
     if criteria is None:
         return None
     rows = await _fetch(session, select(target.model).where(*criteria), dialect)

@@ -9,7 +9,7 @@ from sqlalchemy import String
 from sqlmodel import Field
 
 from sqlmodel_crud_utils._core.models.tenant_keys import tenant_foreign_key, tenant_unique
-from sqlmodel_crud_utils._core.models.unique import unique_when_visible
+from sqlmodel_crud_utils._core.models.unique import unique_when_not_deleted
 from sqlmodel_crud_utils._core.values.actors import acting_as, current_actor
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, utc_now
 from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
@@ -34,7 +34,7 @@ __all__ = [
     "tenant_foreign_key",
     "tenant_scope",
     "tenant_unique",
-    "unique_when_visible",
+    "unique_when_not_deleted",
 ]
 
 # Where documentation and migrations look for it.

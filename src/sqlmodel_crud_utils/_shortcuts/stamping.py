@@ -35,7 +35,7 @@ from sqlmodel import AutoString
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.mixins import UTCDateTime
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.values.stamps import update_stamps
+from sqlmodel_crud_utils._core.values.on_update import on_update_values
 
 # Types whose values are equal in the database where they are equal in Python.
 _COMPARED = frozenset(
@@ -107,5 +107,5 @@ def _stamp(name: str, column: Column[Any], prefix: str) -> Any:
 
 def stamp_values(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stamps of this moment, but those that the database works out."""
-    found = update_stamps(facts, changes)
+    found = on_update_values(facts, changes)
     return {name: value for name, value in found.items() if not isinstance(value, ColumnElement)}

@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, hooks_of
@@ -239,7 +239,7 @@ def _insert_together(write: Write, rows: list[Any]) -> None:
                 with block(session, wrap_errors=False):
                     _insert_all_or_none(write, rows)
     except BaseException:
-        forget(keyless)
+        forget_keys(keyless)
         raise
 
 

@@ -27,10 +27,10 @@ from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,
     check_soft_target,
     check_target,
+    criteria_of,
     delete_of,
     hidden,
     link_deletes_of,
-    target_of,
     update_of,
 )
 from sqlmodel_crud_utils._runtime_sync import (
@@ -458,7 +458,7 @@ class QueryBuilder(QueryShape[T]):
         query = self._query
         check_target(query, "update", everything=everything)
         changes = changes_of(query.model, values, more)
-        criteria = target_of(query)
+        criteria = criteria_of(query)
         statement = update_of(query.model, changes, criteria)
         return self._write("update", [statement], criteria)
 
@@ -503,10 +503,10 @@ class QueryBuilder(QueryShape[T]):
         check_target(query, "delete", everything=everything)
         if soft_for(facts_of(query.model), soft, deleted_by):
             check_soft_target(query)
-            criteria = target_of(query, only_visible=True)
+            criteria = criteria_of(query, only_visible=True)
             statement = update_of(query.model, deleted_values(deleted_by), criteria)
             return self._write("delete", [statement], criteria)
-        criteria = target_of(query)
+        criteria = criteria_of(query)
         links = link_deletes_of(query.model, criteria)
         removal = delete_of(query.model, criteria)
         return self._write("delete", [*links, removal], criteria)

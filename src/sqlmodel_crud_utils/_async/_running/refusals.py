@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, sync_session
 from sqlmodel_crud_utils._session.blocks import may_try_again
-from sqlmodel_crud_utils._session.new_rows import forget, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import forget_keys, missing_keys
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
 
 _R = TypeVar("_R")
@@ -57,7 +57,7 @@ async def in_savepoint(
         async with session.begin_nested():
             return await work()
     except BaseException as error:
-        forget(generated)
+        forget_keys(generated)
         if not isinstance(error, Exception) or not is_database_error(error):
             raise
         if not may_try_again(sync_session(session), error):

@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import (
 )
 from sqlmodel_crud_utils._runtime_async import AsyncSession, run_sync, sync_session
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
-from sqlmodel_crud_utils._session.new_rows import seen_by_hooks
+from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 T = TypeVar("T")

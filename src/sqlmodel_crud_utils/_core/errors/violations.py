@@ -90,7 +90,7 @@ def _broken(driver: DriverError, statement: str, model: type[Any] | None) -> _Br
     return _Broken(
         kind,
         _constraint_name(driver, declared),
-        # The marker of `unique_when_visible` is nothing that the caller has written.
+        # The marker of `unique_when_not_deleted` is nothing that the caller has written.
         tuple(name for name in columns if name != MARKER),
         table,
         _subject(model, table, table_name),

@@ -75,7 +75,7 @@ def where_clauses(
         ... )
     """
     return [
-        _criterion(model, parse(model, name), value, dialect, visibility)
+        _criterion(model, path_of(model, name), value, dialect, visibility)
         for name, value in filters.items()
     ]
 
@@ -114,14 +114,14 @@ def with_parameters(
 @cached
 def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] | None, str]:
     """Return the field that a filter looks at, or None for a relationship; and its lookup."""
-    path = parse(model, name)
+    path = path_of(model, name)
     for each in path.relationships:
         model = facts_of(model).relationships[each].mapper.class_
     return facts_of(model).attributes.get(path.name), path.lookup
 
 
 @cached
-def parse(model: type[Any], text: str) -> Path:
+def path_of(model: type[Any], text: str) -> Path:
     """Return what a filter's name stands for.
 
     Raises:
@@ -182,7 +182,7 @@ def _through(model: type[Any], name: str, rest: str | None) -> Path:
         return Path((), name, "eq")
     target = facts_of(model).relationships[name].mapper.class_
     try:
-        path = parse(target, rest)
+        path = path_of(target, rest)
     except UnknownFieldError:
         if rest in LOOKUPS:
             return Path((), name, rest)

@@ -26,7 +26,7 @@ def tenant_unique(*columns: str, name: str | None = None) -> UniqueConstraint:
 
     An ordinary `unique=True` counts the rows of all tenants: a value that another tenant has
     cannot be used, which tells that it is there. Upserts find the key by these columns, without
-    `tenant_id`. Where deleted rows do not count, use `unique_when_visible("tenant_id", ...)`.
+    `tenant_id`. Where deleted rows do not count, use `unique_when_not_deleted("tenant_id", ...)`.
 
     Args:
         columns: The names of the columns whose values are unique together.

@@ -12,16 +12,16 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-MARKER = "visible_marker"
+MARKER = "not_deleted_marker"
 """The generated column that such an index ends with: NULL, which is never equal, when deleted."""
 
 
-def unique_when_visible(*columns: str, name: str | None = None) -> SchemaItem:
+def unique_when_not_deleted(*columns: str, name: str | None = None) -> SchemaItem:
     """Declare that values are unique among the rows that are not soft-deleted.
 
     An ordinary `unique=True` counts deleted rows too, so that a name could never be used again.
     This goes into `__table_args__` of a model with `SoftDeleteMixin`. It makes a unique index of
-    these columns and `visible_marker`, a column that the database generates: NULL for a deleted
+    these columns and `not_deleted_marker`, a column that the database generates: NULL for a deleted
     row, and NULLs are never equal. That works alike on SQLite, PostgreSQL, MySQL and MariaDB (the
     latter two have no partial indexes), and Alembic sees it like any other index.
 
@@ -37,20 +37,20 @@ def unique_when_visible(*columns: str, name: str | None = None) -> SchemaItem:
             declared.
 
     Example:
-        >>> from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin, unique_when_visible
+        >>> from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin, unique_when_not_deleted
         >>> class Member(SQLModel, SoftDeleteMixin, table=True):
-        ...     __table_args__ = (unique_when_visible("email"),)
+        ...     __table_args__ = (unique_when_not_deleted("email"),)
         ...     id: int | None = Field(default=None, primary_key=True)
         ...     email: str
         >>> [index.name for index in Member.__table__.indexes if index.unique]
-        ['uq_member_email_visible']
+        ['uq_member_email_not_deleted']
     """
     if not columns:
-        raise ValidationError("unique_when_visible needs the name of one column at least")
-    return _UniqueWhenVisible(columns, name)
+        raise ValidationError("unique_when_not_deleted needs the name of one column at least")
+    return _UniqueWhenNotDeleted(columns, name)
 
 
-class _UniqueWhenVisible(SchemaItem):
+class _UniqueWhenNotDeleted(SchemaItem):
     """Becomes a generated column and an index when the table is made."""
 
     def __init__(self, columns: tuple[str, ...], name: str | None) -> None:
@@ -62,10 +62,10 @@ class _UniqueWhenVisible(SchemaItem):
         missing = [name for name in (*self._columns, "is_deleted") if name not in table.c]
         if missing:
             raise ValidationError(
-                f"unique_when_visible: table {table.name!r} has no column {', '.join(missing)}"
+                f"unique_when_not_deleted: table {table.name!r} has no column {', '.join(missing)}"
                 + ("; inherit SoftDeleteMixin" if "is_deleted" in missing else "")
             )
-        name = self._name or f"uq_{table.name}_{'_'.join(self._columns)}_visible"
+        name = self._name or f"uq_{table.name}_{'_'.join(self._columns)}_not_deleted"
         Index(name, *(table.c[column] for column in self._columns), _marker(table), unique=True)
 
 

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import conditions, ordering
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
-from sqlmodel_crud_utils._core.queries.loading import Way, relationship_paths
+from sqlmodel_crud_utils._core.queries.loading import Strategy, relationship_paths
 from sqlmodel_crud_utils._core.queries.query import (
     Lock,
     Query,
@@ -124,7 +124,7 @@ class QueryShape(Generic[T]):
         Example:
             >>> oldest_first = QueryBuilder(session, Hero).order_by("-age", "team__name")
         """
-        found = [ordering.parse(self._query.model, term, desc=desc) for term in terms]
+        found = [ordering.term_of(self._query.model, term, desc=desc) for term in terms]
         return self._with(order=(*self._query.order, *found))
 
     def limit(self, count: int) -> Self:
@@ -304,7 +304,7 @@ class QueryShape(Generic[T]):
         changed.__dict__.update(self.__dict__, _query=replace(self._query, **changes))
         return changed
 
-    def _loading(self, way: Way, names: tuple[str, ...], *, include_deleted: bool) -> Self:
+    def _loading(self, way: Strategy, names: tuple[str, ...], *, include_deleted: bool) -> Self:
         paths = relationship_paths(self._query.model, names, way)
         loading = self._query.loading.adding(way, paths)
         if include_deleted:

@@ -27,19 +27,19 @@ class Condition:
     Attributes:
         build: Returns it as SQL; the visibility says which related rows count.
         foreign: Whether there is SQL of the caller's in it.
-        shape: What tells it from others that differ in more than their values; None where that
+        template: What tells it from others that differ in more than their values; None where that
             is not known.
         values: Its values.
     """
 
     build: Build
     foreign: bool = False
-    shape: Shape | None = None
+    template: Template | None = None
     values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Template:
     """What a condition of plain comparisons is, apart from their values.
 
     Attributes:
@@ -80,7 +80,7 @@ def _filtered(
     if values is None:
         build(USUAL)  # at once, for the mistakes in it
         return Condition(build)
-    return Condition(build, shape=Shape(tuple(kept), negated), values=values)
+    return Condition(build, template=Template(tuple(kept), negated), values=values)
 
 
 def _not(criterion: Build) -> Build:

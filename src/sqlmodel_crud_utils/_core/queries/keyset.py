@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.queries.ordering import Term, comparable
+from sqlmodel_crud_utils._core.queries.ordering import Term, sortable
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -118,7 +118,7 @@ def _equal(term: Term, value: Any, dialect: Dialect) -> ColumnElement[bool]:
 
 
 def _bare(term: Term, dialect: Dialect) -> ColumnElement[Any]:
-    return type_coerce(comparable(term.expression, dialect), NullType())
+    return type_coerce(sortable(term.expression, dialect), NullType())
 
 
 def _bound(value: Any) -> ColumnElement[Any]:

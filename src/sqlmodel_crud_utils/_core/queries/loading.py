@@ -23,9 +23,9 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
 
-Way = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
+Strategy = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
 Names = str | Iterable[str] | None
-Path = list[InstrumentedAttribute[Any]]
+RelationshipPath = list[InstrumentedAttribute[Any]]
 
 
 def read_options(
@@ -53,7 +53,7 @@ def loading_for(
     return loading
 
 
-def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[Path]:
+def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[RelationshipPath]:
     """Return the relationships that each name leads through; "team.city" and "team__city" do.
 
     Args:
@@ -77,14 +77,14 @@ def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[P
     return [_path(model, name, parameter) for name in listed]
 
 
-def _path(model: type[Any], name: Any, parameter: str) -> Path:
+def _path(model: type[Any], name: Any, parameter: str) -> RelationshipPath:
     if not isinstance(name, str):
         raise ValidationError(
             f"relationships must be given by name, not as {type(name).__name__}", field=parameter
         )
     facts = facts_of(model)
     parts = [name] if name in facts.relationships else _SEPARATOR.split(name)
-    path: Path = []
+    path: RelationshipPath = []
     for part in parts:
         attribute = facts_of(model).relationship(part)
         path.append(attribute)
@@ -100,9 +100,9 @@ class Loading:
         ways: The way to load a relationship, by the relationships that lead to it and itself.
     """
 
-    ways: Mapping[tuple[InstrumentedAttribute[Any], ...], Way] = field(default_factory=dict)
+    ways: Mapping[tuple[InstrumentedAttribute[Any], ...], Strategy] = field(default_factory=dict)
 
-    def adding(self, way: Way, paths: Iterable[Path]) -> Loading:
+    def adding(self, way: Strategy, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with more relationships; of two ways for the same one, the last counts."""
         ways = dict(self.ways)
         for path in map(tuple, paths):
@@ -112,9 +112,9 @@ class Loading:
                 ways.setdefault(path[:length], way)
         return Loading(ways)
 
-    def revealing(self, paths: Iterable[Path]) -> Loading:
+    def revealing(self, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with soft-deleted rows brought in by these relationships."""
-        ways: dict[tuple[InstrumentedAttribute[Any], ...], Way] = dict(self.ways)
+        ways: dict[tuple[InstrumentedAttribute[Any], ...], Strategy] = dict(self.ways)
         for path in map(tuple, paths):
             if is_soft_delete(facts_of(path[-1].property.mapper.class_)):
                 ways[path] = "selectin_with_deleted"
@@ -154,7 +154,7 @@ class Loading:
         return found
 
 
-_LOADERS: dict[Way, Callable[..., _AbstractLoad]] = {
+_LOADERS: dict[Strategy, Callable[..., _AbstractLoad]] = {
     "joined": joinedload,
     "lazy": lazyload,
     "selectin": selectinload,

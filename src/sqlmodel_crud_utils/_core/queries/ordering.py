@@ -84,7 +84,7 @@ class Term:
 
     def clauses(self, dialect: Dialect) -> list[ColumnElement[Any]]:
         """Return what ORDER BY needs for it on this database."""
-        value = comparable(self.expression, dialect)
+        value = sortable(self.expression, dialect)
         sorted_value = value.desc() if self.descending else value
         if not self.nullable or self._is_native(dialect):
             return [sorted_value]
@@ -100,7 +100,7 @@ class Term:
         return comes_first_natively == self.nulls_first
 
 
-def comparable(expression: ColumnElement[Any], dialect: Dialect) -> ColumnElement[Any]:
+def sortable(expression: ColumnElement[Any], dialect: Dialect) -> ColumnElement[Any]:
     """Return the expression as one that sorts as it compares with a value.
 
     MySQL sorts an ENUM by its index and compares it as a text; its FLOAT, and PostgreSQL's REAL,
@@ -135,7 +135,7 @@ def _terms_of_key(model: type[Any]) -> tuple[Term, ...]:
     return tuple(_of_column(attribute) for attribute in facts_of(model).key_attributes)
 
 
-def parse(model: type[Any], given: Any, *, desc: bool) -> Term:
+def term_of(model: type[Any], given: Any, *, desc: bool) -> Term:
     """Return what `order_by` was given as a term.
 
     Args:

@@ -18,10 +18,10 @@ from sqlalchemy import Enum as EnumType
 from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.filters.lookups import lookups_of
-from sqlmodel_crud_utils._core.filters.paths import parse
+from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
-from sqlmodel_crud_utils._core.queries.ordering import parse as parse_order
+from sqlmodel_crud_utils._core.queries.ordering import term_of
 from sqlmodel_crud_utils._core.values.coercion import coerce, python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -65,7 +65,7 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
         >>> filter_param(Hero, "age__gte").description
         '`age` is at least this.'
     """
-    path = parse(model, name)
+    path = path_of(model, name)
     target = model
     for step in path.relationships:
         target = facts_of(target).relationships[step].mapper.class_
@@ -99,7 +99,7 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
             raise ValidationError(
                 f"sort takes names without a sign, {name[1:]!r} for both directions", "sort"
             )
-        term = parse_order(model, name, desc=False)
+        term = term_of(model, name, desc=False)
         if by_cursor:
             check_sortable([term], "keyset")
     choices = tuple(sign + name for name in names for sign in ("", "-"))

@@ -107,7 +107,7 @@ class Query:
             build: Makes the SELECT; called with this query, or with one that has parameters in
                 place of values.
         """
-        shapes = tuple(condition.shape for condition in self.conditions)
+        shapes = tuple(condition.template for condition in self.conditions)
         order = self.order_key()
         if None in shapes or self.options or order is None:
             return build(self), None
@@ -131,9 +131,9 @@ class Query:
 
     def _with_parameters(self) -> Query:
         conditions = tuple(
-            condition.shape.condition(self.model, self.dialect, f"where_{number}")
+            condition.template.condition(self.model, self.dialect, f"where_{number}")
             for number, condition in enumerate(self.conditions)
-            if condition.shape is not None
+            if condition.template is not None
         )
         return replace(
             self,

@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parame
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
-from sqlmodel_crud_utils._core.queries.ordering import Term, parse, sorted_by
+from sqlmodel_crud_utils._core.queries.ordering import Term, sorted_by, term_of
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -191,7 +191,7 @@ def sort_terms(model: type[Any], sort_field: str | None, descending: bool) -> tu
             "sort_desc=True",
             field="sort_field",
         )
-    return (parse(model, sort_field, desc=descending),)
+    return (term_of(model, sort_field, desc=descending),)
 
 
 # --- in pages ------------------------------------------------------------------------------------

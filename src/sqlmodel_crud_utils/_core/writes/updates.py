@@ -26,8 +26,8 @@ from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.values.on_update import on_update_values
 from sqlmodel_crud_utils._core.values.payload import changes_for
-from sqlmodel_crud_utils._core.values.stamps import update_stamps
 from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
@@ -89,7 +89,7 @@ def changes_of(
     return bulk_changes_for(model, changes)
 
 
-def target_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement[bool]]:
+def criteria_of(query: Query, *, only_visible: bool = False) -> list[ColumnElement[bool]]:
     """Return the criteria of an UPDATE or DELETE.
 
     Args:
@@ -167,9 +167,9 @@ def _element(value: Any) -> Any:
 def update_of(
     model: type[Any], changes: dict[str, Any], criteria: Sequence[ColumnElement[bool]]
 ) -> Update:
-    """Return the UPDATE of rows, with the stamps that every update leaves and a new version."""
+    """Return the UPDATE of rows, with on-update values and a new version."""
     facts = facts_of(model)
-    values = changes | update_stamps(facts, changes)
+    values = changes | on_update_values(facts, changes)
     name = facts.version
     if name is not None and name not in values:
         values |= _next_version(facts, name)

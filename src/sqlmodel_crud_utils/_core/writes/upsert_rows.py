@@ -399,7 +399,7 @@ def matched(target: Target, entries: Iterable[Entry], rows: Iterable[T]) -> dict
     }
 
 
-def equal_to(
+def has_unique_values(
     target: Target, names: Iterable[str], entry: Entry
 ) -> list[ColumnElement[bool]] | None:
     """Return the criteria for a unique key to be equal to the entry's, or None if it gives none."""

@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._session.blocks import (
     is_inside,
     refuse_in_reading,
 )
-from sqlmodel_crud_utils._session.new_rows import SetApart, forget, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils._session.replicas import stay_with_primary
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.tenants import serve_model
@@ -385,7 +385,7 @@ def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
     try:
         return _settled(write, work)
     except BaseException:
-        forget(keyless)
+        forget_keys(keyless)
         raise
 
 

@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import (
 )
 from sqlmodel_crud_utils._runtime_sync import Session, run_sync, sync_session
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
-from sqlmodel_crud_utils._session.new_rows import seen_by_hooks
+from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils._sync._running.hooks import Hooks, before_create, before_update, run_hooks
 from sqlmodel_crud_utils._sync._running.operations import Write, attempt, searching
 from sqlmodel_crud_utils._sync._running.settling import load_expired, reload

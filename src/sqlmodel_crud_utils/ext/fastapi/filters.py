@@ -134,7 +134,7 @@ def filter_params(
     pages: Literal["cursor", "number"] = "cursor",
     size: int = 50,
     max_size: int = 100,
-    also: Iterable[str] = (),
+    ignore: Iterable[str] = (),
 ) -> Callable[..., Coroutine[Any, Any, FilterParams]]:
     """Return a FastAPI dependency that turns the query parameters of a list into filters.
 
@@ -158,7 +158,7 @@ def filter_params(
             `FilterParams.keyset`; "number" for those of `FilterParams.paginate`, with a total.
         size: How many rows a page has if the client doesn't say.
         max_size: How many rows a page may have.
-        also: Other query parameters that are not to be refused; those that the route and its
+        ignore: Other query parameters that are not to be refused; those that the route and its
             dependencies take are known.
 
     Returns:
@@ -195,7 +195,7 @@ def filter_params(
         *([sort_param(model, sortable, by_cursor=by_cursor)] if sortable else []),
         *page_params(by_cursor=by_cursor, size=size, max_size=max_size),
     ]
-    known = _distinct([*(param.name for param in params), *_names("also", also)])
+    known = _distinct([*(param.name for param in params), *_names("ignore", ignore)])
 
     singles = [param.name for param in params if not param.is_list]
 

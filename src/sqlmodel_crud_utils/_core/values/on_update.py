@@ -25,7 +25,7 @@ class Context:
         return self.current_parameters
 
 
-def update_stamps(facts: Facts, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def on_update_values(facts: Facts, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the values that the `onupdate` of the model's columns gives.
 
     SQLAlchemy writes them by itself, but only what a statement names is brought into the objects
@@ -40,17 +40,17 @@ def update_stamps(facts: Facts, given: Mapping[str, Any] | None = None) -> dict[
         >>> from sqlmodel_crud_utils._core.models.facts import facts_of
         >>> class Ticket(SQLModel, TimestampMixin, table=True):
         ...     id: int | None = Field(default=None, primary_key=True)
-        >>> list(update_stamps(facts_of(Ticket)))
+        >>> list(on_update_values(facts_of(Ticket)))
         ['updated_at']
     """
-    stamps: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     given = {} if given is None else given
     context = Context({facts.columns[name].key: given[name] for name in given})
     for name in facts.updated_always:
         default = facts.columns[name].onupdate
         if isinstance(default, ColumnDefault) and name not in given:
-            stamps[name] = _value(facts, name, default, context)
-    return stamps
+            values[name] = _value(facts, name, default, context)
+    return values
 
 
 def _value(facts: Facts, name: str, default: Any, context: Context) -> Any:

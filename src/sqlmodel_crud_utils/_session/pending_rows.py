@@ -126,7 +126,7 @@ def missing_keys(rows: Iterable[Any]) -> Places:
     ]
 
 
-def forget(places: Places) -> None:
+def forget_keys(places: Places) -> None:
     """Take the keys away again from those that are not in the database."""
     for row, name in places:
         if instance_state(row).key is None:
