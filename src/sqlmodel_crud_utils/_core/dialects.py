@@ -186,8 +186,8 @@ _MYSQL = Features(
 
 # By the names of SQLAlchemy's dialects.
 FEATURES: Mapping[str, Features] = {
-    "postgresql": _POSTGRESQL,
     "sqlite": _SQLITE,
+    "postgresql": _POSTGRESQL,
     "mysql": _MYSQL,
     "mariadb": replace(_MYSQL, title="MariaDB"),
 }

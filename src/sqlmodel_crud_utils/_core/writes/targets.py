@@ -368,9 +368,10 @@ def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
 def check_dialect(dialect: Dialect) -> None:
     """Refuse a database for which there is no upsert here."""
     if features_of(dialect).conflict is None:
-        known = ", ".join(features.title for features in FEATURES.values())
+        *others, last = (features.title for features in FEATURES.values())
         raise ValidationError(
-            f"upserts are not supported on {dialect.name}, but on: {known}",
+            f"upserts are not supported on {dialect.name}; "
+            f"{', '.join(others)} and {last} are supported",
             field="session_inst",
         )
 
