@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TREES = {
     "src/sqlmodel_crud_utils/_async": "src/sqlmodel_crud_utils/_sync",
     "src/sqlmodel_crud_utils/ext/fastapi/_async": "src/sqlmodel_crud_utils/ext/fastapi/_sync",
+    "src/sqlmodel_crud_utils/ext/history/_async": "src/sqlmodel_crud_utils/ext/history/_sync",
     "tests/_async": "tests/_sync",
     "tests/cluster/_async": "tests/cluster/_sync",
     "benchmarks/_async": "benchmarks/_sync",

@@ -17,7 +17,7 @@ import sqlmodel
 from sqlalchemy.orm import registry
 
 import sqlmodel_crud_utils
-from tests import _runtime_async, _runtime_sync, models, models_mixins
+from tests import _runtime_async, _runtime_sync, history_models, models, models_mixins
 from tests.databases import create_empty, prepare
 from tests.examples import Docstring, docstrings, programs, promised_output, run_docstring
 
@@ -67,6 +67,7 @@ def _names(surface: str) -> dict[str, Any]:
         "Field": sqlmodel.Field,
         "Hero": models.Hero,
         "Letter": models_mixins.Letter,
+        "Pallet": history_models.Pallet,
         "SQLModel": Base,
         "Team": models.Team,
         "select": sqlmodel.select,

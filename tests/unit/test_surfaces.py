@@ -18,7 +18,8 @@ import pytest
 
 import sqlmodel_crud_utils
 from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
-from sqlmodel_crud_utils.ext import fastapi
+from sqlmodel_crud_utils.ext import fastapi, history
+from sqlmodel_crud_utils.ext.history import aio as history_aio, sync as history_sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 NAME = "sqlmodel_crud_utils"
@@ -55,6 +56,14 @@ def test_both_apis_take_the_same_parameters(name: str) -> None:
     assert ours is theirs or _signatures(ours) == _signatures(theirs)
 
 
+@pytest.mark.parametrize("name", history_sync.__all__)
+def test_both_apis_have_the_same_history(name: str) -> None:
+    """Its functions have the same parameters."""
+    assert history_aio.__all__ == history_sync.__all__
+    ours, theirs = getattr(history_sync, name), getattr(history_aio, name)
+    assert ours is theirs or _signatures(ours) == _signatures(theirs)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_sync_api_never_returns_an_awaitable(name: str) -> None:
     """No function of the sync API is a coroutine function or an async generator."""
@@ -78,7 +87,11 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
 
 
 @pytest.mark.parametrize(
-    "module", [sqlmodel_crud_utils, aio, sync, a_sync, exceptions, fastapi, hooks, mixins]
+    "module",
+    [
+        *(sqlmodel_crud_utils, aio, sync, a_sync, exceptions, hooks, mixins),
+        *(fastapi, history, history_aio, history_sync),
+    ],
 )
 def test_every_exported_name_is_there(module: ModuleType) -> None:
     """`__all__` holds no name twice, and none that cannot be had."""

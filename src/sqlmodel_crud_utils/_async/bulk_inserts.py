@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect, Insert
 
+from sqlmodel_crud_utils._async._running.changes import happened
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._async._running.operations import Write, insist
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
@@ -39,7 +40,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -204,7 +205,7 @@ class _Insertion:
     async def _insert(self, shape: Shape) -> int:
         if self.need >= Need.KEYS:
             return await self._insert_and_tell(shape)
-        self._tell_some()
+        await self._tell_some()
         if not self.skipping:
             await self._execute(shape)
             return shape.count
@@ -217,9 +218,9 @@ class _Insertion:
         await self._execute(shape)
         return shape.count - await run_on_connection(self.session, skipped, model)
 
-    def _tell_some(self) -> None:
+    async def _tell_some(self) -> None:
         if self.need:
-            happened(sync_session(self.session), Change(self.target.model, "create"))
+            await happened(self.session, Change(self.target.model, "create"))
 
     async def _insert_and_tell(self, shape: Shape) -> int:
         facts, names = self.target.facts, tuple(self.target.columns)
@@ -231,8 +232,7 @@ class _Insertion:
             statement = self._statement(facts.model, keyed=True)
             rows = await insert_returning(self.session, facts, statement, parameters, names, _PLAIN)
         if rows:
-            change = change_of(facts, "create", names, rows)
-            happened(sync_session(self.session), change)
+            await happened(self.session, change_of(facts, "create", names, rows))
         return len(rows)
 
     async def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
@@ -281,7 +281,7 @@ class _Insertion:
             return False
 
         async def work() -> None:
-            self._tell_some()
+            await self._tell_some()
             for copy in copies:
                 await copy_rows(self.session, self.target.model, self.target.table, *copy)
 

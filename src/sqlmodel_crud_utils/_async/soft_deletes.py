@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
+from sqlmodel_crud_utils._async._running.changes import announce, happened
 from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import find_for
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
@@ -29,9 +30,8 @@ from sqlmodel_crud_utils._runtime_async import (
     execute_writing,
     require_session,
     run_on_connection,
-    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, happened
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 
@@ -253,7 +253,9 @@ async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:
         return 0
     for statement in purge.without_links(keys):
         await execute_writing(session, statement)
+    if need_of(purge.model) >= Need.BEFORE:
+        await announce(session, purge.model, keys)
     result = await execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
-    happened(sync_session(session), Change(purge.model, "delete", keys))
+    await happened(session, Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Dialect, Select, func, select
+from sqlalchemy.orm.attributes import instance_state
 
+from sqlmodel_crud_utils._async._running.changes import announce, happened
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._async._running.operations import Write, insist
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
@@ -59,7 +61,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
@@ -398,12 +400,14 @@ class _Upsertion:
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
         # Rows of other tenants are left alone, which has to be noticed.
         returns = returns or self.target.is_shared
-        there = await _read_back(session, batch, self.dialect) if need >= Need.KEYS else {}
+        there = await _there(session, batch, self.dialect) if need >= Need.KEYS else {}
+        if need >= Need.BEFORE:
+            await announce(session, model, list(map(_key_of, there.values())))
         count = await _written_by(session, batch, self.dialect, counting=self.tally is not None)
         found = await _written(session, batch, self.dialect) if returns else {}
         if need:
             for change in _changes(batch, found, there):
-                happened(sync_session(session), change)
+                await happened(session, change)
         if self.tally is not None:
             self.tally.add(batch, count)
         return found
@@ -417,9 +421,13 @@ def _changes(
     operations: Mapping[Operation, list[Any]] = {"create": new, "update": old}
     for operation, rows in operations.items():
         if rows:
-            keys = [tuple(state.identity or ()) for state in states_of(rows)]
+            keys = list(map(_key_of, rows))
             values = [{name: getattr(row, name) for name in batch.target.columns} for row in rows]
             yield Change(batch.target.model, operation, keys, values)
+
+
+def _key_of(row: Any) -> tuple[Any, ...]:
+    return tuple(instance_state(row).identity or ())
 
 
 async def _written_by(
@@ -549,7 +557,20 @@ async def _written(session: AsyncSession, batch: Batch, dialect: Dialect) -> dic
     found = await _read_back(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
-            found[entry] = await _find_elsewhere(session, batch.target, entry, dialect)
+            row = await _find_elsewhere(session, batch.target, entry, dialect)
+            if row is None:
+                raise not_read_back(batch.target, entry)
+            found[entry] = row
+    return found
+
+
+async def _there(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the rows that an upsert finds."""
+    found = await _read_back(session, batch, dialect)
+    for entry in batch.entries:
+        if entry not in found:
+            row = await _find_elsewhere(session, batch.target, entry, dialect)
+            found.update({entry: row} if row is not None else {})
     return found
 
 
@@ -574,13 +595,13 @@ async def _read_back(session: AsyncSession, batch: Batch, dialect: Dialect) -> d
 async def _find_elsewhere(
     session: AsyncSession, target: Target, entry: Entry, dialect: Dialect
 ) -> Any:
-    """Return the row that was updated because another unique key was equal."""
+    """Return the row that MySQL updates because another unique key is equal, None for none."""
     if features_of(dialect).conflict == "ON DUPLICATE KEY":
         for names in target.other_keys:
             row = await _find(session, target, names, entry, dialect)
             if row is not None:
                 return row
-    raise not_read_back(target, entry)
+    return None
 
 
 async def _find(

@@ -12,21 +12,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
-from sqlalchemy import Delete, FromClause, Insert, Update
+from sqlalchemy import ColumnElement, Delete, FromClause, Insert, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.mapper import _all_registries
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
+from sqlmodel_crud_utils._session.witnessing import (
+    inserted,
+    keys_among,
+    keys_to_write,
+    narrowed,
+)
 
 Key = tuple[Any, ...]
 Operation = Literal["create", "update", "delete"]
 
 _KEY = "sqlmodel_crud_utils.changes"
 _TOLD = "sqlmodel_crud_utils_told"
+_ANNOUNCED = "sqlmodel_crud_utils.announced"
 
 TOLD: Mapping[str, Any] = {_TOLD: True}
 """The execution option of a statement whose writer says by itself what it writes."""
@@ -39,6 +49,7 @@ class Need(IntEnum):
     MODEL = 1  # whose rows were written; which ones, where that is known anyway
     KEYS = 2  # which rows were written
     ROWS = 3  # and what was written into each of them
+    BEFORE = 4  # and, before the write, which rows it may reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +87,37 @@ class Subscriber(Protocol):
         ...
 
 
+class Witness(Subscriber, Protocol):
+    """A subscriber that looks at rows before they are written; its need is `Need.BEFORE`."""
+
+    def writing(
+        self, session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]
+    ) -> None:
+        """Hear, in the transaction, that rows which meet the criteria may be written next."""
+        ...
+
+
 subscribers: list[Subscriber] = []
 
 
 def need_of(model: type[Any]) -> Need:
     """Return the largest need that anybody has to know of a model's rows."""
     return max((each.need(model) for each in subscribers), default=Need.NOTHING)
+
+
+def announce(session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> None:
+    """Tell those who look at rows before a write which rows it may reach."""
+    for each in subscribers:
+        if each.need(model) >= Need.BEFORE:
+            cast("Witness", each).writing(session, model, criteria)
+
+
+def announce_keys(session: Session, model: type[Any], keys: Sequence[Key]) -> None:
+    """Tell those who look at rows before a write the keys of the rows that it may reach."""
+    facts = facts_of(model)
+    dialect = session.get_bind(facts.mapper).dialect
+    for chunk in chunked(keys, longest_key_list(model, facts.key, dialect)):
+        announce(session, model, [among_keys(model, facts.key, chunk, dialect)])
 
 
 def happened(session: Session, change: Change) -> None:
@@ -92,7 +128,8 @@ def happened(session: Session, change: Change) -> None:
     pending = _pending(session)
     owner = innermost_transaction(session)
     for each in concerned:
-        pending.add(owner, (each, change))
+        if each.need(change.model) < Need.BEFORE:  # a witness is done with it at once
+            pending.add(owner, (each, change))
         each.written(session, change)
 
 
@@ -118,23 +155,70 @@ def tell_committed(session: Session) -> None:
 # --- flushes -------------------------------------------------------------------------------------
 
 
+def flushing(session: Session) -> None:
+    """Announce what a flush is going to write, as far as that is known before it."""
+    changed = (each for each in session.dirty if session.is_modified(each))
+    states = map(instance_state, [*changed, *session.deleted])
+    waiting = [each for each in states if need_of(each.class_) >= Need.BEFORE]
+    session.info[_ANNOUNCED] = set(waiting)
+    for model, group in _by_model(waiting).items():
+        announce_keys(session, model, list(map(_identity, group)))
+
+
+def flushing_row(state: InstanceState[Any]) -> None:
+    """Announce a row that only the flush itself finds: an orphan, a row that referred to one."""
+    session = state.session
+    if (
+        session is not None
+        and need_of(state.class_) >= Need.BEFORE
+        and state not in session.info.get(_ANNOUNCED, ())
+    ):
+        announce_keys(session, state.class_, [_identity(state)])
+
+
 def flushed(session: Session, context: Any) -> None:
     """Tell what a flush has written."""
+    session.info.pop(_ANNOUNCED, None)
+    # A row that takes the place of a deleted one comes after it.
+    written: dict[Operation, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
     for state, (is_deleted, listed_only) in list(context.states.items()):
-        if listed_only or not need_of(state.class_):
-            continue
-        for change in _of_state(state, is_deleted):
-            happened(session, change)
+        if not listed_only and need_of(state.class_):
+            written[_operation_of(state, is_deleted)].append(state)
+    for operation, states in written.items():
+        for model, group in _by_model(states).items():
+            for change in _of_states(model, operation, group):
+                happened(session, change)
 
 
-def _of_state(state: InstanceState[Any], is_deleted: bool) -> Iterator[Change]:
-    model = state.class_
+def _by_model(
+    states: Iterable[InstanceState[Any]],
+) -> Mapping[type[Any], list[InstanceState[Any]]]:
+    found: dict[type[Any], list[InstanceState[Any]]] = {}
+    for state in states:
+        found.setdefault(state.class_, []).append(state)
+    return found
+
+
+def _operation_of(state: InstanceState[Any], is_deleted: bool) -> Operation:
     if is_deleted:
-        yield Change(model, "delete", [_identity(state)])
-    elif state.key is None:
-        yield Change(model, "create", [_key_of(state)], [_values(state, facts_of(model).columns)])
-    elif names := _written_names(state):
-        yield Change(model, "update", [_identity(state)], [_values(state, names)])
+        return "delete"
+    return "create" if state.key is None else "update"
+
+
+def _of_states(
+    model: type[Any], operation: Operation, states: Sequence[InstanceState[Any]]
+) -> Iterator[Change]:
+    if operation == "delete":
+        yield Change(model, operation, list(map(_identity, states)))
+        return
+    if operation == "create":
+        names = facts_of(model).columns
+        rows = [(_key_of(state), _values(state, names)) for state in states]
+    else:
+        written = ((state, _written_names(state)) for state in states)
+        rows = [(_identity(state), _values(state, names)) for state, names in written if names]
+    if rows:
+        yield Change(model, operation, [key for key, _ in rows], [values for _, values in rows])
 
 
 def _identity(state: InstanceState[Any]) -> Key:
@@ -148,10 +232,11 @@ def _key_of(state: InstanceState[Any]) -> Key:
 def _written_names(state: InstanceState[Any]) -> list[str]:
     """Return the columns that an UPDATE of the flush has set, by the program or by itself."""
     changed = {name for name in state.committed_state if state.attrs[name].history.has_changes()}
+    changed |= state.expired_attributes  # what was set to SQL is among them
     facts = facts_of(state.class_)
     if changed.isdisjoint(facts.columns):
         return []
-    changed |= {*state.expired_attributes, *facts.updated_always}
+    changed |= {*facts.updated_always}
     return [name for name in facts.columns if name in changed]
 
 
@@ -179,6 +264,9 @@ def executed(execution: ORMExecuteState) -> Any:
     models = [model for model in _models_of(statement.table) if need_of(model)]
     if not models:
         return None
+    if watched := [model for model in models if need_of(model) >= Need.BEFORE]:
+        # The base of those that share a table: its key is that of all.
+        return _witnessed(execution, min(watched, key=lambda model: len(model.__mro__)))
     result = execution.invoke_statement()
     for model in models:
         happened(execution.session, Change(model, _OPERATIONS[type(statement).__visit_name__]))
@@ -186,6 +274,23 @@ def executed(execution: ORMExecuteState) -> Any:
 
 
 _OPERATIONS: Mapping[str, Operation] = {"insert": "create", "update": "update", "delete": "delete"}
+
+
+def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
+    session, facts = execution.session, facts_of(model)
+    if isinstance(execution.statement, Insert):
+        result, keys = inserted(execution, facts)
+        happened(session, Change(model, "create", keys))
+        return result
+    keys = keys_to_write(execution, facts)
+    announce_keys(session, model, keys)
+    result = execution.invoke_statement(statement=narrowed(execution, facts, keys))
+    operation = _OPERATIONS[type(execution.statement).__visit_name__]
+    if operation == "delete":
+        left = set(keys_among(session, facts, keys))
+        keys = [key for key in keys if key not in left]
+    happened(session, Change(model, operation, keys))
+    return result
 
 
 @cached

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Update, event
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
@@ -86,8 +87,8 @@ def _on_flushing(session: Session, *_: Any) -> None:
 def subscribe(subscriber: changes.Subscriber) -> None:
     """Tell a subscriber of every change from here on; programs without one pay for no listener."""
     if not changes.subscribers:
-        for name, listener in _CHANGES.items():
-            event.listen(Session, name, listener)
+        for target, name, listener in _CHANGES:
+            event.listen(target, name, listener)
     changes.subscribers.append(subscriber)
 
 
@@ -95,8 +96,18 @@ def unsubscribe(subscriber: changes.Subscriber) -> None:
     """Tell a subscriber of no further change."""
     changes.subscribers.remove(subscriber)
     if not changes.subscribers:
-        for name, listener in _CHANGES.items():
-            event.remove(Session, name, listener)
+        for target, name, listener in _CHANGES:
+            event.remove(target, name, listener)
+
+
+@own
+def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
+    changes.flushing(session)
+
+
+@own
+def _before_row(_mapper: Mapper[Any], _connection: Any, row: Any) -> None:
+    changes.flushing_row(instance_state(row))
 
 
 @own
@@ -128,9 +139,12 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
         pending.drop(transaction)
 
 
-_CHANGES: dict[str, Any] = {
-    "after_flush": _on_flush,
-    "do_orm_execute": _on_write,
-    "after_commit": _on_commit,
-    "after_transaction_end": _on_end,
-}
+_CHANGES: tuple[tuple[Any, str, Any], ...] = (
+    (Session, "before_flush", _before_flush),
+    (Mapper, "before_update", _before_row),
+    (Mapper, "before_delete", _before_row),
+    (Session, "after_flush", _on_flush),
+    (Session, "do_orm_execute", _on_write),
+    (Session, "after_commit", _on_commit),
+    (Session, "after_transaction_end", _on_end),
+)

@@ -74,6 +74,7 @@ class Sought:
             and self.names == facts.key
             and _is_at_rest(session)
             and is_unheard(session, *FLUSH, "do_orm_execute")
+            and need_of(facts.model) < Need.BEFORE
             and not listens_to_rows(facts, operation)
             and not self._may_be_held()
         )

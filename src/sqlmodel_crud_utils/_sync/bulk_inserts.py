@@ -37,7 +37,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -46,6 +46,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     execute_rows,
     way_of,
 )
+from sqlmodel_crud_utils._sync._running.changes import happened
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
@@ -219,7 +220,7 @@ class _Insertion:
 
     def _tell_some(self) -> None:
         if self.need:
-            happened(sync_session(self.session), Change(self.target.model, "create"))
+            happened(self.session, Change(self.target.model, "create"))
 
     def _insert_and_tell(self, shape: Shape) -> int:
         facts, names = self.target.facts, tuple(self.target.columns)
@@ -231,8 +232,7 @@ class _Insertion:
             statement = self._statement(facts.model, keyed=True)
             rows = insert_returning(self.session, facts, statement, parameters, names, _PLAIN)
         if rows:
-            change = change_of(facts, "create", names, rows)
-            happened(sync_session(self.session), change)
+            happened(self.session, change_of(facts, "create", names, rows))
         return len(rows)
 
     def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:

@@ -25,11 +25,11 @@ from sqlmodel_crud_utils._runtime_sync import (
     execute_writing,
     require_session,
     run_on_connection,
-    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, happened
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
+from sqlmodel_crud_utils._sync._running.changes import announce, happened
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import find_for
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
@@ -255,7 +255,9 @@ def _purge_chunk(session: Session, purge: Purge) -> int:
         return 0
     for statement in purge.without_links(keys):
         execute_writing(session, statement)
+    if need_of(purge.model) >= Need.BEFORE:
+        announce(session, purge.model, keys)
     result = execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
-    happened(sync_session(session), Change(purge.model, "delete", keys))
+    happened(session, Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Dialect, Select, func, select
+from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.dialects import features_of
@@ -58,7 +59,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
@@ -69,6 +70,7 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     from_arrays,
     way_of,
 )
+from sqlmodel_crud_utils._sync._running.changes import announce, happened
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
@@ -396,12 +398,14 @@ class _Upsertion:
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
         # Rows of other tenants are left alone, which has to be noticed.
         returns = returns or self.target.is_shared
-        there = _read_back(session, batch, self.dialect) if need >= Need.KEYS else {}
+        there = _there(session, batch, self.dialect) if need >= Need.KEYS else {}
+        if need >= Need.BEFORE:
+            announce(session, model, list(map(_key_of, there.values())))
         count = _written_by(session, batch, self.dialect, counting=self.tally is not None)
         found = _written(session, batch, self.dialect) if returns else {}
         if need:
             for change in _changes(batch, found, there):
-                happened(sync_session(session), change)
+                happened(session, change)
         if self.tally is not None:
             self.tally.add(batch, count)
         return found
@@ -415,9 +419,13 @@ def _changes(
     operations: Mapping[Operation, list[Any]] = {"create": new, "update": old}
     for operation, rows in operations.items():
         if rows:
-            keys = [tuple(state.identity or ()) for state in states_of(rows)]
+            keys = list(map(_key_of, rows))
             values = [{name: getattr(row, name) for name in batch.target.columns} for row in rows]
             yield Change(batch.target.model, operation, keys, values)
+
+
+def _key_of(row: Any) -> tuple[Any, ...]:
+    return tuple(instance_state(row).identity or ())
 
 
 def _written_by(session: Session, batch: Batch, dialect: Dialect, *, counting: bool) -> int:
@@ -541,7 +549,20 @@ def _written(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, An
     found = _read_back(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
-            found[entry] = _find_elsewhere(session, batch.target, entry, dialect)
+            row = _find_elsewhere(session, batch.target, entry, dialect)
+            if row is None:
+                raise not_read_back(batch.target, entry)
+            found[entry] = row
+    return found
+
+
+def _there(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the rows that an upsert finds."""
+    found = _read_back(session, batch, dialect)
+    for entry in batch.entries:
+        if entry not in found:
+            row = _find_elsewhere(session, batch.target, entry, dialect)
+            found.update({entry: row} if row is not None else {})
     return found
 
 
@@ -564,13 +585,13 @@ def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, 
 
 
 def _find_elsewhere(session: Session, target: Target, entry: Entry, dialect: Dialect) -> Any:
-    """Return the row that was updated because another unique key was equal."""
+    """Return the row that MySQL updates because another unique key is equal, None for none."""
     if features_of(dialect).conflict == "ON DUPLICATE KEY":
         for names in target.other_keys:
             row = _find(session, target, names, entry, dialect)
             if row is not None:
                 return row
-    raise not_read_back(target, entry)
+    return None
 
 
 def _find(

@@ -7,14 +7,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
 
+from sqlmodel_crud_utils._async._running.changes import announce, happened
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
     execute_writing,
-    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
 
 
 async def write_set(
@@ -38,21 +39,34 @@ async def write_set(
         count: int = (await execute_writing(session, statement, execution_options=options)).rowcount
         return count
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
-    names = tuple(facts.columns) if need is Need.ROWS and operation == "update" else ()
+    names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
-    if _returns_rows(session, facts, operation):
+    if need < Need.BEFORE and _returns_rows(session, facts, operation):
         found = _columns(facts, names)
         rows = await _fetched(session, statement.returning(*found), options)
     else:
         # The locks let nobody else change in between what the criteria find.
         keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = await _fetched(session, keys, {})
+        if need >= Need.BEFORE:
+            statement = await _announced(session, facts, statement, rows)
         await execute_writing(session, statement, execution_options=options)
         if names:
             rows = await rows_of_keys(session, facts, names, rows)
     if rows:
-        happened(sync_session(session), change_of(facts, operation, names, rows))
+        await happened(session, change_of(facts, operation, names, rows))
     return len(rows)
+
+
+async def _announced(
+    session: AsyncSession, facts: Facts, statement: Any, rows: Sequence[Any]
+) -> Any:
+    """Announce the rows; return the statement for no others, where one list takes all keys."""
+    keys, dialect = [tuple(row) for row in rows], dialect_of(session, facts)
+    await announce(session, facts.model, keys)
+    if len(keys) > longest_key_list(facts.model, facts.key, dialect):
+        return statement
+    return statement.where(among_keys(facts.model, facts.key, keys, dialect))
 
 
 async def insert_returning(

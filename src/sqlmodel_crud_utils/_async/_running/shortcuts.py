@@ -139,7 +139,7 @@ async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
         return False
     if written is None:
         return False
-    written.attach(plain)
+    await run_sync(session, written.attach, plain)
     return True
 
 

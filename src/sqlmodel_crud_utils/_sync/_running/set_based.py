@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
 
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
     dialect_of,
     execute_writing,
-    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
+from sqlmodel_crud_utils._sync._running.changes import announce, happened
 
 
 def write_set(
@@ -40,21 +41,32 @@ def write_set(
         count: int = execute_writing(session, statement, execution_options=options).rowcount
         return count
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
-    names = tuple(facts.columns) if need is Need.ROWS and operation == "update" else ()
+    names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
-    if _returns_rows(session, facts, operation):
+    if need < Need.BEFORE and _returns_rows(session, facts, operation):
         found = _columns(facts, names)
         rows = _fetched(session, statement.returning(*found), options)
     else:
         # The locks let nobody else change in between what the criteria find.
         keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = _fetched(session, keys, {})
+        if need >= Need.BEFORE:
+            statement = _announced(session, facts, statement, rows)
         execute_writing(session, statement, execution_options=options)
         if names:
             rows = rows_of_keys(session, facts, names, rows)
     if rows:
-        happened(sync_session(session), change_of(facts, operation, names, rows))
+        happened(session, change_of(facts, operation, names, rows))
     return len(rows)
+
+
+def _announced(session: Session, facts: Facts, statement: Any, rows: Sequence[Any]) -> Any:
+    """Announce the rows; return the statement for no others, where one list takes all keys."""
+    keys, dialect = [tuple(row) for row in rows], dialect_of(session, facts)
+    announce(session, facts.model, keys)
+    if len(keys) > longest_key_list(facts.model, facts.key, dialect):
+        return statement
+    return statement.where(among_keys(facts.model, facts.key, keys, dialect))
 
 
 def insert_returning(

@@ -141,7 +141,7 @@ def _written(session: Session, rows: Sequence[Any]) -> bool:
         return False
     if written is None:
         return False
-    written.attach(plain)
+    run_sync(session, written.attach, plain)
     return True
 
 

@@ -1,0 +1,21 @@
+"""What is told of a write, where those who hear it may want to query the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel_crud_utils._runtime_async import AsyncSession, run_sync, sync_session
+from sqlmodel_crud_utils._session import changes
+from sqlmodel_crud_utils._session.changes import Change, Key
+
+
+async def happened(session: AsyncSession, change: Change) -> None:
+    """Tell those who want to know that rows were written."""
+    if changes.need_of(change.model):
+        await run_sync(session, changes.happened, sync_session(session), change)
+
+
+async def announce(session: AsyncSession, model: type[Any], keys: Sequence[Key]) -> None:
+    """Tell those who look at rows before a write the keys of the rows that it may reach."""
+    await run_sync(session, changes.announce_keys, sync_session(session), model, keys)

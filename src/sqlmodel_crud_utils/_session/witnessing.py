@@ -1,0 +1,123 @@
+"""Statements of the caller's to rows that somebody looks at before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Delete, Insert, Result, Update, select
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+Keys = list[tuple[Any, ...]]
+
+_UPSERTS = frozenset(("on_conflict_do_update", "on_duplicate_key_update"))
+
+
+def keys_to_write(execution: ORMExecuteState, facts: Facts) -> Keys:
+    """Return the keys of the rows that an UPDATE or DELETE reaches, and lock these rows.
+
+    Raises:
+        ValidationError: The statement sets primary keys, so the rows could not be found after it.
+    """
+    statement: Any = execution.statement
+    if isinstance(statement, Update):
+        _check_assignments(execution, statement, facts)
+    parameters = execution.parameters
+    if isinstance(parameters, list) and not statement._where_criteria:
+        return [tuple(row[name] for name in facts.key) for row in parameters]
+    key = [facts.columns[name] for name in facts.key]
+    found = select(*key).where(*statement._where_criteria).with_for_update(of=statement.table)
+    sets = parameters if isinstance(parameters, list) else [parameters]
+    session = execution.session
+    return list(dict.fromkeys(row for each in sets for row in _rows(session, facts, found, each)))
+
+
+def _check_assignments(execution: ORMExecuteState, statement: Update, facts: Facts) -> None:
+    named = {getattr(each, "key", each) for each in statement._values or ()}
+    if isinstance(execution.parameters, dict):
+        named |= execution.parameters.keys()
+    if not named.isdisjoint(facts.key):
+        raise ValidationError(
+            f"an update() of {facts.model.__name__} cannot set {', '.join(facts.key)}: its changes "
+            "are recorded by that key; assign it to a row and flush",
+            field="statement",
+        )
+
+
+def keys_among(session: Session, facts: Facts, keys: Keys) -> Keys:
+    """Return those of the keys that rows have."""
+    found: Keys = []
+    dialect = session.get_bind(facts.mapper).dialect
+    own = [facts.columns[name] for name in facts.key]
+    for chunk in chunked(keys, longest_key_list(facts.model, facts.key, dialect)):
+        statement = select(*own).where(among_keys(facts.model, facts.key, chunk, dialect))
+        found += _rows(session, facts, statement, None)
+    return found
+
+
+def _rows(session: Session, facts: Facts, statement: Any, parameters: Any) -> Keys:
+    # On the connection, where no criteria are added to it.
+    with as_writing(session):
+        connection = session.connection(bind_arguments={"mapper": facts.mapper})
+    return [tuple(row) for row in connection.execute(statement, parameters)]
+
+
+def narrowed(execution: ORMExecuteState, facts: Facts, keys: Keys) -> Update | Delete:
+    """Return the statement for no other rows than these, which are locked."""
+    statement: Any = execution.statement
+    dialect = execution.session.get_bind(facts.mapper).dialect
+    fits = len(keys) <= longest_key_list(facts.model, facts.key, dialect)
+    if not fits or isinstance(execution.parameters, list):
+        return statement  # type: ignore[no-any-return]
+    return statement.where(  # type: ignore[no-any-return]
+        among_keys(facts.model, facts.key, keys, dialect)
+    )
+
+
+def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], Keys]:
+    """Execute an INSERT; return its result, and the keys of the rows that it has made.
+
+    Raises:
+        ValidationError: The statement may update rows, or the database returns no keys for it.
+    """
+    statement: Any = execution.statement
+    clause = statement._post_values_clause
+    if clause is not None and clause.__visit_name__ in _UPSERTS:
+        raise ValidationError(
+            f"an insert() that may update rows of {facts.model.__name__} does not tell which "
+            "ones; use bulk_upsert_mappings",
+            field="statement",
+        )
+    if _is_one_row(execution, statement):
+        result: Any = execution.invoke_statement()
+        # SQLite remembers the last key if nothing was inserted, and PostgreSQL has none then.
+        key = result.inserted_primary_key if result.rowcount else None
+        return result, [] if key is None else [tuple(key)]
+    if not execution.session.get_bind(facts.mapper).dialect.insert_returning:
+        raise ValidationError(
+            f"the database returns no keys for an insert() of many rows of "
+            f"{facts.model.__name__}; use bulk_insert_rows",
+            field="statement",
+        )
+    return _with_keys(execution, facts, statement)
+
+
+def _is_one_row(execution: ORMExecuteState, statement: Insert) -> bool:
+    many = statement._multi_values or statement.select is not None
+    return not (many or statement._returning or isinstance(execution.parameters, list))
+
+
+def _with_keys(
+    execution: ORMExecuteState, facts: Facts, statement: Insert
+) -> tuple[Result[Any], Keys]:
+    key: Sequence[Any] = [facts.columns[name] for name in facts.key]
+    frozen = execution.invoke_statement(statement=statement.returning(*key)).freeze()
+    keys = [tuple(row[-len(key) :]) for row in frozen()]
+    wanted = len(frozen().keys()) - len(key)
+    return frozen().columns(*range(wanted)) if wanted else frozen(), keys

@@ -1,0 +1,1 @@
+"""What reads and purges the history; the sync twin is generated."""

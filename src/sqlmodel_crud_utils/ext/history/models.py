@@ -1,0 +1,135 @@
+"""The table of the history, and the mixin of the models whose rows have one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, event
+from sqlalchemy.orm import Mapper
+from sqlmodel import Field, SQLModel
+
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.values.datetimes import utc_now
+from sqlmodel_crud_utils._session import changes, events
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.ext.history.recording import HISTORY, table_name
+from sqlmodel_crud_utils.mixins import UTCDateTime
+
+
+class ChangeHistory(SQLModel, table=True):
+    """One row that was created, updated or deleted, and what changed in it.
+
+    Attributes:
+        id: Counts up; the order of the changes.
+        table_name: The table of the row.
+        row_key: The row's primary key before the change, as text; a JSON list if it has several
+            columns.
+        operation: "create", "update" or "delete". A soft deletion is an update.
+        changes: The old and the new value of each field that changed, by the field's name.
+        changed_by: Who changed it, as `acting_as` says; None if nobody said it.
+        changed_at: When it was changed.
+        transaction_key: The same for all changes of a transaction.
+        tenant_id: The tenant of the row, None for a model without tenants.
+    """
+
+    __tablename__ = "change_history"
+    __table_args__ = (
+        Index("ix_change_history_row", "table_name", "row_key", "id"),
+        Index("ix_change_history_age", "table_name", "changed_at"),
+    )
+
+    id: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
+    )
+    table_name: str = Field(max_length=127)
+    row_key: str = Field(max_length=255)
+    operation: Literal["create", "update", "delete"] = Field(sa_type=String(6))
+    changes: dict[str, list[Any]] = Field(sa_type=JSON)
+    changed_by: str | None = Field(default=None, max_length=100)
+    changed_at: datetime = Field(default_factory=utc_now, sa_type=UTCDateTime)
+    transaction_key: UUID
+    tenant_id: str | None = Field(default=None, max_length=255)
+
+
+HISTORY.table = ChangeHistory.__table__  # type: ignore[attr-defined]
+
+_EXCLUDED, _REDACTED = "__track_exclude__", "__track_redact__"
+
+if TYPE_CHECKING:
+    # SQLModel and BaseModel declare some methods differently, which checkers would blame on the
+    # models that inherit both.
+    class _Base: ...
+
+else:
+    _Base = BaseModel
+
+
+class TrackChangesMixin(_Base):
+    """Rows whose changes are recorded, in the transaction that makes them.
+
+    Every way of writing is recorded that goes through a session: flushes, the functions of this
+    library, and `insert()`, `update()` and `delete()` that a session executes.
+
+    Attributes:
+        __track_exclude__: The fields that are not recorded. If nothing else changes, nothing is.
+        __track_redact__: The fields of which the history shows that they changed, and no value.
+
+    Raises:
+        UnknownFieldError: When the class is made: a name that is no field of the model.
+        ValidationError: When the class is made: a field of the primary key is among the names.
+
+    Example:
+        >>> class Sketch(SQLModel, TrackChangesMixin, table=True):
+        ...     __track_exclude__ = ("last_seen",)
+        ...     id: int | None = Field(default=None, primary_key=True)
+        ...     title: str
+        ...     last_seen: str = ""
+    """
+
+    __track_exclude__: ClassVar[tuple[str, ...]] = ()
+    __track_redact__: ClassVar[tuple[str, ...]] = ()
+
+    if not TYPE_CHECKING:
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, **kwargs):
+            """Refuse wrong names when the class is made."""
+            super().__pydantic_init_subclass__(**kwargs)
+            _check_names(cls)
+
+
+def _check_names(model: type[BaseModel]) -> None:
+    """Refuse names in what a class says that are no fields of it, or part of its key."""
+    for name in (*model.__dict__.get(_EXCLUDED, ()), *model.__dict__.get(_REDACTED, ())):
+        field = model.model_fields.get(name)
+        if field is None:
+            raise UnknownFieldError(model, name, model.model_fields)
+        column = getattr(field, "sa_column", None)
+        if getattr(field, "primary_key", False) is True or getattr(column, "primary_key", False):
+            raise ValidationError(
+                f"{name} is the key by which changes of {model.__name__} are recorded; "
+                "it can be neither excluded nor redacted",
+                field=name,
+            )
+
+
+@event.listens_for(TrackChangesMixin, "instrument_class", propagate=True)
+def _track(_mapper: Mapper[Any], _model: type[Any]) -> None:
+    """Record changes from now on."""
+    if HISTORY not in changes.subscribers:
+        events.subscribe(HISTORY)
+
+
+def tracked_table(model: type[Any]) -> str:
+    """Return the name under which changes of a model are recorded; others are refused."""
+    facts = facts_of(model)
+    if not issubclass(model, TrackChangesMixin):
+        raise ValidationError(
+            f"changes of {model.__name__} are not recorded; inherit TrackChangesMixin",
+            field="model",
+        )
+    return table_name(facts)

@@ -1,0 +1,163 @@
+"""What writes the history: it looks at rows before and after a write, and records what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, type_coerce
+from sqlalchemy.orm import Session, SessionTransaction
+
+from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.values.actors import current_actor
+from sqlmodel_crud_utils._core.values.datetimes import utc_now
+from sqlmodel_crud_utils._session.changes import Change, Key, Need
+from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils.ext.history.values import key_text, stored_type, text_of
+
+_KEY = "sqlmodel_crud_utils.history"
+_HIDDEN = "…"
+
+Values = Mapping[str, Any]
+
+
+@dataclass
+class _Transaction:
+    """What the history knows of a transaction of a session.
+
+    Attributes:
+        transaction: The transaction.
+        key: What all its changes have in common.
+        before: The rows of each table that are about to be written, as they were.
+    """
+
+    transaction: SessionTransaction | None
+    key: UUID = field(default_factory=uuid4)
+    before: dict[str, dict[Key, Values]] = field(default_factory=dict)
+
+
+class History:
+    """Records the changes of all models that ask for it.
+
+    Attributes:
+        table: Where they are recorded.
+    """
+
+    table: Table
+
+    def need(self, model: type[Any]) -> Need:
+        """Return that rows of a tracked model have to be seen before a write."""
+        return Need.BEFORE if hasattr(model, "__track_exclude__") else Need.NOTHING
+
+    def writing(
+        self, session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]
+    ) -> None:
+        """Remember rows as they are before a write, and lock them."""
+        facts = facts_of(model)
+        before = _transaction_of(session).before.setdefault(table_name(facts), {})
+        connection = _connection(session, facts)
+        statement = _rows(connection, facts).where(*criteria).with_for_update()
+        before.update(_read(connection, facts, statement))
+
+    def written(self, session: Session, change: Change) -> None:
+        """Record what a write has changed."""
+        facts, keys = facts_of(change.model), change.keys or ()
+        transaction = _transaction_of(session)
+        connection = _connection(session, facts)
+        seen = transaction.before.get(table_name(facts), {})
+        before = {key: seen.pop(key) for key in keys if key in seen}
+        now = dict(zip(keys, _keys_now(facts, change), strict=True))
+        after = {} if change.operation == "delete" else _by_keys(connection, facts, now.values())
+        found = [
+            {
+                "table_name": table_name(facts),
+                "row_key": key_text(key),
+                "operation": change.operation,
+                "changes": differences,
+                "changed_by": current_actor(),
+                "changed_at": utc_now(),
+                "transaction_key": transaction.key,
+            }
+            for key, new in now.items()
+            if (differences := _differences(facts, before.get(key, {}), after.get(new, {})))
+        ]
+        if found:
+            connection.execute(insert(self.table), found)
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """Do nothing: all is recorded by then."""
+
+
+HISTORY = History()
+
+
+def table_name(facts: Facts) -> str:
+    """Return the name under which changes of a model are recorded, that of its base's table."""
+    return str(facts.mapper.base_mapper.local_table)
+
+
+def _transaction_of(session: Session) -> _Transaction:
+    found: _Transaction | None = session.info.get(_KEY)
+    current = session.get_transaction()
+    if found is None or found.transaction is not current:
+        found = session.info[_KEY] = _Transaction(current)
+    return found
+
+
+def _connection(session: Session, facts: Facts) -> Connection:
+    """Return the connection that writes the model's rows; no criteria are added to statements."""
+    with as_writing(session):
+        return session.connection(bind_arguments={"mapper": facts.mapper})
+
+
+def _names(facts: Facts) -> list[str]:
+    excluded = facts.model.__track_exclude__
+    return [name for name in facts.columns if name in facts.written and name not in excluded]
+
+
+def _rows(connection: Connection, facts: Facts) -> Select[Any]:
+    """Return the SELECT of rows: the key first, then the fields as they are stored."""
+    columns = facts.columns
+    key = [columns[name] for name in facts.key]
+    fields = [
+        type_coerce(columns[name], stored_type(columns[name].type, connection.dialect))
+        for name in _names(facts)
+    ]
+    return select(*key, *fields).select_from(facts.mapper.persist_selectable)
+
+
+def _read(connection: Connection, facts: Facts, statement: Select[Any]) -> Iterator[Any]:
+    width, names = len(facts.key), _names(facts)
+    for row in connection.execute(statement):
+        yield tuple(row[:width]), dict(zip(names, map(text_of, row[width:]), strict=True))
+
+
+def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mapping[Key, Values]:
+    found: dict[Key, Values] = {}
+    longest = longest_key_list(facts.model, facts.key, connection.dialect)
+    for chunk in chunked(keys, longest):
+        criterion = among_keys(facts.model, facts.key, chunk, connection.dialect)
+        found.update(_read(connection, facts, _rows(connection, facts).where(criterion)))
+    return found
+
+
+def _keys_now(facts: Facts, change: Change) -> Iterator[Key]:
+    """Return the keys that the rows of a change have after it."""
+    values = change.values or [{}] * len(change.keys or ())
+    for key, written in zip(change.keys or (), values, strict=True):
+        yield tuple(written.get(name, old) for name, old in zip(facts.key, key, strict=True))
+
+
+def _differences(facts: Facts, old: Values, new: Values) -> dict[str, list[Any]]:
+    """Return what differs by the names of the fields, without what nobody may see."""
+    redacted = facts.model.__track_redact__
+    changed = ((name, [old.get(name), new.get(name)]) for name in _names(facts))
+    return {
+        name: [_HIDDEN, _HIDDEN] if name in redacted else pair
+        for name, pair in changed
+        if pair[0] != pair[1] or type(pair[0]) is not type(pair[1])
+    }

@@ -1,0 +1,386 @@
+"""What the history says of a change, and who may see what of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, select, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlmodel import Field, SQLModel
+
+from sqlmodel_crud_utils.aio import (
+    AsyncQueryBuilder,
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    delete_row,
+    delete_rows_within_id_list,
+    run_transaction,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import (
+    ConflictError,
+    UnknownFieldError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.ext.history.aio import (
+    ChangeHistory,
+    TrackChangesMixin,
+    get_change_history,
+    purge_change_history,
+)
+from sqlmodel_crud_utils.hooks import registered_hook
+from sqlmodel_crud_utils.mixins import acting_as
+from tests._runtime_async import AsyncSession, dialect_of, execute
+from tests.history_models import Cupboard, Docket, Grade, LongName, Pallet, Slot, Tome, Vault
+
+WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
+Opened = Callable[[], AsyncSession]
+
+
+async def changes_of(session: AsyncSession, row_key: Any, model: type[Any]) -> list[Any]:
+    """Return what was changed in a row: operations with the changes of the fields."""
+    found = await get_change_history(row_key, session, model)
+    return [(each.operation, each.changes) for each in found]
+
+
+async def new_pallet(session: AsyncSession, name: str = "a", stock: int = 1) -> Any:
+    """Write a pallet, and return its key."""
+    _, pallet = await write_row(Pallet(name=name, stock=stock), session)
+    return pallet.id
+
+
+# --- one row --------------------------------------------------------------------------------------
+
+
+async def test_a_row_has_its_changes_in_their_order(session: AsyncSession) -> None:
+    """A new row shows every field that is not null, an update what differs, a removed row all."""
+    key = await new_pallet(session, stock=48)
+    await update_row(key, {"stock": 49}, session, Pallet)
+    await update_row(key, {"stock": 49}, session, Pallet)  # that changes nothing
+    await update_row(key, {"stock": None}, session, Pallet)
+    await delete_row(key, session, Pallet)
+    assert await changes_of(session, str(key), Pallet) == [
+        ("create", {"id": [None, key], "name": [None, "a"], "stock": [None, 48]}),
+        ("update", {"stock": [48, 49]}),
+        ("update", {"stock": [49, None]}),
+        ("delete", {"id": [key, None], "name": ["a", None]}),
+    ]
+
+
+async def test_who_did_it_and_in_which_transaction(session: AsyncSession) -> None:
+    """The name is that of `acting_as` at the write, and a transaction has one key for all."""
+    key = await new_pallet(session)
+    with acting_as("alice"):
+        await AsyncQueryBuilder(session, Pallet).update(stock=2, everything=True)
+        async with transaction(session):
+            await bulk_update_rows([key], {"stock": 3}, session, Pallet)
+            async with transaction(session):
+                await update_row(key, {"stock": 4}, session, Pallet)
+            other = await new_pallet(session, "b")
+    found = await get_change_history(key, session, Pallet)
+    assert [each.changed_by for each in found] == [None, "alice", "alice", "alice"]
+    made_in = [each.transaction_key for each in found]
+    assert made_in[2] == made_in[3]
+    assert len(set(made_in)) == 3
+    [made] = await get_change_history(other, session, Pallet)
+    assert made.transaction_key == made_in[3]
+    assert found[0].changed_at.tzinfo is not None
+
+
+async def test_what_is_rolled_back_leaves_nothing(session: AsyncSession) -> None:
+    """The history is written in the transaction of the change."""
+    key = await new_pallet(session)
+    pallet = await session.get(Pallet, key)
+    assert pallet is not None
+    pallet.stock = 5
+    await session.flush()
+    assert len(await get_change_history(key, session, Pallet)) == 2
+    await session.rollback()
+    assert len(await get_change_history(key, session, Pallet)) == 1
+
+
+@pytest.mark.databases("postgresql", "mysql")  # SQLite takes texts of any length
+async def test_a_change_that_cannot_be_recorded_fails(session: AsyncSession) -> None:
+    """If the history refuses it, nothing is changed."""
+    key = "x" * 300
+    with pytest.raises(ValidationError, match="too long"):
+        await write_row(LongName(id=key), session, raise_on_error=True)
+    await session.rollback()
+    assert await session.get(LongName, key) is None
+
+
+async def test_a_key_of_several_columns(session: AsyncSession) -> None:
+    """It is given as a tuple."""
+    await write_row(Slot(row=1, place="a", label="x"), session)
+    await write_row(Slot(row=2, place="a", label="x"), session)
+    await AsyncQueryBuilder(session, Slot).where(row=1).update(label="y")
+    assert (await changes_of(session, (1, "a"), Slot))[1:] == [("update", {"label": ["x", "y"]})]
+    assert len(await changes_of(session, (2, "a"), Slot)) == 1
+
+
+async def test_a_changed_key_is_recorded_under_the_old_one(session: AsyncSession) -> None:
+    """Both keys are among the changes."""
+    await write_row(Slot(row=1, place="a", label="x"), session)
+    slot = await session.get(Slot, (1, "a"))
+    assert slot is not None
+    slot.row = 5
+    await session.commit()
+    assert (await changes_of(session, (1, "a"), Slot))[1:] == [("update", {"row": [1, 5]})]
+
+
+async def test_old_values_that_are_not_loaded(
+    session: AsyncSession, session_factory: Opened
+) -> None:
+    """An old value is right though the session never had it, or has an outdated one."""
+    key = await new_pallet(session, stock=1)
+    held = await session.get(Pallet, key)
+    assert held is not None
+    session.expire(held)
+    held.stock = 2
+    await session.commit()
+    await session.refresh(held)
+    await session.commit()
+    other = session_factory()
+    await update_row(key, {"stock": 7}, other, Pallet)
+    held.stock = 8
+    await session.commit()
+    assert (await changes_of(session, key, Pallet))[1:] == [
+        ("update", {"stock": [1, 2]}),
+        ("update", {"stock": [2, 7]}),
+        ("update", {"stock": [7, 8]}),
+    ]
+
+
+async def test_rows_that_only_a_flush_finds(session: AsyncSession) -> None:
+    """A row that refers to a deleted one loses its reference, and that is recorded."""
+    cupboard = Cupboard(books=[Tome(title="a")])
+    session.add(cupboard)
+    await session.commit()
+    [tome] = (await execute(session, select(Tome))).scalars()
+    key, cupboard_key = tome.id, tome.cupboard_id
+    cupboard = (await execute(session, select(Cupboard))).scalars().one()
+    await session.delete(cupboard)
+    await session.commit()
+    assert (await changes_of(session, key, Tome))[1:] == [
+        ("update", {"cupboard_id": [cupboard_key, None]})
+    ]
+
+
+async def test_hooks_run_first(session: AsyncSession) -> None:
+    """What a hook changes is in the one entry."""
+
+    class Doubling:
+        def before_update(self, _row: Pallet, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "stock": data["stock"] * 2}
+
+    key = await new_pallet(session)
+    with registered_hook(Pallet, Doubling()):
+        await update_row(key, {"stock": 4}, session, Pallet)
+    assert (await changes_of(session, key, Pallet))[1:] == [("update", {"stock": [1, 8]})]
+
+
+async def test_a_transaction_that_is_retried(
+    session: AsyncSession, session_factory: Opened
+) -> None:
+    """Only the attempt that is committed leaves its changes."""
+    key, attempts = await new_pallet(session), 0
+
+    async def work(again: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        await update_row(key, {"stock": 10 + attempts}, again, Pallet)
+        if attempts == 1:
+            raise ConflictError(Pallet)
+
+    await run_transaction(session_factory, work)
+    assert (await changes_of(session, key, Pallet))[1:] == [("update", {"stock": [1, 12]})]
+
+
+# --- many rows ------------------------------------------------------------------------------------
+
+
+async def test_set_based_writes_record_what_differs(session: AsyncSession) -> None:
+    """A row that an update does not change leaves nothing, whatever the statement reaches."""
+    keys = [await new_pallet(session, "a", 1), await new_pallet(session, "b", 2)]
+    assert await AsyncQueryBuilder(session, Pallet).update(stock=2, everything=True) == 2
+    assert await delete_rows_within_id_list(keys, session, Pallet) == (True, 2)
+    assert (await changes_of(session, keys[0], Pallet))[1] == ("update", {"stock": [1, 2]})
+    assert [each for each, _ in await changes_of(session, keys[1], Pallet)] == ["create", "delete"]
+
+
+async def test_an_upsert_that_conflicts_is_an_update(session: AsyncSession) -> None:
+    """One that leaves the row alone is nothing."""
+    key = await new_pallet(session)
+    rows = [{"name": "a", "stock": 5}]
+    await bulk_upsert_mappings(rows, session, Pallet, ["name"])
+    await bulk_upsert_mappings(rows, session, Pallet, ["name"])
+    assert (await changes_of(session, key, Pallet))[1:] == [("update", {"stock": [1, 5]})]
+
+
+@pytest.mark.databases("mysql")
+async def test_an_upsert_that_meets_another_unique_key(session: AsyncSession) -> None:
+    """MySQL updates the row that it finds by any unique key, and that is an update."""
+    key = await new_pallet(session)
+    rows = [{"id": 987_654, "name": "a", "stock": 5}]
+    await bulk_upsert_mappings(rows, session, Pallet, ["id"])
+    assert (await changes_of(session, key, Pallet))[1:] == [("update", {"stock": [1, 5]})]
+
+
+async def test_a_soft_deletion_is_an_update(session: AsyncSession) -> None:
+    """With who deleted the row; a row that is marked keeps its history."""
+    _, docket = await write_row(Docket(name="a"), session)
+    await delete_row(docket.id, session, Docket, deleted_by="bob")
+    _, (operation, changed) = await changes_of(session, docket.id, Docket)
+    assert operation == "update"
+    assert changed["is_deleted"] == [False, True]
+    assert changed["deleted_by"] == [None, "bob"]
+
+
+# --- statements of the caller's -------------------------------------------------------------------
+
+
+async def test_an_insert_that_may_update_is_refused(session: AsyncSession) -> None:
+    """It does not tell which rows it updates."""
+    makers: dict[str, Any] = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql}
+    name = "mysql" if dialect_of(session).name == "mariadb" else dialect_of(session).name
+    statement = makers[name].insert(Pallet).values(name="a")
+    if name == "mysql":
+        statement = statement.on_duplicate_key_update(stock=1)
+    else:
+        statement = statement.on_conflict_do_update(index_elements=["name"], set_={"stock": 1})
+    with pytest.raises(ValidationError, match="bulk_upsert_mappings"):
+        await execute(session, statement)
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_an_insert_that_leaves_rows_alone(session: AsyncSession) -> None:
+    """Only what is inserted is recorded."""
+    key = await new_pallet(session)
+    maker = postgresql if dialect_of(session).name == "postgresql" else sqlite
+    statement = maker.insert(Pallet).on_conflict_do_nothing()
+    await execute(session, statement.values(name="a", stock=5))
+    await execute(session, statement, [{"name": "a", "stock": 5}, {"name": "b", "stock": 6}])
+    assert len(await changes_of(session, key, Pallet)) == 1
+    found = await execute(session, select(ChangeHistory))
+    assert [each.changes["name"][1] for each in found.scalars()] == ["a", "b"]
+
+
+async def test_an_update_of_keys_is_refused(session: AsyncSession) -> None:
+    """Afterwards nobody could tell which row was which."""
+    await new_pallet(session)
+    for statement in (update(Pallet).values(id=7), update(Pallet)):
+        with pytest.raises(ValidationError, match="cannot set id"):
+            await execute(session, statement, None if statement._values else {"id": 7})
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+async def test_values_are_documented_texts(session: AsyncSession) -> None:
+    """They are the same on every database, and for every way of writing."""
+    key, owner = uuid.uuid4(), uuid.uuid4()
+    zone = dt.timezone(timedelta(hours=2))
+    values: dict[str, Any] = {
+        "price": Decimal("48.5"),
+        "grade": Grade.HIGH,
+        "is_open": True,
+        "weight": 0.1,
+        "content": b"\x00\xff",
+        "labels": {"a": [1, None, {"b": "c"}]},
+        "day": dt.date(2025, 1, 31),
+        "moment": dt.datetime(2025, 1, 31, 12, tzinfo=zone),
+        "duration": timedelta(days=1, seconds=2),
+        "owner": owner,
+    }
+    expected = {
+        "price": "48.50",
+        "grade": "HIGH",
+        "is_open": True,
+        "weight": 0.1,
+        "content": "AP8=",
+        "labels": {"a": [1, None, {"b": "c"}]},
+        "day": "2025-01-31",
+        "moment": "2025-01-31T10:00:00.000000+00:00",
+        "duration": "86402.0",
+        "owner": str(owner),
+    }
+    await write_row(Vault(id=key), session)
+    await update_row(key, values, session, Vault)
+    await AsyncQueryBuilder(session, Vault).update(dict.fromkeys(values), everything=True)
+    _, first, second = await changes_of(session, key, Vault)
+    assert first == ("update", {name: [None, text] for name, text in expected.items()})
+    assert second == ("update", {name: [text, None] for name, text in expected.items()})
+
+
+async def test_a_redacted_field_shows_no_value(session: AsyncSession) -> None:
+    """That it changed is recorded, in new and removed rows too; an excluded one never is."""
+    vault = Vault(pin="1234", last_seen=1)
+    key = vault.id
+    await write_row(vault, session)
+    await update_row(key, {"pin": "4321", "last_seen": 2}, session, Vault)
+    await update_row(key, {"last_seen": 3}, session, Vault)
+    await AsyncQueryBuilder(session, Vault).update(pin="9999", everything=True)
+    await AsyncQueryBuilder(session, Vault).update(last_seen=4, everything=True)
+    await delete_row(key, session, Vault)
+    hidden = ["…", "…"]
+    found = await changes_of(session, key, Vault)
+    assert found == [
+        ("create", {"id": [None, str(key)], "pin": hidden}),
+        ("update", {"pin": hidden}),
+        ("update", {"pin": hidden}),
+        ("delete", {"id": [str(key), None], "pin": hidden}),
+    ]
+
+
+async def test_what_a_type_encrypts_stays_encrypted(session: AsyncSession) -> None:
+    """Values stand as the column holds them."""
+    vault = Vault(code="abc")
+    await write_row(vault, session)
+    await update_row(vault.id, {"code": "xyz"}, session, Vault)
+    _, changed = await changes_of(session, vault.id, Vault)
+    assert changed == ("update", {"code": ["cba", "zyx"]})
+
+
+@pytest.mark.parametrize("names", ["__track_exclude__", "__track_redact__"])
+def test_a_name_that_is_no_field_fails_when_the_class_is_made(names: str) -> None:
+    """As does the key, which every entry shows."""
+    keys = {"id": Field(primary_key=True)}
+    keys["number"] = Field(sa_column=Column(Integer, primary_key=True))
+    for name, error in WRONG.items():
+        body = {names: (name,), "__annotations__": dict.fromkeys(keys, int), **keys}
+        with pytest.raises(error, match=name):
+            type("Wrong", (SQLModel, TrackChangesMixin), body, table=True)
+
+
+# --- reading and purging --------------------------------------------------------------------------
+
+
+async def test_a_model_that_is_not_tracked(session: AsyncSession) -> None:
+    """Its history is neither read nor purged."""
+    with pytest.raises(
+        ValidationError, match="Cupboard are not recorded; inherit TrackChangesMixin"
+    ):
+        await get_change_history(1, session, Cupboard)
+    with pytest.raises(ValidationError, match="Cupboard are not recorded"):
+        await purge_change_history(session, Cupboard, older_than=timedelta(0))
+
+
+async def test_old_changes_are_purged(session: AsyncSession) -> None:
+    """Those of the model, from before the moment."""
+    key = await new_pallet(session)
+    slot = Slot(row=1, place="a")
+    await write_row(slot, session)
+    assert await purge_change_history(session, Pallet, older_than=timedelta(days=1)) == 0
+    assert await purge_change_history(session, Pallet, older_than=timedelta(0)) == 1
+    assert await changes_of(session, key, Pallet) == []
+    assert len(await changes_of(session, (1, "a"), Slot)) == 1
+    with pytest.raises(ValidationError, match="must not be negative"):
+        await purge_change_history(session, Pallet, older_than=timedelta(-1))

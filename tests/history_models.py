@@ -1,0 +1,108 @@
+"""Table models whose changes are recorded."""
+
+import datetime as dt
+import enum
+import uuid
+from decimal import Decimal
+from typing import Any, Optional
+
+from sqlalchemy import JSON, LargeBinary, Numeric, String
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.ext.history import TrackChangesMixin
+from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, UTCDateTime, VersionMixin
+
+
+class Pallet(SQLModel, TrackChangesMixin, table=True):
+    """A plain model, which every shortcut would take."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=40)
+    stock: int | None = Field(default=0)
+
+
+class Docket(SQLModel, TrackChangesMixin, SoftDeleteMixin, AuditMixin, VersionMixin, table=True):
+    """A model with stamps, marks and versions."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=40)
+    stock: int | None = Field(default=0)
+
+
+class Reversed(TypeDecorator[str]):
+    """Stores texts backwards, in place of something that encrypts."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else value[::-1]
+
+
+class Grade(enum.Enum):
+    """How good something is."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
+class Vault(SQLModel, TrackChangesMixin, table=True):
+    """Secrets, and values of every kind."""
+
+    __track_exclude__ = ("last_seen",)
+    __track_redact__ = ("pin",)
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    pin: str | None = Field(default=None, max_length=40)
+    code: str | None = Field(default=None, sa_type=Reversed)
+    last_seen: int | None = None
+    price: Decimal | None = Field(default=None, sa_type=Numeric(10, 2))
+    grade: Grade | None = None
+    is_open: bool | None = None
+    weight: float | None = None
+    content: bytes | None = Field(default=None, sa_type=LargeBinary)
+    labels: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    day: dt.date | None = None
+    moment: dt.datetime | None = Field(default=None, sa_type=UTCDateTime)
+    duration: dt.timedelta | None = None
+    owner: uuid.UUID | None = None
+
+
+class Slot(SQLModel, TrackChangesMixin, table=True):
+    """A key of two columns."""
+
+    row: int = Field(primary_key=True)
+    place: str = Field(primary_key=True, max_length=20)
+    label: str = Field(default="", max_length=20)
+
+
+class LongName(SQLModel, TrackChangesMixin, table=True):
+    """A key that may be too long for the history."""
+
+    __tablename__ = "history_name"
+
+    id: str = Field(primary_key=True, max_length=400)
+
+
+class Cupboard(SQLModel, table=True):
+    """Not tracked; the books on it are."""
+
+    __tablename__ = "history_cupboard"
+
+    id: int | None = Field(default=None, primary_key=True)
+    books: list["Tome"] = Relationship(back_populates="cupboard")
+
+
+class Tome(SQLModel, TrackChangesMixin, table=True):
+    """What refers to a row that is not tracked."""
+
+    __tablename__ = "history_tome"
+
+    id: int | None = Field(default=None, primary_key=True)
+    title: str = Field(default="", max_length=20)
+    cupboard_id: int | None = Field(default=None, foreign_key="history_cupboard.id")
+    cupboard: Optional[Cupboard] = Relationship(back_populates="books")  # noqa: UP045
