@@ -77,6 +77,10 @@ test-cluster: $(INSTALLED) ## Run the tests on clusters: standbys, PgBouncer, Ga
 	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/cluster
 
+contract: $(INSTALLED) ## Try routes of crud_router with what their OpenAPI document allows, and what not
+	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
+		$(PYTEST_ARGS) tests/contract
+
 cov: ## Run all but the generated tests, with more examples; measure coverage of lines and branches
 	@TEST_THOROUGHLY=1 $(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) \
 		--ignore=tests/_sync --cov --cov-report=term --cov-report=html"
@@ -143,7 +147,7 @@ serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DAT
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
 	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_async
 
-CHECKS := check-codegen lint type docs demo cov test-sync test-plain chaos test-cluster check-wheel
+CHECKS := check-codegen lint type docs demo cov test-sync test-plain chaos contract test-cluster check-wheel
 
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \

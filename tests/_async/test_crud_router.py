@@ -290,6 +290,8 @@ def test_a_body_that_cannot_be_read_is_no_failure_of_the_server(client: TestClie
     for text in (rb"\ud800", b"\xff", rb"\u0000"):
         for body in (b'{"name": "%s"}' % text, b'{"name": 1, "motto": "%s"}' % text):
             assert post(client, body) == 422, body
+    for body in (b'{"name": NaN}', b'{"name": 1%s}' % (b"0" * 5000), b"[" * 100_000):
+        assert post(client, body) == 422, body[:20]
     assert [post(client, body) for body in (b"{", b"[1]", b"", b'{"\\ud800": 1}')] == [422] * 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -219,7 +220,11 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     try:
         return coerce(attribute, value)
     except ValidationError as error:
-        raise ValueError(str(error)) from error
+        # The text goes to clients, who know no classes.
+        raise ValueError(_OF_A_FIELD.sub("", str(error))) from error
+
+
+_OF_A_FIELD = re.compile(r"Validation failed for '\w+': (\w+\.\w+ )?")
 
 
 def _split(lines: Iterable[str]) -> list[str]:

@@ -355,7 +355,7 @@ class _Route(APIRoute):
 
 
 def _encodable(errors: Sequence[Any]) -> list[Any]:
-    """Leave out of errors what cannot be sent back: lone surrogates, which JSON may hold."""
+    """Leave out of errors what cannot be sent back: lone surrogates, NaN, which bodies may hold."""
     return [
         each if _is_encodable(each) else {name: each[name] for name in _TOLD} for each in errors
     ]
@@ -366,7 +366,7 @@ _TOLD = ("type", "loc", "msg")
 
 def _is_encodable(error: Mapping[str, Any]) -> bool:
     try:
-        json.dumps(jsonable_encoder(error), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        json.dumps(jsonable_encoder(error), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
         return False
     return True

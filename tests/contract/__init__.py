@@ -1,0 +1,1 @@
+"""Whether a service keeps what its OpenAPI document promises: `make contract`."""
