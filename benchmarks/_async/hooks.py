@@ -30,9 +30,9 @@ class NoOp:
 
 
 class Named:
-    def before_update(self, instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
+    def before_update(self, _instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
         """Write one field more."""
-        return {**data, "secret_name": instance.name}
+        return {**data, "secret_name": str(data["age"])}
 
 
 class HookedWrite(Write):
