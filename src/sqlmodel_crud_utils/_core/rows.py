@@ -61,13 +61,13 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
 
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
     """Return the states and those of every row they hold through loaded relationships."""
-    found: dict[InstanceState[Any], None] = {}
-    waiting = list(states)
+    found = dict.fromkeys(states)
+    # Most rows have nothing to look at, and there may be many.
+    waiting = [state for state in found if facts_of(state.class_).relationships]
     while waiting:
-        state = waiting.pop()
-        if state not in found:
-            found[state] = None
-            waiting.extend(_related(state))
+        new = [state for state in _related(waiting.pop()) if state not in found]
+        found.update(dict.fromkeys(new))
+        waiting.extend(new)
     return list(found)
 
 
