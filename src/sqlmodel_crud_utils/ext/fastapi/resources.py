@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 Restriction = Any
-"""Filters as a mapping, or an expression; None where there is none."""
+"""Filters as a mapping, or an expression; None for no restriction."""
 
 
 @dataclass(frozen=True, slots=True)
