@@ -352,7 +352,7 @@ BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
 
 @pytest.mark.parametrize("what", BY_ANOTHER)
 async def test_no_row_gets_another_tenant(session: AsyncSession, what: str):
-    """Neither a new one nor one that is there; nothing is written, and no tenant is named."""
+    """Neither a new one nor an existing one; nothing is written, and no tenant is named."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"), pytest.raises(TenantError) as refused:
         await BY_ANOTHER[what](session)
@@ -538,7 +538,7 @@ async def test_no_row_of_another_tenant_can_be_related(
 
 
 async def test_in_the_scope_of_all_related_rows_are_of_one_tenant(session: AsyncSession):
-    """Also where everybody's rows are there."""
+    """Also where everybody's rows are visible."""
     await ships_of(session)
     with all_tenants():
         ship, fleet = await session.get(Ship, 1), await session.get(Fleet, 2)

@@ -664,5 +664,5 @@ WRITTEN: dict[str, Run] = {
 
 @pytest.mark.parametrize("what", WRITTEN)
 async def test_no_write_of_the_library_reaches_another_tenant(session: AsyncSession, what: str):
-    """A row of another tenant is one that is not there; a new one gets the tenant."""
+    """A row of another tenant is a missing one; a new one gets the tenant."""
     await judge(session, WRITTEN, what, writes=True)

@@ -354,7 +354,7 @@ BY_ANOTHER: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("what", BY_ANOTHER)
 def test_no_row_gets_another_tenant(session: Session, what: str):
-    """Neither a new one nor one that is there; nothing is written, and no tenant is named."""
+    """Neither a new one nor an existing one; nothing is written, and no tenant is named."""
     spells_of("a", "b", session=session)
     with tenant_scope("a"), pytest.raises(TenantError) as refused:
         BY_ANOTHER[what](session)
@@ -538,7 +538,7 @@ def test_no_row_of_another_tenant_can_be_related(session: Session, session_facto
 
 
 def test_in_the_scope_of_all_related_rows_are_of_one_tenant(session: Session):
-    """Also where everybody's rows are there."""
+    """Also where everybody's rows are visible."""
     ships_of(session)
     with all_tenants():
         ship, fleet = session.get(Ship, 1), session.get(Fleet, 2)

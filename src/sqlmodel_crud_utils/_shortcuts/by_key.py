@@ -232,7 +232,7 @@ def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Exe
     returning = statement.returning(*facts.columns.values())
     options = {"populate_existing": True}
     rows = select(facts.model).from_statement(returning).execution_options(**options)
-    # It says by itself which rows are there.
+    # It says by itself which rows are visible.
     return rows.options(*hiding_options(visibility, facts.model))
 
 
