@@ -11,7 +11,13 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils.ext.history import TrackChangesMixin
-from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, UTCDateTime, VersionMixin
+from sqlmodel_crud_utils.mixins import (
+    AuditMixin,
+    SoftDeleteMixin,
+    TenantMixin,
+    UTCDateTime,
+    VersionMixin,
+)
 
 
 class Pallet(SQLModel, TrackChangesMixin, table=True):
@@ -70,6 +76,29 @@ class Vault(SQLModel, TrackChangesMixin, table=True):
     moment: dt.datetime | None = Field(default=None, sa_type=UTCDateTime)
     duration: dt.timedelta | None = None
     owner: uuid.UUID | None = None
+
+
+class Specimen(SQLModel, TrackChangesMixin, table=True):
+    """Values whose texts the database itself can write."""
+
+    __track_redact__ = ("pin",)
+
+    id: int | None = Field(default=None, primary_key=True)
+    text: str | None = Field(default=None, max_length=40)
+    is_open: bool | None = None
+    price: Decimal | None = Field(default=None, sa_type=Numeric(10, 2))
+    grade: Grade | None = None
+    moment: dt.datetime | None = Field(default=None, sa_type=UTCDateTime)
+    number: int | None = None
+    other: int | None = None
+    pin: str | None = Field(default=None, max_length=40)
+
+
+class Lease(SQLModel, TrackChangesMixin, TenantMixin, table=True):
+    """Rows that belong to tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    rent: int = 0
 
 
 class Slot(SQLModel, TrackChangesMixin, table=True):

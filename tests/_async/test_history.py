@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, select, update
+from sqlalchemy import Column, Integer, case, func, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
@@ -27,6 +27,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
+    TenantError,
     UnknownFieldError,
     ValidationError,
 )
@@ -37,9 +38,21 @@ from sqlmodel_crud_utils.ext.history.aio import (
     purge_change_history,
 )
 from sqlmodel_crud_utils.hooks import registered_hook
-from sqlmodel_crud_utils.mixins import acting_as
-from tests._runtime_async import AsyncSession, dialect_of, execute
-from tests.history_models import Cupboard, Docket, Grade, LongName, Pallet, Slot, Tome, Vault
+from sqlmodel_crud_utils.mixins import acting_as, all_tenants, tenant_scope
+from tests._runtime_async import AsyncEngine, AsyncSession, dialect_of, execute
+from tests.history_models import (
+    Cupboard,
+    Docket,
+    Grade,
+    Lease,
+    LongName,
+    Pallet,
+    Slot,
+    Specimen,
+    Tome,
+    Vault,
+)
+from tests.recording import recorded
 
 WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
 Opened = Callable[[], AsyncSession]
@@ -216,6 +229,67 @@ async def test_set_based_writes_record_what_differs(session: AsyncSession) -> No
     assert [each for each, _ in await changes_of(session, keys[1], Pallet)] == ["create", "delete"]
 
 
+VALUES: dict[str, Any] = {
+    "text": "\u2026 é \"'\\ \n {}%s",
+    "is_open": False,
+    "price": Decimal("48.5"),
+    "grade": Grade.HIGH,
+    "moment": dt.datetime(2025, 1, 31, 12, tzinfo=dt.UTC),
+    "number": -5,
+    "pin": "1234",
+}
+
+
+async def test_the_database_records_what_the_library_would(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """No row goes through Python, and the texts are the same as for a single row."""
+    one, many = Specimen(id=1), Specimen(id=2)
+    await write_row(one, session)
+    await write_row(many, session)
+    rows = AsyncQueryBuilder(session, Specimen).where(id=2)
+    await update_row(1, VALUES, session, Specimen)
+    await update_row(1, {"number": -4, "other": 7, "pin": "4321"}, session, Specimen)
+    await update_row(1, dict.fromkeys([*VALUES, "other"]), session, Specimen)
+    await update_row(1, {"is_open": True}, session, Specimen)
+    await update_row(1, VALUES, session, Specimen)
+    await delete_row(1, session, Specimen)
+    session.expunge_all()
+    with recorded(engine) as statements:
+        await rows.update(VALUES)
+        await rows.update(number=Specimen.number + 1, other=7, pin="4321")
+        await rows.update(number=Specimen.number, other=7)
+        await rows.update(dict.fromkeys([*VALUES, "other"]))
+        await rows.update(is_open=True)
+        await rows.update(VALUES)
+        await rows.delete()
+    assert "SELECT" not in statements
+    first, second = await changes_of(session, 1, Specimen), await changes_of(session, 2, Specimen)
+    assert first[1:-1] == second[1:-1]
+    del first[-1][1]["id"], second[-1][1]["id"]
+    assert first[-1] == second[-1]
+
+
+@pytest.mark.parametrize("value", [func.abs(Pallet.stock), case((Pallet.stock > 1, 5), else_=6)])
+async def test_what_is_no_sum_is_read(session: AsyncSession, value: Any) -> None:
+    """What the database cannot know before is looked at after the write."""
+    key = await new_pallet(session, stock=-3)
+    await AsyncQueryBuilder(session, Pallet).update(stock=value, everything=True)
+    _, (_, changed) = await changes_of(session, key, Pallet)
+    assert changed == {"stock": [-3, 3 if value.__visit_name__ == "function" else 6]}
+
+
+async def test_an_assignment_sees_those_before_it_on_mysql(session: AsyncSession) -> None:
+    """What is recorded is what the row holds."""
+    await write_row(Specimen(id=1, number=1, other=10), session)
+    rows = AsyncQueryBuilder(session, Specimen)
+    await rows.update(number=5, other=(Specimen.number + 1), everything=True)
+    specimen = await session.get(Specimen, 1)
+    assert specimen is not None
+    _, (_, changed) = await changes_of(session, 1, Specimen)
+    assert changed == {"number": [1, 5], "other": [10, specimen.other]}
+
+
 async def test_an_upsert_that_conflicts_is_an_update(session: AsyncSession) -> None:
     """One that leaves the row alone is nothing."""
     key = await new_pallet(session)
@@ -384,3 +458,30 @@ async def test_old_changes_are_purged(session: AsyncSession) -> None:
     assert len(await changes_of(session, (1, "a"), Slot)) == 1
     with pytest.raises(ValidationError, match="must not be negative"):
         await purge_change_history(session, Pallet, older_than=timedelta(-1))
+
+
+async def test_tenants_see_their_own_history_only(session_factory: Opened) -> None:
+    """It is recorded with the row's tenant, for every way of writing; without one none is read."""
+    keys = {"acme": 1, "globex": 2}
+    for tenant, key in keys.items():
+        with tenant_scope(tenant):
+            session = session_factory()
+            await write_row(Lease(id=key, rent=1), session)
+            await AsyncQueryBuilder(session, Lease).update(rent=2, everything=True)
+            await update_row(key, {"rent": 3}, session, Lease)
+            await delete_row(key, session, Lease)
+    for tenant, key in keys.items():
+        with tenant_scope(tenant):
+            reader = session_factory()
+            found = await get_change_history(key, reader, Lease)
+            assert [each.operation for each in found] == ["create", "update", "update", "delete"]
+            assert {each.tenant_id for each in found} == {tenant}
+            assert await get_change_history(3 - key, reader, Lease) == []
+    with pytest.raises(TenantError):
+        await get_change_history(1, session_factory(), Lease)
+    with tenant_scope("acme"):
+        reader = session_factory()
+        assert await purge_change_history(reader, Lease, older_than=timedelta(0)) == 4
+    with all_tenants():
+        reader = session_factory()
+        assert len(await get_change_history(keys["globex"], reader, Lease)) == 4

@@ -12,12 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, select, update
+from sqlalchemy import Column, Integer, case, func, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
+    TenantError,
     UnknownFieldError,
     ValidationError,
 )
@@ -28,7 +29,7 @@ from sqlmodel_crud_utils.ext.history.sync import (
     purge_change_history,
 )
 from sqlmodel_crud_utils.hooks import registered_hook
-from sqlmodel_crud_utils.mixins import acting_as
+from sqlmodel_crud_utils.mixins import acting_as, all_tenants, tenant_scope
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     bulk_update_rows,
@@ -40,8 +41,20 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Session, dialect_of, execute
-from tests.history_models import Cupboard, Docket, Grade, LongName, Pallet, Slot, Tome, Vault
+from tests._runtime_sync import Engine, Session, dialect_of, execute
+from tests.history_models import (
+    Cupboard,
+    Docket,
+    Grade,
+    Lease,
+    LongName,
+    Pallet,
+    Slot,
+    Specimen,
+    Tome,
+    Vault,
+)
+from tests.recording import recorded
 
 WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
 Opened = Callable[[], Session]
@@ -212,6 +225,65 @@ def test_set_based_writes_record_what_differs(session: Session) -> None:
     assert [each for each, _ in changes_of(session, keys[1], Pallet)] == ["create", "delete"]
 
 
+VALUES: dict[str, Any] = {
+    "text": "\u2026 é \"'\\ \n {}%s",
+    "is_open": False,
+    "price": Decimal("48.5"),
+    "grade": Grade.HIGH,
+    "moment": dt.datetime(2025, 1, 31, 12, tzinfo=dt.UTC),
+    "number": -5,
+    "pin": "1234",
+}
+
+
+def test_the_database_records_what_the_library_would(session: Session, engine: Engine) -> None:
+    """No row goes through Python, and the texts are the same as for a single row."""
+    one, many = Specimen(id=1), Specimen(id=2)
+    write_row(one, session)
+    write_row(many, session)
+    rows = QueryBuilder(session, Specimen).where(id=2)
+    update_row(1, VALUES, session, Specimen)
+    update_row(1, {"number": -4, "other": 7, "pin": "4321"}, session, Specimen)
+    update_row(1, dict.fromkeys([*VALUES, "other"]), session, Specimen)
+    update_row(1, {"is_open": True}, session, Specimen)
+    update_row(1, VALUES, session, Specimen)
+    delete_row(1, session, Specimen)
+    session.expunge_all()
+    with recorded(engine) as statements:
+        rows.update(VALUES)
+        rows.update(number=Specimen.number + 1, other=7, pin="4321")
+        rows.update(number=Specimen.number, other=7)
+        rows.update(dict.fromkeys([*VALUES, "other"]))
+        rows.update(is_open=True)
+        rows.update(VALUES)
+        rows.delete()
+    assert "SELECT" not in statements
+    first, second = changes_of(session, 1, Specimen), changes_of(session, 2, Specimen)
+    assert first[1:-1] == second[1:-1]
+    del first[-1][1]["id"], second[-1][1]["id"]
+    assert first[-1] == second[-1]
+
+
+@pytest.mark.parametrize("value", [func.abs(Pallet.stock), case((Pallet.stock > 1, 5), else_=6)])
+def test_what_is_no_sum_is_read(session: Session, value: Any) -> None:
+    """What the database cannot know before is looked at after the write."""
+    key = new_pallet(session, stock=-3)
+    QueryBuilder(session, Pallet).update(stock=value, everything=True)
+    _, (_, changed) = changes_of(session, key, Pallet)
+    assert changed == {"stock": [-3, 3 if value.__visit_name__ == "function" else 6]}
+
+
+def test_an_assignment_sees_those_before_it_on_mysql(session: Session) -> None:
+    """What is recorded is what the row holds."""
+    write_row(Specimen(id=1, number=1, other=10), session)
+    rows = QueryBuilder(session, Specimen)
+    rows.update(number=5, other=(Specimen.number + 1), everything=True)
+    specimen = session.get(Specimen, 1)
+    assert specimen is not None
+    _, (_, changed) = changes_of(session, 1, Specimen)
+    assert changed == {"number": [1, 5], "other": [10, specimen.other]}
+
+
 def test_an_upsert_that_conflicts_is_an_update(session: Session) -> None:
     """One that leaves the row alone is nothing."""
     key = new_pallet(session)
@@ -380,3 +452,30 @@ def test_old_changes_are_purged(session: Session) -> None:
     assert len(changes_of(session, (1, "a"), Slot)) == 1
     with pytest.raises(ValidationError, match="must not be negative"):
         purge_change_history(session, Pallet, older_than=timedelta(-1))
+
+
+def test_tenants_see_their_own_history_only(session_factory: Opened) -> None:
+    """It is recorded with the row's tenant, for every way of writing; without one none is read."""
+    keys = {"acme": 1, "globex": 2}
+    for tenant, key in keys.items():
+        with tenant_scope(tenant):
+            session = session_factory()
+            write_row(Lease(id=key, rent=1), session)
+            QueryBuilder(session, Lease).update(rent=2, everything=True)
+            update_row(key, {"rent": 3}, session, Lease)
+            delete_row(key, session, Lease)
+    for tenant, key in keys.items():
+        with tenant_scope(tenant):
+            reader = session_factory()
+            found = get_change_history(key, reader, Lease)
+            assert [each.operation for each in found] == ["create", "update", "update", "delete"]
+            assert {each.tenant_id for each in found} == {tenant}
+            assert get_change_history(3 - key, reader, Lease) == []
+    with pytest.raises(TenantError):
+        get_change_history(1, session_factory(), Lease)
+    with tenant_scope("acme"):
+        reader = session_factory()
+        assert purge_change_history(reader, Lease, older_than=timedelta(0)) == 4
+    with all_tenants():
+        reader = session_factory()
+        assert len(get_change_history(keys["globex"], reader, Lease)) == 4

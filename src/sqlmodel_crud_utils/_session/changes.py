@@ -9,7 +9,7 @@ programs are not heard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol, cast
@@ -90,6 +90,16 @@ class Subscriber(Protocol):
 class Witness(Subscriber, Protocol):
     """A subscriber that looks at rows before they are written; its need is `Need.BEFORE`."""
 
+    def recording(
+        self,
+        session: Session,
+        model: type[Any],
+        statement: Update | Delete,
+        criteria: Sequence[ColumnElement[bool]],
+    ) -> Recording | None:
+        """Return what records a set-based write before it, None if its rows have to be read."""
+        ...
+
     def writing(
         self, session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]
     ) -> None:
@@ -97,12 +107,28 @@ class Witness(Subscriber, Protocol):
         ...
 
 
+Recording = Callable[[], int | None]
+"""Records a write; returns how many rows were seen, None where nobody can intervene."""
+
 subscribers: list[Subscriber] = []
 
 
 def need_of(model: type[Any]) -> Need:
     """Return the largest need that anybody has to know of a model's rows."""
     return max((each.need(model) for each in subscribers), default=Need.NOTHING)
+
+
+def recording_of(
+    session: Session,
+    model: type[Any],
+    statement: Update | Delete,
+    criteria: Sequence[ColumnElement[bool]],
+) -> Recording | None:
+    """Return what records a set-based write without its rows, None if somebody needs these."""
+    needing = [each for each in subscribers if each.need(model) >= Need.KEYS]
+    if len(needing) > 1:
+        return None
+    return cast("Witness", needing[0]).recording(session, model, statement, criteria)
 
 
 def announce(session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> None:

@@ -14,8 +14,17 @@ from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
     execute_writing,
+    run_sync,
+    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
+from sqlmodel_crud_utils._session.changes import (
+    TOLD,
+    Change,
+    Need,
+    Operation,
+    need_of,
+    recording_of,
+)
 
 
 async def write_set(
@@ -41,6 +50,11 @@ async def write_set(
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
     names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
+    if need >= Need.BEFORE:
+        recorded = await _recorded_at_once(session, facts, statement, criteria, options)
+        if recorded is not None:
+            await happened(session, Change(facts.model, operation))
+            return recorded
     if need < Need.BEFORE and _returns_rows(session, facts, operation):
         found = _columns(facts, names)
         rows = await _fetched(session, statement.returning(*found), options)
@@ -56,6 +70,29 @@ async def write_set(
     if rows:
         await happened(session, change_of(facts, operation, names, rows))
     return len(rows)
+
+
+async def _recorded_at_once(
+    session: AsyncSession,
+    facts: Facts,
+    statement: Update | Delete,
+    criteria: Sequence[ColumnElement[bool]],
+    options: Mapping[str, Any],
+) -> int | None:
+    """Write, with a record that the database makes by itself; None if its rows have to be read."""
+    plain = sync_session(session)
+    record = recording_of(plain, facts.model, statement, criteria)
+    if record is None:
+        return None
+    async with session.begin_nested() as savepoint:
+        seen = await run_sync(session, record)
+        result = await execute_writing(session, statement, execution_options=options)
+        count: int = result.rowcount
+        if seen in (None, count):
+            return count
+        # Others have inserted rows meanwhile that were written, and not recorded.
+        await savepoint.rollback()
+    return None
 
 
 async def _announced(

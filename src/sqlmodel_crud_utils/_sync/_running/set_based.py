@@ -15,8 +15,17 @@ from sqlmodel_crud_utils._runtime_sync import (
     Session,
     dialect_of,
     execute_writing,
+    run_sync,
+    sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
+from sqlmodel_crud_utils._session.changes import (
+    TOLD,
+    Change,
+    Need,
+    Operation,
+    need_of,
+    recording_of,
+)
 from sqlmodel_crud_utils._sync._running.changes import announce, happened
 
 
@@ -43,6 +52,11 @@ def write_set(
     operation: Operation = "update" if isinstance(statement, Update) else "delete"
     names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
+    if need >= Need.BEFORE:
+        recorded = _recorded_at_once(session, facts, statement, criteria, options)
+        if recorded is not None:
+            happened(session, Change(facts.model, operation))
+            return recorded
     if need < Need.BEFORE and _returns_rows(session, facts, operation):
         found = _columns(facts, names)
         rows = _fetched(session, statement.returning(*found), options)
@@ -58,6 +72,29 @@ def write_set(
     if rows:
         happened(session, change_of(facts, operation, names, rows))
     return len(rows)
+
+
+def _recorded_at_once(
+    session: Session,
+    facts: Facts,
+    statement: Update | Delete,
+    criteria: Sequence[ColumnElement[bool]],
+    options: Mapping[str, Any],
+) -> int | None:
+    """Write, with a record that the database makes by itself; None if its rows have to be read."""
+    plain = sync_session(session)
+    record = recording_of(plain, facts.model, statement, criteria)
+    if record is None:
+        return None
+    with session.begin_nested() as savepoint:
+        seen = run_sync(session, record)
+        result = execute_writing(session, statement, execution_options=options)
+        count: int = result.rowcount
+        if seen in (None, count):
+            return count
+        # Others have inserted rows meanwhile that were written, and not recorded.
+        savepoint.rollback()
+    return None
 
 
 def _announced(session: Session, facts: Facts, statement: Any, rows: Sequence[Any]) -> Any:

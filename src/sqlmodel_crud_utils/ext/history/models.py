@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, event
+from sqlalchemy import JSON, BigInteger, Column, ColumnElement, Index, Integer, String, event
 from sqlalchemy.orm import Mapper
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
+from sqlmodel_crud_utils._core.values.tenants import all_in_scope, tenant_of_new_row
+from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._session import changes, events
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from sqlmodel_crud_utils.ext.history.recording import HISTORY, table_name
@@ -109,12 +112,17 @@ def _check_names(model: type[BaseModel]) -> None:
         if field is None:
             raise UnknownFieldError(model, name, model.model_fields)
         column = getattr(field, "sa_column", None)
-        if getattr(field, "primary_key", False) is True or getattr(column, "primary_key", False):
+        is_key = getattr(field, "primary_key", False) is True
+        if is_key or getattr(column, "primary_key", False) or _is_tenant(model, name):
             raise ValidationError(
-                f"{name} is the key by which changes of {model.__name__} are recorded; "
+                f"changes of {model.__name__} are recorded by {name}; "
                 "it can be neither excluded nor redacted",
                 field=name,
             )
+
+
+def _is_tenant(model: type[BaseModel], name: str) -> bool:
+    return name == TENANT and belongs_to_tenants(model)
 
 
 @event.listens_for(TrackChangesMixin, "instrument_class", propagate=True)
@@ -124,12 +132,20 @@ def _track(_mapper: Mapper[Any], _model: type[Any]) -> None:
         events.subscribe(HISTORY)
 
 
-def tracked_table(model: type[Any]) -> str:
-    """Return the name under which changes of a model are recorded; others are refused."""
+def recorded_of(model: type[Any]) -> list[ColumnElement[bool]]:
+    """Return the criteria for the changes of a model, those of the tenant in scope.
+
+    Raises:
+        ValidationError: Changes of the model are not recorded.
+        TenantError: The rows belong to tenants, and none is in scope.
+    """
     facts = facts_of(model)
     if not issubclass(model, TrackChangesMixin):
         raise ValidationError(
             f"changes of {model.__name__} are not recorded; inherit TrackChangesMixin",
             field="model",
         )
-    return table_name(facts)
+    criteria = [col(ChangeHistory.table_name) == table_name(facts)]
+    if belongs_to_tenants(model) and not all_in_scope():
+        criteria.append(col(ChangeHistory.tenant_id) == str(tenant_of_new_row()))
+    return criteria

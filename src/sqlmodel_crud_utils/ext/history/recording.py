@@ -7,17 +7,30 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, insert, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Select,
+    Table,
+    Update,
+    insert,
+    select,
+    type_coerce,
+)
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
-from sqlmodel_crud_utils._session.changes import Change, Key, Need
+from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
+from sqlmodel_crud_utils._session.changes import Change, Key, Need, Operation, Recording
 from sqlmodel_crud_utils._session.routing import as_writing
-from sqlmodel_crud_utils.ext.history.values import key_text, stored_type, text_of
+from sqlmodel_crud_utils.ext.history.set_based import NeedsRowsError, recorded_by_database
+from sqlmodel_crud_utils.ext.history.values import is_stored_as_is, key_text, stored_type, text_of
 
 _KEY = "sqlmodel_crud_utils.history"
 _HIDDEN = "…"
@@ -63,24 +76,41 @@ class History:
         statement = _rows(connection, facts).where(*criteria).with_for_update()
         before.update(_read(connection, facts, statement))
 
+    def recording(
+        self,
+        session: Session,
+        model: type[Any],
+        statement: Update | Delete,
+        criteria: Sequence[ColumnElement[bool]],
+    ) -> Recording | None:
+        """Return what lets the database record a set-based write, None where rows are read."""
+        facts = facts_of(model)
+        operation: Operation = "update" if isinstance(statement, Update) else "delete"
+        same = _in_common(session, facts, operation)
+        dialect = session.get_bind(facts.mapper).dialect
+        try:
+            found = recorded_by_database(facts, dialect, statement, criteria, self.table, same)
+        except NeedsRowsError:
+            return None
+        return lambda: found.run(_connection(session, facts))
+
     def written(self, session: Session, change: Change) -> None:
         """Record what a write has changed."""
         facts, keys = facts_of(change.model), change.keys or ()
-        transaction = _transaction_of(session)
         connection = _connection(session, facts)
-        seen = transaction.before.get(table_name(facts), {})
+        seen = _transaction_of(session).before.get(table_name(facts), {})
         before = {key: seen.pop(key) for key in keys if key in seen}
         now = dict(zip(keys, _keys_now(facts, change), strict=True))
-        after = {} if change.operation == "delete" else _by_keys(connection, facts, now.values())
+        after = _told(facts, change, now, before)
+        if after is None:
+            after = _by_keys(connection, facts, now.values())
+        same = _in_common(session, facts, change.operation)
         found = [
             {
-                "table_name": table_name(facts),
                 "row_key": key_text(key),
-                "operation": change.operation,
                 "changes": differences,
-                "changed_by": current_actor(),
-                "changed_at": utc_now(),
-                "transaction_key": transaction.key,
+                "tenant_id": _tenant_of(facts, before.get(key) or after[new]),
+                **same,
             }
             for key, new in now.items()
             if (differences := _differences(facts, before.get(key, {}), after.get(new, {})))
@@ -106,6 +136,21 @@ def _transaction_of(session: Session) -> _Transaction:
     if found is None or found.transaction is not current:
         found = session.info[_KEY] = _Transaction(current)
     return found
+
+
+def _in_common(session: Session, facts: Facts, operation: Operation) -> Values:
+    """Return what all rows of a write have in common in the history."""
+    return {
+        "table_name": table_name(facts),
+        "operation": operation,
+        "changed_by": current_actor(),
+        "changed_at": utc_now(),
+        "transaction_key": _transaction_of(session).key,
+    }
+
+
+def _tenant_of(facts: Facts, values: Values) -> str | None:
+    return str(values[TENANT]) if belongs_to_tenants(facts.model) else None
 
 
 def _connection(session: Session, facts: Facts) -> Connection:
@@ -150,6 +195,26 @@ def _keys_now(facts: Facts, change: Change) -> Iterator[Key]:
     values = change.values or [{}] * len(change.keys or ())
     for key, written in zip(change.keys or (), values, strict=True):
         yield tuple(written.get(name, old) for name, old in zip(facts.key, key, strict=True))
+
+
+def _told(
+    facts: Facts, change: Change, now: Mapping[Key, Key], before: Mapping[Key, Values]
+) -> Mapping[Key, Values] | None:
+    """Return the rows after a change by their keys; None where somebody has to look."""
+    if change.operation == "delete":
+        return {}
+    if change.values is None:
+        return None
+    names = set(_names(facts))
+    found: dict[Key, Values] = {}
+    for (old, new), values in zip(now.items(), change.values, strict=True):
+        written = {name: value for name, value in values.items() if name in names}
+        types = {name: facts.columns[name].type for name in written}
+        if not all(is_stored_as_is(types[name], value) for name, value in written.items()):
+            return None
+        texts = {name: text_of(value) for name, value in written.items()}
+        found[new] = {**before.get(old, {}), **texts}
+    return found
 
 
 def _differences(facts: Facts, old: Values, new: Values) -> dict[str, list[Any]]:

@@ -8,12 +8,14 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum as PythonEnum
 from functools import singledispatch
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Dialect, Interval
+from sqlalchemy import Boolean, Dialect, Enum, Integer, Interval, String, Uuid
 from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlmodel import AutoString
 
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
@@ -25,6 +27,16 @@ def stored_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     return type_
 
 
+def is_stored_as_is(type_: TypeEngine[Any], value: Any) -> bool:
+    """Return whether a column holds a value as it is, so that nobody has to look what it holds."""
+    if value is None:
+        return True
+    if isinstance(type_, UTCDateTime | Enum | Uuid):
+        return isinstance(value, datetime | PythonEnum | UUID)
+    plain = {Boolean: bool, Integer: int, AutoString: str, String: str}
+    return plain.get(type(type_)) is type(value)
+
+
 @singledispatch
 def text_of(value: Any) -> Any:
     """Return a value as it stands in the history: a text, a number, a boolean, None, or JSON."""
@@ -32,7 +44,7 @@ def text_of(value: Any) -> Any:
 
 
 @text_of.register
-def _(value: Enum) -> str:
+def _(value: PythonEnum) -> str:
     return value.name
 
 

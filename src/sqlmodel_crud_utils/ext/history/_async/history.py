@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._runtime_async import (
     execute_writing,
     require_session,
 )
-from sqlmodel_crud_utils.ext.history.models import ChangeHistory, tracked_table
+from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
 from sqlmodel_crud_utils.ext.history.values import key_text
 
 __all__ = ["get_change_history", "purge_change_history"]
@@ -30,7 +30,8 @@ async def get_change_history(
 ) -> list[ChangeHistory]:
     """Return what was changed in a row, the oldest change first.
 
-    Rows that are deleted keep their history.
+    Rows that are deleted keep their history. Of rows with a `TenantMixin` it is that of the tenant
+    in scope.
 
     Args:
         id_str: The primary key; it is coerced to the column's type. A composite key is a tuple.
@@ -42,6 +43,7 @@ async def get_change_history(
 
     Raises:
         ValidationError: A model without the mixin, a key of a wrong type.
+        TenantError: The rows belong to tenants, and no tenant is in scope.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:
@@ -55,11 +57,11 @@ async def get_change_history(
         ('update', {'stock': [48, 49]}, 'alice')
     """
     session = require_session(session_inst)
-    table, facts = tracked_table(model), facts_of(model)
+    criteria, facts = recorded_of(model), facts_of(model)
     key = key_text(key_values(facts, facts.key, id_str))
     statement = (
         select(ChangeHistory)
-        .where(ChangeHistory.table_name == table, ChangeHistory.row_key == key)
+        .where(*criteria, col(ChangeHistory.row_key) == key)
         .order_by(col(ChangeHistory.id))
     )
     async with translated(session, model, "get_change_history"):
@@ -85,6 +87,7 @@ async def purge_change_history(
 
     Raises:
         ValidationError: A model without the mixin, a moment without a time zone, a negative time.
+        TenantError: The rows belong to tenants, and no tenant is in scope.
         QueryExecutionError: The database refuses it.
         DatabaseConnectionError: The database cannot be reached.
 
@@ -96,8 +99,7 @@ async def purge_change_history(
     """
     session = require_session(session_inst)
     statement = delete(ChangeHistory).where(
-        col(ChangeHistory.table_name) == tracked_table(model),
-        col(ChangeHistory.changed_at) < deleted_before(older_than),
+        *recorded_of(model), col(ChangeHistory.changed_at) < deleted_before(older_than)
     )
 
     async def work() -> Sequence[Any]:

@@ -1,0 +1,276 @@
+"""The history of a set-based write, made by the database itself: no row goes through Python.
+
+What is recorded is worked out before the write, from the rows and from what the statement sets. So
+it takes values that are constants or sums of the row's own columns, of types whose text the
+database writes as `values.text_of` does; for all others the rows are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Delete,
+    Dialect,
+    Enum,
+    Integer,
+    LargeBinary,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, Grouping
+from sqlalchemy.types import Float, TypeEngine
+from sqlmodel import AutoString
+
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
+from sqlmodel_crud_utils.ext.history.values import stored_type, text_of
+from sqlmodel_crud_utils.mixins import UTCDateTime
+
+_MYSQL = frozenset(("mysql", "mariadb"))
+_SUMS = frozenset((operators.add, operators.sub, operators.mul))
+_NULL = "null"
+
+Text_ = ColumnElement[str]
+
+
+class NeedsRowsError(Exception):
+    """The database cannot work out by itself what a write changes."""
+
+
+@dataclass(frozen=True)
+class SetBased:
+    """How a set-based write is recorded.
+
+    Attributes:
+        statement: The INSERT into the history.
+        is_counted: Whether the statement returns how many rows it has seen, and locked.
+    """
+
+    statement: Any
+    is_counted: bool
+
+    def run(self, connection: Connection) -> int | None:
+        """Record the write; return how many rows it may reach, None where nobody can intervene."""
+        result = connection.execute(self.statement)
+        return int(result.scalar_one()) if self.is_counted else None
+
+
+def recorded_by_database(
+    facts: Facts,
+    dialect: Dialect,
+    statement: Update | Delete,
+    criteria: Sequence[ColumnElement[bool]],
+    history: Table,
+    same: Mapping[str, Any],
+) -> SetBased:
+    """Return how a write is recorded.
+
+    Args:
+        facts: What the model of the rows is.
+        dialect: The dialect of the database.
+        statement: The UPDATE or DELETE that is going to be executed.
+        criteria: Its criteria.
+        history: Where it is recorded.
+        same: What all changes have in common, by the columns of the history.
+
+    Raises:
+        NeedsRowsError: The rows have to be read.
+    """
+    texts = _Texts(facts, dialect)
+    pairs = dict(texts.pairs(statement))
+    if not pairs:
+        raise NeedsRowsError
+    hidden = facts.model.__track_redact__
+    differs = {name: texts.differ(old, new) for name, (old, new) in pairs.items()}
+    parts = [
+        case((differs[name], _part(name, pair, name in hidden)), else_="")
+        for name, pair in pairs.items()
+    ]
+    joined: Text_ = reduce(lambda left, right: left.concat(right), parts)
+    changes = literal("{", Text).concat(func.substr(joined, 2)).concat("}")
+    rows = (
+        select(
+            texts.key().label("row_key"),
+            changes.label("changes"),
+            texts.tenant().label("tenant_id"),
+        )
+        .select_from(facts.table)
+        .where(*criteria)
+        .with_for_update()
+    )
+    constants = {name: literal(value, history.c[name].type) for name, value in same.items()}
+    if dialect.name != "postgresql":
+        return SetBased(_insert(history, rows.where(or_(*differs.values())), constants), False)
+    # What others insert meanwhile is not locked: the counts tell.
+    seen = rows.cte("seen")
+    changed = select(seen.c.row_key, cast(seen.c.changes, history.c.changes.type), seen.c.tenant_id)
+    recorded = _insert(history, changed.where(seen.c.changes != "{}"), constants).cte("recorded")
+    return SetBased(select(func.count()).select_from(seen).add_cte(recorded), True)
+
+
+def _insert(history: Table, rows: Any, constants: Mapping[str, Any]) -> Any:
+    names = ["row_key", "changes", "tenant_id", *constants]
+    return insert(history).from_select(names, rows.add_columns(*constants.values()))
+
+
+def _part(name: str, pair: tuple[Text_, Text_], is_hidden: bool) -> Text_:
+    start = f",{json.dumps(name)}:["
+    if is_hidden:
+        return literal(f'{start}"…","…"]', Text)
+    old, new = pair
+    return literal(start, Text).concat(old).concat(",").concat(new).concat("]")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The JSON texts of a model's fields, as the database writes them."""
+
+    facts: Facts
+    dialect: Dialect
+
+    def key(self) -> Text_:
+        """Return the text of the primary key."""
+        columns = [self.facts.columns[name] for name in self.facts.key]
+        if len(columns) > 1 or not isinstance(columns[0].type, Integer):
+            raise NeedsRowsError
+        return self._text(columns[0])
+
+    def tenant(self) -> Text_:
+        """Return the text of the tenant, NULL for rows without one."""
+        if not belongs_to_tenants(self.facts.model):
+            return cast(null(), Text)
+        column = self.facts.columns[TENANT]
+        if not isinstance(column.type, Integer | String):
+            raise NeedsRowsError
+        return self._text(column)
+
+    def pairs(self, statement: Update | Delete) -> Iterator[tuple[str, tuple[Text_, Text_]]]:
+        """Yield the texts of the old and of the new value of each field that may change."""
+        excluded = self.facts.model.__track_exclude__
+        assigned = self._assigned(statement) if isinstance(statement, Update) else None
+        for name, column in self.facts.columns.items():
+            if name in excluded or name not in self.facts.written:
+                continue
+            if assigned is None:
+                yield name, (self._of_column(column), literal(_NULL, Text))
+            elif name in assigned:
+                yield name, (self._of_column(column), self._of_value(column, assigned[name]))
+
+    def differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
+        """Return whether two texts differ, whatever the collation says."""
+        if self.dialect.name in _MYSQL:
+            binary: ColumnElement[bool] = cast(old, LargeBinary) != cast(new, LargeBinary)
+            return binary
+        return old != new
+
+    def _assigned(self, statement: Update) -> Mapping[str, Any]:
+        own = {column.key: name for name, column in self.facts.columns.items()}
+        values: Mapping[Any, Any] = statement._values or {}
+        assigned = {own[column.key]: value for column, value in values.items()}
+        for name, column in self.facts.columns.items():
+            if column.server_onupdate is not None or (column.onupdate and name not in assigned):
+                raise NeedsRowsError
+        if self.dialect.name in _MYSQL:
+            # There an assignment sees those before it.
+            for name, value in assigned.items():
+                used = {own[each.key] for each in _columns(value)}
+                if used & (assigned.keys() - {name}):
+                    raise NeedsRowsError
+        return assigned
+
+    def _of_column(self, column: ColumnElement[Any]) -> Text_:
+        return func.coalesce(self._json(column, column.type), _NULL)
+
+    def _of_value(self, column: Column[Any], value: Any) -> Text_:
+        type_ = stored_type(column.type, self.dialect)
+        if not isinstance(value, BindParameter):
+            if not isinstance(type_, Integer) or not _is_sum(value):
+                raise NeedsRowsError
+            return func.coalesce(self._text(value), _NULL)
+        constant = value.effective_value
+        if constant is None:
+            return literal(_NULL, Text)
+        if type_ is not column.type and not isinstance(column.type, AutoString):
+            raise NeedsRowsError  # what the type makes of the value may differ from time to time
+        if isinstance(type_, Integer | Boolean | UTCDateTime | Enum):
+            return literal(json.dumps(text_of(constant)), Text)
+        return self._json(cast(bindparam(None, constant, type_=type_, unique=True), type_), type_)
+
+    def _json(self, value: ColumnElement[Any], type_: TypeEngine[Any]) -> Text_:
+        """Return the JSON text of a value; NULL for NULL."""
+        stored = stored_type(type_, self.dialect)
+        if isinstance(stored, Boolean):
+            return case((value.is_(True), "true"), (value.is_(False), "false"))
+        if isinstance(stored, Integer):
+            return self._text(value)
+        if isinstance(stored, UTCDateTime):
+            return self._moment(value)
+        if isinstance(stored, Numeric) and not isinstance(stored, Float) and stored.scale:
+            return self._number(value, stored.scale)
+        if isinstance(stored, Enum):
+            if stored.values_callable is not None or stored.enum_class is None:
+                raise NeedsRowsError
+            return self._quoted(self._text(value))
+        if isinstance(stored, String):
+            return self._quoted(value)
+        raise NeedsRowsError
+
+    def _text(self, value: ColumnElement[Any]) -> Text_:
+        return cast(value, Text)
+
+    def _quoted(self, value: ColumnElement[Any]) -> Text_:
+        if self.dialect.name == "postgresql":
+            return cast(func.to_json(cast(value, Text)), Text)
+        return func.json_quote(value)
+
+    def _moment(self, value: ColumnElement[Any]) -> Text_:
+        if self.dialect.name == "postgresql":
+            text = func.to_char(func.timezone("UTC", value), 'YYYY-MM-DD"T"HH24:MI:SS.US')
+        elif self.dialect.name == "sqlite":
+            text = func.replace(cast(value, Text), " ", "T")
+        else:
+            text = func.date_format(value, "%Y-%m-%dT%H:%i:%s.%f")
+        return literal('"', Text).concat(text).concat('+00:00"')
+
+    def _number(self, value: ColumnElement[Any], scale: int) -> Text_:
+        text = self._text(value)
+        if self.dialect.name == "sqlite":
+            # It would write NULL as 0.
+            text = case((value.is_not(None), func.printf(f"%.{scale}f", value)))
+        return literal('"', Text).concat(text).concat('"')
+
+
+def _columns(value: Any) -> Iterator[Any]:
+    return (each for each in visitors.iterate(value) if isinstance(each, Column))
+
+
+def _is_sum(value: Any) -> bool:
+    """Return whether a value is nothing but a sum of columns and constants."""
+    if isinstance(value, Grouping):
+        return _is_sum(value.element)
+    if isinstance(value, BinaryExpression):
+        return value.operator in _SUMS and _is_sum(value.left) and _is_sum(value.right)
+    return isinstance(value, Column | BindParameter)
