@@ -286,6 +286,29 @@ def test_the_core_is_pure(module: Path) -> None:
     assert {name.rpartition(".")[2] for name in _imports(module)} & IMPURE == set()
 
 
+# Sessions, mappers and engines as such in `events`; a mixin's models; single engines, and sessions
+# of a class of their own.
+LISTENING = {
+    *("events", "model_events", "claims", "engines", "liveness", "open_streams", "replicas"),
+    *("_loops", "models"),
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_few_modules_listen(module: Path) -> None:
+    """Only `_session.events` listens to all sessions, mappers or engines."""
+    calls = [
+        node
+        for node in _nodes(PACKAGE / module)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"event.listen", "event.listens_for"}
+    ]
+    assert not calls or module.stem in LISTENING
+    if module.stem != "events":
+        targets = {ast.unparse(call.args[0]) for call in calls}
+        assert targets & {"Session", "Engine", "Mapper", "Pool", "session"} == set()
+
+
 def _dotted(module: Path) -> str:
     return ".".join(module.with_suffix("").parts).removesuffix(".__init__")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
@@ -29,10 +29,9 @@ from sqlmodel_crud_utils._session.savepoints import (
     innermost_transaction,
     is_within,
 )
+from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils._session.transactions import begins_on, connections_of, is_lost
 from sqlmodel_crud_utils.exceptions import ValidationError
-
-_KEY = "sqlmodel_crud_utils.block"
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -79,7 +78,7 @@ class Block:
 
 def block_of(session: Session) -> Block | None:
     """Return the block the session is in, or None."""
-    return session.info.get(_KEY)
+    return noted(session).block
 
 
 def refuse_in_reading(session: Session) -> None:
@@ -122,7 +121,8 @@ def enter(session: Session, modes: Modes = USUAL) -> Block:
     """Enter one more level and return the session's block."""
     block = block_of(session)
     if block is None:
-        block = session.info[_KEY] = Block(weakref.ref(session), in_callers_block(session), modes)
+        block = Block(weakref.ref(session), in_callers_block(session), modes)
+        state_of(session).block = block
     block.depth += 1
     return block
 
@@ -131,7 +131,7 @@ def leave(session: Session, block: Block) -> None:
     """Leave a level; with the outermost one the block is over."""
     block.depth -= 1
     if block.depth == 0:
-        session.info.pop(_KEY, None)
+        forget(session, "block")
 
 
 # --- what SQLAlchemy tells us --------------------------------------------------------------------
@@ -178,7 +178,8 @@ def _refuse_autocommit(connection: Connection) -> None:
         )
 
 
-def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+def begun(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Let a connection on which a transaction has begun take part in the session's block."""
     block = block_of(session)
     if block is None:
         return
@@ -190,8 +191,8 @@ def _on_begin(session: Session, transaction: SessionTransaction, connection: Con
     join(session, connection)
 
 
-def _on_commit(session: Session) -> None:
-    # SQLAlchemy tells of released savepoints too.
+def committed(session: Session) -> None:
+    """Hand on the refusals of a released savepoint; note that a transaction is committed."""
     block = block_of(session)
     committed = None if block is None else innermost_transaction(session)
     if block is not None and committed is not None:
@@ -199,28 +200,30 @@ def _on_commit(session: Session) -> None:
         block.committed |= committed.parent is None
 
 
-def _on_end(session: Session, transaction: SessionTransaction) -> None:
+def ended(session: Session, transaction: SessionTransaction) -> None:
+    """Forget the refusals of what has ended."""
     block = block_of(session)
     if block is not None:
         block.refusals.drop(transaction)
 
 
-def _on_error(context: ExceptionContext) -> None:
+def refused(context: ExceptionContext) -> None:
+    """Doom the block that a connection takes part in, as the database refused a statement."""
     if not isinstance(context.original_exception, Exception):
         _release_lock(context)
     if is_cut_connection(context.original_exception):
         context.is_disconnect = True
-    refused = context.sqlalchemy_exception
-    if context.connection is None or not isinstance(refused, DBAPIError):
+    refusal = context.sqlalchemy_exception
+    if context.connection is None or not isinstance(refusal, DBAPIError):
         return
     reference = _watched.get(context.connection)
     block = reference() if reference is not None else None
     if block is not None:
         # Without its savepoint the transaction is gone too: MySQL ends all of it in a deadlock.
         if (context.statement or "").startswith("ROLLBACK TO"):
-            block.lost(refused)
+            block.lost(refusal)
         else:
-            block.doom(refused)
+            block.doom(refusal)
 
 
 def _release_lock(context: ExceptionContext) -> None:
@@ -252,11 +255,3 @@ def _finish(func: Callable[[], object]) -> None:
         except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
             continue
         return
-
-
-# To all sessions at once, as listeners to each would cost more than the rest of a block; and to all
-# engines, as a statement is cut off outside of blocks, too.
-event.listen(Session, "after_begin", _on_begin)
-event.listen(Session, "after_commit", _on_commit)
-event.listen(Session, "after_transaction_end", _on_end)
-event.listen(Engine, "handle_error", _on_error)

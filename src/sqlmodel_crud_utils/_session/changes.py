@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
+from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils._session.witnessing import (
     inserted,
     keys_among,
@@ -34,9 +35,7 @@ from sqlmodel_crud_utils._session.witnessing import (
 Key = tuple[Any, ...]
 Operation = Literal["create", "update", "delete"]
 
-_KEY = "sqlmodel_crud_utils.changes"
 _TOLD = "sqlmodel_crud_utils_told"
-_ANNOUNCED = "sqlmodel_crud_utils.announced"
 
 TOLD: Mapping[str, Any] = {_TOLD: True}
 """The execution option of a statement whose writer says by itself what it writes."""
@@ -151,7 +150,8 @@ def happened(session: Session, change: Change) -> None:
     concerned = [each for each in subscribers if each.need(change.model)]
     if not concerned:
         return
-    pending = _pending(session)
+    state = state_of(session)
+    pending = state.changes = state.changes or PerSavepoint()
     owner = innermost_transaction(session)
     for each in concerned:
         if each.need(change.model) < Need.BEFORE:  # a witness is done with it at once
@@ -161,17 +161,13 @@ def happened(session: Session, change: Change) -> None:
 
 def pending_of(session: Session) -> PerSavepoint[tuple[Subscriber, Change]] | None:
     """Return what the session has written and not committed yet, None for nothing."""
-    return session.info.get(_KEY)
-
-
-def _pending(session: Session) -> PerSavepoint[tuple[Subscriber, Change]]:
-    found: PerSavepoint[tuple[Subscriber, Change]] = session.info.setdefault(_KEY, PerSavepoint())
-    return found
+    return noted(session).changes
 
 
 def tell_committed(session: Session) -> None:
     """Tell what was waiting for the commit."""
-    pending = session.info.pop(_KEY, None)
+    pending = noted(session).changes
+    forget(session, "changes")
     told = [] if pending is None else pending.take()
     for each in subscribers:
         if found := [change for subscriber, change in told if subscriber is each]:
@@ -186,7 +182,7 @@ def flushing(session: Session) -> None:
     changed = (each for each in session.dirty if session.is_modified(each))
     states = map(instance_state, [*changed, *session.deleted])
     waiting = [each for each in states if need_of(each.class_) >= Need.BEFORE]
-    session.info[_ANNOUNCED] = set(waiting)
+    state_of(session).announced = set(waiting)
     for model, group in _by_model(waiting).items():
         announce_keys(session, model, list(map(_identity, group)))
 
@@ -197,14 +193,14 @@ def flushing_row(state: InstanceState[Any]) -> None:
     if (
         session is not None
         and need_of(state.class_) >= Need.BEFORE
-        and state not in session.info.get(_ANNOUNCED, ())
+        and state not in (noted(session).announced or ())
     ):
         announce_keys(session, state.class_, [_identity(state)])
 
 
 def flushed(session: Session, context: Any) -> None:
     """Tell what a flush has written."""
-    session.info.pop(_ANNOUNCED, None)
+    forget(session, "announced")
     # A row that takes the place of a deleted one comes after it.
     written: dict[Operation, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
     for state, (is_deleted, listed_only) in list(context.states.items()):

@@ -9,13 +9,11 @@ from sqlalchemy import Connection, Select, event, select
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.mixins import VersionMixin
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.versions import held_version, require_version, shown_key
+from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils.exceptions import ConflictError
-
-_KEY = "sqlmodel_crud_utils.versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +36,6 @@ class Claim:
         return ConflictError(self.model, shown_key(self.identity), self.version, found)
 
 
-@event.listens_for(Session, "before_flush")
-@own
-def _forget(session: Session, *_: Any) -> None:
-    session.info.pop(_KEY, None)
-
-
 def claim(session: Session, row: Any) -> None:
     """Note that the flush under way writes to a row; when it fails, the row has no version left."""
     state = instance_state(row)
@@ -58,12 +50,16 @@ def settle(session: Session, row: Any) -> None:
 
 def take_claims(session: Session) -> list[Claim]:
     """Return the rows that the last flush failed to write; the one to blame is among them."""
-    return list(session.info.pop(_KEY, {}).values())
+    claims = noted(session).claims or {}
+    forget(session, "claims")
+    return list(claims.values())
 
 
 def _claims(session: Session) -> dict[InstanceState[Any], Claim]:
-    found: dict[InstanceState[Any], Claim] = session.info.setdefault(_KEY, {})
-    return found
+    state = state_of(session)
+    if state.claims is None:
+        state.claims = {}
+    return state.claims
 
 
 @event.listens_for(VersionMixin, "before_update", propagate=True)

@@ -1,10 +1,14 @@
-"""Listeners to all mappers and sessions, registered once."""
+"""Listeners to all mappers, sessions and engines: this is the one place that registers them.
+
+What a model's mixin listens to stands in `model_events`; what one engine needs is registered where
+it is made ready (`engines`, `liveness`, `open_streams`).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Update, event
+from sqlalchemy import Connection, Engine, Update, event
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
@@ -21,7 +25,8 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     hiding_of,
 )
 from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
-from sqlmodel_crud_utils._session import changes, tenants
+from sqlmodel_crud_utils._session import blocks, changes, commit_callbacks, tenants
+from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -81,6 +86,40 @@ def _on_flushing(session: Session, *_: Any) -> None:
     tenants.check_flush(session)
 
 
+# --- transactions --------------------------------------------------------------------------------
+
+# To all sessions at once, as listeners to each would cost more than the rest of a block.
+
+
+@event.listens_for(Session, "after_begin")
+def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    blocks.begun(session, transaction, connection)
+
+
+# Before the caller's listeners: one that fails would hide the commit.
+@event.listens_for(Session, "after_commit", insert=True)
+def _on_commit(session: Session) -> None:
+    # SQLAlchemy tells of released savepoints too.
+    blocks.committed(session)
+    commit_callbacks.committed(session, session.get_nested_transaction())
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _on_end(session: Session, transaction: SessionTransaction) -> None:
+    blocks.ended(session, transaction)
+    commit_callbacks.ended(session, transaction)
+
+
+@event.listens_for(Session, "before_flush")
+@own
+def _forget_claims(session: Session, *_: Any) -> None:
+    forget(session, "claims")
+
+
+# A statement is cut off outside of blocks, too.
+event.listen(Engine, "handle_error", blocks.refused)
+
+
 # --- changes -------------------------------------------------------------------------------------
 
 
@@ -121,7 +160,7 @@ def _on_write(execution: ORMExecuteState) -> Any:
 
 
 @own
-def _on_commit(session: Session) -> None:
+def _tell_on_commit(session: Session) -> None:
     pending = changes.pending_of(session)
     if pending is None:
         return
@@ -133,7 +172,7 @@ def _on_commit(session: Session) -> None:
 
 
 @own
-def _on_end(session: Session, transaction: SessionTransaction) -> None:
+def _drop_on_end(session: Session, transaction: SessionTransaction) -> None:
     pending = changes.pending_of(session)
     if pending is not None:
         pending.drop(transaction)
@@ -145,6 +184,6 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (Mapper, "before_delete", _before_row),
     (Session, "after_flush", _on_flush),
     (Session, "do_orm_execute", _on_write),
-    (Session, "after_commit", _on_commit),
-    (Session, "after_transaction_end", _on_end),
+    (Session, "after_commit", _tell_on_commit),
+    (Session, "after_transaction_end", _drop_on_end),
 )

@@ -13,36 +13,42 @@ from typing import Any
 from sqlalchemy.orm import InstanceState, Session
 
 from sqlmodel_crud_utils._core.rows import states_of
-
-_KEY = "sqlmodel_crud_utils.kept_rows"
+from sqlmodel_crud_utils._session import state
+from sqlmodel_crud_utils._session.state import noted, state_of
 
 
 def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Note the rows that this commit left loaded; all others expired."""
     kept = weakref.WeakSet(states)
     if kept:
-        session.info[_KEY] = kept
+        state_of(session).kept = kept
     else:
-        session.info.pop(_KEY, None)
+        state.forget(session, "kept")
 
 
 def note_more(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Note rows that may be outdated for another reason than a commit."""
-    session.info.setdefault(_KEY, weakref.WeakSet()).update(states)
+    kept = noted(session).kept or weakref.WeakSet()
+    kept.update(states)
+    state_of(session).kept = kept
 
 
 def forget(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Forget rows that were read again."""
-    session.info[_KEY].difference_update(states)
+    kept = noted(session).kept
+    if kept is not None:
+        kept.difference_update(states)
 
 
 def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return the primary keys of those of the rows that are kept."""
-    kept: Any = session.info.get(_KEY) or ()
-    states = states_of(rows) if kept else []
-    return [state.identity for state in states if state in kept and state.identity is not None]
+    kept = noted(session).kept
+    if not kept:
+        return []
+    states = states_of(rows)
+    return [each.identity for each in states if each in kept and each.identity is not None]
 
 
 def there_are(session: Session) -> bool:
     """Return whether the session holds such rows."""
-    return bool(session.info.get(_KEY))
+    return bool(noted(session).kept)

@@ -12,14 +12,14 @@ from types import TracebackType
 from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.errors.translation import shared_session
+from sqlmodel_crud_utils._session.state import noted, state_of
 
-_KEY = "sqlmodel_crud_utils.user"
 _works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
 
 
 def is_used_by_others(session: Session) -> bool:
     """Return whether somebody else is at work with the session."""
-    user = session.info.get(_KEY)
+    user = noted(session).user
     return user is not None and user not in _works.get()
 
 
@@ -30,7 +30,7 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
         ValidationError: Somebody else is at work with the session.
     """
 
-    __slots__ = ("_before", "_session", "_work")
+    __slots__ = ("_before", "_session", "_state", "_work")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -39,9 +39,10 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
     def __enter__(self) -> None:
         """Begin to work with the session."""
         self._before = _works.get()
-        user = self._session.info.get(_KEY)
+        self._state = state_of(self._session)
+        user = self._state.user
         if user is None:
-            self._work = self._session.info[_KEY] = object()
+            self._work = self._state.user = object()
             _works.set((*self._before, self._work))
         elif user not in self._before:
             raise shared_session()
@@ -54,6 +55,6 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
     ) -> None:
         """Leave the session to others."""
         if self._work is not None:
-            self._session.info.pop(_KEY, None)
+            del self._state.user  # the rest stays: the next work needs it at once
             # Not reset(): work that is abandoned may end in another context.
             _works.set(self._before)

@@ -20,9 +20,8 @@ from sqlmodel_crud_utils._core.visibility.tenancy import (
     reach_of,
 )
 from sqlmodel_crud_utils._session.changes import is_told
+from sqlmodel_crud_utils._session.state import noted, state_of
 from sqlmodel_crud_utils.exceptions import TenantError
-
-_KEY = "sqlmodel_crud_utils.tenant"
 
 
 def serve(session: Session) -> None:
@@ -35,9 +34,9 @@ def serve(session: Session) -> None:
     if scope is None:
         return
     # A session that is closed, or has let go of all its rows, has another map of them.
-    bound = session.info.get(_KEY)
+    bound = noted(session).tenant
     if bound is None or bound[1] is not session.identity_map:
-        session.info[_KEY] = scope, session.identity_map
+        state_of(session).tenant = scope, session.identity_map
     elif bound[0] != scope:
         raise TenantError(
             "this session serves another tenant than the one in scope, or all of them; "
@@ -98,7 +97,7 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
 
 
 def _is_bound(session: Session) -> bool:
-    bound = session.info.get(_KEY)
+    bound = noted(session).tenant
     return bound is not None and bound[0] is not ALL and bound[1] is session.identity_map
 
 
