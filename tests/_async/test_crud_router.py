@@ -63,8 +63,10 @@ def serve(pool: AsyncEngine) -> Iterator[Callable[..., TestClient]]:
             public=RangerPublic,
             create=RangerCreate,
             update=RangerUpdate,
-            filters=("lodge__name",),
+            filters=("lodge__name", "age__lt", "name__in", "age__is_null"),
             sort=("name", "lodge__name"),
+            search=("name", "lodge__motto"),
+            alternatives=True,
             pagination="cursor",
             max_size=3,
             operations=("list", "get", "create", "update", "delete", "bulk"),
@@ -237,6 +239,51 @@ def test_what_a_list_does_not_know_is_refused(client: TestClient) -> None:
     """And not ignored."""
     for query in ("size=101", "size=0", "page=0", "sort=secret", "secret=x", "name=a&name=b"):
         assert client.get(f"/lodges?{query}").status_code == 422, query
+
+
+def names(client: TestClient, query: str) -> list[str]:
+    """The names of the rangers that a query finds."""
+    answer = client.get(f"/rangers?sort=name&{query}")
+    assert answer.status_code == 200, answer.text
+    return [each["name"] for each in answer.json()["items"]]
+
+
+def test_words_are_searched_in_several_fields(client: TestClient) -> None:
+    """Each of them in one of the fields, those of related rows too; a blank one asks nothing."""
+    lodge = create(client, "Owls", motto="Wise bird")["id"]
+    for name in ("Ann", "Bob"):
+        client.post("/rangers", json={"name": name, "lodge_id": lodge})
+    client.post("/rangers", json={"name": "Birdie"})
+    assert names(client, "q=BIRD") == ["Ann", "Birdie", "Bob"]
+    assert names(client, "q=wise+an") == ["Ann"]
+    assert names(client, "q=wise+%25") == []
+    assert names(client, "q=") == ["Ann", "Birdie", "Bob"]
+    assert client.get(f"/rangers?q={'x' * 201}").status_code == 422
+    assert client.get("/rangers?q=%00").status_code == 422
+
+
+def test_alternatives_come_as_query_strings(client: TestClient) -> None:
+    """A row meets all filters of one of them."""
+    for name, age in (("Ann", 5), ("Bob", 50), ("Cyd", None)):
+        client.post("/rangers", json={"name": name, "age": age})
+    assert names(client, "any=age__lt%3D18&any=age__is_null%3Dtrue") == ["Ann", "Cyd"]
+    assert names(client, "any=age__lt%3D60%26name__in%3DBob%2CCyd&any=name__in%3DAnn") == [
+        "Ann",
+        "Bob",
+    ]
+    assert names(client, "any=age__lt%3D18&name__in=Bob") == []
+    assert names(client, "any=") == ["Ann", "Bob", "Cyd"]
+    for wrong, place in (
+        ("any=age__lt%3Dold", [0, "age__lt"]),
+        ("any=age__lt%3D1&any=secret%3D1", [1, "secret"]),
+        ("any=age__lt%3D1%26age__lt%3D2", [0, "age__lt"]),
+        ("any=x&any=age__lt%3D1", [0, "x"]),
+        ("any=%26&any=age__lt%3D1", [0]),
+        ("any=age__lt%3D", [0]),
+    ):
+        status, _, loc = refusal(client.get(f"/rangers?{wrong}"))
+        assert (status, loc) == (422, ["query", "any", *place]), wrong
+    assert client.get(f"/rangers?{'any=age__lt%3D1&' * 21}").status_code == 422
 
 
 def test_parameters_of_dependencies_are_known(serve: Callable[..., TestClient]) -> None:

@@ -67,6 +67,8 @@ def service(engine: Any) -> FastAPI:
         update=RangerUpdate,
         filters=("age__between", "lodge__name", "lodge__is_null"),
         sort=("name", "lodge__name"),
+        search=("name", "lodge__name"),
+        alternatives=True,
         pagination="cursor",
         operations=("list", "get", "create", "update", "delete", "bulk"),
     )

@@ -32,6 +32,8 @@ _ORDERED_TYPES = (int, float, Decimal, datetime, date, time, timedelta)
 _LISTS = frozenset(("in", "not_in", "between"))
 _AS_LIST = "Separate values with commas, and quote a value that has one; or repeat the parameter."
 _LAST_PAGE = 10**9
+_LONGEST_SEARCH = 200
+_MOST_ALTERNATIVES = 20
 _LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, at least back to the year 1
 
 
@@ -113,6 +115,31 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
         default=(),
         is_list=True,
     )
+
+
+def search_param(model: type[Any], names: Sequence[str]) -> QueryParam:
+    """Return the parameter that searches several texts at once.
+
+    Raises:
+        UnknownFieldError: A name that is no field.
+        ValidationError: A field that is no text.
+    """
+    for name in names:
+        filter_param(model, f"{name}__icontains")
+    text = Annotated[str, Field(max_length=_LONGEST_SEARCH), AfterValidator(_without_nul)]
+    subjects = ", ".join(f"`{name.replace('__', '.')}`" for name in names)
+    words = f"Each of these words is in one of {subjects}, ignoring case."
+    return QueryParam("q", _unless_blank(text, None), words)
+
+
+def alternatives_param() -> QueryParam:
+    """Return the parameter that asks for rows which meet one of several sets of filters."""
+    listed = Annotated[list[str], Field(max_length=_MOST_ALTERNATIVES)]
+    words = (
+        "Filters of which all must be met, as a query string of their own: `any=age__lt%3D18`. "
+        "Repeat it: a row must meet one of them."
+    )
+    return QueryParam("any", _unless_blank(listed, ()), words, default=(), is_list=True)
 
 
 def page_params(*, by_cursor: bool, size: int, max_size: int) -> tuple[QueryParam, QueryParam]:
@@ -222,6 +249,12 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     except ValidationError as error:
         # The text goes to clients, who know no classes.
         raise ValueError(_OF_A_FIELD.sub("", str(error))) from error
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must be a string without a NUL character")
+    return text
 
 
 _OF_A_FIELD = re.compile(r"Validation failed for '\w+': (\w+\.\w+ )?")

@@ -6,17 +6,20 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+from urllib.parse import parse_qsl
 
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyQuery
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError as PydanticError
 
 from sqlmodel_crud_utils._core.queries.builder import QueryShape, whole
 from sqlmodel_crud_utils._core.queries.params import (
     QueryParam,
+    alternatives_param,
     filter_param,
     page_params,
+    search_param,
     sort_param,
 )
 from sqlmodel_crud_utils._core.queries.statements import GET_ROWS_PARAMETERS
@@ -45,6 +48,9 @@ class FilterParams:
         max_size: The largest size that is allowed.
         page: The number of the page, None with cursors.
         after: The cursor, if one was given.
+        words: The words to search for; each has to be in one of the fields `searched`.
+        searched: The fields to search in.
+        alternatives: Sets of filters, of which a row has to meet one, if there are any.
 
     Example:
         >>> params = FilterParams({"age__gte": 18}, ("-age",), size=50, max_size=100)
@@ -58,6 +64,9 @@ class FilterParams:
     max_size: int
     page: int | None = None
     after: str | None = None
+    words: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    alternatives: tuple[dict[str, Any], ...] = ()
 
     def apply(self, query: _Q) -> _Q:
         """Return the query with the filters and the order, without a page.
@@ -71,7 +80,12 @@ class FilterParams:
             >>> params.apply(QueryBuilder(session, Hero)).count()
             0
         """
-        return query.where(**self.filters).order_by(*self.sort)
+        query = query.where(**self.filters)
+        for word in self.words:
+            query = query.any_of(*({f"{name}__icontains": word} for name in self.searched))
+        if self.alternatives:
+            query = query.any_of(*self.alternatives)
+        return query.order_by(*self.sort)
 
     @overload
     def keyset(self, query: QueryBuilder[T]) -> CursorPage[T]: ...
@@ -131,6 +145,8 @@ def filter_params(
     *,
     allow: Iterable[str],
     sort: Iterable[str] = (),
+    search: Iterable[str] = (),
+    alternatives: bool = False,
     pages: Literal["cursor", "number"] = "cursor",
     size: int = 50,
     max_size: int = 100,
@@ -153,7 +169,10 @@ def filter_params(
         model: The table model of the rows.
         allow: The filters, such as "name", "age__gte", "team__name__icontains" or "id__in": as
             in `QueryBuilder.where`, but not `regex`.
-        sort: The fields to sort by, in either direction.
+        sort: The fields to sort by, in either direction, those of related rows too.
+        search: The fields that `q` searches: each of its words has to be in one of them.
+        alternatives: Whether there is `any`, which may be repeated: each is a query string of the
+            allowed filters, as `any=age__lt%3D18`, and a row has to meet one of them.
         pages: "cursor" for pages that stay right while rows change, to be used with
             `FilterParams.keyset`; "number" for those of `FilterParams.paginate`, with a total.
         size: How many rows a page has if the client doesn't say.
@@ -190,13 +209,17 @@ def filter_params(
     by_cursor = pages == "cursor"
     filters = [filter_param(model, name) for name in _names("allow", allow)]
     sortable = _names("sort", sort)
+    searched = tuple(_names("search", search))
     params = [
         *filters,
         *([sort_param(model, sortable, by_cursor=by_cursor)] if sortable else []),
+        *([search_param(model, searched)] if searched else []),
+        *([alternatives_param()] if alternatives else []),
         *page_params(by_cursor=by_cursor, size=size, max_size=max_size),
     ]
     known = _distinct([*(param.name for param in params), *_names("ignore", ignore)])
 
+    read_alternatives = _alternatives_of(filters)
     singles = [param.name for param in params if not param.is_list]
 
     async def read(request: Request, **given: Any) -> FilterParams:
@@ -211,10 +234,62 @@ def filter_params(
             max_size=max_size,
             page=values.get("page"),
             after=values.get("after"),
+            words=tuple((values.get("q") or "").split()),
+            searched=searched,
+            alternatives=tuple(read_alternatives(values.get("any", ()))),
         )
 
     read.__signature__ = _signature(params)  # type: ignore[attr-defined]
     return read
+
+
+def _alternatives_of(
+    filters: Iterable[QueryParam],
+) -> Callable[[Iterable[str]], Iterator[dict[str, Any]]]:
+    """Return what reads sets of filters, each a query string of its own."""
+    known = {param.name: param for param in filters}
+    adapters: dict[str, TypeAdapter[Any]] = {
+        name: TypeAdapter(param.type) for name, param in known.items()
+    }
+
+    def read_one(place: int, text: str) -> dict[str, Any]:
+        given: dict[str, list[str]] = {}
+        for name, value in parse_qsl(text, keep_blank_values=True):
+            given.setdefault(name, []).append(value)
+        found: dict[str, Any] = {}
+        for name, values in given.items():
+            where = ("query", "any", place, name)
+            if name not in known:
+                raise _refused("extra_forbidden", where, f"Unknown filter; {_available(known)}")
+            if len(values) > 1 and not known[name].is_list:
+                raise _refused("value_error", where, "It is given more than once")
+            try:
+                found[name] = adapters[name].validate_python(
+                    values if known[name].is_list else values[0]
+                )
+            except PydanticError as error:
+                details = error.errors(include_input=False, include_context=False)
+                problem = str(details[0]["msg"])
+                raise _refused("value_error", where, problem) from error
+        used = {name: value for name, value in found.items() if value is not None}
+        if not used:
+            raise _refused(
+                "value_error", ("query", "any", place), f"No filter; {_available(known)}"
+            )
+        return used
+
+    def read(texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        return (read_one(place, text) for place, text in enumerate(texts))
+
+    return read
+
+
+def _available(known: Iterable[str]) -> str:
+    return f"available: {', '.join(known)}"
+
+
+def _refused(kind: str, where: tuple[str | int, ...], problem: str) -> RequestValidationError:
+    return RequestValidationError([{"type": kind, "loc": where, "msg": problem}])
 
 
 def _names(argument: str, names: Iterable[str]) -> list[str]:

@@ -65,6 +65,8 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
     update: type[BaseModel] | None = None,
     filters: Iterable[str] = (),
     sort: Iterable[str] = (),
+    search: Iterable[str] = (),
+    alternatives: bool = False,
     pagination: Literal["number", "cursor"] = "number",
     size: int | None = None,
     max_size: int = 100,
@@ -100,6 +102,8 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
         update: What is changed; without it there is no such route.
         filters: The filters that clients may use, as for `filter_params`.
         sort: The fields that clients may sort by.
+        search: The fields that `q` searches.
+        alternatives: Whether there is `any`, for rows that meet one of several sets of filters.
         pagination: "number" for pages with a total, "cursor" for those that stay right while rows
             change.
         size: How many rows a page has if the client doesn't say; left out, 50 or `max_size`.
@@ -156,6 +160,8 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
         model,
         allow=filters,
         sort=sort,
+        search=search,
+        alternatives=alternatives,
         pages=pagination,
         size=min(_SIZE, max_size) if size is None else size,
         max_size=max_size,
