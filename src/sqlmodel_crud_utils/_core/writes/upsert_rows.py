@@ -165,6 +165,8 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
     check_payload(rows)
     listed = list(rows)
     is_plain = _are_plain(target, listed)
+    if is_plain and (distinct := _distinct(target, listed, start)):
+        return Payload(distinct, list(distinct))
     payload = Payload()
     latest: dict[Key, Entry] = {}
     for index, row in enumerate(listed, start):
@@ -206,6 +208,15 @@ def _are_plain(target: Target, rows: list[Any]) -> bool:
         if name in target.self_filling and NoneType in kinds:
             return False
     return True
+
+
+def _distinct(target: Target, rows: list[dict[str, Any]], start: int) -> list[Entry] | None:
+    """Return an entry for each row, None where they do not all have a key of their own."""
+    keys = [tuple(map(row.get, target.key)) for row in rows]
+    if len(set(keys)) < len(keys) or any(None in key for key in keys):
+        return None
+    numbered = enumerate(zip(rows, keys, strict=True), start)
+    return [Entry(index, dict(row), key, 1) for index, (row, key) in numbered]
 
 
 def _mergeable(target: Target, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
