@@ -15,11 +15,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from benchmarks.databases import KINDS
 from benchmarks.report import shown
 from benchmarks.results import Result
-from benchmarks.targets import LIMITS, verdict
 
 COLORS = {"async": "#2563eb", "sync": "#ea7317"}
 BY_HAND = "#9ca3af"
-TARGET = "#111827"
 # What the library is compared with, where that is not the same work by hand.
 BASELINES = {"hooks": "without the look for hooks", "imports": "import sqlmodel"}
 # Where the two APIs of an operation stand, above and below its line.
@@ -67,7 +65,7 @@ def ratios_of(results: Sequence[Result], baseline: str) -> Figure:
             plot_ratio(panel, each, operations.index(each.operation))
     limit_ratios(panels[0], results)
     figure.supxlabel(f"← faster than {baseline} · slower →", fontsize=9.5, color="#374151")
-    add_legend(figure, COLORS, "o", "target")
+    add_legend(figure, COLORS, "o")
     return figure
 
 
@@ -81,12 +79,10 @@ def prepare_panel(panel: Axes, title: str, names: Sequence[str]) -> None:
 
 
 def plot_ratio(panel: Axes, result: Result, line: int) -> None:
-    """Plot a ratio with its quartiles, and its target."""
+    """Plot a ratio with its quartiles."""
     height, color = line + OFFSETS[result.api], COLORS[result.api]
     panel.hlines(height, result.low or 0, result.high or 0, color=color, linewidth=2, alpha=0.35)
     panel.plot([result.ratio or 0], [height], "o", color=color, markersize=6.5)
-    if found := verdict(result):
-        panel.vlines(found.target, height - 0.2, height + 0.2, color=TARGET, linewidth=1.6)
 
 
 def limit_ratios(panel: Axes, results: Sequence[Result]) -> None:
@@ -102,13 +98,12 @@ def limit_ratios(panel: Axes, results: Sequence[Result]) -> None:
         each.axvline(1, color="#6b7280", linewidth=1, zorder=1)
 
 
-def add_legend(figure: Figure, colors: Mapping[str, str], marker: str, limit: str) -> None:
-    """Tell what the colors mean, and the short line."""
+def add_legend(figure: Figure, colors: Mapping[str, str], marker: str) -> None:
+    """Tell what the colors mean."""
     handles = [
         Line2D([], [], marker=marker, markersize=7, color=color, linewidth=0, label=name)
         for name, color in colors.items()
     ]
-    handles.append(Line2D([], [], marker="|", markersize=9, color=TARGET, linewidth=0, label=limit))
     figure.legend(
         handles=handles,
         loc="outside upper right",
@@ -119,7 +114,7 @@ def add_legend(figure: Figure, colors: Mapping[str, str], marker: str, limit: st
 
 
 def figures_of(results: Sequence[Result], baseline: str) -> Figure:
-    """Return bars for both sides of each result, and its limit."""
+    """Return bars for both sides of each result."""
     names = [
         f"{KINDS[each.database]}, {each.api}" if each.database else each.operation
         for each in results
@@ -137,11 +132,7 @@ def figures_of(results: Sequence[Result], baseline: str) -> Figure:
         bar.set_color(BY_HAND)
     for bars in (ours, theirs):
         panel.bar_label(bars, fmt=shown, padding=4, fontsize=8.5, color="#374151")
-    for number, each in enumerate(results):
-        panel.vlines(
-            LIMITS[each.operation], number - 0.38, number + 0.38, color=TARGET, linewidth=1.6
-        )
     panel.set_xlabel(results[0].unit)
     used = {api: COLORS[api] for api in COLORS if any(each.api == api for each in results)}
-    add_legend(figure, used | {baseline: BY_HAND}, "s", "limit")
+    add_legend(figure, used | {baseline: BY_HAND}, "s")
     return figure
