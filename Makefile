@@ -17,8 +17,8 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-2.0 test-wheel \
-	test-all test-plain test-sync chaos cov bench bench-quick bench-check bench-docs docs serve-docs build demo \
-	serve check check-wheel clean
+	test-all test-plain test-sync chaos test-cluster cov bench bench-quick bench-check \
+	bench-scaling bench-docs docs serve-docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -122,6 +122,9 @@ bench-quick: $(INSTALLED) ## The same with few rounds, and no file
 
 bench-check: $(INSTALLED) ## Fail if a ratio is worse than in benchmarks/results.json by over 15 %, twice
 	@$(BIN)/python -m benchmarks --seconds 2 --against benchmarks/results.json
+
+bench-scaling: $(INSTALLED) ## Measure on clusters what docs/scaling.md says; needs what test-cluster needs
+	@$(BIN)/python -m benchmarks.scaling
 
 bench-docs: $(INSTALLED) ## Renew docs/performance.md and its plots from benchmarks/results.json
 	@$(BIN)/python -m benchmarks.documentation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class PostgreSQL:
             row = cursor.fetchone() if cursor.description else None
         return None if row is None else row[0]
 
+    def has_repeated(self, end: str) -> bool:
+        """Return whether a standby has come to a place in the log."""
+        return self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") is True
+
     def pause(self) -> None:
         """Let a standby repeat nothing more."""
         self.ask("SELECT pg_wal_replay_pause()")
@@ -95,8 +100,7 @@ class Cluster:
         """Wait until the standbys have repeated all that is committed."""
         end = self.primary.ask("SELECT pg_current_wal_flush_lsn()")
         for standby in self.standbys:
-            reached = f"SELECT pg_last_wal_replay_lsn() >= '{end}'"
-            wait_for(lambda s=standby, r=reached: s.ask(r) is True)
+            wait_for(partial(standby.has_repeated, end))
 
     def stop(self) -> None:
         """End all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Select, TextualSelect, UpdateBase
@@ -15,7 +16,15 @@ def only_reads(statement: Any) -> bool:
     """
     if not isinstance(statement, Select | CompoundSelect):
         return False
-    return not any(_may_write(part) for part in visitors.iterate(statement))
+    known = _known.get(statement)
+    if known is None:
+        known = not any(_may_write(part) for part in visitors.iterate(statement))
+        _known[statement] = known
+    return known
+
+
+# To walk through a statement takes a tenth of a read; those of the library come again and again.
+_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def _may_write(part: Any) -> bool:
