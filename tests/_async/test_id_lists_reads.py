@@ -133,7 +133,7 @@ async def test_another_column_may_be_the_key(session: AsyncSession) -> None:
 @pytest.mark.parametrize("keys", ["12", b"12", 12, None])
 async def test_what_is_no_list_is_refused(session: AsyncSession, keys: Any) -> None:
     """A string is one key, not a list of them."""
-    with pytest.raises(ValidationError, match="a list of keys of Hero is needed"):
+    with pytest.raises(ValidationError, match="a list of keys of Hero is expected"):
         await get_rows_within_id_list(keys, session, Hero)
 
 

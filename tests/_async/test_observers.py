@@ -87,6 +87,11 @@ async def _streamed(session: AsyncSession) -> None:
         pass
 
 
+async def _streamed_values(session: AsyncSession) -> None:
+    async for _ in _events(session).stream_values("text", batch_size=1):
+        pass
+
+
 # For each function: a call of it, its model, and how many rows it returns or writes.
 FUNCTIONS: dict[str, tuple[Callable[[AsyncSession], Any], Any, int | None]] = {
     "bulk_insert_rows": (lambda s: bulk_insert_rows(ROWS, s, Event), Event, 2),
@@ -130,6 +135,7 @@ METHODS: dict[str, tuple[Callable[[AsyncSession], Any], int | None]] = {
     "paginate": (lambda s: _events(s).paginate(2, 1), 1),
     "scalars": (lambda s: _events(s).scalars("text"), 2),
     "stream": (_streamed, 2),
+    "stream_values": (_streamed_values, 2),
     "sum": (lambda s: _events(s).sum("id"), None),
     "update": (lambda s: _events(s).where(id=ONE).update(text="x"), 1),
     "values": (lambda s: _events(s).values("text"), 2),
