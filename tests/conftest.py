@@ -10,7 +10,11 @@ from typing import Any
 
 import hypothesis  # noqa: F401 - it asks the garbage collector for referrers: before the freeze
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util.concurrency import in_greenlet
 
+from sqlmodel_crud_utils._session import lazy_loads
+from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._shortcuts import choosing
 from tests import models  # noqa: F401 - all tables exist before the first database is made
 from tests.databases import (
@@ -38,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Let every write go through the unit of work; leaves out the tests marked shortcuts.",
     )
 
+    parser.addoption(
+        "--strict-loading",
+        action="store_true",
+        help="Let all async sessions be strict about lazy loads: for tests/_async.",
+    )
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what tests the shortcuts themselves where they are switched off."""
@@ -59,6 +69,24 @@ def _shortcuts(request: pytest.FixtureRequest) -> Iterator[None]:
     """The shortcuts, or the ordinary ways in their place."""
     switched = request.config.getoption("without_shortcuts")
     with choosing.switched_off() if switched else nullcontext():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _strict_loading(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sessions as `aio.session_factory` makes them, wherever they come from."""
+    if not request.config.getoption("strict_loading"):
+        yield
+        return
+    make = AsyncSession.__init__
+
+    def made(self: AsyncSession, *args: Any, **settings: Any) -> None:
+        make(self, *args, **settings)
+        self.sync_session.info.setdefault(lazy_loads.KEY, lazy_loads.Strictness(True, in_greenlet))
+
+    listen_to_loads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsyncSession, "__init__", made)
         yield
 
 

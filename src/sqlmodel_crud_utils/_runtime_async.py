@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
@@ -37,6 +38,7 @@ from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
+    "CAN_LOAD",
     "DRIVERS",
     "AnySession",
     "AsyncEngine",
@@ -75,6 +77,9 @@ DRIVERS = {
     "mysql": "asyncmy",
     "mariadb": "asyncmy",
 }
+
+# Whether a lazy load can be waited for where it happens, as in `run_sync`.
+CAN_LOAD: Callable[[], bool] | None = in_greenlet
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
+    "CAN_LOAD",
     "DRIVERS",
     "AnySession",
     "Engine",
@@ -68,6 +69,9 @@ DRIVERS = {
     "mysql": "pymysql",
     "mariadb": "pymysql",
 }
+
+# All loads can be waited for.
+CAN_LOAD: Callable[[], bool] | None = None
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._async.repository import (
 )
 from sqlmodel_crud_utils._async.retries import is_transient, run_transaction
 from sqlmodel_crud_utils._async.soft_deletes import purge_rows, restore_row, soft_delete_row
+from sqlmodel_crud_utils._async.strict_loading import strict_loading
 from sqlmodel_crud_utils._async.transactions import on_commit, transaction
 from sqlmodel_crud_utils._async.upserts import UpsertCounts, bulk_upsert_mappings
 from sqlmodel_crud_utils._async.writes import delete_row, update_row, write_row
@@ -67,6 +68,7 @@ __all__ = [
     "run_transaction",
     "session_factory",
     "soft_delete_row",
+    "strict_loading",
     "transaction",
     "update_row",
     "use_primary",

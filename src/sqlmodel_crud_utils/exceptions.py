@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, unquote
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DontWrapMixin, MultipleResultsFound
+from sqlalchemy.exc import DontWrapMixin, InvalidRequestError, MultipleResultsFound
 
 __all__ = [
     "BulkOperationError",
@@ -30,6 +30,7 @@ __all__ = [
     "MultipleRecordsError",
     "QueryExecutionError",
     "RecordNotFoundError",
+    "RelationshipNotLoadedError",
     "SQLModelCRUDError",
     "TenantError",
     "TransactionError",
@@ -197,6 +198,18 @@ class UnknownFieldError(ValidationError, AttributeError):
         known = f"Available {what}s: {names}" if names else "The model has none"
         super().__init__(f"{_name_of(model)} has no {what} {name!r}{hint} {known}")
         self.field = name
+
+
+class RelationshipNotLoadedError(SQLModelCRUDError, InvalidRequestError):
+    """Raised for a lazy load in a session that is strict about them: see `strict_loading`.
+
+    The text names what is not loaded, and what would have loaded it. Nothing was sent, and the
+    session is usable. It is a SQLAlchemy `InvalidRequestError` too, as that of `lazy="raise"`.
+
+    Example:
+        >>> issubclass(RelationshipNotLoadedError, AttributeError)
+        False
+    """
 
 
 class TenantError(ValidationError):

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._sync.replicas import read_after, replication_token, us
 from sqlmodel_crud_utils._sync.repository import Repository
 from sqlmodel_crud_utils._sync.retries import is_transient, run_transaction
 from sqlmodel_crud_utils._sync.soft_deletes import purge_rows, restore_row, soft_delete_row
+from sqlmodel_crud_utils._sync.strict_loading import strict_loading
 from sqlmodel_crud_utils._sync.transactions import on_commit, transaction
 from sqlmodel_crud_utils._sync.upserts import UpsertCounts, bulk_upsert_mappings
 from sqlmodel_crud_utils._sync.writes import delete_row, update_row, write_row
@@ -57,6 +58,7 @@ __all__ = [
     "run_transaction",
     "session_factory",
     "soft_delete_row",
+    "strict_loading",
     "transaction",
     "update_row",
     "use_primary",

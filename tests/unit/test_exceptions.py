@@ -26,6 +26,7 @@ from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
     QueryExecutionError,
     RecordNotFoundError,
+    RelationshipNotLoadedError,
     SQLModelCRUDError,
     TenantError,
     TransactionError,
@@ -81,6 +82,7 @@ MAKERS: list[Callable[[type[Any], Exception], SQLModelCRUDError]] = [
         "taken", "name", error, {"a": error}, kind="unique", constraint="uq", columns=("name",)
     ),
     lambda model, error: BulkOperationError(10, 1, [(3, error)], [model], failed_records=[error]),
+    lambda _model, _error: RelationshipNotLoadedError("Hero.team is not loaded"),
     lambda _model, _error: TenantError("no tenant is in scope"),
     lambda _model, error: TransactionError("no", operation="commit", original_error=error),
     lambda model, _error: ConflictError(model, 5, expected=1, found=2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
 )
 from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_async import (
+    CAN_LOAD,
     DRIVERS,
     AsyncEngine,
     SQLModelAsyncSession,
@@ -30,6 +31,8 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_engine,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
+from sqlmodel_crud_utils._session.events import listen_to_loads
+from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 from sqlmodel_crud_utils._session.replicas import replicas_of
 
@@ -104,7 +107,11 @@ def create_pooled_engine(
 
 
 def session_factory(
-    engine: AsyncEngine, *, replicas: Sequence[AsyncEngine] = (), **kwargs: Any
+    engine: AsyncEngine,
+    *,
+    replicas: Sequence[AsyncEngine] = (),
+    strict_loading: bool | Literal["n_plus_one"] | None = None,
+    **kwargs: Any,
 ) -> async_sessionmaker[SQLModelAsyncSession]:
     """Return a factory of SQLModel sessions on an engine.
 
@@ -117,6 +124,8 @@ def session_factory(
             lock, outside of a transaction block, goes there; everything else, `text()` too, to
             the primary. What a replica that fails cannot answer, the primary answers; the
             replica is left alone for 5 seconds.
+        strict_loading: What lazy loads are refused, as in the function `strict_loading`; left out,
+            True in `aio`, where they fail anyway, and False in `sync`.
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
@@ -124,7 +133,8 @@ def session_factory(
         one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
-        ValidationError: An engine of the other API, or a replica of another kind of database.
+        ValidationError: An engine of the other API, a replica of another kind of database, or a
+            mode that `strict_loading` does not take.
 
     Example:
         >>> new_session = session_factory(engine)
@@ -134,8 +144,18 @@ def session_factory(
     """
     found = require_engine(engine)
     copies = [require_engine(each) for each in replicas]
+    settings = kwargs | _strict(strict_loading, kwargs.get("info"))
     with observed("session_factory"):
-        return _sessions(found, copies, kwargs)
+        return _sessions(found, copies, settings)
+
+
+def _strict(mode: bool | Literal["n_plus_one"] | None, info: Any) -> dict[str, Any]:
+    """Return the setting that makes sessions strict, beside what their program keeps there."""
+    mode = checked(CAN_LOAD is not None if mode is None else mode)
+    if not mode:
+        return {}
+    listen_to_loads()
+    return {"info": {**(info or {}), KEY: Strictness(mode, CAN_LOAD)}}
 
 
 def _sessions(

@@ -25,7 +25,13 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     hiding_of,
 )
 from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
-from sqlmodel_crud_utils._session import blocks, changes, commit_callbacks, tenants
+from sqlmodel_crud_utils._session import (
+    blocks,
+    changes,
+    commit_callbacks,
+    lazy_loads,
+    tenants,
+)
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -84,6 +90,18 @@ def listen_where_needed() -> None:
 @own
 def _on_flushing(session: Session, *_: Any) -> None:
     tenants.check_flush(session)
+
+
+def listen_to_loads() -> None:
+    """Listen to lazy loads; programs without a strict session pay for no listener."""
+    if not event.contains(Session, "do_orm_execute", _on_load):
+        event.listen(Session, "do_orm_execute", _on_load)
+
+
+@own
+def _on_load(execution: ORMExecuteState) -> None:
+    if execution.is_relationship_load or execution.is_column_load:
+        lazy_loads.check_load(execution)
 
 
 # --- transactions --------------------------------------------------------------------------------

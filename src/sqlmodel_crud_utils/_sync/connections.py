@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
 )
 from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_sync import (
+    CAN_LOAD,
     DRIVERS,
     Engine,
     SQLModelSession,
@@ -31,6 +32,8 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_engine,
 )
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
+from sqlmodel_crud_utils._session.events import listen_to_loads
+from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 from sqlmodel_crud_utils._session.replicas import replicas_of
 from sqlmodel_crud_utils._sync._running.settling import let_go
@@ -106,7 +109,11 @@ def create_pooled_engine(
 
 
 def session_factory(
-    engine: Engine, *, replicas: Sequence[Engine] = (), **kwargs: Any
+    engine: Engine,
+    *,
+    replicas: Sequence[Engine] = (),
+    strict_loading: bool | Literal["n_plus_one"] | None = None,
+    **kwargs: Any,
 ) -> sessionmaker[SQLModelSession]:
     """Return a factory of SQLModel sessions on an engine.
 
@@ -119,6 +126,8 @@ def session_factory(
             lock, outside of a transaction block, goes there; everything else, `text()` too, to
             the primary. What a replica that fails cannot answer, the primary answers; the
             replica is left alone for 5 seconds.
+        strict_loading: What lazy loads are refused, as in the function `strict_loading`; left out,
+            True in `sync`, where they fail anyway, and False in `sync`.
         **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
 
     Returns:
@@ -126,7 +135,8 @@ def session_factory(
         one transaction: the functions of the library flush in its block, and its end commits.
 
     Raises:
-        ValidationError: An engine of the other API, or a replica of another kind of database.
+        ValidationError: An engine of the other API, a replica of another kind of database, or a
+            mode that `strict_loading` does not take.
 
     Example:
         >>> new_session = session_factory(engine)
@@ -136,8 +146,18 @@ def session_factory(
     """
     found = require_engine(engine)
     copies = [require_engine(each) for each in replicas]
+    settings = kwargs | _strict(strict_loading, kwargs.get("info"))
     with observed("session_factory"):
-        return _sessions(found, copies, kwargs)
+        return _sessions(found, copies, settings)
+
+
+def _strict(mode: bool | Literal["n_plus_one"] | None, info: Any) -> dict[str, Any]:
+    """Return the setting that makes sessions strict, beside what their program keeps there."""
+    mode = checked(CAN_LOAD is not None if mode is None else mode)
+    if not mode:
+        return {}
+    listen_to_loads()
+    return {"info": {**(info or {}), KEY: Strictness(mode, CAN_LOAD)}}
 
 
 def _sessions(

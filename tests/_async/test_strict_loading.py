@@ -1,0 +1,127 @@
+"""Strict loading: what a lazy load says, and what is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import immediateload, joinedload, selectinload
+
+from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
+    delete_row,
+    get_rows,
+    session_factory,
+    strict_loading,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError, ValidationError
+from tests._async.rows import given
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched, first_of, run_sync
+from tests.models import Hero, Team
+from tests.recording import statements_of
+
+
+async def heroes(session: AsyncSession) -> None:
+    """Write two teams with two heroes each."""
+    for number, name in enumerate(("Owls", "Bats")):
+        team = Team(id=number + 1, name=name)
+        names = (f"{name} {place}" for place in range(2))
+        await given(session, team, *(Hero(name=each, secret_name="?", team=team) for each in names))
+
+
+async def test_a_lazy_load_says_what_loads_it(session: AsyncSession):
+    """Nothing is sent, and the session is usable; without the block it is as it was."""
+    await heroes(session)
+    with strict_loading(session):
+        _, rows = await get_rows(session, Hero)
+        with statements_of(session.bind) as sent, pytest.raises(RelationshipNotLoadedError) as said:
+            _ = rows[0].team
+        assert sent == []
+        text = str(said.value)
+        assert text.startswith("Hero.team is not loaded")
+        assert 'selectin("team")' in text
+        assert isinstance(said.value, InvalidRequestError)
+        assert not isinstance(said.value, AttributeError)
+        assert (await update_row(rows[0].id, {"name": "Ann"}, session, Hero))[0]
+    assert (await run_sync(session, lambda: rows[0].team)).name == "Owls"
+
+
+@pytest.mark.parametrize("mode", [True, "n_plus_one"])
+async def test_what_is_loaded_on_purpose(session: AsyncSession, mode: Any):
+    """By an option, a refresh or a flush."""
+    await heroes(session)
+    with strict_loading(session, mode):
+        for option in (selectinload, joinedload, immediateload):
+            statement = select(Hero).options(option(Hero.team))
+            rows = fetched((await execute(session, statement)).unique())
+            assert [row.team.name for row in rows] == ["Owls", "Owls", "Bats", "Bats"]
+            session.expunge_all()
+        for way in ("selectin", "joined"):
+            rows = await getattr(QueryBuilder(session, Team), way)("heroes").order_by("id").all()
+            assert [len(row.heroes) for row in rows] == [2, 2]
+            session.expunge_all()
+        _, rows = await get_rows(session, Hero)
+        for row in rows:
+            await session.refresh(row, ["team"])
+        team = rows[0].team
+        assert await delete_row(2, session, Team)
+        _, row = await write_row(Hero(name="Cid", secret_name="?", team=team), session)
+        assert row.team_id == 1
+
+
+async def test_a_row_that_the_session_holds(session: AsyncSession):
+    """A many-to-one that needs no query is answered."""
+    await heroes(session)
+    with strict_loading(session):
+        team = await session.get(Team, 1)
+        _, rows = await get_rows(session, Hero, team_id=1)
+        assert rows[0].team is team
+
+
+async def test_the_second_row_of_a_query(session: AsyncSession):
+    """`n_plus_one` allows the first one, and that of another query."""
+    await heroes(session)
+    with strict_loading(session, "n_plus_one"):
+        for _ in range(2):
+            session.expunge_all()
+            _, rows = await get_rows(session, Team)
+            assert len(await run_sync(session, getattr, rows[0], "heroes")) == 2
+        with pytest.raises(RelationshipNotLoadedError, match="second row"):
+            await run_sync(session, lambda: rows[1].heroes)
+
+
+async def test_blocks_nest(session: AsyncSession):
+    """The innermost counts, and holds for its session only."""
+    await heroes(session)
+    _, rows = await get_rows(session, Hero)
+    with strict_loading(session), strict_loading(session, mode=False):
+        assert (await run_sync(session, lambda: rows[0].team)).name == "Owls"
+    async with AsyncSession(session.bind) as other:
+        row = first_of(await execute(other, select(Hero)))
+        with strict_loading(session):
+            assert (await run_sync(other, lambda: row.team)).name == "Owls"
+
+
+@pytest.mark.parametrize("mode", ["always", None, 1])
+async def test_another_mode(session: AsyncSession, mode: Any):
+    """It is refused where it is given."""
+    with pytest.raises(ValidationError, match="n_plus_one"), strict_loading(session, mode):
+        pass
+
+
+async def test_sessions_of_a_factory(engine: AsyncEngine):
+    """A factory makes them strict, beside what their program keeps in them."""
+    new_session = session_factory(engine, strict_loading="n_plus_one", info={"mine": 1})
+    async with new_session() as session:
+        assert session.info["mine"] == 1
+        await heroes(session)
+        _, rows = await get_rows(session, Team)
+        await run_sync(session, lambda: rows[0].heroes)
+        with pytest.raises(RelationshipNotLoadedError):
+            await run_sync(session, lambda: rows[1].heroes)
+    with pytest.raises(ValidationError):
+        session_factory(engine, strict_loading="never")
