@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._runtime_async import (
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import block_of, is_inside
 from sqlmodel_crud_utils._session.modes import Modes, modes_for
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
@@ -210,7 +211,7 @@ def _refuse_nested() -> None:
 
 def _require_unused(session: AsyncSession) -> None:
     plain = sync_session(session)
-    if is_inside(plain) or plain.in_transaction() or not plain._is_clean():
+    if is_inside(plain) or plain.in_transaction() or not is_clean(plain):
         raise ValidationError(
             "the session of new_session is in a transaction already, which cannot run again; "
             "pass a function that opens a new session, such as session_factory(engine)",

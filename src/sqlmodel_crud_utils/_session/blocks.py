@@ -29,6 +29,11 @@ from sqlmodel_crud_utils._session.savepoints import (
     innermost_transaction,
     is_within,
 )
+from sqlmodel_crud_utils._session.sqlalchemy_internals import (
+    is_autocommitting,
+    is_in_context_manager,
+    rollback_exception,
+)
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils._session.transactions import begins_on, connections_of, is_lost
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -93,12 +98,12 @@ def in_callers_block(session: Session) -> bool:
 
     That commits at its exit, so that nobody else may; SQLAlchemy would refuse what comes after.
     """
-    return session._trans_context_manager is not None and block_of(session) is None
+    return is_in_context_manager(session) and block_of(session) is None
 
 
 def is_inside(session: Session) -> bool:
     """Return whether somebody else is to commit: a block of the library, or the caller's own."""
-    return session._trans_context_manager is not None or block_of(session) is not None
+    return is_in_context_manager(session) or block_of(session) is not None
 
 
 def behind(session: Session, error: Exception) -> Exception:
@@ -108,7 +113,7 @@ def behind(session: Session, error: Exception) -> Exception:
     block, transaction = block_of(session), session.get_transaction()
     failure = None if block is None else block.refusal(None)
     if failure is None and transaction is not None:
-        failure = transaction._rollback_exception
+        failure = rollback_exception(transaction)
     return failure if isinstance(failure, Exception) and ends_transaction(failure) else error
 
 
@@ -170,7 +175,7 @@ def join(session: Session, connection: Connection) -> None:
 
 
 def _refuse_autocommit(connection: Connection) -> None:
-    if connection._is_autocommit_isolation():
+    if is_autocommitting(connection):
         raise ValidationError(
             "transaction() cannot undo anything on an engine with isolation_level AUTOCOMMIT; "
             "use an engine with a transactional isolation level",

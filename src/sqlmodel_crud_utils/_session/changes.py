@@ -17,13 +17,13 @@ from typing import Any, Literal, Protocol, cast
 from sqlalchemy import ColumnElement, Delete, FromClause, Insert, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
 from sqlalchemy.orm.attributes import instance_state
-from sqlalchemy.orm.mapper import _all_registries
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
+from sqlmodel_crud_utils._session.sqlalchemy_internals import all_mappers
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils._session.witnessing import (
     inserted,
@@ -317,9 +317,4 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
 
 @cached
 def _models_of(table: FromClause) -> tuple[type[Any], ...]:
-    return tuple(
-        mapper.class_
-        for each in _all_registries()
-        for mapper in each.mappers
-        if table in mapper.tables
-    )
+    return tuple(mapper.class_ for mapper in all_mappers() if table in mapper.tables)

@@ -9,6 +9,7 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
+from sqlmodel_crud_utils._session.sqlalchemy_internals import level_on_connect
 
 
 def begin_immediate(connection: Connection) -> None:
@@ -56,7 +57,7 @@ def sees_commits(connection: Connection) -> bool:
         return True  # nobody else commits while one writes
     levels = (
         connection.get_execution_options().get("isolation_level"),
-        dialect._on_connect_isolation_level,
+        level_on_connect(dialect),
         dialect.default_isolation_level,
     )
     return next(level for level in levels if level) in {"READ COMMITTED", "AUTOCOMMIT"}

@@ -20,6 +20,7 @@ from sqlmodel_crud_utils._core.connections.urls import (
     is_memory,
 )
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._session.sqlalchemy_internals import connections_of_threads
 
 
 def prepare_engine(
@@ -62,7 +63,7 @@ def _kept(pool: Pool) -> tuple[int, Iterable[ConnectionPoolEntry]]:
         entry = vars(pool).get("connection")
         return 1, [entry] if entry is not None else []
     if isinstance(pool, SingletonThreadPool):
-        return pool.size, list(pool._all_conns)
+        return pool.size, connections_of_threads(pool)
     return 0, []
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.hiding import Hiding, hiding_options
+from sqlmodel_crud_utils._session.sqlalchemy_internals import path_of
 
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
@@ -78,4 +79,4 @@ def remember_choice(
         state.load_options = chosen
         if state.load_path.is_root:
             # Options stand on the path of the query that loaded the row; here there was none.
-            state.load_path = state.mapper._path_registry
+            state.load_path = path_of(state.mapper)

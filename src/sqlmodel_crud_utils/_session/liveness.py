@@ -21,6 +21,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off, read_driver_error
 from sqlmodel_crud_utils._core.errors.translation import says_closed
+from sqlmodel_crud_utils._session.sqlalchemy_internals import record_of
 
 _C = TypeVar("_C")
 
@@ -233,7 +234,7 @@ def _is_kept_at_once(dialect: Dialect, context: Any) -> bool:
 def _replace(connection: Connection, error: Exception) -> None:
     """Put a new connection in the place of a lost one, in the pool too."""
     proxy: Any = connection.connection
-    entry = proxy._connection_record
+    entry = record_of(connection)
     undo = list(entry.finalize_callback)
     entry.invalidate(error)
     try:

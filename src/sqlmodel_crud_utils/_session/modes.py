@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.databases import has_begun, is_shared
+from sqlmodel_crud_utils._session.sqlalchemy_internals import record_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
@@ -59,8 +60,7 @@ def begin_in(connection: Connection, modes: Modes) -> None:
 def _begin_reading(connection: Connection) -> None:
     """Begin a transaction of SQLite that takes no lock of writers."""
     if not is_shared(connection):
-        record: Any = connection.connection._connection_record
-        record.finalize_callback.append(_allow_writes)
+        record_of(connection).finalize_callback.append(_allow_writes)
         connection.exec_driver_sql("PRAGMA query_only = ON")
     if not has_begun(connection):
         connection.exec_driver_sql("BEGIN")

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.reading import only_reads
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush, begun_connections, is_clean
 from sqlmodel_crud_utils._session.transactions import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -202,14 +203,14 @@ class RoutedSession(SQLModelSession):
             not self._stays
             and not is_inside(self)
             and not self.in_nested_transaction()
-            and (not self.autoflush or self._is_clean())
+            and (not self.autoflush or is_clean(self))
             and only_reads(execution.statement)
         )
 
     def _invoke(self, execution: ORMExecuteState, engine: Engine) -> Any:
         options = {}
         if self._is_outdated and execution.is_select and execution.is_orm_statement:
-            self._autoflush()
+            autoflush(self)
             # Changes that are not written yet would be overwritten, too.
             options = {} if self.dirty else {"populate_existing": True}
         return execution.invoke_statement(
@@ -269,7 +270,7 @@ class RoutedSession(SQLModelSession):
 def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
     """End what a session has begun on a replica, so that the rest of its transaction can go on."""
     transaction = session.get_transaction()
-    begun = {} if transaction is None else transaction._connections
+    begun = {} if transaction is None else begun_connections(transaction)
     found = begun.pop(engine, None)
     if found is None:
         return

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from sqlmodel_crud_utils._session.sqlalchemy_internals import flushing
+
 
 @contextmanager
 def as_writing(session: Session) -> Iterator[None]:
@@ -19,8 +21,5 @@ def as_writing(session: Session) -> Iterator[None]:
     if type(session).get_bind is Session.get_bind:
         yield
         return
-    before, session._flushing = session._flushing, True
-    try:
+    with flushing(session):
         yield
-    finally:
-        session._flushing = before

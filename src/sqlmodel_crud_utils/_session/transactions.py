@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.orm.session import SessionTransactionState
+
+from sqlmodel_crud_utils._session import sqlalchemy_internals
+from sqlmodel_crud_utils._session.sqlalchemy_internals import begun_connections, is_clean
 
 
 def is_lost(session: Session) -> bool:
@@ -24,7 +26,7 @@ def is_lost(session: Session) -> bool:
 def connections_of(session: Session) -> set[Connection]:
     """Return the connections that the session's transaction has begun on."""
     transaction = session.get_transaction()
-    begun = {} if transaction is None else transaction._connections
+    begun = {} if transaction is None else begun_connections(transaction)
     return {connection for connection, *_ in begun.values()}
 
 
@@ -32,8 +34,8 @@ def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
     """Return whether the connection's transaction begins with this one, and is not joined."""
     if transaction.parent is not None:
         return False
-    *_, is_of_session = transaction._connections[connection]
-    return is_of_session
+    *_, is_of_session = begun_connections(transaction)[connection]
+    return bool(is_of_session)
 
 
 def abandon(connections: Iterable[Connection]) -> None:
@@ -50,9 +52,9 @@ def is_committed(session: Session) -> bool:
     It is so when a listener failed after the commit.
     """
     transaction = session.get_transaction()
-    return transaction is not None and transaction._state is SessionTransactionState.COMMITTED
+    return transaction is not None and sqlalchemy_internals.is_committed(transaction)
 
 
 def has_nothing_to_lose(session: Session) -> bool:
     """Return whether a rollback of what begins now would undo that alone."""
-    return not session.in_transaction() and session._is_clean()
+    return not session.in_transaction() and is_clean(session)

@@ -37,7 +37,8 @@ from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
 from sqlmodel_crud_utils._session.changes import Change, Need, Operation, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
-from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard, sets_plainly
+from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard, sets_plainly
 from sqlmodel_crud_utils._shortcuts.stamping import can_stamp, stamp_values, stamps
 
 _MARKS = ("is_deleted", "deleted_at", "deleted_by")
@@ -138,7 +139,7 @@ class ByKey:
             happened(session, Change(model, operation, [self.row.values], values))
 
     def _executed(self, session: Session, connection: Connection) -> list[Any] | Untouched:
-        with as_in_a_flush(session):
+        with flush_transaction(session):
             if not self.changed:
                 result = connection.execute(self.statement, self.parameters)
                 return [] if result.rowcount else Untouched.NOT_THERE
@@ -272,4 +273,4 @@ def _marks_plainly(model: type[Any]) -> bool:
 def _is_at_rest(session: Session) -> bool:
     """Return whether a session has nothing to flush, and nothing to undo but all of it."""
     # What was flushed in a savepoint expires with it; what was written otherwise does not.
-    return session._is_clean() and not session.in_nested_transaction()
+    return is_clean(session) and not session.in_nested_transaction()

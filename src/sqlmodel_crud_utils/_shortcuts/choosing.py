@@ -41,18 +41,6 @@ def is_unheard(session: Session, *events: str) -> bool:
     return type(session).get_bind is Session.get_bind and not listens_to_session(session, *events)
 
 
-@contextmanager
-def as_in_a_flush(session: Session) -> Iterator[None]:
-    """Let a refusal inside end the transaction of the session as the one of a flush does."""
-    transaction = session._autobegin_t()._begin()
-    try:
-        yield
-        transaction.commit()
-    except BaseException:
-        transaction.rollback(_capture_exception=True)
-        raise
-
-
 @cached
 def sets_plainly(model: type[Any], names: tuple[str, ...]) -> bool:
     """Return whether to set fields of an instance is all that its class does then."""

@@ -19,7 +19,12 @@ from sqlmodel_crud_utils._core.writes.targets import deferrable_keys
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
 from sqlmodel_crud_utils._session.databases import sees_commits
-from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, as_in_a_flush, is_unheard
+from sqlmodel_crud_utils._session.sqlalchemy_internals import (
+    flush_transaction,
+    is_clean,
+    register_persistent,
+)
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class NewRow:
         if self.unless_there and not sees_commits(connection):
             return None  # PostgreSQL refuses to leave a row alone that the snapshot doesn't show
         session.add(self.row)
-        with as_in_a_flush(session):
+        with flush_transaction(session):
             returned = _returned(connection.execute(self.statement, self.parameters))
             if returned is None:
                 session.expunge(self.row)
@@ -64,7 +69,7 @@ class NewRow:
         for name, value in zip(self.missing, returned, strict=False):
             set_committed_value(self.row, name, value)
         state = instance_state(self.row)
-        session._register_persistent({state})
+        register_persistent(session, [state])
         model = self.facts.model
         if changes.need_of(model):
             values = {name: getattr(self.row, name) for name in self.facts.columns}
@@ -121,7 +126,7 @@ def _is_inserted_alone(facts: Facts, dialect: Dialect, unless_there: bool) -> bo
 
 
 def _has_other_changes(session: Session, row: Any) -> bool:
-    if session._is_clean():
+    if is_clean(session):
         return False
     new = session.new
     return bool(session.dirty or session.deleted or len(new) > 1 or row not in new)

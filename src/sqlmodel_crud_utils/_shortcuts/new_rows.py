@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._core.writes.shapes import Column as Values, Shape
 from sqlmodel_crud_utils._core.writes.targets import Target, target_of
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
+from sqlmodel_crud_utils._session.sqlalchemy_internals import add_pending, register_persistent
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, listens_to_session
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     driver_insert,
@@ -76,9 +77,8 @@ class NewRows:
         for name in self.filled:
             for state, value in zip(self.states, columns[name], strict=True):
                 state.dict[name] = value
-        for state in self.states:
-            session._save_impl(state)
-        session._register_persistent(set(self.states))
+        add_pending(session, self.states)
+        register_persistent(session, self.states)
         self._tell(session)
 
     def _tell(self, session: Session) -> None:

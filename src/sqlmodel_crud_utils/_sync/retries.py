@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import block_of, is_inside
 from sqlmodel_crud_utils._session.modes import Modes, modes_for
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.operations import Block, keep_loaded
 from sqlmodel_crud_utils._sync._running.settling import let_go
@@ -212,7 +213,7 @@ def _refuse_nested() -> None:
 
 def _require_unused(session: Session) -> None:
     plain = sync_session(session)
-    if is_inside(plain) or plain.in_transaction() or not plain._is_clean():
+    if is_inside(plain) or plain.in_transaction() or not is_clean(plain):
         raise ValidationError(
             "the session of new_session is in a transaction already, which cannot run again; "
             "pass a function that opens a new session, such as session_factory(engine)",

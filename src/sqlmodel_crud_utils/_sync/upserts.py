@@ -62,6 +62,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
+from sqlmodel_crud_utils._session.sqlalchemy_internals import register_altered
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
@@ -612,5 +613,5 @@ def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[A
         statement = statement.with_for_update(read=True)
     rows = fetched(execute_writing(session, statement, execution_options=_FRESH))
     # As after a flush: the rollback of a savepoint expires them, and they are read again.
-    sync_session(session)._register_altered(states_of(rows))
+    register_altered(sync_session(session), states_of(rows))
     return rows

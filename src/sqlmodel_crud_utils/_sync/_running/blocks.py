@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.modes import USUAL, Modes
 from sqlmodel_crud_utils._session.savepoints import innermost_transaction, is_within
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others, sole_use
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
@@ -136,7 +137,7 @@ class _Level:
         shielded(commit, self._session, self._block.kept)
 
     def _flush(self) -> None:
-        if self._plain._is_clean():
+        if is_clean(self._plain):
             return
         try:
             self._session.flush()

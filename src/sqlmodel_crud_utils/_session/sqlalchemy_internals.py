@@ -1,0 +1,133 @@
+"""The one door to private parts of SQLAlchemy's sessions, transactions, connections and pools.
+
+Nobody promises that they stay. Each function is one use; its test names the attribute and runs with
+the oldest and the newest version, so that a version without it fails with a list of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm.mapper import _all_registries
+from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.pool import SingletonThreadPool
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+def is_clean(session: Session) -> bool:
+    """Return whether a flush would have nothing to do, without a look at each object."""
+    return session._is_clean()
+
+
+def autoflush(session: Session) -> None:
+    """Flush where the session flushes before a query."""
+    session._autoflush()
+
+
+def is_in_context_manager(session: Session) -> bool:
+    """Return whether the session is in a `with session.begin()`, which commits at its exit."""
+    return session._trans_context_manager is not None
+
+
+@contextmanager
+def flushing(session: Session) -> Iterator[None]:
+    """Let the session believe that it flushes."""
+    before, session._flushing = session._flushing, True
+    try:
+        yield
+    finally:
+        session._flushing = before
+
+
+@contextmanager
+def flush_transaction(session: Session) -> Iterator[None]:
+    """Let a refusal inside end the transaction of the session as the one of a flush does."""
+    transaction = session._autobegin_t()._begin()
+    try:
+        yield
+        transaction.commit()
+    except BaseException:
+        transaction.rollback(_capture_exception=True)
+        raise
+
+
+def add_pending(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Add new objects to the session, without those that hang on them."""
+    for state in states:
+        session._save_impl(state)
+
+
+def register_persistent(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Make pending objects persistent, as a flush does that has written them."""
+    session._register_persistent(set(states))
+
+
+def register_altered(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Let the rollback of a savepoint expire objects, as after a flush that has written them."""
+    session._register_altered(states)
+
+
+# --- transactions --------------------------------------------------------------------------------
+
+
+def begun_connections(transaction: SessionTransaction) -> dict[Any, tuple[Any, ...]]:
+    """Return what a session's transaction has begun on: tuples that start with a connection.
+
+    Whether the transaction of the connection is the session's own is last in a tuple.
+    """
+    return transaction._connections
+
+
+def rollback_exception(transaction: SessionTransaction) -> BaseException | None:
+    """Return what ended a transaction in a flush, if anything did."""
+    return transaction._rollback_exception
+
+
+def is_committed(transaction: SessionTransaction) -> bool:
+    """Return whether a transaction is committed, and not closed yet."""
+    return transaction._state is SessionTransactionState.COMMITTED
+
+
+# --- connections and pools -----------------------------------------------------------------------
+
+
+def is_autocommitting(connection: Connection) -> bool:
+    """Return whether the isolation level of a connection is AUTOCOMMIT."""
+    return connection._is_autocommit_isolation()
+
+
+def record_of(connection: Connection) -> Any:
+    """Return what the pool keeps beside a connection of the driver."""
+    proxy: Any = connection.connection
+    return proxy._connection_record
+
+
+def level_on_connect(dialect: Dialect) -> str | None:
+    """Return the isolation level that an engine sets on every connection."""
+    known: Any = dialect
+    found: str | None = known._on_connect_isolation_level
+    return found
+
+
+def connections_of_threads(pool: SingletonThreadPool) -> list[Any]:
+    """Return the connections of a pool that has one for each thread."""
+    return list(pool._all_conns)
+
+
+# --- objects and mappers -------------------------------------------------------------------------
+
+
+def path_of(mapper: Mapper[Any]) -> Any:
+    """Return the path of a query that loads rows of a model by itself."""
+    return mapper._path_registry
+
+
+def all_mappers() -> Iterator[Mapper[Any]]:
+    """Yield the mappers of all registries."""
+    for registry in _all_registries():
+        yield from registry.mappers
