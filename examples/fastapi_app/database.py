@@ -16,9 +16,11 @@ engine = create_pooled_engine(os.environ.get("DATABASE_URL", "sqlite:///heroes.d
 new_session = session_factory(engine)
 
 # For routes that write: one transaction, committed before the response leaves.
-WriteSession = Annotated[AsyncSession, Depends(session_dependency(engine))]
+writing = session_dependency(engine)
 # For routes that only read: on SQLite they don't wait for writers.
-ReadSession = Annotated[AsyncSession, Depends(session_dependency(engine, read_only=True))]
+reading = session_dependency(engine, read_only=True)
+
+WriteSession = Annotated[AsyncSession, Depends(writing)]
 
 
 async def create_tables() -> None:

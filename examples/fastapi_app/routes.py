@@ -1,11 +1,9 @@
 """The routes. None of them has to catch an error, or to commit."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Header, status
+from fastapi import APIRouter, Depends
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fastapi_app.database import ReadSession, WriteSession, acting_user
+from fastapi_app.database import WriteSession, acting_user, reading, writing
 from fastapi_app.models import (
     Hero,
     HeroCreate,
@@ -20,141 +18,78 @@ from fastapi_app.models import (
     TeamPublic,
 )
 from fastapi_app.outbox import tell
-from sqlmodel_crud_utils.aio import (
-    AsyncQueryBuilder,
-    delete_row,
-    get_one_or_create,
-    get_row,
-    restore_row,
-    update_row,
-    write_row,
-)
-from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
-from sqlmodel_crud_utils.pagination import CursorPage, Page
+from sqlmodel_crud_utils.aio import Repository
+from sqlmodel_crud_utils.ext.fastapi import crud_router, error_responses
+from sqlmodel_crud_utils.hooks import register_hook
 
 router = APIRouter(dependencies=[Depends(acting_user)])
-teams = APIRouter(prefix="/teams", tags=["teams"])
-heroes = APIRouter(prefix="/heroes", tags=["heroes"])
-messages = APIRouter(prefix="/messages", tags=["messages"])
 
-hero_params = filter_params(
-    Hero,
-    allow=[
-        "name__icontains",
-        "age__gte",
-        "age__lte",
-        "team__name",
-        "team__is_null",
-        "tags__label__in",
-    ],
-    sort=["name", "age", "created_at"],
+teams = crud_router(
+    Team,
+    writing,
+    reading=reading,
+    public=TeamPublic,
+    create=TeamCreate,
+    operations=("list", "create"),
+    filters=("name", "city"),
+    sort=("name",),
+    search=("name", "city"),
 )
-team_params = filter_params(Team, allow=["name", "city"], sort=["name"], pages="number")
+heroes = crud_router(
+    Hero,
+    writing,
+    reading=reading,
+    public=HeroPublic,
+    create=HeroCreate,
+    update=HeroUpdate,
+    operations=("list", "get", "create", "update", "delete", "restore"),
+    filters=("age__gte", "age__lte", "team__name", "team__is_null", "tags__label__in"),
+    sort=("name", "age", "created_at", "team__name"),
+    search=("name", "team__name"),
+    pagination="cursor",
+)
+messages = crud_router(
+    Message,
+    reading,
+    public=MessagePublic,
+    operations=("list",),
+    filters=("sent",),
+    pagination="cursor",
+)
 
 
-# --- Teams ---------------------------------------------------------------------------------------
-
-
-@teams.post("", status_code=status.HTTP_201_CREATED, response_model=TeamPublic)
-async def create_team(data: TeamCreate, session: WriteSession) -> Team:
-    """Create a team; a name that is taken is answered with 409."""
-    _, team = await write_row(Team.model_validate(data), session, raise_on_error=True)
-    await tell(session, f"team {team.id} created")
-    return team
-
-
-@teams.get("", response_model=Page[TeamPublic])
-async def list_teams(
-    params: Annotated[FilterParams, Depends(team_params)], session: ReadSession
-) -> Page[Team]:
-    """List teams in pages with a total."""
-    return await params.paginate(AsyncQueryBuilder(session, Team))
-
-
-# --- Heroes --------------------------------------------------------------------------------------
-
-
-def shown(session: AsyncSession) -> AsyncQueryBuilder[Hero]:
-    """Return the query for heroes as they are shown: with their team and tags."""
-    return AsyncQueryBuilder(session, Hero).joined("team").selectin("tags")
-
-
-@heroes.get("", response_model=CursorPage[HeroPublic])
-async def list_heroes(
-    params: Annotated[FilterParams, Depends(hero_params)], session: ReadSession
-) -> CursorPage[Hero]:
-    """List heroes; the `next_cursor` of a page is the `after` of the next one."""
-    return await params.keyset(shown(session))
-
-
-@heroes.post("", status_code=status.HTTP_201_CREATED, response_model=HeroPublic)
-async def create_hero(data: HeroCreate, session: WriteSession) -> Hero:
-    """Create a hero; a missing team is answered with 409."""
-    _, hero = await write_row(Hero.model_validate(data), session, raise_on_error=True)
-    await tell(session, f"hero {hero.id} created")
-    return await shown(session).where(id=hero.id).one()
-
-
-@heroes.get("/{key}", response_model=HeroPublic)
-async def read_hero(key: int, session: ReadSession) -> Hero:
-    """Return one hero, or 404."""
-    return await shown(session).where(id=key).one()
-
-
-@heroes.patch("/{key}", response_model=HeroPublic)
-async def update_hero(
-    key: int,
-    data: HeroUpdate,
-    session: WriteSession,
-    if_match: Annotated[int | None, Header(description="The version that was read.")] = None,
-) -> Hero:
-    """Change the fields that are sent, and no others.
-
-    With `If-Match` a change that somebody else made meanwhile is not overwritten: that is 409.
-    """
-    await update_row(key, data, session, Hero, expected_version=if_match)
-    await tell(session, f"hero {key} updated")
-    return await shown(session).where(id=key).one()
-
-
-@heroes.delete("/{key}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_hero(key: int, session: WriteSession) -> None:
-    """Delete a hero softly: nobody finds it, and it can be restored."""
-    await delete_row(key, session, Hero)
-    await tell(session, f"hero {key} deleted")
-
-
-@heroes.post("/{key}/restore", response_model=HeroPublic)
-async def restore_hero(key: int, session: WriteSession) -> Hero:
-    """Bring a deleted hero back; if its name was taken meanwhile, that is 409."""
-    await restore_row(key, session, Hero)
-    await tell(session, f"hero {key} restored")
-    return await shown(session).where(id=key).one()
-
-
-@heroes.put("/{key}/tags/{label}", response_model=HeroPublic)
-async def tag_hero(key: int, label: str, session: WriteSession) -> Hero:
+@heroes.put("/{key}/tags/{label}", responses=error_responses(404))
+async def tag_hero(key: int, label: str, session: WriteSession) -> HeroPublic:
     """Give a hero a tag, which is created if it is new; to do it twice changes nothing."""
-    await get_row(key, session, Hero, raise_on_error=True)
-    tag, _ = await get_one_or_create(session, Tag, label=label)
-    _, existed = await get_one_or_create(session, HeroTag, hero_id=key, tag_id=tag.id)
-    if not existed:
+    rows = Repository(session, Hero)
+    await rows.get(key)
+    tag, _ = await Repository(session, Tag).get_or_create(label=label)
+    links = Repository(session, HeroTag)
+    _, created = await links.get_or_create(hero_id=key, tag_id=tag.id)
+    if created:
         await tell(session, f"hero {key} tagged {label}")
-    return await shown(session).where(id=key).one()
+    shown = await rows.joined("team").selectin("tags").where(id=key).one()
+    return HeroPublic.model_validate(shown)
 
 
-# --- Messages ------------------------------------------------------------------------------------
+class Announced:
+    """A hook that tells others of each change, in the transaction of the change."""
 
-message_params = filter_params(Message, allow=["sent"])
+    async def after_create(self, instance: Team | Hero, session: AsyncSession) -> None:
+        """Tell of a new row."""
+        await tell(session, f"{type(instance).__name__.lower()} {instance.id} created")
+
+    async def after_update(self, instance: Hero, session: AsyncSession) -> None:
+        """Tell of a change; a restored hero is one."""
+        await tell(session, f"hero {instance.id} updated")
+
+    async def after_delete(self, instance: Hero, session: AsyncSession) -> None:
+        """Tell of a hero who is gone."""
+        await tell(session, f"hero {instance.id} deleted")
 
 
-@messages.get("", response_model=CursorPage[MessagePublic])
-async def list_messages(
-    params: Annotated[FilterParams, Depends(message_params)], session: ReadSession
-) -> CursorPage[Message]:
-    """List what other services were told, or will be."""
-    return await params.keyset(AsyncQueryBuilder(session, Message))
+register_hook(Team, Announced())
+register_hook(Hero, Announced())
 
-
-for part in (teams, heroes, messages):
-    router.include_router(part)
+for name, part in (("teams", teams), ("heroes", heroes), ("messages", messages)):
+    router.include_router(part, prefix=f"/{name}", tags=[name])
