@@ -51,8 +51,8 @@ GUIDES: dict[str, list[str]] = {
 }
 # What a reader looks for is a guide first, then a function, then what belongs to the project.
 BOOSTS = {"reference/": 0.5, "adr/": 0.1, "changelog": 0.1, "contributing": 0.1, "benchmarks": 0.1}
-# Pictures of other hosts, which the site does not load.
-_BADGES = re.compile(r"^\[!\[.*\n", re.MULTILINE)
+# What README has above its first sentence: pictures of other hosts, and links to this site.
+_BADGES = re.compile(r"^\[!\[.*\n|^\*\*\[Documentation\](?s:.*?)\n\n", re.MULTILINE)
 _LINK = re.compile(
     r"(?s)^```.*?^```$|(?P<text>\]\()(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))",
     re.MULTILINE,

@@ -45,7 +45,8 @@ TOPICS = {
     "Repository": ("Repository",),
     "Query builder": ("QueryBuilder", "Page", "CursorPage"),
     "Soft delete": ("soft_delete_row", "restore_row", "purge_rows"),
-    "Transactions": ("transaction", "on_commit"),
+    "Transactions": ("transaction", "on_commit", "run_transaction", "is_transient"),
+    "Replicas": ("use_primary", "read_after", "replication_token"),
     "Connections": (
         "create_pooled_engine",
         "session_factory",
