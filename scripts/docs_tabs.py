@@ -37,6 +37,7 @@ _KINDS = {
     ("engine", "begin"): "connection",
     ("factory", ""): "session",
     ("factory", "begin"): "session",
+    ("session", "connection"): "connection",
 }
 _MADE_BY = {
     "create_pooled_engine": "engine",
@@ -215,7 +216,8 @@ class _Edits:
 
     def applied(self) -> str:
         code = self._code
-        for start, end, text in sorted(self.found, key=lambda each: each[:2], reverse=True):
+        # From the end on; at one place the outer one, which was found first, comes to stand first.
+        for start, end, text in reversed(sorted(self.found, key=lambda each: each[:2])):  # noqa: C413
             code = code[:start] + text + code[end:]
         return code
 

@@ -41,7 +41,7 @@ class HeroRead(BaseModel):
 
 
 async def test_the_error_in_place_of_missing_greenlet(engine: AsyncEngine) -> None:
-    """By default; to await a load is as good as ever."""
+    """By default; to await a load works as before."""
     async with session_factory(engine)() as session:
         await write_row(Hero(name="Ann", secret_name="?", team=Team(name="Owls")), session)
         session.expunge_all()
