@@ -40,9 +40,10 @@ def _summary(context: Any) -> str:
 
 
 class StampedGauge(SQLModel, table=True):
-    """A stamp that depends on the statement."""
+    """Stamps of a function in C that does not tell what it takes, and of one that is told much."""
 
     id: int | None = Field(default=None, primary_key=True)
+    title: str | None = Field(default=None, max_length=50, sa_column_kwargs={"onupdate": str})
     level: int = 0
     note: str | None = Field(default=None, max_length=50, sa_column_kwargs={"onupdate": _summary})
 

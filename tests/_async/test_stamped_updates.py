@@ -137,7 +137,7 @@ async def test_a_stamp_that_looks_at_the_statement(
     assert words == ["SELECT", "UPDATE", "COMMIT"]
     _, row = await get_row(1, session_factory(), StampedGauge)
     assert row is not None
-    assert row.note == "level: 2"
+    assert (row.title, row.note) == ("", "level: 2")
 
 
 @pytest.mark.databases("sqlite")
