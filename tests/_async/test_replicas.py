@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, event, func, insert, text, update
+from sqlalchemy import create_engine, delete, event, func, insert, literal, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session as SyncSession, SQLModel, select
 
@@ -35,7 +35,7 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, sync_engine
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, make_sqlite, sync_engine
 from tests.databases import Database, create_empty
 from tests.models import Hero, HeroTag, Tag, Team
 from tests.observing import recorded_calls
@@ -405,6 +405,42 @@ class TestFailures:
         await session.close()
         assert await session.scalar(select(Hero.age)) == OLD
 
+    @pytest.mark.databases("postgresql")
+    async def test_a_connection_that_is_lost_inside_of_a_transaction(
+        self, session: AsyncSession, copy_url: str
+    ) -> None:
+        """The rest of the transaction goes on with the primary."""
+        assert await age_in(session) == OLD
+        administrator = create_engine(copy_url.replace("postgresql:", "postgresql+psycopg:"))
+        with administrator.connect() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        administrator.dispose()
+        assert await session.scalar(select(Hero.age)) == NEW
+        assert (await update_row(1, {"age": 7}, session, Hero))[0]
+
+    async def test_a_database_that_the_caller_names(
+        self, session: AsyncSession, primary: AsyncEngine, replica: AsyncEngine
+    ) -> None:
+        """It is asked, and a write to it is one."""
+        statement = select(Hero.age)
+        for engine, age in ((primary, NEW), (replica, OLD)):
+            arguments = {"bind": sync_engine(engine)}
+            assert await session.scalar(statement, bind_arguments=arguments) == age
+            await session.rollback()
+        assert await age_in(session) == OLD
+        arguments = {"bind": sync_engine(primary)}
+        await session.scalar(text("SELECT 1"), bind_arguments=arguments)
+        assert await session.scalar(statement) == NEW
+        await session.close()
+        other = make_sqlite()
+        arguments = {"bind": sync_engine(other)}
+        assert await session.scalar(select(literal(3)), bind_arguments=arguments) == 3
+        await session.close()
+        await other.dispose()
+
     async def test_an_error_of_the_statement_is_not_hidden(self, session: AsyncSession) -> None:
         """The primary would say the same."""
         with pytest.raises(DBAPIError):
@@ -458,7 +494,9 @@ class TestTokens:
         assert (recording.only.name, recording.only.kind) == ("replication_token", "read")
         await session.close()
         with read_after(token):
-            assert await age_in(session) == OLD
+            for _ in range(2):
+                assert await age_in(session) == OLD
+                await session.close()
             with use_primary(), read_after(token):
                 await session.rollback()
                 assert await session.scalar(select(Hero.age)) == NEW

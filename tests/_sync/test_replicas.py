@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, event, func, insert, text, update
+from sqlalchemy import create_engine, delete, event, func, insert, literal, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session as SyncSession, SQLModel, select
 
@@ -37,7 +37,7 @@ from sqlmodel_crud_utils.sync import (
     use_primary,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, execute, sync_engine
+from tests._runtime_sync import Engine, Session, execute, make_sqlite, sync_engine
 from tests.databases import Database, create_empty
 from tests.models import Hero, HeroTag, Tag, Team
 from tests.observing import recorded_calls
@@ -403,6 +403,42 @@ class TestFailures:
         session.close()
         assert session.scalar(select(Hero.age)) == OLD
 
+    @pytest.mark.databases("postgresql")
+    def test_a_connection_that_is_lost_inside_of_a_transaction(
+        self, session: Session, copy_url: str
+    ) -> None:
+        """The rest of the transaction goes on with the primary."""
+        assert age_in(session) == OLD
+        administrator = create_engine(copy_url.replace("postgresql:", "postgresql+psycopg:"))
+        with administrator.connect() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        administrator.dispose()
+        assert session.scalar(select(Hero.age)) == NEW
+        assert update_row(1, {"age": 7}, session, Hero)[0]
+
+    def test_a_database_that_the_caller_names(
+        self, session: Session, primary: Engine, replica: Engine
+    ) -> None:
+        """It is asked, and a write to it is one."""
+        statement = select(Hero.age)
+        for engine, age in ((primary, NEW), (replica, OLD)):
+            arguments = {"bind": sync_engine(engine)}
+            assert session.scalar(statement, bind_arguments=arguments) == age
+            session.rollback()
+        assert age_in(session) == OLD
+        arguments = {"bind": sync_engine(primary)}
+        session.scalar(text("SELECT 1"), bind_arguments=arguments)
+        assert session.scalar(statement) == NEW
+        session.close()
+        other = make_sqlite()
+        arguments = {"bind": sync_engine(other)}
+        assert session.scalar(select(literal(3)), bind_arguments=arguments) == 3
+        session.close()
+        other.dispose()
+
     def test_an_error_of_the_statement_is_not_hidden(self, session: Session) -> None:
         """The primary would say the same."""
         with pytest.raises(DBAPIError):
@@ -450,7 +486,9 @@ class TestTokens:
         assert (recording.only.name, recording.only.kind) == ("replication_token", "read")
         session.close()
         with read_after(token):
-            assert age_in(session) == OLD
+            for _ in range(2):
+                assert age_in(session) == OLD
+                session.close()
             with use_primary(), read_after(token):
                 session.rollback()
                 assert session.scalar(select(Hero.age)) == NEW

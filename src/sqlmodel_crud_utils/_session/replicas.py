@@ -93,10 +93,6 @@ class Replicas:
             if replica.is_ready():
                 yield replica
 
-    def of(self, engine: Any) -> Replica | None:
-        """Return the replica with an engine, None for another engine."""
-        return next((each for each in self.members if each.engine is engine), None)
-
     def put_aside(self, replica: Replica, error: BaseException) -> None:
         """Leave a replica alone for a while; say so once, not each time that it fails again."""
         replica.rests_until = monotonic() + _REST
@@ -191,12 +187,13 @@ class RoutedSession(SQLModelSession):
         return result
 
     def _is_ours(self, execution: ORMExecuteState) -> bool:
-        """Return whether a statement would go to the primary, or follows one on a replica."""
+        """Return whether nobody has said where a statement belongs, so that it is the primary."""
         arguments = execution.bind_arguments
-        bind = arguments.get("bind")
-        if bind is not None:  # related rows are loaded where the rows came from
-            return bind is self._replicas.primary or self._replicas.of(bind) is not None
-        return self.get_bind(**arguments) is self._replicas.primary
+        if arguments.get("bind") is None:
+            return self.get_bind(**arguments) is self._replicas.primary
+        if not only_reads(execution.statement):
+            self.stay_with_primary()
+        return False
 
     def _may_leave_primary(self, execution: ORMExecuteState) -> bool:
         return (
