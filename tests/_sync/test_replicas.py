@@ -529,7 +529,7 @@ def test_a_damaged_token(token: Any) -> None:
 def test_what_is_no_replica(primary: Engine) -> None:
     """The primary itself, another kind of database, no engine at all."""
     other = create_pooled_engine("sqlite://")
-    for wrong in (primary, other, "postgresql://localhost"):
+    for wrong in ([primary], [other], ["postgresql://localhost"], other):
         with pytest.raises(ValidationError):
-            session_factory(primary, replicas=[wrong])
+            session_factory(primary, replicas=wrong)
     other.dispose()

@@ -772,8 +772,9 @@ class TestRefusals:
             run_transaction(new_session, "work")
         with pytest.raises(ValidationError, match="new_session must be callable"):
             run_transaction(new_session(), print)
-        with pytest.raises(ValidationError, match="Session, not int"):
-            run_transaction(lambda: 1, print)
+        for made in (1, None):
+            with pytest.raises(ValidationError, match="must return a session of this API"):
+                run_transaction(lambda made=made: made, print)
 
     @pytest.mark.databases("sqlite")
     def test_a_session_in_use(self, new_session: NewSession) -> None:

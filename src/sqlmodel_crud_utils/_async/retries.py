@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from sqlmodel_crud_utils._async._running.blocks import block
@@ -104,12 +103,11 @@ async def run_transaction(
     retries = retries_for(attempts, deadline)
     async with Block(None, None, _NAME) as operation:
         while True:
-            session = require_session(await call_hook(new_session))
-            _require_unused(session)
+            session = await _opened(new_session)
             attempt = _Attempt(session, modes)
             operation.attempts = retries.made
             try:
-                result: _R = await attempt.run(partial(work, session, *args, **kwargs))
+                result: _R = await attempt.run(work, args, kwargs)
                 if retries.made > 1:
                     log_retry(f"succeeded at attempt {retries.made}")
                 return result
@@ -136,12 +134,14 @@ class _Attempt:
     ended_by: BaseException | None = None
     """What ended the transaction before the function was over, whatever it made of that."""
 
-    async def run(self, work: Callable[[], Any]) -> Any:
+    async def run(
+        self, work: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         async with block(self.session, wrap_errors=False, modes=self.modes):
             self.block = block_of(sync_session(self.session))
             try:
                 with _at_work():
-                    result = await call_hook(work)
+                    result = await call_hook(work, self.session, *args, **kwargs)
             except Exception:
                 self.ended_by = self.block.refusal(None) if self.block else None
                 raise
@@ -209,7 +209,17 @@ def _refuse_nested() -> None:
         )
 
 
-def _require_unused(session: AsyncSession) -> None:
+async def _opened(new_session: Callable[[], AnySession]) -> AsyncSession:
+    """Return a new session; what the factory returned may be none, or in use."""
+    made = await call_hook(new_session)
+    try:
+        session = require_session(made)
+    except ValidationError as error:
+        raise ValidationError(
+            f"must return a session of this API, not {type(made).__name__}; "
+            "pass session_factory(engine)",
+            field="new_session",
+        ) from error
     plain = sync_session(session)
     if is_inside(plain) or plain.in_transaction() or not is_clean(plain):
         raise ValidationError(
@@ -217,3 +227,4 @@ def _require_unused(session: AsyncSession) -> None:
             "pass a function that opens a new session, such as session_factory(engine)",
             field="new_session",
         )
+    return session

@@ -37,6 +37,7 @@ from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 from sqlmodel_crud_utils._session.replicas import replicas_of
 from sqlmodel_crud_utils._sync._running.settling import let_go
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
 
@@ -145,7 +146,7 @@ def session_factory(
         1
     """
     found = require_engine(engine)
-    copies = [require_engine(each) for each in replicas]
+    copies = _engines(replicas)
     settings = kwargs | _strict(strict_loading, kwargs.get("info"))
     with observed("session_factory"):
         return _sessions(found, copies, settings)
@@ -158,6 +159,14 @@ def _strict(mode: bool | Literal["n_plus_one"] | None, info: Any) -> dict[str, A
         return {}
     listen_to_loads()
     return {"info": {**(info or {}), KEY: Strictness(mode, CAN_LOAD)}}
+
+
+def _engines(replicas: Sequence[Engine]) -> list[Engine]:
+    if not isinstance(replicas, Sequence):
+        raise ValidationError(
+            f"must be a list of engines, not {type(replicas).__name__}", field="replicas"
+        )
+    return [require_engine(each) for each in replicas]
 
 
 def _sessions(
@@ -197,7 +206,7 @@ def get_session(
         1
     """
     found = require_engine(engine)
-    copies = [require_engine(each) for each in replicas]
+    copies = _engines(replicas)
     with observed("get_session"):
         new_session = _sessions(found, copies, kwargs)
 
