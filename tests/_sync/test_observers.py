@@ -224,7 +224,7 @@ class TestOnce:
         """Every public function and every method that queries has its place above."""
         others = {"create_pooled_engine", "session_factory", "get_session", "pool_status"}
         functions = {name for name in sync.__all__ if inspect.isfunction(getattr(sync, name))}
-        scopes = {"use_primary", "read_after"}
+        scopes = {"use_primary", "read_after", "strict_loading"}
         more = {"on_commit", "run_transaction", "is_transient", "replication_token"}
         assert functions == {*FUNCTIONS, *others, *scopes, *more}
         public = {
