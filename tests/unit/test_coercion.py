@@ -37,8 +37,8 @@ from sqlmodel_crud_utils._core.values.coercion import (
     is_coerced,
     is_storable,
     storable,
-    stored_as_is,
 )
+from sqlmodel_crud_utils._core.values.columns import stored_as_is
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes, Colour
 

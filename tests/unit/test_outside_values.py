@@ -15,13 +15,8 @@ from pydantic import TypeAdapter, ValidationError as PydanticError
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.params import filter_param, sort_param
-from sqlmodel_crud_utils._core.values.coercion import (
-    coerce,
-    is_coerced,
-    is_json,
-    is_storable,
-    storable,
-)
+from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced, is_storable, storable
+from sqlmodel_crud_utils._core.values.columns import is_json
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils.exceptions import ValidationError
 from tests.models import AllTypes

@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.json import compared, holds_json, operand
 from sqlmodel_crud_utils._core.parameters import array_of, exact
-from sqlmodel_crud_utils._core.values.coercion import python_type
+from sqlmodel_crud_utils._core.values.columns import python_type
 
 # SQLite allows 32,766 parameters; the statement has others too.
 _SQLITE_PLAIN_LIMIT = 30_000

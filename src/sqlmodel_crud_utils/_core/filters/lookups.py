@@ -31,7 +31,8 @@ from sqlmodel_crud_utils._core.filters.text import (
     text_criterion,
 )
 from sqlmodel_crud_utils._core.parameters import is_rounded
-from sqlmodel_crud_utils._core.values.coercion import as_bool, coerce, describe, is_sql
+from sqlmodel_crud_utils._core.values.coercion import coerce, describe, is_sql
+from sqlmodel_crud_utils._core.values.readers import as_bool
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _Attribute = InstrumentedAttribute[Any]

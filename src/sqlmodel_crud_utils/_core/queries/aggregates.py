@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, Float, Numeric, func
 from sqlalchemy.orm import InstrumentedAttribute
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.values.coercion import describe, python_type
+from sqlmodel_crud_utils._core.values.coercion import describe
+from sqlmodel_crud_utils._core.values.columns import python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _NUMBERS = (int, float, Decimal)

@@ -41,7 +41,7 @@ from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.queries.ordering import Term
 from sqlmodel_crud_utils._core.queries.query import Query
-from sqlmodel_crud_utils._core.values.coercion import python_type
+from sqlmodel_crud_utils._core.values.columns import python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _VERSION = 1

@@ -23,7 +23,8 @@ from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
 from sqlmodel_crud_utils._core.queries.ordering import term_of
-from sqlmodel_crud_utils._core.values.coercion import coerce, python_type
+from sqlmodel_crud_utils._core.values.coercion import coerce
+from sqlmodel_crud_utils._core.values.columns import python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _PLAIN_TYPES = (bool, int, float, Decimal, str, UUID, datetime, date, time, timedelta)

@@ -27,7 +27,8 @@ from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.values.coercion import is_json, is_sql, is_storable, storable
+from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
+from sqlmodel_crud_utils._core.values.columns import is_json
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 # Pydantic takes every value of these types where they are declared without constraints.

@@ -16,13 +16,8 @@ from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.values.coercion import (
-    Kept,
-    is_sql,
-    is_storable,
-    storable,
-    stored_as_is,
-)
+from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
+from sqlmodel_crud_utils._core.values.columns import Kept, stored_as_is
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
