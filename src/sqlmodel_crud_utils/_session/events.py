@@ -9,8 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Update, event
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+)
+from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
@@ -145,7 +151,10 @@ def subscribe(subscriber: changes.Subscriber) -> None:
     """Tell a subscriber of every change from here on; programs without one pay for no listener."""
     if not changes.subscribers:
         for target, name, listener in _CHANGES:
-            event.listen(target, name, listener)
+            # SQLAlchemy would put another function around one for mappers, which nobody knows as
+            # the library's: each write would step aside for it.
+            plainly = {"raw": True, "retval": True} if target is Mapper else {}
+            event.listen(target, name, listener, **plainly)
     changes.subscribers.append(subscriber)
 
 
@@ -163,8 +172,9 @@ def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
 
 
 @own
-def _before_row(_mapper: Mapper[Any], _connection: Any, row: Any) -> None:
-    changes.flushing_row(instance_state(row))
+def _before_row(_mapper: Mapper[Any], _connection: Any, state: InstanceState[Any]) -> Any:
+    changes.flushing_row(state)
+    return EXT_CONTINUE
 
 
 @own
