@@ -43,6 +43,7 @@ GUIDES: dict[str, list[str]] = {
         "errors.md",
         "soft-delete.md",
         "tenancy.md",
+        "history.md",
         "hooks.md",
     ],
     "Many rows": ["bulk.md"],

@@ -7,6 +7,7 @@ Only what the two APIs differ in is changed: imports, `await`, `async with`, `as
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -147,7 +148,8 @@ class Translation:
             match node:
                 case ast.ImportFrom(module=str(module)) if module.startswith("sqlmodel_crud_utils"):
                     names = [each.name for each in node.names]
-                    self.coroutines |= {name for name in names if _is_coroutine(aio, name)}
+                    home = _home(module)
+                    self.coroutines |= {name for name in names if _is_coroutine(home, name)}
                 case ast.Assign(targets=[ast.Name(id=name)]):
                     self.kinds[name] = self.kind_of(node.value)
                 case ast.withitem(optional_vars=ast.Name(id=name)):
@@ -297,6 +299,13 @@ class _Block(ast.NodeVisitor):
         self.generic_visit(node)
 
 
+def _home(module: str) -> Any:
+    """Return where the async twins of a module's functions are."""
+    if not module.endswith(".sync"):
+        return aio
+    return importlib.import_module(f"{module.removesuffix('.sync')}.aio")
+
+
 def _imports(node: ast.ImportFrom) -> Iterator[str]:
     """Yield what takes the place of an import; nothing where it is the same for both APIs."""
     names = [each.name for each in node.names]
@@ -305,8 +314,8 @@ def _imports(node: ast.ImportFrom) -> Iterator[str]:
         if rest:
             yield f"from sqlmodel import {rest}"
         yield "from sqlmodel.ext.asyncio.session import AsyncSession"
-    elif node.module == "sqlmodel_crud_utils.sync":
-        yield f"from sqlmodel_crud_utils.aio import {', '.join(names)}"
+    elif node.module and node.module.endswith(".sync"):
+        yield f"from {node.module.removesuffix('.sync')}.aio import {', '.join(names)}"
     elif node.module == "sqlmodel_crud_utils":
         own = [name for name in names if name in aio.__all__]
         shared = [name for name in names if name not in own]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 from sqlmodel import SQLModel
 
+from sqlmodel_crud_utils.ext.history import ChangeHistory
 from tests.databases import Database, provide
+from tests.examples import programs
 from tests.models_mixins import Club, Letter, Membership, Parcel, Player, Visit
 
-TABLES = sorted(model.__tablename__ for model in (Club, Letter, Membership, Parcel, Player, Visit))
+MODELS = (ChangeHistory, Club, Letter, Membership, Parcel, Player, Visit)
+TABLES = sorted(str(model.__tablename__) for model in MODELS)
 
 ENVIRONMENT = """
 from alembic import context
@@ -108,3 +115,25 @@ def test_a_second_autogenerate_is_empty(empty: Database, tmp_path: Path):
     command.upgrade(config, "head")
     assert len(list(ScriptDirectory.from_config(config).walk_revisions())) == 2
     command.downgrade(config, "base")
+
+
+def test_the_guides_migration_makes_the_table_of_the_history(empty: Database) -> None:
+    """Autogenerate finds nothing to add to it."""
+    guide = Path(__file__).parent.parent / "docs" / "history.md"
+    migration: dict[str, Any] = {}
+    exec(programs(guide)["add_change_history.py"], migration)
+    options = {
+        "compare_type": True,
+        "include_object": lambda _thing, name, kind, *_: (
+            kind != "table" or name == ChangeHistory.__tablename__
+        ),
+    }
+    engine = create_engine(empty.sync_url)
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts=options)
+        with Operations.context(context):
+            migration["upgrade"]()
+            assert compare_metadata(context, SQLModel.metadata) == []
+            migration["downgrade"]()
+        assert inspect(connection).get_table_names() in ([], ["alembic_version"])
+    engine.dispose()
