@@ -38,7 +38,7 @@ class ChangeHistory(SQLModel, table=True):
         tenant_id: The tenant of the row, None for a model without tenants.
     """
 
-    __tablename__ = "change_history"
+    __tablename__: ClassVar[Any] = "change_history"
     __table_args__ = (
         Index("ix_change_history_row", "table_name", "row_key", "id"),
         Index("ix_change_history_age", "table_name", "changed_at"),
@@ -58,7 +58,7 @@ class ChangeHistory(SQLModel, table=True):
     tenant_id: str | None = Field(default=None, max_length=255)
 
 
-HISTORY.table = ChangeHistory.__table__  # type: ignore[attr-defined]
+HISTORY.table = SQLModel.metadata.tables["change_history"]
 
 _EXCLUDED, _REDACTED = "__track_exclude__", "__track_redact__"
 

@@ -187,10 +187,11 @@ class _Texts:
         return old != new
 
     def _assigned(self, statement: Update) -> Mapping[str, Any]:
-        own = {column.key: name for name, column in self.facts.columns.items()}
-        values: Mapping[Any, Any] = statement._values or {}
+        columns = {name: self.facts.columns[name] for name in self.facts.written}
+        own = {column.key: name for name, column in columns.items()}
+        values: Any = statement._values or {}
         assigned = {own[column.key]: value for column, value in values.items()}
-        for name, column in self.facts.columns.items():
+        for name, column in columns.items():
             if column.server_onupdate is not None or (column.onupdate and name not in assigned):
                 raise NeedsRowsError
         if self.dialect.name in _MYSQL:
