@@ -6,7 +6,7 @@ import uuid
 from decimal import Decimal
 from typing import Any, Optional
 
-from sqlalchemy import JSON, LargeBinary, Numeric, String
+from sqlalchemy import JSON, Column, Enum as SqlEnum, FetchedValue, LargeBinary, Numeric, String
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -98,6 +98,35 @@ class Lease(SQLModel, TrackChangesMixin, TenantMixin, table=True):
     """Rows that belong to tenants."""
 
     id: int | None = Field(default=None, primary_key=True)
+    rent: int = 0
+
+
+class Trinket(SQLModel, TrackChangesMixin, table=True):
+    """Values whose texts only Python writes."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: str | None = Field(default=None, sa_type=Reversed)
+    grade: Grade | None = Field(
+        default=None,
+        sa_column=Column(
+            SqlEnum(Grade, values_callable=lambda all_: [k.value for k in all_], name="level")
+        ),
+    )
+
+
+class Ticker(SQLModel, TrackChangesMixin, table=True):
+    """A column that the database may change with each update."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    number: int = 0
+    beat: int = Field(default=0, sa_column_kwargs={"server_onupdate": FetchedValue()})
+
+
+class Estate(SQLModel, TrackChangesMixin, TenantMixin, table=True):
+    """Rows that belong to tenants with a UUID."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: uuid.UUID = Field(default=None, index=True)  # type: ignore[assignment]
     rent: int = 0
 
 

@@ -124,6 +124,11 @@ def test_a_hero_from_the_beginning_to_the_end(client: httpx2.Client) -> None:
     assert client.get("/heroes").json()["items"] == []
     assert client.post(f"{path}/restore").json()["age"] == 49
     assert client.get(path).status_code == 200
+    changes = client.get(f"{path}/history").json()
+    assert [each["operation"] for each in changes] == ["create", *["update"] * 3]
+    assert changes[0]["changes"]["secret_name"] == ["…", "…"]
+    assert changes[1]["changes"]["age"] == [48, 49]
+    assert changes[1]["changed_by"] == "bob"
     expected = ["team 1 created", *(f"hero 1 {did}" for did in ("created", "updated"))]
     expected += [f"hero 1 {did}" for did in ("tagged strong", "deleted", "updated")]
     assert messages(client) == expected

@@ -1,7 +1,11 @@
 """The tables, and what of them comes in and goes out."""
 
+from datetime import datetime
+from typing import Any
+
 from sqlmodel import Field, Relationship, SQLModel
 
+from sqlmodel_crud_utils.ext.history import TrackChangesMixin
 from sqlmodel_crud_utils.mixins import (
     AuditMixin,
     SoftDeleteMixin,
@@ -64,7 +68,8 @@ class HeroUpdate(SQLModel):
     team_id: int | None = None
 
 
-class Hero(HeroCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
+class Hero(HeroCreate, AuditMixin, SoftDeleteMixin, VersionMixin, TrackChangesMixin, table=True):
+    __track_redact__ = ("secret_name",)
     __table_args__ = (unique_when_not_deleted("name"),)
 
     id: int | None = Field(default=None, primary_key=True)
@@ -85,6 +90,15 @@ class HeroPublic(SQLModel):
     updated_by: str | None
     team: TeamPublic | None
     tags: list[TagPublic]
+
+
+class ChangePublic(SQLModel):
+    """What was changed in a hero; that the secret name was, but not from what to what."""
+
+    operation: str
+    changes: dict[str, list[Any]]
+    changed_by: str | None
+    changed_at: datetime
 
 
 # --- The outbox ----------------------------------------------------------------------------------

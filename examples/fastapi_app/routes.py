@@ -5,6 +5,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fastapi_app.database import WriteSession, acting_user, reading, writing
 from fastapi_app.models import (
+    ChangePublic,
     Hero,
     HeroCreate,
     HeroPublic,
@@ -20,6 +21,7 @@ from fastapi_app.models import (
 from fastapi_app.outbox import tell
 from sqlmodel_crud_utils.aio import Repository
 from sqlmodel_crud_utils.ext.fastapi import crud_router, error_responses
+from sqlmodel_crud_utils.ext.history.aio import ChangeHistory, get_change_history
 from sqlmodel_crud_utils.hooks import register_hook
 
 router = APIRouter(dependencies=[Depends(acting_user)])
@@ -70,6 +72,12 @@ async def tag_hero(key: int, label: str, session: WriteSession) -> HeroPublic:
         await tell(session, f"hero {key} tagged {label}")
     shown = await rows.joined("team").selectin("tags").where(id=key).one()
     return HeroPublic.model_validate(shown)
+
+
+@heroes.get("/{key}/history", response_model=list[ChangePublic])
+async def read_history(key: int, session: WriteSession) -> list[ChangeHistory]:
+    """Return who changed what in a hero, the oldest change first; a deleted hero keeps its own."""
+    return await get_change_history(key, session, Hero)
 
 
 class Announced:

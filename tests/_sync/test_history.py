@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, case, func, select, update
+from sqlalchemy import Column, Integer, case, create_engine, event, func, insert, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
@@ -41,17 +41,21 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, dialect_of, execute
+from tests._runtime_sync import Engine, Session, dialect_of, execute, sync_engine
+from tests.databases import Database
 from tests.history_models import (
     Cupboard,
     Docket,
+    Estate,
     Grade,
     Lease,
     LongName,
     Pallet,
     Slot,
     Specimen,
+    Ticker,
     Tome,
+    Trinket,
     Vault,
 )
 from tests.recording import recorded
@@ -251,7 +255,7 @@ def test_the_database_records_what_the_library_would(session: Session, engine: E
     session.expunge_all()
     with recorded(engine) as statements:
         rows.update(VALUES)
-        rows.update(number=Specimen.number + 1, other=7, pin="4321")
+        rows.update(number=(Specimen.number + 3) - 2, other=7, pin="4321")
         rows.update(number=Specimen.number, other=7)
         rows.update(dict.fromkeys([*VALUES, "other"]))
         rows.update(is_open=True)
@@ -282,6 +286,60 @@ def test_an_assignment_sees_those_before_it_on_mysql(session: Session) -> None:
     assert specimen is not None
     _, (_, changed) = changes_of(session, 1, Specimen)
     assert changed == {"number": [1, 5], "other": [10, specimen.other]}
+
+
+def test_values_that_only_python_can_write_as_text(session: Session) -> None:
+    """The rows are read before and after a set-based write."""
+    write_row(Trinket(id=1, code="abc", grade=Grade.LOW), session)
+    QueryBuilder(session, Trinket).where(id=1).update(code="xyz")
+    QueryBuilder(session, Trinket).where(id=1).update(grade=Grade.HIGH)
+    write_row(Ticker(id=1), session)
+    QueryBuilder(session, Ticker).where(id=1).update(number=1)
+    assert changes_of(session, 1, Trinket)[1:] == [
+        ("update", {"code": ["cba", "zyx"]}),
+        ("update", {"grade": ["LOW", "HIGH"]}),
+    ]
+    assert changes_of(session, 1, Ticker)[1:] == [("update", {"number": [0, 1]})]
+    with tenant_scope(uuid.UUID(int=1)):
+        write_row(Estate(id=1), session)
+        QueryBuilder(session, Estate).where(id=1).update(rent=1)
+        [_, change] = get_change_history(1, session, Estate)
+    assert (change.changes, change.tenant_id) == ({"rent": [0, 1]}, str(uuid.UUID(int=1)))
+
+
+@pytest.mark.databases("postgresql")
+def test_rows_that_others_add_meanwhile(
+    session: Session, engine: Engine, database: Database
+) -> None:
+    """A set-based write reaches them too, and their changes are recorded."""
+    new_pallet(session)
+    other = create_engine(database.sync_url)
+    late = iter([insert(Pallet).values(name="late", stock=2)])
+
+    def intrude(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE") and (adding := next(late, None)) is not None:
+            with other.begin() as writer:
+                writer.execute(adding)
+
+    event.listen(sync_engine(engine), "before_cursor_execute", intrude)
+    try:
+        count = QueryBuilder(session, Pallet).update(stock=5, everything=True)
+    finally:
+        event.remove(sync_engine(engine), "before_cursor_execute", intrude)
+        other.dispose()
+    assert count == 2
+    rows = execute(session, select(Pallet.id)).scalars().all()
+    changed = [changes_of(session, key, Pallet)[-1] for key in sorted(rows)]
+    assert changed == [("update", {"stock": [1, 5]}), ("update", {"stock": [2, 5]})]
+
+
+def test_many_new_rows_without_their_keys_are_refused(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL returns none, so that nobody could record these rows."""
+    monkeypatch.setattr(dialect_of(session), "insert_returning", False)
+    with pytest.raises(ValidationError, match="use bulk_insert_rows"):
+        execute(session, insert(Pallet), [{"name": "a"}, {"name": "b"}])
 
 
 def test_an_upsert_that_conflicts_is_an_update(session: Session) -> None:

@@ -147,16 +147,15 @@ def announce_keys(session: Session, model: type[Any], keys: Sequence[Key]) -> No
 
 def happened(session: Session, change: Change) -> None:
     """Tell those who want to know that rows were written."""
-    concerned = [each for each in subscribers if each.need(change.model)]
-    if not concerned:
-        return
     state = state_of(session)
-    pending = state.changes = state.changes or PerSavepoint()
     owner = innermost_transaction(session)
-    for each in concerned:
-        if each.need(change.model) < Need.BEFORE:  # a witness is done with it at once
-            pending.add(owner, (each, change))
-        each.written(session, change)
+    for each in subscribers:
+        need = each.need(change.model)
+        if Need.NOTHING < need < Need.BEFORE:  # a witness is done with it at once
+            state.changes = state.changes or PerSavepoint()
+            state.changes.add(owner, (each, change))
+        if need:
+            each.written(session, change)
 
 
 def pending_of(session: Session) -> PerSavepoint[tuple[Subscriber, Change]] | None:
