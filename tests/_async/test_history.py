@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,7 +40,14 @@ from sqlmodel_crud_utils.ext.history.aio import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as, all_tenants, tenant_scope
-from tests._runtime_async import AsyncEngine, AsyncSession, dialect_of, execute, sync_engine
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    dialect_of,
+    execute,
+    sync_engine,
+    together,
+)
 from tests.databases import Database
 from tests.history_models import (
     Cupboard,
@@ -174,6 +182,25 @@ async def test_old_values_that_are_not_loaded(
         ("update", {"stock": [2, 7]}),
         ("update", {"stock": [7, 8]}),
     ]
+
+
+@pytest.mark.databases("postgresql", "mysql")
+async def test_writers_side_by_side_leave_a_chain(
+    session: AsyncSession, session_factory: Opened
+) -> None:
+    """Each old value is the new one of the change before it: it is read under the row's lock."""
+    key = await new_pallet(session, stock=0)
+
+    async def write(number: int) -> None:
+        own = session_factory()
+        for turn in range(5):
+            await update_row(key, {"stock": 10 * number + turn}, own, Pallet, raise_on_error=True)
+
+    await together(*(partial(write, number) for number in (1, 2, 3)))
+    _, *updates = await changes_of(session, key, Pallet)
+    pairs = [changed["stock"] for _, changed in updates]
+    assert len(pairs) == 15
+    assert [0, *(new for _, new in pairs[:-1])] == [old for old, _ in pairs]
 
 
 async def test_rows_that_only_a_flush_finds(session: AsyncSession) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,7 +42,14 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, dialect_of, execute, sync_engine
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    dialect_of,
+    execute,
+    sync_engine,
+    together,
+)
 from tests.databases import Database
 from tests.history_models import (
     Cupboard,
@@ -174,6 +182,23 @@ def test_old_values_that_are_not_loaded(session: Session, session_factory: Opene
         ("update", {"stock": [2, 7]}),
         ("update", {"stock": [7, 8]}),
     ]
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_writers_side_by_side_leave_a_chain(session: Session, session_factory: Opened) -> None:
+    """Each old value is the new one of the change before it: it is read under the row's lock."""
+    key = new_pallet(session, stock=0)
+
+    def write(number: int) -> None:
+        own = session_factory()
+        for turn in range(5):
+            update_row(key, {"stock": 10 * number + turn}, own, Pallet, raise_on_error=True)
+
+    together(*(partial(write, number) for number in (1, 2, 3)))
+    _, *updates = changes_of(session, key, Pallet)
+    pairs = [changed["stock"] for _, changed in updates]
+    assert len(pairs) == 15
+    assert [0, *(new for _, new in pairs[:-1])] == [old for old, _ in pairs]
 
 
 def test_rows_that_only_a_flush_finds(session: Session) -> None:
