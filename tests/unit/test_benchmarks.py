@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import StaticPool, create_engine
 
-from benchmarks import documentation, imports, many_models, memory
+from benchmarks import documentation, history, imports, many_models, memory
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -197,3 +198,12 @@ def test_reads_among_many_models_are_measured(capsys: pytest.CaptureFixture[str]
     many_models.main(costs)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == list(many_models.READS)
+
+
+def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each database, with all ways and the ratio."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    history.main([history.measure(engine, rows=20, rounds=1)])
+    [line] = capsys.readouterr().out.splitlines()
+    assert all(f"{way} " in line for way in history.WAYS)
+    engine.dispose()

@@ -1,0 +1,140 @@
+"""What the history costs, against one written by hand: `python -m benchmarks.history [URL ...]`.
+
+All rows of a table are updated: without a history, with a set-based one by hand, and by the query
+builder on a tracked model. They run in turn, in one process; shown is the best of the rounds.
+The last one reads and flushes row by row, as a history does that knows flushes alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, StaticPool, create_engine, delete, insert, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from sqlmodel_crud_utils.ext.history import ChangeHistory, TrackChangesMixin
+from sqlmodel_crud_utils.sync import QueryBuilder
+
+
+class Base(SQLModel, registry=registry()):
+    """Models apart from those of the other benchmarks."""
+
+
+class Stock(Base, TrackChangesMixin, table=True):
+    """The table that is updated."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    amount: int
+
+
+_UPDATE = "UPDATE stock SET amount = amount + 1 WHERE amount >= 0"
+_INTO = (
+    "INSERT INTO change_history "
+    "(table_name, row_key, operation, changed_at, transaction_key, changes)"
+)
+_COLUMNS = (
+    "'stock', CAST(id AS CHAR(20)), 'update', '2025-01-01 00:00:00', "
+    "'01234567-89ab-4def-8123-456789abcdef'"
+)
+_DIFFERENCE = "json_object('amount', json_array(amount, amount + 1)) FROM stock WHERE amount >= 0"
+_AT_ONCE = (
+    "WITH old AS (SELECT id, amount FROM stock WHERE amount >= 0 FOR UPDATE), "
+    "new AS (UPDATE stock SET amount = stock.amount + 1 FROM old WHERE old.id = stock.id "
+    "RETURNING stock.id, old.amount AS before, stock.amount) "
+    f"{_INTO} SELECT 'stock', id::text, 'update', now(), gen_random_uuid(), "
+    "json_build_object('amount', json_build_array(before, amount)) FROM new"
+)
+BY_HAND: Mapping[str, Sequence[str]] = {
+    "sqlite": [f"{_INTO} SELECT {_COLUMNS}, {_DIFFERENCE}", _UPDATE],
+    "mysql": [f"{_INTO} SELECT {_COLUMNS}, {_DIFFERENCE} FOR UPDATE", _UPDATE],
+    "postgresql": [_AT_ONCE],
+}
+
+
+def _without(session: Session) -> None:
+    session.connection().execute(text(_UPDATE))
+
+
+def _by_hand(session: Session) -> None:
+    connection = session.connection()
+    for statement in BY_HAND[connection.dialect.name]:
+        connection.execute(text(statement))
+
+
+def _tracked(session: Session) -> None:
+    QueryBuilder(session, Stock).where(amount__gte=0).update(amount=Stock.amount + 1)
+
+
+def _flushed(session: Session) -> None:
+    for stock in session.exec(select(Stock).where(col(Stock.amount) >= 0)):
+        stock.amount += 1
+
+
+WAYS: Mapping[str, Callable[[Session], None]] = {
+    "no history": _without,
+    "by hand": _by_hand,
+    "query builder": _tracked,
+    "flush": _flushed,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it costs to update all rows of a database.
+
+    Attributes:
+        database: The kind of database.
+        seconds: The best time of each way.
+    """
+
+    database: str
+    seconds: Mapping[str, float]
+
+
+def measure(engine: Engine, rows: int = 10_000, rounds: int = 3) -> Cost:
+    """Return what an update of all rows costs on a database, whose tables are made and dropped."""
+    tables: list[Any] = [Base.metadata.tables["stock"], ChangeHistory.__table__]  # type: ignore[attr-defined]
+    best = dict.fromkeys(WAYS, float("inf"))
+    for table in tables:
+        table.create(engine)
+    try:
+        with engine.begin() as connection:
+            connection.execute(insert(tables[0]), [{"amount": each} for each in range(rows)])
+        for _ in range(rounds):
+            for name, way in WAYS.items():
+                best[name] = min(best[name], _seconds(engine, way))
+                with engine.begin() as connection:
+                    connection.execute(delete(tables[1]))
+    finally:
+        for table in tables:
+            table.drop(engine)
+    return Cost(engine.dialect.name, best)
+
+
+def _seconds(engine: Engine, way: Callable[[Session], None]) -> float:
+    with Session(engine) as session:
+        start = time.perf_counter()
+        way(session)
+        session.commit()
+        return time.perf_counter() - start
+
+
+def main(costs: Sequence[Cost] | None = None) -> None:
+    """Print a line for each database; the last figure is the ratio to the history by hand."""
+    if costs is None:
+        engines = [create_engine(url) for url in sys.argv[1:]]
+        engines = engines or [create_engine("sqlite://", poolclass=StaticPool)]
+        costs = list(map(measure, engines))
+    for cost in costs:
+        shown = ", ".join(f"{name} {1e3 * cost.seconds[name]:.0f} ms" for name in WAYS)
+        ratio = cost.seconds["query builder"] / cost.seconds["by hand"]
+        print(f"{cost.database}: {shown}; {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
