@@ -64,6 +64,7 @@ from tests.history_models import (
     Trinket,
     Vault,
 )
+from tests.models import Hero
 from tests.recording import recorded
 
 WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
@@ -428,7 +429,7 @@ async def test_an_insert_that_leaves_rows_alone(session: AsyncSession) -> None:
     await execute(session, statement.values(name="a", stock=5))
     await execute(session, statement, [{"name": "a", "stock": 5}, {"name": "b", "stock": 6}])
     assert len(await changes_of(session, key, Pallet)) == 1
-    found = await execute(session, select(ChangeHistory))
+    found = await execute(session, select(ChangeHistory).order_by("id"))
     assert [each.changes["name"][1] for each in found.scalars()] == ["a", "b"]
 
 
@@ -530,6 +531,21 @@ async def test_a_model_that_is_not_tracked(session: AsyncSession) -> None:
         await get_change_history(1, session, Cupboard)
     with pytest.raises(ValidationError, match="Cupboard are not recorded"):
         await purge_change_history(session, Cupboard, older_than=timedelta(0))
+
+
+@pytest.mark.shortcuts
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_other_models_run_the_statements_that_they_ran_before(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """An update by key is one statement."""
+    _, hero = await write_row(Hero(name="Rusty", secret_name="?"), session)
+    key = hero.id
+    session.expunge_all()
+    await session.rollback()
+    with recorded(engine) as statements:
+        await update_row(key, {"age": 48}, session, Hero)
+    assert statements == ["UPDATE", "COMMIT"]
 
 
 async def test_old_changes_are_purged(session: AsyncSession) -> None:

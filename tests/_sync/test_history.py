@@ -66,6 +66,7 @@ from tests.history_models import (
     Trinket,
     Vault,
 )
+from tests.models import Hero
 from tests.recording import recorded
 
 WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
@@ -420,7 +421,7 @@ def test_an_insert_that_leaves_rows_alone(session: Session) -> None:
     execute(session, statement.values(name="a", stock=5))
     execute(session, statement, [{"name": "a", "stock": 5}, {"name": "b", "stock": 6}])
     assert len(changes_of(session, key, Pallet)) == 1
-    found = execute(session, select(ChangeHistory))
+    found = execute(session, select(ChangeHistory).order_by("id"))
     assert [each.changes["name"][1] for each in found.scalars()] == ["a", "b"]
 
 
@@ -522,6 +523,21 @@ def test_a_model_that_is_not_tracked(session: Session) -> None:
         get_change_history(1, session, Cupboard)
     with pytest.raises(ValidationError, match="Cupboard are not recorded"):
         purge_change_history(session, Cupboard, older_than=timedelta(0))
+
+
+@pytest.mark.shortcuts
+@pytest.mark.databases("sqlite", "postgresql")
+def test_other_models_run_the_statements_that_they_ran_before(
+    session: Session, engine: Engine
+) -> None:
+    """An update by key is one statement."""
+    _, hero = write_row(Hero(name="Rusty", secret_name="?"), session)
+    key = hero.id
+    session.expunge_all()
+    session.rollback()
+    with recorded(engine) as statements:
+        update_row(key, {"age": 48}, session, Hero)
+    assert statements == ["UPDATE", "COMMIT"]
 
 
 def test_old_changes_are_purged(session: Session) -> None:
