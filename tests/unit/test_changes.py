@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 from sqlmodel_crud_utils._session import events
 from sqlmodel_crud_utils._session.changes import Change, Need
+from sqlmodel_crud_utils.ext.history.sync import get_change_history
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     bulk_insert_rows,
@@ -34,6 +35,7 @@ from sqlmodel_crud_utils.sync import (
 )
 from tests.change_models import Guarded, Watched
 from tests.databases import Database, prepare
+from tests.history_models import Pallet
 from tests.properties import examples
 
 MANY = 120  # from 100 rows on they are written past the flush
@@ -439,6 +441,24 @@ def test_what_is_undone_is_not_told_as_committed(
         run_block(session, "failing block", [(name, model, 4)])
     assert not replay.unknown
     replay.compare(engine)
+
+
+def test_who_needs_the_keys_hears_them_beside_the_history(
+    engine: Engine, database: Database
+) -> None:
+    """A set-based write whose rows the database could record by itself reads them then."""
+    heard = Replay(Need.KEYS, {Pallet: {}})
+    events.subscribe(heard)
+    try:
+        with Session(engine) as session:
+            _, pallet = write_row(Pallet(name="a", stock=1), session, raise_on_error=True)
+            key = pallet.id
+            QueryBuilder(session, Pallet).where(stock=1).update(stock=2)
+            assert [change.keys for change in heard.heard] == [[(key,)]] * 2
+            assert len(get_change_history(key, session, Pallet)) == 2
+    finally:
+        events.unsubscribe(heard)
+        database.clear()
 
 
 @examples(60)
