@@ -397,6 +397,15 @@ async def test_in_the_scope_of_all_rows_name_their_tenant(session: AsyncSession)
     assert await labels(session) == ["y (b)", "x (a)"]
 
 
+async def test_in_the_scope_of_all_no_row_changes_its_tenant(session: AsyncSession):
+    """By an assignment, too."""
+    await spells_of("a", "b", session=session)
+    with all_tenants(), pytest.raises(TenantError, match="cannot be changed"):
+        await moved(session)
+    await session.rollback()
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
 async def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: AsyncSession):
     """It is a broken constraint, whichever way it is written; the text names no row."""
     await spells_of("a", "b", session=session)

@@ -399,6 +399,15 @@ def test_in_the_scope_of_all_rows_name_their_tenant(session: Session):
     assert labels(session) == ["y (b)", "x (a)"]
 
 
+def test_in_the_scope_of_all_no_row_changes_its_tenant(session: Session):
+    """By an assignment, too."""
+    spells_of("a", "b", session=session)
+    with all_tenants(), pytest.raises(TenantError, match="cannot be changed"):
+        moved(session)
+    session.rollback()
+    assert labels(session) == ["of a (a)", "of b (b)"]
+
+
 def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: Session):
     """It is a broken constraint, whichever way it is written; the text names no row."""
     spells_of("a", "b", session=session)
