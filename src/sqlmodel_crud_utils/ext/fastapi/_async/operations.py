@@ -219,5 +219,6 @@ def endpoint(operation: Callable[..., Any], signature: Signature, keys: Mapping[
         key = {name: given.pop(parameter) for parameter, name in keys.items()}
         return await operation(**given, **({"key": key} if keys else {}))
 
+    run.__name__ = operation.__name__  # for logs
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run

@@ -221,5 +221,6 @@ def endpoint(operation: Callable[..., Any], signature: Signature, keys: Mapping[
         key = {name: given.pop(parameter) for parameter, name in keys.items()}
         return operation(**given, **({"key": key} if keys else {}))
 
+    run.__name__ = operation.__name__  # for logs
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run
