@@ -77,7 +77,7 @@ def read() -> Reference:
     """Read the package, and write the pages of its reference."""
     # What SQLAlchemy's alias is made of has names only inside of SQLAlchemy.
     for home in (builder, sync_repository, async_repository):
-        vars(home)["Criterion"] = typing.TypeVar("Criterion")
+        vars(home)["Criterion"] = typing.TypeVar("Criterion")  # pyright: ignore[reportGeneralTypeIssues]
     reference = Reference({}, {})
     sync, aio = (_module(f"{PACKAGE}.{name}") for name in ("sync", "aio"))
     for topic, names in _topics(sync).items():

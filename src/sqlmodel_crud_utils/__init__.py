@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         run_transaction as a_run_transaction,
         session_factory as a_session_factory,
         soft_delete_row as a_soft_delete_row,
+        strict_loading as a_strict_loading,
         transaction as a_transaction,
         update_row as a_update_row,
         use_primary as a_use_primary,

@@ -113,7 +113,8 @@ def _of_relationship(relationship: RelationshipProperty[Any]) -> str:
 def _of_columns(execution: ORMExecuteState) -> str:
     mapper = execution.bind_mapper
     model = "the row" if mapper is None else mapper.class_.__name__
-    names = ", ".join(column.key for column in execution.statement.selected_columns)  # type: ignore[attr-defined]
+    statement: Any = execution.statement
+    names = ", ".join(column.key for column in statement.selected_columns)
     return (
         f"columns of {model} are not loaded ({names}): a commit or a rollback has expired the row, "
         "or they are deferred; refresh the row, read it again, or make sessions with "

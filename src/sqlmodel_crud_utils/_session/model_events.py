@@ -87,7 +87,7 @@ def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
     if column.table is mapper.local_table:
         # Whatever type, key or default a model has declared for the column.
         column.default = ColumnDefault(tenant_of_new_row)
-        make_targets_unique(mapper.local_table.metadata)
+        make_targets_unique(column.table.metadata)
     if mapper.base_mapper is mapper:
         # SQLAlchemy makes the statements of a flush once for each table, and keeps them here.
         keeper: Any = mapper

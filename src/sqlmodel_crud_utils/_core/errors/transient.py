@@ -60,9 +60,11 @@ def is_transient(error: BaseException) -> bool:
 
 def cause_of(error: BaseException | None) -> Cause | None:
     """Return why a transaction may be run again after an error, None where it may not."""
-    verdicts = (_verdict(each) for each in _chain(error))
-    found = next((each for each in verdicts if each is not None), None)
-    return None if found == "final" else found
+    for each in _chain(error):
+        verdict = _verdict(each)
+        if verdict is not None:
+            return None if verdict == "final" else verdict
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
