@@ -29,7 +29,9 @@ class LedgerLine(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     net: int = Field(sa_column=Column("net_amount", Integer))
-    gross: int | None = Field(default=None, sa_column=Column(Integer, Computed("net_amount + 1")))
+    gross: int | None = Field(
+        default=None, sa_column=Column(Integer, Computed("net_amount + 1", persisted=True))
+    )
     ledger_id: int | None = Field(default=None, foreign_key="ledger.id")
     ledger: Ledger | None = Relationship(back_populates="lines")
 
