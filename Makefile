@@ -81,8 +81,8 @@ contract: $(INSTALLED) ## Try routes of crud_router with what their OpenAPI docu
 	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/contract
 
-cov: ## Run all but the generated tests, with more examples; measure coverage of lines and branches
-	@TEST_THOROUGHLY=1 $(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) \
+cov: ## Run all but the generated tests and measure coverage of lines and branches
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="$(PYTEST_ARGS) \
 		--ignore=tests/_sync --cov --cov-report=term --cov-report=html"
 
 test-sync: ## Run the generated tests

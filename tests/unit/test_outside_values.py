@@ -96,6 +96,7 @@ def weighed(call: Callable[[], Any], value: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:.*bool:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(st.sampled_from(ATTRIBUTES), VALUES)
 @examples(800)
 def test_a_value_is_coerced_at_a_bounded_cost(attribute: Any, value: Any) -> None:

@@ -44,6 +44,7 @@ class Features:
         has_json_each: Whether a list of values can be one parameter, as a JSON text.
         quick_many: Whether the driver sends many rows one after the other without a round trip.
         reads_written_table: Whether an UPDATE or DELETE may name its own table in a subquery.
+        assigns_in_order: Whether an assignment of an UPDATE sees what those before it have written.
         nulls_largest: Whether NULLs sort as if they were larger than all values.
         has_null_order: Whether ORDER BY knows NULLS FIRST and NULLS LAST.
         seeks_rows: Whether a comparison of several columns at once is looked up in an index.
@@ -60,6 +61,7 @@ class Features:
         typed_expressions: Whether the value of an expression is of the type that SQLAlchemy says.
         limits_texts: Whether a text can be longer than its column says.
         refuses_null_characters: Whether a text cannot hold the character 0.
+        has_json_quote: Whether JSON_QUOTE makes the JSON of a text.
         unsigned: Whether there are integers up to 2**64.
         numbers: Which floating-point numbers it stores: all, no NaN, or those that are finite.
         has_uuids: Whether it has a type for UUIDs.
@@ -89,6 +91,7 @@ class Features:
     has_json_each: bool = False
     quick_many: bool = False
     reads_written_table: bool = True
+    assigns_in_order: bool = False
     # Order and comparison.
     nulls_largest: bool = False
     has_null_order: bool = True
@@ -105,6 +108,7 @@ class Features:
     typed_expressions: bool = False
     limits_texts: bool = True
     refuses_null_characters: bool = False
+    has_json_quote: bool = True
     unsigned: bool = False
     numbers: Literal["all", "no NaN", "finite"] = "finite"
     has_uuids: bool = False
@@ -131,6 +135,7 @@ _POSTGRESQL = Features(
     refuses_large_numbers=True,
     typed_expressions=True,
     refuses_null_characters=True,
+    has_json_quote=False,
     numbers="all",
     has_uuids=True,
 )
@@ -175,6 +180,7 @@ _MYSQL = Features(
     statement_bytes=1_000_000,
     conflict="ON DUPLICATE KEY",
     reads_written_table=False,
+    assigns_in_order=True,
     has_null_order=False,
     sorts_enums_by_place=True,
     widens_floats="addition",

@@ -43,13 +43,13 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, Grouping
 from sqlalchemy.types import Float, TypeEngine
 from sqlmodel import AutoString
 
+from sqlmodel_crud_utils._core.dialects import Features, features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils.ext.history.values import stored_type, text_of
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
-_MYSQL = frozenset(("mysql", "mariadb"))
 _SUMS = frozenset((operators.add, operators.sub, operators.mul))
 _NULL = "null"
 
@@ -122,7 +122,8 @@ def recorded_by_database(
         .with_for_update()
     )
     constants = {name: literal(value, history.c[name].type) for name, value in same.items()}
-    if dialect.name != "postgresql":
+    features = features_of(dialect)
+    if features.locks_gaps or features.single_writer:
         return SetBased(_insert(history, rows.where(or_(*differs.values())), constants), False)
     # What others insert meanwhile is not locked: the counts tell.
     seen = rows.cte("seen")
@@ -150,6 +151,11 @@ class _Texts:
 
     facts: Facts
     dialect: Dialect
+
+    @property
+    def features(self) -> Features:
+        """What the database does its own way."""
+        return features_of(self.dialect)
 
     def key(self) -> Text_:
         """Return the text of the primary key."""
@@ -181,7 +187,7 @@ class _Texts:
 
     def differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
         """Return whether two texts differ, whatever the collation says."""
-        if self.dialect.name in _MYSQL:
+        if self.features.text == "BINARY":
             binary: ColumnElement[bool] = cast(old, LargeBinary) != cast(new, LargeBinary)
             return binary
         return old != new
@@ -194,8 +200,7 @@ class _Texts:
         for name, column in columns.items():
             if column.server_onupdate is not None or (column.onupdate and name not in assigned):
                 raise NeedsRowsError
-        if self.dialect.name in _MYSQL:
-            # There an assignment sees those before it.
+        if self.features.assigns_in_order:
             for name, value in assigned.items():
                 used = {own[each.key] for each in _columns(value)}
                 if used & (assigned.keys() - {name}):
@@ -243,14 +248,14 @@ class _Texts:
         return cast(value, Text)
 
     def _quoted(self, value: ColumnElement[Any]) -> Text_:
-        if self.dialect.name == "postgresql":
-            return cast(func.to_json(cast(value, Text)), Text)
-        return func.json_quote(value)
+        if self.features.has_json_quote:
+            return func.json_quote(value)
+        return cast(func.to_json(cast(value, Text)), Text)
 
     def _moment(self, value: ColumnElement[Any]) -> Text_:
-        if self.dialect.name == "postgresql":
+        if self.features.time_zones:
             text = func.to_char(func.timezone("UTC", value), 'YYYY-MM-DD"T"HH24:MI:SS.US')
-        elif self.dialect.name == "sqlite":
+        elif "datetime" in self.features.stored_as:
             text = func.replace(cast(value, Text), " ", "T")
         else:
             text = func.date_format(value, "%Y-%m-%dT%H:%i:%s.%f")
@@ -258,7 +263,7 @@ class _Texts:
 
     def _number(self, value: ColumnElement[Any], scale: int) -> Text_:
         text = self._text(value)
-        if self.dialect.name == "sqlite":
+        if "decimal" in self.features.stored_as:
             # It would write NULL as 0.
             text = case((value.is_not(None), func.printf(f"%.{scale}f", value)))
         return literal('"', Text).concat(text).concat('"')
