@@ -72,7 +72,7 @@ def _execute(statement: Executable, state: ORMExecuteState) -> None:
 
 async def _read(session: AsyncSession, model: type[Any] | None) -> None:
     if model is None:
-        await get_result_from_query(text("SELECT 1"), session)
+        await get_result_from_query(select(Hero.id), session)
     else:
         await get_rows(session, model)
 

@@ -72,7 +72,7 @@ def _execute(statement: Executable, state: ORMExecuteState) -> None:
 
 def _read(session: Session, model: type[Any] | None) -> None:
     if model is None:
-        get_result_from_query(text("SELECT 1"), session)
+        get_result_from_query(select(Hero.id), session)
     else:
         get_rows(session, model)
 

@@ -83,7 +83,13 @@ def translate(
     return _mistake(error, driver, model) or _query_failure(error, driver, model)
 
 
-_NO_DIALECT = DefaultDialect()
+class _NoDialect(DefaultDialect):
+    # SQLAlchemy 2.0 has these in the dialects of databases only.
+    _json_serializer = None
+    _json_deserializer = None
+
+
+_NO_DIALECT = _NoDialect()
 _BAD_VALUE = "a value does not fit the type of its column"
 _DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
 
