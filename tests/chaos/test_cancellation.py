@@ -36,6 +36,7 @@ from sqlmodel_crud_utils.aio import (
     on_commit,
     pool_status,
     purge_rows,
+    replication_token,
     restore_row,
     run_transaction,
     session_factory,
@@ -89,6 +90,12 @@ async def streamed(session: Any) -> None:
     """Read a stream to its end."""
     async for _ in QueryBuilder(session, Entry).stream(batch_size=2):
         pass
+
+
+async def asked_how_far(session: Any) -> None:
+    """Ask for a token; only PostgreSQL has them."""
+    if session.bind.dialect.name == "postgresql":
+        await replication_token(session)
 
 
 async def in_a_block(session: Any) -> None:
@@ -233,6 +240,7 @@ WORKS: dict[str, Work] = {
     "get_result_from_query": lambda s: get_result_from_query(select(Entry), s),
     "transaction": in_a_block,
     "run_transaction": in_a_repeatable_function,
+    "replication_token": asked_how_far,
     "transaction, failing parts": in_failing_blocks,
     "begin": in_the_callers_block,
     "on_commit": with_a_callback,
