@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.hooks import registered_hook
-from tests._runtime_async import AsyncEngine, AsyncSession, sync_engine, together
-from tests.databases import Database
+from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, sync_engine, together
+from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Seat, Team
 from tests.models_mixins import Counter, Letter
 
@@ -198,19 +199,30 @@ async def test_a_row_is_updated_or_created(heroes: AsyncRepository[Hero]) -> Non
     assert (await heroes.get(name="Ann")).secret_name == "?"
 
 
+@pytest.fixture
+async def crowd(engine: AsyncEngine, database: Database) -> AsyncIterator[AsyncEngine]:
+    """An engine with a connection for each caller; the tables are emptied after `engine`."""
+    assert engine.dialect.name == database.name
+    large = make_engine(database.async_url, pool_size=CALLERS, max_overflow=0)
+    prepare(large)
+    wait_for_locks(large)
+    yield large
+    await large.dispose()
+
+
 @pytest.mark.parametrize(
     ("model", "unique", "field"),
     [(Counter, {"id": 1}, "value"), (Team, {"name": "Owls"}, "city")],
     ids=["with a version", "without"],
 )
 async def test_callers_that_race_end_with_one_row(
-    engine: AsyncEngine, model: Any, unique: dict[str, Any], field: str
+    crowd: AsyncEngine, model: Any, unique: dict[str, Any], field: str
 ) -> None:
     """One of them creates it, all of them write to it, none of them fails."""
     answers: list[bool] = []
 
     async def call(number: int) -> None:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(crowd) as session:
             rows = AsyncRepository(session, model)
             row, created = await rows.update_or_create({field: f"{number}"}, **unique)
             assert str(getattr(row, field)) == f"{number}"
@@ -218,7 +230,7 @@ async def test_callers_that_race_end_with_one_row(
 
     await together(*((lambda number=number: call(number)) for number in range(CALLERS)))
     assert sorted(answers) == [False] * (CALLERS - 1) + [True]
-    async with AsyncSession(engine) as session:
+    async with AsyncSession(crowd) as session:
         assert len((await get_rows(session, model))[1]) == 1
 
 

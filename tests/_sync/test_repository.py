@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import Repository, get_rows, transaction
-from tests._runtime_sync import Engine, Session, sync_engine, together
-from tests.databases import Database
+from tests._runtime_sync import Engine, Session, make_engine, sync_engine, together
+from tests.databases import Database, prepare, wait_for_locks
 from tests.models import Hero, Seat, Team
 from tests.models_mixins import Counter, Letter
 
@@ -200,19 +201,30 @@ def test_a_row_is_updated_or_created(heroes: Repository[Hero]) -> None:
     assert heroes.get(name="Ann").secret_name == "?"
 
 
+@pytest.fixture
+def crowd(engine: Engine, database: Database) -> Iterator[Engine]:
+    """An engine with a connection for each caller; the tables are emptied after `engine`."""
+    assert engine.dialect.name == database.name
+    large = make_engine(database.sync_url, pool_size=CALLERS, max_overflow=0)
+    prepare(large)
+    wait_for_locks(large)
+    yield large
+    large.dispose()
+
+
 @pytest.mark.parametrize(
     ("model", "unique", "field"),
     [(Counter, {"id": 1}, "value"), (Team, {"name": "Owls"}, "city")],
     ids=["with a version", "without"],
 )
 def test_callers_that_race_end_with_one_row(
-    engine: Engine, model: Any, unique: dict[str, Any], field: str
+    crowd: Engine, model: Any, unique: dict[str, Any], field: str
 ) -> None:
     """One of them creates it, all of them write to it, none of them fails."""
     answers: list[bool] = []
 
     def call(number: int) -> None:
-        with Session(engine) as session:
+        with Session(crowd) as session:
             rows = Repository(session, model)
             row, created = rows.update_or_create({field: f"{number}"}, **unique)
             assert str(getattr(row, field)) == f"{number}"
@@ -220,7 +232,7 @@ def test_callers_that_race_end_with_one_row(
 
     together(*((lambda number=number: call(number)) for number in range(CALLERS)))
     assert sorted(answers) == [False] * (CALLERS - 1) + [True]
-    with Session(engine) as session:
+    with Session(crowd) as session:
         assert len(get_rows(session, model)[1]) == 1
 
 
