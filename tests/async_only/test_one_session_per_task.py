@@ -133,3 +133,21 @@ async def test_a_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
             assert isinstance(caught.value.original_error, ValidationError)
         assert await names(engine) == []
     assert engine.pool.checkedout() == 0
+
+
+async def test_an_inner_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
+    """The connection is gone with the other task's write, and so is the outer block."""
+    for _ in range(5):
+        async with AsyncSession(engine) as session:
+            with pytest.raises(TransactionError):
+                async with transaction(session):
+                    await write_row(hero("Sid"), session)
+                    with pytest.raises(TransactionError):
+                        async with transaction(session):
+                            await asyncio.gather(
+                                write_row(hero("Rusty"), session), write_row(hero("Nova"), session)
+                            )
+                    await asyncio.sleep(0.01)
+                    await write_row(hero("Max"), session)
+        assert await names(engine) == []
+    assert engine.pool.checkedout() == 0

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._async._running.settling import (
 from sqlmodel_crud_utils._core.errors.translation import (
     ends_transaction,
     is_database_error,
+    shared_session,
     translate,
 )
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
@@ -145,8 +146,12 @@ class _Level:
             raise await conflict_of(self._session) or translate(error) from error
 
     async def undo(self) -> None:
-        if self._outermost or is_used_by_others(self._plain):
+        if self._outermost:
             await roll_back(self._session)
+            return
+        if is_used_by_others(self._plain) and not self._block.in_callers:
+            # Another task's statement is under way in the savepoint: all of it has to go.
+            self._block.doom(shared_session(), wholly=True)
             return
         try:
             await self._end_savepoint("rollback")
