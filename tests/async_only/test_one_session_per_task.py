@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -20,7 +22,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
-from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
+from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError, ValidationError
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests.databases import Database, prepare
 from tests.models import Hero
@@ -150,4 +152,21 @@ async def test_an_inner_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> 
                     await asyncio.sleep(0.01)
                     await write_row(hero("Max"), session)
         assert await names(engine) == []
+    assert engine.pool.checkedout() == 0
+
+
+async def test_such_a_block_in_the_callers_own(engine: AsyncEngine) -> None:
+    """Whatever becomes of the caller's transaction, nothing of the block is in it."""
+    for _ in range(5):
+        with suppress(SQLAlchemyError, SQLModelCRUDError):
+            async with AsyncSession(engine) as session, session.begin():
+                await write_row(hero("Sid"), session)
+                with pytest.raises(TransactionError):
+                    async with transaction(session):
+                        await asyncio.gather(
+                            write_row(hero("Rusty"), session), write_row(hero("Nova"), session)
+                        )
+                await asyncio.sleep(0.01)
+                await write_row(hero("Max"), session)
+        assert not {"Rusty", "Nova"} & set(await names(engine))
     assert engine.pool.checkedout() == 0

@@ -46,6 +46,12 @@ def abandon(connections: Iterable[Connection]) -> None:
             connection.close()
 
 
+def cut_off(session: Session) -> None:
+    """Take the session's connections away, so that its transaction can only be rolled back."""
+    for connection in connections_of(session):
+        connection.invalidate()
+
+
 def is_committed(session: Session) -> bool:
     """Return whether the transaction is committed that is still the session's.
 

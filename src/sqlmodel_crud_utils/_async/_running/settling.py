@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.orm import InstanceState
 
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, unknown_outcome
@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
-from sqlmodel_crud_utils._session.transactions import abandon, connections_of, is_committed
+from sqlmodel_crud_utils._session.transactions import abandon, connections_of, cut_off, is_committed
 
 
 class CommittedError(Exception):
@@ -92,8 +92,12 @@ async def roll_back(session: AsyncSession) -> None:
     So is one that another task is at work with: a driver may carry out the statement of that task
     after the rollback, outside of any transaction.
     """
-    if is_used_by_others(sync_session(session)):
-        await session.invalidate()
+    plain = sync_session(session)
+    if is_used_by_others(plain):
+        try:
+            await session.invalidate()
+        except IllegalStateChangeError:  # the other task is just getting a connection
+            await run_sync(session, cut_off, plain)
         return
     try:
         await session.rollback()
