@@ -18,7 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPANIONS = {"psycopg": "psycopg-binary"}
 # Nor can what only its newest version works with: None leaves the choice to pip.
 CONTEMPORARIES: dict[str, dict[str, str | None]] = {
-    "fastapi": {"starlette": None, "anyio": "4.11.0"}
+    "fastapi": {"starlette": None, "anyio": "4.11.0"},
+    "graphql-core": {"strawberry-graphql": None},
+    "opentelemetry-api": dict.fromkeys(
+        (
+            "importlib-metadata",
+            "opentelemetry-instrumentation",
+            "opentelemetry-instrumentation-sqlalchemy",
+            "opentelemetry-sdk",
+            "opentelemetry-semantic-conventions",
+            "wrapt",
+        )
+    ),
 }
 LOWER_BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)")
 
