@@ -12,6 +12,8 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from tests import lacking
+
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     "--headless",
@@ -24,10 +26,6 @@ _FLAGS = (
     "--disable-sync",
     "--no-first-run",
     "--window-size=1280,1600",
-)
-HOW_TO_INSTALL = (
-    "the tests in a browser need Chromium and its driver: "
-    "apt-get install chromium chromium-driver (or brew install --cask chromium chromedriver)"
 )
 
 
@@ -43,7 +41,7 @@ def open_browser(profile: Path) -> Iterator[Chrome]:
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if browser is None or driver is None:
-        (pytest.fail if "CI" in os.environ else pytest.skip)(HOW_TO_INSTALL)
+        (pytest.fail if "CI" in os.environ else pytest.skip)(lacking.CHROMIUM)
     options = ChromeOptions()
     options.binary_location = browser
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):

@@ -16,9 +16,8 @@ from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel_crud_utils._session import lazy_loads
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._shortcuts import choosing
-from tests import models  # noqa: F401 - all tables exist before the first database is made
+from tests import lacking, models  # noqa: F401 - all tables exist before the first database is made
 from tests.databases import (
-    HOW_TO_CONFIGURE_MYSQL,
     KINDS,
     Database,
     postgresql_url,
@@ -106,10 +105,15 @@ def _kinds(config: pytest.Config) -> list[str]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say once what was left out, and how to change that."""
+    """Say once what this machine lacks; what does not concern a database is only counted."""
+    reasons = {skipped.longrepr[2] for skipped in terminalreporter.stats.get("skipped", ())}
+    found = [text for text in lacking.REASONS if any(text in reason for reason in reasons)]
     if not config.getoption("databases") and not _MYSQL_EXPECTED:
-        terminalreporter.section("MySQL was left out")
-        terminalreporter.write_line(HOW_TO_CONFIGURE_MYSQL)
+        found.append(lacking.MYSQL)
+    if found:
+        terminalreporter.section("left out, as something is missing")
+        for text in found:
+            terminalreporter.write_line(text)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

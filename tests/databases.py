@@ -29,6 +29,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
+from tests import lacking
+
 KINDS = ("sqlite", "postgresql", "mysql")
 _DRIVERS = {
     "sqlite": ("sqlite+aiosqlite", "sqlite"),
@@ -40,10 +42,6 @@ _LOCK_TIMEOUTS = {
     "postgresql": "SET lock_timeout = '5s'",
     "mysql": "SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5",
 }
-HOW_TO_CONFIGURE_MYSQL = (
-    "To test on MySQL or MariaDB, set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE; "
-    "the user must be allowed to create databases."
-)
 
 
 class Database:
@@ -168,7 +166,7 @@ def mysql_url() -> str:
     """Return TEST_MYSQL_URL."""
     if url := os.environ.get("TEST_MYSQL_URL"):
         return url
-    raise LookupError(HOW_TO_CONFIGURE_MYSQL)
+    raise LookupError(lacking.MYSQL)
 
 
 _CREATE_AND_DROP = {

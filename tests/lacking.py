@@ -1,0 +1,16 @@
+"""What tests need that a machine may lack, and how it gets it: each text is shown once, at the end.
+
+Where `CI` is set, whatever is lacking is a failure.
+"""
+
+from __future__ import annotations
+
+CHROMIUM = (
+    "The tests in a browser need Chromium and its driver: "
+    "apt-get install chromium chromium-driver (or brew install --cask chromium chromedriver)"
+)
+MYSQL = (
+    "To test on MySQL or MariaDB, set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE; "
+    "the user must be allowed to create databases."
+)
+REASONS = (CHROMIUM,)
