@@ -15,6 +15,7 @@ __all__ = [
     "LimitError",
     "Observer",
     "Recording",
+    "Working",
     "failing",
     "observing",
     "recorded_calls",
@@ -52,6 +53,18 @@ class Recording(Observer):
         [call] = self.calls
         assert self.events == [("begin", call.name), ("end", call.name)]
         return call
+
+
+class Working(Recording):
+    """Hears also when a stream is at work: "resume" and "pause"."""
+
+    def resume(self, call: Call) -> None:
+        """Note that it is."""
+        self.events.append(("resume", call.name))
+
+    def pause(self, call: Call) -> None:
+        """Note that its caller is."""
+        self.events.append(("pause", call.name))
 
 
 class Limit(Observer):

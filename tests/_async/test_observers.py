@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils import aio
@@ -56,6 +57,7 @@ from tests.hook_models import Event, Page, Project, RefusalError, hook_of
 from tests.observing import (
     Limit,
     LimitError,
+    Working,
     failing,
     observing,
     recorded_calls,
@@ -244,7 +246,61 @@ class TestOnce:
         assert [call.batch for call in recording.calls] == [2, 2, None, 1, 3, 3]
 
 
+class TestBlocks:
+    async def test_whether_it_is_committed(self, session: AsyncSession) -> None:
+        """A transaction says so at its end; a savepoint is only a part of one."""
+        with recorded_calls() as recording:
+            async with transaction(session), transaction(session):
+                pass
+            with suppress(ZeroDivisionError):
+                async with transaction(session, wrap_errors=False):
+                    raise ZeroDivisionError
+            async with session.begin(), transaction(session):
+                pass
+        assert [call.committed for call in recording.calls] == [None, True, False, None]
+
+    async def test_a_block_that_is_run_again(self, engine: AsyncEngine) -> None:
+        """It says how the last attempt ended."""
+        tries = []
+
+        async def work(_session: AsyncSession) -> None:
+            tries.append(1)
+            if len(tries) < 2:
+                raise StaleDataError
+
+        with recorded_calls() as recording:
+            await run_transaction(session_factory(engine), work)
+        assert recording.calls[-1].committed is True
+
+    async def test_a_failed_callback(self, session: AsyncSession) -> None:
+        """What fails after the commit leaves it a committed one."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        with recorded_calls() as recording, suppress(ExceptionGroup):
+            async with transaction(session):
+                on_commit(session, fail)
+        assert recording.calls[-1].committed is True
+        assert isinstance(recording.calls[-1].error, ExceptionGroup)
+
+
 class TestFailures:
+    async def test_the_cause(self, session: AsyncSession) -> None:
+        """The driver's error is the cause, of what is raised and of what is only returned."""
+        await write_row(Project(name="a"), session)
+        with recorded_calls() as recording:
+            await write_row(Project(name="a"), session)
+            with suppress(QueryExecutionError):
+                await get_result_from_query(text("SELECT nonsense FROM nowhere"), session)
+            await session.rollback()
+            await insert_data_rows([Project(name="a")], session)
+        returned, raised, many = [call.error for call in recording.calls]
+        assert isinstance(many, BulkOperationError)
+        for error in (returned, raised, many.errors[0][1]):
+            assert isinstance(error, Exception)
+            assert isinstance(error.__cause__, DBAPIError)
+
     @pytest.mark.parametrize("raises", [True, False], ids=["raised", "returned"])
     async def test_a_refusal(self, session: AsyncSession, raises: bool) -> None:
         """A failure that is only returned is told of as one that is raised."""
@@ -340,6 +396,20 @@ class TestNesting:
 
 @pytest.mark.usefixtures("rows")
 class TestStreams:
+    async def test_when_it_is_at_work(self, session: AsyncSession) -> None:
+        """An observer is told of each batch: what runs in between is the caller's code."""
+        working = Working()
+        with observing(working):
+            async for event in _events(session).stream(1):
+                working.events.append(("caller", event.text))
+        assert working.events == [
+            ("begin", "stream"),
+            *[("resume", "stream"), ("pause", "stream"), ("caller", "one")],
+            *[("resume", "stream"), ("pause", "stream"), ("caller", "two")],
+            *[("resume", "stream"), ("pause", "stream")],
+            ("end", "stream"),
+        ]
+
     async def test_it_begins_with_the_first_row(self, session: AsyncSession) -> None:
         """A stream that nobody reads is no call."""
         with recorded_calls() as recording:

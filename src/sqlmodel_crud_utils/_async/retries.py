@@ -117,6 +117,7 @@ async def run_transaction(
                     _give_up(retries, error)
                     raise
             finally:
+                operation.levels = attempt.block
                 await shielded(let_go, session)
             await pause(seconds)
 

@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import commit_callbacks
+from sqlmodel_crud_utils._session.blocks import block_of
 
 __all__ = ["on_commit", "transaction"]
 
@@ -66,7 +67,9 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
         48
     """
     plain = require_session(session)
-    async with Block(plain, None, "transaction"), block(plain, wrap_errors=wrap_errors):
+    operation = Block(plain, None, "transaction")
+    async with operation, block(plain, wrap_errors=wrap_errors):
+        operation.levels = block_of(sync_session(plain))
         yield session
 
 

@@ -27,6 +27,13 @@ class Call:
         batch: How many rows or keys the caller has given, where that is known.
         rows: How many rows it has returned or written up to now, where that is known.
         attempts: How often it has run: more than once where it lost against others before.
+        is_stream: Whether it hands out rows while the caller's own code runs in between. Then
+            `resume` and `pause` tell when it is at work.
+        cache: What a cache did for a read: "hit", "miss", or "bypass" where it was not asked;
+            None for a call that uses no cache. Whoever caches says so before the call ends.
+        refused: Whether a limit refused it. Whoever limits says so.
+        committed: Of a block whether its transaction was committed; None for what is only a part
+            of a transaction.
         error: What it failed with, whether that was raised or is only returned as a failure.
         observers: Those who were told that it begins.
     """
@@ -39,6 +46,10 @@ class Call:
     batch: int | None = field(default=None, init=False)
     rows: int | None = field(default=None, init=False)
     attempts: int = field(default=1, init=False)
+    is_stream: bool = field(default=False, init=False)
+    cache: Literal["hit", "miss", "bypass"] | None = field(default=None, init=False)
+    refused: bool = field(default=False, init=False)
+    committed: bool | None = field(default=None, init=False)
     error: BaseException | None = field(default=None, init=False)
     observers: tuple[Observer, ...] = field(default=(), init=False)
 
@@ -70,6 +81,12 @@ class Observer:
 
         A long write is told of in parts. Nothing is committed yet.
         """
+
+    def resume(self, call: Call) -> None:
+        """Hear that a stream, which has begun, goes to work on its next rows."""
+
+    def pause(self, call: Call) -> None:
+        """Hear that a stream has done so; what runs from here on is the caller's code."""
 
     def end(self, call: Call) -> None:
         """Hear that a call has ended, well or not; once for each one that began.
@@ -114,6 +131,19 @@ def end(call: Call, error: BaseException | None = None) -> None:
         call.error = error
     for observer in reversed(told):
         _tell(observer.end, call)
+
+
+@contextmanager
+def at_work(call: Call) -> Iterator[None]:
+    """Tell that a stream is at work inside."""
+    told = call.observers
+    for observer in told:
+        _tell(observer.resume, call)
+    try:
+        yield
+    finally:
+        for observer in reversed(told):
+            _tell(observer.pause, call)
 
 
 def _tell(method: Callable[[Call], None], call: Call) -> None:

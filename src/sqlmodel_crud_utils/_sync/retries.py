@@ -119,6 +119,7 @@ def run_transaction(
                     _give_up(retries, error)
                     raise
             finally:
+                operation.levels = attempt.block
                 shielded(let_go, session)
             pause(seconds)
 

@@ -57,6 +57,7 @@ class RowStream(Generic[T]):
         self._is_over = False
         name = "stream_values" if query.values else "stream"
         self._operation = Read(session, facts_of(query.model), name)
+        self._operation.is_stream = True
 
     def __del__(self) -> None:
         observers.end(self._operation)
@@ -101,8 +102,9 @@ class RowStream(Generic[T]):
                 serve_model(self._plain, self._query.model)
                 if self._reader is None and observers.registered:
                     operation.begin()
-                with translated(self._session, self._query.model, operation.name):
-                    self._read()
+                with observers.at_work(operation):
+                    with translated(self._session, self._query.model, operation.name):
+                        self._read()
         except BaseException as error:
             observers.end(operation, error)
             raise

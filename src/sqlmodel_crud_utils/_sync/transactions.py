@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import commit_callbacks
+from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.operations import Block
 
@@ -68,7 +69,9 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
         48
     """
     plain = require_session(session)
-    with Block(plain, None, "transaction"), block(plain, wrap_errors=wrap_errors):
+    operation = Block(plain, None, "transaction")
+    with operation, block(plain, wrap_errors=wrap_errors):
+        operation.levels = block_of(sync_session(plain))
         yield session
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "is_read_only",
     "is_worth_repeating",
     "read_driver_error",
+    "status_code_of",
 ]
 
 Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
@@ -72,6 +73,17 @@ def read_driver_error(error: BaseException) -> DriverError | None:
         # Only a server sends a SQLSTATE; without one there was none to talk to.
         return DriverError("connection", type(original).__name__, _NO_LOGIN)
     return None
+
+
+def status_code_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of a driver's error, or the number that stands for it elsewhere."""
+    original: Any = error.orig if isinstance(error, StatementError) else error
+    if isinstance(code := getattr(original, "sqlite_errorcode", None), int):
+        return str(code)
+    driver = type(original).__module__.partition(".")[0]
+    if driver in _MYSQL_DRIVERS and original.args and isinstance(original.args[0], int):
+        return str(original.args[0])
+    return _sqlstate(original)
 
 
 def is_lost_race(error: BaseException | None) -> bool:

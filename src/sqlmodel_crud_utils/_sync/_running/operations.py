@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_session,
 )
+from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import (
     behind,
     block_of,
@@ -106,6 +107,20 @@ class Block(Operation):
 
     kind: ClassVar[Kind] = "block"
 
+    levels: blocks.Block | None = field(default=None, init=False)
+    """The state of its levels, once the block has begun."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        levels = self.levels
+        is_outermost = levels is None or (levels.depth == 0 and not levels.in_callers)
+        self.committed = levels is not None and levels.committed if is_outermost else None
+        Operation.__exit__(self, kind, error, trace)
+
 
 @dataclass(slots=True, eq=False)
 class _OnSession(Operation):
@@ -165,6 +180,8 @@ class Read(_OnSession):
             if error is not None:
                 model = self.model or "query"
                 failure = _raised(self.session, error, model, self.name, self._began_here)
+            if failure is not None:
+                failure.__cause__ = error  # who hears of the end reads it
         finally:
             _OnSession.__exit__(self, kind, failure or error, trace)
         if failure is not None:

@@ -29,6 +29,11 @@ class Refusal:
     error: Exception
     failure: SQLModelCRUDError
 
+    def __post_init__(self) -> None:
+        if self.failure is not self.error:
+            # Also where it is only returned, as part of what failed.
+            self.failure.__cause__ = self.error
+
     @property
     def is_of_rows(self) -> bool:
         """Whether a row that was written is to blame."""
