@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from threading import current_thread
 from time import sleep
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Executable, Table, create_engine
@@ -13,6 +14,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
@@ -198,13 +200,24 @@ def require_callable(func: Callable[..., Any], what: str) -> None:
     """Refuse what cannot be called here: nothing would ever run an `async def`."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
-    if inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__):
+    if _is_async(func):
         name = getattr(func, "__qualname__", type(func).__qualname__)
         raise ValidationError(
             f"{what} {name} is an async function; "
             "the sync API calls plain functions, async ones belong to sqlmodel_crud_utils.aio",
             field=what,
         )
+
+
+def _is_async(func: Any) -> bool:
+    function = getattr(func, "__func__", func)
+    if isinstance(function, FunctionType):
+        return _is_coroutine_function(function)
+    # Other callables may be unhashable.
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
+
+
+_is_coroutine_function = cached(inspect.iscoroutinefunction)
 
 
 def require_engine(engine: Any) -> Engine:

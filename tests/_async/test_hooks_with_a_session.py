@@ -27,6 +27,7 @@ from tests._async.rows import count_of, given
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of, scoped
 from tests.hook_models import Event, Page, Project, RefusalError, Task, hook_of
 from tests.models import Hero, Tag, Team
+from tests.recording import recorded
 
 
 class Journal:
@@ -254,3 +255,39 @@ async def test_others_get_nothing_more(session: AsyncSession) -> None:
     assert calls[0] == (1, {})
     assert isinstance(calls[1], Task)
     assert first_of(await execute(session, Task.__table__.select())) is not None  # type: ignore[attr-defined]
+
+
+async def test_a_hook_holds_the_lock_where_it_may_query(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """On SQLite a hook with the session runs in a transaction that has begun, others need none."""
+
+    class Asking:
+        def before_create(self, instance: Task, session: AsyncSession) -> None:
+            """Do nothing."""
+
+    with recorded(engine) as words:
+        with registered_hook(Task, hook_of(before_create=lambda _: None)):
+            await write_row(Task(title="a"), session)
+        assert words == ["INSERT", "COMMIT"]
+        words.clear()
+        with registered_hook(Task, Asking()):
+            await write_row(Task(title="b"), session)
+    begun = ["BEGIN"] if engine.dialect.name == "sqlite" else []
+    assert words == [*begun, "INSERT", "COMMIT"]
+
+
+async def test_savepoints_of_a_hook_belong_to_its_write(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """Also of one that does not ask for the session, and brings its own."""
+
+    async def fail(_: Task) -> None:
+        async with session.begin_nested():
+            session.add(Event(text="by hand"))
+        await write_row(Event(text="by the library"), session, raise_on_error=False)
+        raise RefusalError
+
+    with registered_hook(Task, hook_of(before_create=fail)), pytest.raises(RefusalError):
+        await write_row(Task(title="a"), session)
+    assert await committed(engine, Event) == []

@@ -47,6 +47,8 @@ class Block:
     in_callers: bool = False
     """Whether all of it is a savepoint in the caller's own `with session.begin()`."""
     modes: Modes = USUAL
+    locks_first: bool = True
+    """Whether SQLite's lock is taken at the begin; else by the first change, or a savepoint."""
     depth: int = 0
     committed: bool = False
     """Whether some of it is committed: by a commit by hand, or at its end."""
@@ -122,11 +124,11 @@ def may_try_again(session: Session, error: Exception) -> bool:
     return not ends_transaction(error) and not is_lost(session)
 
 
-def enter(session: Session, modes: Modes = USUAL) -> Block:
+def enter(session: Session, modes: Modes = USUAL, *, locks_first: bool = True) -> Block:
     """Enter one more level and return the session's block."""
     block = block_of(session)
     if block is None:
-        block = Block(weakref.ref(session), in_callers_block(session), modes)
+        block = Block(weakref.ref(session), in_callers_block(session), modes, locks_first)
         state_of(session).block = block
     block.depth += 1
     return block
@@ -150,10 +152,21 @@ def begin(session: Session) -> None:
     if isinstance(bind, Connection) and bind.in_transaction():
         # The session may join it with a savepoint, before which SQLite has to begin.
         begin_immediate(bind)
-    if not session.in_transaction():  # also for a session with autobegin=False
+    if session.in_transaction():
+        if bind is not None:  # a session with a bind per model begins as it goes
+            join(session, session.connection())
+        return
+    session.begin()  # also for a session with autobegin=False
+    if bind is not None:
+        session.connection()  # takes part as it begins: see `begun`
+
+
+def begin_without_lock(session: Session) -> None:
+    """Begin the transaction of an outermost level; the connections begin with their statements."""
+    if not session.in_transaction():
         session.begin()
-    if bind is not None:  # a session with a bind per model begins as it goes
-        join(session, session.connection())
+    for connection in connections_of(session):
+        join(session, connection)
 
 
 def join_callers(session: Session) -> None:
@@ -171,7 +184,8 @@ def join(session: Session, connection: Connection) -> None:
         return
     _refuse_autocommit(connection)
     _watched[connection] = weakref.ref(block)
-    begin_immediate(connection)
+    if block.locks_first:
+        begin_immediate(connection)
 
 
 def _refuse_autocommit(connection: Connection) -> None:
@@ -194,6 +208,12 @@ def begun(session: Session, transaction: SessionTransaction, connection: Connect
         if not block.modes.read_only:
             begin_again_immediate(connection)
     join(session, connection)
+
+
+def before_savepoint(connection: Connection) -> None:
+    """Begin before a savepoint in a block: its release would commit where nothing has begun."""
+    if connection in _watched:
+        begin_immediate(connection)
 
 
 def committed(session: Session) -> None:

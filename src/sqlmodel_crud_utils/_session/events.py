@@ -140,6 +140,11 @@ def _forget_claims(session: Session, *_: Any) -> None:
     forget(session, "claims")
 
 
+@event.listens_for(Engine, "savepoint")
+def _on_savepoint(connection: Connection, _name: str) -> None:
+    blocks.before_savepoint(connection)
+
+
 # A statement is cut off outside of blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Self
 
 from sqlalchemy.orm import InstanceState, PassiveFlag
@@ -72,18 +71,24 @@ class SetApart:
                 setattr(row, name, _nothing_like(value))
 
 
-@contextmanager
-def seen_by_hooks(row: Any) -> Iterator[None]:
+class seen_by_hooks:  # noqa: N801 - reads as a function
     """Let a new row show its links inside, while the rows it is linked with know nothing of it.
 
     A hook may look at them, and query: the flush before its query would warn of the row.
     """
-    apart = SetApart([row])
-    apart.show()
-    try:
-        yield
-    finally:
-        apart.put_back()
+
+    __slots__ = ("_apart",)
+
+    def __init__(self, row: Any) -> None:
+        self._apart = SetApart([row])
+
+    def __enter__(self) -> None:
+        """Show the links."""
+        self._apart.show()
+
+    def __exit__(self, *_: object) -> None:
+        """Put the links back, as the row or a hook has them."""
+        self._apart.put_back()
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, require_callable
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.hooks import get_hooks
+from sqlmodel_crud_utils.hooks import METHODS, get_hooks
 
 Hooks = Sequence[Any]
 Operation = Literal["create", "update", "delete"]
@@ -77,6 +77,12 @@ async def _call(session: AsyncSession, hook: Any, name: str, *args: Any) -> Any:
         return await call_hook(method, *args, **wanted)
     except Exception as error:
         raise HookFailedError(error) from error
+
+
+def want_session(hooks: Hooks) -> bool:
+    """Return whether one of the hooks is given the session."""
+    methods = (_method(hook, name) for hook in hooks for name in METHODS)
+    return any(_wants_session(method) for method in methods if method is not None)
 
 
 def _wants_session(method: Any) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
-from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks
+from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks, want_session
 from sqlmodel_crud_utils._async._running.refusals import Refusal
 from sqlmodel_crud_utils._async._running.settling import (
     CommittedError,
@@ -407,7 +407,9 @@ async def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
 async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.in_savepoint:
         with SetApart(write.adding) as apart:
-            async with block(write.session, wrap_errors=False):
+            # What a hook reads, and then writes by, nobody else may change meanwhile.
+            locks_first = write.inside or want_session(write.hooks)
+            async with block(write.session, wrap_errors=False, locks_first=locks_first):
                 apart.put_back()
                 return await _held(write.session, work)
     if write.inside:

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Literal
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Session as PlainSession, SessionTransaction
+from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core.errors.translation import (
@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._core.errors.translation import (
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
+    Work,
     run_sync,
     shielded,
     sync_session,
@@ -42,58 +43,95 @@ from sqlmodel_crud_utils._sync._running.settling import (
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
 
 
-def _run_outermost_callbacks(session: Session) -> list[Exception]:
-    inside = blocks.is_inside(sync_session(session))
-    return [] if inside else run_commit_callbacks(session)
+class block:  # noqa: N801 - reads as a function; generators would cost more than the rest
+    """Run a level of a block, and after the outermost one what waited for its commit.
 
+    Args:
+        session: The session.
+        wrap_errors: Whether an error is raised as a `TransactionError`.
+        modes: What a transaction that begins here is begun with.
+        locks_first: Whether SQLite's lock is taken before anything is read.
+    """
 
-@contextmanager
-def block(session: Session, *, wrap_errors: bool, modes: Modes = USUAL) -> Iterator[None]:
-    """Run a level of a block, and after the outermost one what waited for its commit."""
-    late: list[Exception] = []
-    try:
-        with _level(session, wrap_errors, modes):
-            yield
-    except CommittedError as failed:
-        late = [failed.error]
-    except BaseException:
-        # What was committed by hand inside the block, or while a cancellation came in, stays.
-        _run_outermost_callbacks(session)
-        raise
-    raise_together([*late, *_run_outermost_callbacks(session)])
+    __slots__ = ("_level", "_locks_first", "_modes", "_plain", "_session", "_wraps_errors")
 
+    def __init__(
+        self,
+        session: Session,
+        *,
+        wrap_errors: bool,
+        modes: Modes = USUAL,
+        locks_first: bool = True,
+    ) -> None:
+        self._session = session
+        self._locks_first = locks_first
+        self._plain = sync_session(session)
+        self._wraps_errors = wrap_errors
+        self._modes = modes
 
-@contextmanager
-def _level(session: Session, wrap_errors: bool, modes: Modes) -> Iterator[None]:
-    plain = sync_session(session)
-    with sole_use(plain):
-        block = blocks.enter(plain, modes)
-    level = _Level(session, block)
-    try:
-        with sole_use(plain), _translating(plain):
-            level.begin()
-        yield
-        with sole_use(plain), _translating(plain):
-            level.end()
-    except BaseException as error:
-        shielded(level.undo)
-        passed = isinstance(error, TransactionError | CommittedError)
-        if isinstance(error, Exception) and wrap_errors and not passed:
-            raise TransactionError(original_error=error) from error
-        raise
-    finally:
-        blocks.leave(plain, block)
-
-
-@contextmanager
-def _translating(session: PlainSession) -> Iterator[None]:
-    """Raise what the database refuses at the begin or the end of a level as the library's error."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+    def __enter__(self) -> None:
+        """Begin the level."""
+        with sole_use(self._plain):
+            entered = blocks.enter(self._plain, self._modes, locks_first=self._locks_first)
+        self._level = _Level(self._session, entered)
+        try:
+            self._run(self._level.begin)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
-        raise translate(blocks.behind(session, error)) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the level, or undo it after an error."""
+        late: list[Exception] = []
+        try:
+            self._end(error)
+        except CommittedError as failed:
+            late = [failed.error]
+        except BaseException:
+            # What was committed by hand inside the block, or while a cancellation came in, stays.
+            self._run_callbacks()
+            raise
+        late += self._run_callbacks()
+        if error is None:
+            raise_together(late)
+
+    def _end(self, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                self._undo(error)
+                return
+            try:
+                self._run(self._level.end)
+            except BaseException as failure:
+                self._undo(failure)
+                raise
+        finally:
+            self._level.leave()
+
+    def _undo(self, error: BaseException) -> None:
+        shielded(self._level.undo)
+        passed = isinstance(error, TransactionError | CommittedError)
+        if isinstance(error, Exception) and self._wraps_errors and not passed:
+            raise TransactionError(original_error=error) from error
+
+    def _run(self, step: Work[None]) -> None:
+        """Begin or end; what the database refuses is raised as the library's error."""
+        with sole_use(self._plain):
+            try:
+                step()
+            except Exception as error:
+                if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+                    raise
+                raise translate(blocks.behind(self._plain, error)) from error
+
+    def _run_callbacks(self) -> list[Exception]:
+        inside = blocks.is_inside(self._plain)
+        return [] if inside else run_commit_callbacks(self._session)
 
 
 class _Level:
@@ -112,8 +150,13 @@ class _Level:
                 run_sync(self._session, blocks.join_callers, self._plain)
             self._session.begin_nested()
             self._savepoint = self._plain.get_nested_transaction()
-            return
-        run_sync(self._session, blocks.begin, self._plain)
+        elif self._block.locks_first:
+            run_sync(self._session, blocks.begin, self._plain)
+        else:
+            blocks.begin_without_lock(self._plain)
+
+    def leave(self) -> None:
+        blocks.leave(self._plain, self._block)
 
     def end(self) -> None:
         self._refuse_if_doomed()

@@ -42,7 +42,7 @@ from sqlmodel_crud_utils._session.tenants import serve_model
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
-from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks
+from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks, want_session
 from sqlmodel_crud_utils._sync._running.refusals import Refusal
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
@@ -409,7 +409,9 @@ def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
 def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.in_savepoint:
         with SetApart(write.adding) as apart:
-            with block(write.session, wrap_errors=False):
+            # What a hook reads, and then writes by, nobody else may change meanwhile.
+            locks_first = write.inside or want_session(write.hooks)
+            with block(write.session, wrap_errors=False, locks_first=locks_first):
                 apart.put_back()
                 return _held(write.session, work)
     if write.inside:
