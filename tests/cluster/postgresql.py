@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ class PostgreSQL:
 
     def ask(self, statement: str) -> Any:
         """Return what a statement returns, its first value."""
+        while True:
+            # A standby ends a query that is in the way of what it has to repeat.
+            with suppress(psycopg.errors.SerializationFailure):
+                return self._asked(statement)
+
+    def _asked(self, statement: str) -> Any:
         with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(statement)
             row = cursor.fetchone() if cursor.description else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -30,7 +31,7 @@ from tests.recording import logged
 
 pytestmark = pytest.mark.usefixtures("emptied")
 
-ROUNDS = 150
+ROUNDS = 10_000 if "TEST_THOROUGHLY" in os.environ else 150
 
 
 class Servers:
@@ -138,6 +139,7 @@ async def test_a_row_that_the_session_holds_is_read_anew(
             assert await amount_in(session) == 3
 
 
+@pytest.mark.timeout(900)
 async def test_no_read_is_stale_while_replay_stops_and_goes_on(
     servers: Servers, cluster: Cluster
 ) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,7 @@ from tests.recording import logged
 
 pytestmark = pytest.mark.usefixtures("emptied")
 
-ROUNDS = 150
+ROUNDS = 10_000 if "TEST_THOROUGHLY" in os.environ else 150
 
 
 class Servers:
@@ -136,6 +137,7 @@ def test_a_row_that_the_session_holds_is_read_anew(servers: Servers, cluster: Cl
             assert amount_in(session) == 3
 
 
+@pytest.mark.timeout(900)
 def test_no_read_is_stale_while_replay_stops_and_goes_on(
     servers: Servers, cluster: Cluster
 ) -> None:
