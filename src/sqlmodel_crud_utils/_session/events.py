@@ -19,6 +19,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
 from sqlmodel_crud_utils._core.caching import forget_all
+from sqlmodel_crud_utils._core.errors.translation import shared_session
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, elsewhere
@@ -38,7 +39,9 @@ from sqlmodel_crud_utils._session import (
     lazy_loads,
     tenants,
 )
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
+from sqlmodel_crud_utils._session.transactions import cut_off
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -118,6 +121,14 @@ def _on_load(execution: ORMExecuteState) -> None:
 @event.listens_for(Session, "after_begin")
 def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     blocks.begun(session, transaction, connection)
+
+
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    if is_used_by_others(session):
+        # The statement that is under way may be carried out after the commit, in no transaction.
+        cut_off(session)
+        raise shared_session()
 
 
 # Before the caller's listeners: one that fails would hide the commit.

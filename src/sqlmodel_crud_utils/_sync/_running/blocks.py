@@ -192,9 +192,11 @@ class _Level:
         if self._outermost:
             roll_back(self._session)
             return
-        if is_used_by_others(self._plain) and not self._block.in_callers:
+        if is_used_by_others(self._plain):
             # Another task's statement is under way in the savepoint: all of it has to go.
             self._block.doom(shared_session(), wholly=True)
+            if self._block.in_callers:
+                roll_back(self._session)
             return
         try:
             self._end_savepoint("rollback")
