@@ -16,6 +16,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel_crud_utils._session import lazy_loads
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._shortcuts import choosing
+from sqlmodel_crud_utils.ext import pytest as plugin
 from tests import lacking, models  # noqa: F401 - all tables exist before the first database is made
 from tests.databases import (
     KINDS,
@@ -136,6 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.getoption("numprocesses", default=None):
         postgresql_url()
+    config.pluginmanager.register(plugin, "the plugin of the library")
 
 
 @pytest.fixture(scope="session")

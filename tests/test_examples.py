@@ -102,7 +102,8 @@ def test_markdown(name: str, tmp_path: Path) -> None:
             promised = promised_output(files["program.py"])
             assert _output_of(tmp_path / "program.py") == promised
         if any(file.startswith("test_") for file in files):
-            _output_of(tmp_path, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider")
+            plugins = ("-p", "no:cacheprovider", "-p", "sqlmodel_crud_utils.ext.pytest")
+            _output_of(tmp_path, "-m", "pytest", "-W", "error", *plugins)
 
 
 def test_async_tabs(tmp_path: Path) -> None:

@@ -105,75 +105,22 @@ def create(client: httpx2.Client, name: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.databases("sqlite", "postgresql")
-def test_a_hero_from_the_beginning_to_the_end(client: httpx2.Client) -> None:
-    """Created, changed, tagged, deleted and restored; who did it is noted, the secret is kept."""
-    team = client.post("/teams", json={"name": "Preventers", "city": "Oslo"}).json()
-    body = {"name": "Rusty", "secret_name": "Tommy", "age": 48, "team_id": team["id"]}
-    hero = client.post("/heroes", json=body, headers={"x-user": "alice"}).json()
-    assert (hero["created_by"], hero["team"]["name"], hero["tags"]) == ("alice", "Preventers", [])
-    assert "secret_name" not in hero
-
-    path = f"/heroes/{hero['id']}"
-    changed = client.patch(path, json={"age": 49}, headers={"x-user": "bob"}).json()
-    assert changed == hero | {"age": 49, "version": 2, "updated_by": "bob"}
-    tagged = [client.put(f"{path}/tags/strong").json()["tags"] for _ in range(2)]
-    assert tagged == [[{"label": "strong"}]] * 2
-
-    assert client.delete(path).status_code == 204
-    assert client.get(path).status_code == 404
-    assert client.get("/heroes").json()["items"] == []
-    assert client.post(f"{path}/restore").json()["age"] == 49
-    assert client.get(path).status_code == 200
-    changes = client.get(f"{path}/history").json()
-    assert [each["operation"] for each in changes] == ["create", *["update"] * 3]
-    assert changes[0]["changes"]["secret_name"] == ["…", "…"]
-    assert changes[1]["changes"]["age"] == [48, 49]
-    assert changes[1]["changed_by"] == "bob"
-    expected = ["team 1 created", *(f"hero 1 {did}" for did in ("created", "updated"))]
-    expected += [f"hero 1 {did}" for did in ("tagged strong", "deleted", "updated")]
-    assert messages(client) == expected
-
-
-@pytest.mark.databases("sqlite", "postgresql")
-def test_errors_have_their_status(client: httpx2.Client) -> None:
-    """Not found 404, conflicts 409, what doesn't fit 422; none of them leaves a trace."""
-    rusty, rosty = create(client, "Rusty"), create(client, "Rosty")
-    path = f"/heroes/{rusty['id']}"
-    answers = [
-        (404, client.get("/heroes/99")),
-        (404, client.patch("/heroes/99", json={"age": 1})),
-        (404, client.delete("/heroes/99")),
-        (404, client.put("/heroes/99/tags/strong")),
-        (409, client.post("/heroes", json={"name": "Rusty", "secret_name": "?"})),
-        (409, client.post("/heroes", json={"name": "New", "secret_name": "?", "team_id": 99})),
-        (412, client.patch(path, json={"age": 1}, headers={"if-match": '"7"'})),
-        (409, client.patch(path, json={"name": rosty["name"]})),
-        (422, client.patch(path, json={"name": None})),
-        (422, client.post("/heroes", json={"name": "New", "secret_name": "?", "age": -1})),
-        (422, client.get("/heroes?age_gte=5")),
-        (422, client.get("/heroes?after=nonsense")),
-        (422, client.get("/heroes?size=101")),
-    ]
-    assert [answer.status_code for _, answer in answers] == [status for status, _ in answers]
-    assert all(list(answer.json()) == ["detail"] for _, answer in answers)
-    assert client.get(path).json() == rusty
-    assert messages(client) == ["hero 1 created", "hero 2 created"]
-
-
-@pytest.mark.databases("sqlite", "postgresql")
-def test_lists_have_filters_an_order_and_pages(client: httpx2.Client) -> None:
-    """Pages by cursor, laid end to end, are what was asked for."""
-    for number in range(7):
-        create(client, f"Hero {number}", age=30 + number % 3)
-    found, after = [], {}
-    while True:
-        query = {"age__gte": 31, "sort": "-age,name", "size": 2, **after}
-        page = client.get("/heroes", params=query).json()
-        found += [hero["name"] for hero in page["items"]]
-        if page["next_cursor"] is None:
-            break
-        after = {"after": page["next_cursor"]}
-    assert found == ["Hero 2", "Hero 5", "Hero 1", "Hero 4"]
+def test_the_tests_of_the_service(own_database: str) -> None:
+    """They use the plugin of the library, and leave nothing in the database of the service."""
+    plugin = ("-p", "sqlmodel_crud_utils.ext.pytest", "-p", "no:cacheprovider")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin],
+        cwd=EXAMPLES,
+        env=os.environ | {"DATABASE_URL": own_database},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    engine = create_engine(_sync(own_database))
+    tables = ("hero", "team", "tag", "message", "change_history")
+    assert [_value(engine, f"SELECT count(*) FROM {table}") for table in tables] == [0] * 5
+    engine.dispose()
 
 
 def messages(client: httpx2.Client) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from fastapi_app.database import new_session
@@ -28,7 +29,7 @@ async def deliver() -> None:
         await waiting.wait()
         waiting.clear()
         try:
-            while await send_some():
+            while await send_some(new_session):
                 pass
         except (DatabaseConnectionError, QueryExecutionError) as error:
             logger.warning("messages are sent later: %s", error)
@@ -37,9 +38,9 @@ async def deliver() -> None:
             waiting.set()
 
 
-async def send_some() -> int:
+async def send_some(sessions: async_sessionmaker[AsyncSession]) -> int:
     """Send a batch; each message at least once, in order, whatever happens."""
-    async with new_session() as session, transaction(session, wrap_errors=False):
+    async with sessions() as session, transaction(session, wrap_errors=False):
         unsent = AsyncQueryBuilder(session, Message).where(sent=False).order_by("id")
         messages = await unsent.limit(100).all()
         for message in messages:

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_scoped_session,
@@ -31,8 +32,13 @@ from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.writes.copying import refused_values
+from sqlmodel_crud_utils._core.writes.copying import (
+    copy_statement,
+    quoted_name_of,
+    refused_values,
+)
 from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
+from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -62,6 +68,7 @@ __all__ = [
     "routed_sessions",
     "run_on_connection",
     "run_sync",
+    "run_with",
     "runner",
     "shielded",
     "sync_engine",
@@ -167,6 +174,11 @@ async def run_on_connection(
     return await connection.run_sync(func)
 
 
+async def run_with(connection: AsyncConnection, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with a plain connection."""
+    return await connection.run_sync(func)
+
+
 async def copy_rows(
     session: AsyncSession,
     model: type[Any],
@@ -186,6 +198,7 @@ async def copy_rows(
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = (await connection.get_raw_connection()).driver_connection
+    statements.tell(copy_statement(quoted_name_of(table), names))
     with refused_values():
         await driver.copy_records_to_table(
             table.name, schema_name=table.schema, columns=names, records=rows

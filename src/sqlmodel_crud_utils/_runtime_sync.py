@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
+from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.liveness import ReconnectingPool
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
@@ -55,6 +56,7 @@ __all__ = [
     "routed_sessions",
     "run_on_connection",
     "run_sync",
+    "run_with",
     "runner",
     "sessionmaker",
     "shielded",
@@ -153,6 +155,11 @@ def run_on_connection(
     return func(connection)
 
 
+def run_with(connection: Connection, func: Callable[[Connection], _R]) -> _R:
+    """Call a function with a plain connection."""
+    return func(connection)
+
+
 def copy_rows(
     session: Session,
     model: type[Any],
@@ -173,11 +180,13 @@ def copy_rows(
         connection = session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = connection.connection.driver_connection
     quoted = quoted_name_of(table)
+    statement = copy_statement(quoted, names)
+    statements.tell(statement)
     with refused_values(), driver.cursor() as cursor:
         found = dict(cursor.execute(COLUMN_TYPES, [quoted]).fetchall())
         types = [found[name] for name in names]
         check_ranges(types, rows)
-        with cursor.copy(copy_statement(quoted, names)) as copy:
+        with cursor.copy(statement) as copy:
             copy.set_types(types)
             for row in rows:
                 copy.write_row(row)

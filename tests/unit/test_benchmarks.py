@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import StaticPool, create_engine
 
-from benchmarks import documentation, history, imports, many_models, memory
+from benchmarks import documentation, history, imports, isolation, many_models, memory
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -207,3 +207,9 @@ def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = capsys.readouterr().out.splitlines()
     assert all(f"{way} " in line for way in history.WAYS)
     engine.dispose()
+
+
+def test_the_isolation_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is measured on an empty table, which is gone afterwards."""
+    isolation.main(["sqlite://"])
+    assert capsys.readouterr().out.startswith("sqlite: nothing, isolated ")

@@ -6,6 +6,8 @@ it is made ready (`engines`, `liveness`, `open_streams`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Update, event
@@ -37,6 +39,7 @@ from sqlmodel_crud_utils._session import (
     changes,
     commit_callbacks,
     lazy_loads,
+    statements,
     tenants,
 )
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
@@ -158,6 +161,26 @@ def _on_savepoint(connection: Connection, _name: str) -> None:
 
 # A statement is cut off outside of blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)
+
+
+# --- statements ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def heard(hearer: Callable[[str], None]) -> Iterator[None]:
+    """Tell somebody of each statement that is sent inside, by whatever engine or thread."""
+    if not event.contains(Engine, "before_cursor_execute", _on_statement):
+        event.listen(Engine, "before_cursor_execute", _on_statement)
+    statements.add(hearer)
+    try:
+        yield
+    finally:
+        statements.remove(hearer)
+
+
+@own
+def _on_statement(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    statements.tell(statement)
 
 
 # --- changes -------------------------------------------------------------------------------------

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 from fastapi import Depends
 from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
 from sqlmodel_crud_utils._session.modes import Modes
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 if TYPE_CHECKING:
-    from sqlmodel_crud_utils._runtime_async import AsyncEngine, SQLModelAsyncSession as AsyncSession
+    from sqlmodel_crud_utils._runtime_async import (
+        AsyncEngine,
+        SQLModelAsyncSession as AsyncSession,
+        async_sessionmaker,
+    )
 
 __all__ = ["session_dependency"]
 
@@ -27,11 +33,14 @@ _WAITING_THREADS = 40  # as many as AnyIO has for everything else
 
 @overload
 def session_dependency(
-    engine: Engine, *, read_only: bool = False, **kwargs: Any
+    engine: Engine | sessionmaker[Session], *, read_only: bool = False, **kwargs: Any
 ) -> Callable[..., Session]: ...
 @overload
 def session_dependency(
-    engine: AsyncEngine, *, read_only: bool = False, **kwargs: Any
+    engine: AsyncEngine | async_sessionmaker[AsyncSession],
+    *,
+    read_only: bool = False,
+    **kwargs: Any,
 ) -> Callable[..., AsyncSession]: ...
 def session_dependency(
     engine: Any, *, read_only: bool = False, **kwargs: Any
@@ -55,7 +64,7 @@ def session_dependency(
 
     Args:
         engine: The engine; with an `Engine` routes get a `Session`, with an `AsyncEngine` an
-            `AsyncSession`.
+            `AsyncSession`. Or a factory of sessions, such as `isolated` gives to tests.
         read_only: Whether the routes only read. The transaction is READ ONLY on PostgreSQL and
             MySQL; on SQLite it does not wait for writers. A write of the library is then a
             `ValidationError`.
@@ -66,7 +75,7 @@ def session_dependency(
         which `scope` is given to `Depends`.
 
     Raises:
-        ValidationError: Something that is no engine.
+        ValidationError: Something that is neither an engine nor a factory of sessions.
 
     Example:
         >>> from typing import Annotated
@@ -92,9 +101,9 @@ def session_dependency(
     settings = {"close_resets_only": False, **kwargs}
     opened: Callable[[], AsyncIterator[Any]]
     gives: type[Any]
-    if isinstance(engine, Engine):
+    if isinstance(engine, Engine | sessionmaker):
         opened, gives = _sync_sessions(engine, Modes(read_only=read_only), settings), Session
-    elif hasattr(engine, "sync_engine"):
+    elif _is_async(engine):
         from sqlmodel_crud_utils._runtime_async import SQLModelAsyncSession
 
         opened, gives = (
@@ -103,7 +112,8 @@ def session_dependency(
         )
     else:
         raise ValidationError(
-            f"session_dependency takes an Engine or an AsyncEngine, not {type(engine).__name__}",
+            "session_dependency takes an Engine, an AsyncEngine or a factory of sessions, "
+            f"not {type(engine).__name__}",
             field="engine",
         )
 
@@ -119,14 +129,24 @@ def session_dependency(
     return request_session
 
 
+def _is_async(engine: Any) -> bool:
+    """Return whether it is an async engine or factory; their classes are not imported for it."""
+    made = getattr(engine, "class_", None)
+    return hasattr(engine, "sync_engine") or hasattr(made, "sync_session_class")
+
+
 def _async_sessions(
-    engine: AsyncEngine, modes: Modes, settings: dict[str, Any]
+    engine: AsyncEngine | async_sessionmaker[AsyncSession], modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[AsyncSession]]:
     # Here, so that the sync API does without the async one, and the other way round.
     from sqlmodel_crud_utils._async._running.blocks import block
     from sqlmodel_crud_utils._async.connections import session_factory
+    from sqlmodel_crud_utils._runtime_async import async_sessionmaker
 
-    new_session = session_factory(engine, **settings)
+    if isinstance(engine, async_sessionmaker):
+        new_session: Callable[[], AsyncSession] = partial(engine, **settings)
+    else:
+        new_session = session_factory(engine, **settings)
 
     async def opened() -> AsyncIterator[AsyncSession]:
         async with new_session() as session, block(session, wrap_errors=False, modes=modes):
@@ -136,12 +156,15 @@ def _async_sessions(
 
 
 def _sync_sessions(
-    engine: Engine, modes: Modes, settings: dict[str, Any]
+    engine: Engine | sessionmaker[Session], modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[Session]]:
     from sqlmodel_crud_utils._sync._running.blocks import block
     from sqlmodel_crud_utils._sync.connections import session_factory
 
-    new_session = session_factory(engine, **settings)
+    if isinstance(engine, sessionmaker):
+        new_session: Callable[[], Session] = partial(engine, **settings)
+    else:
+        new_session = session_factory(engine, **settings)
     waiting: RunVar[CapacityLimiter] = RunVar(f"requests that wait for {id(new_session)}")
 
     @contextmanager

@@ -1,0 +1,83 @@
+"""A pytest plugin: sessions whose every write is undone after the test, and a count of statements.
+
+pytest loads it where the package is installed. A project writes one fixture, `crud_engine`, or
+`async_crud_engine` for the async API, and its tests ask for the others:
+
+- `crud_session`, `async_crud_session`: a session;
+- `crud_session_factory`, `async_crud_session_factory`: opens sessions, for an application.
+
+All sessions of a test work on one connection, in a transaction that is never committed.
+
+Example:
+    >>> from sqlmodel_crud_utils.ext.pytest import assert_queries, isolated
+    >>> with isolated(engine) as new_session, new_session() as isolated_session:
+    ...     with assert_queries(1):
+    ...         isolated_session.get(Hero, 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import sessionmaker
+    from sqlmodel import Session
+
+    from sqlmodel_crud_utils._runtime_async import AsyncEngine
+    from sqlmodel_crud_utils.ext.pytest.isolation import isolated
+    from sqlmodel_crud_utils.ext.pytest.queries import assert_queries
+
+__all__ = ["assert_queries", "isolated"]
+
+_HOMES = {"assert_queries": "queries", "isolated": "isolation"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name; every run of pytest imports this module, and few use it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the async fixtures; the plugin that runs async tests is loaded by now."""
+    config.pluginmanager.register(import_module(f"{__name__}.async_fixtures"))
+
+
+@pytest.fixture(scope="session")
+def crud_engine() -> Engine:
+    """The engine of the project, which has to write this fixture."""
+    pytest.fail(_MISSING.format(name="crud_engine", kind="Engine"), pytrace=False)
+
+
+@pytest.fixture
+def crud_session_factory(crud_engine: Engine) -> Iterator[sessionmaker[Session]]:
+    """Opens sessions; what they write is undone after the test."""
+    from sqlmodel_crud_utils.ext.pytest.isolation import isolated
+
+    with isolated(crud_engine) as new_session:
+        yield new_session
+
+
+@pytest.fixture
+def crud_session(crud_session_factory: sessionmaker[Session]) -> Iterator[Session]:
+    """A session; what it writes is undone after the test."""
+    with crud_session_factory() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def async_crud_engine() -> AsyncEngine:
+    """The async engine of the project, which has to write this fixture."""
+    pytest.fail(_MISSING.format(name="async_crud_engine", kind="AsyncEngine"), pytrace=False)
+
+
+_MISSING = (
+    "write a fixture {name} in conftest.py, with scope='session', that returns the {kind} "
+    "of a database with your tables"
+)

@@ -1,0 +1,1 @@
+"""How sessions are isolated; `_sync` is generated from this."""

@@ -1,0 +1,62 @@
+"""The async fixtures of the plugin; they run in the event loops of the project's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+fixture: Callable[..., Callable[[Any], Any]] = pytest.fixture
+with suppress(ModuleNotFoundError):
+    # In its strict mode pytest-asyncio runs no fixtures but its own.
+    fixture = import_module("pytest_asyncio").fixture
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._runtime_async import (
+        AsyncEngine,
+        SQLModelAsyncSession as AsyncSession,
+        async_sessionmaker,
+    )
+
+_LOOP_SCOPE = "asyncio_default_fixture_loop_scope"
+_SCOPES = ("function", "class", "module", "package", "session")
+
+
+def _scope_of_loops(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - by name
+    scope = config.getini(_LOOP_SCOPE) if config.pluginmanager.has_plugin("asyncio") else None
+    return scope if scope in _SCOPES else "function"
+
+
+@fixture(scope=_scope_of_loops)
+async def _async_crud_engines() -> AsyncIterator[set[AsyncEngine]]:
+    """The engines that the tests of an event loop use; no connection outlives the loop."""
+    engines: set[AsyncEngine] = set()
+    yield engines
+    for engine in engines:
+        await engine.dispose()
+
+
+@fixture()
+async def async_crud_session_factory(
+    async_crud_engine: AsyncEngine, _async_crud_engines: set[AsyncEngine]
+) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Opens sessions; what they write is undone after the test."""
+    from sqlmodel_crud_utils._core.dialects import features_of
+    from sqlmodel_crud_utils.ext.pytest.isolation import isolated
+
+    async with isolated(async_crud_engine) as new_session:
+        if features_of(async_crud_engine.dialect).has_server:
+            _async_crud_engines.add(async_crud_engine)
+        yield new_session
+
+
+@fixture()
+async def async_crud_session(
+    async_crud_session_factory: async_sessionmaker[AsyncSession],
+) -> AsyncIterator[AsyncSession]:
+    """A session; what it writes is undone after the test."""
+    async with async_crud_session_factory() as session:
+        yield session

@@ -1,0 +1,81 @@
+"""Sessions of one test, whose every write is undone after it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, overload
+
+from sqlalchemy import Engine
+
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import sessionmaker
+    from sqlmodel import Session
+
+    from sqlmodel_crud_utils._runtime_async import (
+        AsyncEngine,
+        SQLModelAsyncSession as AsyncSession,
+        async_sessionmaker,
+    )
+
+__all__ = ["isolated"]
+
+
+@overload
+def isolated(engine: Engine, **kwargs: Any) -> AbstractContextManager[sessionmaker[Session]]: ...
+@overload
+def isolated(
+    engine: AsyncEngine, **kwargs: Any
+) -> AbstractAsyncContextManager[async_sessionmaker[AsyncSession]]: ...
+def isolated(engine: Any, **kwargs: Any) -> Any:
+    """Give sessions whose every write is undone at the end of the block.
+
+    All sessions of the block work on one connection, in one transaction that is rolled back at the
+    end. Their commits release a savepoint, so that code under test commits, fails and rolls back as
+    in production, callbacks of `on_commit` included, and each session sees what the others have
+    written. The factory is for `session_dependency` as well.
+
+    What is the database's own business at a commit does not happen: deferred constraints are not
+    checked. Sequences go on counting. On MySQL a statement that changes the schema commits.
+
+    Args:
+        engine: The engine of a database with your tables; with an `AsyncEngine` write
+            `async with`.
+        **kwargs: Settings of the sessions, as in `session_factory`, without `replicas`.
+
+    Returns:
+        A context manager that gives a factory of sessions.
+
+    Raises:
+        ValidationError: Something that is no engine, an engine under AUTOCOMMIT, or `replicas`.
+        TransactionError: In the block, for a commit of the connection itself.
+
+    Example:
+        >>> from sqlmodel_crud_utils.sync import write_row
+        >>> with isolated(engine) as new_session:
+        ...     with new_session() as first, new_session() as second:
+        ...         _ = write_row(Hero(name="Robin", secret_name="?"), first)
+        ...         second.scalar(select(Hero.name))
+        'Robin'
+        >>> with isolated(engine) as new_session, new_session() as later:
+        ...     later.scalar(select(Hero.name))
+    """
+    if "replicas" in kwargs:
+        raise ValidationError(
+            "isolated sessions have one connection, so leave replicas out", field="replicas"
+        )
+    # Here, so that the sync API does without the async one, and the other way round.
+    if isinstance(engine, Engine):
+        from sqlmodel_crud_utils.ext.pytest._sync.isolation import isolated_sessions
+
+        return isolated_sessions(engine, kwargs)
+    if hasattr(engine, "sync_engine"):
+        from sqlmodel_crud_utils.ext.pytest._async.isolation import (
+            isolated_sessions as isolated_async_sessions,
+        )
+
+        return isolated_async_sessions(engine, kwargs)
+    raise ValidationError(
+        f"isolated takes an Engine or an AsyncEngine, not {type(engine).__name__}", field="engine"
+    )

@@ -1,0 +1,56 @@
+"""How many statements a piece of code sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlmodel_crud_utils._session.events import heard
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+__all__ = ["assert_queries"]
+
+_CONTROL = ("BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
+
+
+@contextmanager
+def assert_queries(count: int) -> Iterator[list[str]]:
+    """Fail unless the block sends exactly so many statements.
+
+    Statements of all engines, threads and tasks count, COPY included. Those that begin or end a
+    transaction or a savepoint do not. An INSERT that SQLAlchemy sends in parts counts once for each
+    part.
+
+    Args:
+        count: How many, 0 or more.
+
+    Returns:
+        A context manager that gives the list of the statements, in order, without their values.
+
+    Raises:
+        AssertionError: If there were more or fewer; the text lists them.
+        ValidationError: A count that is no number, or below 0.
+
+    Example:
+        >>> with assert_queries(1) as queries:
+        ...     _ = session.get(Hero, 1)
+        >>> queries[0].split()[0]
+        'SELECT'
+    """
+    if not isinstance(count, int) or count < 0:
+        raise ValidationError(f"must be 0 or more, not {count!r}", field="count")
+    queries: list[str] = []
+
+    def note(statement: str) -> None:
+        if not statement.lstrip().upper().startswith(_CONTROL):
+            queries.append(statement)
+
+    with heard(note):
+        yield queries
+    if len(queries) != count:
+        listed = "".join(f"\n{place}. {text}" for place, text in enumerate(queries, start=1))
+        raise AssertionError(f"expected {_statements(count)}, but {len(queries)} sent:{listed}")
+
+
+def _statements(count: int) -> str:
+    return "1 statement" if count == 1 else f"{count} statements"

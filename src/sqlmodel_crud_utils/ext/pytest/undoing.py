@@ -1,0 +1,39 @@
+"""A connection in a transaction that nobody but the test ends."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, event
+
+from sqlmodel_crud_utils._session.databases import begin_immediate
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
+
+
+def begin(connection: Connection) -> None:
+    """Begin the transaction of a test."""
+    if is_autocommitting(connection):
+        raise ValidationError(
+            "nothing can be undone on an engine with isolation_level AUTOCOMMIT; "
+            "use an engine with a transactional isolation level",
+            field="engine",
+        )
+    connection.begin()
+    # SQLite's driver begins none before a savepoint, whose release would be a commit.
+    begin_immediate(connection)
+    event.listen(connection, "commit", _refuse_commit)
+
+
+def end(connection: Connection) -> None:
+    """Undo everything, also where the code under test has ended the transaction by hand."""
+    if connection.in_transaction():
+        connection.rollback()
+    elif not connection.invalidated:
+        connection.connection.rollback()
+
+
+def _refuse_commit(_connection: Connection) -> None:
+    raise TransactionError(
+        "a test's connection is not committed, so that its writes can be undone; "
+        "commit the session, or use a real database for this test",
+        operation="commit",
+    )
