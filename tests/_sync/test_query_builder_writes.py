@@ -270,7 +270,7 @@ def test_mistakes_write_nothing(session: Session, engine: Engine):
             (lambda: some.limit(1).delete(), "takes no limit"),
             (lambda: some.offset(1).update(age=1), "takes no limit"),
             (some.update, "needs values"),
-            (lambda: some.update(age="old"), "a 64-bit integer"),
+            (lambda: some.update(age="old"), "a 32-bit integer"),
             (lambda: some.update(id=3), "id cannot be"),
             (lambda: some.update(id=Hero.id + 1), "id cannot be"),
             (lambda: some.update(age=Team.id), "says nothing about rows of Hero"),

@@ -9,14 +9,13 @@ from sqlalchemy import Executable
 
 from sqlmodel_crud_utils._async._running.fetching import fetch, fetch_first, find
 from sqlmodel_crud_utils._async._running.operations import Read
-from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.conditions import matches
 from sqlmodel_crud_utils._core.queries.keys import (
     by_key_list,
+    key_chunks,
     key_list,
     key_names,
-    longest_key_list,
 )
 from sqlmodel_crud_utils._core.queries.loading import Names, loading_for, read_options
 from sqlmodel_crud_utils._core.queries.query import Query
@@ -303,12 +302,11 @@ async def get_rows_within_id_list(
     facts = facts_of(model)
     names, keys = key_list(facts, pk_field, id_str_list)
     dialect = dialect_of(session, facts)
-    size = longest_key_list(model, names, dialect)
     visibility = visibility_with(include_deleted=include_deleted)
     rows: RowList[T] = RowList()
     async with Read(session, facts, "get_rows_within_id_list") as read:
         read.batch = len(keys)
-        for chunk in chunked(keys, size):
+        for chunk in key_chunks(model, names, keys, dialect):
             statement = by_key_list(model, names, chunk, dialect, visibility)
             rows += await fetch(session, model, statement, visibility=visibility)
         read.rows = len(rows)

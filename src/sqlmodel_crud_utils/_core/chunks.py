@@ -61,6 +61,30 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def fitting(
+    items: Iterable[T], size: int, dialect: Dialect, values_of: Callable[[T], Iterable[Any]]
+) -> Iterator[list[T]]:
+    """Cut items into lists of at most `size`, each of which one statement of the database takes.
+
+    MySQL limits the bytes of a statement, not just its parameters.
+
+    Args:
+        items: The items.
+        size: How many of them a statement may have.
+        dialect: The dialect of the database.
+        values_of: Returns what a statement holds of an item.
+    """
+    most = features_of(dialect).statement_bytes
+    if most is None:
+        return chunked(items, size)
+    return chunked_by_weight(items, size, lambda item: bytes_of(values_of(item)), most)
+
+
+def bytes_of(values: Iterable[Any]) -> int:
+    """Return about how long values are as SQL."""
+    return sum(len(each if isinstance(each, str | bytes) else str(each)) + 4 for each in values)
+
+
 def chunked_by_weight(
     items: Iterable[T], size: int, weight_of: Callable[[T], int], most: int
 ) -> Iterator[list[T]]:

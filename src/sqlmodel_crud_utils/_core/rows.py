@@ -59,6 +59,12 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
     return found
 
 
+def column_values(row: Any) -> list[Any]:
+    """Return the values that a row of a model holds of its columns."""
+    held = row.__dict__
+    return [held[name] for name in facts_of(type(row)).columns if name in held]
+
+
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
     """Return the states and those of every row they hold through loaded relationships."""
     found = dict.fromkeys(states)

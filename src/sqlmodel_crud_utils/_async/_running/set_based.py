@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select
 
 from sqlmodel_crud_utils._async._running.changes import announce, happened
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
@@ -101,7 +101,7 @@ async def _announced(
     """Announce the rows; return the statement for no others, where one list takes all keys."""
     keys, dialect = [tuple(row) for row in rows], dialect_of(session, facts)
     await announce(session, facts.model, keys)
-    if len(keys) > longest_key_list(facts.model, facts.key, dialect):
+    if len(next(key_chunks(facts.model, facts.key, keys, dialect), ())) < len(keys):
         return statement
     return statement.where(among_keys(facts.model, facts.key, keys, dialect))
 

@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel_crud_utils._async._running.fetching import find_for, refuse_missing, remember
 from sqlmodel_crud_utils._async._running.operations import Write, outcome_of
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
+from sqlmodel_crud_utils._core.chunks import fitting
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
-from sqlmodel_crud_utils._core.rows import Untouched
+from sqlmodel_crud_utils._core.rows import Untouched, column_values
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncSession,
@@ -110,8 +111,10 @@ async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:
     for row in rows:
         check_row(row)
     if not are_allowed() or not await _written(session, rows):
-        session.add_all(rows)
-        await session.flush()
+        dialect = dialect_of(session, facts_of(type(rows[0])))
+        for part in fitting(rows, len(rows), dialect, column_values):
+            session.add_all(part)
+            await session.flush()
 
 
 async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:

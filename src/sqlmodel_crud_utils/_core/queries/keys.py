@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TupleType, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, fitting
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.lists import in_list, is_beyond, longest_list
 from sqlmodel_crud_utils._core.models.facts import Facts
@@ -164,6 +164,26 @@ def _possible(
         for key in keys
         if not any(is_beyond(type_, (value,)) for type_, value in zip(types, key, strict=True))
     ]
+
+
+def key_chunks(
+    model: type[Any],
+    names: Sequence[str],
+    keys: Sequence[tuple[Any, ...]],
+    dialect: Dialect,
+    size: int | None = None,
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Cut keys into lists of which one statement takes each.
+
+    Args:
+        model: The model.
+        names: The fields of the key.
+        keys: The keys.
+        dialect: The dialect of the database.
+        size: How many keys a statement takes; left out, as many as a SELECT.
+    """
+    most = longest_key_list(model, names, dialect) if size is None else size
+    return fitting(keys, most, dialect, tuple)
 
 
 def longest_key_list(model: type[Any], names: Sequence[str], dialect: Dialect) -> int:

@@ -12,7 +12,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from sqlmodel_crud_utils._core.values.columns import Kept, kept_by, rule_of, size_of, stored_as_is
+from sqlmodel_crud_utils._core.values.columns import (
+    Kept,
+    Size,
+    kept_by,
+    rule_of,
+    size_of,
+    stored_as_is,
+)
 from sqlmodel_crud_utils._core.values.readers import MisfitError
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -31,10 +38,12 @@ def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
         >>> coerce(Hero.age, "5")
         5
     """
-    if value is None:
-        return None
+    return _read(attribute, value, None)
+
+
+def _read(attribute: InstrumentedAttribute[Any], value: Any, size: Size | None) -> Any:
     rule = rule_of(attribute.property.columns[0].type)
-    if rule is None:
+    if value is None or rule is None:
         return value
     try:
         return rule.convert(value)
@@ -43,7 +52,8 @@ def coerce(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     # Those that the standard library and dateutil raise for what they can't read.
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
         reason = _described(value)
-    raise _refusal(attribute, f"must be {rule.expected}; got {reason}", value)
+    expected = rule.expected if size is None else size.expected or rule.expected
+    raise _refusal(attribute, f"must be {expected}; got {reason}", value)
 
 
 def storable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
@@ -57,8 +67,8 @@ def storable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
         >>> storable(Hero.age, "5")
         5
     """
-    made = coerce(attribute, value)
     size = size_of(attribute.property.columns[0].type)
+    made = _read(attribute, value, size)
     if size is not None and made is not None and not size.check.one(made):
         raise _refusal(attribute, size.words, value)
     return made

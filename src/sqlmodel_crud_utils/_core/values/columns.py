@@ -199,10 +199,17 @@ _CHECKS: dict[type[Any], Check] = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much a column holds: in words, and as a question about values of its type."""
+    """How much a column holds: in words, and as a question about values of its type.
+
+    Attributes:
+        words: What a value that is too large is refused with.
+        check: The question.
+        expected: What the column takes, where its type alone says too much.
+    """
 
     words: str
     check: Check
+    expected: str | None = None
 
 
 @cached
@@ -233,6 +240,7 @@ def _range(bits: int) -> Size:
     return Size(
         f"must be between {lowest} and {highest}; got an integer that is not",
         _between(lowest, highest),
+        f"a {bits}-bit integer",
     )
 
 

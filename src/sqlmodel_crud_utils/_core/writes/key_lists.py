@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect
 
-from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, chunked, rows_per_chunk
+from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, rows_per_chunk
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import Visibility
-from sqlmodel_crud_utils._core.queries.keys import among_keys, key_list
+from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks, key_list
 from sqlmodel_crud_utils._core.visibility.criteria import visible
 
 Key = tuple[Any, ...]
@@ -42,11 +42,11 @@ class KeyList:
 
     def chunks(self, size: int | None) -> Iterator[list[Key]]:
         """Cut the keys so that each chunk fits into one statement beside the columns' values."""
-        return chunked(self.keys, self._fitting(size))
+        return key_chunks(self.model, self.names, self.keys, self.dialect, self._fitting(size))
 
     def is_one_chunk(self, size: int | None) -> bool:
         """Return whether one statement takes all keys."""
-        return len(self.keys) <= self._fitting(size)
+        return len(next(self.chunks(size), ())) == len(self.keys)
 
     def _fitting(self, size: int | None) -> int:
         columns = sum(len(table.columns) for table in self.facts.mapper.tables)

@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
 
-from sqlmodel_crud_utils._core.chunks import chunked, chunked_by_weight
-from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.chunks import chunked, fitting
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
@@ -319,8 +318,7 @@ def _python_default(target: Target, name: str) -> Any:
 def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -> Iterator[Batch]:
     """Sort entries into batches of at most `size`, each of entries that give the same fields.
 
-    Where the order matters only neighbours share a batch. MySQL limits the bytes of a statement,
-    not just its parameters.
+    Where the order matters only neighbours share a batch.
     """
     keyless = [entry for entry in entries if entry.key is None]
     _level(target, keyless)
@@ -331,22 +329,10 @@ def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -
         groups = [*_by_shape(keyed), *_neighbours(keyless)]
     else:
         groups = _neighbours(entries)
-    most = features_of(dialect).statement_bytes
     for group in groups:
         names = tuple(name for name in target.columns if name in group[0].values)
-        chunks = (
-            chunked(group, size)
-            if most is None
-            else chunked_by_weight(group, size, _bytes_of, most)
-        )
-        for chunk in chunks:
+        for chunk in fitting(group, size, dialect, lambda entry: entry.values.values()):
             yield Batch(target, names, chunk)
-
-
-def _bytes_of(entry: Entry) -> int:
-    """Return about how long an entry is as SQL."""
-    values = entry.values.values()
-    return sum(len(each if isinstance(each, str | bytes) else str(each)) + 4 for each in values)
 
 
 def _level(target: Target, entries: list[Entry]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
 
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
     dialect_of,
@@ -101,7 +101,7 @@ def _announced(session: Session, facts: Facts, statement: Any, rows: Sequence[An
     """Announce the rows; return the statement for no others, where one list takes all keys."""
     keys, dialect = [tuple(row) for row in rows], dialect_of(session, facts)
     announce(session, facts.model, keys)
-    if len(keys) > longest_key_list(facts.model, facts.key, dialect):
+    if len(next(key_chunks(facts.model, facts.key, keys, dialect), ())) < len(keys):
         return statement
     return statement.where(among_keys(facts.model, facts.key, keys, dialect))
 

@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session as PlainSession
 
+from sqlmodel_crud_utils._core.chunks import fitting
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
-from sqlmodel_crud_utils._core.rows import Untouched
+from sqlmodel_crud_utils._core.rows import Untouched, column_values
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Session,
@@ -112,8 +113,10 @@ def add_and_flush(session: Session, rows: Sequence[Any]) -> None:
     for row in rows:
         check_row(row)
     if not are_allowed() or not _written(session, rows):
-        session.add_all(rows)
-        session.flush()
+        dialect = dialect_of(session, facts_of(type(rows[0])))
+        for part in fitting(rows, len(rows), dialect, column_values):
+            session.add_all(part)
+            session.flush()
 
 
 def _written(session: Session, rows: Sequence[Any]) -> bool:
