@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from sqlalchemy.util.queue import Empty, Full
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.liveness import Reconnects
+from sqlmodel_crud_utils._session.sqlalchemy_internals import unlock
 
 _LOOP = "sqlmodel_crud_utils.loop"
 
@@ -255,8 +256,7 @@ async def _close(dialect: Dialect, connection: Any) -> None:
 def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:
     # SQLAlchemy 2.1 has a lock around statements, which belongs to the first loop that waits for
     # it. The connection's thread does one thing after the other anyway.
-    with suppress(AttributeError):  # 2.0 has none
-        connection._execute_mutex = nullcontext()
+    unlock(connection)
 
 
 def _is_usable(entry: ConnectionPoolEntry, loop: asyncio.AbstractEventLoop | None) -> bool:

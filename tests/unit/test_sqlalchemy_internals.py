@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, StaticPool, create_engine, event, inspect, text
+from sqlalchemy import (
+    NUMERIC,
+    Engine,
+    Float,
+    Numeric,
+    StaticPool,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+    union,
+    update,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    joinedload,
+    mapped_column,
+    selectinload,
+)
 from sqlalchemy.pool import SingletonThreadPool
 
 import sqlmodel_crud_utils
+from sqlmodel_crud_utils._core import sqlalchemy_internals as core
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import sqlalchemy_internals as internals
-from tests.models import Team
+from tests.models import Hero, Team
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 
@@ -173,31 +200,204 @@ def test_mappers() -> None:
     assert internals.path_of(mapper).path == (mapper,)
 
 
-# --- one door ------------------------------------------------------------------------------------
+def test_keep_statements() -> None:
+    """`Mapper._memo`, which a flush asks for its statements by their kind and their table."""
+    kept = []
+
+    def keep(usual: Callable[..., Any], key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        kept.append(key[:2])
+        return usual(key, make)
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Row(Base):
+        __tablename__ = "row"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+
+    internals.keep_statements(inspect(Row), keep)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        row = Row(id=1, name="a")
+        session.add(row)
+        session.flush()
+        row.name = "b"
+        session.flush()
+        session.delete(row)
+        session.flush()
+    engine.dispose()
+    assert {("update", Row.__table__), ("delete", Row.__table__)} <= set(kept)
 
 
-def test_sessions_have_one_door() -> None:
-    """Whatever works with sessions goes through `sqlalchemy_internals` for their private parts."""
-    door = PACKAGE / "_session" / "sqlalchemy_internals.py"
-    private = _private_names(door)
-    assert len(private) > 10
-    others = [
-        file
-        for hall in ("_session", "_shortcuts", "_async", "ext")
-        for file in (PACKAGE / hall).rglob("*.py")
-        if file != door
-    ]
-    assert {str(file): found for file in others if (found := private & _private_names(file))} == {}
+def test_unlock() -> None:
+    """`_execute_mutex` of SQLAlchemy's connection of aiosqlite, since 2.1."""
+
+    class Connection:
+        _execute_mutex = "a lock"
+
+    connection = Connection()
+    internals.unlock(connection)
+    with connection._execute_mutex:  # type: ignore[attr-defined]
+        pass
+
+
+# --- statements ----------------------------------------------------------------------------------
+
+TEAM = inspect(Team).local_table
+
+
+def test_what_a_statement_is() -> None:
+    """`_generate_cache_key` and `_propagate_attrs`."""
+    assert core.cache_key_of(select(Team)) == core.cache_key_of(select(Team))
+    assert core.cache_key_of(select(Team)) != core.cache_key_of(select(TEAM))
+    assert core.is_orm(select(Team))
+    assert not core.is_orm(select(TEAM))
+
+
+@pytest.mark.parametrize("statement", [select(TEAM), update(TEAM), delete(TEAM)], ids=str)
+def test_criteria(statement: Any) -> None:
+    """`_where_criteria`, which is set as well."""
+    assert core.criteria_of(statement) == ()
+    one, other = TEAM.c.id == 1, TEAM.c.id == 2
+    statement = statement.where(one)
+    core.add_criteria(statement, [other])
+    assert core.criteria_of(statement) == (one, other)
+    assert str(statement).count("team.id =") == 2
+
+
+def test_options() -> None:
+    """`_with_options`, which is set as well."""
+    option = selectinload(Team.heroes)
+    statement = select(Team).options(option)
+    assert core.options_of(statement) == (option,)
+    assert core.options_of(TEAM.c.id) == ()
+    core.set_options(statement, [])
+    assert core.options_of(statement) == ()
+    assert isinstance(option, core.LoaderOption)
+
+
+def test_what_a_select_is_from() -> None:
+    """`_raw_columns`, `_from_obj`, `_setup_joins` (set as well) and `_correlate_except`."""
+    hero = inspect(Hero).local_table
+    statement = select(TEAM.c.id).select_from(TEAM).join(hero)
+    assert core.columns_of(statement) == [TEAM.c.id]
+    assert core.froms_of(statement) == (TEAM,)
+    (join,) = core.joins_of(statement)
+    assert join[0] is hero
+    core.set_joins(statement, [(hero, hero.c.id == TEAM.c.id, *join[2:])])
+    assert "ON hero.id = team.id" in str(statement)
+    assert core.correlated_except(statement) is None
+    assert list(core.correlated_except(statement.correlate_except(hero)) or ()) == [hero]
+
+
+def test_how_a_select_ends() -> None:
+    """`_limit_clause`, `_offset_clause`, `_distinct`, `_group_by_clauses`."""
+    limit, offset = core.window_of(select(TEAM).limit(1).offset(2))
+    assert (limit.value, offset.value) == (1, 2)
+    assert core.window_of(select(TEAM)) == (None, None)
+    assert not core.merges_rows(select(TEAM))
+    assert core.merges_rows(select(TEAM).distinct())
+    assert core.merges_rows(select(TEAM).group_by(TEAM.c.id))
+
+
+def test_what_may_lock() -> None:
+    """`_for_update_arg`, `_suffixes` and `_statement_hints`."""
+    assert not core.may_lock(select(TEAM))
+    assert core.may_lock(select(TEAM).with_for_update())
+    assert core.may_lock(select(TEAM).suffix_with("FOR SHARE"))
+    assert core.may_lock(select(TEAM).with_statement_hint("FOR SHARE"))
+    assert not core.may_lock(union(select(TEAM), select(TEAM)))
+
+
+def test_values() -> None:
+    """`_values`, `_ordered_values` and `_multi_values`."""
+    assert core.values_of(insert(TEAM)) == {}
+    assert list(core.values_of(update(TEAM).values({TEAM.c.name: "a"}))) == [TEAM.c.name]
+    ordered = update(TEAM).ordered_values((TEAM.c.name, "a"))
+    assert [*core.ordered_columns_of(ordered), *core.values_of(ordered)] == [TEAM.c.name]
+    assert list(core.rows_of(insert(TEAM))) == []
+    (rows,) = core.rows_of(insert(TEAM).values([{"name": "a"}, {"name": "b"}]))
+    assert len(list(rows)) == 2
+
+
+def test_what_an_insert_does() -> None:
+    """`_select_names`, `_post_values_clause`, `_prefixes` and `_returning`."""
+    assert core.selected_into(insert(TEAM)) == ()
+    assert core.selected_into(insert(TEAM).from_select(["name"], select(TEAM.c.name)))
+    assert core.conflict_clause_of(insert(TEAM)) is None
+    skipping = sqlite.insert(TEAM).on_conflict_do_nothing()
+    assert core.conflict_clause_of(skipping) == "on_conflict_do_nothing"
+    assert core.prefixes_of(insert(TEAM).prefix_with("Ignore")) == {"IGNORE"}
+    assert not core.returns_rows(insert(TEAM))
+    assert core.returns_rows(insert(TEAM).returning(TEAM.c.id))
+
+
+def test_expressions() -> None:
+    """`_from_objects`, `_annotations` and `_deep_annotate`."""
+    criterion = TEAM.c.id == 1
+    assert list(core.tables_in(criterion)) == [TEAM]
+    assert core.notes_of(inspect(Team).selectable.alias()) == {}
+    assert "parententity" in core.notes_of(facts_of(Team).attributes["id"].expression)
+    assert core.notes_of("a") == {}
+    assert core.notes_of(core.noted(criterion, {"a": 1}))["a"] == 1
+
+
+def test_types() -> None:
+    """`_variant_mapping` and `_type_affinity`."""
+    assert core.variants_of(Numeric()) == {}
+    assert list(core.variants_of(Numeric().with_variant(Float(), "sqlite"))) == ["sqlite"]
+    assert core.kind_of(NUMERIC(6, 2)) is Numeric
+
+
+def test_results(session: Session) -> None:
+    """`_metadata._keys` and `_unique_filter_state` of a result."""
+    assert core.width_of(session.execute(select(TEAM.c.id, TEAM.c.name))) == 2
+    assert not core.repeats_rows(session.execute(select(Team)))
+    joined = select(Team).options(joinedload(Team.heroes))
+    inspect(Hero).local_table.create(session.connection())
+    assert core.repeats_rows(session.execute(joined))
+
+
+# --- two doors -----------------------------------------------------------------------------------
+
+DOORS = {"_core/sqlalchemy_internals.py", "_session/sqlalchemy_internals.py"}
+# Of others: what a connection of aiosqlite does in its thread, the body that FastAPI has read.
+OTHERS = {"_aiosqlite.py": {"_execute"}, "ext/fastapi/details.py": {"_json"}}
+MODULES = [file for file in sorted(PACKAGE.rglob("*.py")) if "_sync" not in file.parts]
+
+
+def test_there_are_two_doors() -> None:
+    """Nothing else names a private attribute that it has not defined itself."""
+    assert all(len(_private_names(PACKAGE / door)) > 10 for door in DOORS)
+    found = {
+        place: names
+        for file in MODULES
+        if (place := file.relative_to(PACKAGE).as_posix()) not in DOORS
+        and (names := _private_names(file) - OTHERS.get(place, set()))
+    }
+    assert found == {}
 
 
 def _private_names(file: Path) -> set[str]:
-    """Return the private attributes that a module asks of others than `self`."""
-    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    return {
-        node.attr
-        for node in nodes
-        if isinstance(node, ast.Attribute)
-        and node.attr.startswith("_")
-        and not node.attr.startswith("__")
-        and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
-    }
+    """Return the private names that a module uses, and that are none of its own."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_own(node.value)}
+    used = {name for node in nodes for name in _used(node)}
+    return {name for name in used if re.match("_[^_]", name)} - own - {"_getframe"}
+
+
+def _used(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Attribute) and not _is_own(node.value):
+        yield node.attr
+    elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(PACKAGE.name):
+        yield from (alias.name for alias in node.names if node.module != "__future__")
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in {"getattr", "setattr"}:
+        constants = (each.value for each in node.args if isinstance(each, ast.Constant))
+        yield from (value for value in constants if isinstance(value, str))
+
+
+def _is_own(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id in {"self", "cls"}

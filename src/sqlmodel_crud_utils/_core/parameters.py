@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.sqlalchemy_internals import kind_of, variants_of
 
 # What the types of numbers and moments call their limits.
 _ROUNDING = ("precision", "scale", "second_precision")
@@ -101,7 +102,7 @@ def _may_have_limits(type_: TypeEngine[Any]) -> bool:
     # What a type of the user's own is made of may depend on the dialect.
     return (
         isinstance(type_, TypeDecorator)
-        or bool(type_._variant_mapping)
+        or bool(variants_of(type_))
         or any(getattr(type_, name, None) is not None for name in ("length", *_ROUNDING))
     )
 
@@ -109,16 +110,16 @@ def _may_have_limits(type_: TypeEngine[Any]) -> bool:
 @cached
 def _rounds(type_: TypeEngine[Any]) -> bool:
     """Return whether even a single parameter is cast to a type that rounds it."""
-    plain: Any = plain_type(type_)
+    plain = plain_type(type_)
     has_limits = any(getattr(plain, name, None) is not None for name in _ROUNDING)
-    return has_limits and plain._type_affinity in (Numeric, Interval)
+    return has_limits and kind_of(plain) in (Numeric, Interval)
 
 
 def _undecorated(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
-    type_ = type_._variant_mapping.get(dialect.name, type_)
+    type_ = variants_of(type_).get(dialect.name, type_)
     while isinstance(type_, TypeDecorator):
         type_ = type_.type_engine(dialect)
-        type_ = type_._variant_mapping.get(dialect.name, type_)
+        type_ = variants_of(type_).get(dialect.name, type_)
     return type_
 
 

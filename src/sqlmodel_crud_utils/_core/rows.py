@@ -9,9 +9,11 @@ from typing import Any, TypedDict, TypeVar
 from sqlalchemy import Result, Row
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.base import DEFAULT_STATE_ATTR
 from sqlalchemy.orm.collections import collection_adapter
 
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import repeats_rows, width_of
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
     found: list[InstanceState[Any]] = []
     for row in rows:
         # What inspect() returns for a row of a model, without its search for other inspectors.
-        state = getattr(row, "_sa_instance_state", None)
+        state = getattr(row, DEFAULT_STATE_ATTR, None)
         if isinstance(state, InstanceState):
             found.append(state)
         elif isinstance(row, Row):
@@ -150,8 +152,7 @@ def _put_back(state: InstanceState[Any], key: str, collection: Any) -> None:
 def fetched(result: Result[Any]) -> list[Any]:
     """Return all rows of a result: plain values or model rows where it has one column."""
     rows = _each_once(result)
-    # The public keys() leaves out what has no name, such as an alias.
-    return list(rows.scalars() if len(rows._metadata._keys) == 1 else rows)
+    return list(rows.scalars() if width_of(rows) == 1 else rows)
 
 
 def column_rows(result: Result[Any]) -> Result[Any]:
@@ -177,4 +178,4 @@ def first_of(result: Result[Any]) -> Any:
 
 def _each_once(result: Result[Any]) -> Result[Any]:
     # Joined eager loading of a collection repeats its parent; SQLAlchemy then demands unique().
-    return result if result._unique_filter_state is None else result.unique()
+    return result.unique() if repeats_rows(result) else result

@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._core.errors.translation import shared_session
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, elsewhere
+from sqlmodel_crud_utils._core.sqlalchemy_internals import criteria_of
 from sqlmodel_crud_utils._core.visibility.hiding import (
     concerns_callers,
     has_hidden_links,
@@ -70,7 +71,7 @@ def _check_reach(execution: ORMExecuteState) -> None:
         and isinstance(execution.parameters, list)
         and execution.is_orm_statement
         and mapper is not None
-        and not statement._where_criteria
+        and not criteria_of(statement)
         and facts_of(mapper.class_).policies_in(elsewhere())
     ):
         name = mapper.class_.__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Column, ColumnDefault, Connection, event
@@ -27,6 +26,7 @@ from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, in_utc
 from sqlmodel_crud_utils._core.values.tenants import tenant_of_new_row
 from sqlmodel_crud_utils._core.visibility.tenancy import flush_criterion
 from sqlmodel_crud_utils._session.events import listen_where_needed
+from sqlmodel_crud_utils._session.sqlalchemy_internals import keep_statements
 
 
 @event.listens_for(TimestampMixin, "attribute_instrument", propagate=True)
@@ -89,9 +89,7 @@ def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
         column.default = ColumnDefault(tenant_of_new_row)
         make_targets_unique(column.table.metadata)
     if mapper.base_mapper is mapper:
-        # SQLAlchemy makes the statements of a flush once for each table, and keeps them here.
-        keeper: Any = mapper
-        keeper._memo = partial(_keep, keeper._memo)
+        keep_statements(mapper, _keep)
 
     # Core statements may run before SQLAlchemy has configured any mapper.
     forget_all()
@@ -101,9 +99,9 @@ def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
 _BY_KEY = frozenset(("update", "post_update", "delete"))
 
 
-def _keep(keep: Callable[..., Any], key: tuple[str, Any], make: Callable[[], Any]) -> Any:
+def _keep(usual: Callable[..., Any], key: tuple[str, Any], make: Callable[[], Any]) -> Any:
     """Keep a statement as the mapper does, with the criterion for the tenant."""
     kind, table = key
     if kind not in _BY_KEY or TENANT not in table.c:
-        return keep(key, make)
-    return keep(key, lambda: make().where(flush_criterion(table.c[TENANT])))
+        return usual(key, make)
+    return usual(key, lambda: make().where(flush_criterion(table.c[TENANT])))

@@ -6,8 +6,9 @@ the oldest and the newest version, so that a version without it fails with a lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
@@ -119,6 +120,12 @@ def connections_of_threads(pool: SingletonThreadPool) -> list[Any]:
     return list(pool._all_conns)
 
 
+def unlock(connection: Any) -> None:
+    """Take the lock around statements from an adapted connection of aiosqlite, if it has one."""
+    with suppress(AttributeError):  # 2.0 has none
+        connection._execute_mutex = nullcontext()
+
+
 # --- objects and mappers -------------------------------------------------------------------------
 
 
@@ -131,3 +138,14 @@ def all_mappers() -> Iterator[Mapper[Any]]:
     """Yield the mappers of all registries."""
     for registry in _all_registries():
         yield from registry.mappers
+
+
+def keep_statements(mapper: Mapper[Any], keep: Callable[..., Any]) -> None:
+    """Let a function keep the statements of flushes, which SQLAlchemy makes once for each table.
+
+    Args:
+        mapper: The base mapper of the table's models.
+        keep: It gets the usual way to keep one, its kind and table, and what makes it.
+    """
+    keeper: Any = mapper
+    keeper._memo = partial(keep, keeper._memo)

@@ -8,9 +8,15 @@ from typing import Any
 from sqlalchemy import Delete, Insert, Result, Update, select
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
+from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    conflict_clause_of,
+    criteria_of,
+    returns_rows,
+    rows_of,
+    values_of,
+)
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -29,17 +35,17 @@ def keys_to_write(execution: ORMExecuteState, facts: Facts) -> Keys:
     if isinstance(statement, Update):
         _check_assignments(execution, statement, facts)
     parameters = execution.parameters
-    if isinstance(parameters, list) and not statement._where_criteria:
+    if isinstance(parameters, list) and not criteria_of(statement):
         return [tuple(row[name] for name in facts.key) for row in parameters]
     key = [facts.columns[name] for name in facts.key]
-    found = select(*key).where(*statement._where_criteria).with_for_update(of=statement.table)
+    found = select(*key).where(*criteria_of(statement)).with_for_update(of=statement.table)
     sets = parameters if isinstance(parameters, list) else [parameters]
     session = execution.session
     return list(dict.fromkeys(row for each in sets for row in _rows(session, facts, found, each)))
 
 
 def _check_assignments(execution: ORMExecuteState, statement: Update, facts: Facts) -> None:
-    named = {getattr(each, "key", each) for each in statement._values or ()}
+    named = {getattr(each, "key", each) for each in values_of(statement)}
     if isinstance(execution.parameters, dict):
         named |= execution.parameters.keys()
     if not named.isdisjoint(facts.key):
@@ -55,7 +61,7 @@ def keys_among(session: Session, facts: Facts, keys: Keys) -> Keys:
     found: Keys = []
     dialect = session.get_bind(facts.mapper).dialect
     own = [facts.columns[name] for name in facts.key]
-    for chunk in chunked(keys, longest_key_list(facts.model, facts.key, dialect)):
+    for chunk in key_chunks(facts.model, facts.key, keys, dialect):
         statement = select(*own).where(among_keys(facts.model, facts.key, chunk, dialect))
         found += _rows(session, facts, statement, None)
     return found
@@ -72,7 +78,7 @@ def narrowed(execution: ORMExecuteState, facts: Facts, keys: Keys) -> Update | D
     """Return the statement for no other rows than these, which are locked."""
     statement: Any = execution.statement
     dialect = execution.session.get_bind(facts.mapper).dialect
-    fits = len(keys) <= longest_key_list(facts.model, facts.key, dialect)
+    fits = len(next(key_chunks(facts.model, facts.key, keys, dialect), ())) == len(keys)
     if not fits or isinstance(execution.parameters, list):
         return statement  # type: ignore[no-any-return]
     return statement.where(  # type: ignore[no-any-return]
@@ -87,8 +93,7 @@ def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], Key
         ValidationError: The statement may update rows, or the database returns no keys for it.
     """
     statement: Any = execution.statement
-    clause = statement._post_values_clause
-    if clause is not None and clause.__visit_name__ in _UPSERTS:
+    if conflict_clause_of(statement) in _UPSERTS:
         raise ValidationError(
             f"an insert() that may update rows of {facts.model.__name__} does not tell which "
             "ones; use bulk_upsert_mappings",
@@ -109,8 +114,8 @@ def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], Key
 
 
 def _is_one_row(execution: ORMExecuteState, statement: Insert) -> bool:
-    many = statement._multi_values or statement.select is not None
-    return not (many or statement._returning or isinstance(execution.parameters, list))
+    many = rows_of(statement) or statement.select is not None
+    return not (many or returns_rows(statement) or isinstance(execution.parameters, list))
 
 
 def _with_keys(

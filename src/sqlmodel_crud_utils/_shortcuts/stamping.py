@@ -35,6 +35,7 @@ from sqlmodel import AutoString
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.mixins import UTCDateTime
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.on_update import on_update_values
 
 # Types whose values are equal in the database where they are equal in Python.
@@ -75,7 +76,7 @@ def _takes_nothing(function: Any) -> bool:
 def _compares(column: Column[Any]) -> bool:
     kind: Any = column.type
     # A collation may take two texts for equal that are not, and a variant may have one.
-    is_exact = getattr(kind, "collation", None) is None and not kind._variant_mapping
+    is_exact = getattr(kind, "collation", None) is None and not variants_of(kind)
     return type(kind) in _COMPARED and is_exact
 
 

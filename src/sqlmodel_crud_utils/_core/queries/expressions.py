@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Alias, ColumnElement, Table
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import tables_in
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -19,7 +20,7 @@ def require_own(model: type[Any], expression: ColumnElement[Any], field: str) ->
         field: What it was given for.
     """
     own = set(facts_of(model).mapper.tables)
-    for table in expression._from_objects:
+    for table in tables_in(expression):
         is_table = isinstance(table.element if isinstance(table, Alias) else table, Table)
         if is_table and table not in own:
             name = getattr(table, "name", "another table")

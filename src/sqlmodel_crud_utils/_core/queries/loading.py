@@ -13,10 +13,10 @@ from sqlalchemy.orm import (
     lazyload,
     selectinload,
 )
-from sqlalchemy.orm.strategy_options import _AbstractLoad
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.sqlalchemy_internals import LoaderOption
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria, revealing
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION, is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -30,7 +30,7 @@ RelationshipPath = list[InstrumentedAttribute[Any]]
 
 def read_options(
     model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
-) -> list[_AbstractLoad]:
+) -> list[LoaderOption]:
     """Return the loader options of a read."""
     return loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys).options()
 
@@ -130,13 +130,13 @@ class Loading:
         """Whether more queries are needed for related rows."""
         return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
-    def options(self, visibility: Visibility = USUAL) -> list[_AbstractLoad]:
+    def options(self, visibility: Visibility = USUAL) -> list[LoaderOption]:
         """Return the loader options."""
         return [self._option(path, visibility) for path in self.ways]
 
     def _option(
         self, path: tuple[InstrumentedAttribute[Any], ...], visibility: Visibility
-    ) -> _AbstractLoad:
+    ) -> LoaderOption:
         option: Any = None
         parent: Any = None
         for length, step in enumerate(path, 1):
@@ -150,11 +150,11 @@ class Loading:
                 parent = revealing(attribute.property.mapper.class_, SOFT_DELETION)
                 attribute = attribute.of_type(parent)
             option = loader(attribute.and_(*links) if links else attribute)
-        found: _AbstractLoad = option
+        found: LoaderOption = option
         return found
 
 
-_LOADERS: dict[Strategy, Callable[..., _AbstractLoad]] = {
+_LOADERS: dict[Strategy, Callable[..., LoaderOption]] = {
     "joined": joinedload,
     "lazy": lazyload,
     "selectin": selectinload,

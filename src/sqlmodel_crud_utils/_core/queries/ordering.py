@@ -35,6 +35,7 @@ from sqlmodel_crud_utils._core.filters.paths import names_in, splits
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
@@ -281,7 +282,7 @@ def _attribute_term(model: type[Any], given: Any) -> Term | None:
         if given.key in facts.relationships:
             raise _not_by_relationship(model, given.key)
         return _of_column(given) if given.key in facts.columns else None
-    notes = getattr(given, "_annotations", {})
+    notes = notes_of(given)
     attribute = facts_of(model).attributes.get(notes.get("proxy_key", ""))
     if attribute is None or notes.get("parententity") is None:
         return None

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import CompoundSelect, Select, TextualSelect, UpdateBase
 from sqlalchemy.sql import visitors
 
+from sqlmodel_crud_utils._core.sqlalchemy_internals import may_lock
+
 
 def only_reads(statement: Any) -> bool:
     """Return whether a statement is a SELECT that neither writes nor locks, at any depth.
@@ -29,14 +31,5 @@ _known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 def _may_write(part: Any) -> bool:
     return isinstance(part, UpdateBase | TextualSelect) or (
-        isinstance(part, Select | CompoundSelect) and _has_more(part)
-    )
-
-
-def _has_more(select: Any) -> bool:
-    """Return whether a SELECT locks rows, or ends with a text that may say so."""
-    return bool(
-        select._for_update_arg is not None
-        or getattr(select, "_suffixes", ())
-        or getattr(select, "_statement_hints", ())
+        isinstance(part, Select | CompoundSelect) and may_lock(part)
     )

@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets
 from sqlmodel_crud_utils._core.queries.ordering import Term, sorted_by, term_of
 from sqlmodel_crud_utils._core.queries.query import Query
+from sqlmodel_crud_utils._core.sqlalchemy_internals import merges_rows, window_of
 from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -210,18 +211,17 @@ def paginated(statement: Executable, page: int, page_size: int) -> Executable:
     if isinstance(statement, Select):
         statement = statement.order_by(*_key_terms(statement))
     start, size = (page - 1) * page_size, int(page_size)
-    own = statement._limit_clause
+    own, skipped = window_of(statement)
     if own is not None:
         size = max(0, min(size, _number(own) - start))
-    return statement.limit(size).offset(start + _number(statement._offset_clause))
+    return statement.limit(size).offset(start + _number(skipped))
 
 
 def _key_terms(statement: Select[Any]) -> list[ColumnElement[Any]]:
     """Return the primary keys of what is selected, where the statement can be sorted by them."""
     described = statement.column_descriptions
     sources = [item["entity"] for item in described if item["expr"] is item["entity"]]
-    merges = statement._distinct or statement._group_by_clauses
-    if not merges and all(_is_plain(item) for item in described):
+    if not merges_rows(statement) and all(_is_plain(item) for item in described):
         sources = [item["entity"] for item in described]
     return [
         getattr(entity, name)

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.readers import (
     RULES,
     Rule,
@@ -216,7 +217,7 @@ class Size:
 def size_of(type_: TypeEngine[Any]) -> Size | None:
     """Return how much a column holds as every database has it, None if it does not say so."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-    is_told = type(impl).__module__.startswith("sqlalchemy.sql.") and not type_._variant_mapping
+    is_told = type(impl).__module__.startswith("sqlalchemy.sql.") and not variants_of(type_)
     if not is_told or rule_of(type_) is None or _decides_itself(type_):
         return None
     if isinstance(impl, String) and not isinstance(impl, Text | EnumType):

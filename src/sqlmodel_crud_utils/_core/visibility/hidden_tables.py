@@ -3,8 +3,7 @@
 These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
 (before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a
 many-to-many relationship, or because the caller wrote it so; and the tables of an UPDATE or DELETE
-beside the model that it writes to. The private attributes of statements that are read and written
-here are the same in all supported versions.
+beside the model that it writes to.
 """
 
 from __future__ import annotations
@@ -28,6 +27,19 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.sql import visitors
 
+from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    add_criteria,
+    columns_of,
+    correlated_except,
+    criteria_of,
+    froms_of,
+    is_orm,
+    joins_of,
+    notes_of,
+    options_of,
+    set_joins,
+    tables_in,
+)
 from sqlmodel_crud_utils._core.visibility.criteria import Rules
 
 _E = TypeVar("_E", bound=Executable)
@@ -35,7 +47,7 @@ _E = TypeVar("_E", bound=Executable)
 
 def mappers_in(statement: Executable) -> set[Mapper[Any]]:
     """Return the mappers of all models that a statement names."""
-    annotated = (element._annotations for element in _elements(statement))
+    annotated = (notes_of(element) for element in _elements(statement))
     return {notes["parentmapper"] for notes in annotated if "parentmapper" in notes}
 
 
@@ -58,9 +70,9 @@ def hide(statement: _E, rules: Rules) -> _E:
 def _kept(statement: Executable, rules: Rules) -> list[Any]:
     """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
     elements = list(_elements(statement))
-    kept = [option for element in elements for option in getattr(element, "_with_options", ())]
+    kept = [option for element in elements for option in options_of(element)]
     for element in elements:
-        entity = element._annotations.get("parententity")
+        entity = notes_of(element).get("parententity")
         if entity is not None and entity.is_aliased_class:
             # An alias of a model goes on referring to the subquery that it stands on.
             kept.append(entity.selectable)
@@ -81,7 +93,7 @@ def _elements(statement: Any) -> Iterator[Any]:
 def _concerns(element: Any, rules: Rules) -> bool:
     if isinstance(element, Select):
         return bool(_criteria(element, rules)) or any(
-            _join_criterion(join, rules) is not None for join in element._setup_joins
+            _join_criterion(join, rules) is not None for join in joins_of(element)
         )
     if isinstance(element, Update | Delete):
         return bool(_criteria_of_write(element, rules))
@@ -90,12 +102,12 @@ def _concerns(element: Any, rules: Rules) -> bool:
 
 def _hide_in_select(rules: Rules, select: Select[Any]) -> None:
     # Called with a copy of the caller's SELECT.
-    select._where_criteria += tuple(_criteria(select, rules))
-    select._setup_joins = tuple(_hide_in_setup_join(rules, join) for join in select._setup_joins)
+    add_criteria(select, _criteria(select, rules))
+    set_joins(select, (_hide_in_setup_join(rules, join) for join in joins_of(select)))
 
 
 def _hide_in_write(rules: Rules, write: Update | Delete) -> None:
-    write._where_criteria += tuple(_criteria_of_write(write, rules))
+    add_criteria(write, _criteria_of_write(write, rules))
 
 
 def _hide_in_join(rules: Rules, join: Join) -> None:
@@ -134,39 +146,39 @@ def _criteria(select: Select[Any], rules: Rules) -> list[ColumnElement[bool]]:
 
 def _tables(select: Select[Any]) -> set[FromClause]:
     """Return what the SELECT is from, of a JOIN the first table."""
-    joins = [table for table in select._from_obj if isinstance(table, Join)]
+    joins = [table for table in froms_of(select) if isinstance(table, Join)]
     # What is joined gets its criterion in the join's condition: an outer join stays one.
-    joined = {table for join in joins for table in join._from_objects}
-    joined.update(cast("FromClause", target) for target, *_ in select._setup_joins)
-    tables = {*_named(select), *select._from_obj} - joined | {_first(join) for join in joins}
+    joined = {table for join in joins for table in tables_in(join)}
+    joined.update(cast("FromClause", target) for target, *_ in joins_of(select))
+    tables = {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
     # any() and has() say which tables are theirs; the others belong to the statement around.
-    own = select._correlate_except
+    own = correlated_except(select)
     return tables if own is None else tables & set(own)
 
 
 def _named(select: Select[Any]) -> Iterator[FromClause]:
     """Return the tables that are known from columns only; those of models are left out."""
-    columns = [c for c in select._raw_columns if not (_is_orm(select) and c._annotations)]
+    columns = [c for c in columns_of(select) if not (is_orm(select) and notes_of(c))]
     for column in columns:
-        yield from column._from_objects
+        yield from tables_in(column)
     # exists().where(…) names its model nowhere else, and SQLAlchemy 2.0 doesn't look there.
-    only_criteria = not (select._from_obj or select._setup_joins)
-    if not _is_orm(select) or (only_criteria and len(columns) == len(select._raw_columns)):
-        for criterion in select._where_criteria:
-            yield from criterion._from_objects
+    only_criteria = not (froms_of(select) or joins_of(select))
+    if not is_orm(select) or (only_criteria and len(columns) == len(columns_of(select))):
+        for criterion in criteria_of(select):
+            yield from tables_in(criterion)
 
 
 def _criteria_of_write(write: Update | Delete, rules: Rules) -> list[ColumnElement[bool]]:
     target = write.table
     # The criteria name further tables, as in UPDATE … FROM, which SQLAlchemy's never reach.
-    named = {table for each in write._where_criteria for table in each._from_objects}
+    named = {table for each in criteria_of(write) for table in tables_in(each)}
     tables = named - {target} if _is_of_model(write) else named | {_first(target)}
     return [rules[plain](table) for table in tables if (plain := _unaliased(table)) in rules]
 
 
 def _is_of_model(write: Update | Delete) -> bool:
     # A criterion on a model makes the ORM compile the statement, whatever it writes to.
-    return _is_orm(write) and "parententity" in write.table._annotations
+    return is_orm(write) and "parententity" in notes_of(write.table)
 
 
 def _first(table: FromClause) -> FromClause:
@@ -188,14 +200,10 @@ def _unaliased(table: Any) -> Any:
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
     """Return whether SQLAlchemy takes the table for a model, and adds the criteria itself."""
-    if select is not None and not _is_orm(select):
+    if select is not None and not is_orm(select):
         return False
-    entity = table._annotations.get("parententity")
+    entity = notes_of(table).get("parententity")
     if isinstance(table, Alias):
         # any() of a model related to itself: the alias is anonymous, the criteria miss it.
         return bool(entity is not None and entity.is_aliased_class)
     return entity is not None
-
-
-def _is_orm(statement: Select[Any] | Update | Delete) -> bool:
-    return statement._propagate_attrs.get("compile_state_plugin") == "orm"

@@ -20,7 +20,6 @@ from sqlalchemy.orm import (
     aliased,
 )
 from sqlalchemy.orm.interfaces import CriteriaOption
-from sqlalchemy.sql.util import _deep_annotate
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from sqlmodel_crud_utils._core.caching import Store, cached
@@ -31,6 +30,12 @@ from sqlmodel_crud_utils._core.models.policies import (
     elsewhere,
     holding,
     mappers_of,
+)
+from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    cache_key_of,
+    noted,
+    options_of,
+    set_options,
 )
 from sqlmodel_crud_utils._core.visibility import hidden_tables
 from sqlmodel_crud_utils._core.visibility.criteria import rules_of, visible_in
@@ -57,9 +62,7 @@ class _Criterion(LoaderCriteriaOption):
             return true()
         notes = {"for_loader_criteria": self}
         criterion = self._policy.criterion(ext_info.entity)
-        return _deep_annotate(
-            criterion, notes, detect_subquery_cols=True, ind_cols_on_fromclause=True
-        )
+        return noted(criterion, notes)
 
 
 @cached
@@ -169,10 +172,8 @@ def _needs(statement: Any, visibility: Visibility, models: tuple[type[Any], ...]
         options = hiding_options(visibility, *{*models, *named})
         return hidden_tables.concerns(statement, rules_of(visibility)), options
 
-    cache_key = statement._generate_cache_key()
-    if cache_key is None:
-        return found()
-    return _needed.get((visibility, models, cache_key.key), found)
+    key = cache_key_of(statement)
+    return found() if key is None else _needed.get((visibility, models, key), found)
 
 
 def _with_first(statement: _E, options: tuple[Hiding, ...]) -> _E:
@@ -183,11 +184,9 @@ def _with_first(statement: _E, options: tuple[Hiding, ...]) -> _E:
     """
     if not options:
         return statement
-    own: tuple[Any, ...] = getattr(statement, "_with_options", ())
-    changed: Any = statement.options(*options)
-    changed._with_options = (*options, *own)
-    found: _E = changed
-    return found
+    changed = statement.options(*options)
+    set_options(changed, (*options, *options_of(statement)))
+    return changed
 
 
 def models_in(statement: Executable) -> tuple[type[Any], ...]:

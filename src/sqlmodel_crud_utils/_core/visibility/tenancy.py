@@ -27,6 +27,16 @@ from sqlmodel_crud_utils._core.mixins import TenantMixin
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Policy, mappers_of, registered
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    cache_key_of,
+    conflict_clause_of,
+    options_of,
+    ordered_columns_of,
+    prefixes_of,
+    rows_of,
+    selected_into,
+    values_of,
+)
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.values.tenants import (
     all_in_scope,
@@ -143,10 +153,10 @@ _reaches: Store[Hashable, Reach] = Store()
 
 def reach_of(statement: Any) -> Reach:
     """Return what a caller's statement has to do with the rows of tenants."""
-    key = statement._generate_cache_key()
+    key = cache_key_of(statement)
     if key is None:
         return _found(statement)
-    return _reaches.get(key.key, lambda: _found(statement))
+    return _reaches.get(key, lambda: _found(statement))
 
 
 def _found(statement: Any) -> Reach:
@@ -201,7 +211,7 @@ def _refusal_of_joins(statement: Any, models: Iterable[type[Any]]) -> str | None
     """Return what is wrong with a link table that SQLAlchemy joins by itself, without criteria."""
     mappers = [mapper for model in models for mapper in facts_of(model).reachable()]
     joined = [each for mapper in mappers for each in mapper.relationships if each.lazy == "joined"]
-    for option in getattr(statement, "_with_options", ()):
+    for option in options_of(statement):
         for element in getattr(option, "context", ()):
             # contains_eager() takes what the statement joins.
             joins = element.strategy == (("lazy", "joined"),)
@@ -230,14 +240,13 @@ def _is_tenant(column: Any) -> bool:
 
 def _assigned(statement: Any) -> Iterator[Any]:
     """Yield the columns that an UPDATE sets in its own text."""
-    ordered = getattr(statement, "_ordered_values", None)  # SQLAlchemy 2.0 has them apart
-    yield from (column for column, _ in ordered or ())
-    yield from statement._values or ()
+    yield from ordered_columns_of(statement)
+    yield from values_of(statement)
 
 
 def _refusal_of_insert(statement: Insert) -> str | None:
     name = statement.table.name
-    if any(_is_tenant(column) for column in statement._select_names or ()):
+    if any(_is_tenant(column) for column in selected_into(statement)):
         return f"an INSERT from a SELECT into {name!r} fills {TENANT} in by itself; leave it out"
     if _overwrites(statement):
         return (
@@ -248,10 +257,8 @@ def _refusal_of_insert(statement: Insert) -> str | None:
 
 
 def _overwrites(statement: Insert) -> bool:
-    conflict = statement._post_values_clause
-    ignores = conflict is None or conflict.__visit_name__ == "on_conflict_do_nothing"
-    prefixes = {str(prefix).upper() for prefix, _ in statement._prefixes}
-    return not ignores or not prefixes <= {"IGNORE", "OR IGNORE"}
+    ignores = conflict_clause_of(statement) in {None, "on_conflict_do_nothing"}
+    return not ignores or not prefixes_of(statement) <= {"IGNORE", "OR IGNORE"}
 
 
 def check_parameters(statement: Any, parameters: Any) -> None:
@@ -271,8 +278,8 @@ def check_parameters(statement: Any, parameters: Any) -> None:
 
 
 def _rows_of(statement: Any, parameters: Any) -> Iterator[Mapping[Any, Any]]:
-    yield statement._values or {}
-    for rows in statement._multi_values:
+    yield values_of(statement)
+    for rows in rows_of(statement):
         for row in rows:
             # A tuple gives the values of all columns in their order.
             is_named = isinstance(row, Mapping)

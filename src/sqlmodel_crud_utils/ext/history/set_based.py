@@ -46,6 +46,7 @@ from sqlmodel import AutoString
 from sqlmodel_crud_utils._core.dialects import Features, features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.sqlalchemy_internals import values_of
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils.ext.history.values import stored_type, text_of
 from sqlmodel_crud_utils.mixins import UTCDateTime
@@ -195,7 +196,7 @@ class _Texts:
     def _assigned(self, statement: Update) -> Mapping[str, Any]:
         columns = {name: self.facts.columns[name] for name in self.facts.written}
         own = {column.key: name for name, column in columns.items()}
-        values: Any = statement._values or {}
+        values = values_of(statement)
         assigned = {own[column.key]: value for column, value in values.items()}
         for name, column in columns.items():
             if column.server_onupdate is not None or (column.onupdate and name not in assigned):

@@ -1,0 +1,186 @@
+"""The one door to private parts of SQLAlchemy's statements, expressions, types and results.
+
+Nobody promises that they stay. Each function is one use; its test names the attribute and runs with
+the oldest and the newest version, so that a version without it fails with a list of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Insert, Result, Select
+from sqlalchemy.orm.strategy_options import _AbstractLoad
+from sqlalchemy.sql.util import _deep_annotate
+from sqlalchemy.types import TypeEngine
+
+LoaderOption = _AbstractLoad
+"""What `selectinload()` and its like return."""
+
+Join = tuple[Any, ...]
+"""A call of `Select.join()`: what is joined, its condition, and more."""
+
+# --- statements ----------------------------------------------------------------------------------
+
+
+def cache_key_of(statement: Any) -> Any:
+    """Return what is equal for statements that are alike, None where nobody can tell."""
+    found = statement._generate_cache_key()
+    return None if found is None else found.key
+
+
+def is_orm(statement: Any) -> bool:
+    """Return whether the ORM compiles a statement."""
+    return bool(statement._propagate_attrs.get("compile_state_plugin") == "orm")
+
+
+def criteria_of(statement: Any) -> tuple[ColumnElement[bool], ...]:
+    """Return the criteria in the WHERE of a statement."""
+    found: tuple[ColumnElement[bool], ...] = statement._where_criteria
+    return found
+
+
+def add_criteria(statement: Any, criteria: Iterable[ColumnElement[bool]]) -> None:
+    """Add criteria to a statement itself."""
+    statement._where_criteria += tuple(criteria)
+
+
+def options_of(statement: Any) -> tuple[Any, ...]:
+    """Return the options of a statement, of any element."""
+    found: tuple[Any, ...] = getattr(statement, "_with_options", ())
+    return found
+
+
+def set_options(statement: Any, options: Iterable[Any]) -> None:
+    """Give a statement these options and no others."""
+    statement._with_options = tuple(options)
+
+
+# --- SELECT --------------------------------------------------------------------------------------
+
+
+def columns_of(select: Select[Any]) -> Sequence[Any]:
+    """Return what a SELECT asks for."""
+    return select._raw_columns
+
+
+def froms_of(select: Select[Any]) -> tuple[FromClause, ...]:
+    """Return what `select_from()` has given."""
+    return select._from_obj
+
+
+def joins_of(select: Select[Any]) -> tuple[Join, ...]:
+    """Return what `join()` has given."""
+    return select._setup_joins
+
+
+def set_joins(select: Select[Any], joins: Iterable[Join]) -> None:
+    """Give a SELECT other joins."""
+    select._setup_joins = tuple(joins)
+
+
+def correlated_except(select: Select[Any]) -> Iterable[FromClause] | None:
+    """Return which tables are not those of the statement around, as any() and has() say it."""
+    return select._correlate_except
+
+
+def window_of(select: Any) -> tuple[Any, Any]:
+    """Return the LIMIT and the OFFSET of a SELECT, None for each that it has not."""
+    return select._limit_clause, select._offset_clause
+
+
+def merges_rows(select: Select[Any]) -> bool:
+    """Return whether a SELECT has DISTINCT or GROUP BY."""
+    return bool(select._distinct or select._group_by_clauses)
+
+
+def may_lock(select: Any) -> bool:
+    """Return whether a SELECT locks rows, or ends with a text that may say so."""
+    suffixes = getattr(select, "_suffixes", ())
+    hints = getattr(select, "_statement_hints", ())
+    return bool(select._for_update_arg is not None or suffixes or hints)
+
+
+# --- INSERT and UPDATE ---------------------------------------------------------------------------
+
+
+def values_of(statement: Any) -> Mapping[Any, Any]:
+    """Return the values in the text of an INSERT or UPDATE, by columns."""
+    return statement._values or {}
+
+
+def ordered_columns_of(update: Any) -> list[Any]:
+    """Return the columns that `ordered_values()` has set, which SQLAlchemy 2.0 has apart."""
+    return [column for column, _ in getattr(update, "_ordered_values", None) or ()]
+
+
+def rows_of(insert: Any) -> Iterable[Iterable[Any]]:
+    """Return the lists of rows in the text of an INSERT."""
+    found: Iterable[Iterable[Any]] = insert._multi_values
+    return found
+
+
+def selected_into(insert: Insert) -> Sequence[Any]:
+    """Return the columns that an INSERT fills from a SELECT."""
+    return insert._select_names or ()
+
+
+def conflict_clause_of(insert: Any) -> str | None:
+    """Return the name of what an INSERT does with rows in its way."""
+    clause = insert._post_values_clause
+    return None if clause is None else clause.__visit_name__
+
+
+def prefixes_of(insert: Any) -> set[str]:
+    """Return the words before the INTO of an INSERT, as capitals."""
+    return {str(prefix).upper() for prefix, _ in insert._prefixes}
+
+
+def returns_rows(insert: Any) -> bool:
+    """Return whether an INSERT has a RETURNING."""
+    return bool(insert._returning)
+
+
+# --- expressions and types -----------------------------------------------------------------------
+
+
+def tables_in(expression: Any) -> Sequence[FromClause]:
+    """Return the tables that an expression names."""
+    found: Sequence[FromClause] = expression._from_objects
+    return found
+
+
+def notes_of(element: Any) -> Mapping[str, Any]:
+    """Return what the ORM has noted on an expression, such as the model that it belongs to."""
+    found: Mapping[str, Any] = getattr(element, "_annotations", {})
+    return found
+
+
+def noted(criterion: ColumnElement[bool], notes: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Return a criterion with notes on all its parts, as SQLAlchemy's own loader criteria have."""
+    return _deep_annotate(
+        criterion, dict(notes), detect_subquery_cols=True, ind_cols_on_fromclause=True
+    )
+
+
+def variants_of(type_: TypeEngine[Any]) -> Mapping[str, TypeEngine[Any]]:
+    """Return the types that stand in for one on some databases."""
+    return type_._variant_mapping
+
+
+def kind_of(type_: Any) -> Any:
+    """Return the most general type that a type is a kind of."""
+    return type_._type_affinity
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def width_of(result: Any) -> int:
+    """Return how many columns a result has; the public keys() leaves out what has no name."""
+    return len(result._metadata._keys)
+
+
+def repeats_rows(result: Result[Any]) -> bool:
+    """Return whether joined eager loading repeats rows, so that `unique()` has to be called."""
+    return result._unique_filter_state is not None
