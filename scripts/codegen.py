@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TREES = {
     "src/sqlmodel_crud_utils/_async": "src/sqlmodel_crud_utils/_sync",
+    "src/sqlmodel_crud_utils/ext/cache/_async": "src/sqlmodel_crud_utils/ext/cache/_sync",
     "src/sqlmodel_crud_utils/ext/fastapi/_async": "src/sqlmodel_crud_utils/ext/fastapi/_sync",
     "src/sqlmodel_crud_utils/ext/history/_async": "src/sqlmodel_crud_utils/ext/history/_sync",
     "src/sqlmodel_crud_utils/ext/pytest/_async": "src/sqlmodel_crud_utils/ext/pytest/_sync",

@@ -51,14 +51,17 @@ __all__ = [
     "AsyncSession",
     "Function",
     "SQLModelAsyncSession",
+    "Signal",
     "Work",
     "ask",
     "async_sessionmaker",
     "call_hook",
     "copy_rows",
     "dialect_of",
+    "event_loop",
     "execute",
     "execute_writing",
+    "is_over",
     "make_engine",
     "open_stream",
     "pause",
@@ -73,6 +76,8 @@ __all__ = [
     "shielded",
     "sync_engine",
     "sync_session",
+    "wait_for",
+    "within",
 ]
 
 AnySession = AsyncSession | async_scoped_session[Any]
@@ -308,6 +313,47 @@ async def pause(seconds: float) -> None:
 def runner() -> object:
     """Return the task that runs."""
     return asyncio.current_task()
+
+
+def event_loop() -> object:
+    """Return what callers have to have in common in order to wait for each other."""
+    return asyncio.get_running_loop()
+
+
+def is_over(loop: Any) -> bool:
+    """Return whether an event loop is closed."""
+    return bool(loop.is_closed())
+
+
+class Signal:
+    """Something that happens once, and that others wait for."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def give(self) -> None:
+        """Let go on who waits."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for it; return whether it has happened."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+async def within(seconds: float | None, func: Function[_R], *args: Any) -> _R:
+    """Call a function that does I/O; longer than so many seconds is a `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        return await func(*args)
+
+
+def wait_for(work: Awaitable[_R]) -> _R:
+    """Wait for something from inside of what a session does in its greenlet."""
+    return await_only(work)
 
 
 def _report_failure(work: asyncio.Future[Any]) -> None:

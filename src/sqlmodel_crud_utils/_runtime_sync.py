@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from threading import current_thread
+from threading import Event, current_thread
 from time import sleep
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
@@ -40,11 +40,13 @@ __all__ = [
     "Function",
     "SQLModelSession",
     "Session",
+    "Signal",
     "Work",
     "ask",
     "call_hook",
     "copy_rows",
     "dialect_of",
+    "event_loop",
     "execute",
     "execute_writing",
     "make_engine",
@@ -62,6 +64,8 @@ __all__ = [
     "shielded",
     "sync_engine",
     "sync_session",
+    "wait_for",
+    "within",
 ]
 
 AnySession = Session | scoped_session[Any]
@@ -281,3 +285,33 @@ def pause(seconds: float) -> None:
 def runner() -> object:
     """Return the thread that runs."""
     return current_thread()
+
+
+def event_loop() -> object:
+    """Return what callers have to have in common in order to wait for each other: nothing."""
+    return None
+
+
+class Signal:
+    """Something that happens once, and that others wait for."""
+
+    def __init__(self) -> None:
+        self._event = Event()
+
+    def give(self) -> None:
+        """Let go on who waits."""
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for it; return whether it has happened."""
+        return self._event.wait(seconds)
+
+
+def within(_seconds: float | None, func: Function[_R], *args: Any) -> _R:
+    """Call a function that does I/O; it has to know by itself how long it may take."""
+    return func(*args)
+
+
+def wait_for(work: _R) -> _R:
+    """Return what was done already."""
+    return work

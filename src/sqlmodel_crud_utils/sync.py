@@ -2,6 +2,7 @@
 
 from sqlmodel_crud_utils._sync.bulk_by_keys import bulk_update_rows, delete_rows_within_id_list
 from sqlmodel_crud_utils._sync.bulk_inserts import bulk_insert_rows
+from sqlmodel_crud_utils._sync.caching import invalidate_cache
 from sqlmodel_crud_utils._sync.connections import (
     PoolStatus,
     create_pooled_engine,
@@ -48,6 +49,7 @@ __all__ = [
     "get_rows_within_id_list",
     "get_session",
     "insert_data_rows",
+    "invalidate_cache",
     "is_transient",
     "on_commit",
     "pool_status",

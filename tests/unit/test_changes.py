@@ -68,8 +68,9 @@ class Replay:
         """Note a change."""
         self.heard.append(change)
 
-    def committed(self, changes: Sequence[Change]) -> None:
+    def committed(self, session: Session, changes: Sequence[Change]) -> None:
         """Apply changes."""
+        assert session.get_transaction() is not None
         for change in changes:
             self._apply(change)
 

@@ -240,7 +240,7 @@ ORDER = [
     *("_core.caching", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
     "_core.scopes",
     "_core.models",
-    *("_core.listeners", "_core.observers", "_core.rows"),
+    *("_core.listeners", "_core.observers", "_core.rows", "_core.cached_reads"),
     *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),
     *("_core.filters", "_core.queries", "_core.writes", "_core.connections"),
     *("hooks", "utils", "_session", "mixins", "_shortcuts"),

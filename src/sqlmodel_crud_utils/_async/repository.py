@@ -106,15 +106,22 @@ class AsyncRepository(Generic[T]):
         return (await write_row(new, self.session, raise_on_error=True))[1]
 
     @overload
-    async def get(self, key: Any, /, *, include_deleted: bool = False) -> T: ...
+    async def get(
+        self, key: Any, /, *, include_deleted: bool = False, use_cache: bool = False
+    ) -> T: ...
     @overload
-    async def get(self, /, *, include_deleted: bool = False, **unique: Any) -> T: ...
-    async def get(self, /, *key: Any, include_deleted: bool = False, **unique: Any) -> T:
+    async def get(
+        self, /, *, include_deleted: bool = False, use_cache: bool = False, **unique: Any
+    ) -> T: ...
+    async def get(
+        self, /, *key: Any, include_deleted: bool = False, use_cache: bool = False, **unique: Any
+    ) -> T:
         """Return the row with this key, or the one that matches these filters.
 
         Args:
             key: The primary key; a composite one is a tuple in column order.
             include_deleted: Whether a soft-deleted row counts.
+            use_cache: Whether the row may come from the cache; it is for reading then.
             unique: Filters in place of a key, as for `where`: `email="ann@example.com"`.
 
         Raises:
@@ -133,13 +140,15 @@ class AsyncRepository(Generic[T]):
             sqlmodel_crud_utils.exceptions.RecordNotFoundError: Hero with id=99 not found
         """
         if not key:
-            return await self._matching("get", unique, include_deleted=include_deleted).one()
+            query = self._matching("get", unique, include_deleted=include_deleted)
+            return await (query.cached() if use_cache else query).one()
         _, row = await get_row(
             _only("get", key, unique),
             self.session,
             self.model,
             raise_on_error=True,
             include_deleted=include_deleted,
+            use_cache=use_cache,
         )
         return row
 
@@ -373,12 +382,15 @@ class AsyncRepository(Generic[T]):
 
     # --- many rows -------------------------------------------------------------------------------
 
-    async def get_many(self, keys: Iterable[Any], *, include_deleted: bool = False) -> list[T]:
+    async def get_many(
+        self, keys: Iterable[Any], *, include_deleted: bool = False, use_cache: bool = False
+    ) -> list[T]:
         """Return the rows whose key is in a list of any length, in no particular order.
 
         Args:
             keys: Primary keys; composite ones are tuples. Keys that no row has are ignored.
             include_deleted: Whether soft-deleted rows count.
+            use_cache: Whether the rows may come from the cache; they are for reading then.
 
         Raises:
             ValidationError: A key of a wrong type, or a string in place of a list.
@@ -390,7 +402,7 @@ class AsyncRepository(Generic[T]):
             ['Rusty']
         """
         _, rows = await get_rows_within_id_list(
-            keys, self.session, self.model, include_deleted=include_deleted
+            keys, self.session, self.model, include_deleted=include_deleted, use_cache=use_cache
         )
         return rows
 

@@ -3,8 +3,8 @@
 Whatever writes through a session says so here, after it is done and before the commit: flushes, the
 library's statements past them, and the caller's own UPDATE, DELETE and INSERT statements. Who wants
 to know subscribes (`_session.events.subscribe`) and says how much; as long as nobody does, a write
-costs one truth test. `text()`, `session.connection()`, the database's own cascades and other
-programs are not heard.
+costs one truth test. Of `text()` no more is heard than that it may have written anything;
+`session.connection()`, the database's own cascades and other programs are not heard.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-from sqlalchemy import ColumnElement, Delete, FromClause, Insert, Update
+from sqlalchemy import ColumnElement, Delete, FromClause, Insert, TextClause, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
 from sqlalchemy.orm.attributes import instance_state
 
@@ -70,6 +70,17 @@ class Change:
     values: Sequence[Mapping[str, Any]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """Rows that were written past every model: links of a many-to-many relationship, for instance.
+
+    Attributes:
+        table: Their table; None where SQL as text may have written anything.
+    """
+
+    table: FromClause | None
+
+
 class Subscriber(Protocol):
     """Who wants to know of changes."""
 
@@ -81,8 +92,20 @@ class Subscriber(Protocol):
         """Hear of a change, in its transaction; what is raised undoes the write."""
         ...
 
-    def committed(self, changes: Sequence[Change]) -> None:
-        """Hear of all changes of a transaction that is committed, in their order."""
+    def committed(self, session: Session, changes: Sequence[Change]) -> None:
+        """Hear of all changes of a transaction that is committed, in their order.
+
+        The session is just ending the transaction: nothing can be queried with it.
+        """
+        ...
+
+
+@runtime_checkable
+class TableSubscriber(Subscriber, Protocol):
+    """A subscriber that hears of tables without a model, too."""
+
+    def tables_written(self, session: Session, changes: Sequence[Change | TableChange]) -> None:
+        """Hear of all changes of a transaction that is committed, in place of `committed`."""
         ...
 
 
@@ -158,7 +181,20 @@ def happened(session: Session, change: Change) -> None:
             each.written(session, change)
 
 
-def pending_of(session: Session) -> PerSavepoint[tuple[Subscriber, Change]] | None:
+def tables_happened(session: Session, *tables: FromClause | None) -> None:
+    """Tell those who want to know that rows of tables were written past every model."""
+    owner = innermost_transaction(session)
+    for each in subscribers:
+        if isinstance(each, TableSubscriber):
+            state = state_of(session)
+            state.changes = state.changes or PerSavepoint()
+            for table in tables:
+                state.changes.add(owner, (each, TableChange(table)))
+
+
+def pending_of(
+    session: Session,
+) -> PerSavepoint[tuple[Subscriber, Change | TableChange]] | None:
     """Return what the session has written and not committed yet, None for nothing."""
     return noted(session).changes
 
@@ -169,8 +205,11 @@ def tell_committed(session: Session) -> None:
     forget(session, "changes")
     told = [] if pending is None else pending.take()
     for each in subscribers:
-        if found := [change for subscriber, change in told if subscriber is each]:
-            each.committed(found)
+        found = [change for subscriber, change in told if subscriber is each]
+        if found and isinstance(each, TableSubscriber):
+            each.tables_written(session, found)
+        elif found:
+            each.committed(session, [change for change in found if isinstance(change, Change)])
 
 
 # --- flushes -------------------------------------------------------------------------------------
@@ -209,6 +248,23 @@ def flushed(session: Session, context: Any) -> None:
         for model, group in _by_model(states).items():
             for change in _of_states(model, operation, group):
                 happened(session, change)
+    tables_happened(session, *_links_written(context.states))
+
+
+def _links_written(states: Mapping[InstanceState[Any], tuple[bool, bool]]) -> set[FromClause]:
+    """Return the link tables to which a flush may have written."""
+    return {
+        link for state, (is_deleted, _) in states.items() for link in _links_of(state, is_deleted)
+    }
+
+
+def _links_of(state: InstanceState[Any], is_deleted: bool) -> Iterator[FromClause]:
+    for relationship in state.mapper.relationships:
+        link = relationship.secondary
+        if link is None or relationship.viewonly:
+            continue
+        if is_deleted or state.attrs[relationship.key].history.has_changes():
+            yield link
 
 
 def _by_model(
@@ -278,11 +334,16 @@ def is_told(execution: ORMExecuteState) -> bool:
 def executed(execution: ORMExecuteState) -> Any:
     """Run a statement that writes, and tell whose rows it wrote."""
     statement = execution.statement
-    if not isinstance(statement, Update | Delete | Insert):
-        return None
     if is_told(execution):
         return None
-    models = [model for model in _models_of(statement.table) if need_of(model)]
+    if isinstance(statement, TextClause):
+        tables_happened(execution.session, None)
+    if not isinstance(statement, Update | Delete | Insert):
+        return None
+    of_table = _models_of(statement.table)
+    if not of_table:
+        tables_happened(execution.session, statement.table)
+    models = [model for model in of_table if need_of(model)]
     if not models:
         return None
     if watched := [model for model in models if need_of(model) >= Need.BEFORE]:

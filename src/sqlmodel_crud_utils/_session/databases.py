@@ -52,15 +52,20 @@ def has_begun(connection: Connection) -> bool:
 
 def sees_commits(connection: Connection) -> bool:
     """Return whether a statement sees what others committed since the transaction began."""
-    dialect: Any = connection.dialect
-    if features_of(dialect).single_writer:
+    if features_of(connection.dialect).single_writer:
         return True  # nobody else commits while one writes
+    return level_of(connection) in {"READ COMMITTED", "AUTOCOMMIT"}
+
+
+def level_of(connection: Connection) -> str | None:
+    """Return the isolation level of a connection's transaction."""
+    dialect: Any = connection.dialect
     levels = (
         connection.get_execution_options().get("isolation_level"),
         level_on_connect(dialect),
         dialect.default_isolation_level,
     )
-    return next(level for level in levels if level) in {"READ COMMITTED", "AUTOCOMMIT"}
+    return next((level for level in levels if level), None)
 
 
 _NAME = "innodb_snapshot_isolation"

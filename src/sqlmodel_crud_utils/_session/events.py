@@ -37,9 +37,11 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
 from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
 from sqlmodel_crud_utils._session import (
     blocks,
+    cached_rows,
     changes,
     commit_callbacks,
     lazy_loads,
+    snapshots,
     statements,
     tenants,
 )
@@ -254,4 +256,33 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (Session, "do_orm_execute", _on_write),
     (Session, "after_commit", _tell_on_commit),
     (Session, "after_transaction_end", _drop_on_end),
+)
+
+
+# --- rows from a cache ---------------------------------------------------------------------------
+
+
+def listen_to_cached_rows() -> None:
+    """Listen to what rows from a cache need; programs without one pay for no listener."""
+    for target, name, listener, how in _CACHED_ROWS:
+        if not event.contains(target, name, listener):
+            event.listen(target, name, listener, **how)
+
+
+def ignore_cached_rows() -> None:
+    """Listen no more."""
+    for target, name, listener, _ in _CACHED_ROWS:
+        if event.contains(target, name, listener):
+            event.remove(target, name, listener)
+
+
+@own
+def _refuse_cached(session: Session, *_: Any) -> None:
+    cached_rows.check_flush(session)
+
+
+_CACHED_ROWS: tuple[tuple[Any, str, Any, dict[str, bool]], ...] = (
+    (Session, "before_flush", _refuse_cached, {}),
+    (Mapper, "refresh", cached_rows.read_again, {"raw": True}),
+    (Engine, "before_cursor_execute", snapshots.executing, {}),
 )

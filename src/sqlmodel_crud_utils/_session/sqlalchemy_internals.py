@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.pool import SingletonThreadPool
@@ -71,6 +72,31 @@ def register_persistent(session: Session, states: Iterable[InstanceState[Any]]) 
 def register_altered(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Let the rollback of a savepoint expire objects, as after a flush that has written them."""
     session._register_altered(states)
+
+
+def adopt(session: Session, mapper: Mapper[Any], key: Any, values: dict[str, Any]) -> Any:
+    """Return a new persistent object with these values, as a query makes it from a row.
+
+    Args:
+        session: The session; it holds no object with the key.
+        mapper: The mapper of the object's class.
+        key: The identity key.
+        values: What the attributes of columns hold.
+    """
+    instance = mapper.class_manager.new_instance()
+    state, held = instance_state(instance), instance_dict(instance)
+    state.key = key
+    state.session_id = session.hash_key
+    held.update(values)
+    attributes = mapper.column_attrs
+    # What the query left out is loaded when it is looked at; what is deferred is so by itself.
+    state.expired_attributes.update(
+        each.key for each in attributes if each.key not in held and not each.deferred
+    )
+    session.identity_map.add(state)
+    if state.manager.dispatch.load:
+        state.manager.dispatch.load(state, None)
+    return instance
 
 
 # --- transactions --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sqlmodel_crud_utils._session.savepoints import PerSavepoint
 
 if TYPE_CHECKING:
     from sqlmodel_crud_utils._session.blocks import Block
-    from sqlmodel_crud_utils._session.changes import Change, Subscriber
+    from sqlmodel_crud_utils._session.changes import Change, Subscriber, TableChange
     from sqlmodel_crud_utils._session.claims import Claim
 
 _KEY = "sqlmodel_crud_utils"
@@ -41,7 +41,7 @@ class SessionState:
     claims: dict[InstanceState[Any], Claim] | None = None
     waiting: PerSavepoint[Callable[[], Any]] | None = None
     due: list[Callable[[], Any]] | None = None
-    changes: PerSavepoint[tuple[Subscriber, Change]] | None = None
+    changes: PerSavepoint[tuple[Subscriber, Change | TableChange]] | None = None
     announced: set[InstanceState[Any]] | None = None
     tenant: tuple[object, object] | None = None
 

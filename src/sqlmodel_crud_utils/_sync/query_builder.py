@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Update
 
+from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
@@ -42,6 +44,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
+from sqlmodel_crud_utils._sync._running.cached import answered
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.operations import Read, Write, insist
@@ -525,7 +528,8 @@ class QueryBuilder(QueryShape[T]):
         if query.lock is not None:
             # What is read again would overwrite changes that are not written yet.
             self._session.flush()
-        rows = fetch(
+        work = partial(
+            fetch,
             self._session,
             query.model,
             statement,
@@ -533,6 +537,7 @@ class QueryBuilder(QueryShape[T]):
             eagerly=query.loads_related,
             visibility=query.visibility,
         )
+        rows = answered(self._session, self._question(prepared), work)
         read.rows = len(rows)
         return rows
 
@@ -589,7 +594,8 @@ class QueryBuilder(QueryShape[T]):
             return column_rows(plain.execute(*prepared)).all()
 
         with self._read(name) as read:
-            rows = run_sync(self._session, fetch_all)
+            work = partial(run_sync, self._session, fetch_all)
+            rows = answered(self._session, self._question(prepared), work)
             read.rows = len(rows)
         return rows
 
@@ -602,4 +608,11 @@ class QueryBuilder(QueryShape[T]):
         return aggregates.plain(model, name, field, value)
 
     def _value(self, prepared: Prepared) -> Any:
-        return first_of(execute(self._session, *prepared))
+        def work() -> list[Any]:
+            return [first_of(execute(self._session, *prepared))]
+
+        [value] = answered(self._session, self._question(prepared), work)
+        return value
+
+    def _question(self, prepared: Prepared) -> Question | None:
+        return None if self._query.caching is None else self._query.question(prepared)

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Executable
 
+from sqlmodel_crud_utils._core.cached_reads import Caching, Question
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.conditions import matches
 from sqlmodel_crud_utils._core.queries.keys import (
@@ -17,7 +19,7 @@ from sqlmodel_crud_utils._core.queries.keys import (
     key_list,
     key_names,
 )
-from sqlmodel_crud_utils._core.queries.loading import Names, loading_for, read_options
+from sqlmodel_crud_utils._core.queries.loading import Names, loading_for
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import (
     DEFAULT_PAGE,
@@ -32,6 +34,7 @@ from sqlmodel_crud_utils._core.queries.statements import (
 from sqlmodel_crud_utils._core.rows import RowList
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, require_session
+from sqlmodel_crud_utils._sync._running.cached import answered
 from sqlmodel_crud_utils._sync._running.fetching import fetch, fetch_first, find
 from sqlmodel_crud_utils._sync._running.operations import Read
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError
@@ -85,6 +88,7 @@ def get_row(
     *,
     raise_on_error: Literal[True],
     include_deleted: bool = False,
+    use_cache: bool = False,
 ) -> tuple[Literal[True], T]: ...
 
 
@@ -101,6 +105,7 @@ def get_row(
     *,
     raise_on_error: bool | None = None,
     include_deleted: bool = False,
+    use_cache: bool = False,
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]: ...
 
 
@@ -116,6 +121,7 @@ def get_row(
     *,
     raise_on_error: bool | None = None,
     include_deleted: bool = False,
+    use_cache: bool = False,
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Return one row by its key.
 
@@ -132,6 +138,8 @@ def get_row(
             primary key.
         raise_on_error: Whether a missing row raises.
         include_deleted: Whether a soft-deleted row counts.
+        use_cache: Whether the row may come from the cache that `ext.cache.configure_cache` names;
+            it is for reading then, see the guide.
 
     Returns:
         `(True, row)`, or `(False, None)` when there is no such row.
@@ -152,15 +160,16 @@ def get_row(
     """
     session = require_session(session_inst)
     facts = facts_of(model)
-    options = read_options(model, selectin, select_in_keys, lazy, lazy_load_keys)
+    loading = loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys)
     with Read(session, facts, "get_row") as read:
         row = find(
             session,
             facts,
             id_str,
             pk_field,
-            options=options,
+            loading=loading,
             visibility=visibility_with(include_deleted=include_deleted),
+            caching=Caching() if use_cache else None,
         )
         read.rows = 0 if row is None else 1
         if row is not None:
@@ -170,7 +179,7 @@ def get_row(
         return False, None
 
 
-def get_rows(
+def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of all reads
     session_inst: AnySession,
     model: type[T],
     selectin: bool = False,
@@ -184,6 +193,7 @@ def get_rows(
     *,
     raise_on_error: bool | None = None,  # noqa: ARG001 - taken for symmetry
     include_deleted: bool = False,
+    use_cache: bool = False,
     **filters: Any,
 ) -> tuple[bool, list[T]]:
     """Return the rows that match all filters, one page of them.
@@ -211,6 +221,8 @@ def get_rows(
             into pages only when `page` or `page_size` is passed.
         raise_on_error: Taken for symmetry: that nothing matches never raises here.
         include_deleted: Whether soft-deleted rows count.
+        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` names;
+            those of a `stmnt` never do.
         filters: The filters, and `sort_field` and `sort_desc`.
 
     Returns:
@@ -247,22 +259,28 @@ def get_rows(
         asked=visibility_with(include_deleted=include_deleted),
     )
     statement: Executable
+    question = None
     if stmnt is None:
         statement, parameters = query.prepared("rows", Query.rows)
+        question = query.question((statement, parameters)) if use_cache else None
     else:
         statement, parameters = refined(stmnt, query), None
         if page is not DEFAULT_PAGE or page_size is not DEFAULT_PAGE_SIZE:
             statement = paginated(statement, page, page_size)
     eagerly = query.loads_related or stmnt is not None
     with Read(session, facts, "get_rows") as read:
-        rows = fetch(
-            session,
-            model,
-            statement,
-            parameters,
-            eagerly=eagerly,
-            visibility=query.visibility,
-        )
+
+        def work() -> list[Any]:
+            return fetch(
+                session,
+                model,
+                statement,
+                parameters,
+                eagerly=eagerly,
+                visibility=query.visibility,
+            )
+
+        rows = answered(session, question, work)
         read.rows = len(rows)
         return bool(rows), rows
 
@@ -274,6 +292,7 @@ def get_rows_within_id_list(
     pk_field: str | Sequence[str] | None = None,
     *,
     include_deleted: bool = False,
+    use_cache: bool = False,
 ) -> tuple[bool, RowList[T]]:
     """Return the rows whose key is in a list of any length.
 
@@ -284,6 +303,7 @@ def get_rows_within_id_list(
         pk_field: The key's column; left out, it is "id" where the model has it, else the model's
             primary key.
         include_deleted: Whether soft-deleted rows count.
+        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` names.
 
     Returns:
         Whether there are rows, and the rows, in no particular order. The list also answers
@@ -310,6 +330,8 @@ def get_rows_within_id_list(
         read.batch = len(keys)
         for chunk in key_chunks(model, names, keys, dialect):
             statement = by_key_list(model, names, chunk, dialect, visibility)
-            rows += fetch(session, model, statement, visibility=visibility)
+            query = partial(fetch, session, model, statement, visibility=visibility)
+            question = Question(model, statement, visibility=visibility) if use_cache else None
+            rows += answered(session, question, query)
         read.rows = len(rows)
         return bool(rows), rows

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable
 from sqlalchemy.orm import Session as PlainSession
-from sqlalchemy.orm.interfaces import ORMOption
 
+from sqlmodel_crud_utils._async._running.cached import answered
 from sqlmodel_crud_utils._async._running.operations import Write, keep_loaded, searching
+from sqlmodel_crud_utils._core.cached_reads import Caching, Question, ways_of
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
+from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
 from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
 
 
@@ -65,7 +69,7 @@ async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> 
     """Return the execution options with which a read gets past what the session remembers."""
     plain = sync_session(session)
     kept = kept_rows.there_are(plain)
-    if plain.autoflush and (kept or loads_anew(*models, eagerly=eagerly)):
+    if plain.autoflush and not is_clean(plain) and (kept or loads_anew(*models, eagerly=eagerly)):
         await session.flush()
     return {"populate_existing": True} if _is_read_anew(plain) else {}
 
@@ -97,10 +101,20 @@ def remember(
     plain = sync_session(session)
     if kept_rows.there_are(plain):
         kept_rows.forget(plain, with_related(states_of(rows)))
+    remember_read(session, rows, *models, visibility=visibility)
+
+
+def remember_read(
+    session: AsyncSession, rows: Sequence[Any], *models: type[Any], visibility: Visibility
+) -> None:
+    """Let rows load their relationships later as they were read, and be kept."""
     if hiding_options(USUAL, *models):
         states = with_related(states_of(rows))
         remember_choice(states, *models, visibility=here(visibility))
     keep_loaded(session, rows, related=True)
+
+
+_NO_LOADING = Loading()
 
 
 async def find(
@@ -109,10 +123,11 @@ async def find(
     key: Any,
     pk_field: str | Sequence[str] | None = None,
     *,
-    options: Sequence[ORMOption] = (),
+    loading: Loading = _NO_LOADING,
     criteria: Sequence[ColumnElement[bool]] = (),
     visibility: Visibility = USUAL,
     refresh: bool = True,
+    caching: Caching | None = None,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
     names = key_names(facts, pk_field, key)
@@ -121,7 +136,9 @@ async def find(
     statement = by_key(facts.model, names, visibility)
     if criteria:
         statement = statement.where(*criteria)
-    rows = await fetch(
+    options = loading.options(visibility)
+    query = partial(
+        fetch,
         session,
         facts.model,
         statement.options(*options) if options else statement,
@@ -130,6 +147,18 @@ async def find(
         visibility=visibility,
         refresh=refresh,
     )
+    question = None
+    if caching is not None:
+        question = Question(
+            facts.model,
+            statement,
+            parameters,
+            key=tuple(parameters.values()) if names == facts.key else None,
+            loading=ways_of(loading.ways),
+            visibility=visibility,
+            ttl=caching.ttl,
+        )
+    rows = await answered(session, question, query)
     if len(rows) > 1:
         raise MultipleRecordsError(
             facts.model, len(rows), dict(zip(names, parameters.values(), strict=True))

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
+from sqlmodel_crud_utils._core.cached_reads import Caching, Question, ways_of
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -63,6 +64,7 @@ class Query:
         asked: Which rows there are, the related ones included, as the caller says.
         only_deleted: Whether they must be soft-deleted.
         lock: How the rows are locked.
+        caching: Whether it may be answered from the cache.
     """
 
     model: type[Any]
@@ -80,6 +82,7 @@ class Query:
     asked: Visibility = USUAL
     only_deleted: bool = False
     lock: Lock | None = None
+    caching: Caching | None = None
 
     @property
     def visibility(self) -> Visibility:
@@ -128,6 +131,18 @@ class Query:
             self.lock,
         )
         return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
+
+    def question(self, prepared: Prepared) -> Question | None:
+        """Return what one of its SELECTs asks the cache; None where the database has to answer."""
+        if self.lock is not None or self.options:
+            return None
+        return Question(
+            self.model,
+            *prepared,
+            loading=ways_of(self.loading.ways),
+            visibility=self.visibility,
+            ttl=None if self.caching is None else self.caching.ttl,
+        )
 
     def _with_parameters(self) -> Query:
         conditions = tuple(

@@ -57,6 +57,7 @@ GET_ROWS_PARAMETERS = frozenset(
         "sort_field",
         "stmnt",
         "text_field",
+        "use_cache",
     }
 )
 

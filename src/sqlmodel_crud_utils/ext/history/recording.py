@@ -118,7 +118,7 @@ class History:
         if found:
             connection.execute(insert(self.table), found)
 
-    def committed(self, changes: Sequence[Change]) -> None:
+    def committed(self, session: Session, changes: Sequence[Change]) -> None:
         """Do nothing: all is recorded by then."""
 
 

@@ -1,0 +1,64 @@
+"""Objects of a session whose rows came from a cache, and which are therefore not written.
+
+Such a row may be a little older than the one in the database. A flush that is based on it would
+undo what others wrote meanwhile, so it is refused until the row was read again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.attributes import instance_state
+
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_KEY = "sqlmodel_crud_utils.cached"
+
+
+def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Note that these objects came from a cache; the next read that queries reads them again."""
+    found = set(states)
+    cached: weakref.WeakSet[InstanceState[Any]] = session.info.setdefault(_KEY, weakref.WeakSet())
+    cached.update(found)
+    kept_rows.note_more(session, found)
+
+
+def is_cached(session: Session, state: InstanceState[Any]) -> bool:
+    """Return whether an object came from a cache and was not read since."""
+    return state in session.info.get(_KEY, ())
+
+
+def read_again(state: InstanceState[Any], _context: Any, names: Iterable[str] | None) -> None:
+    """Forget an object all of whose columns were read from the database."""
+    session = state.session
+    cached = None if session is None else session.info.get(_KEY)
+    if not cached or state not in cached:
+        return
+    facts = facts_of(state.class_)
+    if names is None or set(names) >= facts.columns.keys() - facts.queried:
+        cached.discard(state)
+
+
+def check_flush(session: Session) -> None:
+    """Refuse to write rows that came from a cache.
+
+    Raises:
+        ValidationError: One of them was changed or deleted; nothing was written.
+    """
+    cached = session.info.get(_KEY)
+    if not cached:
+        return
+    changed = (row for row in session.dirty if session.is_modified(row, include_collections=False))
+    for row in (*changed, *session.deleted):
+        state = instance_state(row)
+        facts = facts_of(state.class_)
+        if state in cached and facts.version is None:
+            raise ValidationError(
+                f"a {facts.model.__name__} row that came from the cache cannot be written; "
+                "read it without the cache, refresh() it, or use update_row or delete_row"
+            )

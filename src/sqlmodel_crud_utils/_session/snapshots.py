@@ -1,0 +1,79 @@
+"""What a session's transaction sees: whether it may keep what it reads for others.
+
+A database that shows a transaction the state of its beginning, or what it has written itself, shows
+nobody else the same.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._session.blocks import block_of
+from sqlmodel_crud_utils._session.databases import has_begun, is_shared, level_of, sees_commits
+from sqlmodel_crud_utils._session.transactions import connections_of
+
+# Each connection of a session lasts as long as its transaction; only one that a program has bound
+# the session to lasts longer.
+_used: weakref.WeakSet[Connection] = weakref.WeakSet()
+_written: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+_FIRST_WORD = re.compile(r"\W*(\w*)")
+_HARMLESS = frozenset(("BEGIN", "PRAGMA", "RELEASE", "SAVEPOINT", "SET", "SHOW"))
+
+
+def executing(
+    connection: Connection,
+    _cursor: Any,
+    statement: str,
+    _parameters: Any,
+    context: Any,
+    _executemany: bool,
+) -> None:
+    """Note what runs on a connection."""
+    is_raw = context.compiled is None or context.is_text
+    found = _FIRST_WORD.match(statement) if is_raw else None
+    if found is not None and found[1].upper() in _HARMLESS:
+        return
+    _used.add(connection)
+    if is_raw or context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        _written.add(connection)
+
+
+def sees_what_others_see(session: Session) -> bool:
+    """Return whether a read begins with what is committed now, and sees nothing else."""
+    return all(_is_fresh(session, connection) for connection in connections_of(session))
+
+
+def may_be_kept(session: Session) -> bool:
+    """Return whether what the session has just read is what others see."""
+    return all(_is_committed(session, connection) for connection in connections_of(session))
+
+
+def _is_fresh(session: Session, connection: Connection) -> bool:
+    return _is_committed(session, connection) and (
+        connection not in _used or _shows_commits(session, connection)
+    )
+
+
+def _is_committed(session: Session, connection: Connection) -> bool:
+    """Return whether all that the connection shows is committed."""
+    if level_of(connection) == "READ UNCOMMITTED":
+        return False
+    if connection in _written and connection is not session.bind:
+        return False
+    holds = features_of(connection.dialect).single_writer and is_shared(connection)
+    return not (holds and has_begun(connection))
+
+
+def _shows_commits(session: Session, connection: Connection) -> bool:
+    if not features_of(connection.dialect).single_writer or not has_begun(connection):
+        return sees_commits(connection)
+    # Who holds the lock sees the last commit; who only reads sees the one at which that began.
+    block = block_of(session)
+    return block is not None and not block.modes.read_only

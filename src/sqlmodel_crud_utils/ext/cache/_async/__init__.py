@@ -1,0 +1,1 @@
+"""The reads that go through the cache: the source of both APIs."""

@@ -1,0 +1,224 @@
+"""How a read goes through the cache: asked, answered, queried once for all who wait, and kept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from sqlalchemy.orm import Session as PlainSession
+
+from sqlmodel_crud_utils._async._running.fetching import remember_read
+from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.connections.positions import use_primary
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    Signal,
+    Work,
+    dialect_of,
+    event_loop,
+    shielded,
+    sync_session,
+    wait_for,
+    within,
+)
+from sqlmodel_crud_utils._session import cached_rows
+from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils.ext.cache.answers import Reader, UnfitError, Writer, loaded_states
+from sqlmodel_crud_utils.ext.cache.entries import Asked, Settings, asked_of, entry_of, made_entry
+from sqlmodel_crud_utils.ext.cache.flights import Flight, Flights
+from sqlmodel_crud_utils.ext.cache.keys import model_tokens, new_token
+from sqlmodel_crud_utils.ext.cache.sessions import may_fill, may_read
+from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
+
+_PATIENCE = 1.0
+"""For how many seconds a read waits for another one, whose connection it may be holding."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the store had for a read.
+
+    Attributes:
+        tokens: The tokens, None for each that was missing.
+        entry: The entry, None without one.
+    """
+
+    tokens: list[bytes | None]
+    entry: bytes | None
+
+
+class Reads:
+    """The reads of one API.
+
+    Args:
+        store: Where entries are kept.
+        settings: What both APIs share.
+    """
+
+    def __init__(self, store: Any, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._outages = settings.outages
+        self._flights: Flights[Signal] = Flights(Signal)
+
+    async def answer(
+        self, session: AsyncSession, question: Question, query: Work[list[Any]]
+    ) -> list[Any]:
+        """Return what a question is answered with, from the cache or by a query."""
+        plain = sync_session(session)
+        if self._outages.owes():
+            await self.renew(())
+        if not self._outages.may_read() or not may_read(plain):
+            return await query()
+        asked = asked_of(plain, question, dialect_of(session, facts_of(question.model)))
+        if asked is None:
+            return await query()
+        return await _Read(self, session, asked, query).run()
+
+    async def invalidate(self, facts: Facts, key: Sequence[Any] | None) -> None:
+        """End the entries of a model, or of one of its rows and all lists."""
+        await shielded(self.renew, model_tokens(facts, key))
+
+    async def renew(self, names: Iterable[str]) -> None:
+        """Put new tokens in the place of these, and so end what was read before."""
+        renewed = {*names, *self._outages.take_owed()}
+        for _ in range(2 if self._outages.may_tell() else 0):
+            entries = {name: new_token() for name in renewed}
+            if await self._tried("set_many", entries, self._settings.token_ttl) is not _FAILED:
+                return
+        self._outages.owe(renewed)
+
+    def renew_in_commit(self, names: Iterable[str]) -> None:
+        """Renew tokens from inside of a session's commit, whatever is cancelled meanwhile."""
+        wait_for(shielded(self.renew, names))
+
+    # --- the store -------------------------------------------------------------------------------
+
+    async def look(self, asked: Asked) -> _Seen | None:
+        """Return what the store has for a read, None where it does not answer."""
+        found = await self._tried("get_many", [asked.name, *asked.tokens])
+        return None if found is _FAILED else _Seen(found[1:], found[0])
+
+    async def tokens_for(self, asked: Asked, seen: _Seen) -> list[bytes] | None:
+        """Return the tokens, with new ones for those that are missing; None if others race."""
+        tokens: list[bytes] = []
+        for name, token in zip(asked.tokens, seen.tokens, strict=True):
+            if token is not None:
+                tokens.append(token)
+                continue
+            made = new_token()
+            if await self._tried("add", name, made, self._settings.token_ttl) is not True:
+                return None
+            tokens.append(made)
+        return tokens
+
+    async def keep(self, asked: Asked, entry: bytes) -> bool:
+        """Keep an entry; return whether the store has taken it."""
+        # Not all at once are to be over that were made at once.
+        longest = asked.question.ttl or self._settings.ttl
+        ttl = longest * random.uniform(0.9, 1.0)  # noqa: S311 - nobody has to guess it
+        self._outages.keep_for(longest)
+        return await self._tried("set_many", {asked.name: entry}, ttl) is not _FAILED
+
+    async def _tried(self, operation: str, *args: Any) -> Any:
+        try:
+            found = await within(self._store.timeout, getattr(self._store, operation), *args)
+        except Exception as error:  # noqa: BLE001 - whatever a client raises: the database is there
+            self._outages.failed(operation, error)
+            return _FAILED
+        self._outages.succeeded(operation)
+        return found
+
+    @property
+    def flights(self) -> Flights[Signal]:
+        """The reads that are under way."""
+        return self._flights
+
+
+_FAILED = object()
+
+
+class _Read:
+    """One read that may be answered from the store."""
+
+    def __init__(
+        self, reads: Reads, session: AsyncSession, asked: Asked, query: Work[list[Any]]
+    ) -> None:
+        self._reads = reads
+        self._session = session
+        self._plain: PlainSession = sync_session(session)
+        self._asked = asked
+        self._query = query
+
+    async def run(self) -> list[Any]:
+        flights, began = self._reads.flights, monotonic()
+        key = (event_loop(), self._asked.name)
+        is_certain = False
+        while True:
+            landed = flights.landed
+            seen = await self._reads.look(self._asked)
+            if seen is None:
+                return await self._query()
+            try:
+                found = self._answered(seen)
+            except UnfitError:
+                return await self._query()
+            if found is not None:
+                return found
+            flight, is_first = flights.join(key)
+            if is_first:
+                try:
+                    if landed == flights.landed or is_certain:
+                        return await self._queried(seen, flight)
+                    is_certain = True  # somebody may have kept it since the store was asked
+                finally:
+                    flights.land(key)
+                    flight.signal.give()
+                continue
+            left = began + _PATIENCE - monotonic()
+            is_over = left > 0 and await flight.signal.wait(left)
+            if not is_over or not (flight.is_stored or flight.has_failed):
+                return await self._query()
+
+    def _answered(self, seen: _Seen) -> list[Any] | None:
+        """Return the answer that the store had, None if it is missing, over or damaged."""
+        if seen.entry is None:
+            return None
+        asked = self._asked
+        try:
+            answer = entry_of(seen.entry, asked.name, seen.tokens)
+            if answer is None:
+                return None
+            reader = Reader(self._plain, asked.dialect, asked.question.model, asked.types)
+            found = reader.read(answer)
+        except DamagedError:
+            get_logger().warning("an entry of the cache is damaged; the database answers")
+            return None
+        question = asked.question
+        remember_read(self._session, found, question.model, visibility=question.visibility)
+        if reader.made:
+            cached_rows.note(self._plain, reader.made)
+        return found
+
+    async def _queried(self, seen: _Seen, flight: Flight[Signal]) -> list[Any]:
+        tokens = await self._reads.tokens_for(self._asked, seen)
+        held = loaded_states(self._plain)
+        with use_primary(), as_writing(self._plain):
+            found = await self._query()
+        flight.has_failed = False
+        if tokens is not None and may_fill(self._plain):
+            flight.is_stored = await self._kept(found, tokens, held)
+        return found
+
+    async def _kept(self, found: list[Any], tokens: list[bytes], held: Any) -> bool:
+        writer = Writer(self._asked.dialect, held, self._asked.types)
+        try:
+            entry = made_entry(self._asked.name, tokens, writer.write(found))
+        except UncacheableError:
+            return False
+        return await self._reads.keep(self._asked, entry)

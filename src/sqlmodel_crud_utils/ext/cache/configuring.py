@@ -1,0 +1,125 @@
+"""Switching the cache on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core import cached_reads
+from sqlmodel_crud_utils._core.cached_reads import check_ttl
+from sqlmodel_crud_utils._session import events
+from sqlmodel_crud_utils._session.changes import Change, Need, TableChange
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.cache.entries import Settings
+from sqlmodel_crud_utils.ext.cache.keys import written_tokens
+
+
+class Cache(Protocol):
+    """Where entries are kept: `RedisCache`, `MemcachedCache` or `InMemoryCache`."""
+
+    @property
+    def aio(self) -> Any:
+        """The store for the async API."""
+        ...
+
+    @property
+    def sync(self) -> Any:
+        """The store for the sync API."""
+        ...
+
+
+class _Cached:
+    """The cache of a program: it answers reads, and hears of writes."""
+
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._cache = cache
+        self._settings = settings
+
+    @cached_property
+    def aio(self) -> Any:
+        """The reads of the async API, which a sync program does not load."""
+        from sqlmodel_crud_utils.ext.cache._async.reads import Reads
+
+        return Reads(self._cache.aio, self._settings)
+
+    @cached_property
+    def sync(self) -> Any:
+        """The reads of the sync API."""
+        from sqlmodel_crud_utils.ext.cache._sync.reads import Reads
+
+        return Reads(self._cache.sync, self._settings)
+
+    def need(self, model: type[Any]) -> Need:  # noqa: ARG002 - all are alike
+        """Return that writes to every model count, whatever this process reads."""
+        return Need.MODEL
+
+    def written(self, session: Session, change: Change) -> None:
+        """End entries at once where the database commits each statement by itself."""
+        if any(map(is_autocommitting, connections_of(session))):
+            self.tables_written(session, [change])
+
+    def committed(self, session: Session, changes: Sequence[Change]) -> None:
+        """End the entries of what a transaction has written."""
+        self.tables_written(session, changes)
+
+    def tables_written(self, session: Session, changes: Sequence[Change | TableChange]) -> None:
+        """End the entries of what a transaction has written."""
+        names = written_tokens(changes)
+        if not names:
+            return
+        if any(connection.dialect.is_async for connection in connections_of(session)):
+            self.aio.renew_in_commit(names)
+        else:
+            self.sync.renew_in_commit(names)
+
+
+_configured: _Cached | None = None
+
+
+def configure_cache(cache: Cache | None, *, ttl: float | None = None) -> None:
+    """Let reads with `use_cache=True`, and queries with `cached()`, be answered from a cache.
+
+    It holds for both APIs and for the whole process. Every process that writes has to configure the
+    same cache, as writes end what the others have read. Configuring again replaces the cache.
+
+    Args:
+        cache: Where entries are kept; None switches the cache off.
+        ttl: For how many seconds an entry is kept, less up to a tenth of it, so that not all end
+            at once. What no process has told the cache of is stale for as long.
+
+    Raises:
+        ValidationError: Something that is no cache; no `ttl`, or one that is not above 0.
+
+    Example:
+        >>> from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
+        >>> configure_cache(InMemoryCache(), ttl=60)
+        >>> configure_cache(None)
+    """
+    global _configured  # noqa: PLW0603 - there is one cache for a process
+    made = None if cache is None else _made(cache, ttl)
+    if _configured is not None:
+        events.unsubscribe(_configured)
+    cached_reads.register(made)
+    if made is None:
+        events.ignore_cached_rows()
+    else:
+        events.listen_to_cached_rows()
+        events.subscribe(made)
+    _configured = made
+
+
+def _made(cache: Any, ttl: Any) -> _Cached:
+    if isinstance(cache, type) or not hasattr(cache, "aio") or not hasattr(cache, "sync"):
+        name = cache.__name__ if isinstance(cache, type) else type(cache).__name__
+        raise ValidationError(
+            f"must be RedisCache(...), MemcachedCache(...), InMemoryCache() or None, not {name}",
+            field="cache",
+        )
+    if ttl is None:
+        raise ValidationError("is needed: for how many seconds an entry is kept", field="ttl")
+    return _Cached(cache, Settings(check_ttl(ttl)))

@@ -1,0 +1,80 @@
+"""Which database a session reads from, as a text that sync and async code share."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.transactions import connections_of
+
+_FAMILIES = {"mariadb": "mysql"}
+_PORTS = {"postgresql": 5432, "mysql": 3306}
+
+# Where it is, beside what a URL has places for; the rest is how one gets there.
+_PLACES = ("host", "port", "service", "unix_socket", "options")
+
+_known: weakref.WeakKeyDictionary[Engine | Connection, str] = weakref.WeakKeyDictionary()
+
+
+def database_of(session: Session, facts: Facts) -> str:
+    """Return the name of the database that a model's rows are written to.
+
+    It has no user, no password and no driver in it.
+    """
+    with as_writing(session):
+        bind = session.get_bind(facts.mapper)
+    name = _known.get(bind)
+    if name is None:
+        name = _known[bind] = _name_of(bind)
+    return name + _translation(session, bind)
+
+
+def _name_of(bind: Engine | Connection) -> str:
+    if isinstance(bind, Connection):
+        # A transaction around the session: what it shows is for itself, in tests for instance.
+        return f"connection {uuid4().hex}"
+    url = bind.url
+    family = _FAMILIES.get(url.get_backend_name(), url.get_backend_name())
+    place = _file_of(url) if family == "sqlite" else _server_of(url, family)
+    return f"engine {uuid4().hex}" if place is None else json.dumps([family, *place])
+
+
+def _file_of(url: URL) -> list[str] | None:
+    name = url.database or ":memory:"
+    is_uri = name.startswith("file:")
+    if name == ":memory:" or (is_uri and "memory" in str(url)):
+        return None
+    return [name if is_uri else str(Path(name).resolve())]
+
+
+def _server_of(url: URL, family: str) -> list[str] | None:
+    query = {name: url.query[name] for name in _PLACES if name in url.query}
+    if url.host is None and url.database is None and not query:
+        return None  # a function of the program's connects, nobody knows to what
+    port = url.port or _PORTS.get(family)
+    return [url.host or "", str(port), url.database or "", json.dumps(query, default=list)]
+
+
+def _translation(session: Session, bind: Engine | Connection) -> str:
+    """Return how names of schemas are translated, "" where they are not."""
+    options: list[Mapping[str, Any]] = [
+        connection.get_execution_options()
+        for connection in connections_of(session)
+        if connection is bind or connection.engine is bind
+    ]
+    options.append(bind.get_execution_options())
+    found = next(
+        (each["schema_translate_map"] for each in options if each.get("schema_translate_map")), None
+    )
+    if found is None:
+        return ""
+    return json.dumps(sorted((str(name), str(schema)) for name, schema in found.items()))

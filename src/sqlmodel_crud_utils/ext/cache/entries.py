@@ -1,0 +1,135 @@
+"""What a read asks the store for, and what an entry looks like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.values.tenants import current_tenant, in_scope
+from sqlmodel_crud_utils.ext.cache.databases import database_of
+from sqlmodel_crud_utils.ext.cache.keys import (
+    entry_name,
+    fingerprint,
+    home_of,
+    key_text,
+    parameters_text,
+    row_token,
+    some_token,
+    table_token,
+    tables_of,
+)
+from sqlmodel_crud_utils.ext.cache.outages import Outages
+from sqlmodel_crud_utils.ext.cache.statements import (
+    Outline,
+    are_columns_cacheable,
+    computes,
+    loaded_tables,
+    outline_of,
+)
+from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What both APIs share.
+
+    Attributes:
+        ttl: For how many seconds an entry is kept that does not say so.
+        outages: What is known of the failures of the store.
+    """
+
+    ttl: float
+    outages: Outages = field(default_factory=Outages)
+
+    def __post_init__(self) -> None:
+        self.outages.keep_for(self.ttl)
+
+    @property
+    def token_ttl(self) -> float:
+        """For how long a token is kept: one that is gone ends entries before their time."""
+        return max(86_400.0, 2 * self.ttl)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a read asks the store for.
+
+    Attributes:
+        question: The question.
+        dialect: The dialect of its database.
+        name: The name of its entry.
+        tokens: The names of the tokens that it stands under.
+        types: The types of the columns of a result, None for a model.
+    """
+
+    question: Question
+    dialect: Dialect
+    name: str
+    tokens: list[str]
+    types: Sequence[Any]
+
+
+def asked_of(session: Session, question: Question, dialect: Dialect) -> Asked | None:
+    """Return what a question asks the store for, None where the database has to answer it."""
+    outline = outline_of(question, dialect)
+    if not outline.is_known or not are_columns_cacheable(question):
+        return None
+    try:
+        parameters = parameters_text(outline.values(question.parameters))
+    except (UncacheableError, TypeError, ValueError):
+        return None
+    facts = facts_of(question.model)
+    name = entry_name(
+        database_of(session, facts),
+        repr(in_scope() if current_tenant() is None else current_tenant()),
+        fingerprint(question.model),
+        outline.text,
+        # The columns of a model may be asked for, or the model itself.
+        "".join("r" if type_ is None else "v" for type_ in outline.types),
+        parameters,
+        str([(list(map(str, path)), way) for path, way in question.loading]),
+        str(sorted(question.visibility.lifted)),
+    )
+    return Asked(question, dialect, name, _tokens(question, facts, outline), outline.types)
+
+
+def _tokens(question: Question, facts: Facts, outline: Outline) -> list[str]:
+    related = loaded_tables(question)
+    is_alone = question.key is not None and not computes(facts)
+    key = key_text(facts, question.key or ()) if is_alone else None
+    if key is None:
+        return [table_token(table) for table in sorted(outline.tables | related)]
+    home = home_of(facts)
+    others = (outline.tables - tables_of(facts.mapper) - {home}) | related
+    return [row_token(home, key), some_token(home), *map(table_token, sorted(others))]
+
+
+# --- entries -------------------------------------------------------------------------------------
+
+
+def made_entry(name: str, tokens: Sequence[bytes], answer: Any) -> bytes:
+    """Return an entry: an answer, and the tokens that were there before it was read."""
+    return json.dumps([name, [token.decode() for token in tokens], answer]).encode()
+
+
+def entry_of(entry: bytes, name: str, tokens: Sequence[bytes | None]) -> Any:
+    """Return the answer of an entry, None if one of its tokens is another one now.
+
+    Raises:
+        DamagedError: It is no entry.
+    """
+    try:
+        own_name, found, answer = json.loads(entry)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise DamagedError from error
+    if own_name != name:
+        raise DamagedError
+    now = [None if token is None else token.decode(errors="replace") for token in tokens]
+    return answer if None not in now and found == now else None

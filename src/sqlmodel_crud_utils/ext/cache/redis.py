@@ -1,0 +1,118 @@
+"""A store in Redis, or in what speaks its protocol (Valkey, KeyDB, Dragonfly)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from sqlmodel_crud_utils._core.cached_reads import check_ttl
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class RedisCache:
+    """Keeps entries in Redis, where all processes share them, those with the other API too.
+
+    Needs the extra `cache`. Connections are made when they are needed; forked processes and event
+    loops have their own.
+
+    Args:
+        url: Its address: `redis://`, `rediss://` or `unix://`, with what `redis.Redis.from_url`
+            takes.
+        timeout: For how many seconds a call waits for it before the database is asked.
+
+    Raises:
+        ValidationError: An address of another kind, or a time that is not above 0.
+        ModuleNotFoundError: The package `redis` is missing.
+
+    Example:
+        >>> from sqlmodel_crud_utils.ext.cache import RedisCache, configure_cache
+        >>> configure_cache(RedisCache("redis://localhost/0"), ttl=60)
+        >>> configure_cache(None)
+    """
+
+    def __init__(self, url: str, *, timeout: float = 0.1) -> None:
+        if not isinstance(url, str) or not url.startswith(_SCHEMES):
+            raise ValidationError(f"must begin with {', '.join(_SCHEMES)}", field="url")
+        try:
+            import redis  # noqa: F401 - to say now what is missing
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                'RedisCache needs redis: pip install "sqlmodel-crud-utils[cache]"'
+            ) from error
+        self._url = url
+        self._timeout = check_ttl(timeout, "timeout")
+
+    @cached_property
+    def sync(self) -> _SyncRedis:
+        """The store for the sync API."""
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        options = self._options() | {"retry": Retry(NoBackoff(), 0)}
+        return _SyncRedis(Redis.from_url(self._url, **options), self._timeout)
+
+    @cached_property
+    def aio(self) -> _AsyncRedis:
+        """The store for the async API."""
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        from sqlmodel_crud_utils.ext.cache.clients import PerLoop
+
+        def make() -> Any:
+            options = self._options() | {"retry": Retry(NoBackoff(), 0)}
+            return Redis.from_url(self._url, **options)
+
+        return _AsyncRedis(PerLoop(make), self._timeout)
+
+    def _options(self) -> dict[str, Any]:
+        # A call that fails is not repeated: that would take longer than the timeout.
+        return {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
+
+
+def _milliseconds(ttl: float) -> int:
+    return max(1, int(ttl * 1000))
+
+
+class _SyncRedis:
+    def __init__(self, client: Any, timeout: float) -> None:
+        self._client = client
+        self.timeout = timeout
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = self._client.mget(keys)
+        return found
+
+    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key, value in entries.items():
+                pipeline.set(key, value, px=_milliseconds(ttl))
+            pipeline.execute()
+
+    def add(self, key: str, value: bytes, ttl: float) -> bool:
+        return bool(self._client.set(key, value, px=_milliseconds(ttl), nx=True))
+
+
+class _AsyncRedis:
+    def __init__(self, clients: Any, timeout: float) -> None:
+        self._clients = clients
+        self.timeout = timeout
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = await self._clients.here().mget(keys)
+        return found
+
+    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+        async with self._clients.here().pipeline(transaction=False) as pipeline:
+            for key, value in entries.items():
+                pipeline.set(key, value, px=_milliseconds(ttl))
+            await pipeline.execute()
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bool:
+        client = self._clients.here()
+        return bool(await client.set(key, value, px=_milliseconds(ttl), nx=True))

@@ -1,0 +1,142 @@
+"""What is found out once about a SELECT: its text, the tables that it reads, what it returns."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Column, Dialect, Select, TableClause, TextClause
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import visitors
+
+from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils.ext.cache.keys import tables_of
+from sqlmodel_crud_utils.ext.cache.values import is_cacheable
+
+# Drivers of one database write the same statement in several ways.
+_CLASSES: Mapping[str, Any] = {
+    "mariadb": mysql.dialect,
+    "mysql": mysql.dialect,
+    "postgresql": postgresql.dialect,
+    "sqlite": sqlite.dialect,
+}
+_DIALECTS: Mapping[str, Dialect] = {
+    name: dialect(paramstyle="named") for name, dialect in _CLASSES.items()
+}
+_OTHER = DefaultDialect(paramstyle="named")
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A SELECT, as far as it does not differ from read to read.
+
+    Attributes:
+        text: Its SQL.
+        tables: The tables that it reads.
+        is_known: Whether these are all; SQL as text may read others.
+        parameters: The values of parameters that are fixed.
+        callables: What returns the values of the others that the statement has by itself.
+        types: The types of the columns of a result, None for a model.
+    """
+
+    text: str
+    tables: frozenset[str]
+    is_known: bool
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    callables: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    types: tuple[Any, ...] = ()
+
+    def values(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the values of all parameters."""
+        called = {name: value() for name, value in self.callables.items()}
+        return {**self.parameters, **called, **(given or {})}
+
+
+# The statements of templates come again and again.
+_outlines: weakref.WeakKeyDictionary[Select[Any], Outline] = weakref.WeakKeyDictionary()
+
+
+def outline_of(question: Question, dialect: Dialect) -> Outline:
+    """Return the outline of a question's SELECT."""
+    statement = question.statement
+    found = _outlines.get(statement)
+    if found is None:
+        found = _outlines[statement] = _outline(statement, dialect)
+    return found
+
+
+def _outline(statement: Select[Any], dialect: Dialect) -> Outline:
+    compiled: Any = statement.compile(dialect=_DIALECTS.get(dialect.name, _OTHER))
+    binds = {name: bind for bind, name in compiled.bind_names.items()}
+    parts = (statement, compiled.compile_state.statement)
+    elements = [each for part in parts for each in visitors.iterate(part)]
+    described = statement.column_descriptions
+    types = tuple(None if each["expr"] is each["entity"] else each["type"] for each in described)
+    return Outline(
+        compiled.string,
+        _tables(elements),
+        not any(isinstance(each, TextClause) for each in elements),
+        {name: bind.value for name, bind in binds.items() if bind.callable is None},
+        {name: bind.callable for name, bind in binds.items() if bind.callable is not None},
+        types,
+    )
+
+
+def _tables(elements: Iterable[Any]) -> frozenset[str]:
+    found: set[str] = set()
+    for element in elements:
+        if isinstance(element, TableClause):
+            found.add(str(element))
+        mapper = element._annotations.get("parentmapper")
+        if mapper is not None:
+            found |= tables_of(mapper)
+    return frozenset(found)
+
+
+def computes(facts: Facts) -> bool:
+    """Return whether a query works out fields of a model, perhaps from other rows."""
+    return not all(isinstance(column, Column) for column in facts.columns.values())
+
+
+def loaded_tables(question: Question) -> frozenset[str]:
+    """Return the tables of the related rows that are loaded with the rows."""
+    facts = facts_of(question.model)
+    if facts.loads_eagerly:
+        return _around(frozenset(facts.reachable()))
+    found: set[str] = set()
+    for path, _ in question.loading:
+        for attribute in path:
+            relationship = attribute.property
+            found |= tables_of(relationship.mapper)
+            if relationship.secondary is not None:
+                found.add(str(relationship.secondary))
+    return frozenset(found)
+
+
+def _around(mappers: frozenset[Mapper[Any]]) -> frozenset[str]:
+    links = {
+        str(relationship.secondary)
+        for mapper in mappers
+        for relationship in mapper.relationships
+        if relationship.secondary is not None
+    }
+    return frozenset(links.union(*map(tables_of, mappers)))
+
+
+def are_columns_cacheable(question: Question) -> bool:
+    """Return whether all that the read may return can be kept without executing it."""
+    mappers = {facts_of(question.model).mapper}
+    if question.loading or facts_of(question.model).loads_eagerly:
+        mappers = set(facts_of(question.model).reachable())
+    columns = (
+        column
+        for mapper in mappers
+        for each in mapper.self_and_descendants
+        for column in facts_of(each.class_).columns.values()
+    )
+    return all(is_cacheable(column.type) for column in columns)

@@ -1,0 +1,202 @@
+"""Values of columns as JSON and back, so that nothing that comes from a store is executed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Enum as EnumType, PickleType
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.values.columns import is_json, python_type
+
+_PLAIN = frozenset((bool, int, float, str))
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class UncacheableError(Exception):
+    """A value that would not come back from JSON as it is."""
+
+
+class DamagedError(Exception):
+    """Something from a store that no read has put there."""
+
+
+_TO_TEXT: Mapping[type[Any], tuple[str, Callable[[Any], Any]]] = {
+    Decimal: ("decimal", str),
+    datetime: ("datetime", datetime.isoformat),
+    date: ("date", date.isoformat),
+    time: ("time", time.isoformat),
+    timedelta: ("timedelta", lambda value: value // _MICROSECOND),
+    UUID: ("uuid", str),
+    bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii")),
+}
+_FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
+    "decimal": Decimal,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda number: number * _MICROSECOND,
+    "uuid": UUID,
+    "bytes": lambda text: base64.b64decode(text, validate=True),
+}
+
+
+def encoded(value: Any) -> Any:
+    """Return a value as what `json.dumps` writes without a loss.
+
+    What is no number, text or boolean is a list of a word and a text.
+
+    Raises:
+        UncacheableError: It would not come back the same.
+    """
+    if value is None or type(value) in _PLAIN:
+        return value
+    # asyncpg has a class of its own for what is the same as any UUID.
+    known = _TO_TEXT.get(UUID if isinstance(value, UUID) else type(value))
+    if known is not None:
+        word, to_text = known
+        return [word, to_text(value)]
+    if isinstance(value, Enum):
+        return ["enum", value.name]
+    if isinstance(value, dict | list):
+        return ["json", _checked(value)]
+    raise UncacheableError(type(value).__name__)
+
+
+def decoded(raw: Any, type_: TypeEngine[Any] | None = None) -> Any:
+    """Return the value of what `encoded` has made; anything else is a `DamagedError`."""
+    if raw is None or type(raw) in _PLAIN:
+        return raw
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise DamagedError
+    word, text = raw
+    if word == "json":
+        return text
+    if word == "enum":
+        return _member(type_, text)
+    return _FROM_TEXT[word](text)
+
+
+def _member(type_: TypeEngine[Any] | None, name: str) -> Enum:
+    found = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    if not isinstance(found, EnumType) or found.enum_class is None:
+        raise DamagedError
+    members: Mapping[str, Enum] = found.enum_class.__members__
+    return members[name]
+
+
+def _checked(value: Any) -> Any:
+    """Return nested lists and dicts if JSON has all that is in them."""
+    if isinstance(value, dict):
+        if not all(type(key) is str for key in value):
+            raise UncacheableError("a key that is no text")
+        return {key: _checked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_checked(each) for each in value]
+    if value is None or type(value) in _PLAIN:
+        return value
+    raise UncacheableError(type(value).__name__)
+
+
+# --- columns -------------------------------------------------------------------------------------
+
+
+class Codec:
+    """How the values of a column are kept: as the column holds them, before its type converts them.
+
+    Args:
+        type_: The type of the column.
+        dialect: The dialect of its database.
+    """
+
+    def __init__(self, type_: TypeEngine[Any], dialect: Any) -> None:
+        self._type = type_
+        self._dialect = dialect
+        self._kind = python_type(type_)
+        self._decorator: Any = type_ if converts(type_) else None
+        self._is_json = is_json(type_)
+
+    def encode(self, value: Any) -> Any:
+        """Return a value for JSON; one that would not come back the same is refused."""
+        if self._decorator is not None:
+            return self._converted(value)
+        if value is None or (self._kind in _PLAIN and type(value) is self._kind):
+            return value
+        if self._is_json:
+            return ["json", _checked(value)]
+        if isinstance(value, list):
+            return ["list", [encoded(each) for each in value]]
+        if isinstance(value, Enum) and not isinstance(_impl(self._type), EnumType):
+            raise UncacheableError(type(value).__name__)
+        return encoded(value)
+
+    def decode(self, raw: Any) -> Any:
+        """Return the value of what `encode` has made; anything else is a `DamagedError`."""
+        if self._decorator is not None:
+            return self._read(decoded(raw))
+        if isinstance(raw, list) and raw and raw[0] == "list":
+            return [decoded(each, _item(self._type)) for each in raw[1]]
+        value = decoded(raw, self._type)
+        if value is None or self._is_json or self._kind is object:
+            return value
+        if isinstance(value, self._kind) or (self._kind is float and type(value) is int):
+            return value
+        raise DamagedError
+
+    def _converted(self, value: Any) -> Any:
+        raw = encoded(self._stored(value))
+        # A type that hashes what it is given, for one, gives something else back.
+        again = self._read(decoded(raw))
+        if type(again) is not type(value) or again != value:
+            raise UncacheableError(type(value).__name__)
+        return raw
+
+    def _stored(self, value: Any) -> Any:
+        if not _has_own(self._type, "process_bind_param"):
+            return value
+        return self._decorator.process_bind_param(value, self._dialect)
+
+    def _read(self, value: Any) -> Any:
+        if not _has_own(self._type, "process_result_value"):
+            return value
+        return self._decorator.process_result_value(value, self._dialect)
+
+
+def _impl(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
+def _item(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    return getattr(_impl(type_), "item_type", None)
+
+
+@cached
+def converts(type_: TypeEngine[Any]) -> bool:
+    """Return whether a type is the user's own and converts values itself."""
+    methods = ("process_bind_param", "process_result_value")
+    return any(_has_own(type_, name) for name in methods)
+
+
+@cached
+def _has_own(type_: TypeEngine[Any], method: str) -> bool:
+    return isinstance(type_, TypeDecorator) and (
+        getattr(type(type_), method) is not getattr(TypeDecorator, method)
+    )
+
+
+@cached
+def is_cacheable(type_: TypeEngine[Any]) -> bool:
+    """Return whether values of a type can be kept without executing what is read."""
+    if isinstance(type_, PickleType):
+        return False
+    if not isinstance(type_, TypeDecorator) or type(type_).__module__.startswith("sqlalchemy."):
+        return True
+    methods = ("bind_processor", "result_processor")
+    return not any(_has_own(type_, name) for name in methods) and is_cacheable(type_.impl_instance)

@@ -1,0 +1,143 @@
+"""Table models for the tests of the cache."""
+
+import datetime as dt
+import enum
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from pydantic import NaiveDatetime
+from sqlalchemy import JSON, Column, Enum as SqlEnum, LargeBinary, Numeric, PickleType, String
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, Relationship, SQLModel
+
+from sqlmodel_crud_utils.mixins import SoftDeleteMixin, TenantMixin, UTCDateTime, VersionMixin
+
+
+class Bundle(SQLModel, table=True):
+    """A plain model, which every shortcut takes."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, max_length=40)
+    stock: int | None = Field(default=0)
+
+
+class Tally(SQLModel, VersionMixin, table=True):
+    """A model with versions, whose rows may be written although they came from a cache."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=40)
+
+
+class PlankNovel(SQLModel, table=True):
+    """A link."""
+
+    plank_id: int = Field(primary_key=True, foreign_key="plank.id")
+    novel_id: int = Field(primary_key=True, foreign_key="novel.id")
+
+
+class Loft(SQLModel, table=True):
+    """What planks stand in."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=40)
+
+    planks: list["Plank"] = Relationship(back_populates="loft")
+
+
+class Plank(SQLModel, table=True):
+    """Related to one, and to many through links."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=40)
+    loft_id: int | None = Field(default=None, foreign_key="loft.id")
+
+    loft: Loft | None = Relationship(back_populates="planks")
+    novels: list["Novel"] = Relationship(back_populates="planks", link_model=PlankNovel)
+
+
+class Novel(SQLModel, table=True):
+    """Many to many."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    title: str = Field(max_length=40)
+
+    planks: list[Plank] = Relationship(back_populates="novels", link_model=PlankNovel)
+
+
+class Jotting(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
+    """A row of a tenant that may be marked as deleted."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    text: str = Field(max_length=40)
+
+
+class Emblem(SQLModel, table=True):
+    """A key of two columns, one of them a text."""
+
+    owner: str = Field(primary_key=True, max_length=20)
+    number: int = Field(primary_key=True)
+    label: str = Field(max_length=40)
+
+
+class Backwards(TypeDecorator[str]):
+    """Stores texts backwards, in place of something that encrypts."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else value[::-1]
+
+
+class Hashed(TypeDecorator[str]):
+    """Stores something else than it is given, and gives that back."""
+
+    impl = String(60)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else f"hash({value})"
+
+
+class Metal(enum.Enum):
+    """What something is made of."""
+
+    GOLD = "gold"
+    TIN = "tin"
+
+
+class Bauble(SQLModel, table=True):
+    """A value of every kind that can be kept."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: uuid.UUID
+    price: Decimal = Field(sa_column=Column(Numeric(12, 3)))
+    weight: float
+    is_sold: bool = False
+    made_on: dt.date
+    made_at: NaiveDatetime
+    sold_at: dt.datetime | None = Field(default=None, sa_type=UTCDateTime)  # type: ignore[call-overload]
+    opens: dt.time
+    lasts: dt.timedelta
+    metal: Metal = Field(sa_column=Column(SqlEnum(Metal)))
+    picture: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+    notes: Any = Field(default=None, sa_column=Column(JSON))
+    secret: str | None = Field(default=None, sa_column=Column(Backwards))
+
+
+class Password(SQLModel, table=True):
+    """A value that does not come back as it was given."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    word: str = Field(sa_column=Column(Hashed))
+
+
+class Pickled(SQLModel, table=True):
+    """A value that executes what it reads."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    thing: Any = Field(default=None, sa_column=Column(PickleType))
