@@ -57,9 +57,8 @@ class MemcachedCache:
     @cached_property
     def sync(self) -> _SyncMemcached:
         """The store for the sync API."""
-        from pymemcache.client.base import PooledClient
-
-        client = PooledClient(
+        pymemcache: Any = import_module("pymemcache.client.base")  # it has no types
+        client = pymemcache.PooledClient(
             (self._host, self._port),
             connect_timeout=self._timeout,
             timeout=self._timeout,
