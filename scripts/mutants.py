@@ -1,8 +1,9 @@
-"""Take the rules of tenancy away one at a time; a test has to fail for each.
+"""Take rules away one at a time; a test has to fail for each.
 
-    python scripts/mutants.py
+    python scripts/mutants.py             # all of them
+    python scripts/mutants.py tenancy     # of one group
 
-It prints those that survive, and ends with their number. A run takes some minutes.
+It prints those that survive, and ends with their number. A run takes some minutes for each group.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/_async/test_tenancy.py", "tests/_async/test_tenant_leaks.py"]
 TENANTS, TENANCY, SCOPES = (
     "_session/tenants.py",
     "_core/visibility/tenancy.py",
     "_core/values/tenants.py",
 )
+NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
+    "_shortcuts/new_row.py",
+    "_shortcuts/new_rows.py",
+    "_core/writes/shapes.py",
+    "_core/writes/upsert_rows.py",
+)
+OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/blocks.py"
 
 # What is changed in which module of the package, and into what.
-MUTANTS = [
+TENANCY_MUTANTS = [
     (TENANCY, "rows.tenant_id == tenant_parameter(rows.tenant_id.type)", "rows.tenant_id != ''"),
     (TENANCY, "everywhere=True", "everywhere=False"),
     (TENANCY, "is_lifted=all_in_scope", "is_lifted=None"),
@@ -34,12 +41,12 @@ MUTANTS = [
     (TENANCY, " or any(map(_names_table, texts))", ""),
     (TENANCY, " or _refusal_of_joins(statement, models)", ""),
     (TENANCY, "if element.name in _names_of_tables()", "if False"),
-    (TENANCY, "return not ignores or not prefixes", "return not prefixes"),
-    (TENANCY, "return not ignores or not prefixes <=", "return not ignores or None is"),
+    (TENANCY, "return not ignores or not prefixes_of", "return not prefixes_of"),
+    (TENANCY, "or not prefixes_of(statement) <=", "or None is"),
     (TENANCY, "_is_tenant(column) for column in _assigned(element)", "False for _ in ()"),
-    (TENANCY, "statement._select_names or ()", "()"),
-    (TENANCY, "for rows in statement._multi_values", "for rows in ()"),
-    (TENANCY, "yield statement._values or {}", "yield {}"),
+    (TENANCY, "selected_into(statement)", "()"),
+    (TENANCY, "for rows in rows_of(statement)", "for rows in ()"),
+    (TENANCY, "yield values_of(statement)", "yield {}"),
     (TENANCY, "else parameters or ()", "else ()"),
     (TENANTS, "elif bound[0] != scope:", "elif False:"),
     (TENANTS, "bound[1] is not session.identity_map:", "False:"),
@@ -63,16 +70,96 @@ MUTANTS = [
 ]
 
 
+# Ways past the unit of work: what sends a row, or a list of them, the usual way instead.
+SHORTCUT_MUTANTS = [
+    (NEW_ROW, "state.key is not None\n        or not _is", "not _is"),
+    (NEW_ROW, "        or any(name in state.dict for name in facts.relationships)\n", ""),
+    (NEW_ROW, "        or _has_other_changes(session, row)\n", ""),
+    (NEW_ROW, "        or not is_unheard(session, *FLUSH)\n", ""),
+    (NEW_ROW, '        or listens_to_rows(facts, "insert")\n', ""),
+    (NEW_ROW, "        or bool(state.manager.dispatch.refresh_flush)\n", ""),
+    (NEW_ROW, "if not missing and state.mapper", "if False and state.mapper"),
+    (NEW_ROWS, "state.key is not None or state.session_id", "state.session_id"),
+    (NEW_ROWS, "or state.session_id is not None ", ""),
+    (NEW_ROWS, "or state.class_ is not facts.model", ""),
+    (NEW_ROWS, 'if "_pending_mutations" in state.__dict__:', "if False:"),
+    ("_session/kept_rows.py", "kept.difference_update(states)", "pass"),
+]
+VALUE_MUTANTS = [
+    (UPSERTS, "        values.pop(name, None)", "        pass"),
+    (UPSERTS, "values = {name: entry.values.get(name) for", "values = {name: None for"),
+    (SHAPES, "if not keys:", "if False:"),
+    (SHAPES, "            or column is column.table.autoincrement_column\n", ""),
+    (SHAPES, "if len(names) < 2 or ", "if "),
+    ("_core/filters/lookups.py", "if plain and not changed", "if not changed"),
+    ("_core/filters/lookups.py", "if plain and not changed", "if plain"),
+    ("_core/values/columns.py", "value.tzinfo is zone", "True"),
+    ("_core/values/columns.py", "if found in RULES and found is not datetime", "if found in RULES"),
+    ("_core/chunks.py", "if chunk_size is None else min(fitting, chunk_size)", ""),
+    ("_core/queries/query.py", "return self.keys().limit(1)", "return self.keys()"),
+]
+SHIELD_MUTANTS = [
+    (BLOCKS, "await shielded(self._level.undo)", "await self._level.undo()"),
+    (
+        BLOCKS,
+        "await shielded(commit, self._session, self._block.kept)",
+        "await commit(self._session, self._block.kept)",
+    ),
+    (OPERATIONS, "await shielded(roll_back, write.session)", "await roll_back(write.session)"),
+    (OPERATIONS, "await shielded(roll_back, session)", "await roll_back(session)"),
+    (OPERATIONS, "await shielded(commit, session, states)", "await commit(session, states)"),
+]
+GROUPS = {
+    "tenancy": (
+        TENANCY_MUTANTS,
+        ["tests/_async/test_tenancy.py", "tests/_async/test_tenant_leaks.py"],
+    ),
+    "shortcuts": (
+        SHORTCUT_MUTANTS,
+        [
+            *("tests/_async/test_many_new_rows.py", "tests/async_only/test_many_new_rows.py"),
+            *("tests/_async/test_single_statement_writes.py", "tests/_async/test_kept_rows.py"),
+            *("tests/_async/test_write_row.py", "tests/_async/test_get_one_or_create.py"),
+            "tests/_async/test_sessions.py",
+        ],
+    ),
+    "values": (
+        VALUE_MUTANTS,
+        [
+            *("tests/unit/test_bulk_rows.py", "tests/unit/test_coercion.py"),
+            *(
+                "tests/unit/test_lookups.py",
+                "tests/unit/test_chunks.py",
+                "tests/unit/test_upsert.py",
+            ),
+            *("tests/_async/test_upserts.py", "tests/_async/test_upsert_failures.py"),
+            *("tests/_async/test_bulk_inserts.py", "tests/_async/test_filters.py"),
+            *("tests/_async/test_query_builder.py", "tests/_async/test_statement_counts.py"),
+        ],
+    ),
+    "shields": (
+        SHIELD_MUTANTS,
+        ["tests/async_only/test_cancellation.py", "tests/async_only/test_request_cancellation.py"],
+    ),
+}
+
+
 def main() -> int:
     """Run the tests on each mutant, and return how many survive."""
-    survivors = [mutant for mutant in MUTANTS if _survives(*mutant)]
-    for module, old, new in survivors:
-        print(f"SURVIVES {module}: {old!r} -> {new!r}")
-    print(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} mutants are killed")
-    return len(survivors)
+    killed, survivors = 0, 0
+    for name in sys.argv[1:] or GROUPS:
+        mutants, tests = GROUPS[name]
+        for module, old, new in mutants:
+            if _survives(module, old, new, tests):
+                survivors += 1
+                print(f"SURVIVES {module}: {old!r} -> {new!r}", flush=True)
+            else:
+                killed += 1
+    print(f"{killed} of {killed + survivors} mutants are killed")
+    return survivors
 
 
-def _survives(module: str, old: str, new: str) -> bool:
+def _survives(module: str, old: str, new: str, tests: list[str]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "sqlmodel_crud_utils"
         shutil.copytree(ROOT / "src" / package.name, package)
@@ -83,7 +170,7 @@ def _survives(module: str, old: str, new: str) -> bool:
         file.write_text(text.replace(old, new), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
         run = subprocess.run(
-            [*command, "--databases", "sqlite", *TESTS],
+            [*command, "--databases", "sqlite", *tests],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": folder},
             capture_output=True,
