@@ -363,8 +363,17 @@ def test_results(session: Session) -> None:
 # --- two doors -----------------------------------------------------------------------------------
 
 DOORS = {"_core/sqlalchemy_internals.py", "_session/sqlalchemy_internals.py"}
-# Of others: what a connection of aiosqlite does in its thread, the body that FastAPI has read.
-OTHERS = {"_aiosqlite.py": {"_execute"}, "ext/fastapi/details.py": {"_json"}}
+# Of others: what a connection of aiosqlite does in its thread, the body that FastAPI has read, the
+# query of Strawberry, and what a query builder holds.
+OTHERS = {
+    "_aiosqlite.py": {"_execute"},
+    "ext/fastapi/details.py": {"_json"},
+    "ext/graphql/selections.py": {"_raw_info"},
+    "ext/graphql/loading.py": {"_session", "_query"},
+    "ext/graphql/pages.py": {"_session"},
+}
+# The frame of a caller, and the name under which an object has its state.
+KNOWN = {"_getframe", "_sa_instance_state"}
 MODULES = [file for file in sorted(PACKAGE.rglob("*.py")) if "_sync" not in file.parts]
 
 
@@ -386,7 +395,7 @@ def _private_names(file: Path) -> set[str]:
     own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_own(node.value)}
     used = {name for node in nodes for name in _used(node)}
-    return {name for name in used if re.match("_[^_]", name)} - own - {"_getframe"}
+    return {name for name in used if re.match("_[^_]", name)} - own - KNOWN
 
 
 def _used(node: ast.AST) -> Iterator[str]:
