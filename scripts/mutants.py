@@ -119,8 +119,8 @@ GROUPS = {
         [
             *("tests/_async/test_many_new_rows.py", "tests/async_only/test_many_new_rows.py"),
             *("tests/_async/test_single_statement_writes.py", "tests/_async/test_kept_rows.py"),
-            *("tests/_async/test_write_row.py", "tests/_async/test_get_one_or_create.py"),
-            "tests/_async/test_sessions.py",
+            *("tests/_async/test_write_row.py", "tests/_async/test_statement_counts.py"),
+            *("tests/_async/test_sessions.py", "tests/_async/test_get_one_or_create.py"),
         ],
     ),
     "values": (

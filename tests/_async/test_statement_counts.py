@@ -16,7 +16,7 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from tests._runtime_async import AsyncEngine, AsyncSession
-from tests.models import Currency, Setting, Team
+from tests.models import Currency, Hero, Setting, Team
 from tests.models_mixins import Club
 from tests.recording import recorded
 
@@ -65,6 +65,17 @@ async def test_writes_outside_a_block(session: AsyncSession, engine: AsyncEngine
         words.clear()
         await delete_row("EUR", session, Currency)
         assert words == ["SELECT", "DELETE", "COMMIT"]
+
+
+async def test_a_row_comes_after_the_new_one_that_it_hangs_on(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """Its foreign key is in the INSERT, not in an UPDATE after it: the column may be NOT NULL."""
+    with recorded(engine) as words:
+        _, hero = await write_row(Hero(name="a", secret_name="?", team=Team(name="t")), session)
+    assert hero is not None
+    assert hero.team_id is not None
+    assert words == ["INSERT", "INSERT", "COMMIT"]
 
 
 async def test_many_rows_are_one_insert(session: AsyncSession, engine: AsyncEngine) -> None:

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session
-from tests.models import Currency, Setting, Team
+from tests.models import Currency, Hero, Setting, Team
 from tests.models_mixins import Club
 from tests.recording import recorded
 
@@ -67,6 +67,15 @@ def test_writes_outside_a_block(session: Session, engine: Engine) -> None:
         words.clear()
         delete_row("EUR", session, Currency)
         assert words == ["SELECT", "DELETE", "COMMIT"]
+
+
+def test_a_row_comes_after_the_new_one_that_it_hangs_on(session: Session, engine: Engine) -> None:
+    """Its foreign key is in the INSERT, not in an UPDATE after it: the column may be NOT NULL."""
+    with recorded(engine) as words:
+        _, hero = write_row(Hero(name="a", secret_name="?", team=Team(name="t")), session)
+    assert hero is not None
+    assert hero.team_id is not None
+    assert words == ["INSERT", "INSERT", "COMMIT"]
 
 
 def test_many_rows_are_one_insert(session: Session, engine: Engine) -> None:
