@@ -30,6 +30,15 @@ async def test_a_row_is_written_and_committed(session: AsyncSession, session_fac
     assert not session.in_transaction()
 
 
+async def test_what_was_added_before_is_written_in_its_order(session: AsyncSession) -> None:
+    """A row that refers to one that was only added comes after it."""
+    session.add(Team(id=5, name="t"))
+    written, hero = await write_row(a_hero(team_id=5), session)
+    assert written
+    assert hero is not None
+    assert hero.team_id == 5
+
+
 async def test_a_refused_row_is_no_row(session: AsyncSession, session_factory: Any) -> None:
     """The answer is `(False, None)`; the session can be used, and the refused row too."""
     await write_row(a_hero(), session)

@@ -32,6 +32,15 @@ def test_a_row_is_written_and_committed(session: Session, session_factory: Any) 
     assert not session.in_transaction()
 
 
+def test_what_was_added_before_is_written_in_its_order(session: Session) -> None:
+    """A row that refers to one that was only added comes after it."""
+    session.add(Team(id=5, name="t"))
+    written, hero = write_row(a_hero(team_id=5), session)
+    assert written
+    assert hero is not None
+    assert hero.team_id == 5
+
+
 def test_a_refused_row_is_no_row(session: Session, session_factory: Any) -> None:
     """The answer is `(False, None)`; the session can be used, and the refused row too."""
     write_row(a_hero(), session)
