@@ -9,9 +9,9 @@ from typing import Any, is_typeddict
 import pytest
 
 from sqlmodel_crud_utils import aio, exceptions, hooks, mixins, pagination, sync, utils
-from sqlmodel_crud_utils.ext import fastapi
+from sqlmodel_crud_utils.ext import fastapi, opentelemetry
 
-MODULES = (aio, sync, exceptions, fastapi, hooks, mixins, pagination, utils)
+MODULES = (aio, sync, exceptions, fastapi, hooks, mixins, opentelemetry, pagination, utils)
 PUBLIC = {
     f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
     for module in MODULES

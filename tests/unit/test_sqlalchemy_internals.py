@@ -35,7 +35,7 @@ from sqlalchemy.orm import (
     mapped_column,
     selectinload,
 )
-from sqlalchemy.pool import SingletonThreadPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 import sqlmodel_crud_utils
 from sqlmodel_crud_utils._core import sqlalchemy_internals as core
@@ -80,6 +80,14 @@ def test_is_in_context_manager(session: Session) -> None:
     with session.begin():
         assert internals.is_in_context_manager(session)
     assert not internals.is_in_context_manager(session)
+
+
+def test_max_overflow() -> None:
+    """`QueuePool._max_overflow`."""
+    engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=7)
+    assert isinstance(engine.pool, QueuePool)
+    assert internals.max_overflow(engine.pool) == 7
+    engine.dispose()
 
 
 def test_flushing(session: Session) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import sqlmodel_crud_utils
 from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
-from sqlmodel_crud_utils.ext import fastapi, history
+from sqlmodel_crud_utils.ext import fastapi, history, opentelemetry
 from sqlmodel_crud_utils.ext.history import aio as history_aio, sync as history_sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
@@ -90,7 +90,7 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
     "module",
     [
         *(sqlmodel_crud_utils, aio, sync, a_sync, exceptions, hooks, mixins),
-        *(fastapi, history, history_aio, history_sync),
+        *(fastapi, history, history_aio, history_sync, opentelemetry),
     ],
 )
 def test_every_exported_name_is_there(module: ModuleType) -> None:
@@ -128,7 +128,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 TREES = [f"{NAME}.{module}" for module in ("aio", "sync", "_async", "_sync")]
 DRIVERS = ["aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql"]
-OPTIONAL = [*DRIVERS, "fastapi", "greenlet", "loguru", "tqdm"]
+EXTRAS = ["alembic", "graphql", "limits", "opentelemetry", "redis"]
+OPTIONAL = [*DRIVERS, *EXTRAS, "fastapi", "greenlet", "loguru", "tqdm"]
 ASYNC_PARTS = ["sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio"]
 
 
@@ -199,6 +200,42 @@ session_dependency(create_engine("sqlite://"))
     )
     assert f"{NAME}._sync.connections" in loaded
     assert _among(loaded, [f"{NAME}._async", f"{NAME}._runtime_async", *ASYNC_PARTS]) == []
+
+
+def test_programs_that_use_no_extra_load_none() -> None:
+    """A call of both APIs imports no package of an extra."""
+    loaded = _run(
+        """
+import asyncio
+from sqlmodel_crud_utils import aio, sync
+from sqlmodel import Field, SQLModel, select
+
+engine = sync.create_pooled_engine("sqlite://")
+with sync.session_factory(engine)() as session, sync.transaction(session):
+    sync.get_result_from_query(select(1), session)
+engine.dispose()
+
+async def main():
+    engine = aio.create_pooled_engine("sqlite://")
+    async with aio.session_factory(engine)() as session, aio.transaction(session):
+        await aio.get_result_from_query(select(1), session)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+    )
+    assert _among(loaded, EXTRAS) == []
+
+
+def test_without_opentelemetry_its_module_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of FastAPI does."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    monkeypatch.delitem(sys.modules, f"{NAME}.ext.opentelemetry", raising=False)
+    extra = r'pip install "sqlmodel-crud-utils\[telemetry\]"'
+    with pytest.raises(ModuleNotFoundError, match=extra):
+        import_module(f"{NAME}.ext.opentelemetry")
 
 
 def test_without_fastapi_its_module_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +327,7 @@ def test_the_core_is_pure(module: Path) -> None:
 # of a class of their own.
 LISTENING = {
     *("events", "model_events", "claims", "engines", "liveness", "open_streams", "replicas"),
-    *("_loops", "models", "undoing"),
+    *("_loops", "models", "pool_requests", "undoing"),
 }
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.orm.session import SessionTransactionState
-from sqlalchemy.pool import SingletonThreadPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 # --- sessions ------------------------------------------------------------------------------------
 
@@ -139,6 +139,11 @@ def level_on_connect(dialect: Dialect) -> str | None:
     known: Any = dialect
     found: str | None = known._on_connect_isolation_level
     return found
+
+
+def max_overflow(pool: QueuePool) -> int:
+    """Return how many connections a pool may have beyond its size; -1 is any number."""
+    return pool._max_overflow
 
 
 def connections_of_threads(pool: SingletonThreadPool) -> list[Any]:

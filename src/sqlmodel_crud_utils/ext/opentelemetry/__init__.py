@@ -1,0 +1,25 @@
+"""Spans and metrics of OpenTelemetry for the functions of the library, in both APIs.
+
+It is the extra `telemetry`: `pip install "sqlmodel-crud-utils[telemetry]"`. It needs the API of
+OpenTelemetry alone; where the spans go is up to the program, with the SDK.
+
+Example:
+    >>> from sqlmodel_crud_utils.ext.opentelemetry import instrument, uninstrument
+    >>> instrument()
+    >>> uninstrument()
+"""
+
+try:
+    import opentelemetry.metrics
+    import opentelemetry.trace  # noqa: F401 - to say what is missing, and how to get it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "sqlmodel_crud_utils.ext.opentelemetry needs OpenTelemetry's API: "
+        'pip install "sqlmodel-crud-utils[telemetry]"',
+        name="opentelemetry",
+    ) from error
+
+from sqlmodel_crud_utils.ext.opentelemetry.calls import instrument, uninstrument
+from sqlmodel_crud_utils.ext.opentelemetry.pools import observe_pool
+
+__all__ = ["instrument", "observe_pool", "uninstrument"]

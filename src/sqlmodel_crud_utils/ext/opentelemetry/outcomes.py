@@ -1,0 +1,83 @@
+"""What is told of a call: names, numbers and codes, and never a value or a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sqlalchemy import Table
+
+from sqlmodel_crud_utils._core.errors.driver_errors import status_code_of
+from sqlmodel_crud_utils._core.observers import Call
+from sqlmodel_crud_utils.exceptions import (
+    BulkOperationError,
+    RecordNotFoundError,
+    TransactionError,
+)
+from sqlmodel_crud_utils.ext.opentelemetry import names
+
+Attributes = dict[str, str | int | bool]
+
+
+def of_begin(call: Call) -> Attributes:
+    """Return what is known of a call from its beginning: the function and the table."""
+    about: Attributes = {names.FUNCTION: call.name}
+    if call.facts is not None:
+        table, model = call.facts.mapper.local_table, call.facts.model
+        # A model that is mapped to a query has no table of its own.
+        about[names.COLLECTION] = table.name if isinstance(table, Table) else model.__name__
+    return about
+
+
+def of_end(call: Call) -> Attributes:
+    """Return what is known of a call at its end: rows, attempts, and how it ended."""
+    told = {
+        # One row is no batch.
+        names.BATCH_SIZE: call.batch if call.batch != 1 else None,
+        names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS: call.rows,
+        names.ATTEMPTS: call.attempts if call.attempts > 1 else None,
+        names.CACHE_RESULT: call.cache,
+        names.REFUSED: call.refused or None,
+        names.OUTCOME: outcome_of(call),
+        names.ERROR_TYPE: error_type_of(call.error),
+        names.STATUS_CODE: _status_code(call.error),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def error_type_of(error: BaseException | None) -> str | None:
+    """Return the class of an error; None for what is no error: that nothing was found."""
+    if error is None or isinstance(error, RecordNotFoundError):
+        return None
+    if not isinstance(error, Exception):
+        return "cancelled"
+    return type(error).__name__
+
+
+def outcome_of(call: Call) -> Literal["committed", "rolled_back", "unknown"] | None:
+    """Return how the transaction of a block has ended; None for everything else."""
+    if call.kind != "block" or call.committed is None:
+        return None
+    if isinstance(call.error, TransactionError) and call.error.outcome_unknown:
+        return "unknown"
+    return "committed" if call.committed else "rolled_back"
+
+
+def _status_code(error: BaseException | None) -> str | None:
+    """Return the code that the database gave for a failure, if it is one of the database."""
+    codes = (status_code_of(each) for each in _behind(error))
+    return next((code for code in codes if code is not None), None)
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, the first one of many."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = _first_of(error) if isinstance(error, BulkOperationError) else error.__cause__
+
+
+def _first_of(failure: BulkOperationError) -> BaseException | None:
+    errors = (each[1] if isinstance(each, tuple) else each for each in failure.errors)
+    return next((error for error in errors if isinstance(error, BaseException)), None)
