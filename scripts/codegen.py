@@ -42,6 +42,9 @@ TREES = {
     "src/sqlmodel_crud_utils/ext/fastapi/_async": "src/sqlmodel_crud_utils/ext/fastapi/_sync",
     "src/sqlmodel_crud_utils/ext/history/_async": "src/sqlmodel_crud_utils/ext/history/_sync",
     "src/sqlmodel_crud_utils/ext/pytest/_async": "src/sqlmodel_crud_utils/ext/pytest/_sync",
+    "src/sqlmodel_crud_utils/ext/rate_limits/_async": (
+        "src/sqlmodel_crud_utils/ext/rate_limits/_sync"
+    ),
     "tests/_async": "tests/_sync",
     "tests/cluster/_async": "tests/cluster/_sync",
     "benchmarks/_async": "benchmarks/_sync",

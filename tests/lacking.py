@@ -13,4 +13,8 @@ MYSQL = (
     "To test on MySQL or MariaDB, set TEST_MYSQL_URL=mysql://USER:PASSWORD@HOST:PORT/DATABASE; "
     "the user must be allowed to create databases."
 )
-REASONS = (CHROMIUM,)
+REDIS = (
+    "The tests of what is kept in Redis start one: apt-get install redis-server "
+    "(or brew install redis)"
+)
+REASONS = (CHROMIUM, REDIS)

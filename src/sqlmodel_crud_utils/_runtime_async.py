@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
@@ -50,6 +51,7 @@ __all__ = [
     "AsyncEngine",
     "AsyncSession",
     "Function",
+    "RedisClients",
     "SQLModelAsyncSession",
     "Signal",
     "Work",
@@ -310,6 +312,47 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+async def within(seconds: float | None, func: Function[_R], *args: Any) -> _R:
+    """Call a function that does I/O; longer than so many seconds is a `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        return await func(*args)
+
+
+class RedisClients:
+    """Clients of redis-py for an address, one for each event loop: connections belong to one."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    def get(self) -> Any:
+        """Return the client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        found = self._clients.get(loop)
+        if found is None:
+            found = self._clients[loop] = self._made()
+        return found
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _made(self) -> Any:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        return Redis.from_url(
+            self._url,
+            socket_timeout=self._timeout,
+            socket_connect_timeout=self._timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
 def runner() -> object:
     """Return the task that runs."""
     return asyncio.current_task()
@@ -343,12 +386,6 @@ class Signal:
         except TimeoutError:
             return False
         return True
-
-
-async def within(seconds: float | None, func: Function[_R], *args: Any) -> _R:
-    """Call a function that does I/O; longer than so many seconds is a `TimeoutError`."""
-    async with asyncio.timeout(seconds):
-        return await func(*args)
 
 
 def wait_for(work: Awaitable[_R]) -> _R:

@@ -38,6 +38,7 @@ __all__ = [
     "AnySession",
     "Engine",
     "Function",
+    "RedisClients",
     "SQLModelSession",
     "Session",
     "Signal",
@@ -282,6 +283,44 @@ def pause(seconds: float) -> None:
     sleep(seconds)
 
 
+def within(_seconds: float | None, func: Function[_R], *args: Any) -> _R:
+    """Call a function that does I/O; it has to know by itself how long it may take."""
+    return func(*args)
+
+
+class RedisClients:
+    """The client of redis-py for an address, which all threads share."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._client: Any = None
+
+    def get(self) -> Any:
+        """Return the client."""
+        if self._client is None:
+            self._client = self._made()
+        return self._client
+
+    def close(self) -> None:
+        """Close its connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _made(self) -> Any:
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        return Redis.from_url(
+            self._url,
+            socket_timeout=self._timeout,
+            socket_connect_timeout=self._timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
 def runner() -> object:
     """Return the thread that runs."""
     return current_thread()
@@ -305,11 +344,6 @@ class Signal:
     def wait(self, seconds: float) -> bool:
         """Wait for it; return whether it has happened."""
         return self._event.wait(seconds)
-
-
-def within(_seconds: float | None, func: Function[_R], *args: Any) -> _R:
-    """Call a function that does I/O; it has to know by itself how long it may take."""
-    return func(*args)
 
 
 def wait_for(work: _R) -> _R:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ __all__ = [
     "DatabaseConnectionError",
     "MultipleRecordsError",
     "QueryExecutionError",
+    "RateLimitExceededError",
+    "RateLimitUnavailableError",
     "RecordNotFoundError",
     "RelationshipNotLoadedError",
     "SQLModelCRUDError",
@@ -210,6 +213,42 @@ class RelationshipNotLoadedError(SQLModelCRUDError, InvalidRequestError):
         >>> issubclass(RelationshipNotLoadedError, AttributeError)
         False
     """
+
+
+class RateLimitExceededError(SQLModelCRUDError):
+    """Raised by a call that is beyond a rate limit, whatever `raise_on_error` says.
+
+    Attributes:
+        limit: The rate, as the program writes it: "100/minute".
+        retry_after: After how many seconds such a call would be let through, if nobody else calls
+            meanwhile; None where none ever would, as nobody is known to call.
+
+    Example:
+        >>> print(RateLimitExceededError("100/minute", 0.6))
+        The rate limit 100/minute is exceeded; try again in 0.6 s
+    """
+
+    def __init__(self, limit: str, retry_after: float | None) -> None:
+        if retry_after is None:
+            text = f"The rate limit {limit} refuses calls of nobody"
+        else:
+            seconds = math.ceil(retry_after * 10) / 10
+            text = f"The rate limit {limit} is exceeded; try again in {seconds} s"
+        super().__init__(text)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class RateLimitUnavailableError(SQLModelCRUDError):
+    """Raised while the Redis of a rate limit fails, with `on_failure="refuse"`.
+
+    Example:
+        >>> print(RateLimitUnavailableError())
+        The rate limits cannot be checked at the moment
+    """
+
+    def __init__(self, message: str = "The rate limits cannot be checked at the moment") -> None:
+        super().__init__(message)
 
 
 class TenantError(ValidationError):

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from sqlmodel_crud_utils.ext.fastapi import crud_router, install_error_handlers, session_dependency
+from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import create_pooled_engine, on_commit
 from tests._runtime_sync import Engine, Session
@@ -449,3 +450,19 @@ def test_the_documentation_has_readable_names(client: TestClient) -> None:
     assert {"LodgeCreate", "LodgePublic", "Page_LodgePublic_", "ErrorDetails"} <= set(schemas)
     answers = described["paths"]["/lodges/{id}"]["patch"]["responses"]
     assert sorted(answers) == ["200", "404", "409", "412", "422", "503"]
+
+
+@pytest.mark.databases("sqlite")
+def test_beyond_a_rate_limit(client: TestClient) -> None:
+    """Routes call the library's functions, so that its limits hold: 429, and when to come again."""
+    limiter = RateLimiter("memory://")
+    limiter.limit("1/minute", Lodge, on="write")
+    try:
+        assert client.post("/lodges", json={"name": "a"}).status_code == 201
+        refused = client.post("/lodges", json={"name": "b"})
+        assert refused.status_code == 429
+        assert refused.headers["Retry-After"] == "60"
+        assert refused.json() == {"detail": "Too many requests; try again later"}
+        assert client.get("/lodges").status_code == 200
+    finally:
+        limiter.close()

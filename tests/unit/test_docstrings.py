@@ -9,9 +9,20 @@ from typing import Any, is_typeddict
 import pytest
 
 from sqlmodel_crud_utils import aio, exceptions, hooks, mixins, pagination, sync, utils
-from sqlmodel_crud_utils.ext import fastapi, opentelemetry
+from sqlmodel_crud_utils.ext import fastapi, opentelemetry, rate_limits
 
-MODULES = (aio, sync, exceptions, fastapi, hooks, mixins, opentelemetry, pagination, utils)
+MODULES = (
+    aio,
+    sync,
+    exceptions,
+    fastapi,
+    hooks,
+    mixins,
+    opentelemetry,
+    pagination,
+    rate_limits,
+    utils,
+)
 PUBLIC = {
     f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
     for module in MODULES

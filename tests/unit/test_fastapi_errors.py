@@ -285,7 +285,7 @@ def test_openapi_knows_the_answers() -> None:
     assert schemas["ErrorDetails"]["properties"]["detail"]["items"] == {
         "$ref": "#/components/schemas/Detail"
     }
-    assert sorted(error_responses()) == [404, 409, 412, 422, 503]
+    assert sorted(error_responses()) == [404, 409, 412, 422, 429, 503]
     with pytest.raises(ValidationError, match="not 418"):
         error_responses(418)
 

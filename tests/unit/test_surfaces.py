@@ -18,7 +18,7 @@ import pytest
 
 import sqlmodel_crud_utils
 from sqlmodel_crud_utils import a_sync, aio, exceptions, hooks, mixins, sync
-from sqlmodel_crud_utils.ext import fastapi, history, opentelemetry
+from sqlmodel_crud_utils.ext import fastapi, history, opentelemetry, rate_limits
 from sqlmodel_crud_utils.ext.history import aio as history_aio, sync as history_sync
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
@@ -90,7 +90,7 @@ def _signatures(thing: Any) -> dict[str, list[tuple[str, Any, Any]]]:
     "module",
     [
         *(sqlmodel_crud_utils, aio, sync, a_sync, exceptions, hooks, mixins),
-        *(fastapi, history, history_aio, history_sync, opentelemetry),
+        *(fastapi, history, history_aio, history_sync, opentelemetry, rate_limits),
     ],
 )
 def test_every_exported_name_is_there(module: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
@@ -24,6 +25,8 @@ from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,
     QueryExecutionError,
+    RateLimitExceededError,
+    RateLimitUnavailableError,
     RecordNotFoundError,
     SQLModelCRUDError,
     TransactionError,
@@ -51,6 +54,7 @@ _ANSWERS: dict[int, tuple[type[BaseModel], str]] = {
     409: (ErrorDetails, "It contradicts what is there."),
     412: (ErrorText, "It was changed since it was read."),
     422: (ErrorDetails, "What was sent cannot be used."),
+    429: (ErrorText, "There were too many requests."),
     503: (ErrorText, "The database cannot be reached, or is busy."),
 }
 
@@ -59,7 +63,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI is to say of errors, for `responses=` of a route, router or application.
 
     Args:
-        statuses: Which of 404, 409, 412, 422 and 503 there may be; without any, all of them.
+        statuses: Which of 404, 409, 412, 422, 429 and 503 there may be; without any, all of them.
 
     Raises:
         ValidationError: Another status.
@@ -91,6 +95,8 @@ def install_error_handlers(app: FastAPI) -> None:
     | `ConstraintViolationError`, kind not_null or check | 422 |
     | `ValidationError`, `UnknownFieldError` | 422 |
     | `BulkOperationError` | that of its first error |
+    | `RateLimitExceededError` | 429 |
+    | `RateLimitUnavailableError` | 503 |
     | `DatabaseConnectionError`, `QueryExecutionError` after which `is_transient` is True | 503 |
     | every other one | 500 |
 
@@ -100,7 +106,7 @@ def install_error_handlers(app: FastAPI) -> None:
     end, is answered in the same way.
 
     An error that comes when the response has begun, in a background task or a stream, goes on to
-    the server as it is. An answer of 503 has the header `Retry-After`.
+    the server as it is. Answers of 429 and 503 have the header `Retry-After`, in seconds.
 
     The body is `{"detail": ...}`, as FastAPI has it: for 409 and 422 a list of
     `{"type", "loc", "msg"}`, for others a text. `type` is the kind of the constraint (`unique`,
@@ -178,11 +184,12 @@ async def _answer(request: Request, error: Exception) -> Response:
     if status >= 500:
         endpoint = getattr(request.scope.get("endpoint"), "__name__", "the application")
         log_failure("request", str(endpoint), error, "error")
-    headers = {"Retry-After": _RETRY_AFTER} if status == 503 else None
-    return JSONResponse({"detail": detail}, status, headers)
+    return JSONResponse({"detail": detail}, status, _headers_of(error, status))
 
 
-_RETRY_AFTER = "1"  # second
+def _headers_of(error: Exception, status: int) -> dict[str, str] | None:
+    seconds = 1.0 if status == 503 else getattr(error, "retry_after", None)
+    return None if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 def _translated(error: Exception) -> SQLModelCRUDError:
@@ -207,7 +214,9 @@ def _status_of(error: Exception | str, sent: Sent) -> int:
             status = 422
         case BulkOperationError(errors=[first, *_]):
             status = _status_of(first[1] if isinstance(first, tuple) else first, sent)
-        case DatabaseConnectionError():
+        case RateLimitExceededError():
+            status = 429
+        case DatabaseConnectionError() | RateLimitUnavailableError():
             status = 503
         case QueryExecutionError() if is_transient(error):
             status = 503
@@ -217,6 +226,8 @@ def _status_of(error: Exception | str, sent: Sent) -> int:
 def _detail_of(error: Exception, status: int, sent: Sent) -> Any:
     if status in {409, 422}:
         return details_of(error, sent)
+    if isinstance(error, RateLimitUnavailableError):
+        return "Whether there were too many requests cannot be told; try again"
     if isinstance(error, DatabaseConnectionError):
         is_busy = isinstance(error.original_error, PoolTimeoutError)
         state = "is busy" if is_busy else "cannot be reached at the moment"
@@ -228,6 +239,7 @@ _TEXTS = {
     404: "Not Found",
     412: "It was changed since it was read",
     500: "Internal Server Error",
+    429: "Too many requests; try again later",
     503: "Another request was in the way; try again",
 }
 

@@ -1,0 +1,1 @@
+"""Buckets in Redis; `_sync` is generated from here."""

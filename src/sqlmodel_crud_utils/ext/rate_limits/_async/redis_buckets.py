@@ -1,0 +1,76 @@
+"""Buckets in Redis, which any number of processes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import NoScriptError, RedisError
+
+from sqlmodel_crud_utils._runtime_async import RedisClients, within
+from sqlmodel_crud_utils.exceptions import RateLimitUnavailableError
+from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
+from sqlmodel_crud_utils.ext.rate_limits.buckets import (
+    DIGEST,
+    SCRIPT,
+    Charge,
+    Refusal,
+    arguments,
+    refusal_of,
+)
+from sqlmodel_crud_utils.ext.rate_limits.outages import Outage
+
+
+class RedisBuckets:
+    """The buckets.
+
+    Args:
+        url: Where Redis is.
+        timeout: How many seconds it may take to answer.
+        outage: What is known of its failures.
+        refuses: Whether calls are refused while it fails.
+    """
+
+    def __init__(self, url: str, timeout: float, outage: Outage, *, refuses: bool) -> None:
+        self._clients = RedisClients(url, timeout)
+        self._timeout = timeout
+        self._outage = outage
+        self._refuses = refuses
+
+    async def settle(self, bill: Bill, charges: list[Charge]) -> None:
+        """Pay a part of a bill, or raise what refuses it.
+
+        Raises:
+            RateLimitExceededError: A bucket would flow over.
+            RateLimitUnavailableError: Redis fails, and calls are refused then.
+        """
+        try:
+            refusal = await self._pour(charges)
+        except RateLimitUnavailableError:
+            bill.call.refused = True
+            raise
+        bill.check(charges, refusal)
+
+    async def aclose(self) -> None:
+        """Close the connections, those of the running event loop where there is one."""
+        await self._clients.aclose()
+
+    async def _pour(self, charges: list[Charge]) -> Refusal | None:
+        if not self._outage.is_under_way:
+            try:
+                answer = await within(self._timeout, self._ask, charges)
+            except (RedisError, OSError) as error:  # a timeout is an OSError
+                self._outage.failed(error)
+            else:
+                self._outage.ended()
+                return refusal_of(answer)
+        if self._refuses:
+            raise RateLimitUnavailableError
+        return None
+
+    async def _ask(self, charges: list[Charge]) -> Any:
+        client = self._clients.get()
+        keys = [each.key for each in charges]
+        try:
+            return await client.evalsha(DIGEST, len(keys), *keys, *arguments(charges))
+        except NoScriptError:  # Redis has started since
+            return await client.eval(SCRIPT, len(keys), *keys, *arguments(charges))

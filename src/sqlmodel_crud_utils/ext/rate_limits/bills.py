@@ -1,0 +1,69 @@
+"""What a call has to pay to the limits that count it, at its begin and as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlmodel_crud_utils._core.observers import Call
+from sqlmodel_crud_utils.exceptions import RateLimitExceededError, ValidationError
+from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Refusal
+from sqlmodel_crud_utils.ext.rate_limits.limits import Limit
+
+
+@dataclass(slots=True)
+class Bill:
+    """What a call pays.
+
+    Attributes:
+        call: The call.
+        limits: The limits that count it, by the keys of its buckets.
+        paid: For how many rows it has paid; the first one is paid as the call itself.
+    """
+
+    call: Call
+    limits: dict[str, Limit]
+    paid: int = 1
+
+    def first(self) -> list[Charge]:
+        """Return what is paid at the begin."""
+        return [limit.charge(key) for key, limit in self.limits.items()]
+
+    def of_rows(self) -> list[Charge]:
+        """Return what is to be paid for the rows that are written up to now.
+
+        Raises:
+            ValidationError: There are more of them than a limit ever lets through at once.
+        """
+        written = self.call.rows or 0
+        owed = written - self.paid
+        counting = {key: each for key, each in self.limits.items() if each.rows}
+        if owed <= 0 or not counting:
+            return []
+        for limit in counting.values():
+            if written > limit.rate.amount:
+                raise ValidationError(
+                    f"{self.call.name} writes {written} rows or more, which the rate limit "
+                    f"{limit.rate.text} never allows in one call; write fewer at a time",
+                    field="rows",
+                )
+        paid, self.paid = self.paid, written
+        return [limit.charge(key, owed, paid) for key, limit in counting.items()]
+
+    def check(self, charges: Sequence[Charge], refusal: Refusal | None) -> None:
+        """Raise the error of a charge that was refused."""
+        if refusal is not None:
+            self.call.refused = True
+            limit = self.limits[charges[refusal.place].key]
+            raise RateLimitExceededError(limit.rate.text, refusal.seconds)
+
+
+def bill_for(call: Call, limits: Iterable[Limit]) -> Bill | None:
+    """Return the bill of a call, None where no limit counts it."""
+    try:
+        keys = [(limit.key(), limit) for limit in limits if limit.counts(call)]
+    except RateLimitExceededError:
+        call.refused = True
+        raise
+    counting = {key: limit for key, limit in keys if key is not None}
+    return Bill(call, counting) if counting else None

@@ -1,0 +1,110 @@
+"""How much a limit lets through: a bucket that leaks evenly, so that no window has an edge.
+
+What a call costs is poured into the bucket of its key; a call that would make it flow over is
+refused and pours nothing. A full bucket is empty after the time of the rate. So as many calls as
+the rate names may come at once, and from then on they come evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+
+TOLERANCE = 1e-6
+"""How far above the brim still fits: what is lost in floating-point numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call has to pay.
+
+    Attributes:
+        key: The key of the bucket.
+        amount: How much fits into it.
+        seconds: How long it takes a full one to become empty.
+        cost: What is poured in.
+        paid: What the same call has poured in before, and would have to pour in again.
+    """
+
+    key: str
+    amount: int
+    seconds: float
+    cost: int = 1
+    paid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """That a bucket would have flown over.
+
+    Attributes:
+        place: The place of its charge among those that were to be paid together.
+        seconds: After how long the same call would be let through.
+    """
+
+    place: int
+    seconds: float
+
+
+def leaked(level: float, elapsed: float, charge: Charge) -> float:
+    """Return what is left in a bucket after some seconds."""
+    return max(0.0, level - max(0.0, elapsed) * charge.amount / charge.seconds)
+
+
+def wait_for(level: float, charge: Charge) -> float:
+    """Return how many seconds it takes until a charge fits; 0 where it does."""
+    if level + charge.cost <= charge.amount + TOLERANCE:
+        return 0.0
+    return (level + charge.cost + charge.paid - charge.amount) * charge.seconds / charge.amount
+
+
+# The same for Redis, with the clock of Redis, in microseconds. All charges are paid or none is. A
+# bucket is the text "level:microseconds", and is gone when it is empty.
+SCRIPT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local levels, place, longest = {}, 0, 0
+for i, key in ipairs(KEYS) do
+    local amount, window = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+    local cost, paid = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
+    local level, at = string.match(redis.call('GET', key) or '', '^(.+):(.+)$')
+    if level then
+        local elapsed = math.max(0, now - tonumber(at))
+        level = math.max(0, tonumber(level) - elapsed * amount / window)
+    else
+        level = 0
+    end
+    if level + cost > amount + 0.000001 then
+        local wait = (level + cost + paid - amount) * window / amount
+        if wait > longest then place, longest = i, wait end
+    end
+    levels[i] = level + cost
+end
+if place > 0 then
+    return {place, string.format('%.0f', math.ceil(longest) + 1)}
+end
+for i, key in ipairs(KEYS) do
+    local amount, window = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+    local bucket = string.format('%.17g:%.0f', levels[i], now)
+    local lasts = math.ceil(levels[i] * window / amount / 1000) + 1
+    redis.call('SET', key, bucket, 'PX', string.format('%.0f', lasts))
+end
+return {0, '0'}
+"""
+DIGEST = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+def arguments(charges: Sequence[Charge]) -> list[str]:
+    """Return the arguments of the script."""
+    return [
+        str(each)
+        for charge in charges
+        for each in (charge.amount, round(charge.seconds * 1e6), charge.cost, charge.paid)
+    ]
+
+
+def refusal_of(answer: tuple[int, bytes]) -> Refusal | None:
+    """Return what the script's answer says."""
+    place, microseconds = answer
+    return Refusal(place - 1, int(microseconds) / 1e6) if place else None

@@ -1,0 +1,243 @@
+"""The limiter: limits, the calls that they count, and where the buckets are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from threading import Lock
+from typing import Any, Literal
+
+from sqlmodel_crud_utils._core import observers
+from sqlmodel_crud_utils._core.observers import Call, Observer
+from sqlmodel_crud_utils._core.scopes import Scope
+from sqlmodel_crud_utils.ext.rate_limits.bills import Bill, bill_for
+from sqlmodel_crud_utils.ext.rate_limits.limits import By, Limit, On, check_limit
+from sqlmodel_crud_utils.ext.rate_limits.running import Nesting
+from sqlmodel_crud_utils.ext.rate_limits.stores import Settings, Stores, stores_for
+
+
+class RateLimiter:
+    """Keeps limits on the calls of the library's functions, in both APIs.
+
+    A call that is beyond a limit raises `RateLimitExceededError` before anything is sent to the
+    database, whatever `raise_on_error` says; a block around it can go on. It is not counted. What
+    is counted is each call of a function or of a method of a query builder that reads or writes; a
+    `transaction()` block is not, and neither is what a hook calls. Work that is rolled back
+    stays counted.
+
+    A rate lets through as many calls at once as it names, and after these one after the other, as
+    evenly as the rate says. So no window has an edge: in any tenth of the time of a rate at most
+    1.1 times its number is let through. In the whole time it is at most twice the number after a
+    pause, and the number itself from then on.
+
+    Args:
+        url: Where the counters are: "memory://", for this process alone, or the address of a
+            Redis, "redis://", "rediss://" or "unix://", for all processes that name it.
+        on_failure: What becomes of calls while Redis fails: "allow", or "refuse" with a
+            `RateLimitUnavailableError`.
+        timeout: How many seconds Redis may take to answer; after a failure it is left alone for a
+            second.
+        prefix: What the keys in Redis begin with; programs that share a Redis need different ones.
+        max_keys: How many callers are kept in memory at most; then the one that has not called
+            for longest is forgotten.
+
+    Raises:
+        ValidationError: An argument that cannot be used.
+        ModuleNotFoundError: redis-py is not installed; the text names the extra.
+
+    Example:
+        >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+        >>> limiter = RateLimiter("memory://")
+        >>> handle = limiter.limit("2/minute", Hero, on="read")
+        >>> for _ in range(3):
+        ...     try:
+        ...         _ = await get_rows(session, Hero)
+        ...     except RateLimitExceededError as error:
+        ...         print(error)
+        The rate limit 2/minute is exceeded; try again in 30.0 s
+        >>> limiter.close()
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_failure: Literal["allow", "refuse"] = "allow",
+        timeout: float = 0.1,
+        prefix: str = "sqlmodel_crud",
+        max_keys: int = 100_000,
+    ) -> None:
+        settings = Settings(url, on_failure, timeout, prefix, max_keys)
+        settings.check()
+        self._prefix = prefix
+        self._stores: Stores = stores_for(settings)
+        self._limits: tuple[Limit, ...] = ()
+        self._scope = Scope[tuple[Limit, ...]]("rate_limits", default=())
+        self._observer = _Cashier(self._counting, self._stores)
+        self._is_listening = False
+        self._lock = Lock()
+
+    def limit(
+        self,
+        rate: str,
+        model: type[Any] | None = None,
+        *,
+        on: On = "all",
+        by: By = None,
+        rows: bool = False,
+        anonymous: Literal["allow", "refuse"] = "allow",
+    ) -> Limit:
+        """Limit the calls that work with a model, from here on; return what takes the limit away.
+
+        Args:
+            rate: How many in how long: "100/minute", "5 per 10 seconds".
+            model: A table model; left out, the calls of all models count together.
+            on: Which calls count: "read", "write" or "all". `get_one_or_create` is a write.
+            by: For whom they are counted: a function that returns who calls, such as
+                `current_actor` or `current_tenant`; left out, for everybody together.
+            rows: Whether each row that is written counts, in place of the call. Functions for many
+                rows pay as they go; beyond the limit all of their work is undone.
+            anonymous: What becomes of a call where `by` returns None: "allow", without a limit, or
+                "refuse".
+
+        Returns:
+            The limit; its `remove()` ends it.
+
+        Raises:
+            ValidationError: An argument that cannot be used.
+
+        Example:
+            >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+            >>> limiter = RateLimiter("memory://")
+            >>> handle = limiter.limit("100/minute", Hero, on="write", by=current_actor)
+            >>> handle.remove()
+        """
+        made = self._made(rate, model, on, by, rows=rows, anonymous=anonymous)
+        with self._lock:
+            # The same limit twice is two: each has its own buckets.
+            same = sum(each.identity == made.identity for each in self._limits)
+            made = replace(made, _ordinal=same)
+            self._limits = (*self._limits, made)
+        self._listen()
+        return made
+
+    def limited(
+        self, rate: str, *, by: By = None, on: On = "all", rows: bool = False
+    ) -> AbstractContextManager[None]:
+        """Limit the calls inside of a `with` block, whatever their model is.
+
+        It holds for this task or thread, and for the tasks started inside. Blocks with the same
+        rate and the same `by` share a counter, in other processes too.
+
+        Args:
+            rate: How many in how long: "1000/hour".
+            by: For whom they are counted: a text, such as the key of an API, or a function.
+            on: Which calls count: "read", "write" or "all".
+            rows: Whether each row that is written counts, as in `limit`.
+
+        Returns:
+            The block, for `with`, in async code too.
+
+        Raises:
+            ValidationError: An argument that cannot be used.
+
+        Example:
+            >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+            >>> limiter = RateLimiter("memory://")
+            >>> with limiter.limited("1000/hour", by="key:4711"):
+            ...     _ = await get_rows(session, Hero)
+            >>> limiter.close()
+        """
+        made = self._made(rate, None, on, by, rows=rows, anonymous="allow")
+        self._listen()
+        return self._scope.holding((*self._scope.get(), replace(made, _ordinal=-1)))
+
+    def close(self) -> None:
+        """Take all limits away; close the connections of the sync API.
+
+        Example:
+            >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+            >>> RateLimiter("memory://").close()
+        """
+        with self._lock:
+            self._limits = ()
+            self._is_listening = False
+            observers.unregister(self._observer)
+        self._stores.close()
+
+    async def aclose(self) -> None:
+        """Do what `close` does, and close the connections of the running event loop.
+
+        Example:
+            >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+            >>> await RateLimiter("memory://").aclose()
+        """
+        self.close()
+        await self._stores.aclose()
+
+    def _made(
+        self,
+        rate: str,
+        model: type[Any] | None,
+        on: On,
+        by: By,
+        *,
+        rows: bool,
+        anonymous: Literal["allow", "refuse"],
+    ) -> Limit:
+        checked = check_limit(rate, model, on, by, rows=rows, anonymous=anonymous)
+        return Limit(checked, model, on, by, rows, anonymous, self._prefix, self._removed)
+
+    def _removed(self, limit: Limit) -> None:
+        with self._lock:
+            self._limits = tuple(each for each in self._limits if each is not limit)
+
+    def _listen(self) -> None:
+        with self._lock:
+            if not self._is_listening:
+                self._is_listening = True
+                observers.register(self._observer)
+
+    def _counting(self) -> tuple[Limit, ...]:
+        return (*self._limits, *self._scope.get())
+
+
+class _Cashier(Observer):
+    """Lets calls pay before they run, and for their rows as they go."""
+
+    def __init__(self, limits: Any, stores: Stores) -> None:
+        self._limits = limits
+        self._stores = stores
+        self._nesting = Nesting()
+        self._bills: dict[Call, Bill] = {}
+
+    def begin(self, call: Call) -> None:
+        if call.kind in {"read", "write"} and not call.is_stream:
+            self._nesting.enter(call)
+
+    def resume(self, call: Call) -> None:
+        self._nesting.enter(call)
+
+    def pause(self, call: Call) -> None:
+        self._nesting.leave(call)
+
+    def end(self, call: Call) -> None:
+        self._nesting.leave(call)
+        self._bills.pop(call, None)
+
+    def admit(self, call: Call) -> Any:
+        if self._nesting.is_inner(call):
+            return None
+        bill = bill_for(call, self._limits())
+        if bill is None:
+            return None
+        self._bills[call] = bill
+        return self._stores.of(call).settle(bill, bill.first())
+
+    def admit_rows(self, call: Call, rows: int) -> Any:
+        del rows  # the call itself has counted them
+        bill = self._bills.get(call)
+        charges = [] if bill is None else bill.of_rows()
+        if bill is None or not charges:
+            return None
+        return self._stores.of(call).settle(bill, charges)

@@ -1,0 +1,61 @@
+"""Buckets in the memory of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from time import monotonic
+
+from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
+from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Refusal, leaked, wait_for
+
+
+class MemoryBuckets:
+    """The buckets; where there are too many, the one that was used least recently goes.
+
+    Args:
+        max_keys: How many there may be.
+        clock: What tells the time, in seconds.
+    """
+
+    def __init__(self, max_keys: int, clock: Callable[[], float] = monotonic) -> None:
+        self._max_keys = max_keys
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def pour(self, charges: Sequence[Charge]) -> Refusal | None:
+        """Pay all charges, or none of them; return what refuses them."""
+        with self._lock:
+            now = self._clock()
+            levels = [self._level(each, now) for each in charges]
+            waits = [wait_for(level, each) for level, each in zip(levels, charges, strict=True)]
+            longest = max(waits)
+            if longest > 0:
+                return Refusal(waits.index(longest), longest)
+            for level, charge in zip(levels, charges, strict=True):
+                self._buckets[charge.key] = level + charge.cost, now
+            while len(self._buckets) > self._max_keys:
+                del self._buckets[next(iter(self._buckets))]
+        return None
+
+    def settle(self, bill: Bill, charges: list[Charge]) -> None:
+        """Pay a part of a bill, or raise what refuses it."""
+        bill.check(charges, self.pour(charges))
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._buckets.clear()
+
+    def _level(self, charge: Charge, now: float) -> float:
+        """Return what is in a bucket; it becomes the one that was used last."""
+        found = self._buckets.pop(charge.key, None)
+        if found is None:
+            return 0.0
+        self._buckets[charge.key] = found
+        level, at = found
+        return leaked(level, now - at, charge)

@@ -1,0 +1,34 @@
+"""Whether a call runs inside of another one, of which a hook has called it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from sqlmodel_crud_utils._core.observers import Call
+
+
+class Nesting:
+    """The outermost call that is under way in a task or thread."""
+
+    def __init__(self) -> None:
+        self._outermost: ContextVar[Call | None] = ContextVar("outermost_call", default=None)
+
+    def enter(self, call: Call) -> None:
+        """Note a call, unless it is inside of another one."""
+        if self._under_way() is None:
+            self._outermost.set(call)
+
+    def leave(self, call: Call) -> None:
+        """Forget a call."""
+        if self._outermost.get() is call:
+            self._outermost.set(None)
+
+    def is_inner(self, call: Call) -> bool:
+        """Return whether a call is inside of another one."""
+        outermost = self._under_way()
+        return outermost is not None and outermost is not call
+
+    def _under_way(self) -> Call | None:
+        # One that has ended in another task or thread is noted here still.
+        outermost = self._outermost.get()
+        return outermost if outermost is not None and outermost.observers else None

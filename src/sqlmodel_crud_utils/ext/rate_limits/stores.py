@@ -1,0 +1,145 @@
+"""Where the buckets are: in memory, or in Redis, which each API asks in its own way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.orm import Session
+
+from sqlmodel_crud_utils._core.observers import Call
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
+from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge
+from sqlmodel_crud_utils.ext.rate_limits.memory import MemoryBuckets
+from sqlmodel_crud_utils.ext.rate_limits.outages import Outage
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils.ext.rate_limits._async.redis_buckets import (
+        RedisBuckets as AsyncRedisBuckets,
+    )
+    from sqlmodel_crud_utils.ext.rate_limits._sync.redis_buckets import RedisBuckets
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a limiter is made with."""
+
+    url: str
+    on_failure: str
+    timeout: float
+    prefix: str
+    max_keys: int
+
+    def check(self) -> None:
+        """Refuse what cannot be used."""
+        schemes = ("redis://", "rediss://", "unix://")
+        if not isinstance(self.url, str) or not (
+            self.url == "memory://" or self.url.startswith(schemes)
+        ):
+            raise ValidationError("must be 'memory://' or the URL of a Redis", field="url")
+        if self.on_failure not in {"allow", "refuse"}:
+            raise ValidationError("must be 'allow' or 'refuse'", field="on_failure")
+        if not isinstance(self.prefix, str) or not self.prefix:
+            raise ValidationError("must be a text that is not empty", field="prefix")
+        if not _is_number(self.timeout, int, float) or not self.timeout > 0:
+            raise ValidationError("must be a number of seconds above 0", field="timeout")
+        if not _is_number(self.max_keys, int) or self.max_keys < 1:
+            raise ValidationError("must be a whole number, 1 or more", field="max_keys")
+
+
+def _is_number(value: object, *kinds: type[Any]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+class Buckets(Protocol):
+    """Where a bill is paid."""
+
+    def settle(self, bill: Bill, charges: list[Charge]) -> Any:
+        """Pay a part of a bill, or raise what refuses it; in the async API it is to be awaited."""
+        ...
+
+
+class Stores(Protocol):
+    """The buckets of a limiter."""
+
+    def of(self, call: Call) -> Buckets:
+        """Return where a call pays."""
+        ...
+
+    def close(self) -> None:
+        """Close what the sync API has opened."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the running event loop has opened."""
+        ...
+
+
+class _InMemory(Stores):
+    """Both APIs share the buckets, which need no I/O."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._buckets = MemoryBuckets(settings.max_keys)
+
+    def of(self, call: Call) -> Buckets:  # noqa: ARG002 - one place for all calls
+        return self._buckets
+
+    def close(self) -> None:
+        self._buckets.clear()
+
+    async def aclose(self) -> None:
+        """Do nothing: there are no connections."""
+
+
+class _InRedis(Stores):
+    """Each API has connections of its own; the one that nobody uses is not even imported."""
+
+    def __init__(self, settings: Settings) -> None:
+        _require_redis()
+        self._refuses = settings.on_failure == "refuse"
+        self._outage = Outage("refused" if self._refuses else "not limited")
+        self._settings = settings
+
+    def of(self, call: Call) -> Buckets:
+        return self._sync if isinstance(call.session, Session) else self._async
+
+    def close(self) -> None:
+        if "_sync" in vars(self):
+            self._sync.close()
+
+    async def aclose(self) -> None:
+        if "_async" in vars(self):
+            await self._async.aclose()
+
+    @cached_property
+    def _sync(self) -> RedisBuckets:
+        from sqlmodel_crud_utils.ext.rate_limits._sync.redis_buckets import RedisBuckets
+
+        return RedisBuckets(*self._arguments, refuses=self._refuses)
+
+    @cached_property
+    def _async(self) -> AsyncRedisBuckets:
+        from sqlmodel_crud_utils.ext.rate_limits._async.redis_buckets import RedisBuckets
+
+        return RedisBuckets(*self._arguments, refuses=self._refuses)
+
+    @property
+    def _arguments(self) -> tuple[str, float, Outage]:
+        return self._settings.url, self._settings.timeout, self._outage
+
+
+def stores_for(settings: Settings) -> Stores:
+    """Return the buckets that a limiter's settings name."""
+    return _InMemory(settings) if settings.url == "memory://" else _InRedis(settings)
+
+
+def _require_redis() -> None:
+    try:
+        import redis  # noqa: F401 - to say what is missing, and how to get it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'limits in Redis need redis-py: pip install "sqlmodel-crud-utils[ratelimit]"',
+            name="redis",
+        ) from error
