@@ -47,7 +47,14 @@ GUIDES: dict[str, list[str]] = {
         "hooks.md",
     ],
     "Many rows": ["bulk.md"],
-    "In production": ["connections.md", "scaling.md", "performance.md", "troubleshooting.md"],
+    "In production": [
+        "connections.md",
+        "scaling.md",
+        "performance.md",
+        "observability.md",
+        "rate-limits.md",
+        "troubleshooting.md",
+    ],
     "Services": ["fastapi.md", "testing.md"],
 }
 # What a reader looks for is a guide first, then a function, then what belongs to the project.

@@ -46,15 +46,15 @@ class RateLimiter:
         ModuleNotFoundError: redis-py is not installed; the text names the extra.
 
     Example:
-        >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+        >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter, RateLimitExceededError
         >>> limiter = RateLimiter("memory://")
         >>> handle = limiter.limit("2/minute", Hero, on="read")
         >>> for _ in range(3):
         ...     try:
-        ...         _ = await get_rows(session, Hero)
+        ...         _ = get_rows(session, Hero)
         ...     except RateLimitExceededError as error:
-        ...         print(error)
-        The rate limit 2/minute is exceeded; try again in 30.0 s
+        ...         print(error.limit)
+        2/minute
         >>> limiter.close()
     """
 
@@ -108,6 +108,7 @@ class RateLimiter:
 
         Example:
             >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
+            >>> from sqlmodel_crud_utils.mixins import current_actor
             >>> limiter = RateLimiter("memory://")
             >>> handle = limiter.limit("100/minute", Hero, on="write", by=current_actor)
             >>> handle.remove()
@@ -145,7 +146,7 @@ class RateLimiter:
             >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
             >>> limiter = RateLimiter("memory://")
             >>> with limiter.limited("1000/hour", by="key:4711"):
-            ...     _ = await get_rows(session, Hero)
+            ...     _ = get_rows(session, Hero)
             >>> limiter.close()
         """
         made = self._made(rate, None, on, by, rows=rows, anonymous="allow")
