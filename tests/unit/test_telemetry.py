@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, NullPool, QueuePool, StaticPool, create_engine
+from sqlalchemy import Engine, NullPool, QueuePool, StaticPool, create_engine, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.opentelemetry import instrument, observe_pool, uninstrument
-from sqlmodel_crud_utils.sync import create_pooled_engine
-from tests.telemetry import Exported
+from sqlmodel_crud_utils.sync import (
+    create_pooled_engine,
+    get_result_from_query,
+    session_factory,
+)
+from tests.observing import Call, Observer, observing
+from tests.telemetry import Exported, exported
 
 POOL = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
@@ -161,3 +166,19 @@ def test_when_it_listens() -> None:
     uninstrument()
     uninstrument()
     assert observers.registered == before
+
+
+def test_what_a_cache_did(engine: Engine) -> None:
+    """Whoever caches says so of the call: it is in the span, and is counted."""
+
+    class Caching(Observer):
+        """Says of each call that it was a hit."""
+
+        def end(self, call: Call) -> None:
+            call.cache = "hit"
+
+    with exported() as telemetry, observing(Caching()), session_factory(engine)() as session:
+        get_result_from_query(select(1), session)
+    assert telemetry.attributes()["sqlmodel_crud.cache.result"] == "hit"
+    about = (("code.function.name", "get_result_from_query"), ("result", "hit"))
+    assert telemetry.points("sqlmodel_crud.cache.requests") == {about: 1}
