@@ -44,6 +44,7 @@ GUIDES: dict[str, list[str]] = {
         "soft-delete.md",
         "tenancy.md",
         "history.md",
+        "caching.md",
         "hooks.md",
     ],
     "Many rows": ["bulk.md"],

@@ -201,6 +201,7 @@ async def _work(client: httpx2.AsyncClient, number: int, counter: int) -> list[s
 
     label = f"tag{number % 5}"
     assert (await client.put(f"/heroes/{own}/tags/{label}")).status_code == 200
+    assert label in (await client.get("/tags")).json()
     done.append(f"hero {own} tagged {label}")
 
     if number < COUNTERS:

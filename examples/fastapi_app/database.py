@@ -21,6 +21,7 @@ writing = session_dependency(engine)
 reading = session_dependency(engine, read_only=True)
 
 WriteSession = Annotated[AsyncSession, Depends(writing)]
+ReadSession = Annotated[AsyncSession, Depends(reading)]
 
 
 async def create_tables() -> None:

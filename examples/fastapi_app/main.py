@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from fastapi_app.database import create_tables, engine
 from fastapi_app.outbox import deliver
 from fastapi_app.routes import router
+from sqlmodel_crud_utils.ext.cache import InMemoryCache, RedisCache, configure_cache
 from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
 
 
@@ -20,11 +21,15 @@ from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Create the tables at the start, and send messages as long as the service runs."""
     await create_tables()
+    # Redis, where several processes share it; this process is the only one here otherwise.
+    address = os.environ.get("REDIS_URL")
+    configure_cache(RedisCache(address) if address else InMemoryCache(), ttl=60)
     delivery = asyncio.create_task(deliver())
     yield
     delivery.cancel()
     with suppress(asyncio.CancelledError):
         await delivery
+    configure_cache(None)
     await engine.dispose()
 
 

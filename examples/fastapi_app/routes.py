@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from fastapi_app.database import WriteSession, acting_user, reading, writing
+from fastapi_app.database import ReadSession, WriteSession, acting_user, reading, writing
 from fastapi_app.models import (
     ChangePublic,
     Hero,
@@ -19,7 +19,7 @@ from fastapi_app.models import (
     TeamPublic,
 )
 from fastapi_app.outbox import tell
-from sqlmodel_crud_utils.aio import Repository
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, Repository
 from sqlmodel_crud_utils.ext.fastapi import crud_router, error_responses
 from sqlmodel_crud_utils.ext.history.aio import ChangeHistory, get_change_history
 from sqlmodel_crud_utils.hooks import register_hook
@@ -72,6 +72,12 @@ async def tag_hero(key: int, label: str, session: WriteSession) -> HeroPublic:
         await tell(session, f"hero {key} tagged {label}")
     shown = await rows.joined("team").selectin("tags").where(id=key).one()
     return HeroPublic.model_validate(shown)
+
+
+@router.get("/tags", tags=["heroes"])
+async def list_tags(session: ReadSession) -> list[str]:
+    """Return all tags: from the cache, until one is written."""
+    return await AsyncQueryBuilder(session, Tag).order_by("label").cached().scalars("label")
 
 
 @heroes.get("/{key}/history", response_model=list[ChangePublic])

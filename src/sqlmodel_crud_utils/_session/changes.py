@@ -105,7 +105,10 @@ class TableSubscriber(Subscriber, Protocol):
     """A subscriber that hears of tables without a model, too."""
 
     def tables_written(self, session: Session, changes: Sequence[Change | TableChange]) -> None:
-        """Hear of all changes of a transaction that is committed, in place of `committed`."""
+        """Hear of all changes of a transaction that is committed, in place of `committed`.
+
+        It also hears of those where a commit was cut off, so that nobody knows how it has ended.
+        """
         ...
 
 
@@ -197,6 +200,17 @@ def pending_of(
 ) -> PerSavepoint[tuple[Subscriber, Change | TableChange]] | None:
     """Return what the session has written and not committed yet, None for nothing."""
     return noted(session).changes
+
+
+def tell_cut_off(session: Session) -> None:
+    """Tell what was waiting for a commit that may have been carried out, or not."""
+    pending = noted(session).changes
+    forget(session, "changes")
+    told = [] if pending is None else pending.take()
+    for each in subscribers:
+        found = [change for subscriber, change in told if subscriber is each]
+        if found and isinstance(each, TableSubscriber):
+            each.tables_written(session, found)
 
 
 def tell_committed(session: Session) -> None:

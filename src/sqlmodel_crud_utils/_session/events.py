@@ -46,7 +46,7 @@ from sqlmodel_crud_utils._session import (
     tenants,
 )
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
-from sqlmodel_crud_utils._session.state import forget
+from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils._session.transactions import cut_off
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -230,7 +230,13 @@ def _on_write(execution: ORMExecuteState) -> Any:
 
 
 @own
+def _on_commit_begin(session: Session) -> None:
+    state_of(session).committing = True
+
+
+@own
 def _tell_on_commit(session: Session) -> None:
+    forget(session, "committing")
     pending = changes.pending_of(session)
     if pending is None:
         return
@@ -243,8 +249,11 @@ def _tell_on_commit(session: Session) -> None:
 
 @own
 def _drop_on_end(session: Session, transaction: SessionTransaction) -> None:
-    pending = changes.pending_of(session)
-    if pending is not None:
+    is_cut_off = transaction.parent is None and noted(session).committing
+    if is_cut_off:
+        forget(session, "committing")
+        changes.tell_cut_off(session)
+    elif pending := changes.pending_of(session):
         pending.drop(transaction)
 
 
@@ -254,6 +263,7 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (Mapper, "before_delete", _before_row),
     (Session, "after_flush", _on_flush),
     (Session, "do_orm_execute", _on_write),
+    (Session, "before_commit", _on_commit_begin),
     (Session, "after_commit", _tell_on_commit),
     (Session, "after_transaction_end", _drop_on_end),
 )

@@ -34,6 +34,14 @@ class PerLoop(Generic[_C]):
                 found = self._clients[loop] = self._make()
         return found
 
+    def take(self) -> _C | None:
+        """Return the client of the loop that runs, if it has one, and forget all clients."""
+        with self._lock:
+            self._drop_old()
+            found = self._clients.pop(event_loop(), None)
+            self._clients.clear()
+        return found
+
     def _drop_old(self) -> None:
         # Their connections cannot be closed any more, for that takes the loop.
         with warnings.catch_warnings():

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core import cached_reads
 from sqlmodel_crud_utils._core.cached_reads import check_ttl
+from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import events
 from sqlmodel_crud_utils._session.changes import Change, Need, TableChange
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
@@ -72,10 +73,18 @@ class _Cached:
         names = written_tokens(changes)
         if not names:
             return
-        if any(connection.dialect.is_async for connection in connections_of(session)):
+        if _is_async(session, changes):
             self.aio.renew_in_commit(names)
         else:
             self.sync.renew_in_commit(names)
+
+
+def _is_async(session: Session, changes: Sequence[Change | TableChange]) -> bool:
+    binds: set[Any] = set(connections_of(session))
+    if not binds:  # the transaction is over
+        models = [change.model for change in changes if isinstance(change, Change)]
+        binds = {session.get_bind(facts_of(model).mapper) for model in models}
+    return any(bind.dialect.is_async for bind in binds)
 
 
 _configured: _Cached | None = None

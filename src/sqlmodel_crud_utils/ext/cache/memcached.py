@@ -78,6 +78,18 @@ class MemcachedCache:
             self._timeout,
         )
 
+    def close(self) -> None:
+        """Close the connections of the sync API, at the end of a program."""
+        store = self.__dict__.pop("sync", None)
+        if store is not None:
+            store.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of the async API, at the end of a program or its event loop."""
+        store = self.__dict__.get("aio")
+        if store is not None:
+            await store.aclose()
+
 
 def _seconds(ttl: float) -> int:
     return min(math.ceil(ttl), _LONGEST)
@@ -104,6 +116,9 @@ class _SyncMemcached:
         if self._client.set_many(_fitting(entries), expire=_seconds(ttl), noreply=False):
             raise _RefusedError
 
+    def close(self) -> None:
+        self._client.close()
+
     def add(self, key: str, value: bytes, ttl: float) -> bool:
         return bool(self._client.add(key, value, expire=_seconds(ttl), noreply=False))
 
@@ -123,6 +138,11 @@ class _AsyncMemcached:
         for key, value in _fitting(entries).items():
             if not await client.set(key.encode(), value, exptime=_seconds(ttl)):
                 raise _RefusedError
+
+    async def aclose(self) -> None:
+        client = self._clients.take()
+        if client is not None:
+            await client.close()
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         client = self._clients.here()

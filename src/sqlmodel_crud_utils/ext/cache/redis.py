@@ -70,6 +70,18 @@ class RedisCache:
 
         return _AsyncRedis(PerLoop(make), self._timeout)
 
+    def close(self) -> None:
+        """Close the connections of the sync API, at the end of a program."""
+        store = self.__dict__.pop("sync", None)
+        if store is not None:
+            store.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of the async API, at the end of a program or its event loop."""
+        store = self.__dict__.get("aio")
+        if store is not None:
+            await store.aclose()
+
     def _options(self) -> dict[str, Any]:
         # A call that fails is not repeated: that would take longer than the timeout.
         return {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
@@ -94,6 +106,9 @@ class _SyncRedis:
                 pipeline.set(key, value, px=_milliseconds(ttl))
             pipeline.execute()
 
+    def close(self) -> None:
+        self._client.close()
+
     def add(self, key: str, value: bytes, ttl: float) -> bool:
         return bool(self._client.set(key, value, px=_milliseconds(ttl), nx=True))
 
@@ -112,6 +127,11 @@ class _AsyncRedis:
             for key, value in entries.items():
                 pipeline.set(key, value, px=_milliseconds(ttl))
             await pipeline.execute()
+
+    async def aclose(self) -> None:
+        client = self._clients.take()
+        if client is not None:
+            await client.aclose()
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         client = self._clients.here()

@@ -1,0 +1,94 @@
+"""Redis and memcached of the tests' own, which they kill, pause and fill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import pytest
+
+
+class Server:
+    """A server that a test stops and starts.
+
+    Args:
+        command: What starts it on a port, which is put in place of `PORT`.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._command = [part.replace("PORT", str(self.port)) for part in command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        if self._process is not None:
+            return
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{self._command[0]} did not start")
+
+    def kill(self) -> None:
+        """Kill it, with all that it holds."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def tell(self, *words: str) -> None:
+        """Send a command to Redis and wait for its answer."""
+        with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.sendall(" ".join(words).encode() + b"\r\n")
+            assert connection.recv(100).startswith(b"+OK")
+
+
+@contextmanager
+def redis(*options: str) -> Iterator[Server]:
+    """Run a Redis that keeps nothing on disk."""
+    common = ["--port", "PORT", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with _running([_program("redis-server"), *common, *options]) as server:
+        yield server
+
+
+@contextmanager
+def memcached(*options: str) -> Iterator[Server]:
+    """Run a memcached."""
+    user = ["-u", "nobody"] if os.getuid() == 0 else []
+    common = ["-p", "PORT", "-l", "127.0.0.1", "-U", "0", *user]
+    with _running([_program("memcached"), *common, *options]) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: Sequence[str]) -> Iterator[Server]:
+    server = Server(command)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    message = f"{name} is missing: apt-get install redis-server memcached"
+    if "CI" in os.environ:
+        raise LookupError(message)
+    pytest.skip(message)
