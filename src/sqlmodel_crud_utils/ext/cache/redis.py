@@ -52,8 +52,9 @@ class RedisCache:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        options = self._options() | {"retry": Retry(NoBackoff(), 0)}
-        return _SyncRedis(Redis.from_url(self._url, **options), self._timeout)
+        # A call that fails is not repeated: that would take longer than the timeout.
+        client = Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **self._options())
+        return _SyncRedis(client, self._timeout)
 
     @cached_property
     def aio(self) -> _AsyncRedis:
@@ -65,8 +66,7 @@ class RedisCache:
         from sqlmodel_crud_utils.ext.cache.clients import PerLoop
 
         def make() -> Any:
-            options = self._options() | {"retry": Retry(NoBackoff(), 0)}
-            return Redis.from_url(self._url, **options)
+            return Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **self._options())
 
         return _AsyncRedis(PerLoop(make), self._timeout)
 
@@ -83,7 +83,6 @@ class RedisCache:
             await store.aclose()
 
     def _options(self) -> dict[str, Any]:
-        # A call that fails is not repeated: that would take longer than the timeout.
         return {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
 
 
