@@ -43,6 +43,7 @@ from tests._runtime_async import (
     run_sync,
     sync_session,
 )
+from tests.bulk_models import Everything
 from tests.crud_models import Cabinet, Dock, Drawer, Product, Warehouse
 from tests.models import AllTypes, Currency, Hero, Seat, Setting, Team
 from tests.models_mixins import Club, Counter, Letter, Player
@@ -598,6 +599,20 @@ class TestWhatTakesAFlush:
             event.remove(Hero, "after_delete", listen)
             event.remove(Hero, "before_insert", listen)
         assert len(calls) == 2
+
+    async def test_a_listener_to_what_a_new_row_gets(self, session: AsyncSession) -> None:
+        """It hears of the values that a flush has filled in."""
+        heard: list[Any] = []
+
+        def listen(_row: Any, _context: Any, names: Any) -> None:
+            heard.extend(names)
+
+        event.listen(Everything, "refresh_flush", listen)
+        try:
+            await write_row(Everything(text="a"), session)
+        finally:
+            event.remove(Everything, "refresh_flush", listen)
+        assert "source" in heard
 
     async def test_a_row_that_the_session_holds(
         self, session_factory: Opened, engine: AsyncEngine

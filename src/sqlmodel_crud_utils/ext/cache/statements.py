@@ -15,6 +15,7 @@ from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.ext.cache.keys import tables_of
 from sqlmodel_crud_utils.ext.cache.values import is_cacheable
 
@@ -92,7 +93,7 @@ def _tables(elements: Iterable[Any]) -> frozenset[str]:
     for element in elements:
         if isinstance(element, TableClause):
             found.add(str(element))
-        mapper = element._annotations.get("parentmapper")
+        mapper = notes_of(element).get("parentmapper")
         if mapper is not None:
             found |= tables_of(mapper)
     return frozenset(found)
