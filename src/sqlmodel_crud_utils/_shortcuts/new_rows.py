@@ -125,8 +125,8 @@ def _is_idle(session: Session, facts: Facts) -> bool:
 
 
 def _is_fresh(facts: Facts, state: InstanceState[Any]) -> bool:
-    """Return whether a row belongs to no session, and is linked with no other row."""
-    if state.key is not None or state.session_id is not None or state.class_ is not facts.model:
+    """Return whether a row is new, and linked with no other row; an idle session has none yet."""
+    if state.key is not None or state.class_ is not facts.model:
         return False
     loaded = state.dict
     if "_pending_mutations" in state.__dict__:
