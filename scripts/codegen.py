@@ -41,6 +41,7 @@ TREES = {
     "src/sqlmodel_crud_utils/ext/cache/_async": "src/sqlmodel_crud_utils/ext/cache/_sync",
     "src/sqlmodel_crud_utils/ext/fastapi/_async": "src/sqlmodel_crud_utils/ext/fastapi/_sync",
     "src/sqlmodel_crud_utils/ext/history/_async": "src/sqlmodel_crud_utils/ext/history/_sync",
+    "src/sqlmodel_crud_utils/ext/graphql/_async": "src/sqlmodel_crud_utils/ext/graphql/_sync",
     "src/sqlmodel_crud_utils/ext/pytest/_async": "src/sqlmodel_crud_utils/ext/pytest/_sync",
     "src/sqlmodel_crud_utils/ext/rate_limits/_async": (
         "src/sqlmodel_crud_utils/ext/rate_limits/_sync"

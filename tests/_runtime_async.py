@@ -26,6 +26,7 @@ __all__ = [
     "AsyncSession",
     "Barrier",
     "PlainSession",
+    "answer",
     "dialect_of",
     "execute",
     "fetched",
@@ -95,6 +96,15 @@ async def make_tables(engine: AsyncEngine) -> None:
     """Create all tables."""
     async with engine.begin() as connection:
         await connection.run_sync(SQLModel.metadata.create_all)
+
+
+async def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any:
+    """Execute a query of GraphQL, on graphql-core's schema or on Strawberry's."""
+    if hasattr(schema, "execute"):
+        return await schema.execute(source, context_value=context, variable_values=variables)
+    from graphql import graphql
+
+    return await graphql(schema, source, context_value=context, variable_values=variables)
 
 
 async def together(*functions: Callable[[], Awaitable[None]]) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Engine",
     "PlainSession",
     "Session",
+    "answer",
     "dialect_of",
     "execute",
     "fetched",
@@ -93,6 +94,15 @@ def make_sqlite(name: str = ":memory:", **options: Any) -> Engine:
 def make_tables(engine: Engine) -> None:
     """Create all tables."""
     SQLModel.metadata.create_all(engine)
+
+
+def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any:
+    """Execute a query of GraphQL, on graphql-core's schema or on Strawberry's."""
+    if hasattr(schema, "execute_sync"):
+        return schema.execute_sync(source, context_value=context, variable_values=variables)
+    from graphql import graphql_sync
+
+    return graphql_sync(schema, source, context_value=context, variable_values=variables)
 
 
 def together(*functions: Callable[[], None]) -> None:

@@ -102,7 +102,9 @@ def test_markdown(name: str, tmp_path: Path) -> None:
             promised = promised_output(files["program.py"])
             assert _output_of(tmp_path / "program.py") == promised
         if any(file.startswith("test_") for file in files):
-            plugins = ("-p", "no:cacheprovider", "-p", "sqlmodel_crud_utils.ext.pytest")
+            # Without settings for it, pytest-asyncio warns.
+            plugin = "sqlmodel_crud_utils.ext.pytest" if "pyproject.toml" in files else "no:asyncio"
+            plugins = ("-p", "no:cacheprovider", "-p", plugin)
             _output_of(tmp_path, "-m", "pytest", "-W", "error", *plugins)
 
 

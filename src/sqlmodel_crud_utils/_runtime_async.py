@@ -10,6 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -42,6 +43,8 @@ from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
 from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.sharing import Sharing
+from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
@@ -78,6 +81,7 @@ __all__ = [
     "shielded",
     "sync_engine",
     "sync_session",
+    "take_turn",
     "wait_for",
     "within",
 ]
@@ -305,6 +309,26 @@ async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: 
                 continue
         _report_failure(work)
         raise
+
+
+async def take_turn(session: AsyncSession, sharing: Sharing) -> None:
+    """Wait until nobody else is at work with a session that is shared."""
+    while is_used_by_others(session.sync_session):
+        turn = asyncio.get_running_loop().create_future()
+        sharing.waiting.append(partial(_wake, turn, sharing))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                sharing.next()  # woken and cancelled at once: the turn is somebody else's
+            raise
+
+
+def _wake(turn: asyncio.Future[None], sharing: Sharing) -> None:
+    if turn.done():  # cancelled meanwhile
+        sharing.next()
+    else:
+        turn.set_result(None)
 
 
 async def pause(seconds: float) -> None:

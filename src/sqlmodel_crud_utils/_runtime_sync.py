@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.liveness import ReconnectingPool
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.sharing import Sharing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "shielded",
     "sync_engine",
     "sync_session",
+    "take_turn",
     "wait_for",
     "within",
 ]
@@ -276,6 +278,10 @@ def ask(func: Callable[[], Any]) -> Any:
 def shielded(func: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Call a function; without tasks there is no cancellation to guard against."""
     return func(*args, **kwargs)
+
+
+def take_turn(session: Session, sharing: Sharing) -> None:
+    """Do nothing: threads do not share a session."""
 
 
 def pause(seconds: float) -> None:

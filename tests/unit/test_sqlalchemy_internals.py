@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import (
     NUMERIC,
+    Connection as PlainConnection,
     Engine,
     Float,
     Numeric,
@@ -27,15 +30,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    ORMExecuteState,
     Session,
     joinedload,
+    load_only,
     mapped_column,
     selectinload,
 )
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
+from sqlalchemy.util import await_only
 
 import sqlmodel_crud_utils
 from sqlmodel_crud_utils._core import sqlalchemy_internals as core
@@ -198,6 +205,22 @@ def test_connections_of_threads() -> None:
     engine.dispose()
 
 
+async def test_close_cursor() -> None:
+    """`_async_soft_close` of a cursor; a plain one is left as it is."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+
+    def fetched_later(connection: PlainConnection) -> int:
+        result = connection.execute(text("SELECT 1"))
+        internals.close_cursor(Mock(raw=result))
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await_only(result.cursor._cursor.execute("SELECT 2"))
+        return int(result.scalar_one())
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(fetched_later) == 1
+    await engine.dispose()
+
+
 # --- objects and mappers -------------------------------------------------------------------------
 
 
@@ -237,6 +260,22 @@ def test_keep_statements() -> None:
         session.flush()
     engine.dispose()
     assert {("update", Row.__table__), ("delete", Row.__table__)} <= set(kept)
+
+
+def test_missing_columns(session: Session) -> None:
+    """`_only_load_props` of the statement's `_compile_options`."""
+    session.add(Team(name="a"))
+    session.commit()
+    asked: list[list[str]] = []
+
+    def on_execute(execution: ORMExecuteState) -> None:
+        if execution.is_column_load:
+            asked.append(internals.missing_columns(execution))
+
+    event.listen(session, "do_orm_execute", on_execute)
+    team = session.scalars(select(Team).options(load_only(Team.name))).one()
+    assert team.city is None
+    assert asked == [["city"]]
 
 
 def test_unlock() -> None:

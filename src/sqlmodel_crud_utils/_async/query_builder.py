@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._core.queries.builder import (
     require_unlimited,
     whole,
 )
-from sqlmodel_crud_utils._core.queries.cursors import cursor_format
+from sqlmodel_crud_utils._core.queries.cursors import PageAfter, cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
@@ -62,6 +62,11 @@ __all__ = ["AsyncQueryBuilder", "CursorPage", "Page"]
 T = TypeVar("T")
 
 _MAX_SIZE = 1_000
+
+
+async def page_after(builder: AsyncQueryBuilder[T], size: int, after: str | None) -> PageAfter[T]:
+    """Return the rows that follow after a cursor, with a cursor for each; see `keyset`."""
+    return await builder._page_after(size, after)
 
 
 class AsyncQueryBuilder(QueryShape[T]):
@@ -407,19 +412,10 @@ class AsyncQueryBuilder(QueryShape[T]):
         """
         if size is None:
             raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
-        require_unlimited(self._query, "keyset")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
-        keyset.check_sortable(self._query.terms, "keyset")
-        cursors = cursor_format(self._query)
-        values = None if after is None else cursors.read(after)
-        query = replace(self._query, size=size + 1)
-        prepared = keyset.prepared_from(query, values)
-        async with self._read("keyset") as read:
-            found = await self._fetch(read, prepared)
-            read.rows = min(len(found), size)
-        last = found[size - 1] if len(found) > size else None
-        cursor = None if last is None else cursors.write(tuple(last)[1:])
-        return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
+        page = await self._page_after(size, after)
+        cursor = page.cursor_of(size - 1) if page.has_more else None
+        return CursorPage(items=page.rows, next_cursor=cursor)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -515,6 +511,18 @@ class AsyncQueryBuilder(QueryShape[T]):
         return await self._write("delete", [*links, removal], criteria)
 
     # --- how they run ----------------------------------------------------------------------------
+
+    async def _page_after(self, size: int, after: str | None) -> PageAfter[T]:
+        require_unlimited(self._query, "keyset")
+        keyset.check_sortable(self._query.terms, "keyset")
+        cursors = cursor_format(self._query)
+        values = None if after is None else cursors.read(after)
+        query = replace(self._query, size=size + 1)
+        prepared = keyset.prepared_from(query, values)
+        async with self._read("keyset") as read:
+            found = await self._fetch(read, prepared)
+            read.rows = min(len(found), size)
+        return PageAfter(cursors, found[:size], has_more=len(found) > size)
 
     def _read(self, name: str) -> Read:
         return Read(self._session, facts_of(self._query.model), name)

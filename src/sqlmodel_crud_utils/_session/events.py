@@ -41,6 +41,7 @@ from sqlmodel_crud_utils._session import (
     changes,
     commit_callbacks,
     lazy_loads,
+    sharing,
     snapshots,
     statements,
     tenants,
@@ -117,6 +118,17 @@ def listen_to_loads() -> None:
 def _on_load(execution: ORMExecuteState) -> None:
     if execution.is_relationship_load or execution.is_column_load:
         lazy_loads.check_load(execution)
+
+
+def listen_to_shared_reads() -> None:
+    """Listen to what shared sessions load; programs without one pay for no listener."""
+    if not event.contains(Session, "do_orm_execute", _on_shared_read):
+        event.listen(Session, "do_orm_execute", _on_shared_read)
+
+
+@own
+def _on_shared_read(execution: ORMExecuteState) -> Any:
+    return sharing.executed_beside(execution)
 
 
 # --- transactions --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import InstanceState, ORMExecuteState, RelationshipProperty
 from sqlalchemy.orm.base import PassiveFlag
 
+from sqlmodel_crud_utils._session.sqlalchemy_internals import missing_columns
 from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError, ValidationError
 
 Mode = bool | Literal["n_plus_one"]
@@ -113,8 +114,7 @@ def _of_relationship(relationship: RelationshipProperty[Any]) -> str:
 def _of_columns(execution: ORMExecuteState) -> str:
     mapper = execution.bind_mapper
     model = "the row" if mapper is None else mapper.class_.__name__
-    statement: Any = execution.statement
-    names = ", ".join(column.key for column in statement.selected_columns)
+    names = ", ".join(missing_columns(execution))
     return (
         f"columns of {model} are not loaded ({names}): a commit or a rollback has expired the row, "
         "or they are deferred; refresh the row, read it again, or make sessions with "

@@ -20,6 +20,9 @@ from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.hiding import Hiding, hiding_options
 from sqlmodel_crud_utils._session.sqlalchemy_internals import path_of
 
+Held = tuple[InstanceState[Any], str, Any]
+"""An object, the name of a relationship, and what it holds."""
+
 
 def loads_anew(*models: type[Any], eagerly: bool) -> bool:
     """Return whether a read of models has relationships to load that may hold deleted rows."""
@@ -42,15 +45,15 @@ def loaded_anew(session: Session, *models: type[Any], eagerly: bool) -> Iterator
         eagerly: Whether the read asks for related rows (what the models' own relationships load
             eagerly is known).
     """
-    held = _set_aside(session) if loads_anew(*models, eagerly=eagerly) else []
+    held = set_aside(session) if loads_anew(*models, eagerly=eagerly) else []
     try:
         yield
     finally:
-        for state, key, value in held:
-            state.dict.setdefault(key, value)
+        put_back(held)
 
 
-def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
+def set_aside(session: Session) -> list[Held]:
+    """Take away the relationships that the session's objects hold, and return them."""
     states = [instance_state(instance) for instance in session.identity_map.values()]
     return [
         (state, key, state.dict.pop(key))
@@ -58,6 +61,12 @@ def _set_aside(session: Session) -> list[tuple[InstanceState[Any], str, Any]]:
         for key in state.mapper.relationships.keys()
         if key in state.dict and key not in state.committed_state
     ]
+
+
+def put_back(held: Iterable[Held]) -> None:
+    """Give objects the relationships back that were set aside, and not loaded again."""
+    for state, key, value in held:
+        state.dict.setdefault(key, value)
 
 
 def remember_choice(

@@ -56,5 +56,7 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
         """Leave the session to others."""
         if self._work is not None:
             del self._state.user  # the rest stays: the next work needs it at once
+            if self._state.sharing is not None:
+                self._state.sharing.next()
             # Not reset(): work that is abandoned may end in another context.
             _works.set(self._before)

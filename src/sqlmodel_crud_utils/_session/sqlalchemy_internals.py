@@ -11,8 +11,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Dialect
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy import Connection, Dialect, Result
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+)
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.orm.session import SessionTransactionState
@@ -157,12 +163,32 @@ def unlock(connection: Any) -> None:
         connection._execute_mutex = nullcontext()
 
 
+def close_cursor(result: Result[Any]) -> None:
+    """Close the cursor of a result whose rows are fetched; reading them waits for nothing then.
+
+    Only drivers of asyncio wait for it, in the greenlet that the statement ran in.
+    """
+    cursor: Any = getattr(getattr(result, "raw", None), "cursor", None)
+    if hasattr(cursor, "_async_soft_close"):
+        from sqlalchemy.util import await_only
+
+        await_only(cursor._async_soft_close())
+
+
 # --- objects and mappers -------------------------------------------------------------------------
 
 
 def path_of(mapper: Mapper[Any]) -> Any:
     """Return the path of a query that loads rows of a model by itself."""
     return mapper._path_registry
+
+
+def missing_columns(execution: ORMExecuteState) -> list[str]:
+    """Return the columns that a load of more columns of a row is for."""
+    statement: Any = execution.statement
+    names = [column.key for column in statement.selected_columns]
+    wanted = statement._compile_options._only_load_props
+    return [name for name in names if wanted is None or name in wanted]
 
 
 def all_mappers() -> Iterator[Mapper[Any]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlmodel_crud_utils._session.blocks import Block
     from sqlmodel_crud_utils._session.changes import Change, Subscriber, TableChange
     from sqlmodel_crud_utils._session.claims import Claim
+    from sqlmodel_crud_utils._session.sharing import Sharing
 
 _KEY = "sqlmodel_crud_utils"
 
@@ -34,6 +35,7 @@ class SessionState:
         committing: Whether a commit has begun of which nobody knows yet how it ends.
         announced: The rows whose changes were announced before the flush under way.
         tenant: The scope that the session serves, and the identity map that it began with.
+        sharing: How several tasks read with the session.
     """
 
     block: Block | None = None
@@ -46,6 +48,7 @@ class SessionState:
     committing: bool = False
     announced: set[InstanceState[Any]] | None = None
     tenant: tuple[object, object] | None = None
+    sharing: Sharing | None = None
 
 
 _NOTHING = SessionState()

@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.queries.builder import (
     require_unlimited,
     whole,
 )
-from sqlmodel_crud_utils._core.queries.cursors import cursor_format
+from sqlmodel_crud_utils._core.queries.cursors import PageAfter, cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
 from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
@@ -64,6 +64,11 @@ __all__ = ["CursorPage", "Page", "QueryBuilder"]
 T = TypeVar("T")
 
 _MAX_SIZE = 1_000
+
+
+def page_after(builder: QueryBuilder[T], size: int, after: str | None) -> PageAfter[T]:
+    """Return the rows that follow after a cursor, with a cursor for each; see `keyset`."""
+    return builder._page_after(size, after)
 
 
 class QueryBuilder(QueryShape[T]):
@@ -407,19 +412,10 @@ class QueryBuilder(QueryShape[T]):
         """
         if size is None:
             raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
-        require_unlimited(self._query, "keyset")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
-        keyset.check_sortable(self._query.terms, "keyset")
-        cursors = cursor_format(self._query)
-        values = None if after is None else cursors.read(after)
-        query = replace(self._query, size=size + 1)
-        prepared = keyset.prepared_from(query, values)
-        with self._read("keyset") as read:
-            found = self._fetch(read, prepared)
-            read.rows = min(len(found), size)
-        last = found[size - 1] if len(found) > size else None
-        cursor = None if last is None else cursors.write(tuple(last)[1:])
-        return CursorPage(items=[row[0] for row in found[:size]], next_cursor=cursor)
+        page = self._page_after(size, after)
+        cursor = page.cursor_of(size - 1) if page.has_more else None
+        return CursorPage(items=page.rows, next_cursor=cursor)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -515,6 +511,18 @@ class QueryBuilder(QueryShape[T]):
         return self._write("delete", [*links, removal], criteria)
 
     # --- how they run ----------------------------------------------------------------------------
+
+    def _page_after(self, size: int, after: str | None) -> PageAfter[T]:
+        require_unlimited(self._query, "keyset")
+        keyset.check_sortable(self._query.terms, "keyset")
+        cursors = cursor_format(self._query)
+        values = None if after is None else cursors.read(after)
+        query = replace(self._query, size=size + 1)
+        prepared = keyset.prepared_from(query, values)
+        with self._read("keyset") as read:
+            found = self._fetch(read, prepared)
+            read.rows = min(len(found), size)
+        return PageAfter(cursors, found[:size], has_more=len(found) > size)
 
     def _read(self, name: str) -> Read:
         return Read(self._session, facts_of(self._query.model), name)

@@ -36,6 +36,7 @@ from sqlmodel_crud_utils._runtime_async import (
     call_hook,
     shielded,
     sync_session,
+    take_turn,
 )
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import (
@@ -47,6 +48,7 @@ from sqlmodel_crud_utils._session.blocks import (
 )
 from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils._session.replicas import stay_with_primary
+from sqlmodel_crud_utils._session.sharing import sharing_of
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.tenants import serve_model
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
@@ -122,12 +124,18 @@ class Block(Operation):
 
 @dataclass(slots=True, eq=False)
 class _OnSession(Operation):
-    """An operation that nobody else may disturb, by using its session at the same time."""
+    """An operation that nobody else may disturb, by using its session at the same time.
+
+    Where the session is shared, it waits for its turn.
+    """
 
     _use: sole_use = field(init=False, repr=False)
 
     async def __aenter__(self) -> Self:
         plain = sync_session(self.session)
+        sharing = sharing_of(plain)
+        if sharing is not None:
+            await take_turn(self.session, sharing)
         self._use = sole_use(plain)
         self._use.__enter__()
         try:
@@ -163,8 +171,8 @@ class Read(_OnSession):
     _began_here: bool = field(init=False, repr=False)
 
     async def __aenter__(self) -> Self:
-        self._began_here = has_nothing_to_lose(sync_session(self.session))
         await _OnSession.__aenter__(self)
+        self._began_here = has_nothing_to_lose(sync_session(self.session))
         return self
 
     async def __aexit__(

@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import conditions, ordering
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable
-from sqlmodel_crud_utils._core.queries.loading import Strategy, relationship_paths
+from sqlmodel_crud_utils._core.queries.loading import Strategy, field_path, relationship_paths
 from sqlmodel_crud_utils._core.queries.query import (
     Lock,
     Query,
@@ -35,6 +35,7 @@ class QueryShape(Generic[T]):
     """What the query builder has in common in both APIs: everything that queries nothing."""
 
     _query: Query
+    _session: Any
 
     def __init__(self, model: type[T], dialect: Dialect) -> None:
         self._query = Query(model, dialect)
@@ -202,6 +203,9 @@ class QueryShape(Generic[T]):
     def load_only(self, /, *names: str) -> Self:
         """Load these fields of the rows and their key; the others cannot be read.
 
+        A field of a related row, such as "team__name", loads that row too, with `selectin` if
+        nothing else was said, and its other fields cannot be read.
+
         Args:
             names: Names of fields.
 
@@ -211,8 +215,14 @@ class QueryShape(Generic[T]):
         Example:
             >>> names = QueryBuilder(session, Hero).load_only("name")
         """
-        found = self._fields(names)
-        return self._with(fields=tuple(dict.fromkeys((*self._query.fields, *found))))
+        fields, loading = dict.fromkeys(self._query.fields), self._query.loading
+        for name in names:
+            path, field = field_path(self._query.model, name)
+            if path:
+                loading = loading.only(path, field)
+            else:
+                fields[field] = None
+        return self._with(fields=tuple(fields), loading=loading)
 
     def with_deleted(self) -> Self:
         """Let soft-deleted rows be there, the related ones included.
@@ -339,6 +349,16 @@ class QueryShape(Generic[T]):
         for name in names:
             facts_of(self._query.model).attribute(name)
         return names
+
+
+def query_of(builder: QueryShape[Any]) -> Query:
+    """Return what a builder asks for."""
+    return builder._query
+
+
+def session_of(builder: QueryShape[Any]) -> Any:
+    """Return the session that a builder queries with."""
+    return builder._session
 
 
 def whole(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:

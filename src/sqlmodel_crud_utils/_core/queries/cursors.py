@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
 from types import NoneType
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -43,6 +43,8 @@ from sqlmodel_crud_utils._core.queries.ordering import Term
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.columns import python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+T = TypeVar("T")
 
 _VERSION = 1
 _LONGEST = 65_536
@@ -161,6 +163,30 @@ class CursorFormat:
             return [place.unpack(each) for place, each in zip(self.places, packed, strict=True)]
         except _UNREADABLE as error:
             raise _damaged() from error
+
+
+@dataclass(frozen=True, slots=True)
+class PageAfter(Generic[T]):
+    """The rows that follow after a cursor, as far as they were asked for.
+
+    Attributes:
+        cursors: How their cursors are written.
+        found: Each row with the values that it is sorted by.
+        has_more: Whether more rows follow.
+    """
+
+    cursors: CursorFormat
+    found: Sequence[Any]
+    has_more: bool
+
+    @property
+    def rows(self) -> list[T]:
+        """The rows themselves."""
+        return [row[0] for row in self.found]
+
+    def cursor_of(self, place: int) -> str:
+        """Return the cursor that leads to the rows after one of these."""
+        return self.cursors.write(tuple(self.found[place])[1:])
 
 
 # --- the format of an order ----------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sqlalchemy.orm import (
@@ -14,18 +14,20 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
+from sqlmodel_crud_utils._core.filters.paths import splits
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.sqlalchemy_internals import LoaderOption
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria, revealing
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION, is_soft_delete
-from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _SEPARATOR = re.compile(r"\.|__")
 
 Strategy = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
 Names = str | Iterable[str] | None
 RelationshipPath = list[InstrumentedAttribute[Any]]
+_Steps = tuple[InstrumentedAttribute[Any], ...]
 
 
 def read_options(
@@ -51,6 +53,23 @@ def loading_for(
             "lazy", relationship_paths(model, lazy_load_keys, "lazy_load_keys")
         )
     return loading
+
+
+def field_path(model: type[Any], name: str) -> tuple[RelationshipPath, str]:
+    """Return the relationships that a name leads through, and the field at its end.
+
+    Raises:
+        UnknownFieldError: A part of the name is no field or relationship.
+    """
+    facts = facts_of(model)
+    for head, rest in splits(name) if isinstance(name, str) else ():
+        if rest is None and head in facts.columns:
+            return [], head
+        if rest is not None and head in facts.relationships:
+            attribute = facts.relationship(head)
+            path, field_name = field_path(attribute.property.mapper.class_, rest)
+            return [attribute, *path], field_name
+    raise UnknownFieldError(model, name, facts.columns)
 
 
 def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[RelationshipPath]:
@@ -98,9 +117,11 @@ class Loading:
 
     Attributes:
         ways: The way to load a relationship, by the relationships that lead to it and itself.
+        fields: The fields that are loaded of related rows, where these are not all.
     """
 
-    ways: Mapping[tuple[InstrumentedAttribute[Any], ...], Strategy] = field(default_factory=dict)
+    ways: Mapping[_Steps, Strategy] = field(default_factory=dict)
+    fields: Mapping[_Steps, tuple[str, ...]] = field(default_factory=dict)
 
     def adding(self, way: Strategy, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with more relationships; of two ways for the same one, the last counts."""
@@ -110,15 +131,22 @@ class Loading:
             for length in range(1, len(path)):
                 # One that was named before keeps its way, to load what lies behind it in another.
                 ways.setdefault(path[:length], way)
-        return Loading(ways)
+        return replace(self, ways=ways)
+
+    def only(self, path: RelationshipPath, name: str) -> Loading:
+        """Return it with one more field of the rows that a relationship leads to, and is loaded."""
+        steps = tuple(path)
+        names = dict.fromkeys((*self.fields.get(steps, ()), name))
+        loading = self if steps in self.ways else self.adding("selectin", [path])
+        return replace(loading, fields={**self.fields, steps: tuple(names)})
 
     def revealing(self, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with soft-deleted rows brought in by these relationships."""
-        ways: dict[tuple[InstrumentedAttribute[Any], ...], Strategy] = dict(self.ways)
+        ways: dict[_Steps, Strategy] = dict(self.ways)
         for path in map(tuple, paths):
             if is_soft_delete(facts_of(path[-1].property.mapper.class_)):
                 ways[path] = "selectin_with_deleted"
-        return Loading(ways)
+        return replace(self, ways=ways)
 
     @property
     def joins_many(self) -> bool:
@@ -134,9 +162,12 @@ class Loading:
         """Return the loader options."""
         return [self._option(path, visibility) for path in self.ways]
 
-    def _option(
-        self, path: tuple[InstrumentedAttribute[Any], ...], visibility: Visibility
-    ) -> LoaderOption:
+    @property
+    def key(self) -> Hashable:
+        """What tells it from others."""
+        return tuple(self.ways.items()), tuple(self.fields.items())
+
+    def _option(self, path: _Steps, visibility: Visibility) -> LoaderOption:
         option: Any = None
         parent: Any = None
         for length, step in enumerate(path, 1):
@@ -150,6 +181,9 @@ class Loading:
                 parent = revealing(attribute.property.mapper.class_, SOFT_DELETION)
                 attribute = attribute.of_type(parent)
             option = loader(attribute.and_(*links) if links else attribute)
+        if path in self.fields:
+            entity = parent or path[-1].property.mapper.class_
+            option = option.load_only(*(getattr(entity, name) for name in self.fields[path]))
         found: LoaderOption = option
         return found
 

@@ -123,7 +123,7 @@ class Query:
             self.size is None,
             self.start is None,
             self.distinct,
-            tuple(self.loading.ways.items()),
+            self.loading.key,
             self.fields,
             self.values,
             self.visibility,
@@ -134,7 +134,7 @@ class Query:
 
     def question(self, prepared: Prepared) -> Question | None:
         """Return what one of its SELECTs asks the cache; None where the database has to answer."""
-        if self.lock is not None or self.options:
+        if self.lock is not None or self.options or self.loading.fields:
             return None
         return Question(
             self.model,

@@ -19,9 +19,16 @@ from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parame
 from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
-from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._runtime_sync import (
+    Session,
+    dialect_of,
+    execute,
+    run_sync,
+    sync_session,
+)
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
+from sqlmodel_crud_utils._session.sharing import Sharing, loaded_beside, sharing_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils._sync._running.cached import answered
 from sqlmodel_crud_utils._sync._running.operations import Write, keep_loaded, searching
@@ -50,10 +57,31 @@ def fetch(
         refresh: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
     options = _prepare(session, model, eagerly=eagerly) if refresh else {}
-    with loaded_anew(sync_session(session), model, eagerly=eagerly):
-        rows = fetched(execute(session, statement, parameters, execution_options=options))
+    sharing = sharing_of(sync_session(session))
+    if sharing is not None:
+        rows = _fetch_beside(session, sharing, statement, parameters, options)
+    else:
+        with loaded_anew(sync_session(session), model, eagerly=eagerly):
+            rows = fetched(execute(session, statement, parameters, execution_options=options))
     remember(session, rows, model, visibility=visibility)
     return rows
+
+
+def _fetch_beside(
+    session: Session,
+    sharing: Sharing,
+    statement: Executable,
+    parameters: Mapping[str, Any] | None,
+    options: Mapping[str, bool],
+) -> list[Any]:
+    """Return all rows, with their relationships loaded past what other tasks have loaded."""
+    plain = sync_session(session)
+
+    def fetch_all() -> list[Any]:
+        with loaded_beside(sharing):
+            return fetched(plain.execute(statement, parameters, execution_options=options))
+
+    return run_sync(session, fetch_all)
 
 
 def fetch_first(session: Session, statement: Executable, visibility: Visibility) -> Any:

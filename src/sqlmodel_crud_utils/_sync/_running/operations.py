@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     call_hook,
     shielded,
     sync_session,
+    take_turn,
 )
 from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import (
@@ -37,6 +38,7 @@ from sqlmodel_crud_utils._session.blocks import (
 )
 from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils._session.replicas import stay_with_primary
+from sqlmodel_crud_utils._session.sharing import sharing_of
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.tenants import serve_model
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
@@ -124,12 +126,18 @@ class Block(Operation):
 
 @dataclass(slots=True, eq=False)
 class _OnSession(Operation):
-    """An operation that nobody else may disturb, by using its session at the same time."""
+    """An operation that nobody else may disturb, by using its session at the same time.
+
+    Where the session is shared, it waits for its turn.
+    """
 
     _use: sole_use = field(init=False, repr=False)
 
     def __enter__(self) -> Self:
         plain = sync_session(self.session)
+        sharing = sharing_of(plain)
+        if sharing is not None:
+            take_turn(self.session, sharing)
         self._use = sole_use(plain)
         self._use.__enter__()
         try:
@@ -165,8 +173,8 @@ class Read(_OnSession):
     _began_here: bool = field(init=False, repr=False)
 
     def __enter__(self) -> Self:
-        self._began_here = has_nothing_to_lose(sync_session(self.session))
         _OnSession.__enter__(self)
+        self._began_here = has_nothing_to_lose(sync_session(self.session))
         return self
 
     def __exit__(

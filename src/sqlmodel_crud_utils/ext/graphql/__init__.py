@@ -1,0 +1,30 @@
+"""GraphQL: what a query selects is what is loaded, in pages that are never everything.
+
+It is the extra `graphql`: `pip install "sqlmodel-crud-utils[graphql]"`. It takes the `info` of
+every server that stands on graphql-core, Strawberry, Ariadne and Graphene among them. The functions
+serve both APIs, with a `QueryBuilder` as with an `AsyncQueryBuilder`.
+"""
+
+try:
+    import graphql as _graphql  # noqa: F401 - to say what is missing, and how to get it
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "sqlmodel_crud_utils.ext.graphql needs graphql-core: "
+        'pip install "sqlmodel-crud-utils[graphql]"',
+        name="graphql",
+    ) from error
+
+from sqlmodel_crud_utils.ext.graphql.inputs import lookups
+from sqlmodel_crud_utils.ext.graphql.loaders import relationship_loader
+from sqlmodel_crud_utils.ext.graphql.loading import for_selection
+from sqlmodel_crud_utils.ext.graphql.pages import Connection, Edge, PageInfo, connection
+
+__all__ = [
+    "Connection",
+    "Edge",
+    "PageInfo",
+    "connection",
+    "for_selection",
+    "lookups",
+    "relationship_loader",
+]

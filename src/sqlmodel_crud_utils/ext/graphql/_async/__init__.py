@@ -1,0 +1,1 @@
+"""What queries the database for GraphQL; the sync twin is generated."""

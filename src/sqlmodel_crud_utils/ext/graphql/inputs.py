@@ -1,0 +1,130 @@
+"""From inputs of GraphQL to filters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from graphql import Undefined
+
+from sqlmodel_crud_utils._core.filters.lookups import asks_for_null
+from sqlmodel_crud_utils._core.filters.paths import Path, path_of
+from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.graphql.selections import snake_case
+
+__all__ = ["lookups"]
+
+# An expression from outside may run for hours, and a wrong one is an error of the database.
+_REFUSED = frozenset(("regex",))
+
+
+def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str, Any]:
+    """Return the filters that an input of GraphQL stands for, for `where` of a query builder.
+
+    An input's fields are filters (`name`, `age__gte`), or inputs themselves: `{team: {name: "x"}}`
+    is `team__name`, and `{age: {gte: 18}}` is `age__gte`. What was not given is left out; null asks
+    for rows without a value.
+
+    Args:
+        given: The input: an object of Strawberry's, or a mapping; None for no filters.
+        model: The model of the rows.
+        allow: The fields that may be filtered by, such as "name" and "team__name", with every
+            lookup but `regex`; and fields with a lookup, such as "age__gte", with this one alone.
+
+    Raises:
+        UnknownFieldError: A name in `allow` that is no field.
+        ValidationError: A filter that is not allowed; it alone is named. Something that is no
+            input.
+
+    Example:
+        >>> given = {"name__startswith": "R", "team": {"city": None}}
+        >>> lookups(given, Hero, allow={"name", "team__city"})
+        {'name__startswith': 'R', 'team__city': None}
+    """
+    allowed = _allowed(model, allow)
+    found: dict[str, Any] = {}
+    for text, value in _flat(given, ()):
+        path = _path(model, text)
+        if path is None or not _is_allowed(path, allowed):
+            raise ValidationError("this is no filter here; leave it out", field=text)
+        if path.name in _facts_at(model, path).relationships:
+            _check_null(model, path, text, value)
+        found["__".join((*path.relationships, path.name, path.lookup)).removesuffix("__eq")] = value
+    return found
+
+
+def _allowed(model: type[Any], allow: Collection[str]) -> frozenset[Path | tuple[str, ...]]:
+    """Return the fields, as the names that lead to them, and those that stand with a lookup."""
+    if isinstance(allow, str):
+        raise ValidationError("allow takes a set of names, not a str", field="allow")
+    found: set[Path | tuple[str, ...]] = set()
+    for name in allow:
+        path = path_of(model, name)
+        field = (*path.relationships, path.name)
+        is_field = path.lookup == "eq" and "__".join(field) == name.replace(".", "__")
+        if path.lookup in _REFUSED:
+            raise ValidationError(f"clients cannot filter with {path.lookup}", field="allow")
+        found.add(field if is_field else path)
+    return frozenset(found)
+
+
+def _is_allowed(path: Path, allowed: frozenset[Path | tuple[str, ...]]) -> bool:
+    if path.lookup in _REFUSED:
+        return False
+    return path in allowed or (*path.relationships, path.name) in allowed
+
+
+def _flat(given: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for name, value in _items(given):
+        if _is_left_out(value):
+            continue
+        path = (*prefix, name)
+        if isinstance(value, Mapping) or _is_input(value):
+            yield from _flat(value, path)
+        else:
+            yield "__".join(path), value
+
+
+def _items(given: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(given, Mapping):
+        yield from given.items()
+    elif _is_input(given):
+        yield from ((each.name, getattr(given, each.name)) for each in fields(given))
+    elif given is not None and not _is_left_out(given):
+        raise ValidationError(
+            f"takes an input of GraphQL or a mapping, not {type(given).__name__}", field="given"
+        )
+
+
+def _is_input(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_left_out(value: Any) -> bool:
+    # Strawberry's UNSET: to compare with it would need Strawberry.
+    return value is Undefined or type(value).__name__ == "UnsetType"
+
+
+def _path(model: type[Any], text: str) -> Path | None:
+    """Return what a name stands for, None for nothing; clients may write it in camel case."""
+    for name in dict.fromkeys((text, snake_case(text))):
+        try:
+            return path_of(model, name)
+        except ValidationError:
+            continue
+    return None
+
+
+def _facts_at(model: type[Any], path: Path) -> Any:
+    for name in path.relationships:
+        model = facts_of(model).relationships[name].mapper.class_
+    return facts_of(model)
+
+
+def _check_null(model: type[Any], path: Path, text: str, value: Any) -> None:
+    """Refuse to compare a relationship with a value; the error of a query would name all fields."""
+    attribute = _facts_at(model, path).relationship(path.name)
+    if asks_for_null(attribute, path.lookup, value) is None:
+        raise ValidationError("takes null alone, or is_null", field=text)

@@ -1,0 +1,226 @@
+"""Connections: pages of rows in the shape of Relay."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from sqlmodel_crud_utils._core.queries.builder import session_of, whole
+from sqlmodel_crud_utils._core.queries.cursors import PageAfter
+from sqlmodel_crud_utils.ext.graphql.loading import MAX_DEPTH
+from sqlmodel_crud_utils.ext.graphql.selections import Selection, selection_of
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
+    from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
+
+__all__ = ["Connection", "Edge", "PageInfo", "connection"]
+
+T = TypeVar("T")
+
+_SIZE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PageInfo:
+    """Where a page is among the others.
+
+    Attributes:
+        has_next_page: Whether rows follow after this page.
+        has_previous_page: Whether it was asked for with a cursor, so that rows come before it.
+    """
+
+    has_next_page: bool
+    has_previous_page: bool
+    _page: PageAfter[Any] | None = field(repr=False)
+
+    @property
+    def start_cursor(self) -> str | None:
+        """The cursor of the first row, None where the page has none."""
+        return self._page.cursor_of(0) if self._page and self._page.found else None
+
+    @property
+    def end_cursor(self) -> str | None:
+        """The cursor of the last row: what `after` takes for the next page."""
+        return self._page.cursor_of(-1) if self._page and self._page.found else None
+
+    @property
+    def hasNextPage(self) -> bool:  # noqa: N802 - what graphql-core asks for
+        """The same under GraphQL's name."""
+        return self.has_next_page
+
+    @property
+    def hasPreviousPage(self) -> bool:  # noqa: N802
+        """The same under GraphQL's name."""
+        return self.has_previous_page
+
+    @property
+    def startCursor(self) -> str | None:  # noqa: N802
+        """The same under GraphQL's name."""
+        return self.start_cursor
+
+    @property
+    def endCursor(self) -> str | None:  # noqa: N802
+        """The same under GraphQL's name."""
+        return self.end_cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Edge(Generic[T]):
+    """A row of a page, and the cursor that leads to those after it.
+
+    Attributes:
+        node: The row.
+    """
+
+    node: T
+    _page: PageAfter[T] = field(repr=False)
+    _place: int = field(repr=False)
+
+    @property
+    def cursor(self) -> str:
+        """Its cursor."""
+        return self._page.cursor_of(self._place)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection(Generic[T]):
+    """A page of rows in the shape of Relay; it has GraphQL's names too, such as `pageInfo`.
+
+    Attributes:
+        nodes: The rows.
+        edges: The rows, each with its cursor.
+        page_info: Where the page is among the others.
+        total_count: How many rows match on all pages; None where nobody has selected it.
+    """
+
+    nodes: list[T]
+    edges: list[Edge[T]]
+    page_info: PageInfo
+    total_count: int | None = None
+
+    @property
+    def pageInfo(self) -> PageInfo:  # noqa: N802 - what graphql-core asks for
+        """The same under GraphQL's name."""
+        return self.page_info
+
+    @property
+    def totalCount(self) -> int | None:  # noqa: N802
+        """The same under GraphQL's name."""
+        return self.total_count
+
+
+@overload
+def connection(
+    builder: AsyncQueryBuilder[T],
+    info: Any,
+    *,
+    first: int | None = None,
+    after: str | None = None,
+    max_size: int = 100,
+    max_depth: int = MAX_DEPTH,
+) -> Coroutine[Any, Any, Connection[T]]: ...
+@overload
+def connection(
+    builder: QueryBuilder[T],
+    info: Any,
+    *,
+    first: int | None = None,
+    after: str | None = None,
+    max_size: int = 100,
+    max_depth: int = MAX_DEPTH,
+) -> Connection[T]: ...
+def connection(
+    builder: Any,
+    info: Any,
+    *,
+    first: int | None = None,
+    after: str | None = None,
+    max_size: int = 100,
+    max_depth: int = MAX_DEPTH,
+) -> Any:
+    """Return the page of rows that follows after a cursor, in the shape of Relay.
+
+    Of the rows what is loaded is what the query selects below `edges { node }` and `nodes`, as by
+    `for_selection`. They are counted only where `totalCount` is selected. Pages stay right while
+    rows are written and deleted; see `keyset` of the query builder.
+
+    Args:
+        builder: A query builder; with one of the async API the result is to be awaited.
+        info: The resolver's `info`.
+        first: How many rows the page has; left out, 20 or `max_size`.
+        after: The cursor of a row; left out, the page begins with the first row.
+        max_size: How many rows a page may have.
+        max_depth: How many relationships of a row may be selected inside of each other.
+
+    Returns:
+        The page. Its type for GraphQL is one of yours, with the fields that it shall have.
+
+    Raises:
+        ValidationError: A `first` below 1 or above `max_size`; a cursor that is damaged, or of
+            another query; a selection that is too deep; a query that has a limit or an offset.
+
+    Example:
+        >>> from graphql import build_schema, graphql_sync
+        >>> schema = build_schema('''
+        ...     type Query { heroes(first: Int, after: String): Heroes! }
+        ...     type Heroes { nodes: [Hero!]! pageInfo: PageInfo! totalCount: Int! }
+        ...     type PageInfo { hasNextPage: Boolean! endCursor: String }
+        ...     type Hero { name: String! }
+        ... ''')
+        >>> def heroes(root, info, first=None, after=None):
+        ...     query = QueryBuilder(session, Hero).order_by("name")
+        ...     return connection(query, info, first=first, after=after)
+        >>> schema.query_type.fields["heroes"].resolve = heroes
+        >>> query = "{ heroes { nodes { name } pageInfo { hasNextPage } totalCount } }"
+        >>> graphql_sync(schema, query).data["heroes"]
+        {'nodes': [], 'pageInfo': {'hasNextPage': False}, 'totalCount': 0}
+    """
+    most = whole("max_size", max_size, least=1)
+    size = min(_SIZE, most) if first is None else whole("first", first, least=1, most=most)
+    tree = "_async" if hasattr(session_of(builder), "sync_session") else "_sync"
+    # Not before it is needed: the sync API does without the async one, and the other way round.
+    twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.pages")
+    return twin.page(builder, Selected.by(info), size, after, max_depth)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What is selected of a connection.
+
+    Attributes:
+        rows: What is selected of its rows.
+        has_rows: Whether a page of them is needed.
+        has_total: Whether their number is.
+    """
+
+    rows: tuple[Selection, ...]
+    has_rows: bool
+    has_total: bool
+
+    @classmethod
+    def by(cls, info: Any) -> Selected:
+        """Return what a resolver's query selects."""
+        selection = selection_of(info)
+        names = {name for each in selection.fields.values() for name in each.names}
+        return cls(
+            rows=(selection.at("edges.node"), selection.at("nodes")),
+            has_rows=bool({"edges", "nodes", "page_info"} & names),
+            has_total="total_count" in names,
+        )
+
+
+def connection_of(page: PageAfter[T] | None, total: int | None, *, is_later: bool) -> Connection[T]:
+    """Return a page in the shape of Relay.
+
+    Args:
+        page: The rows, None where nobody has selected them.
+        total: How many rows match, None where nobody has selected it.
+        is_later: Whether the page follows after a cursor.
+    """
+    if page is None:
+        return Connection([], [], PageInfo(False, is_later, None), total)
+    edges = [Edge(row, page, place) for place, row in enumerate(page.rows)]
+    return Connection(page.rows, edges, PageInfo(page.has_more, is_later, page), total)
