@@ -1,8 +1,11 @@
 """Three models of a service, and what of them comes in and goes out."""
 
+import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
+from typing import Annotated
 
+from fastapi import Header
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -11,6 +14,7 @@ from sqlmodel_crud_utils.mixins import (
     SoftDeleteMixin,
     VersionMixin,
     acting_as,
+    tenant_scope,
     unique_when_not_deleted,
 )
 
@@ -102,3 +106,75 @@ async def acting_ann() -> AsyncIterator[None]:
     """A dependency that names the user; it is `async def` in services of both APIs."""
     with acting_as("ann"):
         yield
+
+
+async def in_tenant(x_tenant: Annotated[str, Header()]) -> AsyncIterator[None]:
+    """A dependency that says for whom the request is."""
+    with tenant_scope(x_tenant):
+        yield
+
+
+class ShipCreate(SQLModel):
+    name: str = Field(max_length=20)
+    fleet_id: int | None = None
+    tenant_id: str | None = None
+
+
+class ShipUpdate(SQLModel):
+    name: str | None = None
+    fleet_id: int | None = None
+    tenant_id: str | None = None
+
+
+class ShipPublic(SQLModel):
+    id: int
+    name: str
+    fleet_id: int | None
+
+
+class GuildCreate(SQLModel):
+    name: str = Field(max_length=20)
+
+
+class GuildPublic(GuildCreate):
+    id: int
+
+
+class DocketCreate(SQLModel):
+    name: str = Field(max_length=40)
+    stock: int | None = None
+
+
+class DocketUpdate(SQLModel):
+    name: str | None = None
+    stock: int | None = None
+
+
+class DocketPublic(DocketCreate):
+    id: int
+
+
+class LodgeWithMore(LodgeCreate):
+    """What it has beyond its fields is nobody's to write; one of these has a default."""
+
+    model_config = {"extra": "allow"}
+
+    owner: str = "nobody"
+
+
+class SpanCreate(SQLModel):
+    name: str = Field(max_length=20)
+    lasts: dt.timedelta | None = None
+
+
+class Span(SpanCreate, table=True):
+    """A duration, which Pydantic lets overflow."""
+
+    __tablename__ = "router_span"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+
+
+class SpanPublic(SpanCreate):
+    id: int

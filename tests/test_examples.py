@@ -140,6 +140,37 @@ def test_first_example_is_short() -> None:
     assert len(lines) < 20
 
 
+def test_second_example_is_a_service(tmp_path: Path) -> None:
+    """README's second example has three models in 40 lines, and answers as it says."""
+    code = programs(ROOT / "README.md")["bookshop.py"]
+    lines = [line for line in code.splitlines()[1:] if line and not line.startswith("#")]
+    assert len(lines) <= 40
+    (tmp_path / "bookshop.py").write_text(code)
+    (tmp_path / "asked.py").write_text(_ASKING_THE_BOOKSHOP)
+    assert _output_of(tmp_path / "asked.py") == ["201 201 201 409 422", "1 Emma Jane", "204 404"]
+
+
+_ASKING_THE_BOOKSHOP = """
+from bookshop import app, engine
+from fastapi.testclient import TestClient
+
+with TestClient(app) as client:
+    answers = [
+        client.post("/authors", json={"name": "Jane"}),
+        client.post("/books", json={"title": "Emma", "author_id": 1}),
+        client.post("/reviews", json={"stars": 5, "book_id": 1}),
+        client.post("/authors", json={"name": "Jane"}),
+        client.post("/reviews", json={"stars": 6, "book_id": 1}),
+    ]
+    print(*(answer.status_code for answer in answers))
+    page = client.get("/books?author__name=Jane").json()
+    print(page["total"], page["items"][0]["title"], page["items"][0]["author"]["name"])
+    gone = client.delete("/books/1", headers={"if-match": answers[1].headers["etag"]})
+    print(gone.status_code, client.get("/books/1").status_code)
+engine.dispose()
+"""
+
+
 def test_hooks_program() -> None:
     """examples/hooks.py runs; what was rolled back is in neither the outbox nor the index."""
     shown = "\n".join(_output_of(ROOT / "examples" / "hooks.py"))

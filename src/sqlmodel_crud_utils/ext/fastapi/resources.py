@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
+from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
@@ -105,33 +106,46 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 # --- what comes in -------------------------------------------------------------------------------
 
 
-def values_of(data: BaseModel, restriction: Restriction = None) -> dict[str, Any]:
+def values_of(facts: Facts, data: BaseModel, restriction: Restriction = None) -> dict[str, Any]:
     """Return the values of a new row: what was sent, and defaults other than None.
 
     A field that a restriction fixes and nobody has sent is filled with what it has to be.
     """
     values = {
         name: value
-        for name, value in data.model_dump().items()
+        for name, value in data.model_dump(include=_declared(data)).items()
         if name in data.model_fields_set or value is not None
     }
-    return {**_fixed(restriction), **values}
+    fixed = _fixed(facts, restriction)
+    return values | {name: fixed[name] for name in fixed if name not in data.model_fields_set}
 
 
 def changes_of(data: BaseModel) -> dict[str, Any]:
     """Return the values that were sent."""
-    return data.model_dump(exclude_unset=True)
+    return data.model_dump(include=_declared(data), exclude_unset=True)
 
 
-def _fixed(restriction: Restriction) -> dict[str, Any]:
-    if not isinstance(restriction, Mapping):
-        return {}
-    return {name: value for name, value in restriction.items() if "__" not in name}
+def _declared(data: BaseModel) -> set[str]:
+    # Not what a model computes, nor what it lets through beside its fields.
+    return set(type(data).model_fields)
 
 
-def outside(restriction: Restriction, data: BaseModel, place: Sequence[int]) -> Exception:
+def _fixed(facts: Facts, restriction: Restriction) -> dict[str, Any]:
+    """Return the values that a restriction leaves no choice for."""
+    given = restriction if isinstance(restriction, Mapping) else {}
+    paths = {path_of(facts.model, name): value for name, value in given.items()}
+    return {
+        path.name: value
+        for path, value in paths.items()
+        if path.lookup == "eq" and not path.relationships and path.name in facts.columns
+    }
+
+
+def outside(
+    facts: Facts, restriction: Restriction, data: BaseModel, place: Sequence[int]
+) -> Exception:
     """Return the error for a row that would be outside of what the client may see."""
-    sent = [name for name in _fixed(restriction) if name in data.model_fields_set]
+    sent = [name for name in _fixed(facts, restriction) if name in data.model_fields_set]
     where = ("body", *place, *sent) if len(sent) == 1 else ("body", *place)
     reason = "it would be outside of what you may write"
     return RequestValidationError([{"type": "value_error", "loc": where, "msg": reason}])

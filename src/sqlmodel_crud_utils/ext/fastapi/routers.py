@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, Signature, signature
+from traceback import walk_tb
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -356,8 +357,19 @@ class _Route(APIRoute):
                     raise
                 unreadable = {"type": "json_invalid", "loc": ("body",), "msg": "JSON decode error"}
                 raise RequestValidationError([unreadable]) from error
+            except OverflowError as error:
+                if not _is_of_body(error):
+                    raise
+                beyond = {"type": "value_error", "loc": ("body",), "msg": "a value is out of range"}
+                raise RequestValidationError([beyond]) from error
 
         return handler
+
+
+def _is_of_body(error: Exception) -> bool:
+    """Return whether Pydantic raised it for a body: it lets durations overflow."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_code.co_name == "request_body_to_args" for frame in frames)
 
 
 def _encodable(errors: Sequence[Any]) -> list[Any]:

@@ -78,7 +78,7 @@ class Operations:
     ) -> Any:
         """Create a row."""
         rows = AsyncRepository(session, self.resource.model)
-        row = await rows.create(**values_of(data, restriction))
+        row = await rows.create(**values_of(self.resource.facts, data, restriction))
         row = await self._written(session, row, data, restriction)
         response.headers["Location"] = self.resource.where_it_is(request, row)
         self._tag(response, row)
@@ -138,7 +138,10 @@ class Operations:
 
     async def bulk(self, session: Any, data: Any, restriction: Restriction = None) -> Any:
         """Create all rows of a list, or none."""
-        rows = [self.resource.model(**values_of(each, restriction)) for each in data]
+        rows = [
+            self.resource.model(**values_of(self.resource.facts, each, restriction))
+            for each in data
+        ]
         _, written = await insert_data_rows(rows, session, raise_on_error=True)
         shown = []
         for place, (row, sent) in enumerate(zip(written, data, strict=True)):
@@ -186,7 +189,7 @@ class Operations:
         if restriction is not None:
             within = self._within(session, restriction).where(**self._key(row))
             if not await within.exists():
-                raise outside(restriction, data, place)
+                raise outside(self.resource.facts, restriction, data, place)
         return await self._read_again(session, row)
 
     async def _read_again(self, session: Any, row: Any) -> Any:

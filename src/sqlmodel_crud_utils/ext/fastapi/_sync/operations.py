@@ -80,7 +80,7 @@ class Operations:
     ) -> Any:
         """Create a row."""
         rows = Repository(session, self.resource.model)
-        row = rows.create(**values_of(data, restriction))
+        row = rows.create(**values_of(self.resource.facts, data, restriction))
         row = self._written(session, row, data, restriction)
         response.headers["Location"] = self.resource.where_it_is(request, row)
         self._tag(response, row)
@@ -140,7 +140,10 @@ class Operations:
 
     def bulk(self, session: Any, data: Any, restriction: Restriction = None) -> Any:
         """Create all rows of a list, or none."""
-        rows = [self.resource.model(**values_of(each, restriction)) for each in data]
+        rows = [
+            self.resource.model(**values_of(self.resource.facts, each, restriction))
+            for each in data
+        ]
         _, written = insert_data_rows(rows, session, raise_on_error=True)
         shown = []
         for place, (row, sent) in enumerate(zip(written, data, strict=True)):
@@ -188,7 +191,7 @@ class Operations:
         if restriction is not None:
             within = self._within(session, restriction).where(**self._key(row))
             if not within.exists():
-                raise outside(restriction, data, place)
+                raise outside(self.resource.facts, restriction, data, place)
         return self._read_again(session, row)
 
     def _read_again(self, session: Any, row: Any) -> Any:
