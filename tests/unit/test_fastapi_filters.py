@@ -167,7 +167,7 @@ def test_a_page_is_of_the_kind_that_was_asked_for() -> None:
 
 def test_what_is_asked_for_comes_after_what_the_route_asks_for() -> None:
     """The query of the route is kept, its order too."""
-    query = QueryShape(Hero, sqlite.dialect()).where(team_id=1).order_by("age")
+    query = QueryShape(None, Hero, sqlite.dialect()).where(team_id=1).order_by("age")
     params = FilterParams({"age__gte": 5}, ("-name",), size=1, max_size=1)
     sql = " ".join(params.apply(query).sql().split())
     assert "hero.team_id = " in sql

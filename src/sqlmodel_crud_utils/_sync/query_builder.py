@@ -37,6 +37,7 @@ from sqlmodel_crud_utils._core.writes.updates import (
 )
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
+    Session,
     dialect_of,
     execute,
     require_session,
@@ -100,9 +101,11 @@ class QueryBuilder(QueryShape[T]):
         3
     """
 
+    _session: Session
+
     def __init__(self, session: AnySession, model: type[T]) -> None:
-        self._session = require_session(session)
-        super().__init__(model, dialect_of(self._session, facts_of(model)))
+        opened = require_session(session)
+        super().__init__(opened, model, dialect_of(opened, facts_of(model)))
 
     # --- rows ------------------------------------------------------------------------------------
 

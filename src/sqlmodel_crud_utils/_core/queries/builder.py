@@ -35,9 +35,9 @@ class QueryShape(Generic[T]):
     """What the query builder has in common in both APIs: everything that queries nothing."""
 
     _query: Query
-    _session: Any
 
-    def __init__(self, model: type[T], dialect: Dialect) -> None:
+    def __init__(self, session: Any, model: type[T], dialect: Dialect) -> None:
+        self._session = session
         self._query = Query(model, dialect)
 
     def __repr__(self) -> str:

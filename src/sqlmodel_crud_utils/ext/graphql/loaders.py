@@ -7,7 +7,8 @@ from importlib import import_module
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy.orm import InstanceState, InstrumentedAttribute, RelationshipProperty, Session
+from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, Session
+from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -93,9 +94,9 @@ def _relationship(given: Any) -> tuple[Facts, str]:
 
 
 def _key_of(facts: Facts, row: Any) -> tuple[Any, ...]:
-    state = getattr(row, "_sa_instance_state", None)
-    if not isinstance(state, InstanceState) or not isinstance(row, facts.model):
+    if not isinstance(row, facts.model):
         raise ValidationError(f"takes rows of {facts.model.__name__}, not {type(row).__name__}")
-    if state.identity is None:
+    identity: tuple[Any, ...] | None = instance_state(row).identity
+    if identity is None:
         raise ValidationError(f"the row of {facts.model.__name__} has not been written yet")
-    return state.identity
+    return identity
