@@ -9,22 +9,27 @@ costs one truth test. Of `text()` no more is heard than that it may have written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-from sqlalchemy import ColumnElement, Delete, FromClause, Insert, TextClause, Update
-from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
+from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Insert, TextClause, Update
+from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
-from sqlmodel_crud_utils._session.savepoints import PerSavepoint, innermost_transaction
+from sqlmodel_crud_utils._session.savepoints import (
+    PerSavepoint,
+    innermost_transaction,
+    is_within,
+)
 from sqlmodel_crud_utils._session.sqlalchemy_internals import all_mappers
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
+from sqlmodel_crud_utils._session.transactions import connections_in, connections_of
 from sqlmodel_crud_utils._session.witnessing import (
     inserted,
     keys_among,
@@ -104,10 +109,12 @@ class Subscriber(Protocol):
 class TableSubscriber(Subscriber, Protocol):
     """A subscriber that hears of tables without a model, too."""
 
-    def tables_written(self, session: Session, changes: Sequence[Change | TableChange]) -> None:
+    def tables_written(
+        self, connections: Collection[Connection], changes: Sequence[Change | TableChange]
+    ) -> None:
         """Hear of all changes of a transaction that is committed, in place of `committed`.
 
-        It also hears of those where a commit was cut off, so that nobody knows how it has ended.
+        So it does where the COMMIT was sent and nobody knows what became of it.
         """
         ...
 
@@ -202,17 +209,6 @@ def pending_of(
     return noted(session).changes
 
 
-def tell_cut_off(session: Session) -> None:
-    """Tell what was waiting for a commit that may have been carried out, or not."""
-    pending = noted(session).changes
-    forget(session, "changes")
-    told = [] if pending is None else pending.take()
-    for each in subscribers:
-        found = [change for subscriber, change in told if subscriber is each]
-        if found and isinstance(each, TableSubscriber):
-            each.tables_written(session, found)
-
-
 def tell_committed(session: Session) -> None:
     """Tell what was waiting for the commit."""
     pending = noted(session).changes
@@ -221,9 +217,21 @@ def tell_committed(session: Session) -> None:
     for each in subscribers:
         found = [change for subscriber, change in told if subscriber is each]
         if found and isinstance(each, TableSubscriber):
-            each.tables_written(session, found)
+            each.tables_written(connections_of(session), found)
         elif found:
             each.committed(session, [change for change in found if isinstance(change, Change)])
+
+
+def tell_uncertain(session: Session, transaction: SessionTransaction) -> None:
+    """Tell what was waiting for a commit that has failed on its way; it may be done for all that.
+
+    The transaction has ended.
+    """
+    told = [thing for owner, thing in noted(session).changes or () if is_within(owner, transaction)]
+    for each in subscribers:
+        found = [change for subscriber, change in told if subscriber is each]
+        if found and isinstance(each, TableSubscriber):
+            each.tables_written(connections_in(transaction), found)
 
 
 # --- flushes -------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ from sqlmodel_crud_utils._session import (
     tenants,
 )
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
-from sqlmodel_crud_utils._session.state import forget, noted, state_of
-from sqlmodel_crud_utils._session.transactions import cut_off
+from sqlmodel_crud_utils._session.state import forget
+from sqlmodel_crud_utils._session.transactions import cut_off, may_be_committed, sending_commit
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -242,13 +242,7 @@ def _on_write(execution: ORMExecuteState) -> Any:
 
 
 @own
-def _on_commit_begin(session: Session) -> None:
-    state_of(session).committing = True
-
-
-@own
 def _tell_on_commit(session: Session) -> None:
-    forget(session, "committing")
     pending = changes.pending_of(session)
     if pending is None:
         return
@@ -261,12 +255,12 @@ def _tell_on_commit(session: Session) -> None:
 
 @own
 def _drop_on_end(session: Session, transaction: SessionTransaction) -> None:
-    is_cut_off = transaction.parent is None and noted(session).committing
-    if is_cut_off:
-        forget(session, "committing")
-        changes.tell_cut_off(session)
-    elif pending := changes.pending_of(session):
-        pending.drop(transaction)
+    pending = changes.pending_of(session)
+    if pending is None:
+        return
+    if transaction.parent is None and may_be_committed(transaction):
+        changes.tell_uncertain(session, transaction)
+    pending.drop(transaction)
 
 
 _CHANGES: tuple[tuple[Any, str, Any], ...] = (
@@ -275,9 +269,10 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (Mapper, "before_delete", _before_row),
     (Session, "after_flush", _on_flush),
     (Session, "do_orm_execute", _on_write),
-    (Session, "before_commit", _on_commit_begin),
     (Session, "after_commit", _tell_on_commit),
     (Session, "after_transaction_end", _drop_on_end),
+    (Engine, "commit", sending_commit),
+    (Engine, "commit_twophase", sending_commit),
 )
 
 

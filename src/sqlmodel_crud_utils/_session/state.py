@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KEY = "sqlmodel_crud_utils"
 
-Note = Literal["block", "kept", "claims", "waiting", "due", "changes", "committing", "announced"]
+Note = Literal["block", "kept", "claims", "waiting", "due", "changes", "announced"]
 
 
 class SessionState:
@@ -32,7 +32,6 @@ class SessionState:
         waiting: What runs after the commit.
         due: What runs now, as its commit is done.
         changes: What was written and is not committed yet, for each subscriber.
-        committing: Whether a commit has begun of which nobody knows yet how it ends.
         announced: The rows whose changes were announced before the flush under way.
         tenant: The scope that the session serves, and the identity map that it began with.
         sharing: How several tasks read with the session.
@@ -45,7 +44,6 @@ class SessionState:
     waiting: PerSavepoint[Callable[[], Any]] | None = None
     due: list[Callable[[], Any]] | None = None
     changes: PerSavepoint[tuple[Subscriber, Change | TableChange]] | None = None
-    committing: bool = False
     announced: set[InstanceState[Any]] | None = None
     tenant: tuple[object, object] | None = None
     sharing: Sharing | None = None

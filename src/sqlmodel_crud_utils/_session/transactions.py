@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sqlmodel_crud_utils._session import sqlalchemy_internals
-from sqlmodel_crud_utils._session.sqlalchemy_internals import begun_connections, is_clean
+from sqlmodel_crud_utils._session.sqlalchemy_internals import (
+    begun_connections,
+    is_autocommitting,
+    is_clean,
+)
+
+# Of a session's own transactions, so that an entry lasts no longer than its connection.
+_sent: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def is_lost(session: Session) -> bool:
@@ -26,8 +35,12 @@ def is_lost(session: Session) -> bool:
 def connections_of(session: Session) -> set[Connection]:
     """Return the connections that the session's transaction has begun on."""
     transaction = session.get_transaction()
-    begun = {} if transaction is None else begun_connections(transaction)
-    return {connection for connection, *_ in begun.values()}
+    return set() if transaction is None else connections_in(transaction)
+
+
+def connections_in(transaction: SessionTransaction) -> set[Connection]:
+    """Return the connections that a transaction has begun on, after its end too."""
+    return {connection for connection, *_ in begun_connections(transaction).values()}
 
 
 def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
@@ -59,6 +72,17 @@ def is_committed(session: Session) -> bool:
     """
     transaction = session.get_transaction()
     return transaction is not None and sqlalchemy_internals.is_committed(transaction)
+
+
+def sending_commit(connection: Connection, *_: Any) -> None:
+    """Note that a COMMIT is sent next."""
+    _sent.add(connection)
+
+
+def may_be_committed(transaction: SessionTransaction) -> bool:
+    """Return whether a COMMIT was sent in a transaction, or each statement is one."""
+    connections = connections_in(transaction)
+    return not _sent.isdisjoint(connections) or any(map(is_autocommitting, connections))
 
 
 def has_nothing_to_lose(session: Session) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core import cached_reads
 from sqlmodel_crud_utils._core.cached_reads import check_ttl
-from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import events
 from sqlmodel_crud_utils._session.changes import Change, Need, TableChange
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
@@ -61,30 +61,25 @@ class _Cached:
 
     def written(self, session: Session, change: Change) -> None:
         """End entries at once where the database commits each statement by itself."""
-        if any(map(is_autocommitting, connections_of(session))):
-            self.tables_written(session, [change])
+        connections = connections_of(session)
+        if any(map(is_autocommitting, connections)):
+            self.tables_written(connections, [change])
 
     def committed(self, session: Session, changes: Sequence[Change]) -> None:
         """End the entries of what a transaction has written."""
-        self.tables_written(session, changes)
+        self.tables_written(connections_of(session), changes)
 
-    def tables_written(self, session: Session, changes: Sequence[Change | TableChange]) -> None:
+    def tables_written(
+        self, connections: Collection[Connection], changes: Sequence[Change | TableChange]
+    ) -> None:
         """End the entries of what a transaction has written."""
         names = written_tokens(changes)
         if not names:
             return
-        if _is_async(session, changes):
+        if any(connection.dialect.is_async for connection in connections):
             self.aio.renew_in_commit(names)
         else:
             self.sync.renew_in_commit(names)
-
-
-def _is_async(session: Session, changes: Sequence[Change | TableChange]) -> bool:
-    binds: set[Any] = set(connections_of(session))
-    if not binds:  # the transaction is over
-        models = [change.model for change in changes if isinstance(change, Change)]
-        binds = {session.get_bind(facts_of(model).mapper) for model in models}
-    return any(bind.dialect.is_async for bind in binds)
 
 
 _configured: _Cached | None = None
