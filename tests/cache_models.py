@@ -141,3 +141,15 @@ class Pickled(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     thing: Any = Field(default=None, sa_column=Column(PickleType))
+
+
+class Variable(SQLModel, table=True):
+    """A value that executes what it reads on the databases of the tests: by variants of its type."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    thing: Any = Field(
+        default=None,
+        sa_column=Column(
+            JSON().with_variant(PickleType(), "sqlite", "postgresql", "mysql", "mariadb")
+        ),
+    )

@@ -14,6 +14,7 @@ from sqlalchemy import Enum as EnumType, PickleType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.columns import is_json, python_type
 
 _PLAIN = frozenset((bool, int, float, str))
@@ -191,10 +192,19 @@ def _has_own(type_: TypeEngine[Any], method: str) -> bool:
     )
 
 
+def _types_in(type_: TypeEngine[Any]) -> list[TypeEngine[Any]]:
+    """Return the types that some databases have in the place of a type, and that of its items."""
+    item = _item(type_)
+    return [*variants_of(type_).values(), *(() if item is None else (item,))]
+
+
 @cached
 def is_cacheable(type_: TypeEngine[Any]) -> bool:
     """Return whether values of a type can be kept without executing what is read."""
     if isinstance(type_, PickleType):
+        return False
+    # Only a column's own type is asked to convert what is kept.
+    if any(converts(each) or not is_cacheable(each) for each in _types_in(type_)):
         return False
     if not isinstance(type_, TypeDecorator) or type(type_).__module__.startswith("sqlalchemy."):
         return True
