@@ -144,7 +144,7 @@ class Pickled(SQLModel, table=True):
 
 
 class Variable(SQLModel, table=True):
-    """A value that executes what it reads on the databases of the tests: by variants of its type."""
+    """A value that executes what it reads on the databases of tests, by variants of its type."""
 
     id: int | None = Field(default=None, primary_key=True)
     thing: Any = Field(

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from tests._async.test_cache import asked, is_cached, one, row
 from tests._runtime_async import AsyncEngine, AsyncSession, sync_engine
@@ -105,3 +105,23 @@ async def test_a_variant_that_executes_is_not_kept(
     await asked(engine, row(Variable, key))
     found, count = await asked(engine, row(Variable, key))
     assert (found.thing, count) == ({"a": 1}, 1)
+
+
+async def test_a_hit_is_refused_in_every_session(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """One that is moved to another session is no newer there, until it is read again."""
+    key = await one(session, Bundle(name="a", stock=1))
+    await asked(engine, row(Bundle, key))
+    hit, count = await asked(engine, row(Bundle, key))
+    assert count == 0
+    async with AsyncSession(engine) as other:
+        other.add(hit)
+        hit.stock = 2
+        with pytest.raises(ValidationError, match="came from the cache"):
+            await other.commit()
+        await other.rollback()
+        await other.refresh(hit)
+        hit.stock = 3
+        await other.commit()
+    assert (await asked(engine, row(Bundle, key)))[0].stock == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from sqlmodel_crud_utils.exceptions import TransactionError
+from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from sqlmodel_crud_utils.sync import QueryBuilder, transaction
 from tests._runtime_sync import Engine, Session, sync_engine
@@ -103,3 +103,21 @@ def test_a_variant_that_executes_is_not_kept(engine: Engine, session: Session) -
     asked(engine, row(Variable, key))
     found, count = asked(engine, row(Variable, key))
     assert (found.thing, count) == ({"a": 1}, 1)
+
+
+def test_a_hit_is_refused_in_every_session(engine: Engine, session: Session) -> None:
+    """One that is moved to another session is no newer there, until it is read again."""
+    key = one(session, Bundle(name="a", stock=1))
+    asked(engine, row(Bundle, key))
+    hit, count = asked(engine, row(Bundle, key))
+    assert count == 0
+    with Session(engine) as other:
+        other.add(hit)
+        hit.stock = 2
+        with pytest.raises(ValidationError, match="came from the cache"):
+            other.commit()
+        other.rollback()
+        other.refresh(hit)
+        hit.stock = 3
+        other.commit()
+    assert asked(engine, row(Bundle, key))[0].stock == 3

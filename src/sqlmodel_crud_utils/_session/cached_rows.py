@@ -17,31 +17,24 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-_KEY = "sqlmodel_crud_utils.cached"
+# Of all sessions: such a row is no newer in another one, to which a program may move it.
+_cached: weakref.WeakSet[InstanceState[Any]] = weakref.WeakSet()
 
 
 def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Note that these objects came from a cache; the next read that queries reads them again."""
     found = set(states)
-    cached: weakref.WeakSet[InstanceState[Any]] = session.info.setdefault(_KEY, weakref.WeakSet())
-    cached.update(found)
+    _cached.update(found)
     kept_rows.note_more(session, found)
-
-
-def is_cached(session: Session, state: InstanceState[Any]) -> bool:
-    """Return whether an object came from a cache and was not read since."""
-    return state in session.info.get(_KEY, ())
 
 
 def read_again(state: InstanceState[Any], _context: Any, names: Iterable[str] | None) -> None:
     """Forget an object all of whose columns were read from the database."""
-    session = state.session
-    cached = None if session is None else session.info.get(_KEY)
-    if not cached or state not in cached:
+    if state not in _cached:
         return
     facts = facts_of(state.class_)
     if names is None or set(names) >= facts.columns.keys() - facts.queried:
-        cached.discard(state)
+        _cached.discard(state)
 
 
 def check_flush(session: Session) -> None:
@@ -50,14 +43,14 @@ def check_flush(session: Session) -> None:
     Raises:
         ValidationError: One of them was changed or deleted; nothing was written.
     """
-    cached = session.info.get(_KEY)
-    if not cached:
+    if not _cached:
         return
-    changed = (row for row in session.dirty if session.is_modified(row, include_collections=False))
-    for row in (*changed, *session.deleted):
-        state = instance_state(row)
-        facts = facts_of(state.class_)
-        if state in cached and facts.version is None:
+    dirty = (row for row in session.dirty if instance_state(row) in _cached)
+    changed = (row for row in dirty if session.is_modified(row, include_collections=False))
+    deleted = (row for row in session.deleted if instance_state(row) in _cached)
+    for row in (*changed, *deleted):
+        facts = facts_of(type(row))
+        if facts.version is None:
             raise ValidationError(
                 f"a {facts.model.__name__} row that came from the cache cannot be written; "
                 "read it without the cache, refresh() it, or use update_row or delete_row"
