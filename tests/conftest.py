@@ -137,7 +137,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.getoption("numprocesses", default=None):
         postgresql_url()
-    config.pluginmanager.register(plugin, "the plugin of the library")
+    if not config.pluginmanager.is_registered(plugin):
+        config.pluginmanager.register(plugin, "the plugin of the library")
 
 
 @pytest.fixture(scope="session")

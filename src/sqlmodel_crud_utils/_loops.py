@@ -11,8 +11,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import AsyncAdaptedQueuePool, Dialect, Engine, event
@@ -24,6 +25,9 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.liveness import Reconnects
 from sqlmodel_crud_utils._session.sqlalchemy_internals import unlock
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _LOOP = "sqlmodel_crud_utils.loop"
 
@@ -251,6 +255,43 @@ async def _close(dialect: Dialect, connection: Any) -> None:
         await greenlet_spawn(dialect.do_terminate, connection)
     except Exception as error:  # noqa: BLE001 - it is gone either way
         get_logger().debug(f"closing a connection failed: {type(error).__name__}")
+
+
+def run_apart(engine: AsyncEngine, func: Callable[[Engine], None], *, dispose: bool) -> None:
+    """Call a function with the plain engine of an async one, in an event loop of its own.
+
+    Where a loop runs in this thread, it waits. No connection of the own loop stays in a pool.
+
+    Args:
+        engine: The engine; a pool that does not know loops is left alone, and another one is used.
+        func: The function.
+        dispose: Whether the engine is not needed any more.
+    """
+
+    async def work() -> None:
+        apart = _for_one_loop(engine.sync_engine)
+        try:
+            await greenlet_spawn(func, apart)
+        finally:
+            if dispose or apart is not engine.sync_engine:
+                await greenlet_spawn(apart.dispose)
+
+    if _running_loop() is None:
+        asyncio.run(work())
+        return
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, work()).result()
+
+
+def _for_one_loop(engine: Engine) -> Engine:
+    if isinstance(engine.pool, LoopPool) or not features_of(engine.dialect).has_server:
+        return engine
+    return Engine(
+        engine.pool.recreate(),
+        engine.dialect,
+        engine.url,
+        hide_parameters=engine.hide_parameters,
+    )
 
 
 def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "ConstraintKind",
     "ConstraintViolationError",
     "DatabaseConnectionError",
+    "MigrationLockError",
     "MultipleRecordsError",
     "QueryExecutionError",
     "RateLimitExceededError",
@@ -35,6 +36,7 @@ __all__ = [
     "RecordNotFoundError",
     "RelationshipNotLoadedError",
     "SQLModelCRUDError",
+    "SchemaMismatchError",
     "TenantError",
     "TransactionError",
     "UnknownFieldError",
@@ -249,6 +251,46 @@ class RateLimitUnavailableError(SQLModelCRUDError):
 
     def __init__(self, message: str = "The rate limits cannot be checked at the moment") -> None:
         super().__init__(message)
+
+
+class MigrationLockError(SQLModelCRUDError):
+    """Raised when another process upgraded the database for longer than one wanted to wait.
+
+    Attributes:
+        wait: How many seconds that was.
+
+    Example:
+        >>> print(MigrationLockError(600))
+        Another process is upgrading the database, and did not finish within 600 s; ...
+    """
+
+    def __init__(self, wait: float) -> None:
+        self.wait = wait
+        super().__init__(
+            "Another process is upgrading the database, and did not finish within "
+            f"{wait:g} s; start again when it has, end it if it hangs, "
+            "or give run_migrations a longer wait="
+        )
+
+
+class SchemaMismatchError(SQLModelCRUDError):
+    """Raised when a database does not have what the models need.
+
+    Attributes:
+        differences: One text for each difference.
+
+    Example:
+        >>> print(SchemaMismatchError(["column hero.age is missing"]))
+        The database does not fit the models:
+          column hero.age is missing
+    """
+
+    def __init__(self, differences: Iterable[str]) -> None:
+        self.differences = tuple(differences)
+        listed = "".join(f"\n  {each}" for each in self.differences[:_MAX_NAMED])
+        more = len(self.differences) - _MAX_NAMED
+        rest = f"\n  and {more} more" if more > 0 else ""
+        super().__init__(f"The database does not fit the models:{listed}{rest}")
 
 
 class TenantError(ValidationError):

@@ -12,8 +12,9 @@ Example:
     >>> note.created_at.tzinfo, note.updated_at, note.is_deleted
     (datetime.timezone.utc, None, False)
 
-Alembic writes the type of the time columns as `sqlmodel_crud_utils.mixins.UTCDateTime()`; the
-template of the migrations (`script.py.mako`) needs an `import sqlmodel_crud_utils.mixins` for it.
+Alembic writes the type of the time columns as `sqlmodel_crud_utils.mixins.UTCDateTime()`. With
+`run_migrations` of `ext.alembic` a revision imports it; elsewhere the template of the migrations
+(`script.py.mako`) needs an `import sqlmodel_crud_utils.mixins` for it.
 """
 
 from sqlmodel_crud_utils._core.mixins import (

@@ -33,6 +33,9 @@ class Features:
         locks_gaps: Whether to look for a row to write to locks the place where it could be.
         has_log_positions: Whether replicas can be asked how far in the primary's log they are.
         commits_ddl: Whether a statement that changes the schema commits.
+        named_lock: What locks by a name, for as long as a connection lives.
+        lock_limit: The setting of how long a change of the schema waits for a lock: PostgreSQL's is
+            for a transaction, MySQL's for a connection.
         bind_limit: How many parameters a statement may have.
         statement_bytes: How long a statement may safely be, None where that does not matter.
         conflict: The clause of an INSERT for rows that already exist. ON DUPLICATE KEY reacts
@@ -80,6 +83,8 @@ class Features:
     locks_gaps: bool = True
     has_log_positions: bool = False
     commits_ddl: bool = False
+    named_lock: Literal["advisory", "GET_LOCK"] | None = None
+    lock_limit: Literal["lock_timeout", "lock_wait_timeout"] | None = None
     # Statements that write.
     bind_limit: int = 999
     statement_bytes: int | None = None
@@ -121,6 +126,8 @@ _POSTGRESQL = Features(
     extra="postgresql",
     locks_gaps=False,
     has_log_positions=True,
+    named_lock="advisory",
+    lock_limit="lock_timeout",
     # The protocol has an unsigned integer of 16 bits for their number, asyncpg a signed one.
     bind_limit=32_767,
     conflict="ON CONFLICT",
@@ -175,6 +182,8 @@ _MYSQL = Features(
     one_result_at_a_time=True,
     keeps_snapshot=True,
     commits_ddl=True,
+    named_lock="GET_LOCK",
+    lock_limit="lock_wait_timeout",
     bind_limit=65_535,
     # Of the 16 or 64 MB that the server takes.
     statement_bytes=1_000_000,
@@ -202,7 +211,12 @@ _UNKNOWN = Features()
 
 def features_of(dialect: Dialect) -> Features:
     """Return what the database of a dialect does its own way."""
-    return FEATURES.get(dialect.name, _UNKNOWN)
+    return features_named(dialect.name)
+
+
+def features_named(name: str) -> Features:
+    """Return what the database does its own way whose dialect has this name."""
+    return FEATURES.get(name, _UNKNOWN)
 
 
 def insert_of(features: Features) -> Callable[..., Any]:

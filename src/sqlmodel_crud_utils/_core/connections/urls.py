@@ -88,7 +88,7 @@ def resolve_url(database_url: str | URL, drivers: Mapping[str, str]) -> URL:
         database_url: What the caller gave.
         drivers: The API's own driver for each backend.
     """
-    url = _read(database_url)
+    url = read_url(database_url)
     name, _, driver = url.drivername.lower().partition("+")
     if name not in _BACKENDS:
         known = ", ".join(dict.fromkeys(_BACKENDS.values()))
@@ -222,7 +222,8 @@ def _unknown(name: str, driver: str, accepted: Iterable[str]) -> ValidationError
 _NAME = re.compile("[a-z_]{1,40}", re.IGNORECASE)
 
 
-def _read(database_url: str | URL) -> URL:
+def read_url(database_url: str | URL) -> URL:
+    """Return a URL that was given; the error for one that cannot be read does not quote it."""
     if isinstance(database_url, URL):
         return database_url
     if not isinstance(database_url, str):

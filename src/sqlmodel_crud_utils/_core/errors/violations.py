@@ -183,8 +183,10 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
         case PrimaryKeyConstraint():
             return {"PRIMARY", f"{table.name}_pkey"}
         case UniqueConstraint():
-            # MySQL numbers the indexes that begin with the same column.
-            return {f"{joined}_key", *columns[:1], *(f"{columns[0]}_{n}" for n in range(2, 9))}
+            # MySQL numbers the indexes that begin with the same column. The last one is the name in
+            # `NAMING_CONVENTION` of `ext.alembic`, which programs that do not migrate do not know.
+            numbered = (f"{columns[0]}_{number}" for number in range(2, 9))
+            return {f"{joined}_key", *columns[:1], *numbered, f"uq_{joined}"}
         case ForeignKeyConstraint():
             return {f"{joined}_fkey"}
         case CheckConstraint():

@@ -1,0 +1,223 @@
+"""What an env.py does: it connects, waits for its turn, and lets Alembic run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from configparser import InterpolationError
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from logging.config import fileConfig
+from typing import TYPE_CHECKING, Any
+
+from alembic import context
+from sqlalchemy import Connection, Engine, MetaData, event
+from sqlalchemy.engine import URL
+
+from sqlmodel_crud_utils._core.connections.urls import bad_url, read_url
+from sqlmodel_crud_utils._core.dialects import Features, features_named, features_of
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils.ext.alembic.durations import seconds_of
+from sqlmodel_crud_utils.ext.alembic.foreign_keys import begin_checked, unchecked
+from sqlmodel_crud_utils.ext.alembic.locks import upgrade_lock
+from sqlmodel_crud_utils.ext.alembic.rendering import render_item
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._runtime_async import AsyncEngine
+
+__all__ = ["NAMING_CONVENTION", "run_migrations"]
+
+NAMING_CONVENTION: Mapping[str, str] = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""How constraints without a name are called, so that a migration can drop them on every database.
+
+CHECK constraints are not in it: name them yourself.
+"""
+
+_PLACEHOLDER = "driver"  # of the alembic.ini that `alembic init` writes
+
+
+def run_migrations(
+    metadata: MetaData,
+    *,
+    engine: Engine | AsyncEngine | None = None,
+    lock_timeout: str | float | timedelta | None = None,
+    wait: float | timedelta = 600,
+    naming_convention: Mapping[str, Any] | None = NAMING_CONVENTION,
+    **kwargs: Any,
+) -> None:
+    """Run what Alembic was asked for: the whole of an env.py.
+
+    One process upgrades a database at a time; others wait, and then find nothing to do. On SQLite
+    all migrations are one transaction, in which foreign keys are not enforced, so that a batch that
+    copies a table loses no row that refers to it; a foreign key that is broken afterwards is an
+    error, and nothing is committed. With `--sql` nothing is connected to, and no lock is taken.
+
+    Args:
+        metadata: The tables of the models: `SQLModel.metadata`, when all models are imported.
+        engine: Where to connect, sync or async; left out, `sqlalchemy.url` in alembic.ini says it.
+        lock_timeout: How long a change of the schema may wait for a lock on a table, while all who
+            come after it wait too: "5s", "500ms", or a number of seconds. For PostgreSQL, MySQL and
+            MariaDB. It is not for statements in an `autocommit_block`, such as
+            CREATE INDEX CONCURRENTLY, nor for `wait`.
+        wait: How long to wait for another process that upgrades the database, in seconds.
+        naming_convention: How constraints without a name are called, if the metadata has no
+            convention of its own; None for no names.
+        **kwargs: Further arguments of Alembic's `context.configure`; they win over what this
+            function sets.
+
+    Raises:
+        MigrationLockError: Another process was still upgrading when `wait` had run out.
+        ValidationError: A URL that is missing or cannot be read, or a wrong duration.
+        ConstraintViolationError: A foreign key that is broken after migrations on SQLite.
+
+    Example:
+        In env.py:
+
+        ```python
+        from app.models import SQLModel
+        from sqlmodel_crud_utils.ext.alembic import run_migrations
+
+        run_migrations(SQLModel.metadata)
+        ```
+    """
+    _name_constraints(metadata, naming_convention)
+    _set_up_logging()
+    options = {"target_metadata": metadata, "render_item": render_item, **kwargs}
+    patience = seconds_of(wait, "wait")
+    lock_seconds = None if lock_timeout is None else seconds_of(lock_timeout, "lock_timeout")
+    if context.is_offline_mode():
+        url = _url() if engine is None else engine.url
+        _run_offline(url, lock_seconds, options)
+        return
+
+    def migrate(plain: Engine) -> None:
+        _run_online(plain, patience, lock_seconds, options)
+
+    _with_engine(engine, migrate)
+
+
+def _name_constraints(metadata: MetaData, convention: Mapping[str, Any] | None) -> None:
+    if convention is not None and metadata.naming_convention == MetaData().naming_convention:
+        metadata.naming_convention = convention
+
+
+def _set_up_logging() -> None:
+    """Let Alembic's command show what it does, as its alembic.ini says."""
+    config = context.config
+    if config.cmd_opts is not None and config.file_config.has_section("loggers"):
+        fileConfig(config.file_config, disable_existing_loggers=False)
+
+
+# --- where to connect ----------------------------------------------------------------------------
+
+
+def _with_engine(engine: Engine | AsyncEngine | None, work: Callable[[Engine], None]) -> None:
+    if isinstance(engine, Engine):
+        work(engine)
+        return
+    if engine is not None:
+        _in_loop(engine, work, is_own=False)
+        return
+    url = _url()
+    if "+" in url.drivername and url.get_dialect().is_async:
+        # Imported where they are needed: sync code does without the async parts.
+        from sqlmodel_crud_utils.aio import create_pooled_engine as create_async_pooled_engine
+
+        _in_loop(create_async_pooled_engine(url), work, is_own=True)
+        return
+    from sqlmodel_crud_utils.sync import create_pooled_engine
+
+    made = create_pooled_engine(url)
+    try:
+        work(made)
+    finally:
+        made.dispose()
+
+
+def _in_loop(engine: AsyncEngine, work: Callable[[Engine], None], *, is_own: bool) -> None:
+    from sqlmodel_crud_utils._loops import run_apart
+
+    run_apart(engine, work, dispose=is_own)
+
+
+def _url() -> URL:
+    """Return the URL of alembic.ini; no error quotes it, as it may hold a password."""
+    try:
+        text = context.config.get_main_option("sqlalchemy.url")
+    except InterpolationError:
+        text = "%"
+    if text is None or text.startswith(f"{_PLACEHOLDER}://"):
+        raise bad_url(
+            "is missing: set sqlalchemy.url in alembic.ini, "
+            "or write run_migrations(metadata, engine=engine) in env.py"
+        )
+    if text == "%":
+        raise bad_url("has a % in alembic.ini, where it has to be written as %%") from None
+    return read_url(text)
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def _run_offline(url: URL, lock_seconds: float | None, options: dict[str, Any]) -> None:
+    features = features_named(url.get_backend_name())
+    defaults = {
+        "literal_binds": True,
+        "dialect_opts": {"paramstyle": "named"},
+        "render_as_batch": features.single_writer,
+    }
+    context.configure(url=url, **{**defaults, **options})
+    with context.begin_transaction():
+        if lock_seconds is not None:
+            for statement in _lock_timeout(features, lock_seconds):
+                context.execute(statement)
+        context.run_migrations()
+
+
+def _run_online(
+    engine: Engine, patience: float, lock_seconds: float | None, options: dict[str, Any]
+) -> None:
+    with upgrade_lock(engine, patience), engine.connect() as connection:
+        if lock_seconds is not None:
+            _limit_lock_waits(connection, lock_seconds)
+        with _transaction(connection, patience, options):
+            context.run_migrations()
+
+
+@contextmanager
+def _transaction(
+    connection: Connection, patience: float, options: dict[str, Any]
+) -> Iterator[None]:
+    is_sqlite = features_of(connection.dialect).single_writer
+    defaults = {"transactional_ddl": True, "render_as_batch": True} if is_sqlite else {}
+    with unchecked(connection, patience) if is_sqlite else nullcontext():
+        context.configure(connection=connection, **{**defaults, **options})
+        checked = begin_checked(connection, patience) if is_sqlite else nullcontext()
+        with context.begin_transaction(), checked:
+            yield
+
+
+# --- lock_timeout --------------------------------------------------------------------------------
+
+
+def _limit_lock_waits(connection: Connection, seconds: float) -> None:
+    """Set the limit in each transaction; what runs outside of one has none."""
+    statements = _lock_timeout(features_of(connection.dialect), seconds)
+
+    @event.listens_for(connection, "begin")
+    def limit(begun: Connection) -> None:
+        if not is_autocommitting(begun):
+            for statement in statements:
+                begun.exec_driver_sql(statement)
+
+
+def _lock_timeout(features: Features, seconds: float) -> list[str]:
+    if features.lock_limit == "lock_timeout":
+        return [f"SET LOCAL lock_timeout = '{round(seconds * 1000)}ms'"]
+    if features.lock_limit == "lock_wait_timeout":
+        return [f"SET SESSION lock_wait_timeout = {max(1, round(seconds))}"]
+    return []

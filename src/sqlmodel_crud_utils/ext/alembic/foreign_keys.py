@@ -1,0 +1,78 @@
+"""Migrations of SQLite: one transaction, in which no foreign key deletes rows.
+
+A batch of Alembic copies a table and drops the old one. Where foreign keys are enforced, the drop
+deletes all rows first, and with them those that refer to them ON DELETE CASCADE.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate, has_begun
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, MigrationLockError
+
+
+@contextmanager
+def unchecked(connection: Connection, patience: float) -> Iterator[None]:
+    """Do not enforce foreign keys on a connection, on which no transaction has begun."""
+    before = [_pragma(connection, name) for name in ("foreign_keys", "busy_timeout")]
+    _pragma(connection, f"busy_timeout = {round(patience * 1000)}")
+    _pragma(connection, "foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        _pragma(connection, f"foreign_keys = {before[0]}")
+        _pragma(connection, f"busy_timeout = {before[1]}")
+
+
+@contextmanager
+def begin_checked(connection: Connection, patience: float) -> Iterator[None]:
+    """Take the lock of the database; refuse foreign keys that are broken at the end.
+
+    Raises:
+        MigrationLockError: Somebody else has the lock.
+        ConstraintViolationError: Rows refer to rows that are gone.
+    """
+    try:
+        begin_again_immediate(connection)
+        begin_immediate(connection)
+    except OperationalError as error:
+        raise MigrationLockError(patience) from error
+    before = _broken(connection)
+    yield
+    new = _broken(connection) - before
+    if new:
+        (table, parent), count = new.most_common(1)[0]
+        raise ConstraintViolationError(
+            f"after the migrations, {count} rows of {table} refer to rows of {parent} that do not "
+            "exist; nothing was committed",
+            kind="foreign_key",
+        )
+
+
+def _broken(connection: Connection) -> Counter[tuple[str, str]]:
+    found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return Counter((row[0], row[2]) for row in found)
+
+
+def _pragma(connection: Connection, statement: str) -> Any:
+    """Run a PRAGMA outside of a transaction; in one, that of foreign keys does nothing."""
+    driver: Any = connection.connection.dbapi_connection
+    cursor = driver.cursor()
+    # A driver that commits nothing by itself is always in a transaction.
+    begun = has_begun(connection)
+    if begun:
+        cursor.execute("COMMIT")
+    cursor.execute(f"PRAGMA {statement}")
+    row = cursor.fetchone()
+    if begun:
+        cursor.execute("BEGIN")
+    cursor.close()
+    return None if row is None else row[0]

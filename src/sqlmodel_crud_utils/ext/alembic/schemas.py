@@ -1,0 +1,142 @@
+"""Whether a database has what the models need."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, overload
+
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData
+
+from sqlmodel_crud_utils.exceptions import SchemaMismatchError, ValidationError
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils._runtime_async import AsyncEngine
+
+__all__ = ["check_schema"]
+
+
+@overload
+def check_schema(
+    engine: Engine, metadata: MetaData, *, script_location: str | PathLike[str] | None = None
+) -> None: ...
+@overload
+def check_schema(
+    engine: AsyncEngine, metadata: MetaData, *, script_location: str | PathLike[str] | None = None
+) -> Awaitable[None]: ...
+def check_schema(
+    engine: Any, metadata: MetaData, *, script_location: str | PathLike[str] | None = None
+) -> Any:
+    """Fail unless the database has what the models need, in a test or when a service starts.
+
+    A table, column or index that is missing, another type, and a column that may be NULL in one
+    place alone are found. Tables, indexes and constraints that the models do not know are no
+    difference; nor are columns, unless an INSERT fails without them. Nothing is written.
+
+    Args:
+        engine: The engine of the database; with an `AsyncEngine` the call is awaited.
+        metadata: The tables of the models: `SQLModel.metadata`, when all models are imported.
+        script_location: The folder of the migrations; then the database has to be at its newest
+            revision, too.
+
+    Returns:
+        Nothing; with an `AsyncEngine` something to await.
+
+    Raises:
+        SchemaMismatchError: The text lists the differences, `differences` has them.
+        ValidationError: Something that is no engine.
+
+    Example:
+        >>> check_schema(engine, Hero.metadata)
+    """
+
+    def check(connection: Connection) -> None:
+        found = [*_differences(connection, metadata), *_revisions(connection, script_location)]
+        if found:
+            raise SchemaMismatchError(found)
+
+    if isinstance(engine, Engine):
+        with engine.connect() as connection:
+            check(connection)
+        return None
+    if hasattr(engine, "sync_engine"):
+        return _checked(engine, check)
+    raise ValidationError(
+        f"check_schema takes an Engine or an AsyncEngine, not {type(engine).__name__}",
+        field="engine",
+    )
+
+
+async def _checked(engine: AsyncEngine, check: Any) -> None:
+    async with engine.connect() as connection:
+        await connection.run_sync(check)
+
+
+def _differences(connection: Connection, metadata: MetaData) -> Iterator[str]:
+    known = {table.name for table in metadata.tables.values()}
+    options = {
+        "target_metadata": metadata,
+        "include_schemas": any(table.schema for table in metadata.tables.values()),
+        "include_name": lambda name, kind, _parents: kind != "table" or name in known,
+    }
+    migration = MigrationContext.configure(connection, opts=options)
+    for difference in compare_metadata(migration, metadata):
+        # Changes of a column come as a list of their own.
+        for change in difference if isinstance(difference, list) else [difference]:
+            yield from _described(change)
+
+
+def _described(change: Any) -> Iterator[str]:
+    kind, *parts = change
+    if kind == "add_table":
+        yield f"table {parts[0].fullname} is missing"
+    elif kind == "add_column":
+        yield f"column {_place(parts[0], parts[1])}.{parts[2].name} is missing"
+    elif kind == "remove_column":
+        if not parts[2].nullable and parts[2].server_default is None:
+            place = f"{_place(parts[0], parts[1])}.{parts[2].name}"
+            yield f"column {place} is not in the models, and an INSERT needs it"
+    elif kind == "add_index":
+        yield f"index {parts[0].name} on {parts[0].table.fullname} is missing"
+    elif kind == "add_constraint":
+        columns = ", ".join(parts[0].columns.keys())
+        yield f"unique constraint on {parts[0].table.fullname} ({columns}) is missing"
+    elif kind == "add_fk":
+        columns = ", ".join(parts[0].columns.keys())
+        yield f"foreign key on {parts[0].table.fullname} ({columns}) is missing"
+    elif kind in {"modify_nullable", "modify_type"}:
+        schema, table, column, _, stored, wanted = parts
+        name = f"{_place(schema, table)}.{column}"
+        if kind == "modify_type":
+            yield f"column {name} is {stored}, and in the models {wanted}"
+        else:
+            yield f"column {name} {_null(stored)}, and in the models it {_null(wanted)}"
+
+
+def _place(schema: str | None, table: str) -> str:
+    return table if schema is None else f"{schema}.{table}"
+
+
+def _null(nullable: bool) -> str:
+    return "may be NULL" if nullable else "is NOT NULL"
+
+
+def _revisions(
+    connection: Connection, script_location: str | PathLike[str] | None
+) -> Iterator[str]:
+    if script_location is None:
+        return
+    config = Config()
+    config.set_main_option("script_location", fspath(script_location).replace("%", "%%"))
+    heads = set(ScriptDirectory.from_config(config).get_heads())
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    if current != heads:
+        yield f"the database is at revision {_listed(current)}, not at head {_listed(heads)}"
+
+
+def _listed(revisions: set[str]) -> str:
+    return ", ".join(sorted(revisions)) or "none"
