@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import StaticPool, create_engine
 
-from benchmarks import documentation, history, imports, isolation, many_models, memory
+from benchmarks import documentation, history, imports, isolation, many_models, memory, watching
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -207,6 +207,13 @@ def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = capsys.readouterr().out.splitlines()
     assert all(f"{way} " in line for way in history.WAYS)
     engine.dispose()
+
+
+def test_what_is_added_to_a_call() -> None:
+    """Telemetry and limits are measured beside a call alone, and a bare span."""
+    measured = watching.measure(calls=2, rounds=1)
+    assert set(measured) == {"alone", "telemetry", "limits in memory", "bare span and point"}
+    assert all(0 < taken < float("inf") for taken in measured.values())
 
 
 def test_the_isolation_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
