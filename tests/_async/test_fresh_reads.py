@@ -64,3 +64,15 @@ async def test_what_a_read_has_brought_up_to_date_stays_as_it_is(session: AsyncS
     await get_row(hero.id, session, Hero, True, ["tags"])
     await get_rows(session, Hero)
     assert vars(hero)["tags"] == []
+
+
+async def test_a_row_that_was_read_anew_is_as_it_was_read(
+    session: AsyncSession, session_factory: Callable[[], AsyncSession]
+) -> None:
+    """From then on it is like any other: a transaction keeps what it has loaded."""
+    _, hero = await write_row(Hero(name="Rusty", secret_name="?", age=1), session)
+    await get_row(hero.id, session, Hero)  # it may be older than the commit
+    await update_row(hero.id, {"age": 2}, session_factory(), Hero)
+    _, again = await get_row(hero.id, session, Hero)
+    assert again is hero
+    assert again.age == 1

@@ -66,3 +66,15 @@ def test_what_a_read_has_brought_up_to_date_stays_as_it_is(session: Session) -> 
     get_row(hero.id, session, Hero, True, ["tags"])
     get_rows(session, Hero)
     assert vars(hero)["tags"] == []
+
+
+def test_a_row_that_was_read_anew_is_as_it_was_read(
+    session: Session, session_factory: Callable[[], Session]
+) -> None:
+    """From then on it is like any other: a transaction keeps what it has loaded."""
+    _, hero = write_row(Hero(name="Rusty", secret_name="?", age=1), session)
+    get_row(hero.id, session, Hero)  # it may be older than the commit
+    update_row(hero.id, {"age": 2}, session_factory(), Hero)
+    _, again = get_row(hero.id, session, Hero)
+    assert again is hero
+    assert again.age == 1
