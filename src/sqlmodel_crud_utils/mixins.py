@@ -33,6 +33,7 @@ from sqlmodel_crud_utils._core.mixins import (
     tenant_unique,
     unique_when_not_deleted,
 )
+from sqlmodel_crud_utils._core.visibility.row_security import row_security
 from sqlmodel_crud_utils._session import model_events as _model_events  # noqa: F401 - it listens
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "all_tenants",
     "current_actor",
     "current_tenant",
+    "row_security",
     "tenant_foreign_key",
     "tenant_scope",
     "tenant_unique",

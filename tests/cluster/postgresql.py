@@ -133,14 +133,14 @@ class PgBouncer:
         url: Its address.
     """
 
-    def __init__(self, place: Path, server: PostgreSQL, connections: int) -> None:
+    def __init__(self, place: Path, server: PostgreSQL, connections: int, user: str) -> None:
         port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         settings = place / "pgbouncer.ini"
         settings.write_text(
             f"""
 [databases]
-* = host=127.0.0.1 port={server.port} user=postgres
+* = host=127.0.0.1 port={server.port} user={user}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -165,10 +165,12 @@ server_login_retry = 1
 
 
 @contextmanager
-def running_pgbouncer(server: PostgreSQL, connections: int) -> Iterator[PgBouncer]:
-    """Run a PgBouncer in front of a server, until the end."""
+def running_pgbouncer(
+    server: PostgreSQL, connections: int, user: str = "postgres"
+) -> Iterator[PgBouncer]:
+    """Run a PgBouncer in front of a server, until the end; all callers are one user there."""
     with folder() as place:
-        bouncer = PgBouncer(place, server, connections)
+        bouncer = PgBouncer(place, server, connections, user)
         try:
             bouncer.program.start()
             wait_for(bouncer.answers, bouncer.program)

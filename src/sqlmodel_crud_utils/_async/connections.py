@@ -13,6 +13,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     Password,
     PoolStatus,
     check_ping_after,
+    check_row_security,
     plan_engine,
 )
 from sqlmodel_crud_utils._core.observers import observed
@@ -35,6 +36,7 @@ from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
 from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 from sqlmodel_crud_utils._session.replicas import replicas_of
+from sqlmodel_crud_utils._session.row_security import secure_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
@@ -49,6 +51,7 @@ def create_pooled_engine(
     pool_ping_after: float = 0.5,
     password: Password | None = None,
     pgbouncer: bool = False,
+    row_security: bool = False,
     **kwargs: Any,
 ) -> AsyncEngine:
     """Create an engine whose pool replaces lost connections.
@@ -76,6 +79,9 @@ def create_pooled_engine(
         pgbouncer: Whether the URL is that of a PgBouncer in transaction mode, which hands a server
             connection to somebody else after each transaction: then no prepared statement outlives
             its transaction. It is for PostgreSQL.
+        row_security: Whether each transaction tells PostgreSQL the tenant in scope, which the
+            policies of `mixins.row_security` ask for. A role for which these do not hold is
+            refused at the first connection.
         **kwargs: More arguments of SQLAlchemy's `create_async_engine`; they win over what this
             function sets: `hide_parameters=True`, for instance, which keeps values out of
             tracebacks unless `echo` is passed. `connect_args` are added to its own.
@@ -86,6 +92,8 @@ def create_pooled_engine(
     Raises:
         ValidationError: A URL, number or argument that cannot be used, or a driver that is not
             installed; the text names the extra to install.
+        TenantError: With `row_security`, at the first connection: the role is a superuser or has
+            BYPASSRLS, or a table of tenants has no policies that hold for the role.
 
     Example:
         >>> memory = create_pooled_engine("sqlite://")
@@ -98,12 +106,16 @@ def create_pooled_engine(
     check_ping_after(pool_ping_after)
     pool = {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
     plan = plan_engine(database_url, DRIVERS, pool, password, kwargs, pgbouncer=pgbouncer)
+    if row_security:
+        check_row_security(plan)
     with observed("create_pooled_engine"):
         engine = make_engine(plan)
         prepare_engine(sync_engine(engine), plan, ask)
         replace_dead_connections(
             sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
         )
+        if row_security:
+            secure_rows(sync_engine(engine))
         return engine
 
 

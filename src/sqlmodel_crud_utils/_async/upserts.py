@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._async._running.operations import Write, insist
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, chunked, rows_per_chunk
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.errors.driver_errors import breaks_row_policy
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.policies import here
@@ -378,6 +379,8 @@ class _Upsertion:
 
     def _refuse(self, error: Exception, entry: Entry) -> None:
         """Raise the error of a row with its place in the payload, as the caller wants errors."""
+        if self.target.is_shared and breaks_row_policy(error):
+            raise not_read_back(self.target, entry) from error
         failure = self._refusal(error)
         if failure is None:
             return

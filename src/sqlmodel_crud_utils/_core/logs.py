@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sqlmodel_crud_utils.exceptions import BulkOperationError, ConstraintViolationError
 
-__all__ = ["get_logger", "log_failure", "log_retry"]
+__all__ = ["get_logger", "log_failure", "log_line", "log_retry"]
 
 Level = Literal["debug", "warning", "error"]
 
@@ -53,16 +53,17 @@ def log_failure(
         >>> log_failure("write_row", "Hero", ValueError("secret"))
     """
     name = model if isinstance(model, str) else model.__name__
-    _log(f"{operation} failed for {name}: {_described(failure)}", level)
+    log_line(f"{operation} failed for {name}: {_described(failure)}", level)
 
 
 def log_retry(what_now: str, failure: BaseException | None = None) -> None:
     """Log what `run_transaction` does after a failed attempt, as `log_failure` does."""
     told = "" if failure is None else f" after {_described(failure)}"
-    _log(f"run_transaction {what_now}{told}", "debug")
+    log_line(f"run_transaction {what_now}{told}", "debug")
 
 
-def _log(line: str, level: Level) -> None:
+def log_line(line: str, level: Level) -> None:
+    """Log a line at the place of the code that called the library."""
     # Without arguments neither library looks for placeholders in the line.
     logger, depth = get_logger(), _depth_of_caller()
     if isinstance(logger, logging.Logger):
@@ -72,7 +73,7 @@ def _log(line: str, level: Level) -> None:
 
 
 def _depth_of_caller() -> int:
-    """Return how many frames above `_log` the code stands that called the library."""
+    """Return how many frames above `log_line` the code stands that called the library."""
     frame: FrameType | None = sys._getframe(1)
     depth = 0
     while frame is not None and _PASSED_OVER.match(frame.f_globals.get("__name__", "")):

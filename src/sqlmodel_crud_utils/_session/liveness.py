@@ -210,7 +210,7 @@ def _send_first(
             ):
                 raise
             _replace(connection, error)
-            _renew_cursor(context)
+            renew_cursor(context)
 
 
 def _is_replaceable(connection: Connection) -> bool:
@@ -260,7 +260,8 @@ def _set_options(connection: Connection) -> None:
             )
 
 
-def _renew_cursor(context: Any) -> None:
+def renew_cursor(context: Any) -> None:
+    """Let a statement that is about to be sent use the connection that replaces its own."""
     with suppress(Exception):  # there is no connection any more
         context.cursor.close()
     context.cursor = context.create_cursor()

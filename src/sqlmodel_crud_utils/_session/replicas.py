@@ -20,8 +20,10 @@ from sqlmodel_crud_utils._core.errors.translation import is_unreachable
 from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.reading import only_reads
+from sqlmodel_crud_utils._core.values.tenants import nobody
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.row_security import is_secured
 from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush, begun_connections, is_clean
 from sqlmodel_crud_utils._session.transactions import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -46,7 +48,7 @@ def position_of(engine: Engine) -> Position:
     The question has a connection and a snapshot of its own: in a transaction under way the answer
     could be newer than what its statements see.
     """
-    with engine.connect() as connection:
+    with nobody(), engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
         cluster, offset = connection.exec_driver_sql(_POSITION).one()
     return Position(int(cluster) % 2**64, int(offset))
@@ -111,6 +113,11 @@ def replicas_of(primary: Engine, engines: Sequence[Engine]) -> Replicas:
             raise ValidationError(
                 f"must be engines of copies of the {primary.dialect.name} database, "
                 f"not {'the primary' if each is primary else each.dialect.name}",
+                field="replicas",
+            )
+        if is_secured(each) is not is_secured(primary):
+            raise ValidationError(
+                "must be made with row_security=True if the primary is, and only then",
                 field="replicas",
             )
     return Replicas(primary, [Replica(each) for each in engines])

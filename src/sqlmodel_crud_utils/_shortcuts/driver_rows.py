@@ -30,6 +30,7 @@ from sqlmodel_crud_utils._core.filters.lists import goes_into_array
 from sqlmodel_crud_utils._core.parameters import array_of
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils._session.row_security import is_secured
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed, listens_to_session
 
 _Processor = Callable[[Any], Any]
@@ -116,7 +117,7 @@ class Way(Enum):
     """How near to the driver rows may be written."""
 
     ORDINARY = auto()  # SQLAlchemy sends statements to other schemas than the tables say
-    WATCHED = auto()  # somebody wants to see, or to change, the statements that it executes
+    WATCHED = auto()  # somebody wants to see the statements that it executes, or refuses COPY
     DRIVER = auto()
 
 
@@ -129,6 +130,7 @@ def way_of(session: Session, connection: Connection) -> Way:
         listens_to_session(session, "do_orm_execute")
         or events.before_execute
         or events.after_execute
+        or is_secured(connection.engine)
     )
     return Way.WATCHED if is_watched else Way.DRIVER
 

@@ -158,6 +158,17 @@ def check_ping_after(seconds: Any) -> None:
         raise ValidationError("must be a number of seconds, 0 or more", field="pool_ping_after")
 
 
+def check_row_security(plan: EnginePlan) -> None:
+    """Refuse an engine that could not keep the rows of tenants apart in each transaction."""
+    backend = plan.url.get_backend_name()
+    if backend != "postgresql":
+        raise ValidationError(f"is for PostgreSQL, not {backend}", field="row_security")
+    if plan.arguments.get("isolation_level") == "AUTOCOMMIT":
+        raise ValidationError(
+            "needs transactions, and isolation_level AUTOCOMMIT has none", field="row_security"
+        )
+
+
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 

@@ -19,6 +19,7 @@ from sqlmodel_crud_utils.exceptions import ConstraintKind
 __all__ = [
     "DriverError",
     "Problem",
+    "breaks_row_policy",
     "is_cut_off",
     "is_lost_race",
     "is_read_only",
@@ -98,6 +99,12 @@ def is_read_only(error: BaseException) -> bool:
     return found is not None and found.reason == _READ_ONLY
 
 
+def breaks_row_policy(error: BaseException) -> bool:
+    """Return whether a row policy of PostgreSQL refused a row, or to write to one."""
+    found = read_driver_error(error)
+    return found is not None and found.reason == _POLICY
+
+
 def is_worth_repeating(error: BaseException) -> bool:
     """Return whether a transaction failed because of others, and may succeed at its next run."""
     found = read_driver_error(error)
@@ -174,6 +181,7 @@ _NO_TABLE = "a table does not exist in this database"
 _NO_COLUMN = "a column does not exist in this database"
 _SYNTAX = "the database does not understand the statement"
 _DENIED = "the user is not allowed to do this"
+_POLICY = "a row policy of the database refuses the row"
 _READ_ONLY = "the database is read-only"
 _FULL = "the database has no space left"
 _CANCELLED = "the statement was cancelled or took too long"
@@ -376,6 +384,8 @@ def _from_postgresql(error: Any, state: str) -> DriverError:
     problem, reason = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or _UNKNOWN
     # The adapter for asyncpg keeps the names on the error behind it only.
     source = error.__cause__ if _sqlstate(error.__cause__) else error
+    if state == "42501" and _is_of_policy(source):
+        problem, reason = "constraint", _POLICY
     column = _postgresql_detail(source, "column_name")
     columns: tuple[str, ...] = (column,) if column else ()
     if problem in {"unique", "exclusion", "foreign_key"}:
@@ -388,6 +398,12 @@ def _from_postgresql(error: Any, state: str) -> DriverError:
         constraint=_postgresql_detail(source, "constraint_name"),
         columns=columns,
     )
+
+
+def _is_of_policy(error: Any) -> bool:
+    """Return whether a row policy has refused a row; there is no code for that."""
+    names = ("source_function", "server_source_function")
+    return any(_postgresql_detail(error, name) == "ExecWithCheckOptions" for name in names)
 
 
 def _key_columns(error: Any) -> tuple[str, ...]:

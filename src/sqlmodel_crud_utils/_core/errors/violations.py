@@ -43,7 +43,7 @@ def constraint_violation(
     name = f" (constraint {broken.name!r})" if broken.name else ""
     is_own = broken.table is not None and broken.table is _table_of(model)
     return ConstraintViolationError(
-        f"{_wording(broken)}{name}",
+        f"{driver.reason or _wording(broken)}{name}",
         field=_field(model, broken) if is_own and not broken.referenced else None,
         kind=broken.kind,
         constraint=broken.name,

@@ -102,7 +102,12 @@ def _everywhere() -> Visibility:
 
 @cached
 def mappers_of(policy: Policy) -> tuple[Mapper[Any], ...]:
-    """Return the mappers of all models that a policy is about."""
+    """Return the mappers of all models that a policy is about, remembered for statements."""
+    return find_mappers(policy)
+
+
+def find_mappers(policy: Policy) -> tuple[Mapper[Any], ...]:
+    """Return the mappers of all models that a policy is about, those declared last among them."""
     found = (inspect(model, raiseerr=False) for model in _heirs(policy.base))
     return tuple(dict.fromkeys(mapper for mapper in found if isinstance(mapper, Mapper)))
 

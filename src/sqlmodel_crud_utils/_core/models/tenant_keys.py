@@ -18,6 +18,9 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 TENANT = "tenant_id"
 
+ROWS_OF_TENANTS = "sqlmodel_crud_utils.rows_of_tenants"
+"""In the `info` of a table: its rows belong to tenants, or to nobody where `tenant_id` is NULL."""
+
 _TARGETS = "sqlmodel_crud_utils.tenant_targets"
 
 

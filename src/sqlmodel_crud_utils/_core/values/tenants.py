@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +10,8 @@ from sqlalchemy import BindParameter, String, bindparam
 from sqlalchemy.types import TypeEngine
 
 from sqlmodel_crud_utils._core.caching import cached
-from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.logs import log_line
+from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.exceptions import TenantError, ValidationError
 
 Tenant = str | int | UUID
@@ -28,7 +27,7 @@ class _All:
 
 ALL: Final = _All()
 
-_scope: ContextVar[Tenant | _All | None] = ContextVar("sqlmodel_crud_utils_tenant", default=None)
+_scope = Scope[Tenant | _All | None]("tenant", default=None)
 
 
 def current_tenant() -> Tenant | None:
@@ -80,7 +79,7 @@ def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
         raise ValidationError("must not be empty, and have no spaces around it", field="tenant")
     if isinstance(tenant, str) and len(tenant) > _MAX_LENGTH:
         raise ValidationError(f"must have {_MAX_LENGTH} characters at most", field="tenant")
-    return _Scope(tenant)
+    return _scope.holding(tenant)
 
 
 def all_tenants() -> AbstractContextManager[None]:
@@ -99,33 +98,8 @@ def all_tenants() -> AbstractContextManager[None]:
         ...     current_tenant() is None
         True
     """
-    return _Scope(ALL)
-
-
-class _Scope(AbstractContextManager[None]):
-    """The block; it may be closed in another task, where it was never open."""
-
-    def __init__(self, tenant: Tenant | _All) -> None:
-        self._tenant = tenant
-        self._tokens: list[Token[Tenant | _All | None]] = []
-
-    def __enter__(self) -> None:
-        if self._tenant is ALL:
-            get_logger().debug("all_tenants: statements reach the rows of all tenants")
-        self._tokens.append(_scope.set(self._tenant))
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        token = self._tokens.pop()
-        try:
-            _scope.reset(token)
-        except ValueError:
-            # A generator that is closed elsewhere: there, the tenant was never set.
-            return
+    log_line("all_tenants: statements reach the rows of all tenants", "debug")
+    return _scope.holding(ALL)
 
 
 def in_scope() -> Tenant | _All | None:
@@ -136,6 +110,17 @@ def in_scope() -> Tenant | _All | None:
 def all_in_scope() -> bool:
     """Return whether the rows of all tenants are there."""
     return _scope.get() is ALL
+
+
+def named_tenant() -> str:
+    """Return the tenant in scope as text, an empty one without a tenant or with all."""
+    tenant = current_tenant()
+    return "" if tenant is None else str(tenant)
+
+
+def nobody() -> AbstractContextManager[None]:
+    """Let no tenant be in scope inside the block, for what has nothing to do with rows."""
+    return _scope.holding(None)
 
 
 def tenant_of_new_row() -> Tenant:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapper
 from sqlmodel import Field, SQLModel, col
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.models.tenant_keys import ROWS_OF_TENANTS, TENANT
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.values.tenants import all_in_scope, tenant_of_new_row
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
@@ -42,6 +42,7 @@ class ChangeHistory(SQLModel, table=True):
     __table_args__ = (
         Index("ix_change_history_row", "table_name", "row_key", "id"),
         Index("ix_change_history_age", "table_name", "changed_at"),
+        {"info": {ROWS_OF_TENANTS: True}},
     )
 
     id: int | None = Field(

@@ -1,0 +1,128 @@
+"""Row security: policies of PostgreSQL that keep a transaction to the rows of its tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import URL, Dialect, MetaData, String, Table
+from sqlalchemy.schema import DDL
+
+from sqlmodel_crud_utils._core.models.policies import find_mappers
+from sqlmodel_crud_utils._core.models.tenant_keys import ROWS_OF_TENANTS, TENANT
+from sqlmodel_crud_utils._core.visibility.tenancy import TENANCY
+from sqlmodel_crud_utils.exceptions import ValidationError
+
+SETTING = "sqlmodel_crud_utils.tenant"
+"""The setting of a transaction that names its tenant, for policies of your own, too."""
+
+_POLICY = "tenant_rows"
+
+
+def row_security(metadata: MetaData) -> list[DDL]:
+    """Return the statements that let PostgreSQL itself keep the rows of tenants apart.
+
+    They switch row level security on for each table whose rows belong to tenants, for the owner
+    of the table too (`FORCE`), with one policy that says which rows may be read and written. They
+    may be executed again. The engine that names the tenant is made with
+    `create_pooled_engine(url, row_security=True)`.
+
+    Args:
+        metadata: The tables, all models being declared: `SQLModel.metadata`.
+
+    Returns:
+        The statements, in a migration for `op.execute`, else for `connection.execute`.
+
+    Raises:
+        ValidationError: A table has no `tenant_id` of its own, as that of a subclass has none.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> from sqlmodel_crud_utils.mixins import row_security
+        >>> row_security(MetaData())
+        []
+    """
+    dialect = URL.create("postgresql").get_dialect()()
+    tables = (table for table in tables_of_tenants() if table.metadata is metadata)
+    texts = (text.replace("%", "%%") for table in tables for text in _statements(table, dialect))
+    return [DDL(text) for text in texts]  # type: ignore[no-untyped-call]
+
+
+def tables_of_tenants() -> list[Table]:
+    """Return all tables that have rows of tenants."""
+    return list(dict.fromkeys(_found_tables()))
+
+
+def _found_tables() -> Iterator[Table]:
+    for mapper in find_mappers(TENANCY):
+        for table in mapper.tables:
+            if isinstance(table, Table):
+                yield table
+                yield from _marked(table.metadata)
+
+
+def _marked(metadata: MetaData) -> Iterator[Table]:
+    return (table for table in metadata.tables.values() if table.info.get(ROWS_OF_TENANTS))
+
+
+def _statements(table: Table, dialect: Dialect) -> Iterator[str]:
+    if TENANT not in table.columns:
+        raise ValidationError(
+            f"the table {table.name!r} has no {TENANT} of its own, so no policy can keep its rows "
+            "apart; give each model a table with all of its columns",
+            field="metadata",
+        )
+    name = dialect.identifier_preparer.format_table(table)
+    criterion = _criterion(table, dialect)
+    yield f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+    yield f"DROP POLICY IF EXISTS {_POLICY} ON {name}"
+    yield f"CREATE POLICY {_POLICY} ON {name} USING ({criterion}) WITH CHECK ({criterion})"
+
+
+def _criterion(table: Table, dialect: Dialect) -> str:
+    column = table.columns[TENANT]
+    name = dialect.identifier_preparer.format_column(column)
+    # After a transaction that has set it, a setting is not NULL but empty.
+    tenant = f"NULLIF(current_setting('{SETTING}', true), '')"
+    if not isinstance(column.type, String):
+        tenant = f"CAST({tenant} AS {column.type.compile(dialect)})"
+    # As a query of its own it is asked for once, and not for each row.
+    criterion = f"{name} = (SELECT {tenant})"
+    is_shared = table.info.get(ROWS_OF_TENANTS)
+    return f"{name} IS NULL OR {criterion}" if is_shared else criterion
+
+
+# --- is it there? --------------------------------------------------------------------------------
+
+
+def question(dialect: Dialect) -> str:
+    """Return the SELECT of what a role can do to the tables of tenants.
+
+    It has the name of the role, whether row security never holds for it, the tables for which it
+    does not hold now, and whether tables are missing.
+    """
+    names = map(dialect.identifier_preparer.format_table, tables_of_tenants())
+    array = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"""
+        WITH found AS (
+            SELECT name, to_regclass(name) AS place FROM unnest(ARRAY[{array}]::text[]) AS name
+        )
+        SELECT rolname, rolsuper OR rolbypassrls,
+            ARRAY(SELECT name FROM found WHERE NOT row_security_active(place::oid)),
+            EXISTS(SELECT FROM found WHERE place IS NULL)
+        FROM pg_roles WHERE rolname = current_user
+    """  # noqa: S608 - the names of tables, quoted
+
+
+def refusal(role: str, passes: bool, open_tables: list[str]) -> str | None:
+    """Return why row security does not hold for a role, None where it does."""
+    if passes:
+        return (
+            f"the role {role!r} is a superuser or has BYPASSRLS, so that row security never holds "
+            "for it; connect as an ordinary role"
+        )
+    if open_tables:
+        return (
+            f"it does not hold for {', '.join(open_tables)}: it is not enabled, or {role!r} is the "
+            "owner and it is not forced; execute the statements of row_security(SQLModel.metadata)"
+        )
+    return None

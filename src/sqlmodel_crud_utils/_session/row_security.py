@@ -1,0 +1,103 @@
+"""Engines that tell PostgreSQL the tenant in scope, once in each transaction."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import Connection, Dialect, Engine, String, bindparam, cast, event, func, select
+
+from sqlmodel_crud_utils._core.values.tenants import named_tenant
+from sqlmodel_crud_utils._core.visibility.row_security import SETTING, question, refusal
+from sqlmodel_crud_utils._session.liveness import renew_cursor
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils.exceptions import TenantError
+
+# Until the end of the transaction: behind a PgBouncer the next one is somebody else's.
+_TELL = select(func.set_config(SETTING, cast(bindparam("tenant"), String), True))
+
+_TOLD = "sqlmodel_crud_utils.told_tenant"
+
+# What is told in a savepoint is forgotten with it, and the modes of a transaction come first.
+_ENDS = re.compile(r"\s*(ROLLBACK|COMMIT|END|ABORT)\b", re.IGNORECASE)
+_SETS = re.compile(r"\s*SET\b", re.IGNORECASE)
+
+_secured: WeakSet[Dialect] = WeakSet()
+
+
+def secure_rows(engine: Engine) -> None:
+    """Let an engine tell its database the tenant in scope, and refuse a role that needs none."""
+    _secured.add(engine.dialect)
+    _check_roles(engine)
+    event.listen(engine, "begin", _on_begin)
+    event.listen(engine, "begin_twophase", _on_begin)
+    event.listen(engine, "before_cursor_execute", _on_statement)
+
+
+def is_secured(engine: Engine) -> bool:
+    """Return whether an engine tells its database the tenant in scope."""
+    return engine.dialect in _secured
+
+
+def _check_roles(engine: Engine) -> None:
+    is_checked = False
+
+    @event.listens_for(engine, "connect")
+    def check(connection: Any, _entry: Any) -> None:
+        nonlocal is_checked
+        if not is_checked:
+            is_checked = _check_role(engine.dialect, connection)
+
+
+def _check_role(dialect: Dialect, connection: Any) -> bool:
+    """Refuse a role for which row security does not hold; tell whether all tables are there."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(question(dialect))
+        role, passes, open_tables, is_incomplete = cursor.fetchone()
+    finally:
+        cursor.close()
+        connection.rollback()
+    reason = refusal(role, passes, open_tables)
+    if reason is not None:
+        raise TenantError(reason, field="row_security")
+    return not is_incomplete
+
+
+def _on_begin(connection: Connection, *_: Any) -> None:
+    connection.info[_TOLD] = ""
+
+
+def _on_statement(
+    connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any
+) -> None:
+    tenant = named_tenant()
+    if _ENDS.match(statement):
+        connection.info.pop(_TOLD, None)
+        return
+    if connection.info.get(_TOLD) == tenant or _SETS.match(statement):
+        return
+    if is_autocommitting(connection):
+        if tenant:
+            raise TenantError(
+                "needs transactions, and AUTOCOMMIT has none; "
+                "use an engine with a transactional isolation level",
+                field="row_security",
+            )
+        return
+    _tell(connection, tenant, context)
+
+
+def _tell(connection: Connection, tenant: str, context: Any) -> None:
+    before = connection.connection.dbapi_connection
+    connection.info[_TOLD] = tenant  # it is a statement, too
+    try:
+        connection.execute(_TELL, {"tenant": tenant})
+    except BaseException:
+        connection.info.pop(_TOLD, None)
+        raise
+    if connection.connection.dbapi_connection is not before:
+        # The connection was dead, and another one has taken its place.
+        connection.info[_TOLD] = tenant
+        renew_cursor(context)
