@@ -359,6 +359,49 @@ def test_rows_that_others_add_meanwhile(
     assert changed == [("update", {"stock": [1, 5]}), ("update", {"stock": [2, 5]})]
 
 
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_row_that_another_adds_before_an_upsert(
+    session: Session, engine: Engine, database: Database, count: int
+) -> None:
+    """It is updated, whatever was found when it was looked for."""
+    new_pallet(session)
+    other = create_engine(database.sync_url)
+    late = iter([insert(Pallet).values(name="late", stock=2)])
+
+    def intrude(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO pallet") and (adding := next(late, None)) is not None:
+            with other.begin() as writer:
+                writer.execute(adding)
+
+    event.listen(sync_engine(engine), "before_cursor_execute", intrude)
+    try:
+        names = ["late", "a", "new"][:count]
+        rows = [{"name": name, "stock": 5} for name in names]
+        bulk_upsert_mappings(rows, session, Pallet, ["name"])
+    finally:
+        event.remove(sync_engine(engine), "before_cursor_execute", intrude)
+        other.dispose()
+    found = execute(session, select(Pallet.name, Pallet.id)).all()
+    assert len(found) == max(2, count)
+    last = {name: changes_of(session, key, Pallet)[-1] for name, key in found}
+    assert last["late"] == ("update", {"stock": [2, 5]})
+    if count > 1:
+        assert last["a"] == ("update", {"stock": [1, 5]})
+        assert last["new"][0] == "create"
+
+
+def test_numbers_that_differ_in_their_last_digits(session: Session) -> None:
+    """MySQL shows six digits of those with four bytes, and stores more."""
+    key = uuid.uuid4()
+    write_row(Vault(id=key, weight=1234567), session)
+    update_row(key, {"weight": 1234568}, session, Vault)
+    QueryBuilder(session, Vault).update(weight=0.1, everything=True)
+    update_row(key, {"weight": None}, session, Vault)
+    pairs = [changes["weight"] for _, changes in changes_of(session, key, Vault)]
+    assert pairs == [[None, 1234567], [1234567, 1234568], [1234568, 0.1], [0.1, None]]
+
+
 def test_many_new_rows_without_their_keys_are_refused(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

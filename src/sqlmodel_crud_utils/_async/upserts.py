@@ -404,10 +404,13 @@ class _Upsertion:
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
         # Rows of other tenants are left alone, which has to be noticed.
         returns = returns or self.target.is_shared
-        there = await _there(session, batch, self.dialect) if need >= Need.KEYS else {}
+        there: dict[Entry, Any] = {}
+        rest = batch
+        if need >= Need.KEYS:
+            there, rest = await _told_apart(session, batch, self.dialect)
         if need >= Need.BEFORE:
             await announce(session, model, list(map(_key_of, there.values())))
-        count = await _written_by(session, batch, self.dialect, counting=self.tally is not None)
+        count = await _written_by(session, rest, self.dialect, counting=self.tally is not None)
         found = await _written(session, batch, self.dialect) if returns else {}
         if need:
             for change in _changes(batch, found, there):
@@ -434,10 +437,46 @@ def _key_of(row: Any) -> tuple[Any, ...]:
     return tuple(instance_state(row).identity or ())
 
 
+async def _told_apart(
+    session: AsyncSession, batch: Batch, dialect: Dialect
+) -> tuple[dict[Entry, Any], Batch]:
+    """Return the existing rows, and what is left to be written.
+
+    Where others may insert a row after it was looked for, what is missing is inserted at once: a
+    row that exists by then is another one's, and is updated like the others.
+    """
+    there, features = await _there(session, batch, dialect), features_of(dialect)
+    if batch.action is not Action.UPSERT or features.locks_gaps or features.single_writer:
+        return there, batch
+    while missing := [entry for entry in batch.entries if entry not in there]:
+        savepoint = await session.begin_nested()
+        if await _inserted_or_skipped(session, batch.part(missing), dialect) == len(missing):
+            await savepoint.commit()
+            return there, batch.part(list(there))
+        await savepoint.rollback()
+        before, there = there, await _there(session, batch, dialect)
+        if len(there) <= len(before):  # they are in nobody's sight: rows of other tenants
+            break
+    return there, batch
+
+
+async def _inserted_or_skipped(session: AsyncSession, batch: Batch, dialect: Dialect) -> int:
+    """Insert rows, but for those whose key is there; return how many it were."""
+    target = batch.target
+    statement = on_conflict(target, target.model, (), dialect)
+    returning = statement.returning(*target.table.primary_key.columns)
+    result = await execute_writing(
+        session, returning, batch.insert_parameters(), execution_options=_PLAIN_INSERT
+    )
+    return len(result.all())
+
+
 async def _written_by(
     session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool
 ) -> int:
     """Write rows; return how many of them were there, where that is asked for."""
+    if not batch.entries:
+        return 0
     if batch.action is Action.UPDATE:
         await _update(session, batch, dialect)
         return len(batch.entries)

@@ -402,10 +402,13 @@ class _Upsertion:
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
         # Rows of other tenants are left alone, which has to be noticed.
         returns = returns or self.target.is_shared
-        there = _there(session, batch, self.dialect) if need >= Need.KEYS else {}
+        there: dict[Entry, Any] = {}
+        rest = batch
+        if need >= Need.KEYS:
+            there, rest = _told_apart(session, batch, self.dialect)
         if need >= Need.BEFORE:
             announce(session, model, list(map(_key_of, there.values())))
-        count = _written_by(session, batch, self.dialect, counting=self.tally is not None)
+        count = _written_by(session, rest, self.dialect, counting=self.tally is not None)
         found = _written(session, batch, self.dialect) if returns else {}
         if need:
             for change in _changes(batch, found, there):
@@ -432,8 +435,42 @@ def _key_of(row: Any) -> tuple[Any, ...]:
     return tuple(instance_state(row).identity or ())
 
 
+def _told_apart(session: Session, batch: Batch, dialect: Dialect) -> tuple[dict[Entry, Any], Batch]:
+    """Return the existing rows, and what is left to be written.
+
+    Where others may insert a row after it was looked for, what is missing is inserted at once: a
+    row that exists by then is another one's, and is updated like the others.
+    """
+    there, features = _there(session, batch, dialect), features_of(dialect)
+    if batch.action is not Action.UPSERT or features.locks_gaps or features.single_writer:
+        return there, batch
+    while missing := [entry for entry in batch.entries if entry not in there]:
+        savepoint = session.begin_nested()
+        if _inserted_or_skipped(session, batch.part(missing), dialect) == len(missing):
+            savepoint.commit()
+            return there, batch.part(list(there))
+        savepoint.rollback()
+        before, there = there, _there(session, batch, dialect)
+        if len(there) <= len(before):  # they are in nobody's sight: rows of other tenants
+            break
+    return there, batch
+
+
+def _inserted_or_skipped(session: Session, batch: Batch, dialect: Dialect) -> int:
+    """Insert rows, but for those whose key is there; return how many it were."""
+    target = batch.target
+    statement = on_conflict(target, target.model, (), dialect)
+    returning = statement.returning(*target.table.primary_key.columns)
+    result = execute_writing(
+        session, returning, batch.insert_parameters(), execution_options=_PLAIN_INSERT
+    )
+    return len(result.all())
+
+
 def _written_by(session: Session, batch: Batch, dialect: Dialect, *, counting: bool) -> int:
     """Write rows; return how many of them were there, where that is asked for."""
+    if not batch.entries:
+        return 0
     if batch.action is Action.UPDATE:
         _update(session, batch, dialect)
         return len(batch.entries)

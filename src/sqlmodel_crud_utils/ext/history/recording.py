@@ -16,7 +16,6 @@ from sqlalchemy import (
     Update,
     insert,
     select,
-    type_coerce,
 )
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -30,7 +29,14 @@ from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._session.changes import Change, Key, Need, Operation, Recording
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.ext.history.set_based import NeedsRowsError, recorded_by_database
-from sqlmodel_crud_utils.ext.history.values import is_stored_as_is, key_text, stored_type, text_of
+from sqlmodel_crud_utils.ext.history.values import (
+    as_stored,
+    is_rounded,
+    is_stored_as_is,
+    key_text,
+    shortest,
+    text_of,
+)
 
 _KEY = "sqlmodel_crud_utils.history"
 _HIDDEN = "…"
@@ -168,17 +174,18 @@ def _rows(connection: Connection, facts: Facts) -> Select[Any]:
     """Return the SELECT of rows: the key first, then the fields as they are stored."""
     columns = facts.columns
     key = [columns[name] for name in facts.key]
-    fields = [
-        type_coerce(columns[name], stored_type(columns[name].type, connection.dialect))
-        for name in _names(facts)
-    ]
+    fields = [as_stored(columns[name], connection.dialect) for name in _names(facts)]
     return select(*key, *fields).select_from(facts.mapper.persist_selectable)
 
 
 def _read(connection: Connection, facts: Facts, statement: Select[Any]) -> Iterator[Any]:
     width, names = len(facts.key), _names(facts)
+    types = {name: facts.columns[name].type for name in names}
+    rounded = {name for name, type_ in types.items() if is_rounded(type_, connection.dialect)}
     for row in connection.execute(statement):
-        yield tuple(row[:width]), dict(zip(names, map(text_of, row[width:]), strict=True))
+        values = dict(zip(names, row[width:], strict=True))
+        values |= {name: shortest(values[name]) for name in rounded}
+        yield tuple(row[:width]), {name: text_of(value) for name, value in values.items()}
 
 
 def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mapping[Key, Values]:

@@ -10,13 +10,28 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum as PythonEnum
 from functools import singledispatch
+from struct import pack
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Dialect, Enum, Integer, Interval, String, Uuid
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Dialect,
+    Double,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    String,
+    Uuid,
+    literal_column,
+    type_coerce,
+)
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import AutoString
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
 
@@ -25,6 +40,32 @@ def stored_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     while isinstance(type_, TypeDecorator) and not isinstance(type_, UTCDateTime | Interval):
         type_ = type_.load_dialect_impl(dialect)
     return type_
+
+
+def as_stored(column: ColumnElement[Any], dialect: Dialect) -> ColumnElement[Any]:
+    """Return what a SELECT has for a column, to read what is stored and nothing else."""
+    if is_rounded(column.type, dialect):
+        return type_coerce(column + literal_column("0E0"), Double())
+    return type_coerce(column, stored_type(column.type, dialect))
+
+
+def is_rounded(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Return whether a column holds numbers of four bytes that a SELECT rounds to six digits."""
+    if not isinstance(type_, Float) or isinstance(type_, Double):
+        return False
+    is_short = (type_.precision or 0) <= _LONGEST_OF_FOUR_BYTES
+    return is_short and features_of(dialect).widens_floats == "addition"
+
+
+_LONGEST_OF_FOUR_BYTES = 24
+
+
+def shortest(value: float | None) -> float | None:
+    """Return a number of four bytes with no more digits than tell it from all others."""
+    if value is None:
+        return None
+    texts = (float(f"{value:.{digits}g}") for digits in range(6, 9))
+    return next((each for each in texts if pack("f", each) == pack("f", value)), value)
 
 
 def is_stored_as_is(type_: TypeEngine[Any], value: Any) -> bool:
