@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Optional
 
 from sqlmodel import Field, Relationship, SQLModel
 
+from sqlmodel_crud_utils.ext.history import TrackChangesMixin
 from sqlmodel_crud_utils.mixins import (
     SoftDeleteMixin,
     TenantMixin,
+    VersionMixin,
     tenant_foreign_key,
     tenant_unique,
     unique_when_not_deleted,
@@ -109,3 +111,14 @@ class Port(SQLModel, TenantMixin, table=True):
     tenant_id: int = Field(default=None, index=True)
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=20)
+
+
+class Deed(SQLModel, TenantMixin, VersionMixin, SoftDeleteMixin, TrackChangesMixin, table=True):
+    """It belongs to a tenant, and everything else."""
+
+    __track_redact__ = ("code",)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20, unique=True)
+    code: str | None = Field(default=None, max_length=20, unique=True)
+    worth: int = 0
