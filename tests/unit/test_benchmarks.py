@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import StaticPool, create_engine
 
-from benchmarks import documentation, history, imports, isolation, many_models, memory, watching
+from benchmarks import (
+    documentation,
+    history,
+    imports,
+    isolation,
+    many_models,
+    memory,
+    tenants,
+    watching,
+)
 from benchmarks.__main__ import main
 from benchmarks._sync.case import Side
 from benchmarks._sync.comparing import GROUPS
@@ -198,6 +210,16 @@ def test_reads_among_many_models_are_measured(capsys: pytest.CaptureFixture[str]
     many_models.main(costs)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == list(many_models.READS)
+
+
+def test_tenants_and_strict_loading_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each side measures itself, and what it prints becomes a table of ratios."""
+    run = [sys.executable, "-m", "benchmarks.tenants", "tenants"]
+    found = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
+    assert list(found) == list(tenants.WORK)
+    tenants.main([], dict.fromkeys(tenants.SIDES, found))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.endswith("1.00") for line in lines) == 2 * len(tenants.WORK)
 
 
 def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
