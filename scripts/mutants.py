@@ -34,7 +34,6 @@ TENANCY_MUTANTS = [
     (TENANCY, "rows.tenant_id == tenant_parameter(rows.tenant_id.type)", "rows.tenant_id != ''"),
     (TENANCY, "everywhere=True", "everywhere=False"),
     (TENANCY, "is_lifted=all_in_scope", "is_lifted=None"),
-    (TENANCY, "is_sql(given) or ", ""),
     (TENANCY, "given != tenant_of_new_row()", "False"),
     (TENANCY, "return column == func.coalesce(", "return column != func.coalesce('', "),
     (TENANCY, "raw=bool(texts)", "raw=False"),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     table,
     text,
@@ -611,6 +612,9 @@ REFUSED: dict[str, Any] = {
     "a table of other metadata": select(_REFLECTED.c.label),
     "a deletion by name": delete(table("spell")),
     "an insert that replaces": insert(SPELLS).prefix_with("OR REPLACE").values(id=2, label="x"),
+    "an update in a CTE": select(literal(1)).add_cte(
+        update(Spell).values(tenant_id="b").returning(Spell.id).cte("moved")
+    ),
     "a join of links": select(Mage).options(joinedload(Mage.spells)),
 }
 
