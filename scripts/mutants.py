@@ -21,6 +21,7 @@ TENANTS, TENANCY, SCOPES = (
     "_core/visibility/tenancy.py",
     "_core/values/tenants.py",
 )
+ROW_SECURITY, POLICIES = "_session/row_security.py", "_core/visibility/row_security.py"
 NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
     "_shortcuts/new_row.py",
     "_shortcuts/new_rows.py",
@@ -107,10 +108,33 @@ SHIELD_MUTANTS = [
     (OPERATIONS, "await shielded(roll_back, session)", "await roll_back(session)"),
     (OPERATIONS, "await shielded(commit, session, states)", "await commit(session, states)"),
 ]
+ROW_SECURITY_MUTANTS = [
+    (ROW_SECURITY, '"tenant"), String), True)', '"tenant"), String), False)'),
+    (ROW_SECURITY, "if _ENDS.match(statement):", "if False:"),
+    (ROW_SECURITY, " or _SETS.match(statement)", ""),
+    (ROW_SECURITY, 'connection.info[_TOLD] = ""', "pass"),
+    (ROW_SECURITY, "renew_cursor(context)", "pass"),
+    (ROW_SECURITY, "    if is_autocommitting(connection):", "    if False:"),
+    (ROW_SECURITY, "if reason is not None:", "if False:"),
+    (ROW_SECURITY, "return not is_incomplete", "return True"),
+    (POLICIES, "if passes:", "if False:"),
+    (POLICIES, "if open_tables:", "if False:"),
+    (POLICIES, ", FORCE ROW LEVEL SECURITY", ""),
+    (POLICIES, " WITH CHECK ({criterion})", " WITH CHECK (true)"),
+    (POLICIES, "yield from _marked(table.metadata)", "pass"),
+    ("_session/replicas.py", "if is_secured(each) is not is_secured(primary):", "if False:"),
+]
 GROUPS = {
     "tenancy": (
         TENANCY_MUTANTS,
-        ["tests/_async/test_tenancy.py", "tests/_async/test_tenant_leaks.py"],
+        [
+            *("tests/_async/test_tenancy.py", "tests/_async/test_tenant_leaks.py"),
+            "tests/_async/test_tenant_pairs.py",
+        ],
+    ),
+    "row security": (
+        ROW_SECURITY_MUTANTS,
+        ["--databases", "postgresql", "tests/_async/test_row_security.py"],
     ),
     "shortcuts": (
         SHORTCUT_MUTANTS,
