@@ -32,7 +32,7 @@ class Table(SQLModel, registry=registry()):
 
 def _model(*mixins: type[Any]) -> Any:
     make: Any = type(SQLModel)
-    names = {"id": int | None, "age": int}
+    names: dict[str, Any] = {"id": int | None, "age": int}
     fields: dict[str, Any] = {"id": Field(default=None, primary_key=True), "age": 0}
     if not mixins:
         names["tenant_id"] = str
