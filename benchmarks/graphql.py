@@ -16,7 +16,7 @@ from typing import Any
 from graphql import GraphQLSchema, build_schema, graphql_sync
 from sqlalchemy import StaticPool, create_engine, event
 from sqlalchemy.orm import selectinload
-from sqlmodel import Field, Relationship, Session, SQLModel, select
+from sqlmodel import Field, Relationship, Session, SQLModel, col, select
 
 from sqlmodel_crud_utils.ext.graphql import for_selection
 from sqlmodel_crud_utils.sync import QueryBuilder
@@ -62,8 +62,9 @@ def library(session: Session, info: Any) -> list[Crew]:
 def by_hand(session: Session, _info: Any) -> list[Crew]:
     """Return the crews with what this one query selects."""
     knots: Any = Sailor.knots
-    sailors = selectinload(Crew.sailors)  # type: ignore[arg-type]
-    wanted = select(Crew).order_by(Crew.id).options(sailors.selectinload(knots))  # type: ignore[arg-type]
+    sailors: Any = Crew.sailors
+    loading = selectinload(sailors).selectinload(knots)
+    wanted = select(Crew).order_by(col(Crew.id)).options(loading)
     return list(session.exec(wanted).all())
 
 
