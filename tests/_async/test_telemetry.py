@@ -30,8 +30,10 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError, TransactionError
+from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from sqlmodel_crud_utils.ext.opentelemetry import instrument
 from sqlmodel_crud_utils.hooks import registered_hook
+from sqlmodel_crud_utils.mixins import all_tenants
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, sync_engine
 from tests.databases import Database
 from tests.hook_models import Event, Project, hook_of
@@ -77,6 +79,36 @@ class TestSpans:
         """What reads whatever the caller's statement reads has the name of the function."""
         await get_result_from_query(text("SELECT 1"), session)
         assert telemetry.only.name == "get_result_from_query"
+
+    async def test_for_all_tenants(self, session: AsyncSession, telemetry: Exported) -> None:
+        """That a call reaches the rows of all tenants stands out."""
+        with all_tenants():
+            await get_row(1, session, Event)
+        await get_row(1, session, Event)
+        told = [
+            (span.attributes or {}).get("sqlmodel_crud.all_tenants") for span in telemetry.spans
+        ]
+        assert told == [True, None]
+
+    async def test_the_cache(self, engine: AsyncEngine, telemetry: Exported) -> None:
+        """It tells what the cache did for a read that asked it, and counts that."""
+        configure_cache(InMemoryCache(), ttl=60)
+        try:
+            for _ in range(2):
+                async with session_factory(engine)() as session:
+                    await get_row(1, session, Event, use_cache=True)
+                    await AsyncQueryBuilder(session, Event).cached().count()
+            async with session_factory(engine)() as session:
+                session.add(Event(text="x"))
+                await get_row(1, session, Event, use_cache=True)
+                await get_row(1, session, Event)
+        finally:
+            configure_cache(None)
+        told = [
+            (span.attributes or {}).get("sqlmodel_crud.cache.result") for span in telemetry.spans
+        ]
+        assert told == ["miss", "miss", "hit", "hit", "bypass", None]
+        assert sum(telemetry.points("sqlmodel_crud.cache.requests").values()) == 5
 
     async def test_batches(self, session: AsyncSession, telemetry: Exported) -> None:
         """It tells how many rows were given; one is no batch."""

@@ -17,8 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError, TransactionError
+from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from sqlmodel_crud_utils.ext.opentelemetry import instrument
 from sqlmodel_crud_utils.hooks import registered_hook
+from sqlmodel_crud_utils.mixins import all_tenants
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     bulk_insert_rows,
@@ -79,6 +81,36 @@ class TestSpans:
         """What reads whatever the caller's statement reads has the name of the function."""
         get_result_from_query(text("SELECT 1"), session)
         assert telemetry.only.name == "get_result_from_query"
+
+    def test_for_all_tenants(self, session: Session, telemetry: Exported) -> None:
+        """That a call reaches the rows of all tenants stands out."""
+        with all_tenants():
+            get_row(1, session, Event)
+        get_row(1, session, Event)
+        told = [
+            (span.attributes or {}).get("sqlmodel_crud.all_tenants") for span in telemetry.spans
+        ]
+        assert told == [True, None]
+
+    def test_the_cache(self, engine: Engine, telemetry: Exported) -> None:
+        """It tells what the cache did for a read that asked it, and counts that."""
+        configure_cache(InMemoryCache(), ttl=60)
+        try:
+            for _ in range(2):
+                with session_factory(engine)() as session:
+                    get_row(1, session, Event, use_cache=True)
+                    QueryBuilder(session, Event).cached().count()
+            with session_factory(engine)() as session:
+                session.add(Event(text="x"))
+                get_row(1, session, Event, use_cache=True)
+                get_row(1, session, Event)
+        finally:
+            configure_cache(None)
+        told = [
+            (span.attributes or {}).get("sqlmodel_crud.cache.result") for span in telemetry.spans
+        ]
+        assert told == ["miss", "miss", "hit", "hit", "bypass", None]
+        assert sum(telemetry.points("sqlmodel_crud.cache.requests").values()) == 5
 
     def test_batches(self, session: Session, telemetry: Exported) -> None:
         """It tells how many rows were given; one is no batch."""

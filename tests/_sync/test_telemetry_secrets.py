@@ -271,6 +271,7 @@ TOLD = {
     "db.response.returned_rows",
     "db.response.status_code",
     "error.type",
+    "sqlmodel_crud.all_tenants",
     "sqlmodel_crud.attempts",
     "sqlmodel_crud.cache.result",
     "sqlmodel_crud.limits.refused",

@@ -52,7 +52,6 @@ def test_lowest_covers_what_the_library_and_its_extras_require() -> None:
         "asyncpg",
         "fastapi",
         "graphql-core",
-        "limits",
         "loguru",
         "opentelemetry-api",
         "psycopg",

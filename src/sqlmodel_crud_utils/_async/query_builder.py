@@ -167,8 +167,8 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).count()
             0
         """
-        async with self._read("count"):
-            return await self._total()
+        async with self._read("count") as read:
+            return await self._total(read)
 
     async def exists(self) -> bool:
         """Return whether any row matches; limit and offset don't count.
@@ -177,8 +177,9 @@ class AsyncQueryBuilder(QueryShape[T]):
             >>> await AsyncQueryBuilder(session, Hero).where(age__gt=30).exists()
             False
         """
-        async with self._read("exists"):
-            return await self._value(self._query.prepared("key", Query.first_key)) is not None
+        async with self._read("exists") as read:
+            found = await self._value(read, self._query.prepared("key", Query.first_key))
+            return found is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
         """Return all rows one after the other, with a batch of them in memory.
@@ -370,14 +371,14 @@ class AsyncQueryBuilder(QueryShape[T]):
             else:
                 items = await self._rows(read, query)
                 # A row may have gone meanwhile, but those on this page were there.
-                total = len(items) if len(items) < size else max(await self._total(), size)
+                total = len(items) if len(items) < size else max(await self._total(read), size)
         return Page(items=items, total=total, page=page, size=size)
 
     async def _later_page(self, read: Read, query: Query) -> tuple[list[T], int]:
         # The pages before were full, so this one can hardly tell the total by itself.
         prepared = query.prepared("rows with total", Query.rows_with_total)
         found = await self._fetch(read, prepared)
-        total = found[0][-1] if found else min(await self._total(), query.start)
+        total = found[0][-1] if found else min(await self._total(read), query.start)
         return [row[0] for row in found], total
 
     async def keyset(
@@ -548,7 +549,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             eagerly=query.loads_related,
             visibility=query.visibility,
         )
-        rows = await answered(self._session, self._question(prepared), work)
+        rows = await answered(read, self._question(prepared), work)
         read.rows = len(rows)
         return rows
 
@@ -587,14 +588,14 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def _only(self, read: Read) -> T | None:
         rows = await self._at_most(read, 2)
         if len(rows) > 1:
-            found = await self._total() - (self._query.start or 0)
+            found = await self._total(read) - (self._query.start or 0)
             found = found if self._query.size is None else min(found, self._query.size)
             # A row may have gone meanwhile, but two were there.
             raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
         return rows[0] if rows else None
 
-    async def _total(self) -> int:
-        found: int = await self._value(self._query.prepared("total", Query.total))
+    async def _total(self, read: Read) -> int:
+        found: int = await self._value(read, self._query.prepared("total", Query.total))
         return found
 
     async def _columns(self, query: Query, name: str) -> Sequence[Any]:
@@ -606,7 +607,7 @@ class AsyncQueryBuilder(QueryShape[T]):
 
         async with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)
-            rows = await answered(self._session, self._question(prepared), work)
+            rows = await answered(read, self._question(prepared), work)
             read.rows = len(rows)
         return rows
 
@@ -614,15 +615,15 @@ class AsyncQueryBuilder(QueryShape[T]):
         model = self._query.model
         function = aggregates.aggregate(model, name, field)
         prepared = self._query.prepared((name, field), lambda query: query.aggregate(function))
-        async with self._read(name):
-            value = await self._value(prepared)
+        async with self._read(name) as read:
+            value = await self._value(read, prepared)
         return aggregates.plain(model, name, field, value)
 
-    async def _value(self, prepared: Prepared) -> Any:
+    async def _value(self, read: Read, prepared: Prepared) -> Any:
         async def work() -> list[Any]:
             return [first_of(await execute(self._session, *prepared))]
 
-        [value] = await answered(self._session, self._question(prepared), work)
+        [value] = await answered(read, self._question(prepared), work)
         return value
 
     def _question(self, prepared: Prepared) -> Question | None:

@@ -161,8 +161,7 @@ async def get_row(
     loading = loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys)
     async with Read(session, facts, "get_row") as read:
         row = await find(
-            session,
-            facts,
+            read,
             id_str,
             pk_field,
             loading=loading,
@@ -278,7 +277,7 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
                 visibility=query.visibility,
             )
 
-        rows = await answered(session, question, work)
+        rows = await answered(read, question, work)
         read.rows = len(rows)
         return bool(rows), rows
 
@@ -330,6 +329,6 @@ async def get_rows_within_id_list(
             statement = by_key_list(model, names, chunk, dialect, visibility)
             query = partial(fetch, session, model, statement, visibility=visibility)
             question = Question(model, statement, visibility=visibility) if use_cache else None
-            rows += await answered(session, question, query)
+            rows += await answered(read, question, query)
         read.rows = len(rows)
         return bool(rows), rows

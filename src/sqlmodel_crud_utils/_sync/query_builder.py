@@ -169,8 +169,8 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).count()
             0
         """
-        with self._read("count"):
-            return self._total()
+        with self._read("count") as read:
+            return self._total(read)
 
     def exists(self) -> bool:
         """Return whether any row matches; limit and offset don't count.
@@ -179,8 +179,9 @@ class QueryBuilder(QueryShape[T]):
             >>> QueryBuilder(session, Hero).where(age__gt=30).exists()
             False
         """
-        with self._read("exists"):
-            return self._value(self._query.prepared("key", Query.first_key)) is not None
+        with self._read("exists") as read:
+            found = self._value(read, self._query.prepared("key", Query.first_key))
+            return found is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
         """Return all rows one after the other, with a batch of them in memory.
@@ -370,14 +371,14 @@ class QueryBuilder(QueryShape[T]):
             else:
                 items = self._rows(read, query)
                 # A row may have gone meanwhile, but those on this page were there.
-                total = len(items) if len(items) < size else max(self._total(), size)
+                total = len(items) if len(items) < size else max(self._total(read), size)
         return Page(items=items, total=total, page=page, size=size)
 
     def _later_page(self, read: Read, query: Query) -> tuple[list[T], int]:
         # The pages before were full, so this one can hardly tell the total by itself.
         prepared = query.prepared("rows with total", Query.rows_with_total)
         found = self._fetch(read, prepared)
-        total = found[0][-1] if found else min(self._total(), query.start)
+        total = found[0][-1] if found else min(self._total(read), query.start)
         return [row[0] for row in found], total
 
     def keyset(
@@ -548,7 +549,7 @@ class QueryBuilder(QueryShape[T]):
             eagerly=query.loads_related,
             visibility=query.visibility,
         )
-        rows = answered(self._session, self._question(prepared), work)
+        rows = answered(read, self._question(prepared), work)
         read.rows = len(rows)
         return rows
 
@@ -587,14 +588,14 @@ class QueryBuilder(QueryShape[T]):
     def _only(self, read: Read) -> T | None:
         rows = self._at_most(read, 2)
         if len(rows) > 1:
-            found = self._total() - (self._query.start or 0)
+            found = self._total(read) - (self._query.start or 0)
             found = found if self._query.size is None else min(found, self._query.size)
             # A row may have gone meanwhile, but two were there.
             raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
         return rows[0] if rows else None
 
-    def _total(self) -> int:
-        found: int = self._value(self._query.prepared("total", Query.total))
+    def _total(self, read: Read) -> int:
+        found: int = self._value(read, self._query.prepared("total", Query.total))
         return found
 
     def _columns(self, query: Query, name: str) -> Sequence[Any]:
@@ -606,7 +607,7 @@ class QueryBuilder(QueryShape[T]):
 
         with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)
-            rows = answered(self._session, self._question(prepared), work)
+            rows = answered(read, self._question(prepared), work)
             read.rows = len(rows)
         return rows
 
@@ -614,15 +615,15 @@ class QueryBuilder(QueryShape[T]):
         model = self._query.model
         function = aggregates.aggregate(model, name, field)
         prepared = self._query.prepared((name, field), lambda query: query.aggregate(function))
-        with self._read(name):
-            value = self._value(prepared)
+        with self._read(name) as read:
+            value = self._value(read, prepared)
         return aggregates.plain(model, name, field, value)
 
-    def _value(self, prepared: Prepared) -> Any:
+    def _value(self, read: Read, prepared: Prepared) -> Any:
         def work() -> list[Any]:
             return [first_of(execute(self._session, *prepared))]
 
-        [value] = answered(self._session, self._question(prepared), work)
+        [value] = answered(read, self._question(prepared), work)
         return value
 
     def _question(self, prepared: Prepared) -> Question | None:

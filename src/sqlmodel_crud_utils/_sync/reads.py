@@ -163,8 +163,7 @@ def get_row(
     loading = loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys)
     with Read(session, facts, "get_row") as read:
         row = find(
-            session,
-            facts,
+            read,
             id_str,
             pk_field,
             loading=loading,
@@ -280,7 +279,7 @@ def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of all r
                 visibility=query.visibility,
             )
 
-        rows = answered(session, question, work)
+        rows = answered(read, question, work)
         read.rows = len(rows)
         return bool(rows), rows
 
@@ -332,6 +331,6 @@ def get_rows_within_id_list(
             statement = by_key_list(model, names, chunk, dialect, visibility)
             query = partial(fetch, session, model, statement, visibility=visibility)
             question = Question(model, statement, visibility=visibility) if use_cache else None
-            rows += answered(session, question, query)
+            rows += answered(read, question, query)
         read.rows = len(rows)
         return bool(rows), rows

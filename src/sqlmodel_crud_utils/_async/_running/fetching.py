@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.cached_reads import Caching, Question, ways_of
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
+from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
 from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
@@ -146,8 +147,7 @@ _NO_LOADING = Loading()
 
 
 async def find(
-    session: AsyncSession,
-    facts: Facts,
+    call: Call,
     key: Any,
     pk_field: str | Sequence[str] | None = None,
     *,
@@ -158,6 +158,7 @@ async def find(
     caching: Caching | None = None,
 ) -> Any:
     """Return the row with this key or None; several are a `MultipleRecordsError`."""
+    session, facts = call.session, call.facts
     names = key_names(facts, pk_field, key)
     parameters = key_parameters(facts, names, key)
     visibility = here(visibility)
@@ -186,7 +187,7 @@ async def find(
             visibility=visibility,
             ttl=caching.ttl,
         )
-    rows = await answered(session, question, query)
+    rows = await answered(call, question, query)
     if len(rows) > 1:
         raise MultipleRecordsError(
             facts.model, len(rows), dict(zip(names, parameters.values(), strict=True))
@@ -205,8 +206,7 @@ async def find_for(
     """Return the row to write to; a missing one raises or is None, as the write says."""
     async with searching(write):
         row = await find(
-            write.session,
-            write.facts,
+            write,
             key,
             pk_field,
             criteria=criteria,

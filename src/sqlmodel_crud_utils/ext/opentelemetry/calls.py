@@ -20,6 +20,7 @@ from sqlmodel_crud_utils.ext.opentelemetry.outcomes import (
     error_type_of,
     of_begin,
     of_end,
+    of_scope,
     outcome_of,
 )
 
@@ -118,7 +119,7 @@ class _Telemetry(Observer):
     def begin(self, call: Call) -> None:
         if call.kind == "other" or _is_inner_block(call):
             return
-        attributes = of_begin(call)
+        attributes = of_begin(call) | of_scope()
         table = attributes.get(names.COLLECTION)
         name = f"{call.name} {table}" if table else call.name
         running = _Running(self._tracer.start_span(name, attributes=attributes))

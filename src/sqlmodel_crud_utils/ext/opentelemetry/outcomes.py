@@ -9,6 +9,7 @@ from sqlalchemy import Table
 
 from sqlmodel_crud_utils._core.errors.driver_errors import status_code_of
 from sqlmodel_crud_utils._core.observers import Call
+from sqlmodel_crud_utils._core.values.tenants import all_in_scope
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     RecordNotFoundError,
@@ -27,6 +28,11 @@ def of_begin(call: Call) -> Attributes:
         # A model that is mapped to a query has no table of its own.
         about[names.COLLECTION] = table.name if isinstance(table, Table) else model.__name__
     return about
+
+
+def of_scope() -> Attributes:
+    """Return what is known of where a call begins: whether it reaches the rows of all tenants."""
+    return {names.ALL_TENANTS: True} if all_in_scope() else {}
 
 
 def of_end(call: Call) -> Attributes:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session as PlainSession
 
@@ -15,6 +15,7 @@ from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.connections.positions import use_primary
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     Signal,
@@ -66,10 +67,10 @@ class Reads:
         self._outages = settings.outages
         self._flights: Flights[Signal] = Flights(Signal)
 
-    async def answer(
-        self, session: AsyncSession, question: Question, query: Work[list[Any]]
-    ) -> list[Any]:
+    async def answer(self, call: Call, question: Question, query: Work[list[Any]]) -> list[Any]:
         """Return what a question is answered with, from the cache or by a query."""
+        call.cache = call.cache or "bypass"
+        session: AsyncSession = call.session
         plain = sync_session(session)
         if self._outages.owes():
             await self.renew(())
@@ -78,7 +79,7 @@ class Reads:
         asked = asked_of(plain, question, dialect_of(session, facts_of(question.model)))
         if asked is None:
             return await query()
-        return await _Read(self, session, asked, query).run()
+        return await _Read(self, call, asked, query).run()
 
     async def invalidate(self, facts: Facts, key: Sequence[Any] | None) -> None:
         """End the entries of a model, or of one of its rows and all lists."""
@@ -146,12 +147,11 @@ _FAILED = object()
 class _Read:
     """One read that may be answered from the store."""
 
-    def __init__(
-        self, reads: Reads, session: AsyncSession, asked: Asked, query: Work[list[Any]]
-    ) -> None:
+    def __init__(self, reads: Reads, call: Call, asked: Asked, query: Work[list[Any]]) -> None:
         self._reads = reads
-        self._session = session
-        self._plain: PlainSession = sync_session(session)
+        self._call = call
+        self._session: AsyncSession = call.session
+        self._plain: PlainSession = sync_session(call.session)
         self._asked = asked
         self._query = query
 
@@ -169,7 +169,9 @@ class _Read:
             except UnfitError:
                 return await self._query()
             if found is not None:
+                self._note("hit")
                 return found
+            self._note("miss")
             flight, is_first = flights.join(key)
             if is_first:
                 try:
@@ -184,6 +186,10 @@ class _Read:
             is_over = left > 0 and await flight.signal.wait(left)
             if not is_over or not (flight.is_stored or flight.has_failed):
                 return await self._query()
+
+    def _note(self, result: Literal["hit", "miss"]) -> None:
+        """Tell observers what the cache did; a call with several reads is a hit if all are."""
+        self._call.cache = "miss" if self._call.cache == "miss" else result
 
     def _answered(self, seen: _Seen) -> list[Any] | None:
         """Return the answer that the store had, None if it is missing, over or damaged."""
