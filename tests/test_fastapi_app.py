@@ -250,7 +250,7 @@ def test_the_docs_page_works_in_a_browser(client: httpx2.Client, url: str, tmp_p
         window = stack.enter_context(open_browser(tmp_path / "profile"))
         wait = WebDriverWait(window, 30)
         window.get(f"{url}/docs")
-        wait.until(lambda _: len(window.find_elements(By.CSS_SELECTOR, ".opblock")) == 11)
+        wait.until(lambda _: len(window.find_elements(By.CSS_SELECTOR, ".opblock")) == 12)
         window.find_element(By.CSS_SELECTOR, "[id$=list_heroes] button").click()
         wait.until(lambda _: "age is at least this. In years." in _text(window))
         window.find_element(By.CSS_SELECTOR, ".try-out__btn").click()

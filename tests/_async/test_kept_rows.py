@@ -20,7 +20,7 @@ from sqlmodel_crud_utils.aio import (
 )
 from tests._runtime_async import AsyncSession, execute, first_of, sync_session
 from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
-from tests.models import Hero
+from tests.models import Hero, Team
 
 
 async def count(session: AsyncSession, model: Any) -> Any:
@@ -168,3 +168,15 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (error,)
         assert await count(session, Hero) == 1
         assert (await write_row(Hero(name="Nova", secret_name="?"), session))[0]
+
+
+async def test_rows_that_were_expunged_do_not_count(session: AsyncSession) -> None:
+    """Whoever still holds them changes nothing of how the session reads."""
+    team = Team(name="Preventers", city="Oslo")
+    heroes = [Hero(name=name, secret_name="?", team=team) for name in ("Rusty", "Nova")]
+    await insert_data_rows(heroes, session)
+    key = heroes[0].id
+    session.expunge_all()
+    _, hero = await get_row(key, session, Hero, selectin=True, select_in_keys=["team.heroes"])
+    assert hero is not heroes[0]
+    assert {mate.name for mate in hero.team.heroes} == {"Rusty", "Nova"}

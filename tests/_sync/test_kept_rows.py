@@ -22,7 +22,7 @@ from sqlmodel_crud_utils.sync import (
 )
 from tests._runtime_sync import Session, execute, first_of, sync_session
 from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
-from tests.models import Hero
+from tests.models import Hero, Team
 
 
 def count(session: Session, model: Any) -> Any:
@@ -168,3 +168,15 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (error,)
         assert count(session, Hero) == 1
         assert write_row(Hero(name="Nova", secret_name="?"), session)[0]
+
+
+def test_rows_that_were_expunged_do_not_count(session: Session) -> None:
+    """Whoever still holds them changes nothing of how the session reads."""
+    team = Team(name="Preventers", city="Oslo")
+    heroes = [Hero(name=name, secret_name="?", team=team) for name in ("Rusty", "Nova")]
+    insert_data_rows(heroes, session)
+    key = heroes[0].id
+    session.expunge_all()
+    _, hero = get_row(key, session, Hero, selectin=True, select_in_keys=["team.heroes"])
+    assert hero is not heroes[0]
+    assert {mate.name for mate in hero.team.heroes} == {"Rusty", "Nova"}

@@ -50,5 +50,6 @@ def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
 
 
 def there_are(session: Session) -> bool:
-    """Return whether the session holds such rows."""
-    return bool(noted(session).kept)
+    """Return whether the session holds such rows; what was expunged may live on elsewhere."""
+    kept = noted(session).kept
+    return kept is not None and any(each.session is session for each in kept)
