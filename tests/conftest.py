@@ -37,6 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"{','.join(KINDS)}. Without TEST_MYSQL_URL mysql is left out, but not where CI is set.",
     )
     parser.addoption(
+        "--generated-on",
+        help="The kinds of database to run the generated tests on; by default those of the others.",
+    )
+    parser.addoption(
         "--without-shortcuts",
         action="store_true",
         help="Let every write go through the unit of work; leaves out the tests marked shortcuts.",
@@ -124,6 +128,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("databases")
     wanted = marker.args if marker else KINDS
     kinds: list[Any] = [kind for kind in _kinds(metafunc.config) if kind in wanted]
+    generated_on = metafunc.config.getoption("generated_on")
+    if generated_on and "_sync" in metafunc.definition.path.parts:
+        kinds = [kind for kind in kinds if kind in generated_on.split(",")] or kinds
     if not kinds:
         skip = pytest.mark.skip(reason=f"needs {' or '.join(wanted)}")
         kinds = [pytest.param(wanted[0], marks=skip)]

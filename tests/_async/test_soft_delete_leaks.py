@@ -498,6 +498,7 @@ async def test_each_way_leads_there_on_request(session: AsyncSession, way: str):
 BEYOND_REACH = (", lazy", ", lazy, as it says", ", own immediate")
 
 
+@pytest.mark.databases("sqlite")  # it is about what is in memory
 @pytest.mark.parametrize("way", [way for way in WAYS if not way.endswith(BEYOND_REACH)])
 async def test_what_the_session_holds_does_not_matter(session: AsyncSession, way: str):
     """It holds all rows and all relationships from an earlier read, and the answer is the same."""

@@ -234,6 +234,7 @@ REFUSED: dict[str, Callable[[AsyncSession], Any]] = {
 }
 
 
+@pytest.mark.databases("sqlite")  # the texts are the library's
 @pytest.mark.parametrize("what", REFUSED)
 async def test_no_text_names_another_tenant_or_a_secret(session: AsyncSession, what: str):
     """Neither the error nor what is logged, not even what the caller gave; nothing is written."""

@@ -77,7 +77,7 @@ OTHERS: dict[str, Any] = {
     "colour": Colour.GREEN,
     "blob": b"\x00\xff",
 }
-MANY = 100_000
+MANY = 66_000  # no database takes more than 65,535 parameters
 
 
 def found(
@@ -369,7 +369,7 @@ def test_any_iterable_is_a_list(session: Session) -> None:
 
 
 @pytest.mark.parametrize("name", ["integer", "big", "text", "token", "moment", "blob"])
-def test_a_list_may_have_a_hundred_thousand_values(session: Session, name: str) -> None:
+def test_a_list_may_have_more_values_than_parameters(session: Session, name: str) -> None:
     """No limit of the database on parameters is met, with `in` and with `not_in`."""
     add(session, AllTypes(id=1, **FULL), AllTypes(id=2, **{name: OTHERS[name]}), AllTypes(id=3))
     values = [VALUES[name][0], *many(name)]
