@@ -52,6 +52,6 @@ def check_flush(session: Session) -> None:
         facts = facts_of(type(row))
         if facts.version is None:
             raise ValidationError(
-                f"a {facts.model.__name__} row that came from the cache cannot be written; "
+                f"this {facts.model.__name__} row came from the cache and cannot be written; "
                 "read it without the cache, refresh() it, or use update_row or delete_row"
             )
