@@ -129,6 +129,8 @@ def _place(reference: Reference, page: str, member: AnyDoc, module: str) -> str:
 
 def _module(name: str) -> doc.Module:
     module = doc.Module.from_name(name)
+    for exported in module.obj.__all__:
+        getattr(module.obj, exported)  # what a module loads when it is asked for
     for member in module.flattened_own_members:
         if isinstance(member, doc.Class):
             _open_private_bases(member)

@@ -41,7 +41,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name; every run of pytest imports this module, and few use it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
 
 
 def pytest_configure(config: pytest.Config) -> None:
