@@ -18,7 +18,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-async test-2.0 test-wheel \
 	test-all test-plain test-sync chaos test-cluster cov bench bench-quick bench-check \
-	bench-scaling bench-docs docs serve-docs build demo serve check check-sync check-wheel clean
+	bench-scaling bench-docs docs serve-docs build demo serve check check-wheel clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z][a-z0-9.-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -153,7 +153,7 @@ serve: $(INSTALLED) ## Start examples/fastapi_app, a web service (PORT=8000, DAT
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
 	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) tests/_sync
 
-CHECKS := check-codegen lint type docs demo test-async check-sync test-plain chaos contract test-cluster check-wheel
+CHECKS := check-codegen lint type docs demo test-async test-plain chaos contract test-cluster check-wheel
 
 check: ## Everything that CI runs, in its order
 	@for step in $(CHECKS); do \
@@ -162,11 +162,6 @@ check: ## Everything that CI runs, in its order
 		$(MAKE) --no-print-directory $$step || exit 1; \
 		printf '=== %s: %s seconds ===\n' $$step $$(($$(date +%s) - start)); \
 	done
-
-# The sources of the generated tests run on every database. On SQLite, test-plain runs these; the
-# workflow runs them everywhere.
-check-sync:
-	@$(MAKE) --no-print-directory test-sync PYTEST_ARGS="--databases postgresql"
 
 # The sources are tested on every database and with all that is around them; the matrix of the
 # workflow does the rest of the wheel's: all tests, and all versions of Python.
