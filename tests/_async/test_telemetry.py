@@ -97,6 +97,7 @@ class TestSpans:
             for _ in range(2):
                 async with session_factory(engine)() as session:
                     await get_row(1, session, Event, use_cache=True)
+                async with session_factory(engine)() as session:
                     await AsyncQueryBuilder(session, Event).cached().count()
             async with session_factory(engine)() as session:
                 session.add(Event(text="x"))
