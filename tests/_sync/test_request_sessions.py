@@ -269,7 +269,7 @@ def test_nothing_is_written_after_the_commit(service: Service) -> None:
 @pytest.mark.parametrize("engine", [None, "sqlite://", create_pooled_engine])
 def test_it_needs_an_engine(engine: Any) -> None:
     """Something else is refused where the dependency is made, not with the first request."""
-    with pytest.raises(ValidationError, match="takes an Engine or an"):
+    with pytest.raises(ValidationError, match="session_dependency takes an Engine, an"):
         session_dependency(engine)
 
 

@@ -99,6 +99,7 @@ class TestSpans:
             for _ in range(2):
                 with session_factory(engine)() as session:
                     get_row(1, session, Event, use_cache=True)
+                with session_factory(engine)() as session:
                     QueryBuilder(session, Event).cached().count()
             with session_factory(engine)() as session:
                 session.add(Event(text="x"))
