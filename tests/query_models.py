@@ -39,6 +39,7 @@ class Shelf(SQLModel, table=True):
     stmnt: int | None = None
     raise_on_error: int | None = None
     include_deleted: int | None = None
+    use_cache: int | None = None
     sort_field: int | None = None
     sort_desc: int | None = None
     session: int | None = None
