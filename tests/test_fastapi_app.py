@@ -104,7 +104,7 @@ def create(client: httpx2.Client, name: str, **fields: Any) -> dict[str, Any]:
 # --- one client ----------------------------------------------------------------------------------
 
 
-@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.databases("sqlite")
 def test_the_tests_of_the_service(own_database: str) -> None:
     """They use the plugin of the library, and leave nothing in the database of the service."""
     plugin = ("-p", "sqlmodel_crud_utils.ext.pytest", "-p", "no:cacheprovider")
