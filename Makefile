@@ -168,11 +168,17 @@ check: ## Everything that CI runs, in its order
 		printf '=== %s: %s seconds ===\n' $$step $$(($$(date +%s) - start)); \
 	done
 
+# What hardly depends on the version of SQLAlchemy, or takes long, is left to the workflow.
+ANY_SQLALCHEMY := benchmarks cache_properties cache_races cache_stores crud_router* filter_params \
+	forged_cursors history_properties rate_limits request_sessions telemetry* url_parameters written_values
+
 # The sources are tested on every database and with all that is around them; the matrix of the
 # workflow does the rest of the wheel's: all tests, and all versions of Python.
 check-wheel:
 	@$(MAKE) --no-print-directory test-wheel VERSIONS=2.0 \
-		PYTEST_ARGS="--databases sqlite tests/unit/test_surfaces.py tests/_async tests/async_only"
+		PYTEST_ARGS="--databases sqlite \
+		$(foreach part,$(ANY_SQLALCHEMY),--ignore-glob=*/test_$(part).py) \
+		tests/unit/test_surfaces.py tests/_async tests/async_only"
 
 clean: ## Remove what the other targets made
 	@rm -rf .venv* $(CACHE) .coverage* build dist htmlcov site .mypy_cache .pytest_cache .ruff_cache
