@@ -47,7 +47,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     found = parser.parse_args(given)
     for name, known in (("databases", KINDS), ("api", APIS)):
         if unknown := set(getattr(found, name)) - set(known):
-            parser.error(f"--{name}: {', '.join(sorted(unknown))} is none of {', '.join(known)}")
+            parser.error(
+                f"--{name}: {', '.join(sorted(unknown))} is unknown; take {', '.join(known)}"
+            )
     effort = QUICK if found.quick else THOROUGH
     found.effort = replace(effort, seconds=found.seconds or effort.seconds, cpu=found.cpu)
     return found

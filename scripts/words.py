@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What is refused, and what says the same.
 PHRASES = {
-    r"\b(?:is|are) none\b(?! of)": "is not one",
+    r"\b(?:is|are) none\b": "is not one, is anything else",
     r"\bthere (?:is|are) none\b": "does not exist, has no",
     r"\bthat (?:is|are) there\b": "existing",
     r"\bthat (?:is|are) not there\b": "missing, unknown",

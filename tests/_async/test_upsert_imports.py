@@ -217,7 +217,7 @@ class TestTheRowIsNamed:
         assert await count_of(session, Item) == 0
 
     async def test_rows_without_a_key(self, session: AsyncSession) -> None:
-        """The keys that were made for the rows before it are none of the next call's."""
+        """The next call has none of the keys that were made for the rows before it."""
         payload: list[dict[str, Any]] = [{"must": 1}, {"must": 2}, {"must": None}]
         with pytest.raises(ConstraintViolationError, match="row 2 of the payload"):
             await bulk_upsert_mappings(payload, session, Item, raise_on_error=True)

@@ -1,4 +1,4 @@
-"""A value that is longer or finer than its column is none of the column's values."""
+"""A value that is longer or finer than its column equals no value of the column."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Books:
         acknowledged: Those that were told to be made.
         refused: Those that were told to have failed.
         unknown: Those of which nobody can tell, as the connection was lost in the COMMIT.
-        wrongly_told: Errors that are none of these.
+        wrongly_told: All other errors.
     """
 
     acknowledged: set[str] = field(default_factory=set)

@@ -164,7 +164,7 @@ def test_a_database_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> Non
     """The command says which ones are."""
     with pytest.raises(SystemExit):
         main(["--databases=oracle"])
-    assert "oracle is none of sqlite, postgresql" in capsys.readouterr().err
+    assert "oracle is unknown; take sqlite, postgresql" in capsys.readouterr().err
 
 
 def test_the_page_shows_the_results() -> None:

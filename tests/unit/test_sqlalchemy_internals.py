@@ -439,7 +439,7 @@ def test_there_are_two_doors() -> None:
 
 
 def _private_names(file: Path) -> set[str]:
-    """Return the private names that a module uses, and that are none of its own."""
+    """Return the private names of others that a module uses."""
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_own(node.value)}

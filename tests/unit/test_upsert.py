@@ -114,7 +114,7 @@ class TestTarget:
 
     @pytest.mark.parametrize("parameter", ["pk_fields", "update_columns"])
     def test_unknown_names_are_refused(self, parameter: str) -> None:
-        """The error names what there is, relationships are none of it."""
+        """The error names the fields, and no relationship."""
         for name in ("nmae", "team"):
             with pytest.raises(UnknownFieldError, match=f"Hero has no field '{name}'"):
                 target_of(Hero, **{parameter: [name]})

@@ -19,7 +19,7 @@ def seconds_of(duration: object, field: str) -> float:
         field: The name of the parameter; the error names it.
 
     Raises:
-        ValidationError: What is none of these, or below 0.
+        ValidationError: It is anything else, or below 0.
     """
     seconds: float | None = None
     if isinstance(duration, timedelta):
