@@ -13,8 +13,10 @@ from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError
 
 from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
     get_one_or_create,
     get_row,
+    get_rows,
     insert_data_rows,
     transaction,
     update_row,
@@ -180,3 +182,24 @@ def test_rows_that_were_expunged_do_not_count(session: Session) -> None:
     _, hero = get_row(key, session, Hero, selectin=True, select_in_keys=["team.heroes"])
     assert hero is not heroes[0]
     assert {mate.name for mate in hero.team.heroes} == {"Rusty", "Nova"}
+
+
+@pytest.mark.parametrize("way", ["get_row", "get_rows", "builder", "get_one_or_create"])
+def test_a_row_that_is_met_twice_keeps_its_relationships(session: Session, way: str) -> None:
+    """It has just been written, and is one of its own team's heroes."""
+    with transaction(session):
+        rusty = Hero(name="Rusty", secret_name="?", team=Team(name="Preventers", city="Oslo"))
+        write_row(rusty, session)
+        nova = Hero(name="Nova", secret_name="?", team_id=rusty.team_id)
+        write_row(nova, session)
+    path = "team.heroes"
+    if way == "get_row":
+        _, hero = get_row(rusty.id, session, Hero, selectin=True, select_in_keys=path)
+    elif way == "get_rows":
+        _, [hero] = get_rows(session, Hero, name="Rusty", selectin=True, select_in_keys=path)
+    elif way == "builder":
+        hero = QueryBuilder(session, Hero).where(name="Rusty").selectin(path).one()
+    else:
+        hero, _ = get_one_or_create(session, Hero, selectin=True, select_in_key=path, name="Rusty")
+    held = hero.__dict__["team"]
+    assert sorted(mate.name for mate in held.__dict__["heroes"]) == ["Nova", "Rusty"]

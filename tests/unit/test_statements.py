@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.queries.keys import (
     key_names,
     key_values,
 )
-from sqlmodel_crud_utils._core.queries.loading import read_options
+from sqlmodel_crud_utils._core.queries.loading import loading_for
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
 from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
@@ -132,12 +132,12 @@ def test_the_own_key_is_no_change() -> None:
 def test_loader_options_follow_paths() -> None:
     """With dots or underscores; names without their flag are nothing."""
     for path in ("team.heroes", "team__heroes"):
-        heroes, _team = read_options(Hero, True, path, False, None)
+        heroes, _team = loading_for(Hero, True, path, False, None).options()
         assert "heroes" in str(heroes.path)
-    assert read_options(Hero, False, "team", False, "team") == []
-    assert len(read_options(Hero, True, ["team", "tags"], True, "tags")) == 2
+    assert loading_for(Hero, False, "team", False, "team").options() == []
+    assert len(loading_for(Hero, True, ["team", "tags"], True, "tags").options()) == 2
     with pytest.raises(UnknownFieldError, match="Team has no relationship 'city'"):
-        read_options(Hero, True, "team.city", False, None)
+        loading_for(Hero, True, "team.city", False, None).options()
 
 
 def test_missing_keys_are_those_of_new_rows() -> None:

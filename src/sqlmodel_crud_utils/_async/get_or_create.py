@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
@@ -20,7 +19,7 @@ from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
 from sqlmodel_crud_utils._core.errors.retries import Retries
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
-from sqlmodel_crud_utils._core.queries.loading import read_options
+from sqlmodel_crud_utils._core.queries.loading import NO_LOADING, Loading, loading_for
 from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
 from sqlmodel_crud_utils._core.rows import first_of
 from sqlmodel_crud_utils._core.values.payload import values_for, without_key
@@ -110,14 +109,14 @@ async def get_one_or_create(
         ('Tommy', True)
     """
     session = require_session(session_inst)
-    options = read_options(model, selectin, select_in_key, False, None)
+    loading = loading_for(model, selectin, select_in_key, False, None)
     visibility = visibility_with(include_deleted=include_deleted)
     return await found_or_created(
         session,
         model,
         kwargs,
         create_method_kwargs,
-        options=options,
+        loading=loading,
         visibility=visibility,
     )
 
@@ -128,7 +127,7 @@ async def found_or_created(
     searched: Mapping[str, Any],
     further: Mapping[str, Any] | None,
     *,
-    options: Sequence[ORMOption] = (),
+    loading: Loading = NO_LOADING,
     visibility: Visibility = USUAL,
     single: bool = False,
     changes: Mapping[str, Any] | None = None,
@@ -141,7 +140,7 @@ async def found_or_created(
         model: The table model.
         searched: The values to search for.
         further: Further values of a new row.
-        options: How the row is loaded.
+        loading: How related rows are loaded with the row.
         visibility: Which rows count as found.
         single: Whether several such rows are an error.
         changes: What is written to an existing row; None leaves it alone.
@@ -150,7 +149,7 @@ async def found_or_created(
     facts = facts_of(model)
     wanted = values_for(facts, searched_values(model, searched))
     values = {**wanted, **values_for(facts, further or {})}
-    search = _Search(session, facts, wanted, options, here(visibility), single)
+    search = _Search(session, facts, wanted, loading, here(visibility), single)
     hooks = hooks_of(model, "create")
     async with Write(session, facts, name, raise_on_error=True, hooks=hooks) as write:
         # On MySQL callers that wait for the same row deadlock when its creator rolls back.
@@ -228,7 +227,7 @@ class _Search:
     session: AsyncSession
     facts: Facts
     wanted: Mapping[str, Any]
-    options: Sequence[ORMOption]
+    loading: Loading
     visibility: Visibility
     single: bool
 
@@ -239,8 +238,8 @@ class _Search:
             MultipleRecordsError: There are several, and `single` forbids that.
         """
         statement, parameters = first_equal(self.facts.model, self.wanted, self.visibility)
-        if self.options:
-            statement = statement.options(*self.options)
+        if options := self.loading.options():
+            statement = statement.options(*options)
         if self.single:
             statement = statement.limit(2)
         if as_of_now:
@@ -250,7 +249,8 @@ class _Search:
             self.facts.model,
             statement,
             parameters,
-            eagerly=bool(self.options),
+            eagerly=bool(options),
+            meets_again=self.loading.meets_again,
             visibility=self.visibility,
         )
         if len(rows) > 1:

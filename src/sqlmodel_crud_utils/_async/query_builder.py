@@ -547,6 +547,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             statement,
             parameters,
             eagerly=query.loads_related,
+            meets_again=query.loading.meets_again,
             visibility=query.visibility,
         )
         rows = await answered(read, self._question(prepared), work)

@@ -276,6 +276,7 @@ def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of all r
                 statement,
                 parameters,
                 eagerly=eagerly,
+                meets_again=query.loading.meets_again,
                 visibility=query.visibility,
             )
 

@@ -212,6 +212,7 @@ class _Cursor:
                 self._query.model,
                 self._query.rows_with_keys(keys),
                 eagerly=self._query.loads_related,
+                meets_again=self._query.loading.meets_again,
                 visibility=self._query.visibility,
             )
 
@@ -243,6 +244,7 @@ class _Chunks:
             statement,
             parameters,
             eagerly=query.loads_related,
+            meets_again=query.loading.meets_again,
             visibility=query.visibility,
         )
         self._count += len(found)

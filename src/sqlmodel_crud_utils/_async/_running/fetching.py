@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
-from sqlmodel_crud_utils._core.queries.loading import Loading
+from sqlmodel_crud_utils._core.queries.loading import NO_LOADING, Loading
 from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
 from sqlmodel_crud_utils._runtime_async import (
@@ -41,6 +41,7 @@ async def fetch(
     parameters: Mapping[str, Any] | None = None,
     *,
     eagerly: bool = False,
+    meets_again: bool = False,
     visibility: Visibility = USUAL,
     refresh: bool = True,
 ) -> list[Any]:
@@ -52,16 +53,22 @@ async def fetch(
         statement: The SELECT; what it must leave out, it leaves out already.
         parameters: The values of its parameters.
         eagerly: Whether it asks for related rows.
+        meets_again: Whether one row can be met on two ways, among the related ones.
         visibility: Which rows it brings in.
         refresh: Whether rows that stayed loaded beyond a commit are brought up to date.
     """
     options = await _prepare(session, model, eagerly=eagerly) if refresh else {}
     sharing = sharing_of(sync_session(session))
+    # A row that is brought up to date keeps only what the last way to it loads of its
+    # relationships; the second time, rows are left as they are but for what they lack.
+    passes = [options, {}] if options and meets_again else [options]
     if sharing is not None:
-        rows = await _fetch_beside(session, sharing, statement, parameters, options)
+        rows = await _fetch_beside(session, sharing, statement, parameters, passes)
     else:
         with loaded_anew(sync_session(session), model, eagerly=eagerly):
-            rows = fetched(await execute(session, statement, parameters, execution_options=options))
+            for each in passes:
+                result = await execute(session, statement, parameters, execution_options=each)
+                rows = fetched(result)
     remember(session, rows, model, visibility=visibility)
     return rows
 
@@ -71,14 +78,16 @@ async def _fetch_beside(
     sharing: Sharing,
     statement: Executable,
     parameters: Mapping[str, Any] | None,
-    options: Mapping[str, bool],
+    passes: Sequence[Mapping[str, bool]],
 ) -> list[Any]:
     """Return all rows, with their relationships loaded past what other tasks have loaded."""
     plain = sync_session(session)
 
     def fetch_all() -> list[Any]:
         with loaded_beside(sharing):
-            return fetched(plain.execute(statement, parameters, execution_options=options))
+            for options in passes:
+                rows = fetched(plain.execute(statement, parameters, execution_options=options))
+        return rows
 
     return await run_sync(session, fetch_all)
 
@@ -143,15 +152,12 @@ def remember_read(
     keep_loaded(session, rows, related=True)
 
 
-_NO_LOADING = Loading()
-
-
 async def find(
     call: Call,
     key: Any,
     pk_field: str | Sequence[str] | None = None,
     *,
-    loading: Loading = _NO_LOADING,
+    loading: Loading = NO_LOADING,
     criteria: Sequence[ColumnElement[bool]] = (),
     visibility: Visibility = USUAL,
     refresh: bool = True,
@@ -173,6 +179,7 @@ async def find(
         statement.options(*options) if options else statement,
         parameters,
         eagerly=bool(options),
+        meets_again=loading.meets_again,
         visibility=visibility,
         refresh=refresh,
     )

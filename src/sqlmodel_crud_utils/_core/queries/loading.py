@@ -30,13 +30,6 @@ RelationshipPath = list[InstrumentedAttribute[Any]]
 _Steps = tuple[InstrumentedAttribute[Any], ...]
 
 
-def read_options(
-    model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
-) -> list[LoaderOption]:
-    """Return the loader options of a read."""
-    return loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys).options()
-
-
 def loading_for(
     model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
 ) -> Loading:
@@ -158,6 +151,15 @@ class Loading:
         """Whether more queries are needed for related rows."""
         return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
+    @property
+    def meets_again(self) -> bool:
+        """Whether one row can be met on two ways, from another row of its model or beside it."""
+        steps = {path[:length] for path in self.ways for length in range(1, len(path) + 1)}
+        roots = {path[0].property.parent.base_mapper for path in self.ways}
+        return len({path[-1].property.mapper.base_mapper for path in steps} | roots) < (
+            len(steps) + len(roots)
+        )
+
     def options(self, visibility: Visibility = USUAL) -> list[LoaderOption]:
         """Return the loader options."""
         return [self._option(path, visibility) for path in self.ways]
@@ -187,6 +189,8 @@ class Loading:
         found: LoaderOption = option
         return found
 
+
+NO_LOADING = Loading()
 
 _LOADERS: dict[Strategy, Callable[..., LoaderOption]] = {
     "joined": joinedload,
