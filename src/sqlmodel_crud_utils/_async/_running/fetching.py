@@ -62,6 +62,7 @@ async def fetch(
     # A row that is brought up to date keeps only what the last way to it loads of its
     # relationships; the second time, rows are left as they are but for what they lack.
     passes = [options, {}] if options and meets_again else [options]
+    rows: list[Any] = []
     if sharing is not None:
         rows = await _fetch_beside(session, sharing, statement, parameters, passes)
     else:
@@ -84,6 +85,7 @@ async def _fetch_beside(
     plain = sync_session(session)
 
     def fetch_all() -> list[Any]:
+        rows: list[Any] = []
         with loaded_beside(sharing):
             for options in passes:
                 rows = fetched(plain.execute(statement, parameters, execution_options=options))
