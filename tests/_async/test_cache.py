@@ -90,7 +90,7 @@ async def one(session: AsyncSession, made: Any) -> Any:
 async def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """Whatever takes `use_cache` or `cached()` returns the same again, without a statement."""
+    """Whatever takes `use_cache` or `cached()` returns the same again, until somebody writes."""
     key = await one(session, Bundle(name="a", stock=3))
     await one(session, Bundle(name="b", stock=4))
 
@@ -145,6 +145,13 @@ async def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
         again, count_again = await asked(engine, read)
         assert (count > 0, count_again) == (True, 0), read
         assert again == before or again.model_dump() == before.model_dump()
+    await one(session, Bundle(name="z", stock=9))
+    for read in (*of_rows, values, scalars):
+        after, count = await asked(engine, read)
+        assert count > 0, read
+        configure_cache(None)
+        assert (await asked(engine, read))[0] == after, read
+        configure_cache(InMemoryCache(), ttl=60)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,7 @@ async def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
 async def test_each_number_hits_the_second_time(
     engine: AsyncEngine, session: AsyncSession, method: str, arguments: Any
 ) -> None:
-    """The same value again, of the same type, without a statement."""
+    """The same value again, of the same type, without a statement, until somebody writes."""
     await insert_data_rows([Bundle(name="a", stock=3), Bundle(name="b", stock=4)], session)
 
     async def read(session: AsyncSession) -> Any:
@@ -167,6 +174,10 @@ async def test_each_number_hits_the_second_time(
     before, count = await asked(engine, read)
     again, none = await asked(engine, read)
     assert (count, again, type(again), none) == (1, before, type(before), 0)
+    await insert_data_rows([Bundle(name="0", stock=9)], session)
+    after, count = await asked(engine, read)
+    assert count == 1
+    assert (after != before) is (method != "exists")
 
 
 async def test_a_hit_is_a_persistent_object(engine: AsyncEngine, session: AsyncSession) -> None:

@@ -92,7 +92,7 @@ def one(session: Session, made: Any) -> Any:
 def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
     engine: Engine, session: Session
 ) -> None:
-    """Whatever takes `use_cache` or `cached()` returns the same again, without a statement."""
+    """Whatever takes `use_cache` or `cached()` returns the same again, until somebody writes."""
     key = one(session, Bundle(name="a", stock=3))
     one(session, Bundle(name="b", stock=4))
 
@@ -147,6 +147,13 @@ def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
         again, count_again = asked(engine, read)
         assert (count > 0, count_again) == (True, 0), read
         assert again == before or again.model_dump() == before.model_dump()
+    one(session, Bundle(name="z", stock=9))
+    for read in (*of_rows, values, scalars):
+        after, count = asked(engine, read)
+        assert count > 0, read
+        configure_cache(None)
+        assert asked(engine, read)[0] == after, read
+        configure_cache(InMemoryCache(), ttl=60)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,7 @@ def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
 def test_each_number_hits_the_second_time(
     engine: Engine, session: Session, method: str, arguments: Any
 ) -> None:
-    """The same value again, of the same type, without a statement."""
+    """The same value again, of the same type, without a statement, until somebody writes."""
     insert_data_rows([Bundle(name="a", stock=3), Bundle(name="b", stock=4)], session)
 
     def read(session: Session) -> Any:
@@ -169,6 +176,10 @@ def test_each_number_hits_the_second_time(
     before, count = asked(engine, read)
     again, none = asked(engine, read)
     assert (count, again, type(again), none) == (1, before, type(before), 0)
+    insert_data_rows([Bundle(name="0", stock=9)], session)
+    after, count = asked(engine, read)
+    assert count == 1
+    assert (after != before) is (method != "exists")
 
 
 def test_a_hit_is_a_persistent_object(engine: Engine, session: Session) -> None:

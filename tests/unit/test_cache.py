@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Column, Engine, Integer, String, Table, Text, create_engine
+from sqlalchemy.orm import registry as Registry  # noqa: N812 - it is a class
 from sqlmodel import Session
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -17,6 +18,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from sqlmodel_crud_utils.ext.cache.databases import database_of
 from sqlmodel_crud_utils.ext.cache.keys import (
+    fingerprint,
     key_text,
     row_token,
     some_token,
@@ -152,6 +154,42 @@ def test_limits_are_checked(limits: Mapping[str, Any]) -> None:
     """A limit below 1 holds nothing."""
     with pytest.raises(ValidationError, match=next(iter(limits))):
         InMemoryCache(**limits)
+
+
+def test_a_model_is_known_by_its_columns_and_their_types() -> None:
+    """A deployment that adds a column, or changes a type, reads no entry from before."""
+
+    def model(**columns: Any) -> Any:
+        registry = Registry()
+        table = Table("parcel", registry.metadata, Column("id", Integer, primary_key=True))
+        for name, type_ in columns.items():
+            table.append_column(Column(name, type_))
+        made = type("Parcel", (), {})
+        registry.map_imperatively(made, table)
+        return made
+
+    versions = [model(name=String(9)), model(name=Text()), model(name=String(9), size=Integer())]
+    assert len({fingerprint(each) for each in versions}) == 3
+    assert fingerprint(model(name=String(9))) == fingerprint(versions[0])
+
+
+def test_entries_end_a_little_before_their_time(engine: Engine) -> None:
+    """By up to a tenth, so that those that were made together do not end together."""
+    kept: list[float] = []
+
+    class Recording(InMemoryCache):
+        """Notes for how long entries are kept."""
+
+        def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+            """Keep values under keys."""
+            assert entries
+            kept.append(ttl)
+
+    configure_cache(Recording(), ttl=60)
+    for _ in range(40):
+        read(engine)
+    assert len(set(kept)) > 30
+    assert 54 <= min(kept) < 57 < max(kept) <= 60
 
 
 # --- outages -------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 TREES = [f"{NAME}.{module}" for module in ("aio", "sync", "_async", "_sync")]
 DRIVERS = ["aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql"]
-EXTRAS = ["alembic", "graphql", "limits", "opentelemetry", "redis"]
+EXTRAS = ["aiomcache", "alembic", "graphql", "opentelemetry", "pymemcache", "redis"]
 OPTIONAL = [*DRIVERS, *EXTRAS, "fastapi", "greenlet", "loguru", "tqdm"]
 ASYNC_PARTS = ["sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio"]
 
@@ -158,6 +158,15 @@ def test_an_api_does_not_load_what_few_calls_need() -> None:
     loaded = _run(f"import {NAME}.aio, {NAME}.sync, sqlite3")
     dialects = [f"sqlalchemy.dialects.{name}" for name in ("mysql", "postgresql", "sqlite")]
     assert _among(loaded, ["loguru", "dateutil", "tqdm", *dialects]) == []
+
+
+def test_a_cache_loads_the_client_of_its_store_alone() -> None:
+    """Who caches in memory needs no client of a server."""
+    loaded = _run(
+        f"from {NAME}.ext.cache import InMemoryCache, configure_cache\n"
+        "configure_cache(InMemoryCache(), ttl=60)"
+    )
+    assert _among(loaded, [*EXTRAS, *DRIVERS]) == []
 
 
 def test_the_sync_api_works_without_any_optional_package() -> None:
