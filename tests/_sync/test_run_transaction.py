@@ -591,6 +591,24 @@ class TestLostConnections:
         assert ran == ["ran"]
         assert names(engine) == ["Rusty"]
 
+    def test_one_that_only_reads_is_run_again(
+        self, engine: Engine, new_session: NewSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With `read_only` it makes no difference whether the COMMIT was carried out."""
+        runs = count(1)
+
+        def do_commit(_connection: Any) -> None:
+            monkeypatch.undo()
+            raise ConnectionResetError
+
+        def work(session: Session) -> int:
+            if next(runs) == 1:
+                monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+            return QueryBuilder(session, Hero).count()
+
+        assert run_transaction(new_session, work, read_only=True) == 0
+        assert next(runs) == 3
+
 
 def test_a_bank(database: Database) -> None:
     """Many callers, few accounts: nothing is lost, nothing is made twice."""

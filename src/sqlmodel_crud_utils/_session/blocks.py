@@ -90,9 +90,14 @@ def block_of(session: Session) -> Block | None:
 
 def refuse_in_reading(session: Session) -> None:
     """Refuse a write in a block that is for reading; a database may take it all the same."""
-    block = block_of(session)
-    if block is not None and block.modes.read_only:
+    if only_reads(session):
         raise ValidationError("it is read-only; write with another session", field="session")
+
+
+def only_reads(session: Session) -> bool:
+    """Return whether the session is in a block for reading."""
+    block = block_of(session)
+    return block is not None and block.modes.read_only
 
 
 def in_callers_block(session: Session) -> bool:

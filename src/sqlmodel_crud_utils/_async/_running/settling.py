@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
-from sqlmodel_crud_utils._session.blocks import is_inside
+from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.transactions import abandon, connections_of, cut_off, is_committed
@@ -78,7 +78,8 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
         if is_committed(plain):
             await session.close()
             raise CommittedError(error) from error
-        unknown = unknown_outcome(error)
+        # What only read has no outcome to wonder about.
+        unknown = None if only_reads(plain) else unknown_outcome(error)
         if unknown is None:
             raise
         raise unknown from error
