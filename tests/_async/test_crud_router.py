@@ -15,6 +15,7 @@ from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_async import AsyncEngine, AsyncSession
 from tests.databases import Database
+from tests.recording import recorded
 from tests.router_models import (
     Bench,
     BenchCreate,
@@ -410,11 +411,43 @@ def test_an_expression_restricts_as_well(serve: Callable[..., TestClient]) -> No
     assert client.get("/lodges").json()["total"] == 0
 
 
-def test_a_restriction_that_is_forgotten_shows_nothing(serve: Callable[..., TestClient]) -> None:
-    """None is a mistake of the service, and not all rows."""
-    client = serve(restrict=lambda: None)
-    create_one = client.post("/lodges", json={"name": "Owls"})
-    assert [create_one.status_code, client.get("/lodges").status_code] == [500, 500]
+def test_a_mistake_in_a_restriction_shows_nothing(serve: Callable[..., TestClient]) -> None:
+    """It is one of the service, which its log tells, and not the client's; nor does it mean all."""
+    wrong = (None, True, "ann", ["owner"], {"ownr": ""}, {"owner__x": ""}, Ranger.name == "Ann")
+    returned: list[Any] = []
+    client = serve(restrict=lambda: returned[-1])
+    for each in wrong:
+        returned.append(each)
+        create_one = client.post("/lodges", json={"name": "Owls"})
+        assert [create_one.status_code, client.get("/lodges").status_code] == [500, 500]
+    with pytest.raises(TypeError, match="restrict returned"):
+        TestClient(client.app).get("/lodges")
+    returned.append({})
+    assert client.get("/lodges").json()["total"] == 0
+
+
+def test_a_value_that_restricts_may_come_from_the_client(
+    serve: Callable[..., TestClient],
+) -> None:
+    """So that one which no row can have is the client's to change."""
+    client = serve(restrict=lambda version: {"version": version})
+    assert client.get("/lodges?version=none").status_code == 422
+
+
+def test_many_rows_are_restricted_at_once(
+    serve: Callable[..., TestClient], pool: AsyncEngine
+) -> None:
+    """One statement asks for all of them, and one shows them with others."""
+    client = serve(restrict=owned, operations=("bulk",))
+    names, ann = [f"n{number}" for number in range(30)], {"x-user": "ann"}
+    bodies = [{"name": name} for name in names]
+    with recorded(pool) as words:
+        made = client.post("/lodges/bulk", json=bodies, headers=ann)
+    assert ([lodge["name"] for lodge in made.json()], words.count("SELECT")) == (names, 1)
+    assert client.post("/lodges/bulk", json=[], headers=ann).json() == []
+    with recorded(pool) as words:
+        made = client.post("/rangers/bulk", json=bodies)
+    assert ([ranger["lodge"] for ranger in made.json()], words.count("SELECT")) == ([None] * 30, 1)
 
 
 # --- the rest of the library ---------------------------------------------------------------------
@@ -447,7 +480,7 @@ def test_the_documentation_has_readable_names(client: TestClient) -> None:
     schemas = described["components"]["schemas"]
     assert {"LodgeCreate", "LodgePublic", "Page_LodgePublic_", "ErrorDetails"} <= set(schemas)
     answers = described["paths"]["/lodges/{id}"]["patch"]["responses"]
-    assert sorted(answers) == ["200", "404", "409", "412", "422", "503"]
+    assert sorted(answers) == ["200", "404", "409", "412", "422", "429", "503"]
 
 
 @pytest.mark.databases("sqlite")

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.queries.conditions import meets
+from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 Restriction = Any
@@ -101,6 +103,27 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
+
+
+# --- which rows a request may see ----------------------------------------------------------------
+
+
+def check_restriction(model: type[Any], found: Restriction) -> None:
+    """Refuse what a dependency should not have returned; no client can do anything about it.
+
+    Raises:
+        TypeError: It is neither filters nor an expression, or names what the model does not have.
+    """
+    if found is None:
+        raise TypeError("restrict returned None; return {} for a request that may see all rows")
+    try:
+        if isinstance(found, Mapping):
+            for name in found:
+                path_of(model, name)
+        else:
+            meets(model, found)
+    except ValidationError as error:
+        raise TypeError(f"restrict returned what cannot restrict rows: {error}") from error
 
 
 # --- what comes in -------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import require_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.fastapi.errors import error_responses
 from sqlmodel_crud_utils.ext.fastapi.filters import filter_params
-from sqlmodel_crud_utils.ext.fastapi.resources import Resource, resource_of
+from sqlmodel_crud_utils.ext.fastapi.resources import Resource, check_restriction, resource_of
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
 __all__ = ["crud_router"]
@@ -46,14 +46,15 @@ class _Kind(NamedTuple):
 
 
 _KINDS: dict[Operation, _Kind] = {
-    "list": _Kind("GET", "", 200, (503,), ("request", "response", "params")),
-    "get": _Kind("GET", "{key}", 200, (404, 503), ("request", "response")),
-    "create": _Kind("POST", "", 201, (409, 503), ("request", "response", "data")),
-    "update": _Kind("PATCH", "{key}", 200, (404, 409, 412, 503), ("request", "response", "data")),
-    "delete": _Kind("DELETE", "{key}", 204, (404, 409, 412, 503), ("request",)),
-    "restore": _Kind("POST", "{key}/restore", 200, (404, 409, 503), ("response",)),
-    "bulk": _Kind("POST", "/bulk", 201, (409, 503), ("data",)),
+    "list": _Kind("GET", "", 200, (), ("request", "response", "params")),
+    "get": _Kind("GET", "{key}", 200, (404,), ("request", "response")),
+    "create": _Kind("POST", "", 201, (409,), ("request", "response", "data")),
+    "update": _Kind("PATCH", "{key}", 200, (404, 409, 412), ("request", "response", "data")),
+    "delete": _Kind("DELETE", "{key}", 204, (404, 409, 412), ("request",)),
+    "restore": _Kind("POST", "{key}/restore", 200, (404, 409), ("response",)),
+    "bulk": _Kind("POST", "/bulk", 201, (409,), ("data",)),
 }
+_OF_EVERY_ROUTE = (429, 503)
 _ON_DEMAND = ("restore", "bulk")
 
 
@@ -182,7 +183,7 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
         depends = {
             "session": reading or session if kind.method == "GET" else session,
             "params": params if name == "list" else None,
-            "restriction": _restriction_of(restrict),
+            "restriction": _restriction_of(restrict, resource),
         }
         shape = _shape(resource, kind, bodies.get(name), depends, own)
         filters_of_key = {parameter: f"{field}__eq" for parameter, field in own.items()}
@@ -265,16 +266,17 @@ def _twin(is_async: bool) -> Any:
     return import_module(f"sqlmodel_crud_utils.ext.fastapi.{tree}.operations")
 
 
-def _restriction_of(restrict: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """Return a dependency that refuses a restriction that somebody forgot to return."""
+def _restriction_of(
+    restrict: Callable[..., Any] | None, resource: Resource
+) -> Callable[..., Any] | None:
+    """Return a dependency that refuses a restriction in which somebody has made a mistake."""
     if restrict is None:
         return None
 
     depends = Depends(restrict)
 
     async def restriction(found: Any = depends) -> Any:
-        if found is None:
-            raise TypeError("restrict returned None; return {} for a request that may see all rows")
+        check_restriction(resource.model, found)
         return found
 
     return restriction
@@ -314,7 +316,7 @@ def _shape(
 def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI is to say of the answers, besides the usual one."""
     statuses = [status for status in kind.errors if status != 412 or has_version]
-    described = error_responses(*statuses)
+    described = error_responses(*statuses, *_OF_EVERY_ROUTE)
     headers = {}
     if name == "list":
         headers["Link"] = "Where the previous and the next page are."

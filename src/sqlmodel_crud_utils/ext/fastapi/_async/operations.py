@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Signature
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from pydantic import BaseModel
+from sqlalchemy import ColumnElement
 
 from sqlmodel_crud_utils._async.inserts import insert_data_rows
 from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder
 from sqlmodel_crud_utils._async.repository import AsyncRepository
 from sqlmodel_crud_utils._async.soft_deletes import restore_row
 from sqlmodel_crud_utils._async.writes import delete_row, update_row
+from sqlmodel_crud_utils._core.queries.keys import among_keys
+from sqlmodel_crud_utils._runtime_async import dialect_of, require_session
 from sqlmodel_crud_utils.ext.fastapi.filters import FilterParams
 from sqlmodel_crud_utils.ext.fastapi.resources import (
     Resource,
@@ -79,7 +82,8 @@ class Operations:
         """Create a row."""
         rows = AsyncRepository(session, self.resource.model)
         row = await rows.create(**values_of(self.resource.facts, data, restriction))
-        row = await self._written(session, row, data, restriction)
+        await self._refuse_outside(session, row, data, restriction)
+        row = await self._read_again(session, row)
         response.headers["Location"] = self.resource.where_it_is(request, row)
         self._tag(response, row)
         return row
@@ -105,7 +109,8 @@ class Operations:
             raise_on_error=True,
             expected_version=version,
         )
-        row = await self._written(session, row, data, restriction)
+        await self._refuse_outside(session, row, data, restriction)
+        row = await self._read_again(session, row)
         self._tag(response, row)
         return row
 
@@ -138,15 +143,16 @@ class Operations:
 
     async def bulk(self, session: Any, data: Any, restriction: Restriction = None) -> Any:
         """Create all rows of a list, or none."""
-        rows = [
-            self.resource.model(**values_of(self.resource.facts, each, restriction))
-            for each in data
-        ]
+        model, facts = self.resource.model, self.resource.facts
+        rows = [model(**values_of(facts, each, restriction)) for each in data]
         _, written = await insert_data_rows(rows, session, raise_on_error=True)
-        shown = []
-        for place, (row, sent) in enumerate(zip(written, data, strict=True)):
-            shown.append(await self._written(session, row, sent, restriction, place))
-        return shown
+        if restriction is not None and not await self._are_within(session, written, restriction):
+            for place, row in enumerate(written):
+                await self._refuse_outside(session, row, data[place], restriction, place)
+        if self.resource.shows_related:
+            query = AsyncQueryBuilder(session, model).where(self._are(session, written))
+            await self._shown(query).all()
+        return written
 
     def _within(self, session: Any, restriction: Restriction) -> AsyncQueryBuilder[Any]:
         query = AsyncQueryBuilder(session, self.resource.model)
@@ -177,20 +183,33 @@ class Operations:
         version: int = getattr(row, self.resource.facts.version or "")
         return version
 
-    async def _written(
+    async def _refuse_outside(
         self,
         session: Any,
         row: Any,
         data: BaseModel,
         restriction: Restriction,
         *place: int,
-    ) -> Any:
-        """Return a row that was written as it goes out; refuse one that is out of reach now."""
-        if restriction is not None:
-            within = self._within(session, restriction).where(**self._key(row))
-            if not await within.exists():
-                raise outside(self.resource.facts, restriction, data, place)
-        return await self._read_again(session, row)
+    ) -> None:
+        """Refuse a row that was written and is out of reach now."""
+        if restriction is None:
+            return
+        within = self._within(session, restriction).where(**self._key(row))
+        if not await within.exists():
+            raise outside(self.resource.facts, restriction, data, place)
+
+    async def _are_within(
+        self, session: Any, rows: Sequence[Any], restriction: Restriction
+    ) -> bool:
+        """Return whether all of these rows are within reach."""
+        query = self._within(session, restriction).where(self._are(session, rows))
+        return await query.count() == len(rows)
+
+    def _are(self, session: Any, rows: Sequence[Any]) -> ColumnElement[bool]:
+        """Return the criterion that a row is one of these; a body has as many as that can take."""
+        keys = [self.resource.key_of(row) for row in rows]
+        dialect = dialect_of(require_session(session), self.resource.facts)
+        return among_keys(self.resource.model, self.resource.facts.key, keys, dialect)
 
     async def _read_again(self, session: Any, row: Any) -> Any:
         if not self.resource.shows_related:
