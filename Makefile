@@ -18,7 +18,7 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-async test-2.0 test-wheel \
-	test-all test-plain test-sync chaos test-cluster cov bench bench-quick bench-check \
+	test-all test-plain test-sync chaos test-strict test-cluster cov bench bench-quick bench-check \
 	bench-scaling bench-docs docs serve-docs build demo serve check check-wheel clean
 
 help: ## List the targets
@@ -158,6 +158,9 @@ NO_SHORTCUTS := cache* crud_router* filter* forged_cursors graphql keyset* rate_
 test-plain: $(INSTALLED) ## Run the tests of behaviour with all shortcuts past the unit of work switched off
 	@$(BIN)/$(PYTEST) --without-shortcuts --databases sqlite $(PYTEST_ARGS) \
 		$(foreach part,$(NO_SHORTCUTS),--ignore-glob='*/test_$(part).py') tests/_sync
+
+test-strict: $(INSTALLED) ## Run the async tests with all lazy loads refused, as aio.session_factory does
+	@$(BIN)/$(PYTEST) --strict-loading --databases sqlite $(PYTEST_ARGS) tests/_async tests/async_only
 
 CHECKS := check-codegen lint type docs demo test-async test-plain chaos contract test-cluster check-wheel
 

@@ -163,7 +163,9 @@ def mended(markdown: str, source: str, place: str, repository: str) -> str:
 
 def on_page_content(content: str, page: Page, **_kwargs: Any) -> str:
     """Link names in code to their description, outside of headings and blocks of code."""
-    return named(content, page.file.url)
+    # The names of tabs are no text of the page that a search could find.
+    labels = '<div class="tabbed-labels"'
+    return named(content.replace(labels, f"{labels} data-search-exclude"), page.file.url)
 
 
 def named(content: str, url: str) -> str:
