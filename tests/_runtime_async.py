@@ -92,10 +92,13 @@ def make_sqlite(name: str = ":memory:", **options: Any) -> AsyncEngine:
     return make_engine(f"sqlite+aiosqlite:///{name}", **options)
 
 
-async def make_tables(engine: AsyncEngine) -> None:
-    """Create all tables."""
+async def make_tables(engine: AsyncEngine, *models: type[SQLModel]) -> None:
+    """Create the tables of models: all that there are would take a fifth of a second."""
     async with engine.begin() as connection:
-        await connection.run_sync(SQLModel.metadata.create_all)
+        await connection.run_sync(
+            SQLModel.metadata.create_all,
+            [SQLModel.metadata.tables[str(m.__tablename__)] for m in models],
+        )
 
 
 async def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any:

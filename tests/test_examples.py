@@ -17,9 +17,13 @@ import sqlmodel
 from sqlalchemy.orm import registry
 
 import sqlmodel_crud_utils
-from tests import _runtime_async, _runtime_sync, history_models, models, models_mixins
+from sqlmodel_crud_utils.ext.history import ChangeHistory
+from tests import _runtime_async, _runtime_sync
 from tests.databases import create_empty, prepare
 from tests.examples import Docstring, docstrings, programs, promised_output, run_docstring
+from tests.history_models import Pallet
+from tests.models import Hero, HeroTag, Tag, Team
+from tests.models_mixins import Letter
 
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted(
@@ -30,6 +34,8 @@ GUIDES = sorted(
 )
 # Where the guides connect to; the tests put a database of their own in its place.
 POSTGRESQL = "postgresql://app:secret@localhost/heroes"
+# What the examples in docstrings use without an import.
+MODELS = (Team, Hero, Tag, HeroTag, Letter, Pallet)
 DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
 
 
@@ -38,8 +44,7 @@ async def async_names() -> AsyncIterator[dict[str, Any]]:
     """What examples of the async tree may use without an import."""
     engine = _runtime_async.make_engine("sqlite+aiosqlite://")
     prepare(engine)
-    async with engine.begin() as connection:
-        await connection.run_sync(sqlmodel.SQLModel.metadata.create_all)
+    await _runtime_async.make_tables(engine, *MODELS, ChangeHistory)
     async with _runtime_async.AsyncSession(engine) as session:
         yield _names("aio") | {"engine": engine, "session": session}
     await engine.dispose()
@@ -50,7 +55,7 @@ def sync_names() -> Any:
     """What the other examples may use without an import."""
     engine = _runtime_sync.make_engine("sqlite://")
     prepare(engine)
-    sqlmodel.SQLModel.metadata.create_all(engine)
+    _runtime_sync.make_tables(engine, *MODELS, ChangeHistory)
     with _runtime_sync.Session(engine) as session:
         yield _names("sync") | {"engine": engine, "session": session}
     engine.dispose()
@@ -65,11 +70,8 @@ def _names(surface: str) -> dict[str, Any]:
         **{name: getattr(public, name) for name in public.__all__},
         "__name__": "__main__",
         "Field": sqlmodel.Field,
-        "Hero": models.Hero,
-        "Letter": models_mixins.Letter,
-        "Pallet": history_models.Pallet,
+        **{model.__name__: model for model in MODELS},
         "SQLModel": Base,
-        "Team": models.Team,
         "select": sqlmodel.select,
     }
 
@@ -91,42 +93,56 @@ async def _run(docstring: Docstring, names: dict[str, Any]) -> None:
     await run_docstring(docstring, {**vars(module), **names})
 
 
-@pytest.mark.parametrize("name", GUIDES)
-def test_markdown(name: str, tmp_path: Path) -> None:
-    """The code of a Markdown file runs, prints what it promises, and passes its own tests."""
-    files = programs(ROOT / name)
-    with _postgresql(any(POSTGRESQL in code for code in files.values())) as url:
-        for file, code in files.items():
-            (tmp_path / file).write_text(code.replace(POSTGRESQL, url), encoding="utf-8")
-        if "program.py" in files:
-            promised = promised_output(files["program.py"])
-            assert _output_of(tmp_path / "program.py") == promised
-        if any(file.startswith("test_") for file in files):
-            # Without settings for it, pytest-asyncio warns.
-            plugin = "sqlmodel_crud_utils.ext.pytest" if "pyproject.toml" in files else "no:asyncio"
-            plugins = ("-p", "no:cacheprovider", "-p", plugin)
-            _output_of(tmp_path, "-m", "pytest", "-W", "error", *plugins)
+def test_guides(tmp_path: Path) -> None:
+    """The code of each Markdown file runs and prints what it promises."""
+    _check_printed({name: programs(ROOT / name) for name in GUIDES}, tmp_path)
 
 
 def test_async_tabs(tmp_path: Path) -> None:
     """What the site shows beside the sync examples runs as well, and prints the same."""
     tabs = pytest.importorskip("scripts.docs_tabs")
     guides = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
-    codes = {name: tabs.async_program(text) for name, text in guides.items()}
+    codes = {name: {"program.py": tabs.async_program(text)} for name, text in guides.items()}
+    _check_printed(codes, tmp_path)
+
+
+def _check_printed(guides: dict[str, dict[str, str]], folder: Path) -> None:
+    promised = {}
     with ExitStack() as databases:
-        for name, code in codes.items():
-            url = databases.enter_context(_postgresql(POSTGRESQL in code))
-            codes[name] = code.replace(POSTGRESQL, url)
-        (tmp_path / "codes.json").write_text(json.dumps(codes))
-        _output_of(tmp_path, "-P", "-W", "error", str(ROOT / "tests" / "async_guides.py"))
-    printed = json.loads((tmp_path / "printed.json").read_text())
-    assert {name: promised_output(code) for name, code in codes.items()} == printed
+        for name, files in guides.items():
+            guide = name.replace("/", "_").removesuffix(".md")
+            url = databases.enter_context(_postgresql(files))
+            _write(files, folder / guide, url)
+            if "program.py" in files:
+                promised[guide] = promised_output(files["program.py"])
+        _output_of(folder, "-P", "-W", "error", str(ROOT / "tests" / "run_guides.py"))
+    assert json.loads((folder / "printed.json").read_text()) == promised
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in GUIDES if "```python\n# test_" in (ROOT / name).read_text()]
+)
+def test_tests_of_a_guide(name: str, tmp_path: Path) -> None:
+    """The tests that a Markdown file shows pass."""
+    files = programs(ROOT / name)
+    with _postgresql(files) as url:
+        _write(files, tmp_path, url)
+        # Without settings for it, pytest-asyncio warns.
+        plugin = "sqlmodel_crud_utils.ext.pytest" if "pyproject.toml" in files else "no:asyncio"
+        plugins = ("-p", "no:cacheprovider", "-p", plugin)
+        _output_of(tmp_path, "-m", "pytest", "-W", "error", *plugins)
+
+
+def _write(files: dict[str, str], folder: Path, url: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for file, code in files.items():
+        (folder / file).write_text(code.replace(POSTGRESQL, url), encoding="utf-8")
 
 
 @contextmanager
-def _postgresql(needed: bool) -> Iterator[str]:
+def _postgresql(files: dict[str, str]) -> Iterator[str]:
     """The address of an empty database, where an example needs one."""
-    if not needed:
+    if not any(POSTGRESQL in code for code in files.values()):
         yield POSTGRESQL
         return
     with create_empty("postgresql", f"guide_{uuid4().hex}") as url:

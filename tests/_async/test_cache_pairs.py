@@ -45,7 +45,7 @@ async def test_a_replica_never_fills_the_cache(tmp_path: Path) -> None:
     primary = create_pooled_engine(f"sqlite:///{tmp_path}/primary.db")
     replica = create_pooled_engine(f"sqlite:///{tmp_path}/replica.db")
     for engine, name in ((primary, "new"), (replica, "old")):
-        await make_tables(engine)
+        await make_tables(engine, Bundle)
         async with AsyncSession(engine) as session:
             session.add(Bundle(id=1, name=name))
             await session.commit()

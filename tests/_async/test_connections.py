@@ -225,7 +225,7 @@ class TestArguments:
     async def test_a_traceback_shows_no_parameters(self, echo: bool) -> None:
         """With an echo it does: it was asked for."""
         engine = create_pooled_engine("sqlite://", echo=echo)
-        await make_tables(engine)
+        await make_tables(engine, Team, Hero)
         async with session_factory(engine)() as session:
             with pytest.raises(ConstraintViolationError) as refused:
                 row = Hero(name=SECRET, secret_name="?", team_id=99)

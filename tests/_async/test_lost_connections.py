@@ -36,7 +36,7 @@ from tests._runtime_async import (
     together,
 )
 from tests.databases import Database
-from tests.models import Hero, Tag
+from tests.models import Hero, Tag, Team
 from tests.servers import hanging_up, own_postgresql
 
 pytestmark = pytest.mark.databases("postgresql", "mysql")
@@ -472,7 +472,7 @@ async def test_a_server_that_was_away_is_used_again() -> None:
     """Without a restart of the program, and whether or not somebody noticed that it was away."""
     with own_postgresql() as server:
         engine = create_pooled_engine(server.url, pool_ping_after=math.inf)
-        await make_tables(engine)
+        await make_tables(engine, Team, Hero)
 
         async def read() -> None:
             async with AsyncSession(engine) as session:

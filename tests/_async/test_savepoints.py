@@ -36,7 +36,7 @@ from tests._runtime_async import (
     sync_engine,
     together,
 )
-from tests.models import Account, Hero
+from tests.models import Account, Hero, Team
 from tests.recording import recorded
 
 
@@ -66,7 +66,7 @@ async def file(tmp_path: Path) -> str:
     """A database in a file, with tables."""
     name = str(tmp_path / "test.db")
     async with opened(name) as engine:
-        await make_tables(engine)
+        await make_tables(engine, Team, Hero, Account)
     return name
 
 
@@ -75,7 +75,7 @@ async def engine(request: pytest.FixtureRequest, file: str) -> AsyncIterator[Asy
     """A plain engine, for a file and in memory."""
     async with opened(file if request.param == "file" else ":memory:") as engine:
         if request.param == "memory":
-            await make_tables(engine)
+            await make_tables(engine, Team, Hero, Account)
         yield engine
 
 

@@ -47,7 +47,7 @@ def test_a_replica_never_fills_the_cache(tmp_path: Path) -> None:
     primary = create_pooled_engine(f"sqlite:///{tmp_path}/primary.db")
     replica = create_pooled_engine(f"sqlite:///{tmp_path}/replica.db")
     for engine, name in ((primary, "new"), (replica, "old")):
-        make_tables(engine)
+        make_tables(engine, Bundle)
         with Session(engine) as session:
             session.add(Bundle(id=1, name=name))
             session.commit()

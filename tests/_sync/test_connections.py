@@ -227,7 +227,7 @@ class TestArguments:
     def test_a_traceback_shows_no_parameters(self, echo: bool) -> None:
         """With an echo it does: it was asked for."""
         engine = create_pooled_engine("sqlite://", echo=echo)
-        make_tables(engine)
+        make_tables(engine, Team, Hero)
         with session_factory(engine)() as session:
             with pytest.raises(ConstraintViolationError) as refused:
                 row = Hero(name=SECRET, secret_name="?", team_id=99)

@@ -38,7 +38,7 @@ from tests._runtime_sync import (
     together,
 )
 from tests.databases import Database
-from tests.models import Hero, Tag
+from tests.models import Hero, Tag, Team
 from tests.servers import hanging_up, own_postgresql
 
 pytestmark = pytest.mark.databases("postgresql", "mysql")
@@ -466,7 +466,7 @@ def test_a_server_that_was_away_is_used_again() -> None:
     """Without a restart of the program, and whether or not somebody noticed that it was away."""
     with own_postgresql() as server:
         engine = create_pooled_engine(server.url, pool_ping_after=math.inf)
-        make_tables(engine)
+        make_tables(engine, Team, Hero)
 
         def read() -> None:
             with Session(engine) as session:

@@ -38,7 +38,7 @@ from tests._runtime_sync import (
     sync_engine,
     together,
 )
-from tests.models import Account, Hero
+from tests.models import Account, Hero, Team
 from tests.recording import recorded
 
 
@@ -68,7 +68,7 @@ def file(tmp_path: Path) -> str:
     """A database in a file, with tables."""
     name = str(tmp_path / "test.db")
     with opened(name) as engine:
-        make_tables(engine)
+        make_tables(engine, Team, Hero, Account)
     return name
 
 
@@ -77,7 +77,7 @@ def engine(request: pytest.FixtureRequest, file: str) -> Iterator[Engine]:
     """A plain engine, for a file and in memory."""
     with opened(file if request.param == "file" else ":memory:") as engine:
         if request.param == "memory":
-            make_tables(engine)
+            make_tables(engine, Team, Hero, Account)
         yield engine
 
 

@@ -51,6 +51,7 @@ def check_schema(
         ValidationError: Something that is no engine.
 
     Example:
+        >>> Hero.metadata.create_all(engine)
         >>> check_schema(engine, Hero.metadata)
     """
 
