@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
@@ -220,8 +220,7 @@ async def _first_or_created(
     return await _create_or_find(write, search, values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
+class _Search(NamedTuple):
     """What is looked for, and how."""
 
     session: AsyncSession

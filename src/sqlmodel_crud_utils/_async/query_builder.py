@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -364,7 +363,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         whole("page", page, least=1)
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
         start = whole("page", (page - 1) * size)
-        query = replace(self._query, start=start, size=size)
+        query = self._query._replace(start=start, size=size)
         async with self._read("paginate") as read:
             if start:
                 items, total = await self._later_page(read, query)
@@ -521,7 +520,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         keyset.check_sortable(self._query.terms, "keyset")
         cursors = cursor_format(self._query)
         values = None if after is None else cursors.read(after)
-        query = replace(self._query, size=size + 1)
+        query = self._query._replace(size=size + 1)
         prepared = keyset.prepared_from(query, values)
         async with self._read("keyset") as read:
             found = await self._fetch(read, prepared)
@@ -584,7 +583,7 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def _at_most(self, read: Read, count: int) -> list[T]:
         size = self._query.size
         limit = count if size is None else min(size, count)
-        return await self._rows(read, replace(self._query, size=limit))
+        return await self._rows(read, self._query._replace(size=limit))
 
     async def _only(self, read: Read) -> T | None:
         rows = await self._at_most(read, 2)

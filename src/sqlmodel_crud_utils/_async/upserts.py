@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from sqlalchemy import Dialect, Select, func, select
 from sqlalchemy.orm.attributes import instance_state
@@ -240,8 +239,7 @@ async def bulk_upsert_mappings(
         return True, [found[entry] for entry in wanted.places]
 
 
-@dataclass(frozen=True, slots=True)
-class _Upsertion:
+class _Upsertion(NamedTuple):
     """An upsert under way.
 
     Attributes:
@@ -283,7 +281,7 @@ class _Upsertion:
         async def work(report: Report | None) -> Mapping[Entry, Any]:
             if alone:
                 try:
-                    return await replace(self, careful=False)._all([payload], total, report)
+                    return await self._replace(careful=False)._all([payload], total, report)
                 except Exception as error:
                     if self._refusal(error) is None:
                         raise

@@ -7,15 +7,14 @@ knows the version of the server too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Dialect
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Features:
+class Features(NamedTuple):
     """What a database does its own way; the defaults are those of one that is not known.
 
     Attributes:
@@ -117,7 +116,7 @@ class Features:
     unsigned: bool = False
     numbers: Literal["all", "no NaN", "finite"] = "finite"
     has_uuids: bool = False
-    stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stored_as: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 _POSTGRESQL = Features(
@@ -204,7 +203,7 @@ FEATURES: Mapping[str, Features] = {
     "sqlite": _SQLITE,
     "postgresql": _POSTGRESQL,
     "mysql": _MYSQL,
-    "mariadb": replace(_MYSQL, title="MariaDB"),
+    "mariadb": _MYSQL._replace(title="MariaDB"),
 }
 _UNKNOWN = Features()
 

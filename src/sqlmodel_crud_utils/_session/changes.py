@@ -10,9 +10,8 @@ costs one truth test. Of `text()` no more is heard than that it may have written
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Insert, TextClause, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
@@ -56,8 +55,7 @@ class Need(IntEnum):
     BEFORE = 4  # and, before the write, which rows it may reach
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One or many rows of a model that were written.
 
     Attributes:
@@ -75,8 +73,7 @@ class Change:
     values: Sequence[Mapping[str, Any]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TableChange:
+class TableChange(NamedTuple):
     """Rows that were written past every model: links of a many-to-many relationship, for instance.
 
     Attributes:

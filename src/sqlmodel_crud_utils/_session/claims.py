@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Select, event, select
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
@@ -16,8 +15,7 @@ from sqlmodel_crud_utils._session.state import forget, noted, state_of
 from sqlmodel_crud_utils.exceptions import ConflictError
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A row that a flush is about to write, and the version that it was read in."""
 
     model: type[Any]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import InstanceState, ORMExecuteState, RelationshipProperty
 from sqlalchemy.orm.base import PassiveFlag
@@ -22,8 +21,7 @@ KEY = "sqlmodel_crud_utils.strict_loading"
 _LOADED = "sqlmodel_crud_utils.loaded_lazily"
 
 
-@dataclass(frozen=True, slots=True)
-class Strictness:
+class Strictness(NamedTuple):
     """How strict a session is, for a while.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import (
@@ -44,8 +43,7 @@ from sqlmodel_crud_utils._shortcuts.stamping import can_stamp, stamp_values, sta
 _MARKS = ("is_deleted", "deleted_at", "deleted_by")
 
 
-@dataclass(frozen=True, slots=True)
-class Sought:
+class Sought(NamedTuple):
     """A row that a write looks for.
 
     Attributes:
@@ -94,8 +92,7 @@ class Sought:
         return {f"{prefix}{place}": value for place, value in enumerate(self.values)}
 
 
-@dataclass(frozen=True, slots=True)
-class ByKey:
+class ByKey(NamedTuple):
     """The statement that changes or deletes one row.
 
     Attributes:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -38,8 +37,7 @@ _Processor = Callable[[Any], Any]
 _OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A column, and where its values come from.
 
     Attributes:
@@ -110,7 +108,7 @@ def stands_alone(default: Any) -> bool:
 
 def _rows(slots: Iterable[Slot], shape: Shape) -> list[tuple[Any, ...]]:
     given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
-    return list(zip(*(slot.values(given, shape.count) for slot in slots), strict=True))
+    return list(zip(*(slot.values(given, shape.size) for slot in slots), strict=True))
 
 
 class Way(Enum):
@@ -182,7 +180,7 @@ def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) 
         return None
     given: dict[str, Sequence[Any]] = dict(zip(shape.names, shape.columns, strict=True))
     arrays = [
-        bindparam(None, list(slot.raw(given, shape.count)), type_=array_of(slot.column.type))
+        bindparam(None, list(slot.raw(given, shape.size)), type_=array_of(slot.column.type))
         for slot in slots
     ]
     keys = [slot.column.key for slot in slots]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
 from sqlalchemy.orm import Session
@@ -27,8 +26,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import (
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """The statement that inserts a row.
 
     Attributes:

@@ -7,10 +7,9 @@ nothing depends on the rows, that nobody listens, and that their columns are all
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Dialect, Integer, func, select, text
 from sqlalchemy.orm import InstanceState, Session
@@ -41,8 +40,7 @@ QUICK_FROM = 100
 _SQL = "__clause_element__"
 
 
-@dataclass(frozen=True, slots=True)
-class NewRows:
+class NewRows(NamedTuple):
     """Instances of one model that wait to be written.
 
     Attributes:
@@ -68,8 +66,8 @@ class NewRows:
         """Return them with the keys that the database has made."""
         key = self.key or ""
         shape = self.shape
-        shape = replace(shape, names=(*shape.names, key), columns=[*shape.columns, keys])
-        return replace(self, shape=shape, filled=(*self.filled, key), key=None)
+        shape = shape._replace(names=(*shape.names, key), columns=[*shape.columns, keys])
+        return self._replace(shape=shape, filled=(*self.filled, key), key=None)
 
     def attach(self, session: Session) -> None:
         """Make the instances what a flush makes of them: persistent, with what was filled in."""
@@ -203,7 +201,7 @@ def take_keys(new: NewRows, connection: Connection) -> NewRows | None:
     parameters = {
         "table": quoted_name_of(table),
         "column": new.target.columns[new.key].name,
-        "count": new.shape.count,
+        "count": new.shape.size,
     }
     keys = connection.execute(_TAKE_KEYS, parameters).scalars().all()
     return None if None in keys else new.keyed(keys)
@@ -227,4 +225,4 @@ def insert_rows(new: NewRows, dialect: Dialect, connection: Connection) -> NewRo
     above = made if highest is None else made.where(key > highest)
     lowest, last, count = connection.execute(above).one()
     keys = range(lowest, last + 1)
-    return new.keyed(keys) if count == len(keys) == new.shape.count else None
+    return new.keyed(keys) if count == len(keys) == new.shape.size else None

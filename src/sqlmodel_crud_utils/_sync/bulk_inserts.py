@@ -208,7 +208,7 @@ class _Insertion:
         self._tell_some()
         if not self.skipping:
             self._execute(shape)
-            return shape.count
+            return shape.size
         if not self._counts_by_itself:
             result = self._execute(shape)
             count: int = len(result.all()) if result.returns_rows else result.rowcount
@@ -216,7 +216,7 @@ class _Insertion:
         model = self.target.model
         run_on_connection(self.session, start_counting, model)
         self._execute(shape)
-        return shape.count - run_on_connection(self.session, skipped, model)
+        return shape.size - run_on_connection(self.session, skipped, model)
 
     def _tell_some(self) -> None:
         if self.need:
@@ -299,12 +299,12 @@ class _Insertion:
                 found = self._search(shape)
                 if found is not None:
                     last = shapes[-1]
-                    total = last.start + last.count if self.total is None else self.total
+                    total = last.start + last.size if self.total is None else self.total
                     return BulkOperationError(total, 1, [found])
         return refusal.failure
 
     def _search(self, shape: Shape) -> tuple[int, SQLModelCRUDError] | None:
-        low, high = 0, shape.count
+        low, high = 0, shape.size
         while low < high:
             middle = low + max(1, (high - low) // 2)
             work = partial(self._insert, shape.part(low, middle))

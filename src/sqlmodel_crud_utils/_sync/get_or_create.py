@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Select, literal
 from sqlalchemy.exc import IntegrityError
@@ -218,8 +218,7 @@ def _first_or_created(write: Write, search: _Search, values: Mapping[str, Any]) 
     return _create_or_find(write, search, values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
+class _Search(NamedTuple):
     """What is looked for, and how."""
 
     session: Session

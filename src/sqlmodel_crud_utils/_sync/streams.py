@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
@@ -236,7 +235,7 @@ class _Chunks:
     def read(self, size: int) -> Sequence[Any]:
         """Return the next rows, fewer than this many at the end only."""
         query, limit = self._query, self._query.size
-        part = replace(query, size=size if limit is None else min(size, limit - self._count))
+        part = query._replace(size=size if limit is None else min(size, limit - self._count))
         statement, parameters = prepared_from(part, self._after)
         found = fetch(
             self._session,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -32,8 +31,7 @@ from sqlmodel_crud_utils._session.held_rows import held, synchronization
 OneChunk = Callable[["ListedWrite", list[Key]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ListedWrite:
+class ListedWrite(NamedTuple):
     """A write to listed rows: how it runs, and which rows they are."""
 
     write: Write
@@ -95,7 +93,7 @@ class ListedWrite:
             statement = select(*listed.facts.key_attributes).where(*listed.criteria(keys))
             found += map(tuple, (await execute_writing(self.write.session, statement)).all())
         names = listed.facts.key
-        return replace(self, listed=replace(listed, names=names, keys=list(dict.fromkeys(found))))
+        return self._replace(listed=listed._replace(names=names, keys=list(dict.fromkeys(found))))
 
     async def read(self, keys: list[Key]) -> list[Any]:
         """Return the rows of some keys, as these are listed."""

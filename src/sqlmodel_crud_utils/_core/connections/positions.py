@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -14,8 +13,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 _TOKEN = re.compile(r"(?P<body>[0-9a-f]{1,16}\.[0-9a-f]{1,16})\.(?P<check>[0-9a-f]{8})")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A place in the log of a PostgreSQL.
 
     Attributes:
@@ -55,8 +53,7 @@ def _check(body: str) -> str:
 # --- what reads ask for --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(NamedTuple):
     """What the reads in a block ask of a replica."""
 
     primary_only: bool = False

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.exc import StatementError
 
@@ -31,8 +30,7 @@ __all__ = [
 Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
 
 
-@dataclass(frozen=True, slots=True)
-class DriverError:
+class DriverError(NamedTuple):
     """What a driver's error says about a failure.
 
     Attributes:
@@ -347,7 +345,7 @@ def _from_sqlite(error: Any) -> DriverError:
     names = text.partition("constraint failed: ")[2]
     if problem in {"unique", "not_null"}:
         return _with_sqlite_columns(found, names)
-    return replace(found, constraint=names or None) if problem == "check" else found
+    return found._replace(constraint=names or None) if problem == "check" else found
 
 
 def _sqlite_reason(text: str) -> str:
@@ -362,10 +360,10 @@ def _sqlite_reason(text: str) -> str:
 def _with_sqlite_columns(found: DriverError, names: str) -> DriverError:
     """Read "hero.a, hero.b", or "index 'name'" for an index of expressions."""
     if index := re.fullmatch(r"index '(.+)'", names):
-        return replace(found, constraint=index.group(1))
+        return found._replace(constraint=index.group(1))
     pairs = [name.rpartition(".") for name in names.split(", ") if name]
     table = pairs[0][0] if pairs else None
-    return replace(found, table=table, columns=tuple(column for _, _, column in pairs))
+    return found._replace(table=table, columns=tuple(column for _, _, column in pairs))
 
 
 # --- PostgreSQL
@@ -450,22 +448,22 @@ def _with_mysql_names(found: DriverError, text: str) -> DriverError:
     if found.problem == "unique" and (match := _MYSQL_KEY.fullmatch(text)):
         # MySQL 8 says 'table.key', MariaDB 'key'.
         table, _, key = match.group(1).rpartition(".")
-        return replace(found, table=table or None, constraint=key)
+        return found._replace(table=table or None, constraint=key)
     if found.problem == "foreign_key" and (match := _MYSQL_FOREIGN_KEY.match(text)):
         columns = tuple(name.strip("`") for name in match.group(3).split(", "))
-        return replace(found, table=match.group(1), constraint=match.group(2), columns=columns)
+        return found._replace(table=match.group(1), constraint=match.group(2), columns=columns)
     if found.problem == "check" and (match := _MYSQL_CHECK.match(text)):
         return _with_mysql_check(found, match.group(1), match.group(2))
     column = _mysql_column(found, text)
-    return replace(found, columns=(column,)) if column else found
+    return found._replace(columns=(column,)) if column else found
 
 
 def _with_mysql_check(found: DriverError, name: str, table: str | None) -> DriverError:
     # MariaDB calls the check of a single column 'table.column'; it has no name of its own.
     prefix, _, column = name.rpartition(".")
     if prefix:
-        return replace(found, table=prefix, columns=(column,))
-    return replace(found, table=table, constraint=name)
+        return found._replace(table=prefix, columns=(column,))
+    return found._replace(table=table, constraint=name)
 
 
 def _mysql_column(found: DriverError, text: str) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     CheckConstraint,
@@ -64,14 +63,13 @@ def as_reference(driver: DriverError, statement: str, model: type[Any] | None) -
     for foreign_key in table.foreign_key_constraints:
         names = tuple(column.name for column in foreign_key.columns)
         if set(driver.columns) & set(names):
-            return replace(
-                driver, problem="foreign_key", table=table.name, columns=names, referenced=True
+            return driver._replace(
+                problem="foreign_key", table=table.name, columns=names, referenced=True
             )
     return driver
 
 
-@dataclass(frozen=True, slots=True)
-class _Broken:
+class _Broken(NamedTuple):
     kind: ConstraintKind | None
     name: str | None
     columns: tuple[str, ...]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Dialect, bindparam, exists, not_, select
 from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, aliased
@@ -33,8 +32,7 @@ _SEPARATOR = re.compile(r"(?=(__|\.))")
 _BETWEEN_NAMES = re.compile(r"__|\.")
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """What a filter's name stands for.
 
     Attributes:
@@ -225,8 +223,7 @@ def _wants_none(relationship: InstrumentedAttribute[Any], lookup: str, value: An
     return wanted
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """One relationship of a path.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.orm import Mapper
@@ -46,8 +46,7 @@ class Policy:
     stamps: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
+class Visibility(NamedTuple):
     """Which policies hold for a call.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import ColumnExpressionArgument, Dialect, Select
@@ -330,7 +329,7 @@ class QueryShape(Generic[T]):
 
     def _with(self, **changes: Any) -> Self:
         changed = object.__new__(type(self))
-        changed.__dict__.update(self.__dict__, _query=replace(self._query, **changes))
+        changed.__dict__.update(self.__dict__, _query=self._query._replace(**changes))
         return changed
 
     def _loading(self, way: Strategy, names: tuple[str, ...], *, include_deleted: bool) -> Self:
@@ -343,7 +342,7 @@ class QueryShape(Generic[T]):
     def _of_values(self, fields: tuple[str, ...]) -> Query:
         """Return the query of these fields, of all if it has none."""
         names = tuple(dict.fromkeys(self._fields(fields)))
-        return replace(self._query, values=names or tuple(facts_of(self._query.model).columns))
+        return self._query._replace(values=names or tuple(facts_of(self._query.model).columns))
 
     def _fields(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Dialect, and_, false, func, not_, or_
 from sqlalchemy.exc import ArgumentError
@@ -20,8 +19,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 Build = Callable[[Visibility], ColumnElement[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """One criterion of a query.
 
     Attributes:
@@ -38,8 +36,7 @@ class Condition:
     values: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """What a condition of plain comparisons is, apart from their values.
 
     Attributes:

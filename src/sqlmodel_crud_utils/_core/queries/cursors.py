@@ -13,12 +13,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
 from types import NoneType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -60,8 +59,7 @@ class _MisfitError(ValueError):
     """A value that has no place in a cursor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """One value of a cursor: what a term of the order can be.
 
     Attributes:
@@ -93,8 +91,7 @@ class Place:
             raise _MisfitError
 
 
-@dataclass(frozen=True, slots=True)
-class CursorFormat:
+class CursorFormat(NamedTuple):
     """How the cursors of an order are written and read.
 
     Attributes:
@@ -165,8 +162,7 @@ class CursorFormat:
             raise _damaged() from error
 
 
-@dataclass(frozen=True, slots=True)
-class PageAfter(Generic[T]):
+class PageAfter(NamedTuple, Generic[T]):
     """The rows that follow after a cursor, as far as they were asked for.
 
     Attributes:
@@ -441,8 +437,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A kind of value, and how it is written in JSON."""
 
     type: Any

@@ -8,7 +8,6 @@ compares them, with the collation it sorts by.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -46,7 +45,7 @@ def rows_from(query: Query, values: Sequence[Any] | None) -> Select[Any]:
     terms, dialect = query.terms, query.dialect
     if values is None:
         return query.results(*key_columns(terms, dialect))
-    rest = replace(query, start=None).results(*key_columns(terms, dialect))
+    rest = query._replace(start=None).results(*key_columns(terms, dialect))
     return rest.where(rows_after(terms, values, dialect))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import (
     InstrumentedAttribute,
@@ -104,8 +104,7 @@ def _path(model: type[Any], name: Any, parameter: str) -> RelationshipPath:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
+class Loading(NamedTuple):
     """How each of several relationships is loaded.
 
     Attributes:
@@ -113,8 +112,8 @@ class Loading:
         fields: The fields that are loaded of related rows, where these are not all.
     """
 
-    ways: Mapping[_Steps, Strategy] = field(default_factory=dict)
-    fields: Mapping[_Steps, tuple[str, ...]] = field(default_factory=dict)
+    ways: Mapping[_Steps, Strategy] = MappingProxyType({})
+    fields: Mapping[_Steps, tuple[str, ...]] = MappingProxyType({})
 
     def adding(self, way: Strategy, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with more relationships; of two ways for the same one, the last counts."""
@@ -124,14 +123,14 @@ class Loading:
             for length in range(1, len(path)):
                 # One that was named before keeps its way, to load what lies behind it in another.
                 ways.setdefault(path[:length], way)
-        return replace(self, ways=ways)
+        return self._replace(ways=ways)
 
     def only(self, path: RelationshipPath, name: str) -> Loading:
         """Return it with one more field of the rows that a relationship leads to, and is loaded."""
         steps = tuple(path)
         names = dict.fromkeys((*self.fields.get(steps, ()), name))
         loading = self if steps in self.ways else self.adding("selectin", [path])
-        return replace(loading, fields={**self.fields, steps: tuple(names)})
+        return loading._replace(fields={**self.fields, steps: tuple(names)})
 
     def revealing(self, paths: Iterable[RelationshipPath]) -> Loading:
         """Return it with soft-deleted rows brought in by these relationships."""
@@ -139,7 +138,7 @@ class Loading:
         for path in map(tuple, paths):
             if is_soft_delete(facts_of(path[-1].property.mapper.class_)):
                 ways[path] = "selectin_with_deleted"
-        return replace(self, ways=ways)
+        return self._replace(ways=ways)
 
     @property
     def joins_many(self) -> bool:

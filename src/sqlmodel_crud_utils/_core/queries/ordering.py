@@ -8,8 +8,7 @@ soft-deleted one has NULLs in its place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     Column,
@@ -40,8 +39,7 @@ from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A related row that is joined, so that rows are sorted by it.
 
     Attributes:
@@ -63,8 +61,7 @@ class Step:
         return joined.and_(*links) if links else joined
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One criterion of an order.
 
     Attributes:
@@ -158,7 +155,7 @@ def term_of(model: type[Any], given: Any, *, desc: bool) -> Term:
             "descending order is given twice; drop either desc=True or the leading '-'",
             field="order_by",
         )
-    return replace(term, descending=True)
+    return term._replace(descending=True)
 
 
 @cached
@@ -170,8 +167,8 @@ def _named(model: type[Any], name: str) -> Term:
         steps += (_step(steps[-1].target if steps else model, relationship),)
     term = _of_column(getattr(steps[-1].target if steps else model, field))
     if steps:
-        term = replace(term, name="__".join((*path, field)), nullable=True, steps=steps)
-    return replace(term, descending=plain != name)
+        term = term._replace(name="__".join((*path, field)), nullable=True, steps=steps)
+    return term._replace(descending=plain != name)
 
 
 @cached
@@ -256,13 +253,13 @@ def _expressed(model: type[Any], given: Any) -> Term:
         raise _not_sortable(given) from error
     term = Term(expression)
     while isinstance(expression, UnaryExpression) and expression.modifier in _MODIFIERS:
-        term = replace(term, **_MODIFIERS[expression.modifier])
+        term = term._replace(**_MODIFIERS[expression.modifier])
         expression = expression.element
     named = _attribute_term(model, expression)
     if named is None:
         require_own(model, expression, "order_by")
-        return replace(term, expression=expression)
-    return replace(named, descending=term.descending, nulls_first=term.nulls_first)
+        return term._replace(expression=expression)
+    return named._replace(descending=term.descending, nulls_first=term.nulls_first)
 
 
 _MODIFIERS: dict[Any, dict[str, Any]] = {

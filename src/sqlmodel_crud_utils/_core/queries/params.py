@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
@@ -38,8 +37,7 @@ _MOST_ALTERNATIVES = 20
 _LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, at least back to the year 1
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParam:
+class QueryParam(NamedTuple):
     """A parameter of a query string.
 
     Attributes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -36,16 +36,14 @@ Prepared = tuple[Select[Any], dict[str, Any] | None]
 """A SELECT, and the parameters to run it with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(NamedTuple):
     """How rows are locked that a query returns."""
 
     nowait: bool = False
     skip_locked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What is asked for.
 
     Attributes:
@@ -70,12 +68,12 @@ class Query:
     model: type[Any]
     dialect: Dialect
     conditions: tuple[Condition, ...] = ()
-    lookups: Mapping[str, Any] = field(default_factory=dict)
+    lookups: Mapping[str, Any] = MappingProxyType({})
     order: tuple[Term, ...] = ()
     size: Any = None
     start: Any = None
     distinct: bool = False
-    loading: Loading = field(default_factory=Loading)
+    loading: Loading = Loading()
     options: tuple[ExecutableOption, ...] = ()
     fields: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -150,8 +148,7 @@ class Query:
             for number, condition in enumerate(self.conditions)
             if condition.template is not None
         )
-        return replace(
-            self,
+        return self._replace(
             conditions=conditions,
             lookups={},
             size=None if self.size is None else number_parameter("size"),

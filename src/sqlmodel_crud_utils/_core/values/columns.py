@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -114,8 +113,7 @@ def is_json(type_: TypeEngine[Any]) -> bool:
 # --- what stays as it is -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """What is asked about values of one type, none of them None.
 
     Attributes:
@@ -146,8 +144,7 @@ def _between(lowest: int, highest: int) -> Check:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """The type of which values stay as they are, if they pass a check.
 
     Attributes:
@@ -198,8 +195,7 @@ _CHECKS: dict[type[Any], Check] = {
 # --- how much a column holds ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """How much a column holds: in words, and as a question about values of its type.
 
     Attributes:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, cast, get_args, get_origin
 from uuid import UUID
 
 from pydantic import (
@@ -196,8 +195,7 @@ def _related(facts: Facts, name: str, value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
+class _Rules(NamedTuple):
     """How a model validates the values of one of its fields.
 
     Attributes:

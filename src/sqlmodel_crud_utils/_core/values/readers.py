@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -23,7 +22,7 @@ from itertools import repeat
 from math import isfinite
 from operator import contains, index
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import SecretStr, TypeAdapter
@@ -65,8 +64,7 @@ class MisfitError(ValueError):
     """Says why a value doesn't fit, without the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What a column type takes, in words and as a function that raises for everything else."""
 
     expected: str

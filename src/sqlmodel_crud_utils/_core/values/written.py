@@ -6,10 +6,9 @@ A table model does not validate what it is given, and SQLite stores whatever it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute
 from sqlalchemy.orm.attributes import instance_state, set_attribute
@@ -105,8 +104,7 @@ def _changed(facts: Facts, state: InstanceState[Any]) -> Iterator[_Column] | Seq
     return (column for column in columns if column.name in state.committed_state)
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """A column of a model, and which of its values are stored as they are."""
 
     name: str

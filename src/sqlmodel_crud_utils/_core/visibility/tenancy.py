@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
@@ -131,8 +130,7 @@ def flush_criterion(column: Column[Any]) -> ColumnElement[bool]:
 # --- statements of the caller's ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(NamedTuple):
     """What a statement has to do with the rows of tenants.
 
     Attributes:

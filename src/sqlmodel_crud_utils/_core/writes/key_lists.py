@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Dialect
 
@@ -17,8 +16,7 @@ from sqlmodel_crud_utils._core.visibility.criteria import visible
 Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyList:
+class KeyList(NamedTuple):
     """The rows of a model that a list of keys stands for.
 
     Attributes:

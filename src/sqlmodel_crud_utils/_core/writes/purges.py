@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Delete, Dialect, Select, TableClause, delete, select, tuple_
 
@@ -36,8 +35,7 @@ def deleted_before(older_than: Any) -> datetime:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(NamedTuple):
     """What is removed: rows of a model that were soft-deleted before a moment, chunk by chunk."""
 
     model: type[Any]

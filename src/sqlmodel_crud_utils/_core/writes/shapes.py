@@ -7,12 +7,11 @@ that is what lets the checks keep up with a driver.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import inspect
@@ -28,32 +27,31 @@ Values = Mapping[str, Any]
 Column = Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """Neighbouring rows that give the same fields, which one statement can write.
 
     Attributes:
         start: The place of the first one in the input.
-        count: How many they are.
+        size: How many they are.
         names: The fields that they give.
         columns: The values of each field.
     """
 
     start: int
-    count: int
+    size: int
     names: tuple[str, ...]
     columns: Sequence[Column]
 
     def part(self, low: int, high: int) -> Shape:
         """Return some of the rows."""
         columns = [column[low:high] for column in self.columns]
-        return replace(self, start=self.start + low, count=high - low, columns=columns)
+        return self._replace(start=self.start + low, size=high - low, columns=columns)
 
     def mappings(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return the rows as mappings, with other names for the fields."""
         keys = tuple(names)
         if not keys:
-            return [{} for _ in range(self.count)]
+            return [{} for _ in range(self.size)]
         return [dict(zip(keys, row, strict=True)) for row in zip(*self.columns, strict=True)]
 
 
@@ -191,15 +189,15 @@ class RowReader:
 
     def _checked(self, shape: Shape) -> Shape:
         columns = list(map(self._column, shape.names, shape.columns))
-        shape = replace(shape, columns=columns)
+        shape = shape._replace(columns=columns)
         return self._of_tenant(shape) if belongs_to_tenants(self._model) else shape
 
     def _of_tenant(self, shape: Shape) -> Shape:
         """Give rows their tenant, and refuse those of another one."""
         given = dict(zip(shape.names, shape.columns, strict=True))
-        named = given.get(TENANT, [None] * shape.count)
+        named = given.get(TENANT, [None] * shape.size)
         given[TENANT] = list(map(check_tenant, named))
-        return replace(shape, names=tuple(given), columns=list(given.values()))
+        return shape._replace(names=tuple(given), columns=list(given.values()))
 
     def _column(self, name: str, values: Column) -> Column:
         attribute = self._target.attributes.get(name)
@@ -213,5 +211,5 @@ class RowReader:
         for name, fill in self._target.fills.items():
             if name not in shape.names:
                 column = [fill(row) for row in shape.mappings(shape.names)]
-                shape = replace(shape, names=(*shape.names, name), columns=[*shape.columns, column])
+                shape = shape._replace(names=(*shape.names, name), columns=[*shape.columns, column])
         return shape

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
@@ -60,12 +60,11 @@ class Entry:
     rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """All rows of a call: what is to be written, and what each row of the payload became."""
 
-    entries: list[Entry] = field(default_factory=list)
-    places: list[Entry] = field(default_factory=list)
+    entries: list[Entry]
+    places: list[Entry]
 
 
 class Action(Enum):
@@ -166,7 +165,7 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
     is_plain = _are_plain(target, listed)
     if is_plain and (distinct := _distinct(target, listed, start)):
         return Payload(distinct, list(distinct))
-    payload = Payload()
+    payload = Payload([], [])
     latest: dict[Key, Entry] = {}
     for index, row in enumerate(listed, start):
         values = dict(row) if is_plain else _values(target, index, row)

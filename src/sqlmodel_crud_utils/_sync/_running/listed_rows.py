@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -34,8 +33,7 @@ from sqlmodel_crud_utils._sync._running.settling import load_expired
 OneChunk = Callable[["ListedWrite", list[Key]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ListedWrite:
+class ListedWrite(NamedTuple):
     """A write to listed rows: how it runs, and which rows they are."""
 
     write: Write
@@ -97,7 +95,7 @@ class ListedWrite:
             statement = select(*listed.facts.key_attributes).where(*listed.criteria(keys))
             found += map(tuple, execute_writing(self.write.session, statement).all())
         names = listed.facts.key
-        return replace(self, listed=replace(listed, names=names, keys=list(dict.fromkeys(found))))
+        return self._replace(listed=listed._replace(names=names, keys=list(dict.fromkeys(found))))
 
     def read(self, keys: list[Key]) -> list[Any]:
         """Return the rows of some keys, as these are listed."""
