@@ -11,7 +11,6 @@ a function, some drivers' errors) arrives as its name; the text stays the same.
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import pickle
 import re
@@ -197,7 +196,9 @@ class UnknownFieldError(ValidationError, AttributeError):
         self.model = model
         self.choices = tuple(choices)
         self.what = what
-        close = difflib.get_close_matches(str(name), self.choices, n=1)
+        from difflib import get_close_matches  # few programs need it
+
+        close = get_close_matches(str(name), self.choices, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         names = _listed(self.choices)
         known = f"Available {what}s: {names}" if names else "The model has none"
@@ -587,11 +588,9 @@ def validation_error(
 
 
 # From the first colon of the login up to the last "@": a password may hold ":", "/" and "@".
-_LOGIN = re.compile(r"(://[^\s:/@]*):.*@", re.DOTALL)
-_LOGIN_IN_TEXT = re.compile(r"(://[^\s:/@]*):\S*@")
-_SECRET_OPTION = re.compile(
-    r"(\b\w*(?:password|passwd|pwd|secret|token)\w*\s*=\s*)('[^']*'|[^\s&;#]+)", re.IGNORECASE
-)
+_LOGIN = r"(?s)(://[^\s:/@]*):.*@"
+_LOGIN_IN_TEXT = r"(://[^\s:/@]*):\S*@"
+_SECRET_OPTION = r"(?i)(\b\w*(?:password|passwd|pwd|secret|token)\w*\s*=\s*)('[^']*'|[^\s&;#]+)"  # noqa: S105
 
 
 def hide_password(database_url: str | URL) -> str:
@@ -603,13 +602,13 @@ def hide_password(database_url: str | URL) -> str:
     """
     if isinstance(database_url, URL):
         database_url = database_url.render_as_string(hide_password=True)
-    return _SECRET_OPTION.sub(r"\1***", _LOGIN.sub(r"\1:***@", database_url))
+    return re.sub(_SECRET_OPTION, r"\1***", re.sub(_LOGIN, r"\1:***@", database_url))
 
 
 def _without_password(message: str, database_url: str | URL | None) -> str:
     for password in _passwords(database_url):
         message = message.replace(password, "***")
-    return _SECRET_OPTION.sub(r"\1***", _LOGIN_IN_TEXT.sub(r"\1:***@", message))
+    return re.sub(_SECRET_OPTION, r"\1***", re.sub(_LOGIN_IN_TEXT, r"\1:***@", message))
 
 
 def _passwords(database_url: str | URL | None) -> set[str]:
@@ -617,7 +616,7 @@ def _passwords(database_url: str | URL | None) -> set[str]:
     if isinstance(database_url, URL):
         written = database_url.password or ""
     else:
-        login = _LOGIN.search(database_url or "")
+        login = re.search(_LOGIN, database_url or "")
         written = login.group()[len(login.group(1)) + 1 : -1] if login else ""
     plain = {written, unquote(written)}
     # SQLAlchemy leaves blanks as they are.

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from threading import Lock
 from typing import Any, Protocol, TypeVar, Union
 
@@ -359,6 +358,8 @@ def _require_hook(hook: Any) -> None:
 
 def _is_like_a_method(name: str) -> bool:
     """Return whether a name is one of the methods, or may have been meant to be."""
+    from difflib import get_close_matches  # few programs need it
+
     return name.startswith(("before_", "after_")) or bool(
         not name.startswith("_") and get_close_matches(name, METHODS, n=1, cutoff=0.85)
     )

@@ -36,7 +36,7 @@ def test_values_become_those_of_the_columns() -> None:
     """Text for a UUID is put into its usual form, though it is text already."""
     token = uuid.uuid4()
     [shape] = READER.read(3, [{"value": token.hex.upper(), "label": "x", "id": "5"}])
-    assert (shape.start, shape.count) == (3, 1)
+    assert (shape.start, shape.size) == (3, 1)
     assert shape.mappings(shape.names) == [{"value": str(token), "label": "x", "id": 5}]
 
 
@@ -91,6 +91,6 @@ def test_rows_of_any_width_are_read(names: tuple[str, ...], count: int) -> None:
     """None at all, one field, and several; the keys of the mappings may have other names."""
     rows = [dict.fromkeys(names, "7") for _ in range(count)]
     [shape] = RowReader(target_of(Defaulted)).read(0, rows)
-    assert (shape.names, shape.count) == (names, count)
+    assert (shape.names, shape.size) == (names, count)
     expected = {name.upper(): 7 if name == "id" else "7" for name in names}
     assert shape.mappings(map(str.upper, names)) == [expected] * count

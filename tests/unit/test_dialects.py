@@ -12,14 +12,18 @@ from sqlalchemy.dialects import mssql, mysql, postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 import sqlmodel_crud_utils
-from sqlmodel_crud_utils._core.dialects import FEATURES, features_of, insert_of, own_insert
+from sqlmodel_crud_utils._core.dialects import (
+    FEATURES,
+    Features,
+    features_of,
+    insert_of,
+    own_insert,
+)
 from sqlmodel_crud_utils.utils import get_sql_dialect_import
 from tests.models import Hero
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 DIALECTS = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql, "mariadb": mysql}
-
-METHODS = {"ON CONFLICT": "on_conflict_do_nothing", "ON DUPLICATE KEY": "on_duplicate_key_update"}
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -57,8 +61,15 @@ def test_an_unknown_database_is_taken_for_a_plain_one() -> None:
 def test_mysql_and_mariadb_differ_in_name_only() -> None:
     """What else differs depends on the version, and is asked of the server."""
     ours, theirs = FEATURES["mysql"], FEATURES["mariadb"]
-    names = type(ours).__slots__
+    names = Features.__annotations__
     assert [name for name in names if getattr(ours, name) != getattr(theirs, name)] == ["title"]
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_an_entry_says_what_is_asked(name: str) -> None:
+    """A feature with its name misspelled would be without effect."""
+    said = {each for each in vars(type(FEATURES[name])) if not each.startswith("__")}
+    assert said <= set(Features.__annotations__)
 
 
 COMPARED = re.compile(r"(dialect\.name|get_backend_name\(\)) *(==|!=|in|not in) *[\"'{(\[A-Z_]")

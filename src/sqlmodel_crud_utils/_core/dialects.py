@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import Dialect
 
 
-class Features(NamedTuple):
+class Features:
     """What a database does its own way; the defaults are those of one that is not known.
 
     Attributes:
@@ -119,91 +119,97 @@ class Features(NamedTuple):
     stored_as: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-_POSTGRESQL = Features(
-    title="PostgreSQL",
-    package="postgresql",
-    extra="postgresql",
-    locks_gaps=False,
-    has_log_positions=True,
-    named_lock="advisory",
-    lock_limit="lock_timeout",
+class _PostgreSQL(Features):
+    title = "PostgreSQL"
+    package = "postgresql"
+    extra = "postgresql"
+    locks_gaps = False
+    has_log_positions = True
+    named_lock = "advisory"
+    lock_limit = "lock_timeout"
     # The protocol has an unsigned integer of 16 bits for their number, asyncpg a signed one.
-    bind_limit=32_767,
-    conflict="ON CONFLICT",
-    conflict_skips_deferrable=False,
-    has_copy=True,
-    has_arrays=True,
-    nulls_largest=True,
-    seeks_rows=True,
-    widens_floats="cast",
-    searches_words=True,
-    time_zones=True,
-    refuses_large_numbers=True,
-    typed_expressions=True,
-    refuses_null_characters=True,
-    has_json_quote=False,
-    numbers="all",
-    has_uuids=True,
-)
+    bind_limit = 32_767
+    conflict = "ON CONFLICT"
+    conflict_skips_deferrable = False
+    has_copy = True
+    has_arrays = True
+    nulls_largest = True
+    seeks_rows = True
+    widens_floats = "cast"
+    searches_words = True
+    time_zones = True
+    refuses_large_numbers = True
+    typed_expressions = True
+    refuses_null_characters = True
+    has_json_quote = False
+    numbers = "all"
+    has_uuids = True
 
-_SQLITE = Features(
-    title="SQLite",
-    package="sqlite",
-    extra="sqlite",
-    has_server=False,
-    has_pragmas=True,
-    single_writer=True,
-    locks_gaps=False,
-    bind_limit=32_766,
-    conflict="ON CONFLICT",
-    counts_inserted=True,
-    has_json_each=True,
-    quick_many=True,
-    seeks_rows=True,
-    text="GLOB",
-    regex_in_python=True,
-    limits_texts=False,
-    numbers="no NaN",
-    stored_as={
-        "bool": ("int",),
-        "float": ("int", "float"),
-        "decimal": ("int", "float"),
-        "datetime": ("str",),
-        "date": ("str",),
-        "time": ("str",),
-    },
-)
 
-_MYSQL = Features(
-    title="MySQL",
-    package="mysql",
-    extra="mysql",
-    one_result_at_a_time=True,
-    keeps_snapshot=True,
-    commits_ddl=True,
-    named_lock="GET_LOCK",
-    lock_limit="lock_wait_timeout",
-    bind_limit=65_535,
+class _SQLite(Features):
+    title = "SQLite"
+    package = "sqlite"
+    extra = "sqlite"
+    has_server = False
+    has_pragmas = True
+    single_writer = True
+    locks_gaps = False
+    bind_limit = 32_766
+    conflict = "ON CONFLICT"
+    counts_inserted = True
+    has_json_each = True
+    quick_many = True
+    seeks_rows = True
+    text = "GLOB"
+    regex_in_python = True
+    limits_texts = False
+    numbers = "no NaN"
+    stored_as = MappingProxyType(
+        {
+            "bool": ("int",),
+            "float": ("int", "float"),
+            "decimal": ("int", "float"),
+            "datetime": ("str",),
+            "date": ("str",),
+            "time": ("str",),
+        }
+    )
+
+
+class _MySQL(Features):
+    title = "MySQL"
+    package = "mysql"
+    extra = "mysql"
+    one_result_at_a_time = True
+    keeps_snapshot = True
+    commits_ddl = True
+    named_lock = "GET_LOCK"
+    lock_limit = "lock_wait_timeout"
+    bind_limit = 65_535
     # Of the 16 or 64 MB that the server takes.
-    statement_bytes=1_000_000,
-    conflict="ON DUPLICATE KEY",
-    reads_written_table=False,
-    assigns_in_order=True,
-    has_null_order=False,
-    sorts_enums_by_place=True,
-    widens_floats="addition",
-    text="BINARY",
-    microseconds=False,
-    unsigned=True,
-    stored_as={"bool": ("int",), "time": ("interval",)},
-)
+    statement_bytes = 1_000_000
+    conflict = "ON DUPLICATE KEY"
+    reads_written_table = False
+    assigns_in_order = True
+    has_null_order = False
+    sorts_enums_by_place = True
+    widens_floats = "addition"
+    text = "BINARY"
+    microseconds = False
+    unsigned = True
+    stored_as = MappingProxyType({"bool": ("int",), "time": ("interval",)})
+
+
+class _MariaDB(_MySQL):
+    title = "MariaDB"
+
 
 # By the names of SQLAlchemy's dialects.
 FEATURES: Mapping[str, Features] = {
-    "sqlite": _SQLITE,
-    "postgresql": _POSTGRESQL,
-    "mysql": _MYSQL,
-    "mariadb": _MYSQL._replace(title="MariaDB"),
+    "sqlite": _SQLite(),
+    "postgresql": _PostgreSQL(),
+    "mysql": _MySQL(),
+    "mariadb": _MariaDB(),
 }
 _UNKNOWN = Features()
 

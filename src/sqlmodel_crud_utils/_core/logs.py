@@ -19,7 +19,7 @@ __all__ = ["get_logger", "log_failure", "log_line", "log_retry"]
 Level = Literal["debug", "warning", "error"]
 
 # The library itself, and what stands between it and its caller.
-_PASSED_OVER = re.compile(r"(sqlmodel_crud_utils(\.|$)|contextlib$|asyncio\.tasks$)")
+_PASSED_OVER = r"(sqlmodel_crud_utils(\.|$)|contextlib$|asyncio\.tasks$)"
 
 
 @cache
@@ -76,7 +76,7 @@ def _depth_of_caller() -> int:
     """Return how many frames above `log_line` the code stands that called the library."""
     frame: FrameType | None = sys._getframe(1)
     depth = 0
-    while frame is not None and _PASSED_OVER.match(frame.f_globals.get("__name__", "")):
+    while frame is not None and re.match(_PASSED_OVER, frame.f_globals.get("__name__", "")):
         frame, depth = frame.f_back, depth + 1
     return 0 if frame is None else depth
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -79,6 +78,8 @@ def _supply_password(
 
 
 def _set_pragmas(engine: Engine, plan: EnginePlan) -> None:
+    import sqlite3  # only where it is the database
+
     is_file = not is_memory(plan.url)
     # Then the driver has begun a transaction, and inside of one the pragmas do nothing.
     begun = plan.arguments["connect_args"].get("autocommit") is False

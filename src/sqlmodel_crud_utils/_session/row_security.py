@@ -20,8 +20,8 @@ _TELL = select(func.set_config(SETTING, cast(bindparam("tenant"), String), True)
 _TOLD = "sqlmodel_crud_utils.told_tenant"
 
 # What is told in a savepoint is forgotten with it, and the modes of a transaction come first.
-_ENDS = re.compile(r"\s*(ROLLBACK|COMMIT|END|ABORT)\b", re.IGNORECASE)
-_SETS = re.compile(r"\s*SET\b", re.IGNORECASE)
+_ENDS = r"(?i)\s*(ROLLBACK|COMMIT|END|ABORT)\b"
+_SETS = r"(?i)\s*SET\b"
 
 _secured: WeakSet[Dialect] = WeakSet()
 
@@ -73,10 +73,10 @@ def _on_statement(
     connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any
 ) -> None:
     tenant = named_tenant()
-    if _ENDS.match(statement):
+    if re.match(_ENDS, statement):
         connection.info.pop(_TOLD, None)
         return
-    if connection.info.get(_TOLD) == tenant or _SETS.match(statement):
+    if connection.info.get(_TOLD) == tenant or re.match(_SETS, statement):
         return
     if is_autocommitting(connection):
         if tenant:

@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._session.transactions import connections_of
 _used: weakref.WeakSet[Connection] = weakref.WeakSet()
 _written: weakref.WeakSet[Connection] = weakref.WeakSet()
 
-_FIRST_WORD = re.compile(r"\W*(\w*)")
+_FIRST_WORD = r"\W*(\w*)"
 _HARMLESS = frozenset(("BEGIN", "PRAGMA", "RELEASE", "SAVEPOINT", "SET", "SHOW"))
 
 
@@ -37,7 +37,7 @@ def executing(
 ) -> None:
     """Note what runs on a connection."""
     is_raw = context.compiled is None or context.is_text
-    found = _FIRST_WORD.match(statement) if is_raw else None
+    found = re.match(_FIRST_WORD, statement) if is_raw else None
     if found is not None and found[1].upper() in _HARMLESS:
         return
     _used.add(connection)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-_TOKEN = re.compile(r"(?P<body>[0-9a-f]{1,16}\.[0-9a-f]{1,16})\.(?P<check>[0-9a-f]{8})")
+_TOKEN = r"(?P<body>[0-9a-f]{1,16}\.[0-9a-f]{1,16})\.(?P<check>[0-9a-f]{8})"  # noqa: S105 - a pattern
 
 
 class Position(NamedTuple):
@@ -36,7 +36,7 @@ class Position(NamedTuple):
 
 def position_in(token: Any) -> Position:
     """Return what a token says; one that was not made here, or is damaged, is refused."""
-    found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    found = re.fullmatch(_TOKEN, token) if isinstance(token, str) else None
     if found is None or _check(found["body"]) != found["check"]:
         raise ValidationError(
             "must be a token that replication_token() returned; this one is damaged", field="token"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Set as AbstractSet
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from math import isfinite
@@ -212,14 +211,16 @@ _OWN_PARAMETERS = {
 
 
 def _unknown(name: str, driver: str, accepted: Iterable[str]) -> ValidationError:
+    from difflib import get_close_matches  # few programs need it
+
     # A name that looks like none may be a part of a password.
-    quoted = repr(name) if _NAME.fullmatch(name) else "with an invalid name"
+    quoted = repr(name) if re.fullmatch(_NAME, name) else "with an invalid name"
     similar = get_close_matches(name, accepted, 1)
     hint = f"did you mean {similar[0]!r}?" if similar else "leave it out"
     return bad_url(f"has a parameter {quoted} that {driver} does not have; {hint}")
 
 
-_NAME = re.compile("[a-z_]{1,40}", re.IGNORECASE)
+_NAME = "(?i)[a-z_]{1,40}"
 
 
 def read_url(database_url: str | URL) -> URL:

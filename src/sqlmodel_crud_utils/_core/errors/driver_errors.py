@@ -134,12 +134,12 @@ def is_cut_off(error: BaseException) -> bool:
         (found is not None and found.reason == _LOST)
         or _is_reset(original)
         or _is_reset(original.__cause__)
-        or (_is_a(original, "OperationalError") and bool(_PSYCOPG_CUT_OFF.match(str(original))))
+        or (_is_a(original, "OperationalError") and bool(re.match(_PSYCOPG_CUT_OFF, str(original))))
     )
 
 
 # What psycopg says of a connection that there was; it has no code for that.
-_PSYCOPG_CUT_OFF = re.compile(
+_PSYCOPG_CUT_OFF = (
     r"(the connection is (closed|lost)|connection socket closed"
     r"|(consuming|executing|flushing|sending)\b[^:]* failed)\b"
 )
@@ -370,7 +370,7 @@ def _with_sqlite_columns(found: DriverError, names: str) -> DriverError:
 
 # The list of columns is the first thing in parentheses, in every language of the server; where
 # it is an expression, nothing matches.
-_KEY_COLUMNS = re.compile(r"[^(]*\(([^()=]+)\)=\(")
+_KEY_COLUMNS = r"[^(]*\(([^()=]+)\)=\("
 
 
 def _sqlstate(error: Any) -> str | None:
@@ -406,7 +406,7 @@ def _is_of_policy(error: Any) -> bool:
 
 def _key_columns(error: Any) -> tuple[str, ...]:
     detail = _postgresql_detail(error, "detail") or _postgresql_detail(error, "message_detail")
-    match = _KEY_COLUMNS.match(detail or "")
+    match = re.match(_KEY_COLUMNS, detail or "")
     return tuple(name.strip('"') for name in match.group(1).split(", ")) if match else ()
 
 
@@ -418,15 +418,11 @@ def _postgresql_detail(error: Any, name: str) -> str | None:
 # --- MySQL and MariaDB
 
 # Each is anchored at the end, because values stand before it.
-_MYSQL_KEY = re.compile(r".* for key '([^']+)'", re.DOTALL)
-_MYSQL_VALUE_COLUMN = re.compile(
-    r".* for column (?:`[^`]+`\.)*[`']([^`']+)[`'] at row \d+", re.DOTALL
-)
-_MYSQL_COLUMN = re.compile(r"[^']*'([^']+)'")
-_MYSQL_CHECK = re.compile(r"[^`']*[`']([^`']+)[`'](?:[^`]*`[^`]+`\.`([^`]+)`)?")
-_MYSQL_FOREIGN_KEY = re.compile(
-    r".*\(`[^`]+`\.`([^`]+)`, CONSTRAINT `([^`]+)` FOREIGN KEY \(([^)]+)\)"
-)
+_MYSQL_KEY = r"(?s).* for key '([^']+)'"
+_MYSQL_VALUE_COLUMN = r"(?s).* for column (?:`[^`]+`\.)*[`']([^`']+)[`'] at row \d+"
+_MYSQL_COLUMN = r"[^']*'([^']+)'"
+_MYSQL_CHECK = r"[^`']*[`']([^`']+)[`'](?:[^`]*`[^`]+`\.`([^`]+)`)?"
+_MYSQL_FOREIGN_KEY = r".*\(`[^`]+`\.`([^`]+)`, CONSTRAINT `([^`]+)` FOREIGN KEY \(([^)]+)\)"
 
 
 def _from_mysql(error: Any) -> DriverError:
@@ -445,14 +441,14 @@ def _from_mysql(error: Any) -> DriverError:
 
 
 def _with_mysql_names(found: DriverError, text: str) -> DriverError:
-    if found.problem == "unique" and (match := _MYSQL_KEY.fullmatch(text)):
+    if found.problem == "unique" and (match := re.fullmatch(_MYSQL_KEY, text)):
         # MySQL 8 says 'table.key', MariaDB 'key'.
         table, _, key = match.group(1).rpartition(".")
         return found._replace(table=table or None, constraint=key)
-    if found.problem == "foreign_key" and (match := _MYSQL_FOREIGN_KEY.match(text)):
+    if found.problem == "foreign_key" and (match := re.match(_MYSQL_FOREIGN_KEY, text)):
         columns = tuple(name.strip("`") for name in match.group(3).split(", "))
         return found._replace(table=match.group(1), constraint=match.group(2), columns=columns)
-    if found.problem == "check" and (match := _MYSQL_CHECK.match(text)):
+    if found.problem == "check" and (match := re.match(_MYSQL_CHECK, text)):
         return _with_mysql_check(found, match.group(1), match.group(2))
     column = _mysql_column(found, text)
     return found._replace(columns=(column,)) if column else found
@@ -468,9 +464,9 @@ def _with_mysql_check(found: DriverError, name: str, table: str | None) -> Drive
 
 def _mysql_column(found: DriverError, text: str) -> str | None:
     if found.problem == "not_null":
-        match = _MYSQL_COLUMN.match(text)
+        match = re.match(_MYSQL_COLUMN, text)
     elif found.problem == "value":
-        match = _MYSQL_VALUE_COLUMN.fullmatch(text)
+        match = re.fullmatch(_MYSQL_VALUE_COLUMN, text)
     else:
         match = None
     return match.group(1) if match else None

@@ -129,9 +129,7 @@ def _is_drivers(error: BaseException) -> bool:
 
 # --- the unit of work
 
-_UNCLEARED = re.compile(
-    r"Dependency rule on .* tried to blank-out .* column '(?:[^']*\.)?([^'.]+)\.([^'.]+)'"
-)
+_UNCLEARED = r"Dependency rule on .* tried to blank-out .* column '(?:[^']*\.)?([^'.]+)\.([^'.]+)'"
 
 
 def _uncleared_key(error: BaseException) -> DriverError | None:
@@ -139,7 +137,7 @@ def _uncleared_key(error: BaseException) -> DriverError | None:
 
     The unit of work does not ask it: it will not clear such a column, and raises by itself.
     """
-    told = _UNCLEARED.match(str(error)) if isinstance(error, AssertionError) else None
+    told = re.match(_UNCLEARED, str(error)) if isinstance(error, AssertionError) else None
     if told is None:
         return None
     table, column = told.groups()
@@ -206,11 +204,11 @@ _NOT_SENT = frozenset({"the connection is closed", "(0, '')", "(0, 'Not connecte
 
 # --- connections
 
-_POOL_LIMITS = re.compile(r"size (\d+) overflow (-?\d+) .*timeout ([\d.]+)")
+_POOL_LIMITS = r"size (\d+) overflow (-?\d+) .*timeout ([\d.]+)"
 
 
 def _pool_exhausted(error: PoolTimeoutError) -> DatabaseConnectionError:
-    limits = _POOL_LIMITS.search(str(error))
+    limits = re.search(_POOL_LIMITS, str(error))
     told = ""
     if limits:
         size, overflow, seconds = limits.groups()
@@ -293,11 +291,11 @@ _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"}
 
 
 # What drivers say of values that they cannot write, before the database sees them.
-_REFUSED_BY_DRIVER = re.compile(
+_REFUSED_BY_DRIVER = (
     r"Error binding parameter|cannot adapt type|(?:-?inf|nan) can not be used with MySQL"
 )
-_PLACE = re.compile(r".*?(?:binding parameter |query argument \$)(\d+)\b", re.DOTALL)
-_INSERTED = re.compile(r"INSERT INTO [^(]+\(([^()]+)\) VALUES")
+_PLACE = r"(?s).*?(?:binding parameter |query argument \$)(\d+)\b"
+_INSERTED = r"INSERT INTO [^(]+\(([^()]+)\) VALUES"
 
 
 def _mistake(
@@ -359,8 +357,8 @@ def _refused_column(
 
 def _column_at(error: DBAPIError) -> str | None:
     """Return the column of an INSERT of one row, by the place that the driver names."""
-    place = _PLACE.match(str(error.orig))
-    inserted = _INSERTED.match(error.statement or "")
+    place = re.match(_PLACE, str(error.orig))
+    inserted = re.match(_INSERTED, error.statement or "")
     if place is None or inserted is None:
         return None
     names = [name.strip(' "`') for name in inserted.group(1).split(",")]
@@ -396,7 +394,7 @@ def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> 
 def _is_refused_value(error: Exception) -> bool:
     """Return whether a column's type, or the driver, could not write the value."""
     if isinstance(error, DBAPIError):
-        return _REFUSED_BY_DRIVER.match(str(error.orig)) is not None
+        return re.match(_REFUSED_BY_DRIVER, str(error.orig)) is not None
     return _is_raised_by_execution(error) or (
         isinstance(error, StatementError)
         and isinstance(error.orig, _MISFITS)

@@ -98,15 +98,14 @@ def _broken(driver: DriverError, statement: str, model: type[Any] | None) -> _Br
 
 # --- tables
 
-_WRITE = re.compile(
-    r"\s*(?:INSERT\b.*?\bINTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+"
-    r"(?:[`\"\[]?\w+[`\"\]]?\.)?[`\"\[]?(\w+)",
-    re.IGNORECASE | re.DOTALL,
+_WRITE = (
+    r"(?is)\s*(?:INSERT\b.*?\bINTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+"
+    r"(?:[`\"\[]?\w+[`\"\]]?\.)?[`\"\[]?(\w+)"
 )
 
 
 def _written_table(statement: str) -> str | None:
-    match = _WRITE.match(statement)
+    match = re.match(_WRITE, statement)
     return match.group(1) if match else None
 
 

@@ -28,8 +28,8 @@ from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _LONGEST = 40  # SQLAlchemy goes through nested criteria by recursion.
 # Overlapping, so that "a___b" is both "a" and "_b", and "a_" and "b".
-_SEPARATOR = re.compile(r"(?=(__|\.))")
-_BETWEEN_NAMES = re.compile(r"__|\.")
+_SEPARATOR = r"(?=(__|\.))"
+_BETWEEN_NAMES = r"__|\."
 
 
 class Path(NamedTuple):
@@ -150,7 +150,7 @@ def names_in(path: str) -> list[str]:
     Raises:
         ValidationError: A path that is too long.
     """
-    names = _BETWEEN_NAMES.split(path)
+    names = re.split(_BETWEEN_NAMES, path)
     if len(names) - 1 > _LONGEST:
         raise ValidationError(f"a path can have at most {_LONGEST} names")
     return names
@@ -159,7 +159,7 @@ def names_in(path: str) -> list[str]:
 def splits(path: str) -> Iterator[tuple[str, str | None]]:
     """Split a path into a head and a rest in every way, the longest head first."""
     yield path, None
-    for match in reversed(list(_SEPARATOR.finditer(path))):
+    for match in reversed(list(re.finditer(_SEPARATOR, path))):
         yield path[: match.start()], path[match.end(1) :]
 
 

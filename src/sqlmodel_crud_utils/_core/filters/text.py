@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 _Text = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 _ESCAPE = "/"  # Not a backslash: MySQL may be set to give that no meaning.
-_LIKE_SPECIAL = re.compile("([%_/])")
+_LIKE_SPECIAL = "([%_/])"
 _GLOB_SPECIAL = "*?["
 # Letters that lower() leads to the given ones, and that upper() doesn't lead back to.
 _FURTHER_CAPITALS = {
@@ -58,7 +58,7 @@ def text_criterion(
     if kind == "ILIKE" and at_start and at_end and ignore_case:
         # The index that people make for this is one on lower(column).
         return func.lower(column) == func.lower(literal(text, String()))
-    inner = _LIKE_SPECIAL.sub(rf"{_ESCAPE}\1", text)
+    inner = re.sub(_LIKE_SPECIAL, rf"{_ESCAPE}\1", text)
     pattern = f"{'' if at_start else '%'}{inner}{'' if at_end else '%'}"
     return _like(column, pattern, dialect, escape=_ESCAPE, ignore_case=ignore_case)
 

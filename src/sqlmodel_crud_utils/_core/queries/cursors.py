@@ -405,7 +405,7 @@ def _kind_of(value: Any) -> str:
     return next((name for name, kind in _KINDS.items() if isinstance(value, kind.type)), "other")
 
 
-_DIGITS = re.compile(r"-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity")
+_DIGITS = r"-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity"
 _MOST_DIGITS = 131_072, 16_383  # before and after the point, as PostgreSQL has them
 
 
@@ -421,7 +421,7 @@ def _from_decimal(value: Decimal) -> str:
 
 
 def _to_decimal(text: str) -> Decimal:
-    if not _DIGITS.fullmatch(text) or len(text.partition(".")[2]) > _MOST_DIGITS[1]:
+    if not re.fullmatch(_DIGITS, text) or len(text.partition(".")[2]) > _MOST_DIGITS[1]:
         raise _MisfitError
     return Decimal(text)
 

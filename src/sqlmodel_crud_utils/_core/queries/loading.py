@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._core.visibility.hiding import link_criteria, revealing
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION, is_soft_delete
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-_SEPARATOR = re.compile(r"\.|__")
+_SEPARATOR = r"\.|__"
 
 Strategy = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
 Names = str | Iterable[str] | None
@@ -95,7 +95,7 @@ def _path(model: type[Any], name: Any, parameter: str) -> RelationshipPath:
             f"relationships must be given by name, not as {type(name).__name__}", field=parameter
         )
     facts = facts_of(model)
-    parts = [name] if name in facts.relationships else _SEPARATOR.split(name)
+    parts = [name] if name in facts.relationships else re.split(_SEPARATOR, name)
     path: RelationshipPath = []
     for part in parts:
         attribute = facts_of(model).relationship(part)

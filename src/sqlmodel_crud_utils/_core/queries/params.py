@@ -247,7 +247,7 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
         return coerce(attribute, value)
     except ValidationError as error:
         # The text goes to clients, who know no classes.
-        raise ValueError(_OF_A_FIELD.sub("", str(error))) from error
+        raise ValueError(re.sub(_OF_A_FIELD, "", str(error))) from error
 
 
 def _without_nul(text: str) -> str:
@@ -256,7 +256,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
-_OF_A_FIELD = re.compile(r"Validation failed for '\w+': (\w+\.\w+ )?")
+_OF_A_FIELD = r"Validation failed for '\w+': (\w+\.\w+ )?"
 
 
 def _split(lines: Iterable[str]) -> list[str]:

@@ -38,10 +38,9 @@ _MOST_DIGITS = 1000
 _DEEPEST = 500
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
-_DURATION = re.compile(
-    r"(?:(?P<days>-?\d{1,9}) days?, )?(?P<hours>\d{1,2}):(?P<minutes>\d\d):(?P<seconds>\d\d)"
-    r"(?:\.(?P<microseconds>\d{6}))?",
-    re.ASCII,
+_DURATION = (
+    r"(?a)(?:(?P<days>-?\d{1,9}) days?, )?(?P<hours>\d{1,2}):(?P<minutes>\d\d):(?P<seconds>\d\d)"
+    r"(?:\.(?P<microseconds>\d{6}))?"
 )
 _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
@@ -332,7 +331,7 @@ def _to_timedelta(value: Any) -> timedelta:
         return value
     if not isinstance(value, str):
         raise ValueError
-    if as_python_writes_it := _DURATION.fullmatch(value.strip()):
+    if as_python_writes_it := re.fullmatch(_DURATION, value.strip()):
         parts = as_python_writes_it.groupdict(default="0")
         return timedelta(**{unit: int(number) for unit, number in parts.items()})
     return _ISO_8601_DURATION.validate_python(value.strip())
