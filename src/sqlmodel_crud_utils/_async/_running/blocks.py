@@ -14,8 +14,8 @@ from sqlmodel_crud_utils._async._running.conflicts import conflict_of
 from sqlmodel_crud_utils._async._running.settling import (
     CommittedError,
     commit,
+    concluded,
     load_expired,
-    raise_together,
     roll_back,
     run_commit_callbacks,
 )
@@ -85,34 +85,28 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         trace: TracebackType | None,
     ) -> None:
         """End the level, or undo it after an error."""
-        late: list[Exception] = []
-        try:
-            await self._end(error)
-        except CommittedError as failed:
-            late = [failed.error]
-        except BaseException:
-            # What was committed by hand inside the block, or while a cancellation came in, stays.
-            await self._run_callbacks()
-            raise
-        late += await self._run_callbacks()
         if error is None:
-            raise_together(late)
-
-    async def _end(self, error: BaseException | None) -> None:
+            await concluded(self._session, self._end)
+            return
         try:
-            if error is not None:
-                await self._undo(error)
-                return
-            try:
-                await self._run(self._level.end)
-            except BaseException as failure:
-                await self._undo(failure)
-                raise
+            await self._undo(error)
         finally:
-            self._level.leave()
+            # What was committed by hand inside the block stays.
+            await run_commit_callbacks(self._session)
+
+    async def _end(self) -> None:
+        try:
+            await self._run(self._level.end)
+        except BaseException as failure:
+            await self._undo(failure)
+            raise
+        self._level.leave()
 
     async def _undo(self, error: BaseException) -> None:
-        await shielded(self._level.undo)
+        try:
+            await shielded(self._level.undo)
+        finally:
+            self._level.leave()
         passed = isinstance(error, TransactionError | CommittedError)
         if isinstance(error, Exception) and self._wraps_errors and not passed:
             raise TransactionError(original_error=error) from error
@@ -126,10 +120,6 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
                 if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
                     raise
                 raise translate(blocks.behind(self._plain, error)) from error
-
-    async def _run_callbacks(self) -> list[Exception]:
-        inside = blocks.is_inside(self._plain)
-        return [] if inside else await run_commit_callbacks(self._session)
 
 
 class _Level:

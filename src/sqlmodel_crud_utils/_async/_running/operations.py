@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._async._running.blocks import block
@@ -19,10 +19,9 @@ from sqlmodel_crud_utils._async._running.refusals import Refusal
 from sqlmodel_crud_utils._async._running.settling import (
     CommittedError,
     commit,
+    concluded,
     load_expired,
-    raise_together,
     roll_back,
-    run_commit_callbacks,
 )
 from sqlmodel_crud_utils._core import observers
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
@@ -422,38 +421,22 @@ async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
                 return await _held(write.session, work)
     if write.inside:
         return await _held(write.session, work)
-    try:
-        outcome, late = await _committed(write.session, work)
-    except BaseException:
-        # What was committed while a cancellation came in stays.
-        await run_commit_callbacks(write.session)
-        raise
-    raise_together([*late, *await run_commit_callbacks(write.session)])
-    return outcome
+    return await concluded(write.session, partial(_committed, write.session, work))
 
 
-async def _committed(
-    session: AsyncSession, work: Work[_Outcome]
-) -> tuple[_Outcome, list[Exception]]:
-    """Run work and commit; return its outcome, and what failed after the commit."""
+async def _committed(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
     try:
         outcome = await work()
-        if isinstance(outcome, Untouched):
-            return outcome, []
-        states = states_of(outcome)
-        await load_expired(session, states)
-        return outcome, await _commit(session, states)
+        if not isinstance(outcome, Untouched):
+            states = states_of(outcome)
+            await load_expired(session, states)
+            await shielded(commit, session, states)
+        return outcome
+    except CommittedError:
+        raise
     except BaseException:
         await shielded(roll_back, session)
         raise
-
-
-async def _commit(session: AsyncSession, states: Sequence[InstanceState[Any]]) -> list[Exception]:
-    try:
-        await shielded(commit, session, states)
-    except CommittedError as failed:
-        return [failed.error]
-    return []
 
 
 async def _held(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.orm import InstanceState
@@ -14,6 +14,7 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
+    Work,
     call_hook,
     run_sync,
     shielded,
@@ -24,6 +25,8 @@ from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.transactions import abandon, connections_of, cut_off, is_committed
+
+_R = TypeVar("_R")
 
 
 class CommittedError(Exception):
@@ -121,9 +124,36 @@ async def let_go(session: AsyncSession) -> None:
         await run_sync(session, abandon, connections)
 
 
+async def concluded(session: AsyncSession, end: Work[_R]) -> _R:
+    """Run what ends in a commit, then what waited for that; return what it returns.
+
+    Raises:
+        ExceptionGroup: What failed after the commit; the transaction is committed all the same.
+    """
+    outcome, late = None, []
+    try:
+        outcome = await end()
+    except CommittedError as failed:
+        late = [failed.error]
+    except BaseException:
+        # What was committed by hand, or while a cancellation came in, stays.
+        await run_commit_callbacks(session)
+        raise
+    late += await run_commit_callbacks(session)
+    if late:
+        raise ExceptionGroup(
+            "on_commit callbacks or listeners failed; the transaction is committed", late
+        )
+    return cast("_R", outcome)
+
+
 async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:
-    """Run what waited for the commit, in order; return what the callbacks raised."""
-    due = commit_callbacks.take_due(sync_session(session))
+    """Run what waited for the commit, in order; return what the callbacks raised.
+
+    Inside of a block they go on waiting.
+    """
+    plain = sync_session(session)
+    due = [] if is_inside(plain) else commit_callbacks.take_due(plain)
     return await shielded(_run_each, iter(due)) if due else []
 
 
@@ -139,11 +169,3 @@ async def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
             await _run_each(callbacks)  # what waited for the commit runs, come what may
             raise
     return failures
-
-
-def raise_together(failures: list[Exception]) -> None:
-    """Raise what failed after the commit; the transaction is committed all the same."""
-    if failures:
-        raise ExceptionGroup(
-            "on_commit callbacks or listeners failed; the transaction is committed", failures
-        )

@@ -35,8 +35,8 @@ from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
     commit,
+    concluded,
     load_expired,
-    raise_together,
     roll_back,
     run_commit_callbacks,
 )
@@ -87,34 +87,28 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         trace: TracebackType | None,
     ) -> None:
         """End the level, or undo it after an error."""
-        late: list[Exception] = []
-        try:
-            self._end(error)
-        except CommittedError as failed:
-            late = [failed.error]
-        except BaseException:
-            # What was committed by hand inside the block, or while a cancellation came in, stays.
-            self._run_callbacks()
-            raise
-        late += self._run_callbacks()
         if error is None:
-            raise_together(late)
-
-    def _end(self, error: BaseException | None) -> None:
+            concluded(self._session, self._end)
+            return
         try:
-            if error is not None:
-                self._undo(error)
-                return
-            try:
-                self._run(self._level.end)
-            except BaseException as failure:
-                self._undo(failure)
-                raise
+            self._undo(error)
         finally:
-            self._level.leave()
+            # What was committed by hand inside the block stays.
+            run_commit_callbacks(self._session)
+
+    def _end(self) -> None:
+        try:
+            self._run(self._level.end)
+        except BaseException as failure:
+            self._undo(failure)
+            raise
+        self._level.leave()
 
     def _undo(self, error: BaseException) -> None:
-        shielded(self._level.undo)
+        try:
+            shielded(self._level.undo)
+        finally:
+            self._level.leave()
         passed = isinstance(error, TransactionError | CommittedError)
         if isinstance(error, Exception) and self._wraps_errors and not passed:
             raise TransactionError(original_error=error) from error
@@ -128,10 +122,6 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
                 if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
                     raise
                 raise translate(blocks.behind(self._plain, error)) from error
-
-    def _run_callbacks(self) -> list[Exception]:
-        inside = blocks.is_inside(self._plain)
-        return [] if inside else run_commit_callbacks(self._session)
 
 
 class _Level:

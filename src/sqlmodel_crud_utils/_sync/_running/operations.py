@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.exc import StaleDataError
 
 from sqlmodel_crud_utils._core import observers
@@ -49,10 +49,9 @@ from sqlmodel_crud_utils._sync._running.refusals import Refusal
 from sqlmodel_crud_utils._sync._running.settling import (
     CommittedError,
     commit,
+    concluded,
     load_expired,
-    raise_together,
     roll_back,
-    run_commit_callbacks,
 )
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -424,36 +423,22 @@ def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
                 return _held(write.session, work)
     if write.inside:
         return _held(write.session, work)
-    try:
-        outcome, late = _committed(write.session, work)
-    except BaseException:
-        # What was committed while a cancellation came in stays.
-        run_commit_callbacks(write.session)
-        raise
-    raise_together([*late, *run_commit_callbacks(write.session)])
-    return outcome
+    return concluded(write.session, partial(_committed, write.session, work))
 
 
-def _committed(session: Session, work: Work[_Outcome]) -> tuple[_Outcome, list[Exception]]:
-    """Run work and commit; return its outcome, and what failed after the commit."""
+def _committed(session: Session, work: Work[_Outcome]) -> _Outcome:
     try:
         outcome = work()
-        if isinstance(outcome, Untouched):
-            return outcome, []
-        states = states_of(outcome)
-        load_expired(session, states)
-        return outcome, _commit(session, states)
+        if not isinstance(outcome, Untouched):
+            states = states_of(outcome)
+            load_expired(session, states)
+            shielded(commit, session, states)
+        return outcome
+    except CommittedError:
+        raise
     except BaseException:
         shielded(roll_back, session)
         raise
-
-
-def _commit(session: Session, states: Sequence[InstanceState[Any]]) -> list[Exception]:
-    try:
-        shielded(commit, session, states)
-    except CommittedError as failed:
-        return [failed.error]
-    return []
 
 
 def _held(session: Session, work: Work[_Outcome]) -> _Outcome:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.orm import InstanceState
@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
+    Work,
     call_hook,
     run_sync,
     shielded,
@@ -26,6 +27,8 @@ from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.transactions import abandon, connections_of, cut_off, is_committed
+
+_R = TypeVar("_R")
 
 
 class CommittedError(Exception):
@@ -123,9 +126,36 @@ def let_go(session: Session) -> None:
         run_sync(session, abandon, connections)
 
 
+def concluded(session: Session, end: Work[_R]) -> _R:
+    """Run what ends in a commit, then what waited for that; return what it returns.
+
+    Raises:
+        ExceptionGroup: What failed after the commit; the transaction is committed all the same.
+    """
+    outcome, late = None, []
+    try:
+        outcome = end()
+    except CommittedError as failed:
+        late = [failed.error]
+    except BaseException:
+        # What was committed by hand, or while a cancellation came in, stays.
+        run_commit_callbacks(session)
+        raise
+    late += run_commit_callbacks(session)
+    if late:
+        raise ExceptionGroup(
+            "on_commit callbacks or listeners failed; the transaction is committed", late
+        )
+    return cast("_R", outcome)
+
+
 def run_commit_callbacks(session: Session) -> list[Exception]:
-    """Run what waited for the commit, in order; return what the callbacks raised."""
-    due = commit_callbacks.take_due(sync_session(session))
+    """Run what waited for the commit, in order; return what the callbacks raised.
+
+    Inside of a block they go on waiting.
+    """
+    plain = sync_session(session)
+    due = [] if is_inside(plain) else commit_callbacks.take_due(plain)
     return shielded(_run_each, iter(due)) if due else []
 
 
@@ -141,11 +171,3 @@ def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
             _run_each(callbacks)  # what waited for the commit runs, come what may
             raise
     return failures
-
-
-def raise_together(failures: list[Exception]) -> None:
-    """Raise what failed after the commit; the transaction is committed all the same."""
-    if failures:
-        raise ExceptionGroup(
-            "on_commit callbacks or listeners failed; the transaction is committed", failures
-        )
