@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -39,8 +40,11 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
+from sqlmodel_crud_utils.ext.history import aio as history
+from sqlmodel_crud_utils.ext.history.aio import get_change_history, purge_change_history
 from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_async import AsyncEngine, AsyncSession
+from tests.history_models import Pallet
 from tests.hook_models import hook_of
 from tests.telemetry import Exported, exported
 from tests.telemetry_models import Strongroom
@@ -48,6 +52,7 @@ from tests.telemetry_models import Strongroom
 SECRET = "canary"
 NUMBER = 73_317_331
 CODE, OWNER, OTHER = f"{SECRET}-code", f"{SECRET}-owner", f"{SECRET}-other"
+KEPT = NUMBER  # the key of a row whose changes are kept
 VALUES = {"owner": f"{SECRET}-new", "size": NUMBER}
 BROKEN: list[dict[str, Any]] = [{"owner": OTHER}, {"parent": f"{SECRET}-parent"}, {"size": -NUMBER}]
 
@@ -261,6 +266,17 @@ OF_REPOSITORIES: dict[str, list[Callable[[AsyncSession], Any]]] = {
     "with_deleted": [],
 }
 
+OF_HISTORIES: dict[str, list[Callable[[AsyncSession], Any]]] = {
+    "get_change_history": [
+        lambda s: get_change_history(KEPT, s, Pallet),
+        lambda s: get_change_history(SECRET, s, Pallet),
+    ],
+    "purge_change_history": [
+        lambda s: purge_change_history(s, Pallet, older_than=timedelta(1)),
+        lambda s: purge_change_history(s, Pallet, older_than=timedelta(-NUMBER)),
+    ],
+}
+
 # All that may be told of a call: names of the library's, of tables and of classes, and codes.
 TOLD = {
     "code.function.name",
@@ -292,6 +308,8 @@ def test_nothing_is_forgotten() -> None:
     read = {name for name in _methods(AsyncQueryBuilder) if _ends_a_query(name)}
     assert read == set(METHODS)
     assert _methods(AsyncRepository) == set(OF_REPOSITORIES)
+    functions = {name for name in history.__all__ if inspect.isfunction(getattr(history, name))}
+    assert functions == set(OF_HISTORIES)
 
 
 def _ends_a_query(name: str) -> bool:
@@ -308,8 +326,8 @@ def telemetry() -> Iterator[Exported]:
 
 async def _called(engine: AsyncEngine) -> None:
     """Call everything, each with a session of its own, whatever it raises."""
-    for calls in (*CALLS.values(), *METHODS.values(), *OF_REPOSITORIES.values()):
-        for call in calls:
+    for calls in (CALLS, METHODS, OF_REPOSITORIES, OF_HISTORIES):
+        for call in chain.from_iterable(calls.values()):
             async with AsyncSession(engine) as session:
                 with suppress(Exception):
                     await call(session)
@@ -321,7 +339,8 @@ def _check(telemetry: Exported) -> None:
     assert str(NUMBER) not in told
     assert {name for span in telemetry.spans for name in span.attributes or {}} <= TOLD
     assert [span for span in telemetry.spans if span.events or span.status.description] == []
-    assert {span.name.partition(" ")[2] for span in telemetry.spans} <= {"", "strongroom"}
+    named = {span.name.partition(" ")[2] for span in telemetry.spans}
+    assert named == {"", "strongroom", "pallet"}
 
 
 def _errors(telemetry: Exported) -> set[Any]:
@@ -330,6 +349,7 @@ def _errors(telemetry: Exported) -> set[Any]:
 
 async def test_rows(session: AsyncSession, engine: AsyncEngine, telemetry: Exported) -> None:
     """Not of what is written, read, refused or not found."""
+    session.add(Pallet(id=KEPT, name=SECRET, stock=NUMBER))
     session.add_all([_room(CODE, owner=OWNER), _room(OTHER)])
     await session.flush()
     session.add(_room(f"{SECRET}-child", parent=OTHER))

@@ -67,6 +67,7 @@ from tests.history_models import (
     Vault,
 )
 from tests.models import Hero
+from tests.observing import recorded_calls
 from tests.recording import recorded
 
 WRONG = {"pni": UnknownFieldError, "id": ValidationError, "number": ValidationError}
@@ -594,6 +595,18 @@ def test_old_changes_are_purged(session: Session) -> None:
     assert len(changes_of(session, (1, "a"), Slot)) == 1
     with pytest.raises(ValidationError, match="must not be negative"):
         purge_change_history(session, Pallet, older_than=timedelta(-1))
+
+
+def test_observers_hear_of_the_history(session: Session) -> None:
+    """As of the model's other functions: limits and telemetry are for these as well."""
+    key = new_pallet(session)
+    with recorded_calls() as recording:
+        get_change_history(key, session, Pallet)
+        purge_change_history(session, Pallet, older_than=timedelta(0))
+    assert [(call.name, call.kind, call.model, call.rows) for call in recording.calls] == [
+        ("get_change_history", "read", Pallet, 1),
+        ("purge_change_history", "write", Pallet, 1),
+    ]
 
 
 def test_tenants_see_their_own_history_only(session_factory: Opened) -> None:

@@ -8,12 +8,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
 from sqlalchemy import literal, select, text
 
 from sqlmodel_crud_utils import sync
+from sqlmodel_crud_utils.ext.history import sync as history
+from sqlmodel_crud_utils.ext.history.sync import get_change_history, purge_change_history
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
@@ -43,6 +46,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session
+from tests.history_models import Pallet
 from tests.hook_models import hook_of
 from tests.telemetry import Exported, exported
 from tests.telemetry_models import Strongroom
@@ -50,6 +54,7 @@ from tests.telemetry_models import Strongroom
 SECRET = "canary"
 NUMBER = 73_317_331
 CODE, OWNER, OTHER = f"{SECRET}-code", f"{SECRET}-owner", f"{SECRET}-other"
+KEPT = NUMBER  # the key of a row whose changes are kept
 VALUES = {"owner": f"{SECRET}-new", "size": NUMBER}
 BROKEN: list[dict[str, Any]] = [{"owner": OTHER}, {"parent": f"{SECRET}-parent"}, {"size": -NUMBER}]
 
@@ -263,6 +268,17 @@ OF_REPOSITORIES: dict[str, list[Callable[[Session], Any]]] = {
     "with_deleted": [],
 }
 
+OF_HISTORIES: dict[str, list[Callable[[Session], Any]]] = {
+    "get_change_history": [
+        lambda s: get_change_history(KEPT, s, Pallet),
+        lambda s: get_change_history(SECRET, s, Pallet),
+    ],
+    "purge_change_history": [
+        lambda s: purge_change_history(s, Pallet, older_than=timedelta(1)),
+        lambda s: purge_change_history(s, Pallet, older_than=timedelta(-NUMBER)),
+    ],
+}
+
 # All that may be told of a call: names of the library's, of tables and of classes, and codes.
 TOLD = {
     "code.function.name",
@@ -294,6 +310,8 @@ def test_nothing_is_forgotten() -> None:
     read = {name for name in _methods(QueryBuilder) if _ends_a_query(name)}
     assert read == set(METHODS)
     assert _methods(Repository) == set(OF_REPOSITORIES)
+    functions = {name for name in history.__all__ if inspect.isfunction(getattr(history, name))}
+    assert functions == set(OF_HISTORIES)
 
 
 def _ends_a_query(name: str) -> bool:
@@ -310,8 +328,8 @@ def telemetry() -> Iterator[Exported]:
 
 def _called(engine: Engine) -> None:
     """Call everything, each with a session of its own, whatever it raises."""
-    for calls in (*CALLS.values(), *METHODS.values(), *OF_REPOSITORIES.values()):
-        for call in calls:
+    for calls in (CALLS, METHODS, OF_REPOSITORIES, OF_HISTORIES):
+        for call in chain.from_iterable(calls.values()):
             with Session(engine) as session:
                 with suppress(Exception):
                     call(session)
@@ -323,7 +341,8 @@ def _check(telemetry: Exported) -> None:
     assert str(NUMBER) not in told
     assert {name for span in telemetry.spans for name in span.attributes or {}} <= TOLD
     assert [span for span in telemetry.spans if span.events or span.status.description] == []
-    assert {span.name.partition(" ")[2] for span in telemetry.spans} <= {"", "strongroom"}
+    named = {span.name.partition(" ")[2] for span in telemetry.spans}
+    assert named == {"", "strongroom", "pallet"}
 
 
 def _errors(telemetry: Exported) -> set[Any]:
@@ -332,6 +351,7 @@ def _errors(telemetry: Exported) -> set[Any]:
 
 def test_rows(session: Session, engine: Engine, telemetry: Exported) -> None:
     """Not of what is written, read, refused or not found."""
+    session.add(Pallet(id=KEPT, name=SECRET, stock=NUMBER))
     session.add_all([_room(CODE, owner=OWNER), _room(OTHER)])
     session.flush()
     session.add(_room(f"{SECRET}-child", parent=OTHER))

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlmodel import col, select
 
-from sqlmodel_crud_utils._async._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._async._running.operations import Read, Write, insist
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import key_values
 from sqlmodel_crud_utils._core.writes.purges import deleted_before
@@ -64,8 +64,10 @@ async def get_change_history(
         .where(*criteria, col(ChangeHistory.row_key) == key)
         .order_by(col(ChangeHistory.id))
     )
-    async with translated(session, model, "get_change_history"):
-        return list((await execute(session, statement)).scalars())
+    async with Read(session, facts, "get_change_history") as read:
+        changes = list((await execute(session, statement)).scalars())
+        read.rows = len(changes)
+        return changes
 
 
 async def purge_change_history(
@@ -102,10 +104,13 @@ async def purge_change_history(
         *recorded_of(model), col(ChangeHistory.changed_at) < deleted_before(older_than)
     )
 
-    async def work() -> Sequence[Any]:
-        await session.flush()
-        return [(await execute_writing(session, statement)).rowcount]
+    facts = facts_of(model)
+    async with Write(session, facts, "purge_change_history", raise_on_error=True) as write:
 
-    facts = facts_of(ChangeHistory)
-    [count] = await insist(Write(session, facts, "purge_change_history", raise_on_error=True), work)
-    return int(count)
+        async def work() -> Sequence[Any]:
+            await session.flush()
+            await write.written((await execute_writing(session, statement)).rowcount)
+            return []
+
+        await insist(write, work)
+        return write.rows or 0

@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     execute_writing,
     require_session,
 )
-from sqlmodel_crud_utils._sync._running.operations import Write, insist, translated
+from sqlmodel_crud_utils._sync._running.operations import Read, Write, insist
 from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
 from sqlmodel_crud_utils.ext.history.values import key_text
 
@@ -66,8 +66,10 @@ def get_change_history(
         .where(*criteria, col(ChangeHistory.row_key) == key)
         .order_by(col(ChangeHistory.id))
     )
-    with translated(session, model, "get_change_history"):
-        return list(execute(session, statement).scalars())
+    with Read(session, facts, "get_change_history") as read:
+        changes = list(execute(session, statement).scalars())
+        read.rows = len(changes)
+        return changes
 
 
 def purge_change_history(
@@ -104,10 +106,13 @@ def purge_change_history(
         *recorded_of(model), col(ChangeHistory.changed_at) < deleted_before(older_than)
     )
 
-    def work() -> Sequence[Any]:
-        session.flush()
-        return [execute_writing(session, statement).rowcount]
+    facts = facts_of(model)
+    with Write(session, facts, "purge_change_history", raise_on_error=True) as write:
 
-    facts = facts_of(ChangeHistory)
-    [count] = insist(Write(session, facts, "purge_change_history", raise_on_error=True), work)
-    return int(count)
+        def work() -> Sequence[Any]:
+            session.flush()
+            write.written(execute_writing(session, statement).rowcount)
+            return []
+
+        insist(write, work)
+        return write.rows or 0
