@@ -41,6 +41,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
 )
 from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
 from sqlmodel_crud_utils._session import statements
+from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sharing import Sharing
@@ -143,7 +144,8 @@ async def execute(
     run = (
         AsyncSession.execute if isinstance(session, SQLModelAsyncSession) else type(session).execute
     )
-    return await run(session, statement, params, execution_options=execution_options or {})
+    options = with_autocommit(sync_session(session), execution_options or NO_OPTIONS)
+    return await run(session, statement, params, execution_options=options)
 
 
 async def execute_writing(

@@ -27,6 +27,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     refused_values,
 )
 from sqlmodel_crud_utils._session import statements
+from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
 from sqlmodel_crud_utils._session.liveness import ReconnectingPool
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
@@ -124,7 +125,8 @@ def execute(
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Execute a statement; the sessions of SQLModel give SQLAlchemy's own `Result`, too."""
-    return session.execute(statement, params, execution_options=execution_options or {})
+    options = with_autocommit(sync_session(session), execution_options or NO_OPTIONS)
+    return session.execute(statement, params, execution_options=options)
 
 
 def execute_writing(

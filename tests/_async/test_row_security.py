@@ -102,6 +102,14 @@ def told(sent: list[str]) -> list[str]:
 # --- what is seen --------------------------------------------------------------------------------
 
 
+async def test_a_read_has_a_transaction(secured: Secured, session: Any):
+    """The tenant is told for one, so that no read is sent without."""
+    with tenant_scope("a"):
+        await get_rows(session, Spell)
+    question = f"SELECT state FROM pg_stat_activity WHERE usename = '{secured.role}'"
+    assert secured.ask(question) == [("idle in transaction",)]
+
+
 async def test_what_goes_past_the_session_sees_the_rows_of_the_tenant(session: Any):
     """Where the library adds no criterion, PostgreSQL does."""
     with tenant_scope("a"):

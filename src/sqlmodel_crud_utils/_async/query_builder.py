@@ -49,6 +49,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_sync,
     sync_session,
 )
+from sqlmodel_crud_utils._session.autocommit_reads import with_autocommit
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
 from sqlmodel_crud_utils.exceptions import (
     MultipleRecordsError,
@@ -603,7 +604,8 @@ class AsyncQueryBuilder(QueryShape[T]):
         plain = sync_session(self._session)
 
         def fetch_all() -> Sequence[Any]:
-            return column_rows(plain.execute(*prepared)).all()
+            options = with_autocommit(plain)
+            return column_rows(plain.execute(*prepared, execution_options=options)).all()
 
         async with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)

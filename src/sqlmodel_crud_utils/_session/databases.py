@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, StaticPool
@@ -10,6 +11,14 @@ from sqlalchemy.pool import SingletonThreadPool
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
 from sqlmodel_crud_utils._session.sqlalchemy_internals import level_on_connect
+
+# Whether a connection is in a transaction, as its driver knows without asking the server.
+IN_TRANSACTION: Mapping[str, Callable[[Any], bool]] = {
+    "asyncpg": lambda connection: connection.is_in_transaction(),
+    "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
+    "asyncmy": lambda connection: connection.get_transaction_status(),
+    "pymysql": lambda connection: connection.server_status & 1 != 0,
+}
 
 
 def begin_immediate(connection: Connection) -> None:

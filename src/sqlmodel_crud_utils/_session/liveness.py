@@ -21,6 +21,8 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off, read_driver_error
 from sqlmodel_crud_utils._core.errors.translation import says_closed
+from sqlmodel_crud_utils._session.autocommit_reads import autocommitting, is_sent_alone
+from sqlmodel_crud_utils._session.databases import IN_TRANSACTION
 from sqlmodel_crud_utils._session.sqlalchemy_internals import record_of
 
 _C = TypeVar("_C")
@@ -33,14 +35,6 @@ _UNUSED = "sqlmodel_crud_utils.unused"
 _PATIENCE = 5.0
 # How often a connection is tried when it is lost again and again.
 _ATTEMPTS = 10
-
-# Whether a connection is in a transaction, as its driver knows without asking the server.
-_IN_TRANSACTION: dict[str, Callable[[Any], bool]] = {
-    "asyncpg": lambda connection: connection.is_in_transaction(),
-    "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
-    "asyncmy": lambda connection: connection.get_transaction_status(),
-    "pymysql": lambda connection: connection.server_status & 1 != 0,
-}
 
 
 class Reconnects(Pool):
@@ -65,12 +59,15 @@ def _persistently(connect: Callable[[], _C]) -> _C:
     return connect()
 
 
-def replace_dead_connections(engine: Engine, ping_after: float) -> None:
+def replace_dead_connections(
+    engine: Engine, ping_after: float, *, autocommit_reads: bool = False
+) -> None:
     """Let an engine replace connections that died before they were used.
 
     Args:
         engine: An engine that has a server; SQLite's connections don't die.
         ping_after: How many seconds a connection may have rested without being asked.
+        autocommit_reads: Whether it sends reads without a transaction where it can.
     """
     if not features_of(engine.dialect).has_server:
         return
@@ -78,8 +75,8 @@ def replace_dead_connections(engine: Engine, ping_after: float) -> None:
         _ask_after_a_rest(engine, ping_after)
     event.listen(engine, "handle_error", _on_error)
     _end_without_error(engine)
-    if engine.dialect.driver in _IN_TRANSACTION:
-        _send_again(engine)
+    if engine.dialect.driver in IN_TRANSACTION:
+        _send_again(engine, autocommit_reads)
 
 
 def _ask_after_a_rest(engine: Engine, ping_after: float) -> None:
@@ -154,7 +151,7 @@ def _end_without_error(engine: Engine) -> None:
 # --- the first statement -------------------------------------------------------------------------
 
 
-def _send_again(engine: Engine) -> None:
+def _send_again(engine: Engine, autocommit_reads: bool) -> None:
     dialect = engine.dialect
 
     # What was set up for a new connection does not count, hence the mark is not set before.
@@ -167,11 +164,17 @@ def _send_again(engine: Engine) -> None:
         entry.record_info.pop(_UNUSED, None)
 
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
-        event.listen(engine, name, _sender(dialect, getattr(dialect, name)))
+        event.listen(engine, name, _sender(dialect, getattr(dialect, name), autocommit_reads))
 
 
-def _sender(dialect: Dialect, execute: Callable[..., Any]) -> Callable[..., bool]:
+def _sender(
+    dialect: Dialect, execute: Callable[..., Any], autocommit_reads: bool
+) -> Callable[..., bool]:
     """Return the listener that sends a statement; False lets SQLAlchemy do it."""
+
+    def execute_alone(cursor: Any, *statement: Any) -> None:
+        with autocommitting(statement[-1].root_connection.connection.dbapi_connection):
+            execute(cursor, *statement)
 
     def send(cursor: Any, *statement: Any) -> bool:
         context = statement[-1]
@@ -179,12 +182,17 @@ def _sender(dialect: Dialect, execute: Callable[..., Any]) -> Callable[..., bool
             # A later part of a statement whose first part was sent again.
             execute(context.cursor, *statement)
             return True
-        connection: Connection = context.root_connection
-        record_info = connection.connection.record_info
-        if record_info is None or not record_info.pop(_UNUSED, False):
-            return False
-        _send_first(dialect, execute, context, statement)
-        return True
+        is_alone = autocommit_reads and is_sent_alone(context)
+        send_it = execute_alone if is_alone else execute
+        record_info = context.root_connection.connection.record_info or {}
+        if record_info.pop(_UNUSED, False):
+            _send_first(dialect, send_it, context, statement)
+            if is_alone:  # nothing depends on the connection after it, either
+                record_info[_UNUSED] = True
+            return True
+        if is_alone:
+            send_it(cursor, *statement)
+        return is_alone
 
     return send
 
@@ -194,7 +202,7 @@ def _send_first(
 ) -> None:
     connection: Connection = context.root_connection
     give_up_at = monotonic() + _PATIENCE
-    attempts_left = _ATTEMPTS if _is_replaceable(connection) else 1
+    attempts_left = _ATTEMPTS if _is_replaceable(dialect, context) else 1
     while True:
         try:
             execute(context.cursor, *statement)
@@ -206,22 +214,23 @@ def _send_first(
                 attempts_left == 0
                 or monotonic() > give_up_at
                 or not _is_lost(dialect, error, proxy, context.cursor)
-                or _is_kept_at_once(dialect, context)
             ):
                 raise
             _replace(connection, error)
             renew_cursor(context)
 
 
-def _is_replaceable(connection: Connection) -> bool:
+def _is_replaceable(dialect: Dialect, context: Any) -> bool:
     """Return whether nothing is lost with a connection but the connection.
 
     Whoever has the driver's connection may have used it already. A two-phase transaction has
     begun on it.
     """
-    driver = connection.connection.driver_connection
-    return not _IN_TRANSACTION[connection.dialect.driver](driver) and not isinstance(
-        connection.get_transaction(), TwoPhaseTransaction
+    connection: Connection = context.root_connection
+    return (
+        not IN_TRANSACTION[dialect.driver](connection.connection.driver_connection)
+        and not isinstance(connection.get_transaction(), TwoPhaseTransaction)
+        and not _is_kept_at_once(dialect, context)
     )
 
 

@@ -32,6 +32,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     shielded,
     sync_engine,
 )
+from sqlmodel_crud_utils._session.autocommit_reads import may_read_alone
 from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
@@ -51,6 +52,7 @@ def create_pooled_engine(
     pool_timeout: float = 30,
     *,
     pool_ping_after: float = 0.5,
+    autocommit_reads: bool = True,
     password: Password | None = None,
     pgbouncer: bool = False,
     row_security: bool = False,
@@ -76,6 +78,10 @@ def create_pooled_engine(
             without being asked whether it lives; 0 asks each time, `math.inf` never. SQLite is
             not asked. A connection that turns out to be dead at the first statement on it is
             replaced, and the statement is sent again, except under AUTOCOMMIT.
+        autocommit_reads: Whether PostgreSQL gets a read of the library without BEGIN and ROLLBACK
+            around it, outside of transaction blocks and as long as nothing is written: one round
+            trip instead of three. It is so under READ COMMITTED only, where the transaction would
+            change nothing, and not with `pgbouncer` or `row_security`.
         password: The password, if the URL leaves it out; it wins over one in the URL. A callable
             is asked for it at each new connection, which is what rotating tokens need.
         pgbouncer: Whether the URL is that of a PgBouncer in transaction mode, which hands a server
@@ -114,7 +120,9 @@ def create_pooled_engine(
         engine = make_engine(plan)
         prepare_engine(sync_engine(engine), plan, ask)
         replace_dead_connections(
-            sync_engine(engine), math.inf if "pool_pre_ping" in kwargs else pool_ping_after
+            sync_engine(engine),
+            math.inf if "pool_pre_ping" in kwargs else pool_ping_after,
+            autocommit_reads=autocommit_reads and not row_security and may_read_alone(plan),
         )
         if row_security:
             secure_rows(sync_engine(engine))

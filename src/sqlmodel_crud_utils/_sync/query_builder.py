@@ -43,6 +43,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_sync,
     sync_session,
 )
+from sqlmodel_crud_utils._session.autocommit_reads import with_autocommit
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
 from sqlmodel_crud_utils._sync._running.cached import answered
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
@@ -603,7 +604,8 @@ class QueryBuilder(QueryShape[T]):
         plain = sync_session(self._session)
 
         def fetch_all() -> Sequence[Any]:
-            return column_rows(plain.execute(*prepared)).all()
+            options = with_autocommit(plain)
+            return column_rows(plain.execute(*prepared, execution_options=options)).all()
 
         with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)

@@ -1,12 +1,14 @@
-"""Which statements only read, so that a copy of the database can answer them."""
+"""Which statements only read, and need no primary database or no transaction for it."""
 
 from __future__ import annotations
 
+import re
 import weakref
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Select, TextualSelect, UpdateBase
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from sqlmodel_crud_utils._core.sqlalchemy_internals import may_lock
 
@@ -33,3 +35,43 @@ def _may_write(part: Any) -> bool:
     return isinstance(part, UpdateBase | TextualSelect) or (
         isinstance(part, Select | CompoundSelect) and may_lock(part)
     )
+
+
+# --- the text that is sent -----------------------------------------------------------------------
+
+_SELECT = re.compile(r"\s*SELECT\b")
+_LOCKS_OR_HIDES = re.compile(r"\b(FOR|INTO)\b|;|--|/\*", re.IGNORECASE)
+_BEFORE_PARENTHESIS = re.compile(r'([\w$".]+)\s*\(')
+
+# What stands before a parenthesis and does nothing but read. Anything else may be a function that
+# writes: `nextval`, or one of the program's own.
+_HARMLESS = frozenset(
+    (
+        *("ALL", "AND", "ANY", "AS", "BETWEEN", "BY", "CAST", "DISTINCT", "ELSE", "EXCEPT"),
+        *("EXISTS", "FROM", "ILIKE", "IN", "INTERSECT", "JOIN", "LATERAL", "LIKE", "NOT"),
+        *("NUMERIC", "ON", "OR", "OVER", "SELECT", "THEN", "UNION", "VALUES", "VARCHAR"),
+        *("WHEN", "WHERE", "avg", "coalesce", "count", "length", "lower", "max", "min", "sum"),
+        "upper",
+    )
+)
+
+
+def is_harmless(compiled: SQLCompiler) -> bool:
+    """Return whether a statement is a SELECT that locks no rows and calls no unknown function.
+
+    What counts is the text that is sent, whatever it was made of.
+    """
+    known = _harmless.get(compiled)
+    if known is None:
+        text = compiled.string
+        known = _harmless[compiled] = (
+            not compiled.isplaintext
+            and _SELECT.match(text) is not None
+            and _LOCKS_OR_HIDES.search(text) is None
+            and _HARMLESS.issuperset(_BEFORE_PARENTHESIS.findall(text))
+        )
+    return known
+
+
+# SQLAlchemy keeps what it has compiled, and so do we what we found in it.
+_harmless: weakref.WeakKeyDictionary[SQLCompiler, bool] = weakref.WeakKeyDictionary()

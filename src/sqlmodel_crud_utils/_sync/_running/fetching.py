@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils._session.autocommit_reads import with_autocommit
 from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
 from sqlmodel_crud_utils._session.sharing import Sharing, loaded_beside, sharing_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
@@ -89,7 +90,8 @@ def _fetch_beside(
     def fetch_all() -> list[Any]:
         rows: list[Any] = []
         with loaded_beside(sharing):
-            for options in passes:
+            for each in passes:
+                options = with_autocommit(plain, each)
                 rows = fetched(plain.execute(statement, parameters, execution_options=options))
         return rows
 
