@@ -128,6 +128,19 @@ class TestNothingStays:
                 ),
             )
 
+    def test_of_sessions_that_end_in_the_wrong_order(self, engine: Engine) -> None:
+        """Their savepoints hold each other, and the error says what to do."""
+        with (
+            isolated(engine) as new_session,
+            new_session() as first,
+            new_session() as second,
+        ):
+            first.add(hero("Nova"))
+            first.flush()
+            assert names(second) == ["Nova", "Rusty"]
+            with pytest.raises(TransactionError, match="began last has to end first"):
+                first.commit()
+
     def test_of_an_engine_in_use_again(self, engine: Engine) -> None:
         """The connection goes back to the pool as it came."""
         for _ in range(3):

@@ -188,6 +188,14 @@ def test_connections(engine: Engine) -> None:
     own.dispose()
 
 
+def test_innermost_savepoint(engine: Engine) -> None:
+    """`NestedTransaction._savepoint`."""
+    with engine.connect() as connection:
+        assert internals.innermost_savepoint(connection) is None
+        with connection.begin_nested(), connection.begin_nested():
+            assert internals.innermost_savepoint(connection) == "sa_savepoint_2"
+
+
 def test_record_of(engine: Engine) -> None:
     """`_connection_record` of a pooled connection."""
     with engine.connect() as connection:
@@ -422,7 +430,7 @@ OTHERS = {
     "ext/graphql/pages.py": {"_session"},
 }
 # The frame of a caller, and the name under which an object has its state.
-KNOWN = {"_getframe", "_sa_instance_state"}
+KNOWN = {"_getframe", "_replace", "_sa_instance_state"}
 MODULES = [file for file in sorted(PACKAGE.rglob("*.py")) if "_sync" not in file.parts]
 
 

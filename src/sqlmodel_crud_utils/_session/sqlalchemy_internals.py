@@ -134,6 +134,11 @@ def is_autocommitting(connection: Connection) -> bool:
     return connection._is_autocommit_isolation()
 
 
+def innermost_savepoint(connection: Connection) -> str | None:
+    """Return the name of the savepoint that was set last and has not ended."""
+    return getattr(connection.get_nested_transaction(), "_savepoint", None)
+
+
 def record_of(connection: Connection) -> Any:
     """Return what the pool keeps beside a connection of the driver."""
     proxy: Any = connection.connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, event
 
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils._session.sqlalchemy_internals import innermost_savepoint, is_autocommitting
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 
 
@@ -21,6 +21,7 @@ def begin(connection: Connection) -> None:
     # SQLite's driver begins none before a savepoint, whose release would be a commit.
     begin_immediate(connection)
     event.listen(connection, "commit", _refuse_commit)
+    event.listen(connection, "release_savepoint", _refuse_overlap)
 
 
 def end(connection: Connection) -> None:
@@ -37,3 +38,13 @@ def _refuse_commit(_connection: Connection) -> None:
         "commit the session, or use a real database for this test",
         operation="commit",
     )
+
+
+def _refuse_overlap(connection: Connection, savepoint: str, _context: None) -> None:
+    # A savepoint takes along all that were set after it; the driver's error names none of them.
+    if innermost_savepoint(connection) != savepoint:
+        raise TransactionError(
+            "the sessions of a test share one transaction, so the one that began last has to end "
+            "first; commit, roll back or close the other session before",
+            operation="commit",
+        )
