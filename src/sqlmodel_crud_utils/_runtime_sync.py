@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from os import getpid
 from threading import Event, current_thread
 from time import sleep
 from types import FunctionType
@@ -335,8 +336,11 @@ def runner() -> object:
 
 
 def event_loop() -> object:
-    """Return what callers have to have in common in order to wait for each other: nothing."""
-    return None
+    """Return what callers have to have in common in order to wait for each other: the process.
+
+    Whom a forked one finds waited for may run in its parent.
+    """
+    return getpid()
 
 
 class Signal:

@@ -14,10 +14,17 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils import sync
 from sqlmodel_crud_utils.aio import get_row, update_row, write_row
-from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
+from sqlmodel_crud_utils.ext.cache import (
+    InMemoryCache,
+    MemcachedCache,
+    RedisCache,
+    configure_cache,
+)
+from sqlmodel_crud_utils.ext.cache.clients import PerLoop
+from tests import cache_servers
 from tests.cache_models import Bundle
 from tests.databases import Database
-from tests.recording import statements_of
+from tests.recording import logged, statements_of
 from tests.suspensions import run
 
 
@@ -141,3 +148,71 @@ async def test_both_apis_share_entries(engine: AsyncEngine, database: Database) 
         assert await name_of(engine, key) == "b"
     finally:
         plain.dispose()
+
+
+@pytest.mark.parametrize("kind", ["memcached", "redis"])
+async def test_an_answer_that_nobody_waited_for_is_no_answer_to_the_next_read(
+    engine: AsyncEngine, database: Database, kind: str
+) -> None:
+    """A read that the store answers too late leaves no connection with that answer behind."""
+    key = await written(engine, "a")
+    plain = create_engine(database.sync_url)
+
+    def rename() -> None:
+        with Session(plain) as session:
+            sync.update_row(key, {"name": "b"}, session, Bundle)
+
+    with getattr(cache_servers, kind)() as server:
+        cache: Any = (
+            MemcachedCache(f"memcached://127.0.0.1:{server.port}")
+            if kind == "memcached"
+            else RedisCache(f"redis://127.0.0.1:{server.port}")
+        )
+        configure_cache(cache, ttl=60)
+        try:
+            assert await name_of(engine, key) == "a"
+            with server.paused():
+                assert await name_of(engine, key) == "a"
+            await asyncio.sleep(0.2)  # the answer of before the write comes
+            configure_cache(cache, ttl=60)  # as after the rest of an outage
+            await asyncio.to_thread(rename)
+            assert await name_of(engine, key) == "b"
+        finally:
+            cache.close()
+            await cache.aclose()
+            plain.dispose()
+
+
+async def test_a_burst_is_no_outage(engine: AsyncEngine) -> None:
+    """Many tasks at once wait for a connection to Redis, and do not each make one."""
+    with cache_servers.redis() as server:
+        cache = RedisCache(f"redis://127.0.0.1:{server.port}", timeout=5)
+        configure_cache(cache, ttl=60)
+        try:
+            with logged("WARNING") as lines:
+                await asyncio.gather(*[name_of(engine, key) for key in range(150)])
+            assert lines == []
+        finally:
+            await cache.aclose()
+
+
+def test_closing_in_one_loop_leaves_the_clients_of_others() -> None:
+    """Each event loop closes its own connections."""
+    clients = PerLoop(object)
+
+    async def take() -> object:
+        return clients.take()
+
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    try:
+        first, second = [loop.run_until_complete(here(clients)) for loop in loops]
+        assert loops[0].run_until_complete(take()) is first
+        assert loops[1].run_until_complete(here(clients)) is second
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+async def here(clients: PerLoop[Any]) -> object:
+    """Return the client of this loop."""
+    return clients.here()

@@ -35,12 +35,10 @@ class PerLoop(Generic[_C]):
         return found
 
     def take(self) -> _C | None:
-        """Return the client of the loop that runs, if it has one, and forget all clients."""
+        """Return the client of the loop that runs, if it has one, and forget it."""
         with self._lock:
             self._drop_old()
-            found = self._clients.pop(event_loop(), None)
-            self._clients.clear()
-        return found
+            return self._clients.pop(event_loop(), None)
 
     def _drop_old(self) -> None:
         # Their connections cannot be closed any more, for that takes the loop.

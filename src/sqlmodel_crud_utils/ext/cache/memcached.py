@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from os import getpid
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sqlmodel_crud_utils._core.cached_reads import check_ttl
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+if TYPE_CHECKING:
+    from sqlmodel_crud_utils.ext.cache.clients import PerLoop
 
 _PORT = 11211
 _LONGEST = 30 * 24 * 3600
@@ -58,13 +61,16 @@ class MemcachedCache:
     def sync(self) -> _SyncMemcached:
         """The store for the sync API."""
         pymemcache: Any = import_module("pymemcache.client.base")  # it has no types
-        client = pymemcache.PooledClient(
-            (self._host, self._port),
-            connect_timeout=self._timeout,
-            timeout=self._timeout,
-            no_delay=True,
-        )
-        return _SyncMemcached(client, self._timeout)
+
+        def make() -> Any:
+            return pymemcache.PooledClient(
+                (self._host, self._port),
+                connect_timeout=self._timeout,
+                timeout=self._timeout,
+                no_delay=True,
+            )
+
+        return _SyncMemcached(make, self._timeout)
 
     @cached_property
     def aio(self) -> _AsyncMemcached:
@@ -73,10 +79,10 @@ class MemcachedCache:
 
         from sqlmodel_crud_utils.ext.cache.clients import PerLoop
 
-        return _AsyncMemcached(
-            PerLoop(lambda: Client(self._host, self._port, pool_size=10, pool_minsize=1)),
-            self._timeout,
-        )
+        def make() -> _FreeClients:
+            return _FreeClients(lambda: Client(self._host, self._port, pool_size=1))
+
+        return _AsyncMemcached(PerLoop(make), self._timeout)
 
     def close(self) -> None:
         """Close the connections of the sync API, at the end of a program."""
@@ -92,7 +98,8 @@ class MemcachedCache:
 
 
 def _seconds(ttl: float) -> int:
-    return min(math.ceil(ttl), _LONGEST)
+    # It counts whole seconds, and takes 0 for "for ever".
+    return min(max(1, int(ttl)), _LONGEST)
 
 
 def _fitting(entries: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -104,17 +111,29 @@ class _RefusedError(Exception):
 
 
 class _SyncMemcached:
-    def __init__(self, client: Any, timeout: float) -> None:
-        self._client = client
+    def __init__(self, make: Callable[[], Any], timeout: float) -> None:
+        self._make = make
+        self._clients: dict[int, Any] = {}
         self.timeout = timeout
+
+    @property
+    def _client(self) -> Any:
+        """The client of this process: a forked one must not use the sockets of its parent."""
+        process = getpid()
+        found = self._clients.get(process)
+        if found is None:
+            self._clients = {process: (found := self._make())}
+        return found
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         found = self._client.get_many(keys)
         return [found.get(key) for key in keys]
 
-    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
-        if self._client.set_many(_fitting(entries), expire=_seconds(ttl), noreply=False):
+    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
+        fitting = _fitting(entries)
+        if self._client.set_many(fitting, expire=_seconds(ttl), noreply=False):
             raise _RefusedError
+        return len(fitting) == len(entries)
 
     def close(self) -> None:
         self._client.close()
@@ -123,27 +142,53 @@ class _SyncMemcached:
         return bool(self._client.add(key, value, expire=_seconds(ttl), noreply=False))
 
 
+class _FreeClients:
+    """Clients of one connection each, of an event loop, that nobody uses just now."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._free: list[Any] = []
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of a client that nobody else uses meanwhile."""
+        client = self._free.pop() if self._free else self._make()
+        try:
+            found = await getattr(client, method)(*args, **options)
+        except BaseException:
+            # What is still answered to a call that was cut off is no answer to the next one.
+            await client.close()
+            raise
+        self._free.append(client)
+        return found
+
+    async def close(self) -> None:
+        """Close their connections."""
+        while self._free:
+            await self._free.pop().close()
+
+
 class _AsyncMemcached:
-    def __init__(self, clients: Any, timeout: float) -> None:
+    def __init__(self, clients: PerLoop[_FreeClients], timeout: float) -> None:
         self._clients = clients
         self.timeout = timeout
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         names = [key.encode() for key in keys]
-        found = await self._clients.here().multi_get(*names)
-        return list(found)
+        return list(await self._clients.here().call("multi_get", *names))
 
-    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
-        client = self._clients.here()
-        for key, value in _fitting(entries).items():
-            if not await client.set(key.encode(), value, exptime=_seconds(ttl)):
+    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
+        fitting = _fitting(entries)
+        clients = self._clients.here()
+        for key, value in fitting.items():
+            if not await clients.call("set", key.encode(), value, exptime=_seconds(ttl)):
                 raise _RefusedError
+        return len(fitting) == len(entries)
 
     async def aclose(self) -> None:
-        client = self._clients.take()
-        if client is not None:
-            await client.close()
+        clients = self._clients.take()
+        if clients is not None:
+            await clients.close()
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
-        client = self._clients.here()
-        return bool(await client.add(key.encode(), value, exptime=_seconds(ttl)))
+        clients = self._clients.here()
+        return bool(await clients.call("add", key.encode(), value, exptime=_seconds(ttl)))

@@ -62,11 +62,12 @@ class InMemoryCache:
         with self._lock:
             return [self._get(key, now) for key in keys]
 
-    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
-        """Keep values under keys."""
+    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
+        """Keep values under keys; return whether all of them are kept."""
         with self._lock:
             for key, value in entries.items():
                 self._set(key, value, ttl)
+            return all(key in self._entries for key in entries)
 
     def add(self, key: str, value: bytes, ttl: float) -> bool:
         """Keep a value unless the key has one; return whether it is kept."""
@@ -123,8 +124,8 @@ class _AsyncMemory:
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         return self._memory.get_many(keys)
 
-    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
-        self._memory.set_many(entries, ttl)
+    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
+        return self._memory.set_many(entries, ttl)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         return self._memory.add(key, value, ttl)

@@ -60,13 +60,16 @@ class Outages:
                 f"the cache failed ({type(error).__name__}); reads go to the database"
             )
 
+    def fall_silent(self) -> None:
+        """Tell the store nothing for a while."""
+        self._silent_until = monotonic() + _REST
+
     def owe(self, tokens: Iterable[str]) -> None:
         """Note tokens that could not be renewed.
 
         Entries that they should have ended may be there as long as any entry is.
         """
         with self._lock:
-            self._silent_until = monotonic() + _REST
             self._bypassed_until = monotonic() + self._longest
             self._owed.update(tokens)
             if len(self._owed) > _MOST_OWED:

@@ -11,6 +11,9 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
+_MOST_CONNECTIONS = 10
+"""Callers beyond these wait for one of them; a burst of new connections takes longer than that."""
+
 
 class RedisCache:
     """Keeps entries in Redis, where all processes share them, those with the other API too.
@@ -48,25 +51,27 @@ class RedisCache:
     @cached_property
     def sync(self) -> _SyncRedis:
         """The store for the sync API."""
-        from redis import Redis
+        from redis import BlockingConnectionPool, Redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         # A call that fails is not repeated: that would take longer than the timeout.
-        client = Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **self._options())
-        return _SyncRedis(client, self._timeout)
+        options = {"retry": Retry(NoBackoff(), 0), **self._options()}
+        pool = BlockingConnectionPool.from_url(self._url, **options)
+        return _SyncRedis(Redis.from_pool(pool), self._timeout)
 
     @cached_property
     def aio(self) -> _AsyncRedis:
         """The store for the async API."""
-        from redis.asyncio import Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         from sqlmodel_crud_utils.ext.cache.clients import PerLoop
 
         def make() -> Any:
-            return Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **self._options())
+            options = {"retry": Retry(NoBackoff(), 0), **self._options()}
+            return Redis.from_pool(BlockingConnectionPool.from_url(self._url, **options))
 
         return _AsyncRedis(PerLoop(make), self._timeout)
 
@@ -83,7 +88,12 @@ class RedisCache:
             await store.aclose()
 
     def _options(self) -> dict[str, Any]:
-        return {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
+        return {
+            "max_connections": _MOST_CONNECTIONS,
+            "timeout": self._timeout,
+            "socket_timeout": self._timeout,
+            "socket_connect_timeout": self._timeout,
+        }
 
 
 def _milliseconds(ttl: float) -> int:
@@ -99,11 +109,11 @@ class _SyncRedis:
         found: list[bytes | None] = self._client.mget(keys)
         return found
 
-    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
         with self._client.pipeline(transaction=False) as pipeline:
             for key, value in entries.items():
                 pipeline.set(key, value, px=_milliseconds(ttl))
-            pipeline.execute()
+            return all(pipeline.execute())
 
     def close(self) -> None:
         self._client.close()
@@ -121,11 +131,11 @@ class _AsyncRedis:
         found: list[bytes | None] = await self._clients.here().mget(keys)
         return found
 
-    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+    async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
         async with self._clients.here().pipeline(transaction=False) as pipeline:
             for key, value in entries.items():
                 pipeline.set(key, value, px=_milliseconds(ttl))
-            await pipeline.execute()
+            return all(await pipeline.execute())
 
     async def aclose(self) -> None:
         client = self._clients.take()

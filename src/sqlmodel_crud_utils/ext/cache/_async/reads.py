@@ -88,10 +88,12 @@ class Reads:
     async def renew(self, names: Iterable[str]) -> None:
         """Put new tokens in the place of these, and so end what was read before."""
         renewed = {*names, *self._outages.take_owed()}
-        for _ in range(2 if self._outages.may_tell() else 0):
-            entries = {name: new_token() for name in renewed}
-            if await self._tried("set_many", entries, self._settings.token_ttl) is not _FAILED:
-                return
+        if self._outages.may_tell():
+            for _ in range(2):
+                entries = {name: new_token() for name in renewed}
+                if await self._tried("set_many", entries, self._settings.token_ttl) is not _FAILED:
+                    return
+            self._outages.fall_silent()
         self._outages.owe(renewed)
 
     def renew_in_commit(self, names: Iterable[str]) -> None:
@@ -124,7 +126,7 @@ class Reads:
         longest = asked.question.ttl or self._settings.ttl
         ttl = longest * random.uniform(0.9, 1.0)  # noqa: S311 - nobody has to guess it
         self._outages.keep_for(longest)
-        return await self._tried("set_many", {asked.name: entry}, ttl) is not _FAILED
+        return await self._tried("set_many", {asked.name: entry}, ttl) is True
 
     async def _tried(self, operation: str, *args: Any) -> Any:
         try:
