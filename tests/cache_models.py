@@ -129,6 +129,26 @@ class Bauble(SQLModel, table=True):
     secret: str | None = Field(default=None, sa_column=Column(Backwards))
 
 
+def new_bauble(**more: Any) -> Bauble:
+    """Return a row with a value of every kind."""
+    return Bauble(
+        code=uuid.uuid4(),
+        price=Decimal("12.500"),
+        weight=0.1,
+        is_sold=True,
+        made_on=dt.date(2024, 2, 29),
+        made_at=dt.datetime(2024, 2, 29, 12, 30, 1),  # noqa: DTZ001 - that is the column's
+        sold_at=dt.datetime(2024, 3, 1, tzinfo=dt.UTC),
+        opens=dt.time(8, 30),
+        lasts=dt.timedelta(days=2, microseconds=0),
+        metal=Metal.TIN,
+        picture=b"\x00\xff",
+        notes={"a": [1, None, {"b": 1.5}]},
+        secret="drowssap",
+        **more,
+    )
+
+
 class Password(SQLModel, table=True):
     """A value that does not come back as it was given."""
 

@@ -6,7 +6,7 @@ the oldest and the newest version, so that a version without it fails with a lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -80,29 +80,38 @@ def register_altered(session: Session, states: Iterable[InstanceState[Any]]) -> 
     session._register_altered(states)
 
 
-def adopt(session: Session, mapper: Mapper[Any], key: Any, values: dict[str, Any]) -> Any:
-    """Return a new persistent object with these values, as a query makes it from a row.
+def adopting(
+    session: Session, mapper: Mapper[Any], names: Collection[str]
+) -> Callable[[Any, dict[str, Any]], Any]:
+    """Return what makes persistent objects of a session, as a query makes them from rows.
+
+    It gets an identity key, of which the session holds no object, and the values of columns.
 
     Args:
-        session: The session; it holds no object with the key.
-        mapper: The mapper of the object's class.
-        key: The identity key.
-        values: What the attributes of columns hold.
+        session: The session.
+        mapper: The mapper of the objects' class.
+        names: The attributes that get values.
     """
-    instance = mapper.class_manager.new_instance()
-    state, held = instance_state(instance), instance_dict(instance)
-    state.key = key
-    state.session_id = session.hash_key
-    held.update(values)
-    attributes = mapper.column_attrs
+    manager, identity_map, owner = mapper.class_manager, session.identity_map, session.hash_key
+    load = manager.dispatch.load
     # What the query left out is loaded when it is looked at; what is deferred is so by itself.
-    state.expired_attributes.update(
-        each.key for each in attributes if each.key not in held and not each.deferred
-    )
-    session.identity_map.add(state)
-    if state.manager.dispatch.load:
-        state.manager.dispatch.load(state, None)
-    return instance
+    missing = [
+        each.key for each in mapper.column_attrs if each.key not in names and not each.deferred
+    ]
+
+    def adopt(key: Any, values: dict[str, Any]) -> Any:
+        instance = manager.new_instance()
+        state = instance_state(instance)
+        state.key = key
+        state.session_id = owner
+        instance_dict(instance).update(values)
+        state.expired_attributes.update(missing)
+        identity_map.add(state)
+        if load:
+            load(state, None)
+        return instance
+
+    return adopt
 
 
 # --- transactions --------------------------------------------------------------------------------

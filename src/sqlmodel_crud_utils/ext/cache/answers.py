@@ -1,13 +1,13 @@
 """What a read returns, as a text for the store, and the rows of a session that are made of it.
 
-An answer is a list of cells: plain values, rows of models, or several of these beside each other.
-Each row is in it once, whatever leads to it, with the values of its columns and the places of the
-related rows that it holds.
+An answer is one column or several, of plain values or of rows of models. Each row is in it once,
+whatever leads to it, with the values of its columns and the places of the related rows that it
+holds. Values stand by column, too: most are checked, encoded and decoded a column at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import expired_columns
 from sqlmodel_crud_utils._session import kept_rows
-from sqlmodel_crud_utils._session.sqlalchemy_internals import adopt
+from sqlmodel_crud_utils._session.sqlalchemy_internals import adopting
 from sqlmodel_crud_utils.ext.cache.values import (
     Codec,
     DamagedError,
@@ -30,6 +30,7 @@ from sqlmodel_crud_utils.ext.cache.values import (
     encoded,
 )
 
+_DAMAGES = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
 _NEVER_LOADED = frozenset(("dynamic", "write_only"))
 
 _codecs: Store[tuple[Facts, str], Mapping[str, Codec]] = Store()
@@ -46,13 +47,13 @@ _of_cells: Store[Any, Codec] = Store()
 
 
 def _type_at(types: Sequence[Any], place: int) -> Any:
+    """Return the type of a column of an answer, None for a model."""
     return types[place] if place < len(types) else None
 
 
-def _codec_at(types: Sequence[Any], place: int, dialect: Dialect) -> Codec | None:
+def _codec_of(type_: Any, dialect: Dialect) -> Codec | None:
     """Return how values are kept whose type converts them; others are kept as they are."""
-    type_ = _type_at(types, place)
-    if type_ is None or not converts(type_):
+    if not converts(type_):
         return None
     return _of_cells.get((type_, dialect.name), lambda: Codec(type_, dialect))
 
@@ -79,6 +80,27 @@ def loaded_states(session: Session) -> Collection[InstanceState[Any]]:
     return {state for state in session.identity_map.all_states() if not state.expired}
 
 
+_Shape = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""The model of a row, the columns that it holds, and the relationships."""
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Rows of one shape.
+
+    Attributes:
+        facts: What their model is.
+        number: The number of the shape in the answer.
+        values: What their columns hold, for each row.
+        related: The places of their related rows, for each row.
+    """
+
+    facts: Facts
+    number: int
+    values: list[list[Any]] = field(default_factory=list)
+    related: list[list[Any]] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Writer:
     """Puts down an answer.
@@ -92,8 +114,8 @@ class Writer:
     dialect: Dialect
     held: Collection[InstanceState[Any]]
     types: Sequence[Any]
-    shapes: dict[tuple[Any, ...], int] = field(default_factory=dict, init=False)
-    rows: list[Any] = field(default_factory=list, init=False)
+    shapes: dict[_Shape, _Alike] = field(default_factory=dict, init=False)
+    order: list[int] = field(default_factory=list, init=False)
     places: dict[InstanceState[Any], int] = field(default_factory=dict, init=False)
 
     def write(self, answer: Sequence[Any]) -> dict[str, Any]:
@@ -103,17 +125,26 @@ class Writer:
             UncacheableError: It has something that the store cannot hold, or that is not as the
                 database has it.
         """
-        cells = [self._cell(each) for each in answer]
-        return {"shapes": list(self.shapes), "rows": self.rows, "cells": cells}
+        is_wide = bool(answer) and isinstance(answer[0], tuple | Row)
+        columns = zip(*answer, strict=True) if is_wide else [answer]
+        written = [self._column(values, at) for at, values in enumerate(columns)]
+        shapes = [
+            [*shape, self._encoded(shape[1], alike), alike.related]
+            for shape, alike in self.shapes.items()
+        ]
+        return {"wide": is_wide, "columns": written, "shapes": shapes, "order": self.order}
 
-    def _cell(self, value: Any, place: int = 0) -> Any:
-        state = getattr(value, "_sa_instance_state", None)
-        if isinstance(state, InstanceState):
-            return {"row": self._place(state)}
-        if isinstance(value, tuple | Row):
-            return {"several": [self._cell(each, at) for at, each in enumerate(value)]}
-        codec = _codec_at(self.types, place, self.dialect)
-        return encoded(value) if codec is None else codec.encode(value)
+    def _column(self, values: Sequence[Any], at: int) -> dict[str, list[Any]]:
+        type_ = _type_at(self.types, at)
+        if type_ is None:
+            return {"rows": [self._place(instance_state(each)) for each in values]}
+        codec = _codec_of(type_, self.dialect)
+        return {"values": list(map(encoded, values)) if codec is None else codec.encode_all(values)}
+
+    def _encoded(self, names: Sequence[str], alike: _Alike) -> list[list[Any]]:
+        codecs = _codecs_of(alike.facts, self.dialect)
+        pairs = zip(names, zip(*alike.values, strict=True), strict=True)
+        return [codecs[name].encode_all(column) for name, column in pairs]
 
     def _place(self, state: InstanceState[Any]) -> int:
         """Return the place of a row in the answer, to which it and its related rows are added."""
@@ -122,21 +153,23 @@ class Writer:
             return found
         if state in self.held or state.key is None:
             raise UncacheableError("a row that the session held before")
-        place = self.places[state] = len(self.rows)
-        row: list[Any] = []
-        self.rows.append(row)
+        place = self.places[state] = len(self.places)
         facts, held = facts_of(state.class_), state.dict
-        codecs = _codecs_of(facts, self.dialect)
-        columns = tuple(name for name in codecs if name in held)
+        columns = tuple(name for name in facts.columns if name in held)
         related = tuple(
             name
             for name, relationship in facts.relationships.items()
             if name in held and relationship.lazy not in _NEVER_LOADED
         )
         shape = (name_of(state.mapper), columns, related)
-        number = self.shapes.setdefault(shape, len(self.shapes))
-        values = [codecs[name].encode(held[name]) for name in columns]
-        row += [number, values, [self._related(held[name]) for name in related]]
+        alike = self.shapes.get(shape)
+        if alike is None:
+            alike = self.shapes[shape] = _Alike(facts, len(self.shapes))
+        self.order.append(alike.number)
+        alike.values.append([held[name] for name in columns])
+        places: list[Any] = []
+        alike.related.append(places)
+        places += [self._related(held[name]) for name in related]
         return place
 
     def _related(self, value: Any) -> Any:
@@ -157,20 +190,19 @@ class _Row:
 
     Attributes:
         facts: What its model is.
+        key: Its key in a session.
         values: What its columns hold.
         related: The places of the related rows by relationship.
+        adopt: Makes a persistent object of a session.
         instance: The object of the session.
     """
 
     facts: Facts
+    key: Any
     values: dict[str, Any]
     related: dict[str, Any]
+    adopt: Callable[[Any, dict[str, Any]], Any]
     instance: Any = None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The primary key."""
-        return tuple(self.values[name] for name in self.facts.key)
 
 
 @dataclass(slots=True)
@@ -200,52 +232,80 @@ class Reader:
         """
         try:
             rows = self._rows(answer)
-            cells = [self._checked(each, rows) for each in answer["cells"]]
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            columns = [self._column(each, at, rows) for at, each in enumerate(answer["columns"])]
+            is_wide = answer["wide"] is True
+            if len(set(map(len, columns))) > 1 or not (is_wide or len(columns) == 1):
+                raise DamagedError
+        except _DAMAGES as error:
             raise DamagedError from error
-        for row in rows:
-            row.instance = self._held(row)
-        for row in rows:
-            if row.instance is None:
-                row.instance = self._new(row)
-        for row in rows:
-            self._relate(row, rows)
-        return [_filled(each, rows) for each in cells]
+        self._find(rows)
+        filled = [_filled(each, rows) for each in columns]
+        return list(zip(*filled, strict=True)) if is_wide else filled[0]
 
     def _rows(self, answer: Any) -> list[_Row]:
         models = _models_around(self.model)
-        shapes = [
-            (facts_of(models[name]), tuple(columns), tuple(related))
-            for name, columns, related in answer["shapes"]
+        alike = [
+            iter(self._alike(facts_of(models[name]), *found)) for name, *found in answer["shapes"]
         ]
-        rows = []
-        for number, values, related in answer["rows"]:
-            facts, columns, names = shapes[number]
-            codecs = _codecs_of(facts, self.dialect)
-            found = {
-                name: codecs[name].decode(value)
-                for name, value in zip(columns, values, strict=True)
-            }
-            rows.append(_Row(facts, found, dict(zip(names, related, strict=True))))
+        rows = [next(alike[number]) for number in answer["order"]]
+        if len({row.key for row in rows}) < len(rows):
+            raise DamagedError
         for row in rows:
-            _check(row, rows)
+            if row.related:
+                _check_related(row, rows)
         return rows
 
-    def _checked(self, cell: Any, rows: Sequence[_Row], place: int = 0) -> Any:
-        """Return a cell with its values decoded, and rows by their places."""
-        if not isinstance(cell, dict):
-            codec = _codec_at(self.types, place, self.dialect)
-            return (
-                decoded(cell, _type_at(self.types, place)) if codec is None else codec.decode(cell)
+    def _alike(
+        self, facts: Facts, names: Any, relationships: Any, columns: Any, related: Any
+    ) -> list[_Row]:
+        """Return rows of one shape."""
+        codecs = _codecs_of(facts, self.dialect)
+        pairs = zip(names, columns, strict=True)
+        values = {name: codecs[name].decode_all(column) for name, column in pairs}
+        keys = [values[name] for name in facts.key]
+        if any(None in column for column in keys):
+            raise DamagedError
+        adopt = adopting(self.session, facts.mapper, values.keys())
+        key_of = facts.mapper.identity_key_from_primary_key
+        return [
+            _Row(
+                facts,
+                key_of(key),
+                dict(zip(values, row, strict=True)),
+                dict(zip(relationships, places, strict=True)),
+                adopt,
             )
-        if "several" in cell:
-            return tuple(self._checked(each, rows, at) for at, each in enumerate(cell["several"]))
-        return _Place(_index(cell["row"], rows, facts_of(self.model)))
+            for key, row, places in zip(
+                zip(*keys, strict=True), zip(*values.values(), strict=True), related, strict=True
+            )
+        ]
+
+    def _column(self, column: Any, at: int, rows: Sequence[_Row]) -> _Places | list[Any]:
+        """Return a column with its values decoded, or the places of its rows."""
+        type_ = _type_at(self.types, at)
+        if type_ is None:
+            return _Places(_checked(column["rows"], rows, facts_of(self.model)))
+        codec, values = _codec_of(type_, self.dialect), _listed(column["values"])
+        if codec is not None:
+            return codec.decode_all(values)
+        return [decoded(each, type_) for each in values]
+
+    def _find(self, rows: Sequence[_Row]) -> None:
+        """Find the object of the session for each row, or make one."""
+        if len(self.session.identity_map):
+            for row in rows:
+                row.instance = self._held(row)
+        for row in rows:
+            if row.instance is None:
+                row.instance = row.adopt(row.key, row.values)
+                self.made.append(instance_state(row.instance))
+        for row in rows:
+            if row.related:
+                _relate(row, rows)
 
     def _held(self, row: _Row) -> Any:
         """Return the object that the session holds for a row, None without one."""
-        key = row.facts.mapper.identity_key_from_primary_key(row.key)
-        held = self.session.identity_map.get(key)
+        held = self.session.identity_map.get(row.key)
         if held is None:
             return None
         state = instance_state(held)
@@ -256,25 +316,22 @@ class Reader:
             raise UnfitError
         return held
 
-    def _new(self, row: _Row) -> Any:
-        mapper = row.facts.mapper
-        key = mapper.identity_key_from_primary_key(row.key)
-        made = adopt(self.session, mapper, key, row.values)
-        self.made.append(instance_state(made))
-        return made
 
-    def _relate(self, row: _Row, rows: Sequence[_Row]) -> None:
-        for name, places in row.related.items():
-            # What an object of the session holds already stays, as after a query.
-            if name not in instance_state(row.instance).dict:
-                set_committed_value(row.instance, name, _members(places, rows))
+class _Places(list[int]):
+    """The places of the rows in a column."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a row stands in an answer."""
+def _filled(column: _Places | list[Any], rows: Sequence[_Row]) -> list[Any]:
+    if not isinstance(column, _Places):
+        return column
+    return [rows[place].instance for place in column]
 
-    number: int
+
+def _relate(row: _Row, rows: Sequence[_Row]) -> None:
+    for name, places in row.related.items():
+        # What an object of the session holds already stays, as after a query.
+        if name not in instance_state(row.instance).dict:
+            set_committed_value(row.instance, name, _members(places, rows))
 
 
 def _members(places: Any, rows: Sequence[_Row]) -> Any:
@@ -285,37 +342,31 @@ def _members(places: Any, rows: Sequence[_Row]) -> Any:
     return [rows[place].instance for place in places]
 
 
-def _filled(cell: Any, rows: Sequence[_Row]) -> Any:
-    if isinstance(cell, _Place):
-        return rows[cell.number].instance
-    if isinstance(cell, tuple):
-        return tuple(_filled(each, rows) for each in cell)
-    return cell
-
-
-def _check(row: _Row, rows: Sequence[_Row]) -> None:
-    """Refuse a row without a key, or with related rows of another model."""
-    if None in row.key:
-        raise DamagedError
+def _check_related(row: _Row, rows: Sequence[_Row]) -> None:
+    """Refuse a row with related rows of another model."""
     for name, places in row.related.items():
         relationship = row.facts.relationships[name]
-        facts = facts_of(relationship.mapper.class_)
         if isinstance(places, list) != bool(relationship.uselist):
             raise DamagedError
-        for place in _listed(places):
-            _index(place, rows, facts)
+        found = [places] if isinstance(places, int) else places or []
+        _checked(found, rows, facts_of(relationship.mapper.class_))
 
 
-def _listed(places: Any) -> Iterable[Any]:
-    if places is None:
-        return ()
-    return places if isinstance(places, list) else (places,)
-
-
-def _index(place: Any, rows: Sequence[_Row], facts: Facts) -> int:
-    if type(place) is not int or place < 0 or not issubclass(rows[place].facts.model, facts.model):
+def _checked(places: Any, rows: Sequence[_Row], facts: Facts) -> list[int]:
+    """Return places if there are rows of a model at them."""
+    found: list[int] = _listed(places)
+    if not set(map(type, found)) <= {int} or min(found, default=0) < 0:
         raise DamagedError
-    return place
+    models = {rows[place].facts.model for place in found}
+    if not all(issubclass(model, facts.model) for model in models):
+        raise DamagedError
+    return found
+
+
+def _listed(values: Any) -> list[Any]:
+    if type(values) is not list:
+        raise DamagedError
+    return values
 
 
 def _models_around(model: type[Any]) -> Mapping[str, type[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -123,6 +123,27 @@ class Codec:
         self._kind = python_type(type_)
         self._decorator: Any = type_ if converts(type_) else None
         self._is_json = is_json(type_)
+        self._as_is = self._stands_as_is()
+
+    def _stands_as_is(self) -> frozenset[type[Any]]:
+        """Return the types of values that JSON has as they are."""
+        if self._decorator is not None or self._is_json or self._kind not in _PLAIN:
+            return frozenset()
+        return frozenset((self._kind, type(None)))
+
+    def encode_all(self, values: Sequence[Any]) -> list[Any]:
+        """Return values for JSON; one that would not come back the same is refused."""
+        if self._as_is.issuperset(map(type, values)):
+            return list(values)
+        return list(map(self.encode, values))
+
+    def decode_all(self, raws: Any) -> list[Any]:
+        """Return the values of what `encode_all` has made; anything else is a `DamagedError`."""
+        if type(raws) is not list:
+            raise DamagedError
+        if self._as_is.issuperset(map(type, raws)):
+            return raws
+        return list(map(self.decode, raws))
 
     def encode(self, value: Any) -> Any:
         """Return a value for JSON; one that would not come back the same is refused."""
@@ -141,23 +162,33 @@ class Codec:
     def decode(self, raw: Any) -> Any:
         """Return the value of what `encode` has made; anything else is a `DamagedError`."""
         if self._decorator is not None:
-            return self._read(decoded(raw))
+            return self._converted_back(decoded(raw))
         if isinstance(raw, list) and raw and raw[0] == "list":
             return [decoded(each, _item(self._type)) for each in raw[1]]
         value = decoded(raw, self._type)
         if value is None or self._is_json or self._kind is object:
             return value
-        if isinstance(value, self._kind) or (self._kind is float and type(value) is int):
+        fits = type(value) is self._kind if self._kind in _PLAIN else isinstance(value, self._kind)
+        if fits or (self._kind is float and type(value) is int):
             return value
         raise DamagedError
 
     def _converted(self, value: Any) -> Any:
-        raw = encoded(self._stored(value))
-        # A type that hashes what it is given, for one, gives something else back.
-        again = self._read(decoded(raw))
+        try:
+            raw = encoded(self._stored(value))
+            # A type that hashes what it is given, for one, gives something else back.
+            again = self._read(decoded(raw))
+        except Exception as error:
+            raise UncacheableError(type(value).__name__) from error
         if type(again) is not type(value) or again != value:
             raise UncacheableError(type(value).__name__)
         return raw
+
+    def _converted_back(self, value: Any) -> Any:
+        try:
+            return self._read(value)
+        except Exception as error:
+            raise DamagedError from error
 
     def _stored(self, value: Any) -> Any:
         if not _has_own(self._type, "process_bind_param"):

@@ -1,0 +1,91 @@
+"""Whatever stands in the store: it is the answer, or a miss, and no error reaches the caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_row, write_row
+from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
+from tests._runtime_async import AsyncEngine, AsyncSession
+from tests.cache_models import Bauble, Loft, Plank, new_bauble
+from tests.properties import examples
+
+pytestmark = pytest.mark.databases("sqlite")
+
+
+async def planks(session: AsyncSession) -> Any:
+    """Read rows with related ones."""
+    query = AsyncQueryBuilder(session, Plank).selectin("loft", "loft.planks")
+    return [plank.loft and plank.loft.planks for plank in await query.cached().all()]
+
+
+async def values(session: AsyncSession) -> Any:
+    """Read values."""
+    return await AsyncQueryBuilder(session, Bauble).cached().values()
+
+
+async def one(session: AsyncSession) -> Any:
+    """Read a row with values of every kind."""
+    _, row = await get_row(1, session, Bauble, use_cache=True)
+    return row and row.model_dump()
+
+
+READS = (planks, values, one)
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths to all that is nested in a value."""
+    yield path
+    if isinstance(node, dict | list):
+        for key, each in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from paths(each, (*path, key))
+
+
+def replaced(node: Any, path: tuple[Any, ...], by: Any) -> Any:
+    """Return a value with something else at a path; `...` is what stood there, twice."""
+    if path:
+        node[path[0]] = replaced(node[path[0]], path[1:], by)
+        return node
+    return [node, node] if by is ... else by
+
+
+@examples(400)
+@given(data=st.data())
+async def test_an_entry_that_was_tampered_with(
+    engine: AsyncEngine, session: AsyncSession, data: Any
+) -> None:
+    """Anything else in the place of any part of an entry."""
+    if await session.get(Bauble, 1) is None:
+        await write_row(Loft(id=1, name="loft"), session)
+        await write_row(Plank(id=1, name="a", loft_id=1), session)
+        await write_row(Plank(id=2, name="b", loft_id=1), session)
+        await write_row(new_bauble(id=1), session)
+    await session.rollback()
+    read = data.draw(st.sampled_from(READS))
+    cache = InMemoryCache()
+    configure_cache(cache, ttl=60)
+    try:
+        async with AsyncSession(engine) as other:
+            await read(other)
+        [name] = [name for name in cache._entries if ":e:" in name]
+        entry = json.loads(cache._entries[name][1])
+        path = data.draw(st.sampled_from(list(paths(entry[2]))))
+        entry[2] = replaced(entry[2], path, data.draw(junk | st.just(...)))
+        cache.set_many({name: json.dumps(entry).encode()}, 60)
+        async with AsyncSession(engine) as other:
+            await read(other)
+            await other.rollback()
+            assert await other.get(Bauble, 1) is not None
+    finally:
+        configure_cache(None)
