@@ -7,7 +7,19 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import NaiveDatetime
-from sqlalchemy import JSON, Column, Enum as SqlEnum, LargeBinary, Numeric, PickleType, String
+from sqlalchemy import (
+    JSON,
+    Column,
+    Enum as SqlEnum,
+    LargeBinary,
+    Numeric,
+    PickleType,
+    String,
+    func,
+    inspect,
+    select,
+)
+from sqlalchemy.orm import column_property, relationship
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -173,3 +185,54 @@ class Variable(SQLModel, table=True):
             JSON().with_variant(PickleType(), "sqlite", "postgresql", "mysql", "mariadb")
         ),
     )
+
+
+class Hangar(SQLModel, table=True):
+    """What gliders stand in; it counts its crew."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(default="", max_length=40)
+
+
+class Glider(SQLModel, table=True):
+    """Stands in a hangar."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    hangar_id: int | None = Field(default=None, foreign_key="hangar.id")
+
+    hangar: Hangar | None = Relationship()
+
+
+class Crew(SQLModel, table=True):
+    """A pilot of a hangar."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    pilot_id: int = Field(foreign_key="pilot.id")
+    hangar_id: int = Field(foreign_key="hangar.id")
+
+
+class Pilot(SQLModel, table=True):
+    """Flies the gliders of the hangars that it belongs to."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(default="", max_length=40)
+
+
+def _add_properties() -> None:
+    """Add what SQLModel has no words for."""
+    hangar, glider, crew, pilot = (
+        inspect(model).local_table for model in (Hangar, Glider, Crew, Pilot)
+    )
+    size = select(func.count()).where(crew.c.hangar_id == hangar.c.id).correlate(hangar)
+    inspect(Hangar).add_property("crew_size", column_property(size.scalar_subquery()))
+    flown = relationship(
+        Glider,
+        secondary=crew.join(hangar, crew.c.hangar_id == hangar.c.id),
+        primaryjoin=crew.c.pilot_id == pilot.c.id,
+        secondaryjoin=glider.c.hangar_id == hangar.c.id,
+        viewonly=True,
+    )
+    inspect(Pilot).add_property("gliders", flown)
+
+
+_add_properties()

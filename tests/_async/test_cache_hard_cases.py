@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from sqlmodel_crud_utils.aio import AsyncQueryBuilder, transaction
+from sqlmodel_crud_utils._core import cached_reads
+from sqlmodel_crud_utils._runtime_async import pause
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_row, transaction, update_row
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from tests._async.test_cache import asked, is_cached, one, row
-from tests._runtime_async import AsyncEngine, AsyncSession, sync_engine
-from tests.cache_models import Bundle, Novel, Plank, PlankNovel, Variable
+from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, sync_engine, together
+from tests.cache_models import (
+    Bundle,
+    Crew,
+    Emblem,
+    Glider,
+    Hangar,
+    Novel,
+    Pilot,
+    Plank,
+    PlankNovel,
+    Variable,
+)
+from tests.databases import Database
+from tests.recording import recorded
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +141,198 @@ async def test_a_hit_is_refused_in_every_session(
         hit.stock = 3
         await other.commit()
     assert (await asked(engine, row(Bundle, key)))[0].stock == 3
+
+
+# --- transactions of the caller's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_savepoint", [False, True])
+async def test_what_the_caller_rolls_back_is_not_read_again(
+    engine: AsyncEngine, in_savepoint: bool
+) -> None:
+    """On one connection, whose transaction the sessions on it have joined."""
+
+    async def stock(connection: Any) -> int | None:
+        async with AsyncSession(connection) as session:
+            found = await row(Bundle, 1)(session)
+            return found and found.stock
+
+    async with engine.connect() as connection:
+        if in_savepoint:
+            await connection.begin()
+        undone = await (connection.begin_nested() if in_savepoint else connection.begin())
+        async with AsyncSession(connection) as session:
+            session.add(Bundle(id=1, name="a", stock=1))
+            await session.commit()
+        assert [await stock(connection) for _ in range(2)] == [1, 1]
+        await undone.rollback()
+        assert await stock(connection) is None
+    assert await asked(engine, row(Bundle, 1)) == (None, 1)
+
+
+async def test_a_flush_that_fails_ends_entries_where_each_statement_is_a_commit(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """With AUTOCOMMIT nothing undoes the statements before the one that was refused."""
+    first, second = await one(session, Bundle(name="a")), await one(session, Bundle(name="b"))
+    await asked(engine, row(Bundle, first))
+    at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with AsyncSession(at_once) as other:
+        rows = [await other.get(Bundle, key) for key in (first, second)]
+        assert rows[0] is not None
+        assert rows[1] is not None
+        rows[0].stock, rows[1].name = 5, "a"
+        with pytest.raises(IntegrityError):
+            await other.commit()
+    assert (await asked(engine, row(Bundle, first)))[0].stock == 5
+
+
+async def test_a_commit_in_autocommit_ends_the_entries_of_its_rows_alone(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """It says which rows it has written, as any other."""
+    first, second = await one(session, Bundle(name="a")), await one(session, Bundle(name="b"))
+    await asked(engine, row(Bundle, first))
+    await asked(engine, row(Bundle, second))
+    at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with AsyncSession(at_once) as other:
+        await update_row(first, {"stock": 5}, other, Bundle)
+    assert (await asked(engine, row(Bundle, first)))[0].stock == 5
+    assert await is_cached(engine, row(Bundle, second))
+
+
+@pytest.mark.databases("mysql")
+async def test_a_commit_in_two_phases_ends_entries(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """Not when it is prepared: others do not see it then."""
+    key = await one(session, Bundle(name="a", stock=1))
+    await asked(engine, row(Bundle, key))
+    async with AsyncSession(engine, twophase=True) as other:
+        held = await other.get(Bundle, key)
+        assert held is not None
+        held.stock = 2
+        await other.flush()
+        assert await is_cached(engine, row(Bundle, key))
+        await other.commit()
+    assert (await asked(engine, row(Bundle, key)))[0].stock == 2
+
+
+async def test_a_pool_that_is_exhausted_is_no_deadlock(
+    session: AsyncSession, database: Database
+) -> None:
+    """Who has the connection waits for a second for the one who waits for the connection."""
+    key = await one(session, Bundle(name="a"))
+    narrow = make_engine(
+        database.async_url,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=30,
+    )
+    names: list[str] = []
+    reads: Any = cached_reads.registered
+
+    async def read(session: AsyncSession) -> None:
+        _, found = await get_row(key, session, Bundle, raise_on_error=True, use_cache=True)
+        names.append(found.name)
+
+    async def leader() -> None:
+        while not narrow.pool.checkedout():  # type: ignore[attr-defined]
+            await pause(0.01)
+        async with AsyncSession(narrow) as waiting:
+            await read(waiting)
+
+    async def holder() -> None:
+        async with AsyncSession(narrow) as holding:
+            assert await AsyncQueryBuilder(holding, Hangar).count() == 0
+            while not reads.aio.flights._under_way:
+                await pause(0.01)
+            await read(holding)
+            assert names == ["a"]
+
+    try:
+        await together(leader, holder)
+    finally:
+        await narrow.dispose()
+    assert names == ["a", "a"]
+
+
+# --- what entries are ended by, and what they are found by ---------------------------------------
+
+
+async def test_tables_that_related_rows_are_computed_from_end_entries(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """A field that counts rows of another table, and links that lead over several tables."""
+    hangar, pilot = await one(session, Hangar(name="h")), await one(session, Pilot(name="p"))
+    glider = await one(session, Glider(hangar_id=hangar))
+
+    async def crew_size(session: AsyncSession) -> Any:
+        found = await row(Glider, glider, selectin=True, select_in_keys=["hangar"])(session)
+        return found.hangar.crew_size
+
+    async def flown(session: AsyncSession) -> Any:
+        found = await row(Pilot, pilot, selectin=True, select_in_keys=["gliders"])(session)
+        return [each.id for each in found.gliders]
+
+    for read, before, after in ((crew_size, 0, 1), (flown, [], [glider])):
+        assert (await asked(engine, read))[0] == before
+        assert await asked(engine, read) == (before, 0)
+        crew = await one(session, Crew(pilot_id=pilot, hangar_id=hangar))
+        assert (await asked(engine, read))[0] == after
+        async with AsyncSession(engine) as other:
+            await AsyncQueryBuilder(other, Crew).where(id=crew).delete()
+        assert (await asked(engine, read))[0] == before
+
+
+async def test_keys_that_a_database_takes_for_equal(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """MySQL finds a row by a text in other case: a write to it ends that entry as well."""
+    session.add(Emblem(owner="Ann", number=1, label="old"))
+    await session.commit()
+    keys = [("Ann", 1), ("ann", 1), ("ANN ", 1)]
+
+    async def labels(use_cache: bool) -> list[str | None]:
+        found = []
+        for key in keys:
+            async with AsyncSession(engine) as other:
+                _, emblem = await get_row(key, other, Emblem, use_cache=use_cache)
+                found.append(emblem and emblem.label)
+        return found
+
+    for label in ("new", "newer"):
+        assert await labels(True) == await labels(True) == await labels(False)
+        async with AsyncSession(engine) as other:
+            await update_row(("ann", 1), {"label": label}, other, Emblem)
+            await update_row(("Ann", 1), {"label": label}, other, Emblem)
+    assert await labels(True) == await labels(False)
+    assert (await labels(True))[0] == "newer"
+
+
+@pytest.mark.parametrize("key", ["1", 1.0, Decimal(1)])
+async def test_one_key_in_several_ways_is_one_entry(
+    engine: AsyncEngine, session: AsyncSession, key: Any
+) -> None:
+    """Keys are what the column makes of them."""
+    session.add(Bundle(id=1, name="a"))
+    await session.commit()
+    await asked(engine, row(Bundle, 1))
+    assert await is_cached(engine, row(Bundle, key))
+    async with AsyncSession(engine) as other:
+        await update_row(key, {"name": "b"}, other, Bundle)
+    assert (await asked(engine, row(Bundle, key)))[0].name == "b"
+    assert (await asked(engine, row(Bundle, 1)))[0].name == "b"
+
+
+async def test_a_write_reads_nothing_for_the_cache(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """What only the database knows of a row is not read in order to say that it was written."""
+    held = Bundle(name="a", stock=1)
+    session.add(held)
+    await session.flush()
+    held.stock = Bundle.stock + 1  # type: ignore[operator]
+    with recorded(engine) as statements:
+        await session.commit()
+    assert statements == ["UPDATE", "COMMIT"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
+from sqlmodel_crud_utils._runtime_async import pause
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
     bulk_insert_rows,
@@ -237,7 +238,7 @@ class Race:
             self.left -= 1
             key = chance.choice(KEYS)
             floor = dict(self.committed)
-            how = chance.randrange(10)
+            how = chance.randrange(20)
             async with AsyncSession(self.engine) as session:
                 found = await self._found(session, key, how)
             for each, stock in found.items():
@@ -245,21 +246,21 @@ class Race:
                     self.stale.append((how, each, stock, floor[each]))
 
     async def _found(self, session: AsyncSession, key: int, how: int) -> dict[int, int | None]:
-        if how < 5:
+        if how > 9:
             _, row = await get_row(key, session, Bundle, use_cache=True)
             return {key: row and row.stock}
         query = AsyncQueryBuilder(session, Bundle).order_by("id").cached()
-        if how == 5:
+        if how < 4:
             return {key: (await query.where(id=key).scalars("stock") or [None])[0]}
-        if how == 6:
+        if how < 6:
             return {key: await query.where(id=key).max("stock")}
-        if how == 7:
+        if how < 8:
             _, rows = await get_rows_within_id_list([1, key], session, Bundle, use_cache=True)
         elif how == 8:
             rows = (await query.paginate(1, len(KEYS))).items
         else:
             rows = await query.all()
-        missing = dict.fromkeys([key] if how == 7 else KEYS)
+        missing = dict.fromkeys([key] if how < 8 else KEYS)
         return {**missing, **{row.id: row.stock for row in rows if row.id is not None}}
 
     async def write(self, own: Sequence[int]) -> None:
@@ -270,6 +271,7 @@ class Race:
             key = own[number % len(own)]
             await WAYS[number % len(WAYS)](self.engine, key, number)
             self.committed[key] = number
+            await pause(0.005)  # there are more reads than writes
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"], indirect=True)

@@ -5,17 +5,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from sqlmodel_crud_utils._core import cached_reads
+from sqlmodel_crud_utils._runtime_sync import pause
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
-from sqlmodel_crud_utils.sync import QueryBuilder, transaction
-from tests._runtime_sync import Engine, Session, sync_engine
+from sqlmodel_crud_utils.sync import QueryBuilder, get_row, transaction, update_row
+from tests._runtime_sync import Engine, Session, make_engine, sync_engine, together
 from tests._sync.test_cache import asked, is_cached, one, row
-from tests.cache_models import Bundle, Novel, Plank, PlankNovel, Variable
+from tests.cache_models import (
+    Bundle,
+    Crew,
+    Emblem,
+    Glider,
+    Hangar,
+    Novel,
+    Pilot,
+    Plank,
+    PlankNovel,
+    Variable,
+)
+from tests.databases import Database
+from tests.recording import recorded
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +137,186 @@ def test_a_hit_is_refused_in_every_session(engine: Engine, session: Session) -> 
         hit.stock = 3
         other.commit()
     assert asked(engine, row(Bundle, key))[0].stock == 3
+
+
+# --- transactions of the caller's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_savepoint", [False, True])
+def test_what_the_caller_rolls_back_is_not_read_again(engine: Engine, in_savepoint: bool) -> None:
+    """On one connection, whose transaction the sessions on it have joined."""
+
+    def stock(connection: Any) -> int | None:
+        with Session(connection) as session:
+            found = row(Bundle, 1)(session)
+            return found and found.stock
+
+    with engine.connect() as connection:
+        if in_savepoint:
+            connection.begin()
+        undone = connection.begin_nested() if in_savepoint else connection.begin()
+        with Session(connection) as session:
+            session.add(Bundle(id=1, name="a", stock=1))
+            session.commit()
+        assert [stock(connection) for _ in range(2)] == [1, 1]
+        undone.rollback()
+        assert stock(connection) is None
+    assert asked(engine, row(Bundle, 1)) == (None, 1)
+
+
+def test_a_flush_that_fails_ends_entries_where_each_statement_is_a_commit(
+    engine: Engine, session: Session
+) -> None:
+    """With AUTOCOMMIT nothing undoes the statements before the one that was refused."""
+    first, second = one(session, Bundle(name="a")), one(session, Bundle(name="b"))
+    asked(engine, row(Bundle, first))
+    at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(at_once) as other:
+        rows = [other.get(Bundle, key) for key in (first, second)]
+        assert rows[0] is not None
+        assert rows[1] is not None
+        rows[0].stock, rows[1].name = 5, "a"
+        with pytest.raises(IntegrityError):
+            other.commit()
+    assert asked(engine, row(Bundle, first))[0].stock == 5
+
+
+def test_a_commit_in_autocommit_ends_the_entries_of_its_rows_alone(
+    engine: Engine, session: Session
+) -> None:
+    """It says which rows it has written, as any other."""
+    first, second = one(session, Bundle(name="a")), one(session, Bundle(name="b"))
+    asked(engine, row(Bundle, first))
+    asked(engine, row(Bundle, second))
+    at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(at_once) as other:
+        update_row(first, {"stock": 5}, other, Bundle)
+    assert asked(engine, row(Bundle, first))[0].stock == 5
+    assert is_cached(engine, row(Bundle, second))
+
+
+@pytest.mark.databases("mysql")
+def test_a_commit_in_two_phases_ends_entries(engine: Engine, session: Session) -> None:
+    """Not when it is prepared: others do not see it then."""
+    key = one(session, Bundle(name="a", stock=1))
+    asked(engine, row(Bundle, key))
+    with Session(engine, twophase=True) as other:
+        held = other.get(Bundle, key)
+        assert held is not None
+        held.stock = 2
+        other.flush()
+        assert is_cached(engine, row(Bundle, key))
+        other.commit()
+    assert asked(engine, row(Bundle, key))[0].stock == 2
+
+
+def test_a_pool_that_is_exhausted_is_no_deadlock(session: Session, database: Database) -> None:
+    """Who has the connection waits for a second for the one who waits for the connection."""
+    key = one(session, Bundle(name="a"))
+    narrow = make_engine(
+        database.sync_url,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=30,
+    )
+    names: list[str] = []
+    reads: Any = cached_reads.registered
+
+    def read(session: Session) -> None:
+        _, found = get_row(key, session, Bundle, raise_on_error=True, use_cache=True)
+        names.append(found.name)
+
+    def leader() -> None:
+        while not narrow.pool.checkedout():  # type: ignore[attr-defined]
+            pause(0.01)
+        with Session(narrow) as waiting:
+            read(waiting)
+
+    def holder() -> None:
+        with Session(narrow) as holding:
+            assert QueryBuilder(holding, Hangar).count() == 0
+            while not reads.sync.flights._under_way:
+                pause(0.01)
+            read(holding)
+            assert names == ["a"]
+
+    try:
+        together(leader, holder)
+    finally:
+        narrow.dispose()
+    assert names == ["a", "a"]
+
+
+# --- what entries are ended by, and what they are found by ---------------------------------------
+
+
+def test_tables_that_related_rows_are_computed_from_end_entries(
+    engine: Engine, session: Session
+) -> None:
+    """A field that counts rows of another table, and links that lead over several tables."""
+    hangar, pilot = one(session, Hangar(name="h")), one(session, Pilot(name="p"))
+    glider = one(session, Glider(hangar_id=hangar))
+
+    def crew_size(session: Session) -> Any:
+        found = row(Glider, glider, selectin=True, select_in_keys=["hangar"])(session)
+        return found.hangar.crew_size
+
+    def flown(session: Session) -> Any:
+        found = row(Pilot, pilot, selectin=True, select_in_keys=["gliders"])(session)
+        return [each.id for each in found.gliders]
+
+    for read, before, after in ((crew_size, 0, 1), (flown, [], [glider])):
+        assert asked(engine, read)[0] == before
+        assert asked(engine, read) == (before, 0)
+        crew = one(session, Crew(pilot_id=pilot, hangar_id=hangar))
+        assert asked(engine, read)[0] == after
+        with Session(engine) as other:
+            QueryBuilder(other, Crew).where(id=crew).delete()
+        assert asked(engine, read)[0] == before
+
+
+def test_keys_that_a_database_takes_for_equal(engine: Engine, session: Session) -> None:
+    """MySQL finds a row by a text in other case: a write to it ends that entry as well."""
+    session.add(Emblem(owner="Ann", number=1, label="old"))
+    session.commit()
+    keys = [("Ann", 1), ("ann", 1), ("ANN ", 1)]
+
+    def labels(use_cache: bool) -> list[str | None]:
+        found = []
+        for key in keys:
+            with Session(engine) as other:
+                _, emblem = get_row(key, other, Emblem, use_cache=use_cache)
+                found.append(emblem and emblem.label)
+        return found
+
+    for label in ("new", "newer"):
+        assert labels(True) == labels(True) == labels(False)
+        with Session(engine) as other:
+            update_row(("ann", 1), {"label": label}, other, Emblem)
+            update_row(("Ann", 1), {"label": label}, other, Emblem)
+    assert labels(True) == labels(False)
+    assert labels(True)[0] == "newer"
+
+
+@pytest.mark.parametrize("key", ["1", 1.0, Decimal(1)])
+def test_one_key_in_several_ways_is_one_entry(engine: Engine, session: Session, key: Any) -> None:
+    """Keys are what the column makes of them."""
+    session.add(Bundle(id=1, name="a"))
+    session.commit()
+    asked(engine, row(Bundle, 1))
+    assert is_cached(engine, row(Bundle, key))
+    with Session(engine) as other:
+        update_row(key, {"name": "b"}, other, Bundle)
+    assert asked(engine, row(Bundle, key))[0].name == "b"
+    assert asked(engine, row(Bundle, 1))[0].name == "b"
+
+
+def test_a_write_reads_nothing_for_the_cache(engine: Engine, session: Session) -> None:
+    """What only the database knows of a row is not read in order to say that it was written."""
+    held = Bundle(name="a", stock=1)
+    session.add(held)
+    session.flush()
+    held.stock = Bundle.stock + 1  # type: ignore[operator]
+    with recorded(engine) as statements:
+        session.commit()
+    assert statements == ["UPDATE", "COMMIT"]

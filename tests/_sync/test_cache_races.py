@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
+from sqlmodel_crud_utils._runtime_sync import pause
 from sqlmodel_crud_utils.exceptions import ConflictError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, RedisCache, configure_cache
 from sqlmodel_crud_utils.sync import (
@@ -239,7 +240,7 @@ class Race:
             self.left -= 1
             key = chance.choice(KEYS)
             floor = dict(self.committed)
-            how = chance.randrange(10)
+            how = chance.randrange(20)
             with Session(self.engine) as session:
                 found = self._found(session, key, how)
             for each, stock in found.items():
@@ -247,21 +248,21 @@ class Race:
                     self.stale.append((how, each, stock, floor[each]))
 
     def _found(self, session: Session, key: int, how: int) -> dict[int, int | None]:
-        if how < 5:
+        if how > 9:
             _, row = get_row(key, session, Bundle, use_cache=True)
             return {key: row and row.stock}
         query = QueryBuilder(session, Bundle).order_by("id").cached()
-        if how == 5:
+        if how < 4:
             return {key: (query.where(id=key).scalars("stock") or [None])[0]}
-        if how == 6:
+        if how < 6:
             return {key: query.where(id=key).max("stock")}
-        if how == 7:
+        if how < 8:
             _, rows = get_rows_within_id_list([1, key], session, Bundle, use_cache=True)
         elif how == 8:
             rows = query.paginate(1, len(KEYS)).items
         else:
             rows = query.all()
-        missing = dict.fromkeys([key] if how == 7 else KEYS)
+        missing = dict.fromkeys([key] if how < 8 else KEYS)
         return {**missing, **{row.id: row.stock for row in rows if row.id is not None}}
 
     def write(self, own: Sequence[int]) -> None:
@@ -272,6 +273,7 @@ class Race:
             key = own[number % len(own)]
             WAYS[number % len(WAYS)](self.engine, key, number)
             self.committed[key] = number
+            pause(0.005)  # there are more reads than writes
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"], indirect=True)

@@ -231,6 +231,15 @@ def tell_uncertain(session: Session, transaction: SessionTransaction) -> None:
             each.tables_written(connections_in(transaction), found)
 
 
+def tell_of_tables(transaction: SessionTransaction, tables: Iterable[FromClause]) -> None:
+    """Tell of tables that were written though their transaction was rolled back, and has ended."""
+    told: list[Change | TableChange] = [TableChange(table) for table in tables]
+    told += [Change(model, "update") for table in tables for model in _models_of(table)]
+    for each in subscribers:
+        if isinstance(each, TableSubscriber):
+            each.tables_written(connections_in(transaction), told)
+
+
 # --- flushes -------------------------------------------------------------------------------------
 
 
@@ -307,12 +316,18 @@ def _of_states(
     if operation == "delete":
         yield Change(model, operation, list(map(_identity, states)))
         return
+    facts = facts_of(model)
+    # What is not asked for is not read, either: that may take a query.
+    told = facts.columns if need_of(model) >= Need.ROWS else facts.key
     if operation == "create":
-        names = facts_of(model).columns
-        rows = [(_key_of(state), _values(state, names)) for state in states]
+        rows = [(_key_of(state), _values(state, told)) for state in states]
     else:
         written = ((state, _written_names(state)) for state in states)
-        rows = [(_identity(state), _values(state, names)) for state, names in written if names]
+        rows = [
+            (_identity(state), _values(state, [name for name in names if name in told]))
+            for state, names in written
+            if names
+        ]
     if rows:
         yield Change(model, operation, [key for key, _ in rows], [values for _, values in rows])
 

@@ -48,7 +48,11 @@ from sqlmodel_crud_utils._session import (
 )
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
-from sqlmodel_crud_utils._session.transactions import cut_off, may_be_committed, sending_commit
+from sqlmodel_crud_utils._session.transactions import (
+    cut_off,
+    may_be_committed,
+    sending_commit,
+)
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -255,6 +259,8 @@ def _tell_on_commit(session: Session) -> None:
 
 @own
 def _drop_on_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None and (tables := snapshots.take_committed(transaction)):
+        changes.tell_of_tables(transaction, tables)
     pending = changes.pending_of(session)
     if pending is None:
         return
@@ -302,4 +308,9 @@ _CACHED_ROWS: tuple[tuple[Any, str, Any, dict[str, bool]], ...] = (
     (Session, "before_flush", _refuse_cached, {}),
     (Mapper, "refresh", cached_rows.read_again, {"raw": True}),
     (Engine, "before_cursor_execute", snapshots.executing, {}),
+    (Engine, "commit", snapshots.committing, {}),
+    (Engine, "commit_twophase", snapshots.committing, {}),
+    (Engine, "rollback", snapshots.rolled_back, {}),
+    (Engine, "rollback_savepoint", snapshots.rolled_back, {}),
+    (Engine, "rollback_twophase", snapshots.rolled_back, {}),
 )

@@ -9,19 +9,26 @@ from __future__ import annotations
 import re
 import weakref
 from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, FromClause
+from sqlalchemy.orm import Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.databases import has_begun, is_shared, level_of, sees_commits
-from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
+from sqlmodel_crud_utils._session.transactions import connections_in, connections_of
 
 # Each connection of a session lasts as long as its transaction; only one that a program has bound
 # the session to lasts longer.
 _used: weakref.WeakSet[Connection] = weakref.WeakSet()
 _written: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+# What was written where each statement is a commit, so that no rollback undoes it.
+_committed: weakref.WeakKeyDictionary[Connection, set[FromClause]] = weakref.WeakKeyDictionary()
+
+_lines: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
 
 _FIRST_WORD = r"\W*(\w*)"
 _HARMLESS = frozenset(("BEGIN", "PRAGMA", "RELEASE", "SAVEPOINT", "SET", "SHOW"))
@@ -43,6 +50,32 @@ def executing(
     _used.add(connection)
     if is_raw or context.isinsert or context.isupdate or context.isdelete or context.isddl:
         _written.add(connection)
+        table = None if is_raw else getattr(context.compiled.statement, "table", None)
+        if table is not None and is_autocommitting(connection):
+            _committed.setdefault(connection, set()).add(table)
+
+
+def rolled_back(connection: Connection, *_: Any) -> None:
+    """Note that a connection shows no more what it has shown."""
+    _lines.pop(connection, None)
+
+
+def line_of(connection: Connection) -> str:
+    """Return a name for what a connection shows; it has another one after each rollback."""
+    return _lines.setdefault(connection, uuid4().hex)
+
+
+def committing(connection: Connection, *_: Any) -> None:
+    """Note that a transaction ends with a commit, of which all is told that it has written."""
+    _committed.pop(connection, None)
+
+
+def take_committed(transaction: SessionTransaction) -> set[FromClause]:
+    """Return the tables that a transaction has written for good though it was rolled back."""
+    if not _committed:
+        return set()
+    connections = connections_in(transaction)
+    return set[FromClause]().union(*(_committed.pop(each, ()) for each in connections))
 
 
 def sees_what_others_see(session: Session) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.snapshots import line_of
 from sqlmodel_crud_utils._session.transactions import connections_of
 
 _FAMILIES = {"mariadb": "mysql"}
@@ -22,7 +23,7 @@ _PORTS = {"postgresql": 5432, "mysql": 3306}
 # Where it is, beside what a URL has places for; the rest is how one gets there.
 _PLACES = ("host", "port", "service", "unix_socket", "options")
 
-_known: weakref.WeakKeyDictionary[Engine | Connection, str] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
 
 def database_of(session: Session, facts: Facts) -> str:
@@ -32,16 +33,16 @@ def database_of(session: Session, facts: Facts) -> str:
     """
     with as_writing(session):
         bind = session.get_bind(facts.mapper)
+    if isinstance(bind, Connection):
+        # A transaction around the session: what it shows is for itself, in tests for instance.
+        return f"connection {line_of(bind)}{_translation(session, bind)}"
     name = _known.get(bind)
     if name is None:
         name = _known[bind] = _name_of(bind)
     return name + _translation(session, bind)
 
 
-def _name_of(bind: Engine | Connection) -> str:
-    if isinstance(bind, Connection):
-        # A transaction around the session: what it shows is for itself, in tests for instance.
-        return f"connection {uuid4().hex}"
+def _name_of(bind: Engine) -> str:
     url = bind.url
     family = _FAMILIES.get(url.get_backend_name(), url.get_backend_name())
     place = _file_of(url) if family == "sqlite" else _server_of(url, family)

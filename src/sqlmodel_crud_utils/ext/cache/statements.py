@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Column, Dialect, Select, TableClause, TextClause
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import RelationshipProperty
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.ext.cache.keys import tables_of
@@ -93,6 +94,8 @@ def _tables(elements: Iterable[Any]) -> frozenset[str]:
     for element in elements:
         if isinstance(element, TableClause):
             found.add(str(element))
+        elif isinstance(element, Column) and element.table is not None:
+            found.add(str(element.table))
         mapper = notes_of(element).get("parentmapper")
         if mapper is not None:
             found |= tables_of(mapper)
@@ -108,25 +111,27 @@ def loaded_tables(question: Question) -> frozenset[str]:
     """Return the tables of the related rows that are loaded with the rows."""
     facts = facts_of(question.model)
     if facts.loads_eagerly:
-        return _around(frozenset(facts.reachable()))
-    found: set[str] = set()
-    for path, _ in question.loading:
-        for attribute in path:
-            relationship = attribute.property
-            found |= tables_of(relationship.mapper)
-            if relationship.secondary is not None:
-                found.add(str(relationship.secondary))
-    return frozenset(found)
+        mappers = facts.reachable()
+        relationships = {each for mapper in mappers for each in mapper.relationships}
+    else:
+        relationships = {step.property for path, _ in question.loading for step in path}
+    return frozenset[str]().union(*map(_tables_behind, relationships))
 
 
-def _around(mappers: frozenset[Mapper[Any]]) -> frozenset[str]:
-    links = {
-        str(relationship.secondary)
-        for mapper in mappers
-        for relationship in mapper.relationships
-        if relationship.secondary is not None
-    }
-    return frozenset(links.union(*map(tables_of, mappers)))
+@cached
+def _tables_behind(relationship: RelationshipProperty[Any]) -> frozenset[str]:
+    """Return the tables that the rows of a relationship are found and read in."""
+    joined = (relationship.primaryjoin, relationship.secondaryjoin, relationship.secondary)
+    parts = [*joined, relationship.entity.selectable, *(relationship.order_by or ())]
+    columns = (
+        column
+        for mapper in relationship.mapper.self_and_descendants
+        for column in facts_of(mapper.class_).columns.values()
+    )
+    elements = (
+        each for part in (*parts, *columns) if part is not None for each in visitors.iterate(part)
+    )
+    return tables_of(relationship.mapper) | _tables(elements)
 
 
 def are_columns_cacheable(question: Question) -> bool:
