@@ -15,6 +15,7 @@ from sqlalchemy import (
     Numeric,
     PickleType,
     String,
+    Text,
     func,
     inspect,
     select,
@@ -185,6 +186,13 @@ class Variable(SQLModel, table=True):
             JSON().with_variant(PickleType(), "sqlite", "postgresql", "mysql", "mariadb")
         ),
     )
+
+
+class Loud(SQLModel, table=True):
+    """A text of any length."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    text: str = Field(sa_type=Text)
 
 
 class Hangar(SQLModel, table=True):

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests import lacking
+
 
 class Server:
     """A server that a test stops and starts.
@@ -99,7 +101,6 @@ def _program(name: str) -> str:
     found = shutil.which(name)
     if found is not None:
         return found
-    message = f"{name} is missing: apt-get install redis-server memcached"
     if "CI" in os.environ:
-        raise LookupError(message)
-    pytest.skip(message)
+        raise LookupError(lacking.CACHES)
+    pytest.skip(lacking.CACHES)

@@ -17,4 +17,8 @@ REDIS = (
     "The tests of what is kept in Redis start one: apt-get install redis-server "
     "(or brew install redis)"
 )
-REASONS = (CHROMIUM, REDIS)
+CACHES = (
+    "The tests of the cache start a Redis and a memcached: apt-get install redis-server memcached "
+    "(or brew install redis memcached)"
+)
+REASONS = (CHROMIUM, REDIS, CACHES)

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache import MemcachedCache, RedisCache, configure_cache
 from tests import cache_servers
 from tests._runtime_async import AsyncEngine, AsyncSession
-from tests.cache_models import Bundle
+from tests.cache_models import Bundle, Loud
 from tests.cache_servers import Server
 from tests.recording import logged, statements_of
 
@@ -147,6 +147,28 @@ async def test_a_full_store_is_no_error(engine: AsyncEngine, redis: Server) -> N
     finally:
         redis.tell("CONFIG", "SET", "maxmemory", "4mb")
     assert len(lines) == 1
+
+
+async def test_an_answer_that_is_too_large_is_no_error(
+    engine: AsyncEngine, memcached: Server
+) -> None:
+    """Memcached takes 1 MB; what is larger comes from the database, and nothing is logged."""
+    assert memcached.port
+    await write(engine, "a")
+    long = "x" * 1_100_000
+
+    async def found() -> tuple[int, int]:
+        with statements_of(engine) as statements:
+            async with AsyncSession(engine) as session:
+                query = AsyncQueryBuilder(session, Loud).cached()
+                [text] = await query.scalars("text")
+        return len(text), len(statements)
+
+    async with AsyncSession(engine) as session:
+        await write_row(Loud(text=long), session, raise_on_error=True)
+    with logged("WARNING") as lines:
+        assert [await found() for _ in range(2)] == [(len(long), 1)] * 2
+    assert lines == []
 
 
 async def test_what_is_evicted_never_comes_back(engine: AsyncEngine, server: Server) -> None:

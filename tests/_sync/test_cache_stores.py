@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.ext.cache import MemcachedCache, RedisCache, configure_
 from sqlmodel_crud_utils.sync import QueryBuilder, get_row, update_row, write_row
 from tests import cache_servers
 from tests._runtime_sync import Engine, Session
-from tests.cache_models import Bundle
+from tests.cache_models import Bundle, Loud
 from tests.cache_servers import Server
 from tests.recording import logged, statements_of
 
@@ -149,6 +149,26 @@ def test_a_full_store_is_no_error(engine: Engine, redis: Server) -> None:
     finally:
         redis.tell("CONFIG", "SET", "maxmemory", "4mb")
     assert len(lines) == 1
+
+
+def test_an_answer_that_is_too_large_is_no_error(engine: Engine, memcached: Server) -> None:
+    """Memcached takes 1 MB; what is larger comes from the database, and nothing is logged."""
+    assert memcached.port
+    write(engine, "a")
+    long = "x" * 1_100_000
+
+    def found() -> tuple[int, int]:
+        with statements_of(engine) as statements:
+            with Session(engine) as session:
+                query = QueryBuilder(session, Loud).cached()
+                [text] = query.scalars("text")
+        return len(text), len(statements)
+
+    with Session(engine) as session:
+        write_row(Loud(text=long), session, raise_on_error=True)
+    with logged("WARNING") as lines:
+        assert [found() for _ in range(2)] == [(len(long), 1)] * 2
+    assert lines == []
 
 
 def test_what_is_evicted_never_comes_back(engine: Engine, server: Server) -> None:

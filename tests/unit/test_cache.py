@@ -135,7 +135,7 @@ def test_it_holds_so_many_bytes() -> None:
     assert cache.get_many(["a"]) == [b"x" * 500]
     cache.set_many({"b": b"x" * 500}, 60)
     assert cache.get_many(["a", "b"]) == [None, b"x" * 500]
-    cache.set_many({"c": b"x" * 5_000}, 60)
+    assert not cache.set_many({"c": b"x" * 5_000}, 60)
     assert cache.get_many(["c"]) == [None]
 
 
@@ -180,10 +180,11 @@ def test_entries_end_a_little_before_their_time(engine: Engine) -> None:
     class Recording(InMemoryCache):
         """Notes for how long entries are kept."""
 
-        def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+        def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
             """Keep values under keys."""
             assert entries
             kept.append(ttl)
+            return True
 
     configure_cache(Recording(), ttl=60)
     for _ in range(40):
@@ -205,10 +206,10 @@ class Breaking(InMemoryCache):
         self._check()
         return super().get_many(keys)
 
-    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> None:
+    def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
         """Keep values under keys."""
         self._check()
-        super().set_many(entries, ttl)
+        return super().set_many(entries, ttl)
 
     def _check(self) -> None:
         if self.is_broken:
@@ -283,6 +284,23 @@ def test_what_was_not_told_is_not_read(engine: Engine, clock: list[float]) -> No
     clock[0] += 6
     assert read(engine) == ("b", 1)
     assert read(engine) == ("b", 0)
+
+
+def test_a_program_that_keeps_writing_tells_the_store_again(
+    engine: Engine, clock: list[float]
+) -> None:
+    """Five seconds after it failed, whatever was written meanwhile."""
+    store = Breaking()
+    configure_cache(store, ttl=60)
+    read(engine)
+    before = store.get_many([row_token("bundle", "1")])
+    store.is_broken = True
+    for number in range(7):
+        with Session(engine) as session:
+            update_row(1, {"name": f"n{number}"}, session, Bundle)
+        store.is_broken = False
+        clock[0] += 1
+    assert store.get_many([row_token("bundle", "1")]) != before
 
 
 def test_what_is_owed_is_bounded() -> None:
