@@ -37,7 +37,7 @@ PAGES = {
 # The order to read them in; a guide that is not named here comes after these.
 GUIDES: dict[str, list[str]] = {
     "First steps": ["getting-started.md", "repository.md"],
-    "Queries": ["filters.md", "query-builder.md"],
+    "Queries and bulk writes": ["filters.md", "query-builder.md", "bulk.md"],
     "Keeping data right": [
         "transactions.md",
         "errors.md",
@@ -47,16 +47,16 @@ GUIDES: dict[str, list[str]] = {
         "caching.md",
         "hooks.md",
     ],
-    "Many rows": ["bulk.md"],
     "In production": [
         "connections.md",
+        "migrations.md",
         "scaling.md",
         "performance.md",
         "observability.md",
         "rate-limits.md",
         "troubleshooting.md",
     ],
-    "Services": ["fastapi.md", "testing.md"],
+    "Services": ["fastapi.md", "graphql.md", "testing.md"],
 }
 # What a reader looks for is a guide first, then a function, then what belongs to the project.
 BOOSTS = {"reference/": 0.5, "adr/": 0.1, "changelog": 0.1, "contributing": 0.1, "benchmarks": 0.1}
