@@ -6,6 +6,8 @@ tenant.
 
 from typing import Any, ClassVar, Optional
 
+from sqlalchemy import func, select
+from sqlalchemy.orm import column_property
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils.ext.history import TrackChangesMixin
@@ -81,6 +83,27 @@ class Pet(SQLModel, table=True):
     mage_id: int | None = None
 
     mage: Mage | None = _related("foreign(Pet.mage_id) == Mage.id")
+
+
+class Hall(SQLModel, table=True):
+    """It belongs to nobody; without a relationship, it counts rows of tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+    # SQLModel leaves the annotation alone, which is for type checkers.
+    mage_count: ClassVar[Any] = column_property(
+        select(func.count(Mage.id)).where(Mage.level > 0).scalar_subquery()
+    )
+
+
+class Vault(SQLModel, table=True):
+    """It counts them in a way that no tenant can be added to."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+    spell_count: ClassVar[Any] = column_property(
+        select(func.count(Spell.__table__.c.id)).scalar_subquery()  # type: ignore[attr-defined]
+    )
 
 
 class Fleet(TenantMixin, SQLModel, table=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from sqlmodel_crud_utils.aio import AsyncQueryBuilder
+from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_result_from_query, get_rows
 from tests._runtime_async import AsyncSession
 from tests.models_mixins import Badge, Club, Fan, Player
 
@@ -48,6 +48,29 @@ async def test_deleted_rows_are_left_out_of_everything(session: AsyncSession):
     page = await query.keyset(1)
     page = await query.keyset(5, after=page.next_cursor)
     assert [player.name for player in page.items] == ["visible"]
+
+
+@pytest.mark.usefixtures("players")
+async def test_deleted_rows_are_left_out_beside_text(session: AsyncSession):
+    """Whatever the text says: AND binds before OR."""
+    either = text("name = 'deleted' OR name = 'visible'")
+    names = await AsyncQueryBuilder(session, Player).where(either).scalars("name")
+    assert names == ["visible"]
+    _, players = await get_rows(session, Player, stmnt=select(Player).where(either))
+    assert [player.name for player in players] == ["visible"]
+    found = await get_result_from_query(select(Player.name).where(either), session)
+    assert found == "visible"
+    assert await AsyncQueryBuilder(session, Player).where(either).delete() == 1
+
+
+@pytest.mark.usefixtures("players")
+async def test_deleted_rows_do_not_count_in_a_query_of_a_table(session: AsyncSession):
+    """As the value of a filter."""
+    clubs = select(Player.__table__.c.club_id).where(  # type: ignore[attr-defined]
+        Player.__table__.c.name == "deleted"  # type: ignore[attr-defined]
+    )
+    assert not await AsyncQueryBuilder(session, Club).where(id__in=clubs).exists()
+    assert await AsyncQueryBuilder(session, Club).with_deleted().where(id__in=clubs).exists()
 
 
 @pytest.mark.usefixtures("players")

@@ -13,18 +13,21 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     column,
     delete,
+    exists,
     func,
     insert,
     literal,
+    literal_column,
     select,
     table,
     text,
     update,
 )
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import joinedload, make_transient_to_detached, selectinload
+from sqlalchemy.orm import aliased, joinedload, make_transient_to_detached, selectinload
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils.aio import (
@@ -35,6 +38,7 @@ from sqlmodel_crud_utils.aio import (
     bulk_upsert_mappings,
     delete_row,
     get_one_or_create,
+    get_result_from_query,
     get_row,
     get_rows,
     get_rows_within_id_list,
@@ -62,7 +66,7 @@ from tests._runtime_async import (
     sync_session,
 )
 from tests.recording import logged, statements_of
-from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell
+from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell, Vault
 
 Sessions = Callable[[], AsyncSession]
 
@@ -324,6 +328,11 @@ BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
     "an insert of an expression": lambda session: execute(
         session, insert(Spell).values(id=9, label="x", tenant_id=func.lower("B"))
     ),
+    "an insert of a parameter": lambda session: execute(
+        session,
+        insert(SPELLS).values(id=9, label="x", tenant_id=bindparam("whose")),
+        {"whose": "b"},
+    ),
     "an insert from a select": lambda session: execute(
         session, insert(Spell).from_select(["label", "tenant_id"], select(Spell.label, Spell.label))
     ),
@@ -398,13 +407,106 @@ async def test_in_the_scope_of_all_rows_name_their_tenant(session: AsyncSession)
     assert await labels(session) == ["y (b)", "x (a)"]
 
 
-async def test_in_the_scope_of_all_no_row_changes_its_tenant(session: AsyncSession):
-    """By an assignment, too."""
+MOVES = [
+    "an assignment",
+    "update_row",
+    "bulk_update_rows",
+    "a query's update",
+    "an update",
+    "an update of a table",
+    "an update of parameters",
+]
+
+
+@pytest.mark.parametrize("what", MOVES)
+async def test_in_the_scope_of_all_no_row_changes_its_tenant(session: AsyncSession, what: str):
+    """In no way."""
     await spells_of("a", "b", session=session)
     with all_tenants(), pytest.raises(TenantError, match="cannot be changed"):
-        await moved(session)
+        await BY_ANOTHER[what](session)
     await session.rollback()
     assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+async def test_an_expired_row_may_name_its_tenant(session: AsyncSession):
+    """What it had is not known to the session, and the flush reaches it if it is the same."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        row = await session.get(Spell, 1)
+        await run_sync(session, lambda: sync_session(session).expire(row))
+        row.tenant_id, row.label = "a", "named"
+        await session.commit()
+    assert await labels(session) == ["named (a)", "of b (b)"]
+
+
+OF_OTHERS = select(SPELLS.c.label).where(SPELLS.c.id == 2).scalar_subquery()
+
+
+async def assigned(session: AsyncSession, row: Any, name: str, value: Any) -> None:
+    """Write a row with SQL as a value."""
+    setattr(row, name, value)
+    await flushed(session, row)
+
+
+IN_VALUES: dict[str, Callable[[AsyncSession], Any]] = {
+    "a new row": lambda session: assigned(session, Pet(), "name", OF_OTHERS),
+    "a new row's text": lambda session: assigned(
+        session, Pet(), "name", text("(SELECT label FROM spell WHERE id = 2)")
+    ),
+    "a new row with a model": lambda session: assigned(
+        session, Pet(), "name", select(Spell.label).where(Spell.id == 2).scalar_subquery()
+    ),
+    "update_row": lambda session: update_row(1, {"label": OF_OTHERS}, session, Spell),
+    "update_row of nobody's": lambda session: update_row(1, {"name": OF_OTHERS}, session, Pet),
+}
+
+
+@pytest.mark.parametrize("what", IN_VALUES)
+async def test_a_value_that_reads_rows_is_refused(session: AsyncSession, what: str):
+    """Nothing could be added to SQL in a flush; SQL on the row's own columns is no such value."""
+    await spells_of("a", "b", session=session)
+    await write_row(Pet(id=1, name="Rex"), session)
+    with tenant_scope("a"):
+        with pytest.raises(TenantError, match="update"):
+            await IN_VALUES[what](session)
+        await session.rollback()
+        found, spell = await update_row(1, {"power": Spell.power + 1}, session, Spell)
+        assert found
+        assert spell.power == 1
+    assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+TEXT = text("1 = 1 OR 1 = 1")
+TO_FUNCTIONS: dict[str, Callable[[AsyncSession], Any]] = {
+    "a condition": lambda session: QueryBuilder(session, Spell).where(TEXT).all(),
+    "a condition of a count": lambda session: QueryBuilder(session, Spell).where(TEXT).count(),
+    "a column": lambda session: (
+        QueryBuilder(session, Spell).where(literal_column("(SELECT 1 FROM spell) = 1")).all()
+    ),
+    "an order": lambda session: (
+        QueryBuilder(session, Spell).order_by(literal_column("(SELECT max(id) FROM spell)")).all()
+    ),
+    "an option": lambda session: (
+        QueryBuilder(session, Guild).options(selectinload(Guild.mages.and_(TEXT))).all()
+    ),
+    "an update": lambda session: QueryBuilder(session, Spell).where(TEXT).update(power=9),
+    "a deletion": lambda session: QueryBuilder(session, Spell).where(TEXT).delete(),
+    "a statement": lambda session: get_rows(session, Spell, stmnt=select(Spell).where(TEXT)),
+    "a query": lambda session: get_result_from_query(select(Spell).where(TEXT), session),
+}
+
+
+@pytest.mark.parametrize("what", TO_FUNCTIONS)
+async def test_text_in_a_call_of_the_library_is_refused(session: AsyncSession, what: str):
+    """As in a statement of the caller's; nothing is sent."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        with statements_of(session.bind) as sent, pytest.raises(TenantError, match="text"):
+            await TO_FUNCTIONS[what](session)
+        assert sent == []
+        allowed = select(Spell).where(text("power = 0")).execution_options(any_tenant=True)
+        _, found = await get_rows(session, Spell, stmnt=allowed)
+    assert [spell.id for spell in found] == [1]
 
 
 async def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: AsyncSession):
@@ -414,11 +516,17 @@ async def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: AsyncSe
     with tenant_scope("a"):
         for payload in (rows, [{"id": n, "label": "mine"} for n in range(300, 1, -1)]):
             for returning in (True, False):
-                with pytest.raises(ConstraintViolationError, match="same id") as refused:
+                with (
+                    statements_of(session.bind) as sent,
+                    pytest.raises(ConstraintViolationError, match="same id") as refused,
+                ):
                     await bulk_upsert_mappings(
                         payload, session, Spell, return_rows=returning, raise_on_error=True
                     )
                 assert refused.value.columns == ("id",)
+                # It is not written to first, and taken back.
+                [upsert] = [each for each in sent if "UPDATE" in each]
+                assert "tenant_id =" in upsert.partition("UPDATE")[2]
         with pytest.raises(ConstraintViolationError):
             await get_one_or_create(session, Spell, {"id": 2}, label="mine")
         with pytest.raises(ConstraintViolationError):
@@ -601,6 +709,9 @@ async def test_a_value_that_another_tenant_has(session: AsyncSession):
 
 # --- statements that cannot be kept to one tenant ------------------------------------------------
 
+PETS: Any = Pet.__table__  # type: ignore[attr-defined]
+SHIPS: Any = Ship.__table__  # type: ignore[attr-defined]
+IDS = select(SPELLS.c.id).cte("ids")
 _REFLECTED = Table("spell", MetaData(), Column("id", Integer), Column("label", String(20)))
 
 REFUSED: dict[str, Any] = {
@@ -616,6 +727,29 @@ REFUSED: dict[str, Any] = {
         update(Spell).values(tenant_id="b").returning(Spell.id).cte("moved")
     ),
     "a join of links": select(Mage).options(joinedload(Mage.spells)),
+    "text for a column": select(literal_column("(SELECT max(label) FROM spell)")),
+    "text behind a statement": select(Spell.id).suffix_with("UNION SELECT id FROM spell"),
+    "text as a hint": select(Spell.id).with_statement_hint("UNION SELECT id FROM spell"),
+    "a table in capitals": select(column("id")).select_from(table("SPELL")),
+    "a full join": select(Pet.id, Mage.id).join_from(Pet, Mage, Pet.id == Mage.id, full=True),
+    "a full join of tables": select(literal(1)).select_from(
+        PETS.join(SPELLS, PETS.c.id == SPELLS.c.id, full=True)
+    ),
+    "a join without a condition": select(Fleet.id, SHIPS.c.name).join(SHIPS),
+    "an update of an alias": update(aliased(Spell)).values(power=9),
+    "a deletion of an alias": delete(aliased(Spell)),
+    "an update by a CTE": update(Pet)
+    .where(Pet.id == IDS.c.id)
+    .values(name="x")
+    .execution_options(synchronize_session=False),
+    "an update to a CTE": update(Pet)
+    .values(mage_id=IDS.c.id)
+    .execution_options(synchronize_session=False),
+    "an option that names a table": select(Guild).options(
+        selectinload(Guild.mages.and_(exists(select(SPELLS.c.id))))
+    ),
+    "a column that counts in a table": select(Vault),
+    "a column of a model that counts in a table": select(Vault.spell_count),
 }
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from sqlmodel_crud_utils.sync import QueryBuilder
+from sqlmodel_crud_utils.sync import QueryBuilder, get_result_from_query, get_rows
 from tests._runtime_sync import Session
 from tests.models_mixins import Badge, Club, Fan, Player
 
@@ -50,6 +50,29 @@ def test_deleted_rows_are_left_out_of_everything(session: Session):
     page = query.keyset(1)
     page = query.keyset(5, after=page.next_cursor)
     assert [player.name for player in page.items] == ["visible"]
+
+
+@pytest.mark.usefixtures("players")
+def test_deleted_rows_are_left_out_beside_text(session: Session):
+    """Whatever the text says: AND binds before OR."""
+    either = text("name = 'deleted' OR name = 'visible'")
+    names = QueryBuilder(session, Player).where(either).scalars("name")
+    assert names == ["visible"]
+    _, players = get_rows(session, Player, stmnt=select(Player).where(either))
+    assert [player.name for player in players] == ["visible"]
+    found = get_result_from_query(select(Player.name).where(either), session)
+    assert found == "visible"
+    assert QueryBuilder(session, Player).where(either).delete() == 1
+
+
+@pytest.mark.usefixtures("players")
+def test_deleted_rows_do_not_count_in_a_query_of_a_table(session: Session):
+    """As the value of a filter."""
+    clubs = select(Player.__table__.c.club_id).where(  # type: ignore[attr-defined]
+        Player.__table__.c.name == "deleted"  # type: ignore[attr-defined]
+    )
+    assert not QueryBuilder(session, Club).where(id__in=clubs).exists()
+    assert QueryBuilder(session, Club).with_deleted().where(id__in=clubs).exists()
 
 
 @pytest.mark.usefixtures("players")

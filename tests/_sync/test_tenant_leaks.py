@@ -18,7 +18,19 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, delete, exists, func, insert, inspect, literal, select, union, update
+from sqlalchemy import (
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    tablesample,
+    union,
+    update,
+)
 from sqlalchemy.orm import (
     aliased,
     contains_eager,
@@ -27,6 +39,7 @@ from sqlalchemy.orm import (
     lazyload,
     selectinload,
     subqueryload,
+    with_loader_criteria,
 )
 
 from sqlmodel_crud_utils.mixins import all_tenants, tenant_scope
@@ -50,7 +63,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session, dialect_of, execute, fetched, run_sync
-from tests.tenant_models import Guild, Mage, MageSpell, Pet, Spell
+from tests.tenant_models import Guild, Hall, Mage, MageSpell, Pet, Spell
 
 Run = Callable[[Session], Any]
 Scope = Callable[[], AbstractContextManager[None]]
@@ -60,7 +73,7 @@ GUILDS, MAGES, LINKS, PETS, SPELLS = (
     for model in (Guild, Mage, MageSpell, Pet, Spell)
 )
 OTHER_GUILD, OTHER_MAGE = aliased(Guild), aliased(Mage)
-MODELS = (Guild, Mage, Spell, MageSpell, Pet)
+MODELS = (Guild, Mage, Spell, MageSpell, Pet, Hall)
 
 
 def rows_of(*tenants: str) -> list[Any]:
@@ -87,8 +100,8 @@ def rows_of(*tenants: str) -> list[Any]:
         MageSpell(mage_id=1, spell_id=3, tenant_id="south"),
         MageSpell(mage_id=2, spell_id=3, tenant_id="north"),
     ]
-    pets = [Pet(id=number, name=f"Pet {number}", mage_id=number) for number in range(1, 8)]
-    return [row for row in rows if row.tenant_id in tenants] + pets
+    nobodys = [Pet(id=number, name=f"Pet {number}", mage_id=number) for number in range(1, 8)]
+    return [row for row in rows if row.tenant_id in tenants] + [*nobodys, Hall(id=1)]
 
 
 # --- how a way is judged -------------------------------------------------------------------------
@@ -279,21 +292,29 @@ SELECTS: dict[str, Any] = {
     "a union of tables": union(select(MAGES.c.id), select(SPELLS.c.id)),
     "a model and a table": select(Pet.id, MAGES.c.id).join(MAGES, MAGES.c.id == Pet.mage_id),
     "a link table": select(LINKS.c.spell_id).where(LINKS.c.mage_id == 1),
+    "a function": func.max(Mage.level),
+    "a function of a table": func.count(MAGES.c.id),
+    "an option with a condition": select(Pet).options(
+        with_loader_criteria(Pet, lambda pet: pet.mage_id.in_(select(Mage.id)))
+    ),
+    "a column that counts rows": select(Hall),
+    "a part of a table": select(func.count()).select_from(tablesample(MAGES, 100)),
+    "a part of a model": select(aliased(Mage, tablesample(Mage, 100)).id),
 }
-NO_LATERAL = ("a lateral join",)
+NOT_EVERYWHERE = ("a lateral join", "a part of a table", "a part of a model")
 SELECTING: dict[str, Run] = {what: got(statement) for what, statement in SELECTS.items()}
 
 
-@pytest.mark.parametrize("what", [what for what in SELECTS if what not in NO_LATERAL])
+@pytest.mark.parametrize("what", [what for what in SELECTS if what not in NOT_EVERYWHERE])
 def test_no_select_leads_to_another_tenant(session: Session, what: str):
     """With models and with tables, and however they are combined."""
     judge(session, SELECTING, what)
 
 
 @pytest.mark.databases("postgresql")
-@pytest.mark.parametrize("what", NO_LATERAL)
-def test_no_lateral_join_does(session: Session, what: str):
-    """What not every database has."""
+@pytest.mark.parametrize("what", NOT_EVERYWHERE)
+def test_nothing_that_some_databases_lack_does(session: Session, what: str):
+    """Lateral joins, TABLESAMPLE."""
     judge(session, SELECTING, what)
 
 
@@ -511,6 +532,7 @@ def _with_related(session: Session) -> Any:
     return found
 
 
+HIGHEST = select(func.max(MAGES.c.level)).where(MAGES.c.guild_id == Guild.id).scalar_subquery()
 READS: dict[str, Run] = {
     **{
         f"get_row, include_deleted={deleted}": (
@@ -537,6 +559,7 @@ READS: dict[str, Run] = {
         stmnt=select(Guild).where(Guild.mages.any(Mage.level > 1)),
         include_deleted=True,
     ),
+    "get_rows with a column that counts": lambda session: get_rows(session, Hall),
     "get_rows by keys": lambda session: get_rows_within_id_list(range(1, 8), session, Mage),
     "a query": lambda session: get_result_from_query(select(func.count(Mage.id)), session),
     "a query of a table": lambda session: get_result_from_query(
@@ -549,6 +572,12 @@ READS: dict[str, Run] = {
         Mage, lambda query: query.any_of({"mentor__name": "Bob"}, {"name": "Ann"}).all()
     ),
     "built rows by expression": built(Pet, lambda query: query.where(Pet.mage.has()).all()),
+    "built rows by a query of a table": built(
+        Guild, lambda query: query.where(id__in=select(MAGES.c.guild_id)).all()
+    ),
+    "built rows in the order of a query of a table": built(
+        Guild, lambda query: query.order_by(HIGHEST.desc()).limit(1).scalars("id")
+    ),
     "built rows in the order of others": built(
         Pet, lambda query: query.order_by("mage__name", "id").limit(3).scalars("id")
     ),

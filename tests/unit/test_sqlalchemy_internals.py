@@ -39,6 +39,8 @@ from sqlalchemy.orm import (
     load_only,
     mapped_column,
     selectinload,
+    with_expression,
+    with_loader_criteria,
 )
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 from sqlalchemy.util import greenlet_spawn
@@ -335,6 +337,43 @@ def test_options() -> None:
     assert isinstance(option, core.LoaderOption)
 
 
+def test_texts_in_criteria() -> None:
+    """`_where_criteria` with parentheses around texts, which AND would tear apart."""
+    statement = select(TEAM.c.id).where(text("a OR b"))
+    core.group_texts(statement)
+    assert str(statement.where(TEAM.c.id == 1)).endswith("(a OR b) AND team.id = :id_1")
+
+
+def test_criteria_in_options() -> None:
+    """`_extra_criteria`, `local_opts`, and the criteria of `with_loader_criteria`."""
+    criterion = inspect(Hero).local_table.c.id == 1
+    loading = selectinload(Team.heroes.and_(criterion))
+    assert [str(each) for each in core.criteria_in([loading])] == [str(criterion)]
+    assert [*core.criteria_in([selectinload(Team.heroes)])] == []
+    computed = with_expression(Team.name, criterion)
+    assert [str(each) for each in core.criteria_in([computed])] == [str(criterion)]
+    for given in (Hero.id == 1, lambda hero: hero.id == 1):
+        [found] = core.criteria_in([with_loader_criteria(Hero, given)])
+        assert str(found).startswith("hero.id =")
+
+
+def test_texts_around() -> None:
+    """`_prefixes`, `_suffixes`, `_statement_hints` and `_hints`."""
+    statement = select(TEAM).prefix_with("a").suffix_with("b").with_statement_hint("c")
+    assert core.texts_around(statement.with_hint(TEAM, "d")) == ["a", "b", "c", "d"]
+    assert core.texts_around(insert(TEAM).prefix_with("a")) == ["a"]
+    assert core.texts_around(delete(TEAM)) == []
+
+
+def test_full_joins() -> None:
+    """`_setup_joins`."""
+    hero = inspect(Hero).local_table
+    for full in (True, False):
+        assert core.has_full_join(select(TEAM).join(hero, full=full)) is full
+        assert core.has_full_join(TEAM.join(hero, full=full)) is full
+    assert not core.has_full_join(select(TEAM))
+
+
 def test_what_a_select_is_from() -> None:
     """`_raw_columns`, `_from_obj`, `_setup_joins` (set as well) and `_correlate_except`."""
     hero = inspect(Hero).local_table
@@ -375,6 +414,9 @@ def test_values() -> None:
     ordered = update(TEAM).ordered_values((TEAM.c.name, "a"))
     assert [*core.ordered_columns_of(ordered), *core.values_of(ordered)] == [TEAM.c.name]
     assert list(core.rows_of(insert(TEAM))) == []
+    for statement in (ordered, update(TEAM).values(name="a")):
+        assert [each.value for each in core.values_in(statement)] == ["a"]
+    assert core.values_in(delete(TEAM)) == []
     (rows,) = core.rows_of(insert(TEAM).values([{"name": "a"}, {"name": "b"}]))
     assert len(list(rows)) == 2
 

@@ -6,11 +6,22 @@ the oldest and the newest version, so that a version without it fails with a lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Insert, Result, Select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Insert,
+    Join as JoinClause,
+    Result,
+    Select,
+    TextClause,
+    inspect,
+)
+from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.orm.strategy_options import _AbstractLoad
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import _deep_annotate
 from sqlalchemy.types import TypeEngine
 
@@ -31,7 +42,8 @@ def cache_key_of(statement: Any) -> Any:
 
 def is_orm(statement: Any) -> bool:
     """Return whether the ORM compiles a statement."""
-    return bool(statement._propagate_attrs.get("compile_state_plugin") == "orm")
+    attributes: Mapping[str, Any] = getattr(statement, "_propagate_attrs", {})
+    return attributes.get("compile_state_plugin") == "orm"
 
 
 def criteria_of(statement: Any) -> tuple[ColumnElement[bool], ...]:
@@ -45,10 +57,31 @@ def add_criteria(statement: Any, criteria: Iterable[ColumnElement[bool]]) -> Non
     statement._where_criteria += tuple(criteria)
 
 
+def group_texts(statement: Any) -> None:
+    """Put parentheses around the texts in the WHERE of a statement itself: AND binds before OR."""
+    criteria = getattr(statement, "_where_criteria", ())
+    if any(isinstance(each, TextClause) for each in criteria):
+        statement._where_criteria = tuple(
+            Grouping(each) if isinstance(each, TextClause) else each for each in criteria
+        )
+
+
 def options_of(statement: Any) -> tuple[Any, ...]:
     """Return the options of a statement, of any element."""
     found: tuple[Any, ...] = getattr(statement, "_with_options", ())
     return found
+
+
+def criteria_in(options: Iterable[Any]) -> Iterator[Any]:
+    """Yield the SQL of a caller's that options hold, for what they load."""
+    for option in options:
+        for element in getattr(option, "context", ()):
+            yield from getattr(element, "_extra_criteria", ())
+            if "expression" in element.local_opts:
+                yield element.local_opts["expression"]
+        if type(option) is LoaderCriteriaOption:
+            entity = option.entity or inspect(option.root_entity)
+            yield option._resolve_where_criteria(entity)
 
 
 def set_options(statement: Any, options: Iterable[Any]) -> None:
@@ -94,6 +127,20 @@ def merges_rows(select: Select[Any]) -> bool:
     return bool(select._distinct or select._group_by_clauses)
 
 
+def texts_around(select: Any) -> list[str]:
+    """Return the texts that a SELECT, or another statement, has before and after it, and hints."""
+    around = (*getattr(select, "_prefixes", ()), *getattr(select, "_suffixes", ()))
+    hints = (*getattr(select, "_statement_hints", ()), *getattr(select, "_hints", {}).items())
+    return [str(text) for text, _ in around] + [str(text) for _, text in hints]
+
+
+def has_full_join(part: Any) -> bool:
+    """Return whether a SELECT or a JOIN keeps the rows of both sides that match no other."""
+    if isinstance(part, JoinClause):
+        return part.full
+    return any(flags["full"] for *_, flags in getattr(part, "_setup_joins", ()))
+
+
 def may_lock(select: Any) -> bool:
     """Return whether a SELECT locks rows, or ends with a text that may say so."""
     suffixes = getattr(select, "_suffixes", ())
@@ -107,6 +154,14 @@ def may_lock(select: Any) -> bool:
 def values_of(statement: Any) -> Mapping[Any, Any]:
     """Return the values in the text of an INSERT or UPDATE, by columns."""
     return statement._values or {}
+
+
+def values_in(statement: Any) -> list[ColumnElement[Any]]:
+    """Return the values in the text of an UPDATE that are SQL."""
+    given = getattr(statement, "_values", None) or {}
+    ordered = getattr(statement, "_ordered_values", None) or ()
+    values = (*given.values(), *(value for _, value in ordered))
+    return [value for value in values if isinstance(value, ColumnElement)]
 
 
 def ordered_columns_of(update: Any) -> list[Any]:

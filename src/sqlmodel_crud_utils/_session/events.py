@@ -19,6 +19,7 @@ from sqlalchemy.orm import (
     SessionTransaction,
 )
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
+from sqlalchemy.sql.functions import FunctionElement
 
 from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.errors.translation import shared_session
@@ -30,8 +31,8 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     concerns_callers,
     has_hidden_links,
     hide_anywhere,
-    hide_in_load,
     hide_in_refresh,
+    hide_in_tables,
     hiding_of,
 )
 from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
@@ -59,6 +60,8 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 @own
 def _on_execute(execution: ORMExecuteState) -> None:
     hiding = hiding_of(execution.user_defined_options)
+    if isinstance(execution.statement, FunctionElement):
+        execution.statement = execution.statement.select()  # as a connection executes it
     if are_there_tenants():
         tenants.check_statement(execution, hiding)
     if hiding is None:
@@ -67,7 +70,7 @@ def _on_execute(execution: ORMExecuteState) -> None:
     if execution.is_column_load:
         execution.statement = hide_in_refresh(execution.statement, elsewhere())
     elif hiding is not None and execution.is_relationship_load:
-        execution.statement = hide_in_load(execution.statement, hiding.payload)
+        execution.statement = hide_in_tables(execution.statement, hiding.payload)
 
 
 def _check_reach(execution: ORMExecuteState) -> None:

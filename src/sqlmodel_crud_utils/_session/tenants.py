@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy.orm import InstanceState, ORMExecuteState, Session
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, ORMExecuteState, Session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 from sqlalchemy.orm.exc import ObjectDeletedError
 
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.values.tenants import ALL, NO_TENANT, all_in_scope, in_scope
-from sqlmodel_crud_utils._core.visibility.hiding import Hiding
+from sqlmodel_crud_utils._core.visibility.hiding import Hiding, is_callers
 from sqlmodel_crud_utils._core.visibility.tenancy import (
+    FIXED,
     FOREIGN,
     belongs_to_tenants,
     check_parameters,
     check_tenant,
+    check_value,
     leads_to_tenants,
     reach_of,
+    refusal_of_columns,
 )
 from sqlmodel_crud_utils._session.changes import is_told
 from sqlmodel_crud_utils._session.state import noted, state_of
@@ -56,6 +60,9 @@ def serve_model(session: Session, model: type[Any] | None) -> None:
     if in_scope() is None and belongs_to_tenants(model):
         raise TenantError(NO_TENANT)
     serve(session)
+    refusal = refusal_of_columns(model)
+    if refusal is not None and not all_in_scope():
+        raise TenantError(refusal)
 
 
 # --- statements ----------------------------------------------------------------------------------
@@ -75,13 +82,17 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
     if hiding is not None:
         mapper = execution.bind_mapper
         serve_model(session, None if mapper is None else mapper.class_)
-        return
+        if not is_callers(execution.execution_options):
+            return
     reach = reach_of(statement)
     if reach.names and in_scope() is None:
         raise TenantError(NO_TENANT)
     if reach.leads or (reach.raw and _is_bound(session)):
         serve(session)
     if all_in_scope():
+        check_parameters(statement, execution.parameters)
+        if reach.refusal == FIXED:
+            raise TenantError(FIXED, field=TENANT)
         return
     is_any = execution.execution_options.get("any_tenant", False)
     if reach.raw and not is_any and (in_scope() is not None or _is_bound(session)):
@@ -91,8 +102,9 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
         )
     if is_told(execution):  # its rows have been checked
         return
-    if reach.refusal is not None:
-        raise TenantError(reach.refusal)
+    refusal = reach.refusal or (reach.links if hiding is None else None)
+    if refusal is not None:
+        raise TenantError(refusal)
     check_parameters(statement, execution.parameters)
 
 
@@ -112,9 +124,19 @@ def check_flush(session: Session) -> None:
             so; nothing was written.
     """
     for row in (*session.new, *session.dirty, *session.deleted):
+        _check_values(instance_state(row))
         if leads_to_tenants(type(row)):
             serve_model(session, type(row))
             check_row(row)
+
+
+def _check_values(state: InstanceState[Any]) -> None:
+    if all_in_scope():
+        return
+    for name in state.mapper.columns.keys() & state.committed_state.keys():
+        value = state.dict.get(name)
+        if is_sql(value):
+            check_value(value)
 
 
 def check_row(row: Any) -> None:
@@ -138,8 +160,10 @@ def _check_own_tenant(state: InstanceState[Any]) -> None:
         if given is None:
             set_attribute(state.obj(), TENANT, tenant)
         return
-    if TENANT in state.committed_state and state.committed_state[TENANT] != given:
-        raise TenantError(f"{TENANT} cannot be changed", field=TENANT)
+    before = state.committed_state.get(TENANT, given)
+    # What an expired row had is not known; the flush reaches it only if it is the tenant's.
+    if (in_scope() if before is LoaderCallableStatus.NO_VALUE else before) != given:
+        raise TenantError(FIXED, field=TENANT)
     if given is not None and not all_in_scope():
         _check_own(given)
 

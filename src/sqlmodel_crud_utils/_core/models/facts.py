@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from sqlalchemy import Column, Integer, Table, Uuid, inspect
+from sqlalchemy import Column, ColumnElement, Integer, Table, Uuid, inspect
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, RelationshipProperty
 from sqlalchemy.orm.attributes import manager_of_class
 from sqlalchemy.orm.interfaces import MANYTOONE, ONETOMANY
+from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.policies import Policy, Visibility, holding
+from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
@@ -44,6 +46,12 @@ def _facts(model: type[Any]) -> Facts | None:
 
 def _described(model: Any) -> str:
     return model.__name__ if isinstance(model, type) else repr(type(model).__name__)
+
+
+def expressions_of(mapper: Mapper[Any]) -> dict[str, ColumnElement[Any]]:
+    """Return what queries of a model work out (`column_property`), by the names of its fields."""
+    found = {each.key: each.columns[0] for each in mapper.column_attrs}
+    return {name: each for name, each in found.items() if not isinstance(each, Column)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +240,16 @@ class Facts:
                 waiting.extend(mapper.self_and_descendants)
                 waiting.extend(relationship.mapper for relationship in mapper.relationships)
         return found
+
+    def read_along(self) -> AbstractSet[Mapper[Any]]:
+        """Return the mappers that a query of the model may read rows of.
+
+        Besides those that relationships lead to, expressions name some (`column_property`).
+        """
+        reached = self.reachable()
+        expressions = (each for mapper in reached for each in expressions_of(mapper).values())
+        notes = (notes_of(part) for each in expressions for part in visitors.iterate(each))
+        return reached | {each["parentmapper"] for each in notes if "parentmapper" in each}
 
     @cached_property
     def loads_alone(self) -> bool:

@@ -91,11 +91,12 @@ def _liftable() -> tuple[tuple[str, Callable[[], bool]], ...]:
 
 def elsewhere() -> Visibility:
     """Return what holds for statements that are not the library's, and run now."""
-    return here(_everywhere())
+    return here(everywhere())
 
 
 @cached
-def _everywhere() -> Visibility:
+def everywhere() -> Visibility:
+    """Return what holds for every statement, if nothing lifts it."""
     return Visibility(frozenset(each.name for each in _policies.values() if not each.everywhere))
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.sql import coercions, roles
 from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
+from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 Build = Callable[[Visibility], ColumnElement[bool]]
@@ -76,8 +77,12 @@ def _filtered(
     values = compared_values(model, kept)
     if values is None:
         build(USUAL)  # at once, for the mistakes in it
-        return Condition(build)
+        return Condition(build, foreign=any(map(_has_sql, kept.values())))
     return Condition(build, template=Template(tuple(kept), negated), values=values)
+
+
+def _has_sql(value: Any) -> bool:
+    return is_sql(value) or (isinstance(value, list | tuple) and any(map(is_sql, value)))
 
 
 def _not(criterion: Build) -> Build:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Float,
     Select,
     String,
+    TextClause,
     UnaryExpression,
     cast as sql_cast,
     literal_column,
@@ -35,7 +36,11 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
-from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
+from sqlmodel_crud_utils._core.visibility.hiding import (
+    hide_in_tables,
+    link_criteria,
+    of_caller,
+)
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 
@@ -221,7 +226,14 @@ def sorted_by(
     terms = list(terms)
     for step in dict.fromkeys(step for term in terms for step in term.steps):
         statement = statement.outerjoin(step.relationship(visibility))
-    return statement.order_by(*(clause for term in terms for clause in term.clauses(dialect)))
+    shown = [term if term.name else _hiding(term, visibility) for term in terms]
+    statement = statement.order_by(*(clause for term in shown for clause in term.clauses(dialect)))
+    return statement if all(term.name for term in terms) else of_caller(statement)
+
+
+def _hiding(term: Term, visibility: Visibility) -> Term:
+    """Return a term whose expression, a caller's, reads no hidden rows."""
+    return replace(term, expression=hide_in_tables(term.expression, visibility))
 
 
 def _not_by_relationship(model: type[Any], name: str) -> ValidationError:
@@ -251,6 +263,8 @@ def _expressed(model: type[Any], given: Any) -> Term:
         expression: Any = coercions.expect(roles.ByOfRole, given)
     except ArgumentError as error:
         raise _not_sortable(given) from error
+    if isinstance(expression, TextClause):  # it has no direction, and may be several
+        raise _not_sortable(given)
     term = Term(expression)
     while isinstance(expression, UnaryExpression) and expression.modifier in _MODIFIERS:
         term = term._replace(**_MODIFIERS[expression.modifier])

@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, sorted_by
-from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere
+from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere, of_caller
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -180,6 +180,8 @@ class Query(NamedTuple):
             options.append(load_only(*(getattr(self.model, name) for name in self.fields)))
         if options:
             statement = statement.options(*options)
+        if self.options:
+            statement = of_caller(statement)
         if self.lock is not None:
             # The locked rows are read as they are now, past what the session remembers.
             statement = statement.with_for_update(

@@ -21,6 +21,7 @@ from sqlalchemy import (
     FromClause,
     Join,
     Select,
+    TableSample,
     Update,
     and_,
 )
@@ -31,6 +32,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     add_criteria,
     columns_of,
     correlated_except,
+    criteria_in,
     criteria_of,
     froms_of,
     is_orm,
@@ -39,6 +41,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     options_of,
     set_joins,
     tables_in,
+    values_in,
 )
 from sqlmodel_crud_utils._core.visibility.criteria import Rules
 
@@ -47,7 +50,7 @@ _E = TypeVar("_E", bound=Executable)
 
 def mappers_in(statement: Executable) -> set[Mapper[Any]]:
     """Return the mappers of all models that a statement names."""
-    annotated = (notes_of(element) for element in _elements(statement))
+    annotated = (notes_of(element) for element in elements_of(statement))
     return {notes["parentmapper"] for notes in annotated if "parentmapper" in notes}
 
 
@@ -69,7 +72,7 @@ def hide(statement: _E, rules: Rules) -> _E:
 
 def _kept(statement: Executable, rules: Rules) -> list[Any]:
     """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
-    elements = list(_elements(statement))
+    elements = list(elements_of(statement))
     kept = [option for element in elements for option in options_of(element)]
     for element in elements:
         entity = notes_of(element).get("parententity")
@@ -83,11 +86,35 @@ def _kept(statement: Executable, rules: Rules) -> list[Any]:
 
 def concerns(part: Any, rules: Rules) -> bool:
     """Return whether a statement, or a part of it, needs criteria for tables."""
-    return any(_concerns(element, rules) for element in _elements(part))
+    return any(_concerns(element, rules) for element in elements_of(part))
 
 
-def _elements(statement: Any) -> Iterator[Any]:
-    return visitors.iterate(statement)
+def has_bare_join(select: Select[Any], rules: Rules) -> bool:
+    """Return whether a SELECT joins a table without a condition, to which one could be added."""
+    return any(
+        condition is None and _criterion(target, rules) is not None
+        for target, condition, *_ in joins_of(select)
+        if not isinstance(target, QueryableAttribute)
+    )
+
+
+def subqueries_of(write: Update | Delete) -> set[FromClause]:
+    """Return the subqueries and CTEs that the criteria and the values of a write name."""
+    given = (*criteria_of(write), *values_in(write))
+    tables = {table for each in given for table in tables_in(each)}
+    return {table for table in tables if isinstance(table, AliasedReturnsRows)}
+
+
+def elements_of(part: Any) -> Iterator[Any]:
+    """Yield all parts of a statement or an expression, itself included."""
+    for element in visitors.iterate(part):
+        yield element
+        for criterion in criteria_in(options_of(element)):
+            yield from elements_of(criterion)
+        if isinstance(element, Update | Delete):
+            # SQLAlchemy does not go from a column to the subquery that it is of.
+            for table in subqueries_of(element):
+                yield from elements_of(table)
 
 
 def _concerns(element: Any, rules: Rules) -> bool:
@@ -195,7 +222,7 @@ def _criterion(
 
 
 def _unaliased(table: Any) -> Any:
-    return table.element if isinstance(table, Alias) else table
+    return table.element if isinstance(table, Alias | TableSample) else table
 
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
@@ -203,7 +230,7 @@ def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
     if select is not None and not is_orm(select):
         return False
     entity = notes_of(table).get("parententity")
-    if isinstance(table, Alias):
+    if isinstance(table, Alias | TableSample):
         # any() of a model related to itself: the alias is anonymous, the criteria miss it.
         return bool(entity is not None and entity.is_aliased_class)
     return entity is not None

@@ -8,7 +8,7 @@ without their model and the link tables of many-to-many relationships are beyond
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, true
@@ -33,6 +33,7 @@ from sqlmodel_crud_utils._core.models.policies import (
 )
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     cache_key_of,
+    group_texts,
     noted,
     options_of,
     set_options,
@@ -119,7 +120,7 @@ def _is_concerned(facts: Facts, visibility: Visibility) -> bool:
     return any(
         facts_of(each.class_).policies_in(visibility)
         or any(relationship.secondary in rules for relationship in each.relationships)
-        for each in facts.reachable()
+        for each in facts.read_along()
     )
 
 
@@ -155,7 +156,25 @@ def hide_anywhere(statement: _E, visibility: Visibility, *models: type[Any]) -> 
     if not rules:
         return statement
     names_tables, options = _needs(statement, visibility, models)
-    return _with_first(hidden_tables.hide(statement, rules) if names_tables else statement, options)
+    hidden = _with_first(
+        hidden_tables.hide(statement, rules) if names_tables else statement, options
+    )
+    return of_caller(hidden) if options else hidden
+
+
+_CALLERS = "sqlmodel_crud_utils.of_caller"
+
+
+def of_caller(statement: _E) -> _E:
+    """Say that a statement of the library has SQL of the caller's in it."""
+    changed = statement.execution_options(**{_CALLERS: True})
+    group_texts(changed)
+    return changed
+
+
+def is_callers(options: Mapping[str, Any]) -> bool:
+    """Return whether execution options say so."""
+    return _CALLERS in options
 
 
 _Needs = tuple[bool, tuple[Hiding, ...]]
@@ -238,6 +257,9 @@ def hiding_of(options: Iterable[Any]) -> Hiding | None:
     return next((option for option in options if isinstance(option, Hiding)), None)
 
 
-def hide_in_load(statement: _E, visibility: Visibility) -> _E:
-    """Leave hidden rows of link tables out of a relationship's load."""
-    return hidden_tables.hide(statement, rules_of(visibility))
+def hide_in_tables(part: Any, visibility: Visibility) -> Any:
+    """Leave hidden rows out of the tables that a statement, or a part of it, names as such.
+
+    These are the link tables of a relationship's load, or what a caller's expression reads.
+    """
+    return hidden_tables.hide(part, rules_of(visibility))

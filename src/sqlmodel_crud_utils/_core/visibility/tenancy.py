@@ -7,11 +7,19 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMappin
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
+    Alias,
     BindParameter,
     Column,
+    ColumnClause,
     ColumnElement,
+    Delete,
+    Executable,
     FromClause,
     Insert,
+    Join,
+    Select,
+    SelectBase,
     TableClause,
     TextClause,
     Update,
@@ -19,21 +27,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import RelationshipProperty
 from sqlalchemy.schema import DDL
-from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.caching import Store, cached
 from sqlmodel_crud_utils._core.mixins import TenantMixin
-from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import Policy, mappers_of, registered
+from sqlmodel_crud_utils._core.models.facts import expressions_of, facts_of
+from sqlmodel_crud_utils._core.models.policies import Policy, everywhere, mappers_of, registered
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     cache_key_of,
     conflict_clause_of,
+    criteria_in,
+    has_full_join,
+    is_orm,
+    notes_of,
     options_of,
     ordered_columns_of,
     prefixes_of,
     rows_of,
     selected_into,
+    texts_around,
     values_of,
 )
 from sqlmodel_crud_utils._core.values.coercion import is_sql
@@ -43,10 +55,17 @@ from sqlmodel_crud_utils._core.values.tenants import (
     tenant_or_any,
     tenant_parameter,
 )
-from sqlmodel_crud_utils._core.visibility.hidden_tables import mappers_in
+from sqlmodel_crud_utils._core.visibility.criteria import Rules, rules_of
+from sqlmodel_crud_utils._core.visibility.hidden_tables import (
+    concerns,
+    elements_of,
+    has_bare_join,
+    mappers_in,
+    subqueries_of,
+)
 from sqlmodel_crud_utils.exceptions import TenantError
 
-_FIXED = f"{TENANT} cannot be changed; leave it out"
+FIXED = f"{TENANT} cannot be changed; leave it out"
 FOREIGN = "the row belongs to another tenant than the one in scope"
 
 
@@ -78,7 +97,20 @@ def belongs_to_tenants(model: type[Any]) -> bool:
 @cached
 def leads_to_tenants(model: type[Any]) -> bool:
     """Return whether rows of a model, or rows related to them, belong to tenants."""
-    return any(belongs_to_tenants(each.class_) for each in facts_of(model).reachable())
+    found = facts_of(model).read_along()
+    return bool(refusal_of_columns(model)) or any(belongs_to_tenants(each.class_) for each in found)
+
+
+@cached
+def refusal_of_columns(model: type[Any]) -> str | None:
+    """Return what is wrong with a `column_property` that the rows of a model may bring in."""
+    for mapper in facts_of(model).reachable():
+        for name, expression in expressions_of(mapper).items():
+            # The ORM keeps the model of a table, but not where the mapper's copy could show it.
+            tables = [each for each in elements_of(expression) if not is_orm(each)]
+            if any(isinstance(each, Select) and concerns(each, _rules()) for each in tables):
+                return f"{mapper.class_.__name__}.{name} names a table of tenants; name its model"
+    return None
 
 
 def are_there_tenants() -> bool:
@@ -119,12 +151,28 @@ def check_changes(model: type[Any], changes: Mapping[str, Any]) -> None:
         TenantError: The changes name one.
     """
     if TENANT in changes and belongs_to_tenants(model):
-        raise TenantError(_FIXED, field=TENANT)
+        raise TenantError(FIXED, field=TENANT)
 
 
 def flush_criterion(column: Column[Any]) -> ColumnElement[bool]:
     """Return the criterion for a row that a flush finds by its key."""
     return column == func.coalesce(tenant_or_any(column.type), column)
+
+
+def check_value(value: Any) -> None:
+    """Refuse SQL as the value of a row that a flush writes, if it reads rows of tenants.
+
+    Nothing can be added to it there.
+
+    Raises:
+        TenantError: It reads rows of tenants, or is text.
+    """
+    reach = reach_of(value)
+    if reach.raw or (reach.names and any(isinstance(e, SelectBase) for e in elements_of(value))):
+        raise TenantError(
+            "the value of a row cannot be SQL that may read the rows of other tenants; read it "
+            "first, or write it with an update()"
+        )
 
 
 # --- statements of the caller's ------------------------------------------------------------------
@@ -138,12 +186,14 @@ class Reach(NamedTuple):
         leads: Whether it may bring in rows of theirs, with a relationship for example.
         raw: Whether a part of it is SQL as text.
         refusal: What is wrong with it.
+        links: What is wrong with a join that SQLAlchemy makes by itself.
     """
 
     names: bool
     leads: bool
     raw: bool
     refusal: str | None
+    links: str | None
 
 
 _reaches: Store[Hashable, Reach] = Store()
@@ -158,18 +208,36 @@ def reach_of(statement: Any) -> Reach:
 
 
 def _found(statement: Any) -> Reach:
-    elements = list(visitors.iterate(statement))
+    elements = list(elements_of(statement))
     models = [mapper.class_ for mapper in mappers_in(statement)]
     tables = _tables_of_tenants()
     named = [each for each in elements if isinstance(each, TableClause) and each in tables]
-    texts = [each.text for each in elements if isinstance(each, TextClause)]
+    texts = [text for each in elements for text in _texts_in(each)]
     names = bool(named) or any(map(belongs_to_tenants, models)) or any(map(_names_table, texts))
     return Reach(
         names=names,
         leads=names or any(map(leads_to_tenants, models)),
         raw=bool(texts) or isinstance(statement, DDL),
-        refusal=_refusal_of(elements) or _refusal_of_joins(statement, models),
+        refusal=_refusal_of(elements)
+        or (_refusal_of_full_joins(elements) if names else None)
+        or next(filter(None, map(refusal_of_columns, models)), None),
+        links=_refusal_of_links(statement, models),
     )
+
+
+_HARMLESS = re.compile(r"\*|[\w.]+|'[^']*'")
+
+
+def _texts_in(element: Any) -> Iterator[str]:
+    """Yield the SQL that an element has as text, but for what names a column or is a value."""
+    if isinstance(element, TextClause):
+        yield element.text
+    elif isinstance(element, ColumnClause):
+        if element.is_literal and not _HARMLESS.fullmatch(element.name):
+            yield element.name
+    elif isinstance(element, Executable):
+        # Other words around a statement, such as hints, say how it runs.
+        yield from filter(_names_table, texts_around(element))
 
 
 @cached
@@ -180,12 +248,12 @@ def _tables_of_tenants() -> Mapping[FromClause, type[Any]]:
 
 @cached
 def _names_of_tables() -> frozenset[str]:
-    return frozenset(table.name for table in _tables_of_tenants() if isinstance(table, TableClause))
+    tables = _tables_of_tenants()
+    return frozenset(each.name.lower() for each in tables if isinstance(each, TableClause))
 
 
 def _names_table(sql: str) -> bool:
-    words = set(re.findall(r"\w+", sql.lower()))
-    return any(name.lower() in words for name in _names_of_tables())
+    return not _names_of_tables().isdisjoint(re.findall(r"\w+", sql.lower()))
 
 
 def _refusal_of(elements: Iterable[Any]) -> str | None:
@@ -194,18 +262,45 @@ def _refusal_of(elements: Iterable[Any]) -> str | None:
 
 
 def _refusal(element: Any) -> str | None:
+    if any(concerns(criterion, _rules()) for criterion in criteria_in(options_of(element))):
+        return "an option names a table of tenants; name its model"
     if isinstance(element, TableClause):
-        if element.name in _names_of_tables() and element not in _tables_of_tenants():
+        if element.name.lower() in _names_of_tables() and element not in _tables_of_tenants():
             return f"{element.name!r} is a table of tenants; name it with its model"
-    elif isinstance(element, Update) and _column_of(element.table) is not None:
-        if any(_is_tenant(column) for column in _assigned(element)):
-            return _FIXED
+    elif isinstance(element, Select):
+        if has_bare_join(element, _rules()):
+            return "a table of tenants is joined without a condition; give it one, or its model"
+    elif isinstance(element, Update | Delete):
+        return _refusal_of_write(element)
     elif isinstance(element, Insert) and _column_of(element.table) is not None:
         return _refusal_of_insert(element)
     return None
 
 
-def _refusal_of_joins(statement: Any, models: Iterable[type[Any]]) -> str | None:
+def _rules() -> Rules:
+    # Whatever is in scope: what is found out with them is kept.
+    return rules_of(everywhere())
+
+
+def _refusal_of_write(statement: Update | Delete) -> str | None:
+    table: Any = statement.table
+    if isinstance(table, Alias) and "parententity" in notes_of(table):
+        if table.element in _tables_of_tenants():
+            return "an UPDATE or DELETE of an alias reaches the rows of all tenants; name the model"
+    elif _column_of(table) is not None and any(map(_is_tenant, _assigned(statement))):
+        return FIXED
+    if any(isinstance(each, CTE) and concerns(each, _rules()) for each in subqueries_of(statement)):
+        return "an UPDATE or DELETE takes the rows of tenants from a subquery(), not from a cte()"
+    return None
+
+
+def _refusal_of_full_joins(elements: Iterable[Any]) -> str | None:
+    if any(isinstance(each, Select | Join) and has_full_join(each) for each in elements):
+        return "a FULL JOIN shows the rows of other tenants; use outer joins, or join a subquery"
+    return None
+
+
+def _refusal_of_links(statement: Any, models: Iterable[type[Any]]) -> str | None:
     """Return what is wrong with a link table that SQLAlchemy joins by itself, without criteria."""
     mappers = [mapper for model in models for mapper in facts_of(model).reachable()]
     joined = [each for mapper in mappers for each in mapper.relationships if each.lazy == "joined"]
@@ -236,10 +331,11 @@ def _is_tenant(column: Any) -> bool:
     return name == TENANT
 
 
-def _assigned(statement: Any) -> Iterator[Any]:
+def _assigned(statement: Update | Delete) -> Iterator[Any]:
     """Yield the columns that an UPDATE sets in its own text."""
-    yield from ordered_columns_of(statement)
-    yield from values_of(statement)
+    if isinstance(statement, Update):
+        yield from ordered_columns_of(statement)
+        yield from values_of(statement)
 
 
 def _refusal_of_insert(statement: Insert) -> str | None:
@@ -270,9 +366,15 @@ def check_parameters(statement: Any, parameters: Any) -> None:
     for row in _rows_of(statement, parameters):
         for column, value in row.items():
             if _is_tenant(column) and isinstance(statement, Update):
-                raise TenantError(_FIXED, field=TENANT)
+                raise TenantError(FIXED, field=TENANT)
             if _is_tenant(column):
-                check_tenant(value.effective_value if isinstance(value, BindParameter) else value)
+                check_tenant(_given(value))
+
+
+def _given(value: Any) -> Any:
+    """Return the value of a parameter, or what is no parameter or has no value yet."""
+    has_value = isinstance(value, BindParameter) and not value.required
+    return value.effective_value if has_value else value
 
 
 def _rows_of(statement: Any, parameters: Any) -> Iterator[Mapping[Any, Any]]:
