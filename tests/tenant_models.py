@@ -96,7 +96,7 @@ class Hall(SQLModel, table=True):
     )
 
 
-class Vault(SQLModel, table=True):
+class Granary(SQLModel, table=True):
     """It counts them in a way that no tenant can be added to."""
 
     id: int | None = Field(default=None, primary_key=True)

@@ -66,7 +66,7 @@ from tests._runtime_async import (
     sync_session,
 )
 from tests.recording import logged, statements_of
-from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell, Vault
+from tests.tenant_models import Fleet, Granary, Guild, Mage, MageSpell, Pet, Port, Ship, Spell
 
 Sessions = Callable[[], AsyncSession]
 
@@ -748,8 +748,8 @@ REFUSED: dict[str, Any] = {
     "an option that names a table": select(Guild).options(
         selectinload(Guild.mages.and_(exists(select(SPELLS.c.id))))
     ),
-    "a column that counts in a table": select(Vault),
-    "a column of a model that counts in a table": select(Vault.spell_count),
+    "a column that counts in a table": select(Granary),
+    "a column of a model that counts in a table": select(Granary.spell_count),
 }
 
 
