@@ -233,7 +233,7 @@ def sorted_by(
 
 def _hiding(term: Term, visibility: Visibility) -> Term:
     """Return a term whose expression, a caller's, reads no hidden rows."""
-    return replace(term, expression=hide_in_tables(term.expression, visibility))
+    return term._replace(expression=hide_in_tables(term.expression, visibility))
 
 
 def _not_by_relationship(model: type[Any], name: str) -> ValidationError:
