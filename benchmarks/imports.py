@@ -13,21 +13,25 @@ from tempfile import TemporaryDirectory
 from benchmarks.results import Effort, Result
 
 # The asyncio part of SQLModel and SQLAlchemy is there in every program that uses the async API.
+_ASYNC = "sqlmodel.ext.asyncio.session"
+# The APIs load their names when they are used; with `*` all of them are.
 OPERATIONS = {
     "import sqlmodel_crud_utils": ("sync", "sqlmodel", "sqlmodel_crud_utils"),
     "import sqlmodel_crud_utils.sync": ("sync", "sqlmodel", "sqlmodel_crud_utils.sync"),
-    "import sqlmodel_crud_utils.aio": (
-        "async",
-        "sqlmodel.ext.asyncio.session",
-        "sqlmodel_crud_utils.aio",
-    ),
+    "import sqlmodel_crud_utils.aio": ("async", _ASYNC, "sqlmodel_crud_utils.aio"),
+    "from sqlmodel_crud_utils.sync import *": ("sync", "sqlmodel", "sqlmodel_crud_utils.sync *"),
+    "from sqlmodel_crud_utils.aio import *": ("async", _ASYNC, "sqlmodel_crud_utils.aio *"),
 }
 _PROGRAM = """
 import sys
+from importlib import import_module
 from time import perf_counter
 times = [perf_counter()]
-for name in sys.argv[1:]:
-    __import__(name)
+for argument in sys.argv[1:]:
+    name, *star = argument.split()
+    module = import_module(name)
+    for each in module.__all__ if star else ():
+        getattr(module, each)
     times.append(perf_counter())
 print(times[1] - times[0], times[2] - times[1])
 """

@@ -48,6 +48,8 @@ LIMITS = {
     "import sqlmodel_crud_utils": 1.0,
     "import sqlmodel_crud_utils.sync": 25.0,
     "import sqlmodel_crud_utils.aio": 25.0,
+    "from sqlmodel_crud_utils.sync import *": 25.0,
+    "from sqlmodel_crud_utils.aio import *": 25.0,
 }
 _COLUMNS = {"sqlite": 0, "postgresql": 1}
 

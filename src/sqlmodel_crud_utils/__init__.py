@@ -259,19 +259,20 @@ __all__ = [
 __version__ = "0.2.0"
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from the module that has it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    plain = name.removeprefix("a_")
-    is_shared = plain == name and not name.startswith("Async")
-    homes = ("exceptions", "hooks", "mixins", "sync") if is_shared else ("aio",)
-    modules = (import_module(f"{__name__}.{home}") for home in homes)
-    home = next(module for module in modules if plain in module.__all__)
-    # From now on the name is found without this function.
-    return globals().setdefault(name, getattr(home, plain))
+if not TYPE_CHECKING:  # or every name would pass for one of them
 
+    def __getattr__(name: str) -> Any:
+        """Load a public name from the module that has it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        plain = name.removeprefix("a_")
+        is_shared = plain == name and not name.startswith("Async")
+        homes = ("exceptions", "hooks", "mixins", "sync") if is_shared else ("aio",)
+        modules = (import_module(f"{__name__}.{home}") for home in homes)
+        home = next(module for module in modules if plain in module.__all__)
+        # From now on the name is found without this function.
+        return globals().setdefault(name, getattr(home, plain))
 
-def __dir__() -> list[str]:
-    """Show the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        """Show the public names, loaded or not."""
+        return sorted({*globals(), *__all__})

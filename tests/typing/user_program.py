@@ -346,3 +346,4 @@ def mistakes(session: Session, async_session: AsyncSession) -> None:
     sync.QueryBuilder(session, Hero).limit("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     sync.get_rows(session)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     _ = sync.nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    _ = crud.nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

@@ -282,7 +282,7 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 
 # The halls in their order: each uses itself and those before it.
 ORDER = [
-    *("pagination", "results", "exceptions"),
+    *("_lazy", "pagination", "results", "exceptions"),
     *("_core.sqlalchemy_internals", "_core.dialects"),
     *("_core.caching", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
     "_core.scopes",

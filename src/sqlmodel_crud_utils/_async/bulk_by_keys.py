@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._runtime_async import (
 )
 from sqlmodel_crud_utils._session.held_rows import synchronization
 
-__all__ = ["bulk_update_rows"]
+__all__ = ["bulk_update_rows", "delete_rows_within_id_list"]
 
 
 async def bulk_update_rows(

@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._sync._running.listed_rows import ListedWrite, listed_w
 from sqlmodel_crud_utils._sync._running.rows import change, remove, soft_for
 from sqlmodel_crud_utils._sync._running.set_based import write_set
 
-__all__ = ["bulk_update_rows"]
+__all__ = ["bulk_update_rows", "delete_rows_within_id_list"]
 
 
 def bulk_update_rows(

@@ -37,12 +37,14 @@ __all__ = ["assert_queries", "isolated"]
 _HOMES = {"assert_queries": "queries", "isolated": "isolation"}
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name; every run of pytest imports this module, and few use it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+if not TYPE_CHECKING:  # or every name would pass for one of them
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name; every run of pytest imports this module, and few use it."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,41 @@
+"""Names of a module that are loaded from others when they are first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def attach(
+    face: str, exported: Sequence[str], package: str, homes: Sequence[str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a module that shows names of others.
+
+    Args:
+        face: The name of the module.
+        exported: The names that it shows.
+        package: Where the others are.
+        homes: The others, those first whose names are used most.
+    """
+
+    def load(name: str) -> Any:
+        if name not in exported:
+            raise AttributeError(f"module {face!r} has no attribute {name!r}")
+        modules = (import_module(f"{package}.{home}") for home in homes)
+        # In `aio` a class has a second name, without `Async`.
+        found = next(
+            getattr(module, each)
+            for module in modules
+            for each in (name, f"Async{name}")
+            if each in module.__all__
+        )
+        # From now on the name is found without this function.
+        setattr(sys.modules[face], name, found)
+        return found
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[face]), *exported})
+
+    return load, names
