@@ -24,12 +24,12 @@ import aiosqlite
 _ROWS_PER_TRIP = 1000
 
 
-def connect(database: str, **options: Any) -> Connection:
+def connect(database: str, **options: Any) -> QuickConnection:
     """Return a connection for `await`, with the parameters of `sqlite3.connect`."""
-    return Connection(partial(sqlite3.connect, database, factory=_SQLite, **options))
+    return QuickConnection(partial(sqlite3.connect, database, factory=_SQLite, **options))
 
 
-class Connection(aiosqlite.Connection):
+class QuickConnection(aiosqlite.Connection):
     """An aiosqlite connection whose cursors bring the rows along, and that skips idle trips.
 
     It belongs to no event loop: what one of them asks is answered in that one.
@@ -132,7 +132,7 @@ class Cursor:
         lastrowid: The key of the last row that was inserted.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: QuickConnection) -> None:
         self.arraysize = 1
         self.description: Any = None
         self.rowcount = -1

@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
 from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     SCRIPT,
     Charge,
-    Refusal,
+    Denial,
     arguments,
     refusal_of,
 )
@@ -41,7 +41,7 @@ class Memory:
         self.now = 1_000.0
         self._buckets = MemoryBuckets(1_000, lambda: self.now)
 
-    def pour(self, *charges: Charge) -> Refusal | None:
+    def pour(self, *charges: Charge) -> Denial | None:
         """Pay all of the charges, or none."""
         return self._buckets.pour(charges)
 
@@ -57,7 +57,7 @@ class InRedis:
         assert "redis.call('TIME')" in SCRIPT
         self._script = SCRIPT.replace("redis.call('TIME')", told).replace(" * 1000000", "", 1)
 
-    def pour(self, *charges: Charge) -> Refusal | None:
+    def pour(self, *charges: Charge) -> Denial | None:
         """Pay all of the charges, or none."""
         keys = [each.key for each in charges]
         now = str(round((1_700_000_000 + self.now) * 1e6))

@@ -357,6 +357,18 @@ def test_few_modules_listen(module: Path) -> None:
         assert targets & {"Session", "Engine", "Mapper", "Pool", "session"} == set()
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    """No two things are called the same; the two runtimes are twins."""
+    named: dict[str, list[str]] = {}
+    for module in MODULES:
+        if not {"_sync", "_runtime_sync.py"} & set(module.parts):
+            tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named.setdefault(node.name, []).append(str(module))
+    assert {name: where for name, where in named.items() if len(where) > 1} == {}
+
+
 def _dotted(module: Path) -> str:
     return ".".join(module.with_suffix("").parts).removesuffix(".__init__")
 

@@ -16,8 +16,9 @@ from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.progress import Report
+from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values, visibility_with
-from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList
+from sqlmodel_crud_utils._core.writes.key_lists import KeyList
 from sqlmodel_crud_utils._core.writes.updates import bulk_changes_for, delete_of, link_deletes_of
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,

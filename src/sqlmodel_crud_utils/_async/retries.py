@@ -131,7 +131,7 @@ class _Attempt:
 
     session: AsyncSession
     modes: Modes
-    block: blocks.Block | None = None
+    block: blocks.BlockState | None = None
     ended_by: BaseException | None = None
     """What ended the transaction before the function was over, whatever it made of that."""
 

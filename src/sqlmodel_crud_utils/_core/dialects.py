@@ -119,7 +119,7 @@ class Features:
     stored_as: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-class _PostgreSQL(Features):
+class _PostgreSQLFeatures(Features):
     title = "PostgreSQL"
     package = "postgresql"
     extra = "postgresql"
@@ -146,7 +146,7 @@ class _PostgreSQL(Features):
     has_uuids = True
 
 
-class _SQLite(Features):
+class _SQLiteFeatures(Features):
     title = "SQLite"
     package = "sqlite"
     extra = "sqlite"
@@ -176,7 +176,7 @@ class _SQLite(Features):
     )
 
 
-class _MySQL(Features):
+class _MySQLFeatures(Features):
     title = "MySQL"
     package = "mysql"
     extra = "mysql"
@@ -200,16 +200,16 @@ class _MySQL(Features):
     stored_as = MappingProxyType({"bool": ("int",), "time": ("interval",)})
 
 
-class _MariaDB(_MySQL):
+class _MariaDBFeatures(_MySQLFeatures):
     title = "MariaDB"
 
 
 # By the names of SQLAlchemy's dialects.
 FEATURES: Mapping[str, Features] = {
-    "sqlite": _SQLite(),
-    "postgresql": _PostgreSQL(),
-    "mysql": _MySQL(),
-    "mariadb": _MariaDB(),
+    "sqlite": _SQLiteFeatures(),
+    "postgresql": _PostgreSQLFeatures(),
+    "mysql": _MySQLFeatures(),
+    "mariadb": _MariaDBFeatures(),
 }
 _UNKNOWN = Features()
 

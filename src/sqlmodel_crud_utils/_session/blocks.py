@@ -40,7 +40,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Block:
+class BlockState:
     """What a session's nested levels share, from the outermost entry to its exit."""
 
     session: weakref.ref[Session]
@@ -83,7 +83,7 @@ class Block:
         self.doom(behind[-1] if behind else error, wholly=True)
 
 
-def block_of(session: Session) -> Block | None:
+def block_of(session: Session) -> BlockState | None:
     """Return the block the session is in, or None."""
     return noted(session).block
 
@@ -129,17 +129,17 @@ def may_try_again(session: Session, error: Exception) -> bool:
     return not ends_transaction(error) and not is_lost(session)
 
 
-def enter(session: Session, modes: Modes = USUAL, *, locks_first: bool = True) -> Block:
+def enter(session: Session, modes: Modes = USUAL, *, locks_first: bool = True) -> BlockState:
     """Enter one more level and return the session's block."""
     block = block_of(session)
     if block is None:
-        block = Block(weakref.ref(session), in_callers_block(session), modes, locks_first)
+        block = BlockState(weakref.ref(session), in_callers_block(session), modes, locks_first)
         state_of(session).block = block
     block.depth += 1
     return block
 
 
-def leave(session: Session, block: Block) -> None:
+def leave(session: Session, block: BlockState) -> None:
     """Leave a level; with the outermost one the block is over."""
     block.depth -= 1
     if block.depth == 0:
@@ -148,7 +148,9 @@ def leave(session: Session, block: Block) -> None:
 
 # --- what SQLAlchemy tells us --------------------------------------------------------------------
 
-_watched: weakref.WeakKeyDictionary[Connection, weakref.ref[Block]] = weakref.WeakKeyDictionary()
+_watched: weakref.WeakKeyDictionary[Connection, weakref.ref[BlockState]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def begin(session: Session) -> None:

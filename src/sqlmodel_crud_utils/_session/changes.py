@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
 from sqlmodel_crud_utils._session.savepoints import (
     PerSavepoint,
     innermost_transaction,
@@ -36,8 +36,7 @@ from sqlmodel_crud_utils._session.witnessing import (
     narrowed,
 )
 
-Key = tuple[Any, ...]
-Operation = Literal["create", "update", "delete"]
+WriteKind = Literal["create", "update", "delete"]
 
 _TOLD = "sqlmodel_crud_utils_told"
 
@@ -68,7 +67,7 @@ class Change(NamedTuple):
     """
 
     model: type[Any]
-    operation: Operation
+    operation: WriteKind
     keys: Sequence[Key] | None = None
     values: Sequence[Mapping[str, Any]] | None = None
 
@@ -268,7 +267,7 @@ def flushed(session: Session, context: Any) -> None:
     """Tell what a flush has written."""
     forget(session, "announced")
     # A row that takes the place of a deleted one comes after it.
-    written: dict[Operation, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
+    written: dict[WriteKind, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
     for state, (is_deleted, listed_only) in list(context.states.items()):
         if not listed_only and need_of(state.class_):
             written[_operation_of(state, is_deleted)].append(state)
@@ -304,14 +303,14 @@ def _by_model(
     return found
 
 
-def _operation_of(state: InstanceState[Any], is_deleted: bool) -> Operation:
+def _operation_of(state: InstanceState[Any], is_deleted: bool) -> WriteKind:
     if is_deleted:
         return "delete"
     return "create" if state.key is None else "update"
 
 
 def _of_states(
-    model: type[Any], operation: Operation, states: Sequence[InstanceState[Any]]
+    model: type[Any], operation: WriteKind, states: Sequence[InstanceState[Any]]
 ) -> Iterator[Change]:
     if operation == "delete":
         yield Change(model, operation, list(map(_identity, states)))
@@ -389,7 +388,7 @@ def executed(execution: ORMExecuteState) -> Any:
     return result
 
 
-_OPERATIONS: Mapping[str, Operation] = {"insert": "create", "update": "update", "delete": "delete"}
+_OPERATIONS: Mapping[str, WriteKind] = {"insert": "create", "update": "update", "delete": "delete"}
 
 
 def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstanceState, Session
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint
 
 if TYPE_CHECKING:
-    from sqlmodel_crud_utils._session.blocks import Block
+    from sqlmodel_crud_utils._session.blocks import BlockState
     from sqlmodel_crud_utils._session.changes import Change, Subscriber, TableChange
     from sqlmodel_crud_utils._session.claims import Claim
     from sqlmodel_crud_utils._session.sharing import Sharing
@@ -37,7 +37,7 @@ class SessionState:
         sharing: How several tasks read with the session.
     """
 
-    block: Block | None = None
+    block: BlockState | None = None
     user: object | None = None
     kept: weakref.WeakSet[InstanceState[Any]] | None = None
     claims: dict[InstanceState[Any], Claim] | None = None

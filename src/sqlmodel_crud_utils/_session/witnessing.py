@@ -9,7 +9,7 @@ from sqlalchemy import Delete, Insert, Result, Update, select
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from sqlmodel_crud_utils._core.models.facts import Facts
-from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
+from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, key_chunks
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     conflict_clause_of,
     criteria_of,
@@ -20,12 +20,10 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-Keys = list[tuple[Any, ...]]
-
 _UPSERTS = frozenset(("on_conflict_do_update", "on_duplicate_key_update"))
 
 
-def keys_to_write(execution: ORMExecuteState, facts: Facts) -> Keys:
+def keys_to_write(execution: ORMExecuteState, facts: Facts) -> list[Key]:
     """Return the keys of the rows that an UPDATE or DELETE reaches, and lock these rows.
 
     Raises:
@@ -56,9 +54,9 @@ def _check_assignments(execution: ORMExecuteState, statement: Update, facts: Fac
         )
 
 
-def keys_among(session: Session, facts: Facts, keys: Keys) -> Keys:
+def keys_among(session: Session, facts: Facts, keys: list[Key]) -> list[Key]:
     """Return those of the keys that rows have."""
-    found: Keys = []
+    found: list[Key] = []
     dialect = session.get_bind(facts.mapper).dialect
     own = [facts.columns[name] for name in facts.key]
     for chunk in key_chunks(facts.model, facts.key, keys, dialect):
@@ -67,14 +65,14 @@ def keys_among(session: Session, facts: Facts, keys: Keys) -> Keys:
     return found
 
 
-def _rows(session: Session, facts: Facts, statement: Any, parameters: Any) -> Keys:
+def _rows(session: Session, facts: Facts, statement: Any, parameters: Any) -> list[Key]:
     # On the connection, where no criteria are added to it.
     with as_writing(session):
         connection = session.connection(bind_arguments={"mapper": facts.mapper})
     return [tuple(row) for row in connection.execute(statement, parameters)]
 
 
-def narrowed(execution: ORMExecuteState, facts: Facts, keys: Keys) -> Update | Delete:
+def narrowed(execution: ORMExecuteState, facts: Facts, keys: list[Key]) -> Update | Delete:
     """Return the statement for no other rows than these, which are locked."""
     statement: Any = execution.statement
     dialect = execution.session.get_bind(facts.mapper).dialect
@@ -86,7 +84,7 @@ def narrowed(execution: ORMExecuteState, facts: Facts, keys: Keys) -> Update | D
     )
 
 
-def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], Keys]:
+def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], list[Key]]:
     """Execute an INSERT; return its result, and the keys of the rows that it has made.
 
     Raises:
@@ -120,7 +118,7 @@ def _is_one_row(execution: ORMExecuteState, statement: Insert) -> bool:
 
 def _with_keys(
     execution: ORMExecuteState, facts: Facts, statement: Insert
-) -> tuple[Result[Any], Keys]:
+) -> tuple[Result[Any], list[Key]]:
     key: Sequence[Any] = [facts.columns[name] for name in facts.key]
     frozen = execution.invoke_statement(statement=statement.returning(*key)).freeze()
     keys = [tuple(row[-len(key) :]) for row in frozen()]

@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
-from sqlmodel_crud_utils._session.changes import Change, Need, Operation, happened, need_of
+from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, happened, need_of
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard, sets_plainly
@@ -131,7 +131,7 @@ class ByKey(NamedTuple):
     def _tell(self) -> None:
         model, session = self.row.facts.model, self.row.session
         if need_of(model):
-            operation: Operation = "delete" if self.written is None else "update"
+            operation: WriteKind = "delete" if self.written is None else "update"
             values = None if self.written is None else [self.written]
             happened(session, Change(model, operation, [self.row.values], values))
 

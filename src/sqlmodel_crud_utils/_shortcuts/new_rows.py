@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
 from sqlmodel_crud_utils._core.writes.inserts import insert_into
-from sqlmodel_crud_utils._core.writes.shapes import Column as Values, Shape
+from sqlmodel_crud_utils._core.writes.shapes import ColumnValues, Shape
 from sqlmodel_crud_utils._core.writes.targets import Target, target_of
 from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
@@ -62,7 +62,7 @@ class NewRows(NamedTuple):
         """Their model."""
         return self.target.model
 
-    def keyed(self, keys: Values) -> NewRows:
+    def keyed(self, keys: ColumnValues) -> NewRows:
         """Return them with the keys that the database has made."""
         key = self.key or ""
         shape = self.shape
@@ -141,7 +141,7 @@ def _with_values(target: Target, states: list[InstanceState[Any]]) -> NewRows | 
         rows = [itemgetter(*names)(state.dict) for state in states]
     except KeyError:  # a field that was never set is left to the flush
         return None
-    given: dict[str, Values] = {}
+    given: dict[str, ColumnValues] = {}
     filled: list[str] = []
     key = None
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
@@ -158,7 +158,7 @@ def _with_values(target: Target, states: list[InstanceState[Any]]) -> NewRows | 
     return NewRows(target, states, shape, tuple(filled), key)
 
 
-def _written(target: Target, name: str, values: Values) -> Values | None:
+def _written(target: Target, name: str, values: ColumnValues) -> ColumnValues | None:
     """Return what a flush would write of a field's values, None where only it can tell."""
     column, kinds = target.columns[name], set(map(type, values))
     if any(issubclass(kind, ClauseElement) or hasattr(kind, _SQL) for kind in kinds):

@@ -133,7 +133,7 @@ class _Attempt:
 
     session: Session
     modes: Modes
-    block: blocks.Block | None = None
+    block: blocks.BlockState | None = None
     ended_by: BaseException | None = None
     """What ended the transaction before the function was over, whatever it made of that."""
 

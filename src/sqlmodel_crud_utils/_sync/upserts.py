@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._core.rows import fetched, states_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
 from sqlmodel_crud_utils._core.writes.inserts import total_of
 from sqlmodel_crud_utils._core.writes.targets import (
-    Names,
+    ColumnNames,
     Target,
     check_dialect,
     check_key,
@@ -59,7 +59,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, Operation, need_of
+from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, WriteKind, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.sqlalchemy_internals import register_altered
@@ -99,9 +99,9 @@ def bulk_upsert_mappings(
     payload: Iterable[Any],
     session_inst: AnySession,
     model: type[T],
-    pk_fields: Names = None,
+    pk_fields: ColumnNames = None,
     *,
-    update_columns: Names = None,
+    update_columns: ColumnNames = None,
     chunk_size: int | None = None,
     raise_on_error: bool | None = None,
     progress: bool | Report | None = None,
@@ -114,9 +114,9 @@ def bulk_upsert_mappings(
     payload: Iterable[Any],
     session_inst: AnySession,
     model: type[Any],
-    pk_fields: Names = None,
+    pk_fields: ColumnNames = None,
     *,
-    update_columns: Names = None,
+    update_columns: ColumnNames = None,
     chunk_size: int | None = None,
     raise_on_error: bool | None = None,
     progress: bool | Report | None = None,
@@ -129,9 +129,9 @@ def bulk_upsert_mappings(
     payload: Iterable[Any],
     session_inst: AnySession,
     model: type[T],
-    pk_fields: Names = None,
+    pk_fields: ColumnNames = None,
     *,
-    update_columns: Names = None,
+    update_columns: ColumnNames = None,
     chunk_size: int | None = None,
     raise_on_error: bool | None = None,
     progress: bool | Report | None = None,
@@ -143,9 +143,9 @@ def bulk_upsert_mappings(
     payload: Iterable[Any],
     session_inst: AnySession,
     model: type[T],
-    pk_fields: Names = None,
+    pk_fields: ColumnNames = None,
     *,
-    update_columns: Names = None,
+    update_columns: ColumnNames = None,
     chunk_size: int | None = None,
     raise_on_error: bool | None = None,
     progress: bool | Report | None = None,
@@ -421,7 +421,7 @@ def _changes(
 ) -> Iterator[Change]:
     new = [row for entry, row in found.items() if entry not in there]
     old = [row for entry, row in found.items() if entry in there]
-    operations: Mapping[Operation, list[Any]] = {"create": new, "update": old}
+    operations: Mapping[WriteKind, list[Any]] = {"create": new, "update": old}
     for operation, rows in operations.items():
         if rows:
             keys = list(map(_key_of, rows))

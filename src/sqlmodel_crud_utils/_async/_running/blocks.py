@@ -125,7 +125,7 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
 class _Level:
     """One level of a block: the database transaction itself, or a savepoint in it."""
 
-    def __init__(self, session: AsyncSession, block: blocks.Block) -> None:
+    def __init__(self, session: AsyncSession, block: blocks.BlockState) -> None:
         self._session = session
         self._plain = sync_session(session)
         self._block = block

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._runtime_async import AsyncSession, run_sync, sync_session
 from sqlmodel_crud_utils._session import changes
-from sqlmodel_crud_utils._session.changes import Change, Key
+from sqlmodel_crud_utils._session.changes import Change
 
 
 async def happened(session: AsyncSession, change: Change) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, require_callable
+from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.hooks import METHODS, get_hooks
 
 Hooks = Sequence[Any]
-Operation = Literal["create", "update", "delete"]
 
 
 class HookFailedError(Exception):
@@ -24,7 +24,7 @@ class HookFailedError(Exception):
         super().__init__()
 
 
-def hooks_of(model: type[Any], operation: Operation) -> Hooks:
+def hooks_of(model: type[Any], operation: WriteKind) -> Hooks:
     """Return the hooks that an operation on a model runs; one that cannot be called is refused."""
     names = (f"before_{operation}", f"after_{operation}")
     hooks = [hook for hook in get_hooks(model) if any(_method(hook, name) for name in names)]

@@ -9,16 +9,16 @@ from sqlalchemy import select
 
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
 from sqlmodel_crud_utils._async._running.fetching import fetch
-from sqlmodel_crud_utils._async._running.hooks import Operation, hooks_of
+from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, insist
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.progress import Report, progress_to
-from sqlmodel_crud_utils._core.queries.keys import by_key_list
+from sqlmodel_crud_utils._core.queries.keys import Key, by_key_list
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.writes.key_lists import Key, KeyList, key_list_of
+from sqlmodel_crud_utils._core.writes.key_lists import KeyList, key_list_of
 from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
@@ -26,6 +26,7 @@ from sqlmodel_crud_utils._runtime_async import (
     execute_writing,
     sync_session,
 )
+from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
 
 OneChunk = Callable[["ListedWrite", list[Key]], Any]
@@ -120,7 +121,7 @@ def listed_write(
     session: AsyncSession,
     model: type[Any],
     name: str,
-    operation: Operation,
+    operation: WriteKind,
     keys: Iterable[Any],
     pk_field: str | Sequence[str] | None,
     visibility: Visibility,

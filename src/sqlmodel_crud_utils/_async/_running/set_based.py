@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._session.changes import (
     TOLD,
     Change,
     Need,
-    Operation,
+    WriteKind,
     need_of,
     recording_of,
 )
@@ -47,7 +47,7 @@ async def write_set(
     if need < Need.KEYS:
         count: int = (await execute_writing(session, statement, execution_options=options)).rowcount
         return count
-    operation: Operation = "update" if isinstance(statement, Update) else "delete"
+    operation: WriteKind = "update" if isinstance(statement, Update) else "delete"
     names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
     options = {**options, **TOLD}
     if need >= Need.BEFORE:
@@ -146,7 +146,7 @@ async def rows_of_keys(
 
 
 def change_of(
-    facts: Facts, operation: Operation, names: Sequence[str], rows: Sequence[Sequence[Any]]
+    facts: Facts, operation: WriteKind, names: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> Change:
     """Return the change of rows that begin with their keys and go on with values of some fields."""
     width = len(facts.key)
@@ -155,7 +155,7 @@ def change_of(
     return Change(facts.model, operation, keys, values)
 
 
-def _returns_rows(session: AsyncSession, facts: Facts, operation: Operation) -> bool:
+def _returns_rows(session: AsyncSession, facts: Facts, operation: WriteKind) -> bool:
     dialect = dialect_of(session, facts)
     can = dialect.update_returning if operation == "update" else dialect.delete_returning
     return can and facts.is_one_table

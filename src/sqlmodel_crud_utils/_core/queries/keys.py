@@ -30,6 +30,8 @@ from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced
 from sqlmodel_crud_utils._core.visibility.hiding import hide
 from sqlmodel_crud_utils.exceptions import ValidationError
 
+Key = tuple[Any, ...]
+
 
 def key_names(facts: Facts, pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
     """Return the names of the columns that a caller's key stands for.

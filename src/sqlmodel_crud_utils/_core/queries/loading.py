@@ -25,13 +25,17 @@ from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 _SEPARATOR = r"\.|__"
 
 Strategy = Literal["joined", "lazy", "selectin", "selectin_with_deleted"]
-Names = str | Iterable[str] | None
+RelationshipNames = str | Iterable[str] | None
 RelationshipPath = list[InstrumentedAttribute[Any]]
 _Steps = tuple[InstrumentedAttribute[Any], ...]
 
 
 def loading_for(
-    model: type[Any], selectin: bool, select_in_keys: Names, lazy: bool, lazy_load_keys: Names
+    model: type[Any],
+    selectin: bool,
+    select_in_keys: RelationshipNames,
+    lazy: bool,
+    lazy_load_keys: RelationshipNames,
 ) -> Loading:
     """Return how a read loads relationships; as in v0.1.0, names count only with their flag.
 
@@ -65,7 +69,9 @@ def field_path(model: type[Any], name: str) -> tuple[RelationshipPath, str]:
     raise UnknownFieldError(model, name, facts.columns)
 
 
-def relationship_paths(model: type[Any], names: Names, parameter: str) -> list[RelationshipPath]:
+def relationship_paths(
+    model: type[Any], names: RelationshipNames, parameter: str
+) -> list[RelationshipPath]:
     """Return the relationships that each name leads through; "team.city" and "team__city" do.
 
     Args:

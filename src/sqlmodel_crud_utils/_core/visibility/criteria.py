@@ -28,15 +28,15 @@ def visible(entity: Any, visibility: Visibility = USUAL) -> ColumnElement[bool] 
     return and_(*(policy.criterion(entity) for policy in policies)) if policies else None
 
 
-Rule = Callable[[FromClause], ColumnElement[bool]]
+TableCriterion = Callable[[FromClause], ColumnElement[bool]]
 """Makes the criterion for the rows of a table, or of an alias of it, that are visible."""
 
-Rules = Mapping[FromClause, Rule]
+TableCriteria = Mapping[FromClause, TableCriterion]
 """Tables of which some rows are hidden, each with its rule."""
 
 
 @cached
-def rules_of(visibility: Visibility) -> Rules:
+def rules_of(visibility: Visibility) -> TableCriteria:
     """Return the rules for all tables that policies are about."""
     named: dict[FromClause, dict[Policy, Mapping[str, str]]] = {}
     for policy in holding(visibility):

@@ -43,7 +43,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     tables_in,
     values_in,
 )
-from sqlmodel_crud_utils._core.visibility.criteria import Rules
+from sqlmodel_crud_utils._core.visibility.criteria import TableCriteria
 
 _E = TypeVar("_E", bound=Executable)
 
@@ -54,7 +54,7 @@ def mappers_in(statement: Executable) -> set[Mapper[Any]]:
     return {notes["parentmapper"] for notes in annotated if "parentmapper" in notes}
 
 
-def hide(statement: _E, rules: Rules) -> _E:
+def hide(statement: _E, rules: TableCriteria) -> _E:
     """Return the statement with criteria for the tables that it names without their model."""
     if not concerns(statement, rules):
         return statement
@@ -70,7 +70,7 @@ def hide(statement: _E, rules: Rules) -> _E:
     return changed
 
 
-def _kept(statement: Executable, rules: Rules) -> list[Any]:
+def _kept(statement: Executable, rules: TableCriteria) -> list[Any]:
     """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
     elements = list(elements_of(statement))
     kept = [option for element in elements for option in options_of(element)]
@@ -84,7 +84,7 @@ def _kept(statement: Executable, rules: Rules) -> list[Any]:
     return kept
 
 
-def concerns(part: Any, rules: Rules) -> bool:
+def concerns(part: Any, rules: TableCriteria) -> bool:
     """Return whether a statement, or a part of it, needs criteria for tables."""
     return any(_concerns(element, rules) for element in elements_of(part))
 
@@ -117,7 +117,7 @@ def elements_of(part: Any) -> Iterator[Any]:
                 yield from elements_of(table)
 
 
-def _concerns(element: Any, rules: Rules) -> bool:
+def _concerns(element: Any, rules: TableCriteria) -> bool:
     if isinstance(element, Select):
         return bool(_criteria(element, rules)) or any(
             _join_criterion(join, rules) is not None for join in joins_of(element)
@@ -127,23 +127,23 @@ def _concerns(element: Any, rules: Rules) -> bool:
     return isinstance(element, Join) and _criterion(element.right, rules) is not None
 
 
-def _hide_in_select(rules: Rules, select: Select[Any]) -> None:
+def _hide_in_select(rules: TableCriteria, select: Select[Any]) -> None:
     # Called with a copy of the caller's SELECT.
     add_criteria(select, _criteria(select, rules))
     set_joins(select, (_hide_in_setup_join(rules, join) for join in joins_of(select)))
 
 
-def _hide_in_write(rules: Rules, write: Update | Delete) -> None:
+def _hide_in_write(rules: TableCriteria, write: Update | Delete) -> None:
     add_criteria(write, _criteria_of_write(write, rules))
 
 
-def _hide_in_join(rules: Rules, join: Join) -> None:
+def _hide_in_join(rules: TableCriteria, join: Join) -> None:
     criterion = _criterion(join.right, rules)
     if criterion is not None:
         join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
 
 
-def _hide_in_setup_join(rules: Rules, join: tuple[Any, ...]) -> tuple[Any, ...]:
+def _hide_in_setup_join(rules: TableCriteria, join: tuple[Any, ...]) -> tuple[Any, ...]:
     criterion = _join_criterion(join, rules)
     if criterion is None:
         return join
@@ -155,7 +155,7 @@ def _hide_in_setup_join(rules: Rules, join: tuple[Any, ...]) -> tuple[Any, ...]:
     return target, and_(condition, criterion), *rest
 
 
-def _join_criterion(join: tuple[Any, ...], rules: Rules) -> ColumnElement[bool] | None:
+def _join_criterion(join: tuple[Any, ...], rules: TableCriteria) -> ColumnElement[bool] | None:
     """Return the criterion for the table that `Select.join()` adds, or the one between."""
     target, condition, *_ = join
     for attribute in (target, condition):
@@ -166,7 +166,7 @@ def _join_criterion(join: tuple[Any, ...], rules: Rules) -> ColumnElement[bool] 
     return None if condition is None else _criterion(target, rules)
 
 
-def _criteria(select: Select[Any], rules: Rules) -> list[ColumnElement[bool]]:
+def _criteria(select: Select[Any], rules: TableCriteria) -> list[ColumnElement[bool]]:
     found = (_criterion(table, rules, select) for table in _tables(select))
     return [criterion for criterion in found if criterion is not None]
 
@@ -195,7 +195,7 @@ def _named(select: Select[Any]) -> Iterator[FromClause]:
             yield from tables_in(criterion)
 
 
-def _criteria_of_write(write: Update | Delete, rules: Rules) -> list[ColumnElement[bool]]:
+def _criteria_of_write(write: Update | Delete, rules: TableCriteria) -> list[ColumnElement[bool]]:
     target = write.table
     # The criteria name further tables, as in UPDATE … FROM, which SQLAlchemy's never reach.
     named = {table for each in criteria_of(write) for table in tables_in(each)}
@@ -215,7 +215,7 @@ def _first(table: FromClause) -> FromClause:
 
 
 def _criterion(
-    table: Any, rules: Rules, select: Select[Any] | None = None
+    table: Any, rules: TableCriteria, select: Select[Any] | None = None
 ) -> ColumnElement[bool] | None:
     rule = rules.get(_unaliased(table))
     return None if rule is None or _has_loader_criteria(table, select) else rule(table)

@@ -10,10 +10,8 @@ from sqlalchemy import ColumnElement, Dialect
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, rows_per_chunk
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import Visibility
-from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks, key_list
+from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, key_chunks, key_list
 from sqlmodel_crud_utils._core.visibility.criteria import visible
-
-Key = tuple[Any, ...]
 
 
 class KeyList(NamedTuple):

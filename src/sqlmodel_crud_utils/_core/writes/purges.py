@@ -10,13 +10,12 @@ from sqlalchemy import ColumnElement, Delete, Dialect, Select, TableClause, dele
 
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, rows_per_chunk
 from sqlmodel_crud_utils._core.models.facts import facts_of
+from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._core.values.datetimes import in_utc, utc_now
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _ROWS_PER_CHUNK = 1_000
-
-Keys = Sequence[tuple[Any, ...]]
 
 
 def deleted_before(older_than: Any) -> datetime:
@@ -50,7 +49,7 @@ class Purge(NamedTuple):
         locked: Select[Any] = statement.with_for_update()
         return locked
 
-    def without_links(self, keys: Keys) -> list[Delete]:
+    def without_links(self, keys: Sequence[Key]) -> list[Delete]:
         """Return the DELETEs of the rows in link tables that belong to the keys."""
         facts = facts_of(self.model)
         key = [column.key for column in facts.mapper.primary_key]
@@ -65,7 +64,7 @@ class Purge(NamedTuple):
             if links.keys() == set(key)
         ]
 
-    def without_rows(self, keys: Keys) -> Delete:
+    def without_rows(self, keys: Sequence[Key]) -> Delete:
         """Return the DELETE of the rows, which takes them out of the session too."""
         criterion = _among(facts_of(self.model).key_attributes, keys)
         statement = delete(self.model).where(criterion, *self._criteria())
@@ -83,7 +82,7 @@ class Purge(NamedTuple):
         return min(fitting, most, self.chunk_size or _ROWS_PER_CHUNK)
 
 
-def _among(columns: Sequence[Any], keys: Keys) -> ColumnElement[bool]:
+def _among(columns: Sequence[Any], keys: Sequence[Key]) -> ColumnElement[bool]:
     if len(columns) == 1:
         found: ColumnElement[bool] = columns[0].in_([key[0] for key in keys])
         return found

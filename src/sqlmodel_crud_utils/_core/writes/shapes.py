@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import TenantError, UnknownFieldError, ValidationError
 
 Values = Mapping[str, Any]
-Column = Sequence[Any]
+ColumnValues = Sequence[Any]
 
 
 class Shape(NamedTuple):
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
     start: int
     size: int
     names: tuple[str, ...]
-    columns: Sequence[Column]
+    columns: Sequence[ColumnValues]
 
     def part(self, low: int, high: int) -> Shape:
         """Return some of the rows."""
@@ -182,7 +182,7 @@ class RowReader:
         for _, group in groupby((fillable | row for row in complete), key=lambda row: row.keys()):
             together = list(group)
             names = tuple(together[0])
-            columns: list[Column] = [[row[name] for row in together] for name in names]
+            columns: list[ColumnValues] = [[row[name] for row in together] for name in names]
             shapes.append(Shape(start, len(together), names, columns))
             start += len(together)
         return shapes
@@ -199,7 +199,7 @@ class RowReader:
         given[TENANT] = list(map(check_tenant, named))
         return shape._replace(names=tuple(given), columns=list(given.values()))
 
-    def _column(self, name: str, values: Column) -> Column:
+    def _column(self, name: str, values: ColumnValues) -> ColumnValues:
         attribute = self._target.attributes.get(name)
         if attribute is None:
             raise UnknownFieldError(self._model, name, self._target.attributes)

@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Policy
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-Names = str | Sequence[str] | None
+ColumnNames = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,9 @@ class Target:
         return frozenset(name for name, column in self.columns.items() if column in wanted)
 
 
-def target_of(model: type[Any], pk_fields: Names = None, update_columns: Names = None) -> Target:
+def target_of(
+    model: type[Any], pk_fields: ColumnNames = None, update_columns: ColumnNames = None
+) -> Target:
     """Return what an upsert of this model writes to.
 
     Raises:
@@ -245,7 +247,7 @@ def _check_table(facts: Facts) -> None:
         )
 
 
-def _listed(parameter: str, names: Names) -> list[str] | None:
+def _listed(parameter: str, names: ColumnNames) -> list[str] | None:
     if names is None or isinstance(names, str):
         return None if names is None else [names]
     if not isinstance(names, Iterable):

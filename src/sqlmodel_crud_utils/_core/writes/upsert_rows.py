@@ -21,6 +21,7 @@ from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked, fitting
 from sqlmodel_crud_utils._core.parameters import prefix_for
+from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._core.values.coercion import is_storable, storable
 from sqlmodel_crud_utils._core.values.payload import given_fields
 from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION
@@ -37,7 +38,6 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.results import UpsertCounts
 
-Key = tuple[Any, ...]
 T = TypeVar("T")
 _E = TypeVar("_E", bound=SQLModelCRUDError)
 _MISSING = object()

@@ -127,7 +127,7 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
 class _Level:
     """One level of a block: the database transaction itself, or a savepoint in it."""
 
-    def __init__(self, session: Session, block: blocks.Block) -> None:
+    def __init__(self, session: Session, block: blocks.BlockState) -> None:
         self._session = session
         self._plain = sync_session(session)
         self._block = block

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._runtime_sync import Session, run_sync, sync_session
 from sqlmodel_crud_utils._session import changes
-from sqlmodel_crud_utils._session.changes import Change, Key
+from sqlmodel_crud_utils._session.changes import Change
 
 
 def happened(session: Session, change: Change) -> None:

@@ -108,7 +108,7 @@ class Block(Operation):
 
     kind: ClassVar[Kind] = "block"
 
-    levels: blocks.Block | None = field(default=None, init=False)
+    levels: blocks.BlockState | None = field(default=None, init=False)
     """The state of its levels, once the block has begun."""
 
     def __exit__(

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Mapper
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._session.changes import Change, Key, TableChange
+from sqlmodel_crud_utils._core.queries.keys import Key
+from sqlmodel_crud_utils._session.changes import Change, TableChange
 from sqlmodel_crud_utils.ext.cache.values import encoded
 
 # A change of what entries look like gives them other names.

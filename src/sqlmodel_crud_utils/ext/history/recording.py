@@ -22,11 +22,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
-from sqlmodel_crud_utils._core.queries.keys import among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
-from sqlmodel_crud_utils._session.changes import Change, Key, Need, Operation, Recording
+from sqlmodel_crud_utils._session.changes import Change, Need, Recording, WriteKind
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.ext.history.set_based import NeedsRowsError, recorded_by_database
 from sqlmodel_crud_utils.ext.history.values import (
@@ -91,7 +91,7 @@ class History:
     ) -> Recording | None:
         """Return what lets the database record a set-based write, None where rows are read."""
         facts = facts_of(model)
-        operation: Operation = "update" if isinstance(statement, Update) else "delete"
+        operation: WriteKind = "update" if isinstance(statement, Update) else "delete"
         same = _in_common(session, facts, operation)
         dialect = session.get_bind(facts.mapper).dialect
         try:
@@ -144,7 +144,7 @@ def _transaction_of(session: Session) -> _Transaction:
     return found
 
 
-def _in_common(session: Session, facts: Facts, operation: Operation) -> Values:
+def _in_common(session: Session, facts: Facts, operation: WriteKind) -> Values:
     """Return what all rows of a write have in common in the history."""
     return {
         "table_name": table_name(facts),

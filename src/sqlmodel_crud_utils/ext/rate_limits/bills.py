@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils.exceptions import RateLimitExceededError, ValidationError
-from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Refusal
+from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Denial
 from sqlmodel_crud_utils.ext.rate_limits.limits import Limit
 
 
@@ -50,7 +50,7 @@ class Bill:
         paid, self.paid = self.paid, written
         return [limit.charge(key, owed, paid) for key, limit in counting.items()]
 
-    def check(self, charges: Sequence[Charge], refusal: Refusal | None) -> None:
+    def check(self, charges: Sequence[Charge], refusal: Denial | None) -> None:
         """Raise the error of a charge that was refused."""
         if refusal is not None:
             self.call.refused = True

@@ -35,7 +35,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Denial:
     """That a bucket would have flown over.
 
     Attributes:
@@ -104,7 +104,7 @@ def arguments(charges: Sequence[Charge]) -> list[str]:
     ]
 
 
-def refusal_of(answer: tuple[int, bytes]) -> Refusal | None:
+def refusal_of(answer: tuple[int, bytes]) -> Denial | None:
     """Return what the script's answer says."""
     place, microseconds = answer
-    return Refusal(place - 1, int(microseconds) / 1e6) if place else None
+    return Denial(place - 1, int(microseconds) / 1e6) if place else None

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.ext.rate_limits.bills import Bill, bill_for
 from sqlmodel_crud_utils.ext.rate_limits.limits import By, Limit, On, check_limit
 from sqlmodel_crud_utils.ext.rate_limits.running import Nesting
-from sqlmodel_crud_utils.ext.rate_limits.stores import Settings, Stores, stores_for
+from sqlmodel_crud_utils.ext.rate_limits.stores import LimiterSettings, Stores, stores_for
 
 
 class RateLimiter:
@@ -67,7 +67,7 @@ class RateLimiter:
         prefix: str = "sqlmodel_crud",
         max_keys: int = 100_000,
     ) -> None:
-        settings = Settings(url, on_failure, timeout, prefix, max_keys)
+        settings = LimiterSettings(url, on_failure, timeout, prefix, max_keys)
         settings.check()
         self._prefix = prefix
         self._stores: Stores = stores_for(settings)

@@ -7,7 +7,7 @@ from threading import Lock
 from time import monotonic
 
 from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
-from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Refusal, leaked, wait_for
+from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Denial, leaked, wait_for
 
 
 class MemoryBuckets:
@@ -27,7 +27,7 @@ class MemoryBuckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def pour(self, charges: Sequence[Charge]) -> Refusal | None:
+    def pour(self, charges: Sequence[Charge]) -> Denial | None:
         """Pay all charges, or none of them; return what refuses them."""
         with self._lock:
             now = self._clock()
@@ -35,7 +35,7 @@ class MemoryBuckets:
             waits = [wait_for(level, each) for level, each in zip(levels, charges, strict=True)]
             longest = max(waits)
             if longest > 0:
-                return Refusal(waits.index(longest), longest)
+                return Denial(waits.index(longest), longest)
             for level, charge in zip(levels, charges, strict=True):
                 self._buckets[charge.key] = level + charge.cost, now
             while len(self._buckets) > self._max_keys:

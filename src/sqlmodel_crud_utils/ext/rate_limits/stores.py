@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LimiterSettings:
     """What a limiter is made with."""
 
     url: str
@@ -80,7 +80,7 @@ class Stores(Protocol):
 class _InMemory(Stores):
     """Both APIs share the buckets, which need no I/O."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LimiterSettings) -> None:
         self._buckets = MemoryBuckets(settings.max_keys)
 
     def of(self, call: Call) -> Buckets:  # noqa: ARG002 - one place for all calls
@@ -96,7 +96,7 @@ class _InMemory(Stores):
 class _InRedis(Stores):
     """Each API has connections of its own; the one that nobody uses is not even imported."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LimiterSettings) -> None:
         _require_redis()
         self._refuses = settings.on_failure == "refuse"
         self._outage = Outage("refused" if self._refuses else "not limited")
@@ -130,7 +130,7 @@ class _InRedis(Stores):
         return self._settings.url, self._settings.timeout, self._outage
 
 
-def stores_for(settings: Settings) -> Stores:
+def stores_for(settings: LimiterSettings) -> Stores:
     """Return the buckets that a limiter's settings name."""
     return _InMemory(settings) if settings.url == "memory://" else _InRedis(settings)
 

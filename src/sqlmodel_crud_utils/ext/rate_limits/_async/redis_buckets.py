@@ -13,7 +13,7 @@ from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     DIGEST,
     SCRIPT,
     Charge,
-    Refusal,
+    Denial,
     arguments,
     refusal_of,
 )
@@ -54,7 +54,7 @@ class RedisBuckets:
         """Close the connections, those of the running event loop where there is one."""
         await self._clients.aclose()
 
-    async def _pour(self, charges: list[Charge]) -> Refusal | None:
+    async def _pour(self, charges: list[Charge]) -> Denial | None:
         if not self._outage.is_under_way:
             try:
                 answer = await within(self._timeout, self._ask, charges)

@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     DIGEST,
     SCRIPT,
     Charge,
-    Refusal,
+    Denial,
     arguments,
     refusal_of,
 )
@@ -56,7 +56,7 @@ class RedisBuckets:
         """Close the connections, those of the running event loop where there is one."""
         self._clients.close()
 
-    def _pour(self, charges: list[Charge]) -> Refusal | None:
+    def _pour(self, charges: list[Charge]) -> Denial | None:
         if not self._outage.is_under_way:
             try:
                 answer = within(self._timeout, self._ask, charges)
