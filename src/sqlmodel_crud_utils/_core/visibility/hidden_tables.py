@@ -89,7 +89,7 @@ def concerns(part: Any, rules: TableCriteria) -> bool:
     return any(_concerns(element, rules) for element in elements_of(part))
 
 
-def has_bare_join(select: Select[Any], rules: Rules) -> bool:
+def has_bare_join(select: Select[Any], rules: TableCriteria) -> bool:
     """Return whether a SELECT joins a table without a condition, to which one could be added."""
     return any(
         condition is None and _criterion(target, rules) is not None
