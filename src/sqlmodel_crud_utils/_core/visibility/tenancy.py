@@ -55,7 +55,7 @@ from sqlmodel_crud_utils._core.values.tenants import (
     tenant_or_any,
     tenant_parameter,
 )
-from sqlmodel_crud_utils._core.visibility.criteria import Rules, rules_of
+from sqlmodel_crud_utils._core.visibility.criteria import TableCriteria, rules_of
 from sqlmodel_crud_utils._core.visibility.hidden_tables import (
     concerns,
     elements_of,
@@ -277,7 +277,7 @@ def _refusal(element: Any) -> str | None:
     return None
 
 
-def _rules() -> Rules:
+def _rules() -> TableCriteria:
     # Whatever is in scope: what is found out with them is kept.
     return rules_of(everywhere())
 
