@@ -37,7 +37,7 @@ def of_scope() -> Attributes:
 
 def of_end(call: Call) -> Attributes:
     """Return what is known of a call at its end: rows, attempts, and how it ended."""
-    told = {
+    told: dict[str, str | int | None] = {
         # One row is no batch.
         names.BATCH_SIZE: call.batch if call.batch != 1 else None,
         names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS: call.rows,
@@ -45,9 +45,10 @@ def of_end(call: Call) -> Attributes:
         names.CACHE_RESULT: call.cache,
         names.REFUSED: call.refused or None,
         names.OUTCOME: outcome_of(call),
-        names.ERROR_TYPE: error_type_of(call.error),
-        names.STATUS_CODE: _status_code(call.error),
     }
+    if call.error is not None:
+        told[names.ERROR_TYPE] = error_type_of(call.error)
+        told[names.STATUS_CODE] = _status_code(call.error)
     return {name: value for name, value in told.items() if value is not None}
 
 
