@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils import aio, sync
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.fastapi import crud_router, session_dependency
 from tests.models import Hero
-from tests.router_models import Bench, RangerUpdate
+from tests.router_models import Bench, LodgePublic, Ranger, RangerPublic, RangerUpdate
 
 
 def sync_session() -> Iterator[Session]:
@@ -69,6 +69,20 @@ def test_what_is_removed_cannot_be_restored() -> None:
     """That takes a model with soft deletion."""
     with pytest.raises(ValidationError, match="cannot be soft-deleted"):
         crud_router(Bench, sync_session, public=Bench, operations=("restore",))
+
+
+class Sheltered(SQLModel):
+    """A ranger who has to have a lodge."""
+
+    id: int
+    lodge: LodgePublic
+
+
+def test_a_related_row_may_be_deleted_softly() -> None:
+    """It is not shown then, so that a row which has to have one could not go out."""
+    with pytest.raises(ValidationError, match=r"Sheltered\.lodge has to allow None, for a Lodge"):
+        crud_router(Ranger, sync_session, public=Sheltered)
+    assert crud_router(Ranger, sync_session, public=RangerPublic).routes
 
 
 @pytest.mark.parametrize(

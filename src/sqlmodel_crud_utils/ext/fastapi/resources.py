@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from types import NoneType
 from typing import Any, get_args
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.queries.conditions import meets
+from sqlmodel_crud_utils._core.visibility.soft_delete import is_soft_delete
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
@@ -94,8 +96,21 @@ def _paths(
         many = several or bool(relationship.uselist)
         yield f"{prefix}{name}", many
         related = facts_of(relationship.mapper.class_)
+        if not relationship.uselist:
+            _require_optional(public, name, related)
         for shown in _models_in(field.annotation):
             yield from _paths(related, shown, f"{prefix}{name}__", several=many)
+
+
+def _require_optional(public: type[BaseModel], name: str, related: Facts) -> None:
+    """Refuse a field that must have a related row, where that can be deleted and not be shown."""
+    annotation: Any = public.model_fields[name].annotation
+    if is_soft_delete(related) and NoneType not in get_args(annotation):
+        raise ValidationError(
+            f"{public.__name__}.{name} has to allow None, for a {related.model.__name__} that is "
+            "soft-deleted",
+            field="public",
+        )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

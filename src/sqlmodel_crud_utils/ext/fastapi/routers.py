@@ -123,8 +123,9 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
 
     Raises:
         ValidationError: A table model as `create` or `update`, or a field there that the model
-            does not have; an unknown operation, or one that lacks its model; a dependency that
-            does not tell which session it gives; what `filter_params` refuses.
+            does not have; a related row in `public` that has to be there and may be soft-deleted;
+            an unknown operation, or one that lacks its model; a dependency that does not tell
+            which session it gives; what `filter_params` refuses.
 
     Example:
         >>> from fastapi import FastAPI
