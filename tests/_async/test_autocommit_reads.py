@@ -231,6 +231,14 @@ class TestInTransactions:
             await get_row(1, session, Hero)
             assert server.state == "idle in transaction"
 
+    async def test_a_block_after_a_read(self, session: AsyncSession, server: Server) -> None:
+        """It takes over a transaction of the session in which nothing has begun yet."""
+        await get_row(1, session, Hero)
+        assert server.state == "idle"
+        async with transaction(session):
+            await get_row(1, session, Hero)
+            assert server.state == "idle in transaction"
+
     async def test_the_callers_block(self, session: AsyncSession, server: Server) -> None:
         """The same with SQLAlchemy's."""
         async with session.begin():

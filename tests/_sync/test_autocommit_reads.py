@@ -225,6 +225,14 @@ class TestInTransactions:
             get_row(1, session, Hero)
             assert server.state == "idle in transaction"
 
+    def test_a_block_after_a_read(self, session: Session, server: Server) -> None:
+        """It takes over a transaction of the session in which nothing has begun yet."""
+        get_row(1, session, Hero)
+        assert server.state == "idle"
+        with transaction(session):
+            get_row(1, session, Hero)
+            assert server.state == "idle in transaction"
+
     def test_the_callers_block(self, session: Session, server: Server) -> None:
         """The same with SQLAlchemy's."""
         with session.begin():

@@ -65,7 +65,10 @@ def made(database: Database, worker_id: str) -> Iterator[Secured]:
 @pytest.fixture
 def secured(made: Secured) -> Iterator[Secured]:
     """The database, with a spell for each of two tenants."""
-    made.ask("INSERT INTO spell VALUES ('a', 1, 'of a', 0), ('b', 2, 'of b', 0)")
+    made.ask(
+        "INSERT INTO spell VALUES ('a', 1, 'of a', 0), ('b', 2, 'of b', 0)",
+        "SELECT setval(pg_get_serial_sequence('spell', 'id'), 2)",
+    )
     yield made
     made.clear()
 
