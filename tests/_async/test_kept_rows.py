@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
+    bulk_insert_rows,
     get_one_or_create,
     get_row,
     get_rows,
@@ -145,23 +146,29 @@ class TestAfterTheCommit:
     """What fails there is no failed write."""
 
     @contextmanager
-    def failing(self, session: AsyncSession, error: Exception) -> Iterator[None]:
+    def failing(
+        self, session: AsyncSession, error: Exception, name: str = "after_commit"
+    ) -> Iterator[None]:
         """Let a listener of the user's fail when the session has committed."""
 
-        def fail(_session: Any) -> None:
-            raise error
+        def fail(_session: Any, ended: Any = None) -> None:
+            if ended is None or ended.parent is None:
+                raise error
 
-        event.listen(sync_session(session), "after_commit", fail)
+        event.listen(sync_session(session), name, fail)
         yield
-        event.remove(sync_session(session), "after_commit", fail)
+        event.remove(sync_session(session), name, fail)
 
     @pytest.mark.parametrize("inside", [True, False])
+    @pytest.mark.parametrize("name", ["after_commit", "after_transaction_end"])
     @pytest.mark.parametrize(
         "error", [RuntimeError("late"), OperationalError("SELECT 1", {}, Exception())]
     )
-    async def test_a_listener(self, session: AsyncSession, error: Exception, inside: bool) -> None:
+    async def test_a_listener(
+        self, session: AsyncSession, error: Exception, name: str, inside: bool
+    ) -> None:
         """Its error is raised as that of a callback, for the row is written."""
-        with self.failing(session, error), pytest.raises(ExceptionGroup) as caught:
+        with self.failing(session, error, name), pytest.raises(ExceptionGroup) as caught:
             if inside:
                 async with transaction(session):
                     await write_row(Hero(name="Rusty", secret_name="?"), session)
@@ -170,6 +177,25 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (error,)
         assert await count(session, Hero) == 1
         assert (await write_row(Hero(name="Nova", secret_name="?"), session))[0]
+
+    async def test_listeners_that_fail_at_the_end_too(self, session: AsyncSession) -> None:
+        """What failed first is raised."""
+        first, second = RuntimeError("first"), RuntimeError("second")
+        with (
+            self.failing(session, first),
+            self.failing(session, second, "after_transaction_end"),
+            pytest.raises(ExceptionGroup) as caught,
+        ):
+            await write_row(Hero(name="Rusty", secret_name="?"), session)
+        assert caught.value.exceptions == (first,)
+        assert await count(session, Hero) == 1
+
+    async def test_a_savepoint_that_is_released(self, session: AsyncSession) -> None:
+        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails."""
+        rows = [Hero(name=f"hero {number}", secret_name="?") for number in range(2)]
+        with self.failing(session, RuntimeError("early")), pytest.raises(RuntimeError):
+            await bulk_insert_rows(rows, session, Hero)
+        assert await count(session, Hero) == 0
 
 
 async def test_rows_that_were_expunged_do_not_count(session: AsyncSession) -> None:

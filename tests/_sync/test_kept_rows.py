@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
+    bulk_insert_rows,
     get_one_or_create,
     get_row,
     get_rows,
@@ -145,23 +146,27 @@ class TestAfterTheCommit:
     """What fails there is no failed write."""
 
     @contextmanager
-    def failing(self, session: Session, error: Exception) -> Iterator[None]:
+    def failing(
+        self, session: Session, error: Exception, name: str = "after_commit"
+    ) -> Iterator[None]:
         """Let a listener of the user's fail when the session has committed."""
 
-        def fail(_session: Any) -> None:
-            raise error
+        def fail(_session: Any, ended: Any = None) -> None:
+            if ended is None or ended.parent is None:
+                raise error
 
-        event.listen(sync_session(session), "after_commit", fail)
+        event.listen(sync_session(session), name, fail)
         yield
-        event.remove(sync_session(session), "after_commit", fail)
+        event.remove(sync_session(session), name, fail)
 
     @pytest.mark.parametrize("inside", [True, False])
+    @pytest.mark.parametrize("name", ["after_commit", "after_transaction_end"])
     @pytest.mark.parametrize(
         "error", [RuntimeError("late"), OperationalError("SELECT 1", {}, Exception())]
     )
-    def test_a_listener(self, session: Session, error: Exception, inside: bool) -> None:
+    def test_a_listener(self, session: Session, error: Exception, name: str, inside: bool) -> None:
         """Its error is raised as that of a callback, for the row is written."""
-        with self.failing(session, error), pytest.raises(ExceptionGroup) as caught:
+        with self.failing(session, error, name), pytest.raises(ExceptionGroup) as caught:
             if inside:
                 with transaction(session):
                     write_row(Hero(name="Rusty", secret_name="?"), session)
@@ -170,6 +175,25 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (error,)
         assert count(session, Hero) == 1
         assert write_row(Hero(name="Nova", secret_name="?"), session)[0]
+
+    def test_listeners_that_fail_at_the_end_too(self, session: Session) -> None:
+        """What failed first is raised."""
+        first, second = RuntimeError("first"), RuntimeError("second")
+        with (
+            self.failing(session, first),
+            self.failing(session, second, "after_transaction_end"),
+            pytest.raises(ExceptionGroup) as caught,
+        ):
+            write_row(Hero(name="Rusty", secret_name="?"), session)
+        assert caught.value.exceptions == (first,)
+        assert count(session, Hero) == 1
+
+    def test_a_savepoint_that_is_released(self, session: Session) -> None:
+        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails."""
+        rows = [Hero(name=f"hero {number}", secret_name="?") for number in range(2)]
+        with self.failing(session, RuntimeError("early")), pytest.raises(RuntimeError):
+            bulk_insert_rows(rows, session, Hero)
+        assert count(session, Hero) == 0
 
 
 def test_rows_that_were_expunged_do_not_count(session: Session) -> None:

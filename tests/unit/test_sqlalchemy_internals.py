@@ -162,21 +162,6 @@ def test_rollback_exception(session: Session) -> None:
     assert internals.rollback_exception(transaction) is refused.value
 
 
-def test_is_committed(session: Session) -> None:
-    """`SessionTransaction._state`."""
-    seen = []
-
-    @event.listens_for(session, "after_commit")
-    def look(_session: Session) -> None:
-        seen.append(internals.is_committed(transaction))
-
-    transaction = session.begin()
-    seen.append(internals.is_committed(transaction))
-    session.connection()
-    session.commit()
-    assert seen == [False, True]
-
-
 # --- connections and pools -----------------------------------------------------------------------
 
 

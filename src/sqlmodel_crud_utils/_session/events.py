@@ -46,6 +46,7 @@ from sqlmodel_crud_utils._session import (
     snapshots,
     statements,
     tenants,
+    transactions,
 )
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
@@ -160,6 +161,7 @@ def _before_commit(session: Session) -> None:
 @event.listens_for(Session, "after_commit", insert=True)
 def _on_commit(session: Session) -> None:
     # SQLAlchemy tells of released savepoints too.
+    transactions.committed(session)
     blocks.committed(session)
     commit_callbacks.committed(session, session.get_nested_transaction())
 

@@ -21,7 +21,6 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.orm.mapper import _all_registries
-from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 # --- sessions ------------------------------------------------------------------------------------
@@ -128,11 +127,6 @@ def begun_connections(transaction: SessionTransaction) -> dict[Any, tuple[Any, .
 def rollback_exception(transaction: SessionTransaction) -> BaseException | None:
     """Return what ended a transaction in a flush, if anything did."""
     return transaction._rollback_exception
-
-
-def is_committed(transaction: SessionTransaction) -> bool:
-    """Return whether a transaction is committed, and not closed yet."""
-    return transaction._state is SessionTransactionState.COMMITTED
 
 
 # --- connections and pools -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KEY = "sqlmodel_crud_utils"
 
-Note = Literal["block", "kept", "claims", "waiting", "due", "changes", "announced"]
+Note = Literal["block", "kept", "claims", "waiting", "due", "changes", "announced", "committing"]
 
 
 class SessionState:
@@ -33,6 +33,7 @@ class SessionState:
         due: What runs now, as its commit is done.
         changes: What was written and is not committed yet, for each subscriber.
         announced: The rows whose changes were announced before the flush under way.
+        committing: Whether the library's commit is under way and not carried out yet.
         tenant: The scope that the session serves, and the identity map that it began with.
         sharing: How several tasks read with the session.
     """
@@ -45,6 +46,7 @@ class SessionState:
     due: list[Callable[[], Any]] | None = None
     changes: PerSavepoint[tuple[Subscriber, Change | TableChange]] | None = None
     announced: set[InstanceState[Any]] | None = None
+    committing: bool = False
     tenant: tuple[object, object] | None = None
     sharing: Sharing | None = None
 

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sqlmodel_crud_utils._session import sqlalchemy_internals
 from sqlmodel_crud_utils._session.sqlalchemy_internals import (
     begun_connections,
     is_autocommitting,
     is_clean,
 )
+from sqlmodel_crud_utils._session.state import forget, noted, state_of
 
 # Of a session's own transactions, so that an entry lasts no longer than its connection.
 _sent: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -65,13 +65,20 @@ def cut_off(session: Session) -> None:
         connection.invalidate()
 
 
-def is_committed(session: Session) -> bool:
-    """Return whether the transaction is committed that is still the session's.
+def committing(session: Session) -> None:
+    """Note that the session is about to commit."""
+    state_of(session).committing = True
 
-    It is so when a listener failed after the commit.
-    """
-    transaction = session.get_transaction()
-    return transaction is not None and sqlalchemy_internals.is_committed(transaction)
+
+def is_committing(session: Session) -> bool:
+    """Return whether the session was about to commit, and has not."""
+    return noted(session).committing
+
+
+def committed(session: Session) -> None:
+    """Note that the session's transaction is committed; a released savepoint is not."""
+    if session.get_nested_transaction() is None:
+        forget(session, "committing")
 
 
 def sending_commit(connection: Connection, *_: Any) -> None:

@@ -24,7 +24,14 @@ from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
-from sqlmodel_crud_utils._session.transactions import abandon, connections_of, cut_off, is_committed
+from sqlmodel_crud_utils._session.state import forget
+from sqlmodel_crud_utils._session.transactions import (
+    abandon,
+    committing,
+    connections_of,
+    cut_off,
+    is_committing,
+)
 
 _R = TypeVar("_R")
 
@@ -75,19 +82,31 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
     """
     plain = sync_session(session)
     remembered = snapshot(states) if plain.expire_on_commit else []
+    committing(plain)
     try:
         await session.commit()
     except Exception as error:
-        if is_committed(plain):
-            await session.close()
+        if not is_committing(plain):
+            await _end_committed(session)
             raise CommittedError(error) from error
         # What only read has no outcome to wonder about.
         unknown = None if only_reads(plain) else unknown_outcome(error)
         if unknown is None:
             raise
         raise unknown from error
+    finally:
+        forget(plain, "committing")
     restore(remembered)
     kept_rows.note(plain, (state for state, _ in remembered))
+
+
+async def _end_committed(session: AsyncSession) -> None:
+    """End a transaction that a listener has kept from it; the listener may fail again."""
+    try:
+        if sync_session(session).in_transaction():
+            await session.close()
+    except Exception as error:  # noqa: BLE001 - what failed first is raised
+        log_failure("close", "the session", error, "error")
 
 
 async def roll_back(session: AsyncSession) -> None:
