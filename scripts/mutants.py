@@ -125,11 +125,14 @@ SHORTCUT_MUTANTS = [
     (NEW_ROW, "if not missing and state.mapper", "if False and state.mapper"),
     (NEW_ROWS, "state.key is not None or state.class_", "state.class_"),
     (NEW_ROWS, "or state.class_ is not facts.model", ""),
-    (NEW_ROWS, 'if "_pending_mutations" in state.__dict__:', "if False:"),
     ("_session/kept_rows.py", "kept.difference_update(states)", "pass"),
 ]
 VALUE_MUTANTS = [
-    (UPSERTS, "        values.pop(name, None)", "        pass"),
+    (
+        "_core/writes/targets.py",
+        "(column.primary_key or not column.nullable)",
+        "not column.nullable",
+    ),
     (UPSERTS, "values = {name: entry.values.get(name) for", "values = {name: None for"),
     (SHAPES, "if not keys:", "if False:"),
     (SHAPES, "            or column is column.table.autoincrement_column\n", ""),

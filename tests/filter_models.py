@@ -3,9 +3,11 @@
 import datetime as dt
 import uuid
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import Double, Numeric, String
+from sqlalchemy import Dialect, Double, Integer, Numeric, String
 from sqlalchemy.dialects.mysql import VARCHAR
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
@@ -17,6 +19,32 @@ BY_CODE_POINT = (
     .with_variant(String(50, collation="C"), "postgresql")
     .with_variant(VARCHAR(50, collation="utf8mb4_nopad_bin"), "mysql")
 )
+
+
+class Halved(TypeDecorator[int]):
+    """Stores twice the number, and compares with what is stored."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, _dialect: Dialect) -> int | None:
+        """Return what is stored."""
+        return None if value is None else value * 2
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> int | None:
+        """Return what is shown."""
+        return None if value is None else value // 2
+
+    def coerce_compared_value(self, _op: Any, _value: Any) -> TypeEngine[Any]:
+        """Let a value be compared as it is."""
+        return Integer()
+
+
+class Scale(SQLModel, table=True):
+    """Has a type that chooses how values are compared with it."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    weight: int = Field(sa_type=Halved)
 
 
 class Sample(SQLModel, table=True):

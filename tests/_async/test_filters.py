@@ -12,8 +12,14 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, run_on_connection
-from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    execute,
+    fetched,
+    run_on_connection,
+)
+from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher, Scale
 from tests.models import AllTypes, Colour, Hero, HeroTag, OddName, Tag, Team
 
 NAIVE = dt.datetime(2024, 2, 29, 12, 30)  # noqa: DTZ001 - that is the point
@@ -143,6 +149,16 @@ async def test_none_of_a_json_column_is_found_however_it_is_stored(session: Asyn
     assert await found(session, AllTypes, payload=None) == [2, 3]
     assert await found(session, AllTypes, payload__is_null=False) == [1]
     assert await found(session, AllTypes, payload__ne=None) == [1]
+
+
+async def test_a_type_chooses_how_values_are_compared(session: AsyncSession) -> None:
+    """As SQLAlchemy's own comparisons do, however often the same filter is asked for."""
+    await add(session, Scale(id=1, weight=2), Scale(id=2, weight=4))
+    for weight, key in ((4, 1), (8, 2), (4, 1)):
+        own = await execute(session, select(Scale.id).where(Scale.weight == weight))
+        assert fetched(own) == [key]
+        assert await found(session, Scale, weight=weight) == [key]
+        assert await found(session, Scale, weight__gte=weight, weight__lte=weight) == [key]
 
 
 async def test_case_and_accents_count_as_the_lookup_says(session: AsyncSession) -> None:

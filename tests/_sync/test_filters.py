@@ -14,8 +14,14 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.sync import QueryBuilder, get_rows
-from tests._runtime_sync import Engine, Session, execute, run_on_connection
-from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    execute,
+    fetched,
+    run_on_connection,
+)
+from tests.filter_models import Author, Authorship, Book, Folder, Legacy, Publisher, Scale
 from tests.models import AllTypes, Colour, Hero, HeroTag, OddName, Tag, Team
 
 NAIVE = dt.datetime(2024, 2, 29, 12, 30)  # noqa: DTZ001 - that is the point
@@ -143,6 +149,16 @@ def test_none_of_a_json_column_is_found_however_it_is_stored(session: Session) -
     assert found(session, AllTypes, payload=None) == [2, 3]
     assert found(session, AllTypes, payload__is_null=False) == [1]
     assert found(session, AllTypes, payload__ne=None) == [1]
+
+
+def test_a_type_chooses_how_values_are_compared(session: Session) -> None:
+    """As SQLAlchemy's own comparisons do, however often the same filter is asked for."""
+    add(session, Scale(id=1, weight=2), Scale(id=2, weight=4))
+    for weight, key in ((4, 1), (8, 2), (4, 1)):
+        own = execute(session, select(Scale.id).where(Scale.weight == weight))
+        assert fetched(own) == [key]
+        assert found(session, Scale, weight=weight) == [key]
+        assert found(session, Scale, weight__gte=weight, weight__lte=weight) == [key]
 
 
 def test_case_and_accents_count_as_the_lookup_says(session: Session) -> None:

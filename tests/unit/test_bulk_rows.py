@@ -94,3 +94,10 @@ def test_rows_of_any_width_are_read(names: tuple[str, ...], count: int) -> None:
     assert (shape.names, shape.size) == (names, count)
     expected = {name.upper(): 7 if name == "id" else "7" for name in names}
     assert shape.mappings(map(str.upper, names)) == [expected] * count
+
+
+def test_instances_without_keys_are_read_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that the database makes is no reason to look at each row."""
+    monkeypatch.delattr(RowReader, "_levelled")
+    [shape] = READER.read(0, [Token(id=None, value=str(uuid.uuid4()), label="x") for _ in range(2)])
+    assert shape.names == ("value", "label")

@@ -442,3 +442,16 @@ def test_an_enum_key_is_coerced_before_it_is_compared() -> None:
 
     rows = [{"kind": "a"}, {"kind": Kind.A, "note": "x"}]
     assert len(payload_of(target_of(Flagged), rows).entries) == 1
+
+
+class Numbered(Local, table=True):
+    """Has a key that its declaration lets be NULL, as some databases let it."""
+
+    id: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True, nullable=True))
+    name: str
+
+
+def test_none_for_a_generated_key_is_no_key() -> None:
+    """The database makes it, whatever the declaration says of NULL."""
+    payload = payload_of(target_of(Numbered), [{"id": None, "name": "a"}, {"name": "b"}])
+    assert [entry.values for entry in payload.entries] == [{"name": "a"}, {"name": "b"}]

@@ -127,8 +127,6 @@ def _is_fresh(facts: Facts, state: InstanceState[Any]) -> bool:
     if state.key is not None or state.class_ is not facts.model:
         return False
     loaded = state.dict
-    if "_pending_mutations" in state.__dict__:
-        return False
     return not any(loaded.get(name) for name in facts.relationships)
 
 

@@ -106,7 +106,10 @@ class Target:
             name
             for name, column in self.columns.items()
             if column.onupdate is not None
-            or (not column.nullable and (_has_default(column) or _fills_in(column)))
+            or (
+                (column.primary_key or not column.nullable)
+                and (_has_default(column) or _fills_in(column))
+            )
         )
 
     @cached_property

@@ -296,8 +296,6 @@ def _completed_key(target: Target, index: int, values: dict[str, Any]) -> Key | 
             f"{', '.join(target.key)} to be told from the others",
             field=missing[0],
         )
-    for name in missing:
-        values.pop(name, None)
     return None
 
 
