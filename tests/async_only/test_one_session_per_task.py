@@ -170,3 +170,31 @@ async def test_such_a_block_in_the_callers_own(engine: AsyncEngine) -> None:
                 await write_row(hero("Max"), session)
         assert not {"Rusty", "Nova"} & set(await names(engine))
     assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("end", ["rollback", "close", "commit"])
+async def test_a_transaction_that_is_ended_while_another_task_writes(
+    engine: AsyncEngine, end: str
+) -> None:
+    """At whatever moment: what is said to be written is, and nothing else."""
+    written = []
+    for moment in range(16):
+
+        async def other(session: AsyncSession, moment: int) -> None:
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            await getattr(session, end)()
+
+        async with AsyncSession(engine) as session:
+            name = f"hero {moment:02}"
+            outcome, _ = await asyncio.gather(
+                write_row(hero(name), session), other(session, moment), return_exceptions=True
+            )
+            if not isinstance(outcome, BaseException) and outcome[0]:
+                written.append(name)
+            else:
+                assert not isinstance(outcome, BaseException) or isinstance(
+                    outcome, SQLModelCRUDError
+                )
+        assert await names(engine) == written
+    assert engine.pool.checkedout() == 0

@@ -50,7 +50,13 @@ def names(engine: Engine) -> list[str]:
 
 
 @contextmanager
-def another_thread_writes(engine: Engine, session: Session) -> Iterator[Future[Any]]:
+def another_thread_writes(
+    engine: Engine,
+    session: Session,
+    *,
+    write: Callable[[Any, Session], object] = write_row,
+    held: str = "before",
+) -> Iterator[Future[Any]]:
     """Let another thread write a hero, and be held at its INSERT as long as the block lasts."""
     reached, goes_on = Event(), Event()
 
@@ -59,16 +65,16 @@ def another_thread_writes(engine: Engine, session: Session) -> Iterator[Future[A
             reached.set()
             assert goes_on.wait(WAIT)
 
-    event.listen(engine, "before_cursor_execute", hold)
+    event.listen(engine, f"{held}_cursor_execute", hold)
     with ThreadPoolExecutor(1) as threads:
-        work = threads.submit(write_row, hero("Rusty"), session)
+        work = threads.submit(write, hero("Rusty"), session)
         try:
             assert reached.wait(WAIT)
             yield work
         finally:
             goes_on.set()
             work.exception(WAIT)
-            event.remove(engine, "before_cursor_execute", hold)
+            event.remove(engine, f"{held}_cursor_execute", hold)
 
 
 CALLS: tuple[Callable[[Session], object], ...] = (
@@ -114,7 +120,7 @@ def test_a_block_that_ends_while_another_thread_writes(engine: Engine) -> None:
             write_row(hero("Sid"), session)
             other = stack.enter_context(another_thread_writes(engine, session))
         stack.close()
-        assert not other.result()[0]
+        assert isinstance(other.exception(), ValidationError)
     assert names(engine) == []
     assert engine.pool.checkedout() == 0
 
@@ -127,7 +133,7 @@ def test_such_a_block_in_the_callers_own(engine: Engine) -> None:
                 other = stack.enter_context(another_thread_writes(engine, session))
             stack.close()
             write_row(hero("Sid"), session)
-        assert isinstance(other.exception(), QueryExecutionError)
+        assert isinstance(other.exception(), ValidationError)
     assert names(engine) == []
     assert engine.pool.checkedout() == 0
 
@@ -139,6 +145,52 @@ def test_the_callers_own_block_that_ends_while_another_thread_writes(engine: Eng
             write_row(hero("Sid"), session)
             other = stack.enter_context(another_thread_writes(engine, session))
         stack.close()
-        assert not other.result()[0]
+        assert isinstance(other.exception(), ValidationError)
     assert names(engine) == []
+    assert engine.pool.checkedout() == 0
+
+
+def in_a_block(row: Hero, session: Session) -> None:
+    """Write a hero between others."""
+    with transaction(session, wrap_errors=False):
+        write_row(hero("first"), session)
+        get_rows(session, Hero)
+        write_row(hero("last"), session)
+        write_row(row, session)
+
+
+def many(row: Hero, session: Session) -> None:
+    """Write a hero before others, in chunks."""
+    rows = [row, *(hero(f"hero {number}") for number in range(9))]
+    bulk_insert_rows(rows, session, Hero, chunk_size=3)
+
+
+@pytest.mark.parametrize("write", [write_row, in_a_block, many])
+@pytest.mark.parametrize("held", ["before", "after"])
+@pytest.mark.parametrize("end", ["rollback", "close"])
+def test_a_transaction_that_is_ended_while_another_thread_writes(
+    engine: Engine, end: str, held: str, write: Callable[[Any, Session], object]
+) -> None:
+    """The other thread's part of it is lost, and it is told so; nothing is sent past the end."""
+    with Session(engine) as session:
+        with another_thread_writes(engine, session, write=write, held=held) as other:
+            getattr(session, end)()
+        assert isinstance(other.exception(), ValidationError)
+        assert "one session per task" in str(other.exception())
+        assert names(engine) == []
+        assert write_row(hero("Sid"), session)[0]
+    assert names(engine) == ["Sid"]
+    assert engine.pool.checkedout() == 0
+
+
+def test_a_commit_while_another_thread_writes(engine: Engine) -> None:
+    """It is refused; what the other thread says to have written is written."""
+    with Session(engine) as session:
+        with (
+            another_thread_writes(engine, session) as other,
+            pytest.raises(ValidationError, match="one session per"),
+        ):
+            session.commit()
+        written = other.exception() is None and other.result()[0]
+    assert names(engine) == (["Rusty"] if written else [])
     assert engine.pool.checkedout() == 0

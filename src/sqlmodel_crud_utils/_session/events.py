@@ -44,17 +44,13 @@ from sqlmodel_crud_utils._session import (
     lazy_loads,
     sharing,
     snapshots,
+    sole_use,
     statements,
     tenants,
     transactions,
 )
-from sqlmodel_crud_utils._session.sole_use import is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
-from sqlmodel_crud_utils._session.transactions import (
-    cut_off,
-    may_be_committed,
-    sending_commit,
-)
+from sqlmodel_crud_utils._session.transactions import may_be_committed, sending_commit
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -146,14 +142,14 @@ def _on_shared_read(execution: ORMExecuteState) -> Any:
 
 @event.listens_for(Session, "after_begin")
 def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    sole_use.begun(session, connection)
     blocks.begun(session, transaction, connection)
 
 
 @event.listens_for(Session, "before_commit")
 def _before_commit(session: Session) -> None:
-    if is_used_by_others(session):
-        # The statement that is under way may be carried out after the commit, in no transaction.
-        cut_off(session)
+    # What they are about to send may come after it, and where they were interrupted a part is lost.
+    if sole_use.is_used_by_others(session) or sole_use.is_interrupted(session):
         raise shared_session()
 
 
@@ -168,13 +164,16 @@ def _on_commit(session: Session) -> None:
 
 @event.listens_for(Session, "after_transaction_end")
 def _on_end(session: Session, transaction: SessionTransaction) -> None:
+    sole_use.ended(session, transaction)
     blocks.ended(session, transaction)
     commit_callbacks.ended(session, transaction)
 
 
 @event.listens_for(Session, "before_flush")
 @own
-def _forget_claims(session: Session, *_: Any) -> None:
+def _before_any_flush(session: Session, *_: Any) -> None:
+    if sole_use.is_used_by_others(session):  # it would write what they are about to write
+        raise shared_session()
     forget(session, "claims")
 
 
@@ -182,6 +181,9 @@ def _forget_claims(session: Session, *_: Any) -> None:
 def _on_savepoint(connection: Connection, _name: str) -> None:
     blocks.before_savepoint(connection)
 
+
+event.listen(Engine, "rollback", sole_use.rolling_back)
+event.listen(Engine, "rollback_twophase", sole_use.rolling_back)
 
 # A statement is cut off outside of blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)

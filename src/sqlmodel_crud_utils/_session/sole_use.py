@@ -6,14 +6,20 @@ session is known by its context: what a hook starts to wait for belongs to the s
 
 from __future__ import annotations
 
+import weakref
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import QueuePool
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import shared_session
 from sqlmodel_crud_utils._session.state import noted, state_of
 
+_sessions: weakref.WeakKeyDictionary[Connection, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
 
 
@@ -23,11 +29,54 @@ def is_used_by_others(session: Session) -> bool:
     return user is not None and user not in _works.get()
 
 
+def is_interrupted(session: Session) -> bool:
+    """Return whether somebody else has ended the transaction of the work under way."""
+    state = noted(session)
+    return state.user is not None and state.interrupted is state.user
+
+
+def begun(session: Session, connection: Connection) -> None:
+    """Note whose transaction has begun on a connection."""
+    _sessions[connection] = weakref.ref(session)
+
+
+def rolling_back(connection: Connection, *_: Any) -> None:
+    """Cut off a connection that is rolled back while somebody else is at work with it.
+
+    A driver may carry out the statement that is under way after the rollback, in no transaction.
+    """
+    reference = _sessions.get(connection)
+    session = None if reference is None else reference()
+    if session is not None and is_used_by_others(session) and not connection.invalidated:
+        _interrupt(session)  # before this waits for the connection, and the work goes on
+        _cut_off(connection)
+
+
+def _cut_off(connection: Connection) -> None:
+    if not features_of(connection.dialect).single_writer:
+        connection.invalidate()
+    elif isinstance(connection.engine.pool, QueuePool):  # others may have the database in memory
+        # Closed before its next use: what is at work with it now, sqlite3 would not survive.
+        connection.connection.invalidate(soft=True)
+
+
+def ended(session: Session, transaction: SessionTransaction) -> None:
+    """Note that a transaction ended while somebody else was at work in it."""
+    if transaction.parent is None and is_used_by_others(session):
+        _interrupt(session)
+
+
+def _interrupt(session: Session) -> None:
+    state = state_of(session)
+    state.interrupted = state.user
+
+
 class sole_use:  # noqa: N801 - reads as a function; a generator would cost more than the rest
     """Work with a session, alone; work inside of this work is part of it.
 
     Raises:
-        ValidationError: Somebody else is at work with the session.
+        ValidationError: Somebody else is at work with the session, or has ended its transaction
+            before this work was done.
     """
 
     __slots__ = ("_before", "_session", "_state", "_work")
@@ -55,8 +104,13 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
     ) -> None:
         """Leave the session to others."""
         if self._work is not None:
+            interrupted = is_interrupted(self._session)
+            if interrupted:  # which of its objects have a row, SQLAlchemy does not know any more
+                self._session.expunge_all()
             del self._state.user  # the rest stays: the next work needs it at once
             if self._state.sharing is not None:
                 self._state.sharing.next()
             # Not reset(): work that is abandoned may end in another context.
             _works.set(self._before)
+            if interrupted and error is None:
+                raise shared_session()

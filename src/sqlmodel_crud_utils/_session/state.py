@@ -27,6 +27,7 @@ class SessionState:
     Attributes:
         block: The `transaction()` block that is under way.
         user: Who works with the session.
+        interrupted: Whose work somebody else has ended the transaction of.
         kept: Rows that stayed loaded beyond a commit.
         claims: The rows that the flush under way writes to, if it checks their versions.
         waiting: What runs after the commit.
@@ -40,6 +41,7 @@ class SessionState:
 
     block: BlockState | None = None
     user: object | None = None
+    interrupted: object | None = None
     kept: weakref.WeakSet[InstanceState[Any]] | None = None
     claims: dict[InstanceState[Any], Claim] | None = None
     waiting: PerSavepoint[Callable[[], Any]] | None = None

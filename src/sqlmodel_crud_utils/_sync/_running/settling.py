@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
-from sqlmodel_crud_utils._session.sole_use import is_used_by_others
+from sqlmodel_crud_utils._session.sole_use import is_interrupted, is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils._session.transactions import (
     abandon,
@@ -119,16 +119,23 @@ def roll_back(session: Session) -> None:
     """
     plain = sync_session(session)
     if is_used_by_others(plain):
-        try:
-            session.invalidate()
-        except IllegalStateChangeError:  # the other task is just getting a connection
-            run_sync(session, cut_off, plain)
+        _discard(session)
         return
     try:
         session.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
+        if is_interrupted(plain):  # who ends the transaction sees to its connection, too
+            return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
+        _discard(session)
+
+
+def _discard(session: Session) -> None:
+    """Throw the session's connections away."""
+    try:
         session.invalidate()
+    except IllegalStateChangeError:  # the other task is just getting a connection
+        run_sync(session, cut_off, sync_session(session))
 
 
 def let_go(session: Session) -> None:
