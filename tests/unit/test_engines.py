@@ -32,7 +32,8 @@ from sqlmodel_crud_utils._core.connections.engines import (
     check_pool_numbers,
     plan_engine,
 )
-from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
+from sqlmodel_crud_utils._session.engine_events import prepare_engine
+from sqlmodel_crud_utils._session.engines import status_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 ASYNC = _runtime_async.DRIVERS

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_off
-from sqlmodel_crud_utils._session.liveness import replace_dead_connections
+from sqlmodel_crud_utils._session.engine_events import replace_dead_connections
 
 
 @pytest.mark.parametrize(("driver", "sends_again"), [("psycopg", True), ("other", False)])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, event, select
-from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
+from sqlalchemy import Select, select
+from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.mixins import VersionMixin
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.values.versions import held_version, require_version, shown_key
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
@@ -58,15 +57,3 @@ def _claims(session: Session) -> dict[InstanceState[Any], Claim]:
     if state.claims is None:
         state.claims = {}
     return state.claims
-
-
-@event.listens_for(VersionMixin, "before_update", propagate=True)
-@event.listens_for(VersionMixin, "before_delete", propagate=True)
-def _about_to_be_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-    claim(cast("Session", object_session(row)), row)
-
-
-@event.listens_for(VersionMixin, "after_update", propagate=True)
-@event.listens_for(VersionMixin, "after_delete", propagate=True)
-def _was_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-    settle(cast("Session", object_session(row)), row)

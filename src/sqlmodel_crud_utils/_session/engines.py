@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Engine, Pool, QueuePool, StaticPool, event
+from sqlalchemy import Dialect, Pool, QueuePool, StaticPool
 from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool
 
 from sqlmodel_crud_utils._core.connections.engines import (
@@ -18,24 +18,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
 from sqlmodel_crud_utils._core.connections.urls import (
     is_memory,
 )
-from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import connections_of_threads
-
-
-def prepare_engine(
-    engine: Engine, plan: EnginePlan, ask: Callable[[Callable[[], Any]], Any]
-) -> None:
-    """Set up every connection that the engine is going to make.
-
-    Args:
-        engine: The engine that connects.
-        plan: What it was made with.
-        ask: Calls the user's function from inside of a connection attempt.
-    """
-    if features_of(engine.dialect).has_pragmas:
-        _set_pragmas(engine, plan)
-    if plan.password is not None:
-        _supply_password(engine, plan.password, ask)
 
 
 def status_of(pool: Pool) -> PoolStatus:
@@ -66,25 +49,27 @@ def _kept(pool: Pool) -> tuple[int, Iterable[ConnectionPoolEntry]]:
     return 0, []
 
 
-def _supply_password(
-    engine: Engine, source: Callable[[], Any], ask: Callable[[Callable[[], Any]], Any]
-) -> None:
-    encode = engine.dialect.driver in _DRIVERS_THAT_TAKE_BYTES
+def password_of(
+    source: Callable[[], Any], dialect: Dialect, ask: Callable[[Callable[[], Any]], Any]
+) -> Callable[..., None]:
+    """Return what asks for the password of each new connection."""
+    encode = dialect.driver in _DRIVERS_THAT_TAKE_BYTES
 
-    @event.listens_for(engine, "do_connect")
     def supply(_dialect: Any, _entry: Any, _args: Any, parameters: dict[str, Any]) -> None:
         secret = _text(ask(source))
         parameters["password"] = secret.encode() if encode else secret
 
+    return supply
 
-def _set_pragmas(engine: Engine, plan: EnginePlan) -> None:
+
+def pragmas_of(plan: EnginePlan) -> Callable[..., None]:
+    """Return what sets up each new connection to SQLite."""
     import sqlite3  # only where it is the database
 
     is_file = not is_memory(plan.url)
     # Then the driver has begun a transaction, and inside of one the pragmas do nothing.
     begun = plan.arguments["connect_args"].get("autocommit") is False
 
-    @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _entry: Any) -> None:
         cursor = connection.cursor()
         if begun:
@@ -98,3 +83,5 @@ def _set_pragmas(engine: Engine, plan: EnginePlan) -> None:
         if begun:
             cursor.execute("BEGIN")
         cursor.close()
+
+    return set_pragmas

@@ -1,7 +1,7 @@
 """Listeners to all mappers, sessions and engines: this is the one place that registers them.
 
-What a model's mixin listens to stands in `model_events`; what one engine needs is registered where
-it is made ready (`engines`, `liveness`, `open_streams`).
+What a model's mixin listens to stands in `model_events`, what a single engine needs in
+`engine_events`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from sqlmodel_crud_utils._session import (
     tenants,
     transactions,
 )
+from sqlmodel_crud_utils._session.replicas import RoutedSession
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils._session.transactions import may_be_committed, sending_commit
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -187,6 +188,22 @@ event.listen(Engine, "rollback_twophase", sole_use.rolling_back)
 
 # A statement is cut off outside of blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)
+
+
+# --- replicas ------------------------------------------------------------------------------------
+
+
+@event.listens_for(RoutedSession, "do_orm_execute")
+@own
+def _on_routed(execution: ORMExecuteState) -> Any:
+    session: Any = execution.session
+    return session.route(execution)
+
+
+@event.listens_for(RoutedSession, "before_flush")
+@own
+def _stay_with_primary(session: Any, *_: Any) -> None:
+    session.stay_with_primary()
 
 
 # --- statements ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, Pool, QueuePool, TwoPhaseTransaction, event
+from sqlalchemy import Connection, Dialect, Pool, QueuePool, TwoPhaseTransaction
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import PoolProxiedConnection
@@ -59,39 +59,26 @@ def _persistently(connect: Callable[[], _C]) -> _C:
     return connect()
 
 
-def replace_dead_connections(
-    engine: Engine, ping_after: float, *, autocommit_reads: bool = False
-) -> None:
-    """Let an engine replace connections that died before they were used.
+def rests(_connection: Any, entry: Any) -> None:
+    """Note since when a connection rests in the pool."""
+    entry.info[_RESTS_SINCE] = monotonic()
+
+
+def asked_after(ping_after: float, dialect: Dialect) -> Callable[..., None]:
+    """Return what asks a connection that has rested whether it lives.
 
     Args:
-        engine: An engine that has a server; SQLite's connections don't die.
-        ping_after: How many seconds a connection may have rested without being asked.
-        autocommit_reads: Whether it sends reads without a transaction where it can.
+        ping_after: How many seconds it may have rested without being asked.
+        dialect: The dialect of its engine.
     """
-    if not features_of(engine.dialect).has_server:
-        return
-    if ping_after < math.inf:
-        _ask_after_a_rest(engine, ping_after)
-    event.listen(engine, "handle_error", _on_error)
-    _end_without_error(engine)
-    if engine.dialect.driver in IN_TRANSACTION:
-        _send_again(engine, autocommit_reads)
 
-
-def _ask_after_a_rest(engine: Engine, ping_after: float) -> None:
-    dialect = engine.dialect
-
-    @event.listens_for(engine, "checkin")
-    def rest(_connection: Any, entry: Any) -> None:
-        entry.info[_RESTS_SINCE] = monotonic()
-
-    @event.listens_for(engine, "checkout")
     def ask(connection: Any, entry: Any, _proxy: Any) -> None:
         # A new connection has not rested, for it has an `info` of its own.
         since = entry.info.get(_RESTS_SINCE, math.inf)
         if monotonic() - since >= ping_after and not _is_alive(dialect, connection):
             raise InvalidatePoolError
+
+    return ask
 
 
 def _is_alive(dialect: Dialect, connection: Any) -> bool:
@@ -116,7 +103,7 @@ def _is_lost(dialect: Dialect, error: BaseException, connection: Any, cursor: An
     )
 
 
-def _on_error(context: ExceptionContext) -> None:
+def failed(context: ExceptionContext) -> None:
     """Let the pool drop the connections that SQLAlchemy takes for alive still."""
     connection = context.connection
     if context.is_disconnect or connection is None or connection.closed or connection.invalidated:
@@ -126,9 +113,8 @@ def _on_error(context: ExceptionContext) -> None:
     )
 
 
-def _end_without_error(engine: Engine) -> None:
+def end_without_error(dialect: Any) -> None:
     """Let a transaction end on a lost connection, where there is nothing that could get lost."""
-    dialect: Any = engine.dialect
 
     def ending(method: Callable[[Any], None], only_unused: bool) -> Callable[[Any], None]:
         def end(proxy: Any) -> None:
@@ -151,20 +137,20 @@ def _end_without_error(engine: Engine) -> None:
 # --- the first statement -------------------------------------------------------------------------
 
 
-def _send_again(engine: Engine, autocommit_reads: bool) -> None:
-    dialect = engine.dialect
+def is_to_be_used(_connection: Any, entry: Any, _proxy: Any) -> None:
+    """Note that nothing was sent on a connection yet."""
+    entry.record_info[_UNUSED] = True
 
-    # What was set up for a new connection does not count, hence the mark is not set before.
-    @event.listens_for(engine, "checkout")
-    def begin(_connection: Any, entry: Any, _proxy: Any) -> None:
-        entry.record_info[_UNUSED] = True
 
-    @event.listens_for(engine, "checkin")
-    def end(_connection: Any, entry: Any) -> None:
-        entry.record_info.pop(_UNUSED, None)
+def is_used(_connection: Any, entry: Any) -> None:
+    """Forget that nothing was sent on it."""
+    entry.record_info.pop(_UNUSED, None)
 
-    for name in ("do_execute", "do_execute_no_params", "do_executemany"):
-        event.listen(engine, name, _sender(dialect, getattr(dialect, name), autocommit_reads))
+
+def senders(dialect: Dialect, autocommit_reads: bool) -> dict[str, Callable[..., bool]]:
+    """Return what sends statements, and sends a first one again, by the names of the events."""
+    names = ("do_execute", "do_execute_no_params", "do_executemany")
+    return {name: _sender(dialect, getattr(dialect, name), autocommit_reads) for name in names}
 
 
 def _sender(

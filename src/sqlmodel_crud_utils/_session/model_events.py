@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Column, ColumnDefault, Connection, event
-from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper
+from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, in_utc
 from sqlmodel_crud_utils._core.values.tenants import tenant_of_new_row
 from sqlmodel_crud_utils._core.visibility.tenancy import flush_criterion
+from sqlmodel_crud_utils._session.claims import claim, settle
 from sqlmodel_crud_utils._session.events import listen_where_needed
 from sqlmodel_crud_utils._session.sqlalchemy_internals import keep_statements
 
@@ -105,3 +106,15 @@ def _keep(usual: Callable[..., Any], key: tuple[str, Any], make: Callable[[], An
     if kind not in _BY_KEY or TENANT not in table.c:
         return usual(key, make)
     return usual(key, lambda: make().where(flush_criterion(table.c[TENANT])))
+
+
+@event.listens_for(VersionMixin, "before_update", propagate=True)
+@event.listens_for(VersionMixin, "before_delete", propagate=True)
+def _about_to_be_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    claim(cast("Session", object_session(row)), row)
+
+
+@event.listens_for(VersionMixin, "after_update", propagate=True)
+@event.listens_for(VersionMixin, "after_delete", propagate=True)
+def _was_written(_mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    settle(cast("Session", object_session(row)), row)

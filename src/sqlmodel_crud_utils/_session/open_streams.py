@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -22,7 +22,6 @@ _abandoned: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDic
 
 def opened(connection: Connection, result: Any) -> None:
     """Note that the connection has a result that is being read."""
-    _watch(connection.engine)
     _open.setdefault(connection, set()).add(result)
 
 
@@ -47,22 +46,17 @@ def transaction_ended() -> ValidationError:
     )
 
 
-def _watch(engine: Engine) -> None:
-    if not event.contains(engine, "before_cursor_execute", _on_statement):
-        event.listen(engine, "before_cursor_execute", _on_statement)
-        event.listen(engine, "commit", _close_all)
-        event.listen(engine, "rollback", _close_all)
-
-
-def _on_statement(connection: Connection, *_: Any) -> None:
+def executing(connection: Connection, *_: Any) -> None:
+    """Close what is in the way of the next statement."""
     if features_of(connection.dialect).one_result_at_a_time:
         # What these have not read yet, they read with other queries.
-        _close_all(connection)
+        close_all(connection)
     else:
         _close(_abandoned.pop(connection, ()))
 
 
-def _close_all(connection: Connection) -> None:
+def close_all(connection: Connection) -> None:
+    """Close all results of a connection whose transaction ends."""
     _close(_abandoned.pop(connection, ()))
     _close(_open.pop(connection, ()))
 

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Engine, Pool, event
+from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -47,15 +47,20 @@ class Requests:
                 self.timeouts += timed_out
 
 
-def requests_of(engine: Engine) -> Requests:
-    """Return the count of an engine's requests, which begins with the first call."""
+def counted(engine: Engine) -> tuple[Requests, bool]:
+    """Return the count of an engine's requests, and whether it has just begun."""
     with _beginning:
-        if (counted := _counted.get(engine)) is None:
-            counted = _counted[engine] = Requests()
-            _count(engine.pool, counted)
-            # Then the engine has another pool.
-            event.listen(engine, "engine_disposed", lambda each: _count(each.pool, counted))
-    return counted
+        requests = _counted.get(engine)
+        if requests is not None:
+            return requests, False
+        requests = _counted[engine] = Requests()
+        _count(engine.pool, requests)
+        return requests, True
+
+
+def renewed(engine: Engine) -> None:
+    """Go on counting where an engine has another pool."""
+    _count(engine.pool, _counted[engine])
 
 
 _counted: WeakKeyDictionary[Engine, Requests] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlmodel import Session as SQLModelSession
 
@@ -17,7 +17,6 @@ from sqlmodel_crud_utils._core.connections.positions import ANY, Position, wante
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race, is_read_only
 from sqlmodel_crud_utils._core.errors.translation import is_unreachable
-from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.reading import only_reads
 from sqlmodel_crud_utils._core.values.tenants import nobody
@@ -284,19 +283,6 @@ def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
         connection.invalidate()
     begin.close()
     connection.close()
-
-
-@event.listens_for(RoutedSession, "do_orm_execute")
-@own
-def _on_execute(execution: ORMExecuteState) -> Any:
-    session: Any = execution.session
-    return session.route(execution)
-
-
-@event.listens_for(RoutedSession, "before_flush")
-@own
-def _on_flush(session: Any, *_: Any) -> None:
-    session.stay_with_primary()
 
 
 def stay_with_primary(session: Session) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Engine, String, bindparam, cast, event, func, select
+from sqlalchemy import Connection, Dialect, Engine, String, bindparam, cast, func, select
 
 from sqlmodel_crud_utils._core.values.tenants import named_tenant
 from sqlmodel_crud_utils._core.visibility.row_security import SETTING, question, refusal
@@ -26,28 +27,22 @@ _SETS = r"(?i)\s*SET\b"
 _secured: WeakSet[Dialect] = WeakSet()
 
 
-def secure_rows(engine: Engine) -> None:
-    """Let an engine tell its database the tenant in scope, and refuse a role that needs none."""
-    _secured.add(engine.dialect)
-    _check_roles(engine)
-    event.listen(engine, "begin", _on_begin)
-    event.listen(engine, "begin_twophase", _on_begin)
-    event.listen(engine, "before_cursor_execute", _on_statement)
-
-
 def is_secured(engine: Engine) -> bool:
     """Return whether an engine tells its database the tenant in scope."""
     return engine.dialect in _secured
 
 
-def _check_roles(engine: Engine) -> None:
+def roles_checked(dialect: Dialect) -> Callable[..., None]:
+    """Return what refuses a role for which row security does not hold, with new connections."""
+    _secured.add(dialect)
     is_checked = False
 
-    @event.listens_for(engine, "connect")
     def check(connection: Any, _entry: Any) -> None:
         nonlocal is_checked
         if not is_checked:
-            is_checked = _check_role(engine.dialect, connection)
+            is_checked = _check_role(dialect, connection)
+
+    return check
 
 
 def _check_role(dialect: Dialect, connection: Any) -> bool:
@@ -65,13 +60,15 @@ def _check_role(dialect: Dialect, connection: Any) -> bool:
     return not is_incomplete
 
 
-def _on_begin(connection: Connection, *_: Any) -> None:
+def begun(connection: Connection, *_: Any) -> None:
+    """Note that a transaction has begun, in which nothing was told yet."""
     connection.info[_TOLD] = ""
 
 
-def _on_statement(
+def executing(
     connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any
 ) -> None:
+    """Tell the tenant in scope before a statement that needs it."""
     tenant = named_tenant()
     if re.match(_ENDS, statement):
         connection.info.pop(_TOLD, None)

@@ -33,12 +33,15 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_engine,
 )
 from sqlmodel_crud_utils._session.autocommit_reads import may_read_alone
-from sqlmodel_crud_utils._session.engines import prepare_engine, status_of
+from sqlmodel_crud_utils._session.engine_events import (
+    prepare_engine,
+    replace_dead_connections,
+    secure_rows,
+)
+from sqlmodel_crud_utils._session.engines import status_of
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
-from sqlmodel_crud_utils._session.liveness import replace_dead_connections
 from sqlmodel_crud_utils._session.replicas import replicas_of
-from sqlmodel_crud_utils._session.row_security import secure_rows
 from sqlmodel_crud_utils._sync._running.settling import let_go
 from sqlmodel_crud_utils.exceptions import ValidationError
 

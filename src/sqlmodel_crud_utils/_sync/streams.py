@@ -23,6 +23,7 @@ from sqlmodel_crud_utils._core.queries.query import (
 from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
 from sqlmodel_crud_utils._runtime_sync import Session, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._session import kept_rows
+from sqlmodel_crud_utils._session.engine_events import close_streams
 from sqlmodel_crud_utils._session.leftovers import loaded_anew
 from sqlmodel_crud_utils._session.open_streams import (
     abandon,
@@ -195,6 +196,7 @@ class _Cursor:
         self._connection, self._result = open_stream(
             self._session, query.model, query.results(*more), size
         )
+        close_streams(self._connection.engine)
         opened(self._connection, self._result)
         if query.values:
             self._batches = column_rows(self._result).partitions(size)

@@ -12,8 +12,8 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from sqlalchemy import Engine, QueuePool
 
+from sqlmodel_crud_utils._session.engine_events import requests_of
 from sqlmodel_crud_utils._session.engines import status_of
-from sqlmodel_crud_utils._session.pool_requests import requests_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import max_overflow
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.opentelemetry import names

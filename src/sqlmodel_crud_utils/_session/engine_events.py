@@ -1,0 +1,86 @@
+"""Listeners to single engines: this is the one place that registers them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from sqlmodel_crud_utils._core.connections.engines import EnginePlan
+from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._session import (
+    engines,
+    liveness,
+    open_streams,
+    pool_requests,
+    row_security,
+)
+from sqlmodel_crud_utils._session.databases import IN_TRANSACTION
+
+
+def prepare_engine(
+    engine: Engine, plan: EnginePlan, ask: Callable[[Callable[[], Any]], Any]
+) -> None:
+    """Set up every connection that the engine is going to make.
+
+    Args:
+        engine: The engine that connects.
+        plan: What it was made with.
+        ask: Calls the user's function from inside of a connection attempt.
+    """
+    if features_of(engine.dialect).has_pragmas:
+        event.listen(engine, "connect", engines.pragmas_of(plan))
+    if plan.password is not None:
+        event.listen(engine, "do_connect", engines.password_of(plan.password, engine.dialect, ask))
+
+
+def replace_dead_connections(
+    engine: Engine, ping_after: float, *, autocommit_reads: bool = False
+) -> None:
+    """Let an engine replace connections that died before they were used.
+
+    Args:
+        engine: An engine that has a server; SQLite's connections don't die.
+        ping_after: How many seconds a connection may have rested without being asked.
+        autocommit_reads: Whether it sends reads without a transaction where it can.
+    """
+    dialect = engine.dialect
+    if not features_of(dialect).has_server:
+        return
+    if ping_after < math.inf:
+        event.listen(engine, "checkin", liveness.rests)
+        event.listen(engine, "checkout", liveness.asked_after(ping_after, dialect))
+    event.listen(engine, "handle_error", liveness.failed)
+    liveness.end_without_error(dialect)
+    if dialect.driver in IN_TRANSACTION:
+        # What was set up for a new connection does not count, hence the mark is not set before.
+        event.listen(engine, "checkout", liveness.is_to_be_used)
+        event.listen(engine, "checkin", liveness.is_used)
+        for name, send in liveness.senders(dialect, autocommit_reads).items():
+            event.listen(engine, name, send)
+
+
+def secure_rows(engine: Engine) -> None:
+    """Let an engine tell its database the tenant in scope, and refuse a role that needs none."""
+    event.listen(engine, "connect", row_security.roles_checked(engine.dialect))
+    event.listen(engine, "begin", row_security.begun)
+    event.listen(engine, "begin_twophase", row_security.begun)
+    event.listen(engine, "before_cursor_execute", row_security.executing)
+
+
+def close_streams(engine: Engine) -> None:
+    """Close results that nobody reads to their end when their connection is used next."""
+    if not event.contains(engine, "before_cursor_execute", open_streams.executing):
+        event.listen(engine, "before_cursor_execute", open_streams.executing)
+        event.listen(engine, "commit", open_streams.close_all)
+        event.listen(engine, "rollback", open_streams.close_all)
+
+
+def requests_of(engine: Engine) -> pool_requests.Requests:
+    """Return the count of an engine's requests, which begins with the first call."""
+    requests, is_new = pool_requests.counted(engine)
+    if is_new:
+        event.listen(engine, "engine_disposed", pool_requests.renewed)
+    return requests
