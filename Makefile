@@ -5,6 +5,8 @@ WORKERS ?= logical
 PYTEST_ARGS ?=
 # Which versions test-wheel installs: pinned, 2.0 or 2.1 (the newest SQLAlchemy of it), lowest.
 VERSIONS ?= pinned
+# What it installs beside the wheel.
+WHEEL_GROUPS ?= --group test --group typing
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -74,15 +76,15 @@ test-async: $(INSTALLED) ## Run all but the generated tests, and what make type 
 	@$(BIN)/$(PYTEST) --ignore=tests/_sync --ignore=tests/typing/test_user_program.py $(PYTEST_ARGS)
 
 chaos: $(INSTALLED) ## Run the tests that kill servers, connections and tasks (MySQL: see CONTRIBUTING.md)
-	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
+	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/chaos
 
 test-cluster: $(INSTALLED) ## Run the tests on clusters: standbys, PgBouncer, Galera (see CONTRIBUTING.md)
-	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
+	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/cluster
 
 contract: $(INSTALLED) ## Try routes of crud_router with what their OpenAPI document allows, and what not
-	@$(BIN)/python -m pytest --override-ini="addopts=-ra --strict-markers --strict-config" \
+	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
 		$(PYTEST_ARGS) tests/contract
 
 cov: ## Run all but the generated tests and measure coverage of lines and branches
@@ -111,7 +113,7 @@ test-wheel: build ## Run the suite against the built wheel, in a clean venv with
 	@$(PYTHON) scripts/pins.py $(VERSIONS) > .venv-wheel/constraints.txt
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt pip
 	@.venv-wheel/bin/$(PIP) --constraint .venv-wheel/constraints.txt \
-		"$$(ls dist/*.whl)[all]" --group test --group typing
+		"$$(ls dist/*.whl)[all]" $(WHEEL_GROUPS)
 	@cd $(WHEEL_TESTS) && $(CURDIR)/.venv-wheel/bin/python -c \
 		"import sqlmodel_crud_utils as p; assert 'site-packages' in p.__file__, p.__file__"
 	@cd $(WHEEL_TESTS) && $(CURDIR)/.venv-wheel/bin/$(PYTEST) $(PYTEST_ARGS)
@@ -173,13 +175,15 @@ check: ## Everything that CI runs, in its order
 	done
 
 # What hardly depends on the version of SQLAlchemy, or takes long, is left to the workflow.
-ANY_SQLALCHEMY := benchmarks cache_properties cache_races cache_stores crud_router* filter_params \
-	forged_cursors history_properties rate_limits request_sessions telemetry* url_parameters written_values
+ANY_SQLALCHEMY := bad_input benchmarks cache* cancellation crud_router* event_loops filter* \
+	forged_cursors graphql history_properties hooks* keyset_properties logs long_values \
+	lost_connections names_of_columns observers parameter_names pools rate_limits repository \
+	request_sessions telemetry* url_parameters written_values
 
 # The sources are tested on every database and with all that is around them; the matrix of the
 # workflow does the rest of the wheel's: all tests, and all versions of Python.
 check-wheel:
-	@$(MAKE) --no-print-directory test-wheel VERSIONS=2.0 \
+	@$(MAKE) --no-print-directory test-wheel VERSIONS=2.0 WHEEL_GROUPS="--group test" \
 		PYTEST_ARGS="--databases sqlite \
 		$(foreach part,$(ANY_SQLALCHEMY),--ignore-glob=*/test_$(part).py) \
 		tests/unit/test_surfaces.py tests/_async tests/async_only"

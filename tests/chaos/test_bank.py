@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils import aio, sync
+from tests import _runtime_sync
 from tests.chaos import bank
+from tests.chaos_models import Balance, Transfer
 from tests.databases import Database
 from tests.servers import OwnPostgreSQL, own_postgresql
 
@@ -123,7 +124,7 @@ def server() -> Iterator[OwnPostgreSQL]:
     """A PostgreSQL with accounts."""
     with own_postgresql() as started:
         engine = create_engine(started.url.replace("postgresql:", "postgresql+psycopg:"))
-        SQLModel.metadata.create_all(engine)
+        _runtime_sync.make_tables(engine, Balance, Transfer)
         bank.opened(engine)
         engine.dispose()
         yield started

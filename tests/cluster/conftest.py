@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.cluster.galera import Galera, running_galera
 from tests.cluster.postgresql import Cluster, PgBouncer, running_cluster, running_pgbouncer
@@ -26,6 +27,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "cluster" in item.path.parts:
             item.add_marker(pytest.mark.cluster)
+
+
+class ByServers(LoadScopeScheduling):
+    """Lets one process run all tests of Galera, and another those of PostgreSQL."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "galera" if "test_galera" in nodeid else "postgresql"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    """Start each cluster once."""
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")

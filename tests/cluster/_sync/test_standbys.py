@@ -159,8 +159,8 @@ def test_a_conflict_with_recovery(servers: Servers, cluster: Cluster) -> None:
     cluster.wait_until_equal()
     with logged() as lines:
         with servers.new_session() as session:
-            assert amount_in(session) == 5
-            # The transaction of the session holds a lock there, which its replay does not wait for.
+            # Its transaction holds a lock there, which its replay does not wait for.
+            assert session.exec(select(Balance)).one().amount == 5
             cluster.primary.ask("ALTER TABLE balance ADD COLUMN IF NOT EXISTS note text")
             cluster.wait_until_equal()
             assert amount_in(session) == 5
