@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -77,6 +77,23 @@ def test_many_clients_wait_for_each_other_alone(few: AsyncEngine, app: FastAPI) 
         answers = list(threads.map(lambda _: client.get("/count").status_code, range(CLIENTS)))
         assert answers == [200] * CLIENTS
         assert pool_status(few)["checked_out"] == 0
+
+
+def test_a_read_that_is_lost_at_its_commit_may_be_asked_again(
+    few: AsyncEngine, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a 503; of a write nobody can tell whether it was written, so that it is a 500."""
+
+    def do_commit(_connection: Any) -> None:
+        raise ConnectionResetError
+
+    with served(app, few) as client:
+        assert client.post("/heroes").json() == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(few.dialect, "do_commit", do_commit)
+            read, written = client.get("/count"), client.post("/heroes")
+        assert (read.status_code, read.headers["retry-after"]) == (503, "1")
+        assert (written.status_code, client.get("/count").json()) == (500, 1)
 
 
 async def test_in_memory_others_go_on_writing() -> None:
