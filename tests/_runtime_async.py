@@ -35,6 +35,7 @@ __all__ = [
     "make_engine",
     "make_sqlite",
     "make_tables",
+    "pause",
     "routing",
     "run_on_connection",
     "run_sync",
@@ -113,6 +114,11 @@ async def answer(schema: Any, source: str, context: Any, variables: Any = None) 
 async def together(*functions: Callable[[], Awaitable[None]]) -> None:
     """Run functions side by side, each in a task of its own."""
     await asyncio.gather(*(function() for function in functions))
+
+
+async def pause(seconds: float) -> None:
+    """Let others go on for a while."""
+    await asyncio.sleep(seconds)
 
 
 async def in_thread(function: Callable[[], Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from time import sleep
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -34,6 +35,7 @@ __all__ = [
     "make_engine",
     "make_sqlite",
     "make_tables",
+    "pause",
     "routing",
     "run_on_connection",
     "run_sync",
@@ -112,6 +114,11 @@ def together(*functions: Callable[[], None]) -> None:
     with ThreadPoolExecutor(len(functions)) as threads:
         for done in [threads.submit(function) for function in functions]:
             done.result()
+
+
+def pause(seconds: float) -> None:
+    """Let others go on for a while."""
+    sleep(seconds)
 
 
 def in_thread(function: Callable[[], Any]) -> None:

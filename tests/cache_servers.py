@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from sqlmodel_crud_utils._core import cached_reads
 from tests import lacking
 
 
@@ -104,3 +105,10 @@ def _program(name: str) -> str:
     if "CI" in os.environ:
         raise LookupError(lacking.CACHES)
     pytest.skip(lacking.CACHES)
+
+
+def is_read_under_way() -> bool:
+    """Return whether a read through the cache queries the database, for others to wait for."""
+    reads = cached_reads.registered
+    assert reads is not None
+    return any(each.flights._under_way for each in (reads.aio, reads.sync))

@@ -164,3 +164,41 @@ class Tome(SQLModel, TrackChangesMixin, table=True):
     title: str = Field(default="", max_length=20)
     cupboard_id: int | None = Field(default=None, foreign_key="history_cupboard.id")
     cupboard: Optional[Cupboard] = Relationship(back_populates="books")  # noqa: UP045
+
+
+class BakerLoaf(SQLModel, TrackChangesMixin, table=True):
+    """A link that is tracked."""
+
+    __tablename__ = "history_baker_loaf"
+
+    baker_id: int = Field(primary_key=True, foreign_key="history_baker.id")
+    loaf_id: int = Field(primary_key=True, foreign_key="history_loaf.id")
+
+
+class Recipe(SQLModel, TrackChangesMixin, table=True):
+    """A link that is tracked, with a key of its own."""
+
+    __tablename__ = "history_recipe"
+
+    id: int | None = Field(default=None, primary_key=True)
+    baker_id: int = Field(foreign_key="history_baker.id")
+    loaf_id: int = Field(foreign_key="history_loaf.id")
+
+
+class Baker(SQLModel, table=True):
+    """Bakes many loaves."""
+
+    __tablename__ = "history_baker"
+
+    id: int | None = Field(default=None, primary_key=True)
+    loaves: list["Loaf"] = Relationship(back_populates="bakers", link_model=BakerLoaf)
+    planned: list["Loaf"] = Relationship(link_model=Recipe)
+
+
+class Loaf(SQLModel, table=True):
+    """Is baked by many."""
+
+    __tablename__ = "history_loaf"
+
+    id: int | None = Field(default=None, primary_key=True)
+    bakers: list[Baker] = Relationship(back_populates="loaves", link_model=BakerLoaf)

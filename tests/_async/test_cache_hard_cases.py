@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from sqlmodel_crud_utils._core import cached_reads
-from sqlmodel_crud_utils._runtime_async import pause
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_row, transaction, update_row
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from tests._async.test_cache import asked, is_cached, one, row
-from tests._runtime_async import AsyncEngine, AsyncSession, make_engine, sync_engine, together
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    make_engine,
+    pause,
+    sync_engine,
+    together,
+)
 from tests.cache_models import (
     Bundle,
     Crew,
@@ -28,6 +33,7 @@ from tests.cache_models import (
     PlankNovel,
     Variable,
 )
+from tests.cache_servers import is_read_under_way
 from tests.databases import Database
 from tests.recording import recorded
 
@@ -230,7 +236,6 @@ async def test_a_pool_that_is_exhausted_is_no_deadlock(
         pool_timeout=30,
     )
     names: list[str] = []
-    reads: Any = cached_reads.registered
 
     async def read(session: AsyncSession) -> None:
         _, found = await get_row(key, session, Bundle, raise_on_error=True, use_cache=True)
@@ -245,7 +250,7 @@ async def test_a_pool_that_is_exhausted_is_no_deadlock(
     async def holder() -> None:
         async with AsyncSession(narrow) as holding:
             assert await AsyncQueryBuilder(holding, Hangar).count() == 0
-            while not reads.aio.flights._under_way:
+            while not is_read_under_way():
                 await pause(0.01)
             await read(holding)
             assert names == ["a"]

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
-from sqlmodel_crud_utils._runtime_async import pause
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
     bulk_insert_rows,
@@ -31,7 +30,7 @@ from sqlmodel_crud_utils.aio import (
 from sqlmodel_crud_utils.exceptions import ConflictError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, RedisCache, configure_cache
 from tests import cache_servers
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, together
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, pause, together
 from tests.cache_models import Bundle
 from tests.databases import Database, wait_for_locks
 from tests.observing import Call, Observer, observing

@@ -50,13 +50,17 @@ from tests._runtime_async import (
 )
 from tests.databases import Database
 from tests.history_models import (
+    Baker,
+    BakerLoaf,
     Cupboard,
     Docket,
     Estate,
     Grade,
     Lease,
+    Loaf,
     LongName,
     Pallet,
+    Recipe,
     Slot,
     Specimen,
     Ticker,
@@ -218,6 +222,41 @@ async def test_rows_that_only_a_flush_finds(session: AsyncSession) -> None:
     assert (await changes_of(session, key, Tome))[1:] == [
         ("update", {"cupboard_id": [cupboard_key, None]})
     ]
+
+
+async def test_links_that_a_collection_writes(session: AsyncSession) -> None:
+    """Rows of a link model are recorded that a flush writes for the collections on both ends."""
+    baker, loaves = Baker(id=1), [Loaf(id=1), Loaf(id=2)]
+    baker.loaves = loaves
+    session.add(baker)
+    await session.commit()
+    await session.refresh(baker, ["loaves"])
+    with acting_as("alice"):
+        baker.loaves.pop()
+        await session.commit()
+    await session.refresh(baker, ["loaves"])
+    async with session.begin_nested() as savepoint:
+        baker.loaves.clear()
+        await session.flush()
+        await savepoint.rollback()
+    await session.delete(baker)
+    await session.commit()
+    made = {"baker_id": [None, 1], "loaf_id": [None, 1]}
+    gone = {"baker_id": [1, None], "loaf_id": [1, None]}
+    assert await changes_of(session, (1, 1), BakerLoaf) == [("create", made), ("delete", gone)]
+    made, gone = {**made, "loaf_id": [None, 2]}, {**gone, "loaf_id": [2, None]}
+    assert await changes_of(session, (1, 2), BakerLoaf) == [("create", made), ("delete", gone)]
+    found = await get_change_history((1, 2), session, BakerLoaf)
+    assert [each.changed_by for each in found] == [None, "alice"]
+
+
+async def test_links_whose_keys_a_collection_does_not_know(session: AsyncSession) -> None:
+    """They are refused, as nobody could tell which rows of the link model were written."""
+    session.add(Baker(id=1, planned=[Loaf(id=1)]))
+    with pytest.raises(ValidationError, match="does not tell which rows of Recipe"):
+        await session.commit()
+    await session.rollback()
+    assert (await execute(session, select(Recipe))).all() == []
 
 
 async def test_hooks_run_first(session: AsyncSession) -> None:
@@ -542,6 +581,17 @@ async def test_a_redacted_field_shows_no_value(session: AsyncSession) -> None:
         ("update", {"pin": hidden}),
         ("delete", {"id": [str(key), None], "pin": hidden}),
     ]
+
+
+async def test_an_update_of_excluded_fields_reads_no_row(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """Nothing is recorded, so that nothing has to be known."""
+    await write_row(Vault(last_seen=1), session)
+    with recorded(engine) as statements:
+        count = await AsyncQueryBuilder(session, Vault).update(last_seen=4, everything=True)
+    assert count == 1
+    assert {"SELECT", "INSERT"}.isdisjoint(statements)
 
 
 async def test_what_a_type_encrypts_stays_encrypted(session: AsyncSession) -> None:

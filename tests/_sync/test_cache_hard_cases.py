@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from sqlmodel_crud_utils._core import cached_reads
-from sqlmodel_crud_utils._runtime_sync import pause
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
 from sqlmodel_crud_utils.sync import QueryBuilder, get_row, transaction, update_row
-from tests._runtime_sync import Engine, Session, make_engine, sync_engine, together
+from tests._runtime_sync import (
+    Engine,
+    Session,
+    make_engine,
+    pause,
+    sync_engine,
+    together,
+)
 from tests._sync.test_cache import asked, is_cached, one, row
 from tests.cache_models import (
     Bundle,
@@ -30,6 +35,7 @@ from tests.cache_models import (
     PlankNovel,
     Variable,
 )
+from tests.cache_servers import is_read_under_way
 from tests.databases import Database
 from tests.recording import recorded
 
@@ -220,7 +226,6 @@ def test_a_pool_that_is_exhausted_is_no_deadlock(session: Session, database: Dat
         pool_timeout=30,
     )
     names: list[str] = []
-    reads: Any = cached_reads.registered
 
     def read(session: Session) -> None:
         _, found = get_row(key, session, Bundle, raise_on_error=True, use_cache=True)
@@ -235,7 +240,7 @@ def test_a_pool_that_is_exhausted_is_no_deadlock(session: Session, database: Dat
     def holder() -> None:
         with Session(narrow) as holding:
             assert QueryBuilder(holding, Hangar).count() == 0
-            while not reads.sync.flights._under_way:
+            while not is_read_under_way():
                 pause(0.01)
             read(holding)
             assert names == ["a"]

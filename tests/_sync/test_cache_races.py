@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
-from sqlmodel_crud_utils._runtime_sync import pause
 from sqlmodel_crud_utils.exceptions import ConflictError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, RedisCache, configure_cache
 from sqlmodel_crud_utils.sync import (
@@ -33,7 +32,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests import cache_servers
-from tests._runtime_sync import Engine, Session, execute, together
+from tests._runtime_sync import Engine, Session, execute, pause, together
 from tests.cache_models import Bundle
 from tests.databases import Database, wait_for_locks
 from tests.observing import Call, Observer, observing

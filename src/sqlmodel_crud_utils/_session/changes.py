@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
+from sqlmodel_crud_utils._session.links import links_of
 from sqlmodel_crud_utils._session.savepoints import (
     PerSavepoint,
     innermost_transaction,
@@ -250,6 +251,10 @@ def flushing(session: Session) -> None:
     state_of(session).announced = set(waiting)
     for model, group in _by_model(waiting).items():
         announce_keys(session, model, list(map(_identity, group)))
+    persistent = [(instance_state(each), False) for each in session.dirty]
+    persistent += [(instance_state(each), True) for each in session.deleted]
+    for model, links in links_of(persistent, _witnessed_of).items():
+        announce_keys(session, model, list(links.removed))
 
 
 def flushing_row(state: InstanceState[Any]) -> None:
@@ -276,6 +281,17 @@ def flushed(session: Session, context: Any) -> None:
             for change in _of_states(model, operation, group):
                 happened(session, change)
     tables_happened(session, *_links_written(context.states))
+    flushed_now = [(state, gone) for state, (gone, listed) in context.states.items() if not listed]
+    for model, links in links_of(flushed_now, _witnessed_of).items():
+        if links.removed:
+            happened(session, Change(model, "delete", list(links.removed)))
+        if links.added:
+            happened(session, Change(model, "create", list(links.added)))
+
+
+def _witnessed_of(table: FromClause) -> list[type[Any]]:
+    """Return the models of a link table whose rows somebody looks at before they are written."""
+    return [model for model in _models_of(table) if need_of(model) >= Need.BEFORE]
 
 
 def _links_written(states: Mapping[InstanceState[Any], tuple[bool, bool]]) -> set[FromClause]:

@@ -66,15 +66,17 @@ class SetBased:
     """How a set-based write is recorded.
 
     Attributes:
-        statement: The INSERT into the history.
+        statement: The INSERT into the history; None where nothing changes that is recorded.
         is_counted: Whether the statement returns how many rows it has seen, and locked.
     """
 
     statement: Any
-    is_counted: bool
+    is_counted: bool = False
 
     def run(self, connection: Connection) -> int | None:
         """Record the write; return how many rows it may reach, None where nobody can intervene."""
+        if self.statement is None:
+            return None
         result = connection.execute(self.statement)
         return int(result.scalar_one()) if self.is_counted else None
 
@@ -103,7 +105,7 @@ def recorded_by_database(
     texts = _Texts(facts, dialect)
     pairs = dict(texts.pairs(statement))
     if not pairs:
-        raise NeedsRowsError
+        return SetBased(None)
     hidden = facts.model.__track_redact__
     differs = {name: texts.differ(old, new) for name, (old, new) in pairs.items()}
     parts = [
@@ -125,7 +127,7 @@ def recorded_by_database(
     constants = {name: literal(value, history.c[name].type) for name, value in same.items()}
     features = features_of(dialect)
     if features.locks_gaps or features.single_writer:
-        return SetBased(_insert(history, rows.where(or_(*differs.values())), constants), False)
+        return SetBased(_insert(history, rows.where(or_(*differs.values())), constants))
     # What others insert meanwhile is not locked: the counts tell.
     seen = rows.cte("seen")
     changed = select(seen.c.row_key, cast(seen.c.changes, history.c.changes.type), seen.c.tenant_id)
