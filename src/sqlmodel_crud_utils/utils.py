@@ -59,7 +59,7 @@ def is_date(val: Any, fuzzy: bool = False) -> bool:
     """Return whether a string can be read as a date or a time.
 
     Args:
-        val: The string; anything else is no date.
+        val: The string; anything else is not a date.
         fuzzy: Ignore words around the date.
 
     Example:

@@ -445,7 +445,7 @@ async def test_filters(session: AsyncSession):
 async def test_a_filter_that_is_not_allowed(session: AsyncSession):
     """The error names it, and nothing else that there is."""
     text = await refusal(session, '{ heroes(where: {secretName: "x"}) { name } }')
-    assert text == "Validation failed for 'secret_name': this is no filter here; leave it out"
+    assert text == "Validation failed for 'secret_name': this is not a filter here; leave it out"
 
 
 # --- pages ---------------------------------------------------------------------------------------

@@ -443,7 +443,7 @@ def test_filters(session: Session):
 def test_a_filter_that_is_not_allowed(session: Session):
     """The error names it, and nothing else that there is."""
     text = refusal(session, '{ heroes(where: {secretName: "x"}) { name } }')
-    assert text == "Validation failed for 'secret_name': this is no filter here; leave it out"
+    assert text == "Validation failed for 'secret_name': this is not a filter here; leave it out"
 
 
 # --- pages ---------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_what_is_not_allowed(given: Any) -> None:
         filters(given)
     assert type(refused.value) is ValidationError
     text = str(refused.value).partition(": ")[2]
-    assert text in {"this is no filter here; leave it out", "takes null alone, or is_null"}
+    assert text in {"this is not a filter here; leave it out", "takes null alone, or is_null"}
 
 
 @pytest.mark.parametrize("given", [5, "name", ["name"], Hero])

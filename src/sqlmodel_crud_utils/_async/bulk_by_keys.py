@@ -72,7 +72,7 @@ async def bulk_update_rows(
         True, and the number of rows that were there to be updated.
 
     Raises:
-        UnknownFieldError: A name that is no column of the model. Nothing is written.
+        UnknownFieldError: A name that is not a column of the model. Nothing is written.
         ValidationError: A value that its field does not take, a primary key among the values, a
             key of a wrong type. Nothing is written.
         ConstraintViolationError: A constraint is broken. No row is updated.

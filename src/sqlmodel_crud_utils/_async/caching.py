@@ -26,7 +26,7 @@ async def invalidate_cache(model: type[Any], key: Any = None) -> None:
             counts are ended with it. Left out, all rows of the model are.
 
     Raises:
-        ValidationError: A class that is no table model, or a key of a wrong type.
+        ValidationError: A class that is not a table model, or a key of a wrong type.
 
     Example:
         >>> await invalidate_cache(Hero)

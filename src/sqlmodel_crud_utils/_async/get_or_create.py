@@ -92,7 +92,7 @@ async def get_one_or_create(
         ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds its
             unique value, the text says so: it is restored with `restore_row`, got with
             `include_deleted=True`, or not in the way with `unique_when_not_deleted`.
-        UnknownFieldError: A name that is no field of the model.
+        UnknownFieldError: A name that is not a field of the model.
         ValidationError: A value that its field does not take.
         QueryExecutionError: The database refuses a statement. A deadlock with other callers, which
             MySQL has, is one inside a transaction; a call of its own is run again.

@@ -87,7 +87,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         model: The table model.
 
     Raises:
-        ValidationError: The session is not one of this API, or the model is no table model.
+        ValidationError: The session is not one of this API, or the model is not a table model.
 
     Example:
         >>> heroes = [Hero(name=f"Hero {n}", secret_name="?", age=30 + n) for n in range(5)]
@@ -222,7 +222,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             batch_size: How many rows are read at a time.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A batch size below 1, or a `distinct` query; or, from the loop, a
                 transaction that has ended in it.
 
@@ -245,7 +245,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             fields: Names of fields; without any, all fields.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A `distinct` query that is sorted by another field.
 
         Example:
@@ -263,7 +263,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             field: The name of the field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A `distinct` query that is sorted by another field.
 
         Example:
@@ -281,7 +281,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             field: The name of a field of numbers.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field that is not one of numbers.
 
         Example:
@@ -296,7 +296,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             field: The name of a field of numbers.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field that is not one of numbers.
 
         Example:
@@ -311,7 +311,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             field: The name of a field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field whose values have no order on every database.
 
         Example:
@@ -326,7 +326,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             field: The name of a field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field whose values have no order on every database.
 
         Example:
@@ -448,7 +448,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             more: The same by name.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: No filter, a limit or an offset; no value, one that its field does
                 not take, or one for the primary key. Nothing is written.
             ConstraintViolationError: A constraint is broken. No row is updated.

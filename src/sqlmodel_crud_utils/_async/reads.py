@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Executable
+from sqlalchemy import Dialect, Executable
 
 from sqlmodel_crud_utils._async._running.cached import answered
 from sqlmodel_crud_utils._async._running.fetching import fetch, fetch_first, find
@@ -57,7 +57,7 @@ async def get_result_from_query(
         The row, the first of several rows, or None.
 
     Raises:
-        ValidationError: The query is no query, or the session is not one of this API.
+        ValidationError: Something that is not a query, or the session is not one of this API.
         DatabaseConnectionError: The database cannot be reached.
         QueryExecutionError: The database refused the query.
 
@@ -239,17 +239,8 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
     """
     session = require_session(session_inst)
     facts = facts_of(model)
-    dialect = dialect_of(session, facts)
     check_page(page, page_size)
-    sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
-    conditions = text_match(model, text_field, filters, dialect)
-    if filters:
-        conditions = (*conditions, matches(model, filters, dialect))
-    query = Query(
-        model,
-        dialect,
-        conditions=conditions,
-        order=sort_terms(model, sort_field, bool(sort_desc)),
+    query = _filtered(model, dialect_of(session, facts), text_field, filters)._replace(
         size=int(page_size),
         start=(page - 1) * page_size,
         loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
@@ -281,6 +272,18 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
         rows = await answered(read, question, work)
         read.rows = len(rows)
         return bool(rows), rows
+
+
+def _filtered(
+    model: type[Any], dialect: Dialect, text_field: str | None, filters: dict[str, Any]
+) -> Query:
+    """Return the query for v0.1.0's filters, among which is what sorts the rows."""
+    sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
+    conditions = text_match(model, text_field, filters, dialect)
+    if filters:
+        conditions = (*conditions, matches(model, filters, dialect))
+    order = sort_terms(model, sort_field, bool(sort_desc))
+    return Query(model, dialect, conditions=conditions, order=order)
 
 
 async def get_rows_within_id_list(

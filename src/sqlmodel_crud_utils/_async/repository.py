@@ -46,7 +46,7 @@ class AsyncRepository(Generic[T]):
         model: The table model.
 
     Raises:
-        ValidationError: The session is not one of this API, or the model is no table model.
+        ValidationError: The session is not one of this API, or the model is not a table model.
 
     Example:
         >>> heroes = AsyncRepository(session, Hero)
@@ -83,7 +83,7 @@ class AsyncRepository(Generic[T]):
 
         Raises:
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A row and values together; an instance of another model; a value that
                 its field does not take.
 
@@ -210,7 +210,7 @@ class AsyncRepository(Generic[T]):
             RecordNotFoundError: There is no such row.
             ConflictError: The row was changed since it was read.
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take, another primary key.
 
         Example:
@@ -317,7 +317,7 @@ class AsyncRepository(Generic[T]):
             MultipleRecordsError: Several rows have these values.
             ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds
                 its unique value, the text says so.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take; no value to search for.
 
         Example:
@@ -356,7 +356,7 @@ class AsyncRepository(Generic[T]):
             QueryExecutionError: The database refuses a statement. A deadlock with other callers,
                 which MySQL has, is one inside a transaction; a call of its own is run again.
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take; no value to search for.
 
         Example:
@@ -430,7 +430,7 @@ class AsyncRepository(Generic[T]):
         Raises:
             ConstraintViolationError: A constraint is broken. No row is updated.
             ConflictError: A row was changed by somebody else while its hooks ran.
-            UnknownFieldError: A name that is no column of the model.
+            UnknownFieldError: A name that is not a column of the model.
             ValidationError: A value that its field does not take, a key of a wrong type.
 
         Example:
@@ -516,7 +516,7 @@ class AsyncRepository(Generic[T]):
         Raises:
             BulkOperationError: The database refused a row; `indexes` tells its place.
             ConstraintViolationError: The database refused a row and does not tell which.
-            UnknownFieldError: A name that is no column of the model.
+            UnknownFieldError: A name that is not a column of the model.
             ValidationError: A value that its field does not take.
 
         Example:
@@ -562,9 +562,9 @@ class AsyncRepository(Generic[T]):
 
         Raises:
             ConstraintViolationError: A row breaks a constraint.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value of a wrong type, a row without its key, `unique_fields` that
-                are no unique key.
+                are not a unique key.
 
         Example:
             >>> rows = [{"name": "Rusty", "secret_name": "?"}, {"name": "Nova", "secret_name": "?"}]
@@ -650,7 +650,7 @@ class AsyncRepository(Generic[T]):
             desc: Whether the largest comes first, for all terms of this call.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A relationship, or a path through one that may have several rows.
 
         Example:
@@ -668,7 +668,7 @@ class AsyncRepository(Generic[T]):
                 relationships alone; of a nested one, through the last.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> await AsyncRepository(session, Hero).selectin("team", "tags").all()
@@ -685,7 +685,7 @@ class AsyncRepository(Generic[T]):
                 relationships alone; of a nested one, through the last.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> await AsyncRepository(session, Hero).joined("team").where(age__gte=18).all()

@@ -31,7 +31,7 @@ class Scope(Generic[T]):
 
 
 class _Block(AbstractContextManager[None], Generic[T]):
-    """The block; unlike a decorated generator it is no decorator, which async code would defeat."""
+    """The block; not a generator, which could decorate: async code would defeat that."""
 
     def __init__(self, variable: ContextVar[T], value: T) -> None:
         self._variable = variable

@@ -48,7 +48,7 @@ class BlockState:
     """Whether all of it is a savepoint in the caller's own `with session.begin()`."""
     modes: Modes = USUAL
     locks_first: bool = True
-    """Whether SQLite's lock is taken at the begin; else by the first change, or a savepoint."""
+    """Whether SQLite's lock is taken at the beginning; else by the first change, or a savepoint."""
     depth: int = 0
     committed: bool = False
     """Whether some of it is committed: by a commit by hand, or at its end."""

@@ -81,7 +81,7 @@ _NAME = "innodb_snapshot_isolation"
 
 
 def lift_snapshot(connection: Connection) -> bool:
-    """Switch snapshot isolation off where there is such a thing; tell whether it was on."""
+    """Switch snapshot isolation off where there is such a thing; return whether it was on."""
     if not getattr(connection.dialect, "is_mariadb", False):
         return False
     setting = connection.exec_driver_sql(f"SHOW VARIABLES LIKE '{_NAME}'").first()

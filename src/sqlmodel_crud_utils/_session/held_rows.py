@@ -22,7 +22,7 @@ def held(session: Session, model: type[Any]) -> list[InstanceState[Any]]:
 def synchronization(session: Session, model: type[Any]) -> dict[str, Any]:
     """Return the options with which a statement reaches the objects that the session holds.
 
-    SQLAlchemy asks for the keys of all rows then, which is for nothing in a session without any.
+    SQLAlchemy asks for the keys of all rows then, which is wasted in a session without any.
     """
     return {"synchronize_session": "fetch" if holds(session, model) else False}
 

@@ -46,7 +46,7 @@ def roles_checked(dialect: Dialect) -> Callable[..., None]:
 
 
 def _check_role(dialect: Dialect, connection: Any) -> bool:
-    """Refuse a role for which row security does not hold; tell whether all tables are there."""
+    """Refuse a role for which row security does not hold; return whether all tables are there."""
     cursor = connection.cursor()
     try:
         cursor.execute(question(dialect))

@@ -212,7 +212,7 @@ def _can_be_stamped(facts: Facts, changes: Mapping[str, Any]) -> bool:
     return (
         can_stamp(facts, tuple(changes))
         and need_of(facts.model) < Need.ROWS
-        # What is no number is another one each time.
+        # What is not a number is another one each time.
         and all(value == value for value in changes.values())  # noqa: PLR0124
     )
 

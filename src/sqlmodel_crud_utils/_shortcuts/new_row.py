@@ -46,7 +46,7 @@ class NewRow(NamedTuple):
     unless_there: bool
 
     def run(self, session: Session) -> bool | None:
-        """Insert the row; tell whether that was done, or another row was in its way.
+        """Insert the row; return whether that was done, or another row was in its way.
 
         Returns:
             None where nothing was done, as it takes a savepoint and a flush.

@@ -105,7 +105,7 @@ def bulk_insert_rows(
             `errors` the reason.
         ConstraintViolationError: The database refused a row and does not tell which.
         QueryExecutionError: Any other refusal by the database.
-        UnknownFieldError: A name that is no column of the model.
+        UnknownFieldError: A name that is not a column of the model.
         ValidationError: A value that its field does not take, an instance that belongs to a
             session already, a model that is stored in several tables, `method="copy"` on another
             database or with another driver.

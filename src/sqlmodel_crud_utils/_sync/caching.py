@@ -28,7 +28,7 @@ def invalidate_cache(model: type[Any], key: Any = None) -> None:
             counts are ended with it. Left out, all rows of the model are.
 
     Raises:
-        ValidationError: A class that is no table model, or a key of a wrong type.
+        ValidationError: A class that is not a table model, or a key of a wrong type.
 
     Example:
         >>> invalidate_cache(Hero)

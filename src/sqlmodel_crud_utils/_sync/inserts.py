@@ -86,7 +86,7 @@ def insert_data_rows(
 
     Raises:
         BulkOperationError: Rows were refused (see `raise_on_error`); it names each one's index.
-        ValidationError: Something that is no instance of a table model, or belongs to another
+        ValidationError: Something that is not an instance of a table model, or belongs to another
             session. Nothing is written.
         DatabaseConnectionError: The database cannot be reached, or the connection was lost,
             whatever `raise_on_error` says: no row is to blame. Rows that were inserted alone
@@ -156,7 +156,7 @@ def _insert_what_can_be(write: Write, rows: list[T]) -> tuple[bool, list[T] | In
 
 
 def _raise_unless_of_a_row(session: Session, failure: SQLModelCRUDError) -> None:
-    """Raise what is no row's fault: good rows must not be taken for bad ones.
+    """Raise what is not a row's fault: good rows must not be taken for bad ones.
 
     Outside a block a race that was lost is over with its transaction; the next row has its own.
     """

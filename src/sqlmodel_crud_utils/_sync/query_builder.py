@@ -89,7 +89,7 @@ class QueryBuilder(QueryShape[T]):
         model: The table model.
 
     Raises:
-        ValidationError: The session is not one of this API, or the model is no table model.
+        ValidationError: The session is not one of this API, or the model is not a table model.
 
     Example:
         >>> heroes = [Hero(name=f"Hero {n}", secret_name="?", age=30 + n) for n in range(5)]
@@ -224,7 +224,7 @@ class QueryBuilder(QueryShape[T]):
             batch_size: How many rows are read at a time.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A batch size below 1, or a `distinct` query; or, from the loop, a
                 transaction that has ended in it.
 
@@ -247,7 +247,7 @@ class QueryBuilder(QueryShape[T]):
             fields: Names of fields; without any, all fields.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A `distinct` query that is sorted by another field.
 
         Example:
@@ -265,7 +265,7 @@ class QueryBuilder(QueryShape[T]):
             field: The name of the field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A `distinct` query that is sorted by another field.
 
         Example:
@@ -283,7 +283,7 @@ class QueryBuilder(QueryShape[T]):
             field: The name of a field of numbers.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field that is not one of numbers.
 
         Example:
@@ -298,7 +298,7 @@ class QueryBuilder(QueryShape[T]):
             field: The name of a field of numbers.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field that is not one of numbers.
 
         Example:
@@ -313,7 +313,7 @@ class QueryBuilder(QueryShape[T]):
             field: The name of a field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field whose values have no order on every database.
 
         Example:
@@ -328,7 +328,7 @@ class QueryBuilder(QueryShape[T]):
             field: The name of a field.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A field whose values have no order on every database.
 
         Example:
@@ -448,7 +448,7 @@ class QueryBuilder(QueryShape[T]):
             more: The same by name.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: No filter, a limit or an offset; no value, one that its field does
                 not take, or one for the primary key. Nothing is written.
             ConstraintViolationError: A constraint is broken. No row is updated.

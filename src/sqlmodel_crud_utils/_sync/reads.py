@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Executable
+from sqlalchemy import Dialect, Executable
 
 from sqlmodel_crud_utils._core.cached_reads import Caching, Question
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -59,7 +59,7 @@ def get_result_from_query(
         The row, the first of several rows, or None.
 
     Raises:
-        ValidationError: The query is no query, or the session is not one of this API.
+        ValidationError: Something that is not a query, or the session is not one of this API.
         DatabaseConnectionError: The database cannot be reached.
         QueryExecutionError: The database refused the query.
 
@@ -241,17 +241,8 @@ def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of all r
     """
     session = require_session(session_inst)
     facts = facts_of(model)
-    dialect = dialect_of(session, facts)
     check_page(page, page_size)
-    sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
-    conditions = text_match(model, text_field, filters, dialect)
-    if filters:
-        conditions = (*conditions, matches(model, filters, dialect))
-    query = Query(
-        model,
-        dialect,
-        conditions=conditions,
-        order=sort_terms(model, sort_field, bool(sort_desc)),
+    query = _filtered(model, dialect_of(session, facts), text_field, filters)._replace(
         size=int(page_size),
         start=(page - 1) * page_size,
         loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
@@ -283,6 +274,18 @@ def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of all r
         rows = answered(read, question, work)
         read.rows = len(rows)
         return bool(rows), rows
+
+
+def _filtered(
+    model: type[Any], dialect: Dialect, text_field: str | None, filters: dict[str, Any]
+) -> Query:
+    """Return the query for v0.1.0's filters, among which is what sorts the rows."""
+    sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
+    conditions = text_match(model, text_field, filters, dialect)
+    if filters:
+        conditions = (*conditions, matches(model, filters, dialect))
+    order = sort_terms(model, sort_field, bool(sort_desc))
+    return Query(model, dialect, conditions=conditions, order=order)
 
 
 def get_rows_within_id_list(

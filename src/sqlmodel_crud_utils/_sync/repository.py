@@ -48,7 +48,7 @@ class Repository(Generic[T]):
         model: The table model.
 
     Raises:
-        ValidationError: The session is not one of this API, or the model is no table model.
+        ValidationError: The session is not one of this API, or the model is not a table model.
 
     Example:
         >>> heroes = Repository(session, Hero)
@@ -85,7 +85,7 @@ class Repository(Generic[T]):
 
         Raises:
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A row and values together; an instance of another model; a value that
                 its field does not take.
 
@@ -208,7 +208,7 @@ class Repository(Generic[T]):
             RecordNotFoundError: There is no such row.
             ConflictError: The row was changed since it was read.
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take, another primary key.
 
         Example:
@@ -315,7 +315,7 @@ class Repository(Generic[T]):
             MultipleRecordsError: Several rows have these values.
             ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds
                 its unique value, the text says so.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take; no value to search for.
 
         Example:
@@ -354,7 +354,7 @@ class Repository(Generic[T]):
             QueryExecutionError: The database refuses a statement. A deadlock with other callers,
                 which MySQL has, is one inside a transaction; a call of its own is run again.
             ConstraintViolationError: A constraint is broken.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take; no value to search for.
 
         Example:
@@ -428,7 +428,7 @@ class Repository(Generic[T]):
         Raises:
             ConstraintViolationError: A constraint is broken. No row is updated.
             ConflictError: A row was changed by somebody else while its hooks ran.
-            UnknownFieldError: A name that is no column of the model.
+            UnknownFieldError: A name that is not a column of the model.
             ValidationError: A value that its field does not take, a key of a wrong type.
 
         Example:
@@ -514,7 +514,7 @@ class Repository(Generic[T]):
         Raises:
             BulkOperationError: The database refused a row; `indexes` tells its place.
             ConstraintViolationError: The database refused a row and does not tell which.
-            UnknownFieldError: A name that is no column of the model.
+            UnknownFieldError: A name that is not a column of the model.
             ValidationError: A value that its field does not take.
 
         Example:
@@ -560,9 +560,9 @@ class Repository(Generic[T]):
 
         Raises:
             ConstraintViolationError: A row breaks a constraint.
-            UnknownFieldError: A name that is no field of the model.
+            UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value of a wrong type, a row without its key, `unique_fields` that
-                are no unique key.
+                are not a unique key.
 
         Example:
             >>> rows = [{"name": "Rusty", "secret_name": "?"}, {"name": "Nova", "secret_name": "?"}]
@@ -648,7 +648,7 @@ class Repository(Generic[T]):
             desc: Whether the largest comes first, for all terms of this call.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A relationship, or a path through one that may have several rows.
 
         Example:
@@ -666,7 +666,7 @@ class Repository(Generic[T]):
                 relationships alone; of a nested one, through the last.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> Repository(session, Hero).selectin("team", "tags").all()
@@ -683,7 +683,7 @@ class Repository(Generic[T]):
                 relationships alone; of a nested one, through the last.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> Repository(session, Hero).joined("team").where(age__gte=18).all()

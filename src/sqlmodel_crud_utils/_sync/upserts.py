@@ -205,7 +205,7 @@ def bulk_upsert_mappings(
     Raises:
         ValidationError: A value of a wrong type, a row without its key, `pk_fields` that are no
             unique key. Nothing is written.
-        UnknownFieldError: A name that is no field of the model. Nothing is written.
+        UnknownFieldError: A name that is not a field of the model. Nothing is written.
         ConstraintViolationError: A row breaks a constraint (see `raise_on_error`).
         QueryExecutionError: A row is missing after it was written (a trigger, a row policy).
 
@@ -387,7 +387,7 @@ class _Upsertion(NamedTuple):
         error.add_note(f"row {entry.index} of the payload")
 
     def _refusal(self, error: Exception) -> ValidationError | None:
-        """Return what is wrong with a row, None where it is no row's fault."""
+        """Return what is wrong with a row, None where it is not a row's fault."""
         if not is_database_error(error) or isinstance(error, SQLModelCRUDError):
             return None
         failure = translate(error, self.write.model)

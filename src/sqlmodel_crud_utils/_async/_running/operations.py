@@ -68,9 +68,9 @@ _Outcome = TypeVar("_Outcome", bound=Sequence[Any] | Untouched)
 
 @dataclass(slots=True, eq=False)
 class Operation(Call):
-    """A call of a public function, from its begin to its end.
+    """A call of a public function, from its beginning to its end.
 
-    Who listens to calls hears of both; whoever limits them may refuse it at the begin.
+    Who listens to calls hears of both; whoever limits them may refuse it at the beginning.
     """
 
     async def __aenter__(self) -> Self:

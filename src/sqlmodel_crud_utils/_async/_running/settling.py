@@ -192,6 +192,6 @@ async def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
             get_logger().error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
         except BaseException:
-            await _run_each(callbacks)  # what waited for the commit runs, come what may
+            await _run_each(callbacks)  # what waited for the commit runs either way
             raise
     return failures

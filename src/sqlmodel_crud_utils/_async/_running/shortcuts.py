@@ -93,7 +93,7 @@ async def written_at_once(
 async def inserted_at_once(
     session: AsyncSession, facts: Facts, row: Any, *, unless_there: bool = False
 ) -> bool | None:
-    """Insert a new row; tell whether that was done, or another row was in its way.
+    """Insert a new row; return whether that was done, or another row was in its way.
 
     Returns:
         None where nothing was done, as it takes a flush.

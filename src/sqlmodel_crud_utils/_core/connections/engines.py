@@ -153,7 +153,7 @@ def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> 
 
 
 def check_ping_after(seconds: Any) -> None:
-    """Refuse what is no length of time; `math.inf` is one, and 0 is one."""
+    """Refuse what is not a length of time; `math.inf` is one, and 0 is one."""
     if not _is_number(seconds, int | float) or not seconds >= 0:
         raise ValidationError("must be a number of seconds, 0 or more", field="pool_ping_after")
 

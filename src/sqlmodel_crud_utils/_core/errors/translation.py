@@ -403,7 +403,7 @@ def _is_refused_value(error: Exception) -> bool:
 
 
 def _is_raised_by_execution(error: BaseException) -> bool:
-    # SQLAlchemy lets through what is no error of the driver's own, and says no more about it.
+    # SQLAlchemy lets through what is not an error of the driver's own, and says no more about it.
     if not isinstance(error, _MISFITS) or isinstance(error, OverflowError):
         return False
     return _is_raised_in(error, _EXECUTIONS)

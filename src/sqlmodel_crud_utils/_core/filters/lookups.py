@@ -168,7 +168,7 @@ def _not_like(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnEle
 
 
 def _like_pattern(attribute: _Attribute, lookup: str, value: Any) -> ColumnElement[str]:
-    # As plain text: a pattern is no value that a type of the user's own could convert.
+    # As plain text: a pattern is not a value that a type of the user's own could convert.
     return literal(f"%{_text(attribute, lookup, value)}%", String())
 
 

@@ -123,7 +123,7 @@ def path_of(model: type[Any], text: str) -> Path:
     """Return what a filter's name stands for.
 
     Raises:
-        UnknownFieldError: If a part of it is no field or relationship.
+        UnknownFieldError: If a part of it is not a field or relationship.
         ValidationError: If the lookup is unknown.
     """
     if not isinstance(text, str):

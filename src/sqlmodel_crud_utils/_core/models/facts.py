@@ -27,7 +27,7 @@ _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 def facts_of(model: type[Any]) -> Facts:
     """Return the facts of a table model; anything else is a `ValidationError`."""
-    # What is no class may be unhashable, an instance of a model for example.
+    # What is not a class may be unhashable, an instance of a model for example.
     facts = _facts(model) if isinstance(model, type) else None
     if facts is None:
         raise ValidationError(

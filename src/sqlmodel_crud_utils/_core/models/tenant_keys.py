@@ -74,7 +74,7 @@ def tenant_foreign_key(
         An item for `__table_args__`.
 
     Raises:
-        ValidationError: A target that is no column of a table, or another `ondelete`.
+        ValidationError: A target that is not a column of a table, or another `ondelete`.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import TenantMixin, tenant_foreign_key
@@ -87,7 +87,9 @@ def tenant_foreign_key(
     """
     table, _, referred = target.rpartition(".")
     if not table or not referred:
-        raise ValidationError(f"{target!r} is no column: give it as table.column", field="target")
+        raise ValidationError(
+            f"{target!r} is not a column: give it as table.column", field="target"
+        )
     if ondelete is not None and ondelete.upper() not in {"CASCADE", "RESTRICT", "NO ACTION"}:
         raise ValidationError(
             f"{ondelete} would write to tenant_id too; use CASCADE, RESTRICT or NO ACTION",

@@ -28,7 +28,7 @@ def aggregate(model: type[Any], name: str, field: str) -> ColumnElement[Any]:
         field: The name of the field.
 
     Raises:
-        UnknownFieldError: A name that is no field.
+        UnknownFieldError: A name that is not a field.
         ValidationError: A field that has no such aggregate on every database.
     """
     attribute = facts_of(model).attribute(field)

@@ -52,7 +52,7 @@ class QueryShape(Generic[T]):
         Raises:
             UnknownFieldError: A filter on an unknown field or relationship.
             ValidationError: An unknown lookup, or one that doesn't fit; a value of a wrong type;
-                something that is no expression on the model.
+                something that is not an expression on the model.
 
         Example:
             >>> older = QueryBuilder(session, Hero).where(Hero.age > 30, team__name="Owls")
@@ -118,7 +118,7 @@ class QueryShape(Generic[T]):
             desc: Whether the largest comes first, for all terms of this call.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
             ValidationError: A relationship, or a path through one that may have several rows; "-"
                 and `desc` together; something that is neither a name nor an expression.
 
@@ -173,7 +173,7 @@ class QueryShape(Generic[T]):
                 relationships alone; of a nested one, through the last.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> with_teams = QueryBuilder(session, Hero).selectin("team", "team__heroes")
@@ -192,7 +192,7 @@ class QueryShape(Generic[T]):
                 with one more query.
 
         Raises:
-            UnknownFieldError: A name that is no relationship.
+            UnknownFieldError: A name that is not a relationship.
 
         Example:
             >>> with_teams = QueryBuilder(session, Hero).joined("team")
@@ -209,7 +209,7 @@ class QueryShape(Generic[T]):
             names: Names of fields.
 
         Raises:
-            UnknownFieldError: A name that is no field.
+            UnknownFieldError: A name that is not a field.
 
         Example:
             >>> names = QueryBuilder(session, Hero).load_only("name")
@@ -295,7 +295,7 @@ class QueryShape(Generic[T]):
             options: What SQLAlchemy's `Select.options` takes.
 
         Raises:
-            ValidationError: Something that is no option.
+            ValidationError: Something that is not an option.
 
         Example:
             >>> from sqlalchemy.orm import defer

@@ -84,7 +84,7 @@ def key_parameters(facts: Facts, names: tuple[str, ...], key: Any) -> dict[str, 
 
 
 def key_values(facts: Facts, names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
-    """Return the key as a tuple of values, each of its column's type; None is no row's key."""
+    """Return the key as a tuple of values, each of its column's type; None is not a row's key."""
     values = (key,) if len(names) == 1 and not isinstance(key, tuple) else key
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValidationError(

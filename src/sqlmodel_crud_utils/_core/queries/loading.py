@@ -56,7 +56,7 @@ def field_path(model: type[Any], name: str) -> tuple[RelationshipPath, str]:
     """Return the relationships that a name leads through, and the field at its end.
 
     Raises:
-        UnknownFieldError: A part of the name is no field or relationship.
+        UnknownFieldError: A part of the name is not a field or relationship.
     """
     facts = facts_of(model)
     for head, rest in splits(name) if isinstance(name, str) else ():
@@ -80,8 +80,8 @@ def relationship_paths(
         parameter: What the caller gave them as, for the error.
 
     Raises:
-        UnknownFieldError: A name that is no relationship.
-        ValidationError: Something that is no name.
+        UnknownFieldError: A name that is not a relationship.
+        ValidationError: Something that is not a name.
     """
     if names is None:
         return []

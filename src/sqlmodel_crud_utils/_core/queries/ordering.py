@@ -148,7 +148,7 @@ def term_of(model: type[Any], given: Any, *, desc: bool) -> Term:
         desc: Whether the call says that the largest comes first.
 
     Raises:
-        UnknownFieldError: A name that is no field.
+        UnknownFieldError: A name that is not a field.
         ValidationError: A relationship, a path through one to many rows, a contradiction, or
             something that can't be sorted by.
     """

@@ -93,7 +93,7 @@ def sort_param(model: type[Any], names: Sequence[str], *, by_cursor: bool) -> Qu
     """Return the parameter that sorts by some of these fields, in either direction.
 
     Raises:
-        UnknownFieldError: A name that is no field.
+        UnknownFieldError: A name that is not a field.
         ValidationError: A name with a sign, a relationship, or a field that cursors can't follow.
     """
     for name in names:
@@ -120,8 +120,8 @@ def search_param(model: type[Any], names: Sequence[str]) -> QueryParam:
     """Return the parameter that searches several texts at once.
 
     Raises:
-        UnknownFieldError: A name that is no field.
-        ValidationError: A field that is no text.
+        UnknownFieldError: A name that is not a field.
+        ValidationError: A field that does not hold text.
     """
     for name in names:
         filter_param(model, f"{name}__icontains")

@@ -138,7 +138,7 @@ def refined(statement: Any, query: Query) -> Executable:
 
 
 def require_select(statement: Any, parameter: str = "stmnt") -> Executable:
-    """Refuse what returns no rows, or is no statement."""
+    """Refuse what returns no rows, or is not a statement."""
     if not getattr(statement, "is_select", False):
         raise ValidationError(
             f"{parameter} must be a select(), not {type(statement).__name__}", field=parameter
@@ -250,7 +250,7 @@ def _number(clause: Any) -> int:
 
 
 def check_page(page: Any, page_size: Any) -> None:
-    """Refuse pages and sizes below 1, and what is no whole number."""
+    """Refuse pages and sizes below 1, and what is not a whole number."""
     for name, value in (("page", page), ("page_size", page_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValidationError(

@@ -40,7 +40,7 @@ def acting_as(user: str | None) -> AbstractContextManager[None]:
         The block, for `with`, in async code too.
 
     Raises:
-        ValidationError: The name is no string, or too long for the columns.
+        ValidationError: The name is not a string, or too long for the columns.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import acting_as, current_actor

@@ -63,7 +63,7 @@ def changes_for(facts: Facts, data: Any) -> dict[str, Any]:
     """Return what an update writes, validated; of an object only the fields that were set.
 
     Raises:
-        UnknownFieldError: A name that is no field of the model.
+        UnknownFieldError: A name that is not a field of the model.
         ValidationError: A value that its field does not take, or data of a wrong kind.
     """
     return {name: _valid(facts, name, value) for name, value in given_fields(data).items()}

@@ -59,7 +59,7 @@ def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
         The block, for `with`, in async code too.
 
     Raises:
-        ValidationError: None, an empty text, or something that is no name of a tenant.
+        ValidationError: None, an empty text, or something that is not the name of a tenant.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import current_tenant, tenant_scope

@@ -372,7 +372,7 @@ def check_parameters(statement: Any, parameters: Any) -> None:
 
 
 def _given(value: Any) -> Any:
-    """Return the value of a parameter, or what is no parameter or has no value yet."""
+    """Return the value of a parameter, or what is not a parameter or has no value yet."""
     has_value = isinstance(value, BindParameter) and not value.required
     return value.effective_value if has_value else value
 

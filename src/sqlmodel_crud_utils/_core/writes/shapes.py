@@ -70,8 +70,8 @@ class RowReader:
             rows: A chunk of the input.
 
         Raises:
-            UnknownFieldError: A row gives something that is no column of the model.
-            ValidationError: It is no row, or a value is not one that its field takes.
+            UnknownFieldError: A row gives something that is not a column of the model.
+            ValidationError: It is not a row, or a value is not one that its field takes.
         """
         try:
             return self._read(start, rows)
@@ -116,7 +116,7 @@ class RowReader:
         )
 
     def _of_instance(self, row: Any, state: InstanceState[Any]) -> Values:
-        """Return what the ORM would write: None is no value where there is a default."""
+        """Return what the ORM would write: None is not a value where there is a default."""
         if type(row) is not self._model:
             raise ValidationError(
                 f"this is a {type(row).__name__}, not a {self._model.__name__}", field="rows"

@@ -135,7 +135,7 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
     """Return what is written into many rows, validated as for one; values may be SQL.
 
     Raises:
-        UnknownFieldError: A name that is no column of the model.
+        UnknownFieldError: A name that is not a column of the model.
         ValidationError: A value that its field does not take, or a column that is not for all
             rows alike: the primary key, or the version, which counts by itself.
     """

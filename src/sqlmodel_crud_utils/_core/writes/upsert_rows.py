@@ -132,7 +132,7 @@ class Batch:
 
 
 def check_payload(rows: Any) -> None:
-    """Refuse what is no list of rows."""
+    """Refuse what is not a list of rows."""
     if isinstance(rows, Mapping | str | bytes | BaseModel) or not isinstance(rows, Iterable):
         raise ValidationError(
             f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
@@ -156,9 +156,9 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
         start: The place of the first one in the whole input.
 
     Raises:
-        ValidationError: The payload is no list of rows, a value is of a wrong type, or a row does
-            not give its key.
-        UnknownFieldError: A row gives something that is no column of the model.
+        ValidationError: The payload is not a list of rows, a value is of a wrong type, or a row
+            does not give its key.
+        UnknownFieldError: A row gives something that is not a column of the model.
     """
     check_payload(rows)
     listed = list(rows)

@@ -171,7 +171,7 @@ def _assign(row: Any, changes: Mapping[str, Any]) -> None:
 def delete(
     write: Write, row: Any, marks: bool, deleted_by: str | None, expected_version: Any = None
 ) -> bool:
-    """Remove or mark a row that was found; tell whether that was done."""
+    """Remove or mark a row that was found; return whether that was done."""
     session = write.session
 
     def work() -> Sequence[Any]:

@@ -194,6 +194,6 @@ def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
             get_logger().error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
         except BaseException:
-            _run_each(callbacks)  # what waited for the commit runs, come what may
+            _run_each(callbacks)  # what waited for the commit runs either way
             raise
     return failures

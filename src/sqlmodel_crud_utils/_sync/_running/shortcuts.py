@@ -95,7 +95,7 @@ def written_at_once(
 def inserted_at_once(
     session: Session, facts: Facts, row: Any, *, unless_there: bool = False
 ) -> bool | None:
-    """Insert a new row; tell whether that was done, or another row was in its way.
+    """Insert a new row; return whether that was done, or another row was in its way.
 
     Returns:
         None where nothing was done, as it takes a flush.

@@ -32,7 +32,7 @@ def backfill(op: Any, statement: Update | Delete, *, by: Any, size: int = 5_000)
         How many rows were written; 0 with `--sql`.
 
     Raises:
-        ValidationError: A statement without WHERE, one that is no `update()` or `delete()` of a
+        ValidationError: A statement without WHERE, one that is not an `update()` or `delete()` of a
             table, a column of another table, or a size below 1.
 
     Example:

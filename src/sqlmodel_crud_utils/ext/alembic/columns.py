@@ -59,7 +59,7 @@ def add_timestamps(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def add_audit(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Add the columns of `AuditMixin`; rows that exist were created by nobody that is known.
+    """Add the columns of `AuditMixin`; rows that exist were created by nobody known.
 
     Args:
         op: Alembic's `op`.

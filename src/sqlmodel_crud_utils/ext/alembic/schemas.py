@@ -48,7 +48,7 @@ def check_schema(
 
     Raises:
         SchemaMismatchError: The text lists the differences, `differences` has them.
-        ValidationError: Something that is no engine.
+        ValidationError: Something that is not an engine.
 
     Example:
         >>> Hero.metadata.create_all(engine)

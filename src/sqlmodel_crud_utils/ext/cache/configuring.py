@@ -97,7 +97,7 @@ def configure_cache(cache: Cache | None, *, ttl: float | None = None) -> None:
             at once. What no process has told the cache of is stale for as long.
 
     Raises:
-        ValidationError: Something that is no cache; no `ttl`, or one that is not above 0.
+        ValidationError: Something that is not a cache; no `ttl`, or one that is not above 0.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache

@@ -123,7 +123,7 @@ def entry_of(entry: bytes, name: str, tokens: Sequence[bytes | None]) -> Any:
     """Return the answer of an entry, None if one of its tokens is another one now.
 
     Raises:
-        DamagedError: It is no entry.
+        DamagedError: It is not an entry.
     """
     try:
         own_name, found, answer = json.loads(entry)

@@ -52,7 +52,7 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
 def encoded(value: Any) -> Any:
     """Return a value as what `json.dumps` writes without a loss.
 
-    What is no number, text or boolean is a list of a word and a text.
+    What is not a number, text or boolean is a list of a word and a text.
 
     Raises:
         UncacheableError: It would not come back the same.
@@ -97,7 +97,7 @@ def _checked(value: Any) -> Any:
     """Return nested lists and dicts if JSON has all that is in them."""
     if isinstance(value, dict):
         if not all(type(key) is str for key in value):
-            raise UncacheableError("a key that is no text")
+            raise UncacheableError("a key that is not a text")
         return {key: _checked(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_checked(each) for each in value]

@@ -184,7 +184,7 @@ def filter_params(
         A function for `Depends`.
 
     Raises:
-        UnknownFieldError: A name that is no field or relationship.
+        UnknownFieldError: A name that is neither a field nor a relationship.
         ValidationError: A lookup that is unknown, doesn't fit its field or is not for clients; a
             field that can't be filtered or sorted by; the name of another parameter; wrong sizes.
 

@@ -219,7 +219,7 @@ def _check_body(model: type[Any], argument: str, body: type[BaseModel] | None) -
     unknown = [name for name in body.model_fields if name not in facts.written]
     if unknown:
         raise ValidationError(
-            f"{body.__name__}.{unknown[0]} is no column of {model.__name__}", field=argument
+            f"{body.__name__}.{unknown[0]} is not a column of {model.__name__}", field=argument
         )
 
 
@@ -234,7 +234,7 @@ def _chosen(operations: Iterable[Any] | None, bodies: Mapping[str, Any]) -> list
     for name in chosen:
         if name not in _KINDS:
             known = ", ".join(_KINDS)
-            raise ValidationError(f"{name!r} is no operation; there are {known}", "operations")
+            raise ValidationError(f"{name!r} is not an operation; there are {known}", "operations")
         if name in bodies and bodies[name] is None:
             needed = "update" if name == "update" else "create"
             raise ValidationError(f"{name!r} needs a model: {needed}=...", "operations")
@@ -245,7 +245,7 @@ def _dependencies(given: Dependencies) -> tuple[Sequence[Any], Mapping[Any, Sequ
     if not isinstance(given, Mapping):
         return given, {}
     if unknown := [name for name in given if name not in _KINDS]:
-        raise ValidationError(f"{unknown[0]!r} is no operation", "dependencies")
+        raise ValidationError(f"{unknown[0]!r} is not an operation", "dependencies")
     return (), given
 
 

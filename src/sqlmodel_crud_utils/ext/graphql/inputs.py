@@ -34,7 +34,7 @@ def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str
             lookup but `regex`; and fields with a lookup, such as "age__gte", with this one alone.
 
     Raises:
-        UnknownFieldError: A name in `allow` that is no field.
+        UnknownFieldError: A name in `allow` that is not a field.
         ValidationError: A filter that is not allowed; it alone is named. Something that is no
             input.
 
@@ -48,7 +48,7 @@ def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str
     for text, value in _flat(given, ()):
         path = _path(model, text)
         if path is None or not _is_allowed(path, allowed):
-            raise ValidationError("this is no filter here; leave it out", field=text)
+            raise ValidationError("this is not a filter here; leave it out", field=text)
         if path.name in _facts_at(model, path).relationships:
             _check_null(model, path, text, value)
         found["__".join((*path.relationships, path.name, path.lookup)).removesuffix("__eq")] = value

@@ -49,7 +49,7 @@ def relationship_loader(
         or None, or a list. With sessions of the async API it is to be awaited.
 
     Raises:
-        ValidationError: Something that is no relationship.
+        ValidationError: Something that is not a relationship.
 
     Example:
         >>> from sqlmodel_crud_utils.sync import session_factory

@@ -35,9 +35,9 @@ def for_selection(
 
     Of rows, and of related ones, the columns are loaded that are selected, besides keys and
     foreign keys. Each level of relationships takes one more query (`selectin`), or comes in the
-    way that the builder has for it already. A field that is no attribute of the model is left to
-    its resolver, and so is a relationship that takes arguments. A resolver that reads more of a row
-    says so with `load_only`, before or after: `for_selection(builder.load_only("age"), info)`.
+    way that the builder has for it already. A field that is not an attribute of the model is left
+    to its resolver, and so is a relationship that takes arguments. A resolver that reads more of a
+    row says so with `load_only`, before or after: `for_selection(builder.load_only("age"), info)`.
 
     Readers of an `AsyncSession` that is used so wait for each other, so that resolvers may run at
     the same time.

@@ -31,7 +31,7 @@ def resolve_info(info: Any) -> GraphQLResolveInfo[Any]:
     """Return graphql-core's info; Strawberry has one of its own around it.
 
     Raises:
-        ValidationError: Something that is no info of a resolver.
+        ValidationError: Something that is not the info of a resolver.
     """
     found: Any = getattr(info, "_raw_info", info)
     # Servers have classes of their own, which are not derived from graphql-core's.

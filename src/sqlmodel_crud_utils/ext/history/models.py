@@ -83,7 +83,7 @@ class TrackChangesMixin(_Base):
         __track_redact__: The fields of which the history shows that they changed, and no value.
 
     Raises:
-        UnknownFieldError: When the class is made: a name that is no field of the model.
+        UnknownFieldError: When the class is made: a name that is not a field of the model.
         ValidationError: When the class is made: a field of the primary key is among the names.
 
     Example:
@@ -107,7 +107,7 @@ class TrackChangesMixin(_Base):
 
 
 def _check_names(model: type[BaseModel]) -> None:
-    """Refuse names in what a class says that are no fields of it, or part of its key."""
+    """Refuse names in what a class says that are not fields of it, or part of its key."""
     for name in (*model.__dict__.get(_EXCLUDED, ()), *model.__dict__.get(_REDACTED, ())):
         field = model.model_fields.get(name)
         if field is None:

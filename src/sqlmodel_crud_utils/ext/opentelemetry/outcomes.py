@@ -38,7 +38,7 @@ def of_scope() -> Attributes:
 def of_end(call: Call) -> Attributes:
     """Return what is known of a call at its end: rows, attempts, and how it ended."""
     told: dict[str, str | int | None] = {
-        # One row is no batch.
+        # One row is not a batch.
         names.BATCH_SIZE: call.batch if call.batch != 1 else None,
         names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS: call.rows,
         names.ATTEMPTS: call.attempts if call.attempts > 1 else None,
@@ -53,7 +53,7 @@ def of_end(call: Call) -> Attributes:
 
 
 def error_type_of(error: BaseException | None) -> str | None:
-    """Return the class of an error; None for what is no error: that nothing was found."""
+    """Return the class of an error; None for what is not an error: that nothing was found."""
     if error is None or isinstance(error, RecordNotFoundError):
         return None
     if not isinstance(error, Exception):

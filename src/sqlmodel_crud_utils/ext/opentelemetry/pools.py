@@ -46,7 +46,7 @@ def observe_pool(
         meter_provider: Where the metrics go; left out, OpenTelemetry's global provider.
 
     Raises:
-        ValidationError: What is no engine, or no name.
+        ValidationError: What is not an engine, or no name.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.opentelemetry import observe_pool

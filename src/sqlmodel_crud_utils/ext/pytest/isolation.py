@@ -48,7 +48,7 @@ def isolated(engine: Any, **kwargs: Any) -> Any:
         A context manager that gives a factory of sessions.
 
     Raises:
-        ValidationError: Something that is no engine, an engine under AUTOCOMMIT, or `replicas`.
+        ValidationError: Something that is not an engine, an engine under AUTOCOMMIT, or `replicas`.
         TransactionError: In the block, for a commit of the connection itself.
 
     Example:

@@ -29,7 +29,7 @@ def assert_queries(count: int) -> Iterator[list[str]]:
 
     Raises:
         AssertionError: If there were more or fewer; the text lists them.
-        ValidationError: A count that is no number, or below 0.
+        ValidationError: A count that is not a number, or below 0.
 
     Example:
         >>> with assert_queries(1) as queries:

@@ -1,4 +1,4 @@
-"""What a call has to pay to the limits that count it, at its begin and as it goes."""
+"""What a call has to pay to the limits that count it, at its beginning and as it goes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Bill:
     paid: int = 1
 
     def first(self) -> list[Charge]:
-        """Return what is paid at the begin."""
+        """Return what is paid at the beginning."""
         return [limit.charge(key) for key, limit in self.limits.items()]
 
     def of_rows(self) -> list[Charge]:
