@@ -157,8 +157,8 @@ SHIELD_MUTANTS = [
 ]
 ROW_SECURITY_MUTANTS = [
     (ROW_SECURITY, '"tenant"), String), True)', '"tenant"), String), False)'),
-    (ROW_SECURITY, "if _ENDS.match(statement):", "if False:"),
-    (ROW_SECURITY, " or _SETS.match(statement)", ""),
+    (ROW_SECURITY, "if re.match(_ENDS, statement):", "if False:"),
+    (ROW_SECURITY, " or re.match(_SETS, statement)", ""),
     (ROW_SECURITY, 'connection.info[_TOLD] = ""', "pass"),
     (ROW_SECURITY, "renew_cursor(context)", "pass"),
     (ROW_SECURITY, "    if is_autocommitting(connection):", "    if False:"),

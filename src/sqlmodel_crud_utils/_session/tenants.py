@@ -133,7 +133,7 @@ def check_flush(session: Session) -> None:
 def _check_values(state: InstanceState[Any]) -> None:
     if all_in_scope():
         return
-    for name in state.mapper.columns.keys() & state.committed_state.keys():
+    for name in state.committed_state:
         value = state.dict.get(name)
         if is_sql(value):
             check_value(value)
