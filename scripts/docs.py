@@ -1,7 +1,7 @@
 """What the documentation site has beside the guides in docs/: a hook of MkDocs, see mkdocs.yml.
 
 - README and other files of the project become pages, and links between files links between pages;
-  a link to a file that is no page leads to the repository.
+  a link to a file that is not a page leads to the repository.
 - The reference of the API, from scripts/docs_reference.py: a name in code leads to it.
 - Examples in two tabs, from scripts/docs_tabs.py.
 """

@@ -20,6 +20,9 @@ PHRASES = {
     r"\bthat (?:is|are) there\b": "existing",
     r"\bthat (?:is|are) not there\b": "missing, unknown",
     r"\brows are there\b": "rows exist, rows are visible",
+    r"\b(?:that|which|what) (?:is|was) no (?:column|field|name|number|relationship|table|row)\b": (
+        "is not a"
+    ),
     r"\bin any case\b": "ignoring case, or: either way",
     r"\bas ever\b": "as before, as usual",
     r"\banew\b": "again",

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Digits(TypeDecorator[str]):
-    """A type that refuses what is no number before the database sees it."""
+    """A type that refuses what is not a number before the database sees it."""
 
     impl = String
     cache_ok = True

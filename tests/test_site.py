@@ -191,7 +191,7 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
 
 
 def test_links_between_files_become_links_between_pages() -> None:
-    """What is no page is shown by the repository; MkDocs refuses what is missing."""
+    """What is not a page is shown by the repository; MkDocs refuses what is missing."""
     text = "[a](../README.md#x) [b](../Makefile) [c](none.md) [d](https://example.org/a.md)"
     docs.Site.sources = docs.PAGES
     assert docs.mended(text, "docs/a.md", "a.md", "https://host.example/r") == (

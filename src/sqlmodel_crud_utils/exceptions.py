@@ -233,7 +233,7 @@ class RateLimitExceededError(SQLModelCRUDError):
 
     def __init__(self, limit: str, retry_after: float | None) -> None:
         if retry_after is None:
-            text = f"The rate limit {limit} refuses calls of nobody"
+            text = f"The rate limit {limit} refuses anonymous calls"
         else:
             seconds = math.ceil(retry_after * 10) / 10
             text = f"The rate limit {limit} is exceeded; try again in {seconds} s"

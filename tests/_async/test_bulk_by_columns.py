@@ -128,7 +128,7 @@ class TestSQL:
     async def test_mistakes_raise(
         self, session: AsyncSession, data: Any, error: type[Exception]
     ) -> None:
-        """The key, a name that is no field, a column of another model."""
+        """The key, a name that is not a field, a column of another model."""
         with pytest.raises(error):
             await bulk_update_rows([1], data, session, Hero)
 

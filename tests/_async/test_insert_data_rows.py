@@ -142,7 +142,7 @@ async def test_what_a_listener_raises_comes_out(session: AsyncSession, names: li
 
 
 async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) -> None:
-    """That is no row's fault."""
+    """That is not a row's fault."""
 
     def check(names: set[str]) -> None:
         if names == {"b"}:

@@ -79,7 +79,7 @@ class TestMistakes:
             await bulk_upsert_mappings([{"id": 1, "team": None}], session, Hero)
 
     async def test_what_is_no_session_is_refused(self) -> None:
-        """What is no session is refused before anything is done."""
+        """What is not a session is refused before anything is done."""
         session: Any = object()
         with pytest.raises(ValidationError, match="session"):
             await bulk_upsert_mappings([RUSTY], session, Hero)

@@ -390,7 +390,7 @@ async def test_an_unexpected_version_dooms_no_block(session: AsyncSession):
 
 
 async def test_an_expected_version_needs_versions(session: AsyncSession):
-    """A model without them and a version that is no number are mistakes."""
+    """A model without them and a version that is not a number are mistakes."""
     await write_row(Hero(name="Rusty", secret_name="?"), session)
     for model, expected in ((Hero, 1), (Counter, "new"), (Counter, 1.5)):
         values: dict[str, Any] = {"expected_version": expected}

@@ -385,7 +385,7 @@ async def test_what_the_model_refuses_is_refused(
     assert words == []
 
 
-# --- what is no column ---------------------------------------------------------------------------
+# --- what is not a column ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["area", "outline", "asked"])

@@ -36,7 +36,7 @@ from tests.recording import recorded
 
 
 class NoTable(SQLModel):
-    """A SQLModel that is no table."""
+    """A SQLModel that is not a table."""
 
     id: int = 1
 
@@ -122,7 +122,7 @@ def test_values_of_a_new_row_are_a_mapping(session: Session, engine: Engine, val
 def test_keys_have_to_fit_their_columns(
     session: Session, engine: Engine, flag: bool | None
 ) -> None:
-    """A text that is no number and no UUID; the value is not in the error's text."""
+    """A text that is not a number and no UUID; the value is not in the error's text."""
     with recorded(engine) as words:
         for model, key in ((Hero, "s3cret"), (Document, "s3cret"), (Hero, 2**64), (Hero, 1.5)):
             calls: list[Callable[[], Any]] = [

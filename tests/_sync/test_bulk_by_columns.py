@@ -124,7 +124,7 @@ class TestSQL:
         ],
     )
     def test_mistakes_raise(self, session: Session, data: Any, error: type[Exception]) -> None:
-        """The key, a name that is no field, a column of another model."""
+        """The key, a name that is not a field, a column of another model."""
         with pytest.raises(error):
             bulk_update_rows([1], data, session, Hero)
 

@@ -321,7 +321,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("function", [session_factory, get_session, pool_status])
     def test_what_is_no_engine_is_refused(self, function: Callable[[Any], Any]) -> None:
-        """What is no engine is refused at once, not when the first request comes."""
+        """What is not an engine is refused at once, not when the first request comes."""
         with pytest.raises(ValidationError, match="not str") as caught:
             function("sqlite://")
         assert caught.value.field == "engine"

@@ -145,7 +145,7 @@ def test_what_is_read(session: Session):
 
 
 def test_a_resolver_says_what_more_it_reads(session: Session):
-    """A selected field that is no attribute is left to its resolver; `load_only` adds to a row."""
+    """A field that is not an attribute is left to its resolver; `load_only` adds to a row."""
     teams(session)
 
     def heroes(_root: Any, info: Any) -> list[Hero]:
@@ -348,7 +348,7 @@ def test_a_relationship_with_arguments_is_left_to_its_resolver(session: Session,
 
 @pytest.mark.databases("sqlite")
 def test_what_a_loader_refuses(engine: Engine):
-    """Something that is no relationship, rows of another model, and rows that are not written."""
+    """What is not a relationship, rows of another model, and rows that are not written."""
     for wrong in (Hero, Hero.name, "team"):
         with pytest.raises(ValidationError, match="takes a relationship"):
             relationship_loader(lambda: Session(engine), wrong)

@@ -43,7 +43,7 @@ class HeroPatch(BaseModel):
 
 
 class HeroForm(SQLModel):
-    """The same as a SQLModel that is no table."""
+    """The same as a SQLModel that is not a table."""
 
     name: str = "reset"
     age: int | None = None

@@ -64,7 +64,7 @@ def test_an_unknown_parameter_shows_when_the_engine_is_made(driver: str, name: s
     ],
 )
 def test_the_error_says_what_was_meant(url: str, hint: str):
-    """Where one of the names is near; what is no name at all is not repeated."""
+    """Where one of the names is near; what is not a name at all is not repeated."""
     with pytest.raises(ValidationError, match=hint):
         create_pooled_engine(url)
 

@@ -87,7 +87,7 @@ WHOLE = ["body"]
         (
             violation("unique"),
             409,
-            [{"type": "unique", "loc": WHOLE, "msg": "there is another one like it"}],
+            [{"type": "unique", "loc": WHOLE, "msg": "it already exists"}],
         ),
         (
             violation("exclusion"),
@@ -97,7 +97,7 @@ WHOLE = ["body"]
         (
             violation(None),
             409,
-            [{"type": "conflict", "loc": WHOLE, "msg": "it contradicts what is there"}],
+            [{"type": "conflict", "loc": WHOLE, "msg": "it conflicts with existing data"}],
         ),
         (
             violation("not_null"),
@@ -108,7 +108,7 @@ WHOLE = ["body"]
         (
             ValidationError(SECRET, "name", SECRET),
             422,
-            [{"type": "value_error", "loc": WHOLE, "msg": "what was sent cannot be used"}],
+            [{"type": "value_error", "loc": WHOLE, "msg": "the request contains invalid data"}],
         ),
         (
             UnknownFieldError(Hero, "nmae", ("name",)),
@@ -195,7 +195,7 @@ def details(error: Exception, sent: Any, query: str = "", **headers: str) -> Any
     ("kind", "reason"),
     [
         ("unique", "another one has this name"),
-        ("foreign_key", "there is nothing with this name"),
+        ("foreign_key", "nothing exists with this name"),
         ("not_null", "name must be given"),
         ("check", "name breaks a rule"),
         ("exclusion", "this name overlaps with another one"),
@@ -234,7 +234,7 @@ def test_rows_have_their_place() -> None:
     [
         ("Hero.name must be shorter", "must be shorter"),
         ("Input should be a valid string", "Input should be a valid string"),
-        ("the key of Hero is special", "this value cannot be used"),
+        ("the key of Hero is special", "this value is invalid"),
     ],
 )
 def test_a_value_has_its_place(text: str, reason: str) -> None:

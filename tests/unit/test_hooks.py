@@ -26,7 +26,7 @@ from tests.models import Hero, Team
 
 
 class Named(SQLModel):
-    """A base class that is no table."""
+    """A base class that is not a table."""
 
 
 class Special(Named):

@@ -387,7 +387,7 @@ def test_a_core_update_counts_the_version_up():
 
 
 def test_unique_when_not_deleted_declares_index_and_marker():
-    """One marker for all of them, which is no attribute of the model."""
+    """One marker for all of them, which is not an attribute of the model."""
     table = table_of(Membership)
     unique = {index.name: index.columns.keys() for index in table.indexes if index.unique}
     assert unique == {

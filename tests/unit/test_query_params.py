@@ -175,7 +175,7 @@ def test_both_directions_can_be_sorted_by() -> None:
 
 
 def test_what_cannot_be_sorted_by_is_told_at_once() -> None:
-    """A name that is no field, a sign, a relationship, a value that cursors can't follow."""
+    """A name that is not a field, a sign, a relationship, a value that cursors can't follow."""
     with pytest.raises(UnknownFieldError):
         sort_param(Hero, ["agee"], by_cursor=False)
     with pytest.raises(ValidationError, match="'age' for both directions"):

@@ -151,7 +151,7 @@ async def test_an_async_engine(telemetry: Exported, tmp_path: Path) -> None:
     [("sqlite://", "main", "engine"), (create_engine("sqlite://"), "", "name")],
 )
 def test_bad_arguments(engine: Any, name: str, field: str) -> None:
-    """What is no engine is refused, and so is an empty name."""
+    """What is not an engine is refused, and so is an empty name."""
     with pytest.raises(ValidationError) as raised:
         observe_pool(engine, name=name)
     assert raised.value.field == field

@@ -192,7 +192,7 @@ class TestTarget:
             target_of(Member)
 
     def test_no_model_is_refused(self) -> None:
-        """A class that is no table model, and what is no class."""
+        """A class that is not a table model, and what is not a class."""
         for wrong in (dict, BaseModel, "Hero"):
             with pytest.raises(ValidationError, match="not a table model"):
                 target_of(wrong)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_an_unknown_dialect(dialect: Any) -> None:
     ],
 )
 def test_is_date(value: Any, answer: bool) -> None:
-    """Anything that is no date is False, never an error."""
+    """Anything that is not a date is False, never an error."""
     assert utils.is_date(value) is answer
 
 

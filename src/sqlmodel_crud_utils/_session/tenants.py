@@ -203,4 +203,4 @@ def _check_same(own: Any, related: InstanceState[Any], name: str) -> None:
     if given is None and related.key is not None:
         given = _loaded_tenant(related)
     if given is not None and given != own:
-        raise TenantError("a row of another tenant cannot be related", field=name)
+        raise TenantError("a row cannot refer to a row of another tenant", field=name)

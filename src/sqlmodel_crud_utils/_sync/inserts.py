@@ -283,7 +283,7 @@ def _explained(session: Session, rows: list[Any], refusal: Refusal) -> SQLModelC
         tried = [in_savepoint(session, type(row), partial(work, row)) for row in rows]
         probing.rollback()
     failures = [(index, each.failure) for index, each in enumerate(tried) if each is not None]
-    if not failures:  # the rows are good each by itself, or it was no row's fault
+    if not failures:  # the rows are good each by itself, or it was not a row's fault
         return refusal.failure
     return BulkOperationError(
         len(rows),

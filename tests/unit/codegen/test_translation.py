@@ -248,7 +248,7 @@ def test_an_example_imports_from_the_sync_module(project: Project) -> None:
 
 
 def test_urls_in_examples_name_the_sync_driver(project: Project) -> None:
-    """An entry that is no name applies to prose."""
+    """An entry that is not a name applies to prose."""
     names = {
         "sqlite+aiosqlite": "sqlite",
         "postgresql+asyncpg": "postgresql+psycopg",

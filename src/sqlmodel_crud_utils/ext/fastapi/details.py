@@ -110,20 +110,20 @@ def _of_constraint(error: ConstraintViolationError, sent: Sent) -> dict[str, Any
     places = [place for name in error.columns if (place := sent.place_of(name))]
     names = " and ".join(str(place[-1]) for place in places)
     told = _REASONS if names else _REASONS_WITHOUT_NAMES
-    reason = told.get(error.kind or "", "it contradicts what is there").format(names)
+    reason = told.get(error.kind or "", "it conflicts with existing data").format(names)
     place = places[0] if len(places) == 1 else sent.whole()
     return _detail(error.kind or "conflict", place, reason)
 
 
 _REASONS = {
     "unique": "another one has this {}",
-    "foreign_key": "there is nothing with this {}",
+    "foreign_key": "nothing exists with this {}",
     "not_null": "{} must be given",
     "check": "{} breaks a rule",
     "exclusion": "this {} overlaps with another one",
 }
 _REASONS_WITHOUT_NAMES = {
-    "unique": "there is another one like it",
+    "unique": "it already exists",
     "foreign_key": "it refers to something that does not exist, or others refer to it",
     "not_null": "something that must be given is missing",
     "check": "it breaks a rule",
@@ -137,10 +137,10 @@ def _of_value(error: Any, sent: Sent) -> dict[str, Any]:
         sent, reason = replace(sent, row=int(found[1])), reason[found.end() :]
     place = sent.place_of(error.field)
     if place is None:
-        return _detail("value_error", sent.whole(), "what was sent cannot be used")
+        return _detail("value_error", sent.whole(), "the request contains invalid data")
     # The texts of the library name the class, as "Hero.age must be ..."; those of others may.
     known = re.fullmatch(r"(?:\w+\.\w+ )?((?:must|takes) [^\n]*|Input should [^\n]*)", reason)
-    return _detail("value_error", place, known[1] if known else "this value cannot be used")
+    return _detail("value_error", place, known[1] if known else "this value is invalid")
 
 
 def _detail(kind: str, place: Sequence[str | int], reason: str) -> dict[str, Any]:

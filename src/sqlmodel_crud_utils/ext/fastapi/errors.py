@@ -51,9 +51,9 @@ class ErrorDetails(BaseModel):
 
 _ANSWERS: dict[int, tuple[type[BaseModel], str]] = {
     404: (ErrorText, "There is no such row."),
-    409: (ErrorDetails, "It contradicts what is there."),
+    409: (ErrorDetails, "It conflicts with existing data."),
     412: (ErrorText, "It was changed since it was read."),
-    422: (ErrorDetails, "What was sent cannot be used."),
+    422: (ErrorDetails, "The request contains invalid data."),
     429: (ErrorText, "There were too many requests."),
     503: (ErrorText, "The database cannot be reached, or is busy."),
 }
@@ -227,7 +227,7 @@ def _detail_of(error: Exception, status: int, sent: Sent) -> Any:
     if status in {409, 422}:
         return details_of(error, sent)
     if isinstance(error, RateLimitUnavailableError):
-        return "Whether there were too many requests cannot be told; try again"
+        return "The request limit cannot be checked at the moment; try again"
     if isinstance(error, DatabaseConnectionError):
         is_busy = isinstance(error.original_error, PoolTimeoutError)
         state = "is busy" if is_busy else "cannot be reached at the moment"

@@ -320,13 +320,13 @@ def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, 
     described = error_responses(*statuses, *_OF_EVERY_ROUTE)
     headers = {}
     if name == "list":
-        headers["Link"] = "Where the previous and the next page are."
+        headers["Link"] = "Links to the previous and the next page."
     if name == "create":
         headers["Location"] = "Where the row is."
     if has_version and name in {"get", "create", "update", "restore"}:
         headers["ETag"] = "The version of the row, for If-Match."
     if has_version and name == "get":
-        described[304] = {"description": "It is as the client knows it."}
+        described[304] = {"description": "The client's version is current."}
     described[kind.status] = {
         "headers": {
             header: {"description": text, "schema": {"type": "string"}}

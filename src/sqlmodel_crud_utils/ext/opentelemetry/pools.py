@@ -93,7 +93,10 @@ class _Pools:
             names.PENDING, [self._sum(_pending)], "{request}", "Callers that wait."
         )
         meter.create_observable_counter(
-            names.TIMEOUTS, [self._sum(_timeouts)], "{timeout}", "Callers that waited in vain."
+            names.TIMEOUTS,
+            [self._sum(_timeouts)],
+            "{timeout}",
+            "Callers that got no connection in time.",
         )
 
     def add(self, engine: Engine, name: str) -> None:
