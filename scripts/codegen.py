@@ -53,7 +53,8 @@ TREES = {
 
 # The one table of names, for code, for strings in `__all__` and for prose. What is not a plain
 # name, such as "sqlite+aiosqlite", applies to prose alone. Names that unasync knows by itself need
-# no entry: AsyncIterator, asynccontextmanager, __aenter__ and their like. Unused entries fail the run.
+# no entry: AsyncIterator, asynccontextmanager, __aenter__ and their like. An unused entry fails the
+# run.
 NAMES = {
     "AsyncEngine": "Engine",
     "AsyncQueryBuilder": "QueryBuilder",

@@ -414,6 +414,7 @@ MOVES = [
     "a query's update",
     "an update",
     "an update of a table",
+    "an update in order",
     "an update of parameters",
 ]
 
@@ -661,7 +662,7 @@ async def test_in_the_scope_of_all_related_rows_are_of_one_tenant(session: Async
     with all_tenants():
         ship, fleet = await session.get(Ship, 1), await session.get(Fleet, 2)
         ship.fleet = fleet
-        with pytest.raises(TenantError, match="related"):
+        with pytest.raises(TenantError, match="refer to a row"):
             await session.flush()
 
 

@@ -532,7 +532,11 @@ def _with_related(session: Session) -> Any:
     return found
 
 
-HIGHEST = select(func.max(MAGES.c.level)).where(MAGES.c.guild_id == Guild.id).scalar_subquery()
+# The mage of that level is another tenant's.
+GUILDS_OF_BOB = select(MAGES.c.guild_id).where(MAGES.c.level == 2)
+BOBS = (
+    select(func.count()).where(MAGES.c.guild_id == Guild.id, MAGES.c.level == 2).scalar_subquery()
+)
 READS: dict[str, Run] = {
     **{
         f"get_row, include_deleted={deleted}": (
@@ -573,10 +577,10 @@ READS: dict[str, Run] = {
     ),
     "built rows by expression": built(Pet, lambda query: query.where(Pet.mage.has()).all()),
     "built rows by a query of a table": built(
-        Guild, lambda query: query.where(id__in=select(MAGES.c.guild_id)).all()
+        Guild, lambda query: query.where(id__in=GUILDS_OF_BOB).all()
     ),
     "built rows in the order of a query of a table": built(
-        Guild, lambda query: query.order_by(HIGHEST.desc()).limit(1).scalars("id")
+        Guild, lambda query: query.order_by(BOBS.desc(), "-id").limit(1).all()
     ),
     "built rows in the order of others": built(
         Pet, lambda query: query.order_by("mage__name", "id").limit(3).scalars("id")
