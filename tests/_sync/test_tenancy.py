@@ -355,6 +355,10 @@ BY_ANOTHER: dict[str, Callable[[Session], Any]] = {
     "an update in order": lambda session: execute(
         session, update(SPELLS).ordered_values((SPELLS.c.tenant_id, "b"))
     ),
+    "an update in an expression": lambda session: execute(
+        session,
+        select(literal(1)).add_cte(update(Spell).values(tenant_id="b").returning(Spell.id).cte()),
+    ),
     "an update of parameters": lambda session: execute(
         session, update(SPELLS).where(SPELLS.c.id == 1), {"tenant_id": "b"}
     ),
@@ -417,6 +421,7 @@ MOVES = [
     "an update",
     "an update of a table",
     "an update in order",
+    "an update in an expression",
     "an update of parameters",
 ]
 
