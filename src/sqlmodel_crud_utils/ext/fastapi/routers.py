@@ -234,7 +234,7 @@ def _chosen(operations: Iterable[Any] | None, bodies: Mapping[str, Any]) -> list
     for name in chosen:
         if name not in _KINDS:
             known = ", ".join(_KINDS)
-            raise ValidationError(f"{name!r} is not an operation; there are {known}", "operations")
+            raise ValidationError(f"{name!r} is not an operation; use: {known}", "operations")
         if name in bodies and bodies[name] is None:
             needed = "update" if name == "update" else "create"
             raise ValidationError(f"{name!r} needs a model: {needed}=...", "operations")
