@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, strategies as st
 from pydantic import TypeAdapter, ValidationError as PydanticError
 
+from sqlmodel_crud_utils._core.connections.positions import Position, position_in
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.params import filter_param, sort_param
 from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import is_json
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.fastapi.resources import is_among
 from tests.models import AllTypes
 from tests.properties import examples
 from tests.value_models import Configured, Typed
@@ -168,3 +170,45 @@ def test_what_to_sort_by_is_read_at_a_bounded_cost(given: list[str]) -> None:
     except PydanticError:
         return
     assert {name.lstrip("-") for name in found} <= {"integer", "text"}
+
+
+HEADERS = st.lists(
+    st.one_of(
+        TEXTS,
+        st.sampled_from(('"1"', 'W/"1"', '"', "W/", "*", ",", '""', "\t")),
+        st.builds(lambda text, times: text * times, st.sampled_from(('"', "W/", '"",')), LENGTHS),
+    ),
+    max_size=4,
+).map("".join)
+
+
+@given(HEADERS, st.booleans())
+@examples(400)
+def test_a_precondition_is_read_at_a_bounded_cost(header: str, weakly: bool) -> None:
+    """A header that does not hold the very tag, and is not for any, is no match."""
+    if weighed(lambda: is_among('"1"', header, weakly=weakly), header):
+        assert '"1"' in header or header.strip() == "*"
+
+
+DIGITS = st.text("0123456789abcdefABCDEF_+-. x", max_size=20)
+
+
+@given(TEXTS | VALUES | st.builds("{}.{}.{}".format, DIGITS, DIGITS, DIGITS))
+@examples(400)
+def test_a_token_is_read_at_a_bounded_cost(token: Any) -> None:
+    """One that was not made here is refused."""
+    with pytest.raises(ValidationError, match="token"):
+        weighed(lambda: position_in(token), token)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 33), st.characters())
+@examples(400)
+def test_a_token_is_what_was_made_and_nothing_beside_it(
+    cluster: int, offset: int, place: int, other: str
+) -> None:
+    """Whatever is put into it, it is refused."""
+    token = Position(cluster, offset).token()
+    assert position_in(token) == (cluster, offset)
+    place %= len(token) + 1
+    with pytest.raises(ValidationError, match="token"):
+        position_in(token[:place] + other + token[place:])
