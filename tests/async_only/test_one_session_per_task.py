@@ -198,3 +198,24 @@ async def test_a_transaction_that_is_ended_while_another_task_writes(
                 )
         assert await names(engine) == written
     assert engine.pool.checkedout() == 0
+
+
+async def test_a_cancellation_is_not_replaced(engine: AsyncEngine) -> None:
+    """Whoever cancels a task whose transaction another one ends hears of the cancellation."""
+
+    class Waits:
+        async def after_create(self, _instance: Hero) -> None:
+            reached.set()
+            await asyncio.sleep(60)
+
+    reached = asyncio.Event()
+    async with AsyncSession(engine) as session:
+        with registered_hook(Hero, Waits()):
+            task = asyncio.create_task(write_row(hero("Rusty"), session))
+            await reached.wait()
+            await session.rollback()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert await names(engine) == []
+    assert engine.pool.checkedout() == 0

@@ -24,6 +24,7 @@ from sqlmodel_crud_utils.sync import (
 )
 from tests.databases import Database, prepare
 from tests.models import Hero
+from tests.observing import recorded_calls
 
 WAIT = 10
 
@@ -194,3 +195,12 @@ def test_a_commit_while_another_thread_writes(engine: Engine) -> None:
         written = other.exception() is None and other.result()[0]
     assert names(engine) == (["Rusty"] if written else [])
     assert engine.pool.checkedout() == 0
+
+
+def test_who_observes_hears_how_such_a_call_ends(engine: Engine) -> None:
+    """With the error that its caller gets."""
+    with Session(engine) as session, recorded_calls() as calls:
+        with another_thread_writes(engine, session, held="after") as other:
+            session.rollback()
+        assert calls.only.error is other.exception()
+        assert isinstance(other.exception(), ValidationError)

@@ -112,5 +112,6 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
                 self._state.sharing.next()
             # Not reset(): work that is abandoned may end in another context.
             _works.set(self._before)
-            if interrupted and error is None:
-                raise shared_session()
+            # Whatever failed is what came of it; only what stops the task or thread goes on.
+            if interrupted and (error is None or isinstance(error, Exception)):
+                raise shared_session() from error

@@ -24,11 +24,7 @@ from sqlmodel_crud_utils._async._running.settling import (
     roll_back,
 )
 from sqlmodel_crud_utils._core import observers
-from sqlmodel_crud_utils._core.errors.translation import (
-    is_database_error,
-    shared_session,
-    translate,
-)
+from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.observers import Call, Kind
@@ -52,7 +48,7 @@ from sqlmodel_crud_utils._session.blocks import (
 from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
 from sqlmodel_crud_utils._session.replicas import stay_with_primary
 from sqlmodel_crud_utils._session.sharing import sharing_of
-from sqlmodel_crud_utils._session.sole_use import is_interrupted, sole_use
+from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.tenants import serve_model
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils.exceptions import (
@@ -145,8 +141,8 @@ class _OnSession(Operation):
             serve_model(plain, self.model)
             if observers.registered:
                 await self.begin()
-        except BaseException:
-            self._use.__exit__(None, None, None)
+        except BaseException as error:
+            self._use.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -156,9 +152,14 @@ class _OnSession(Operation):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._use.__exit__(None, None, None)
-        if self.observers:
-            observers.end(self, error)
+        try:
+            self._use.__exit__(kind, error, trace)
+        except ValidationError as interrupted:
+            error = interrupted
+            raise
+        finally:
+            if self.observers:
+                observers.end(self, error)
 
 
 @dataclass(slots=True, eq=False)
@@ -379,8 +380,6 @@ def _translated(
 ) -> SQLModelCRUDError | None:
     if not isinstance(error, Exception) or not _is_refusal(error):
         return None
-    if is_interrupted(sync_session(session)):
-        return shared_session()
     error = behind(sync_session(session), error)
     return translate(error, None if isinstance(model, str) else model, deletes=deletes)
 
