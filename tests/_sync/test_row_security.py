@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import MetaData, select, text
+from sqlalchemy import MetaData, literal, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -33,6 +33,7 @@ from sqlmodel_crud_utils.sync import (
     create_pooled_engine,
     delete_row,
     get_one_or_create,
+    get_result_from_query,
     get_row,
     get_rows,
     insert_data_rows,
@@ -108,10 +109,13 @@ def told(sent: list[str]) -> list[str]:
 
 
 def test_a_read_has_a_transaction(secured: Secured, session: Any):
-    """The tenant is told for one, so that no read is sent without."""
+    """The tenant is told for one, so that no read is sent without, in no scope either."""
+    question = f"SELECT state FROM pg_stat_activity WHERE usename = '{secured.role}'"
+    get_result_from_query(select(literal(1)), session)
+    assert secured.ask(question) == [("idle in transaction",)]
+    session.rollback()
     with tenant_scope("a"):
         get_rows(session, Spell)
-    question = f"SELECT state FROM pg_stat_activity WHERE usename = '{secured.role}'"
     assert secured.ask(question) == [("idle in transaction",)]
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import Result, Row
-from sqlalchemy.orm import InstanceState
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.base import DEFAULT_STATE_ATTR
 from sqlalchemy.orm.collections import collection_adapter
 
+from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import repeats_rows, width_of
 
@@ -112,12 +112,15 @@ def snapshot(states: Iterable[InstanceState[Any]]) -> Snapshot:
 
 
 def _loaded(state: InstanceState[Any]) -> dict[str, Any]:
-    columns, relationships = state.mapper.column_attrs, state.mapper.relationships
-    return {
-        key: value
-        for key, value in state.dict.items()
-        if key in columns or (key in relationships and relationships[key].lazy not in _NEVER_LOADED)
-    }
+    kept = _kept(state.mapper)
+    return {key: value for key, value in state.dict.items() if key in kept}
+
+
+@cached
+def _kept(mapper: Mapper[Any]) -> frozenset[str]:
+    """Return the attributes whose values are remembered."""
+    relationships = [each.key for each in mapper.relationships if each.lazy not in _NEVER_LOADED]
+    return frozenset([*mapper.column_attrs.keys(), *relationships])
 
 
 # Their attributes hold no rows but the means to query them.
@@ -127,26 +130,27 @@ _NEVER_LOADED = frozenset({"dynamic", "write_only"})
 def restore(remembered: Snapshot) -> None:
     """Put back what the commit expired, without a query."""
     for state, loaded in remembered:
-        instance = state.obj()
-        if instance is None or not state.persistent:
-            continue
-        for key, value in loaded.items():
-            if _is_collection(state, key):
-                _put_back(state, key, value)
-            else:
-                set_committed_value(instance, key, value)
+        if state.obj() is not None and state.persistent:
+            _put_back(state, loaded)
 
 
-def _is_collection(state: InstanceState[Any], key: str) -> bool:
-    relationship = state.mapper.relationships.get(key)
-    return relationship is not None and bool(relationship.uselist)
+def _put_back(state: InstanceState[Any], values: Mapping[str, Any]) -> None:
+    """Put values back as if they had just been loaded: `set_committed_value`, for all at once."""
+    collections = _collections(state.mapper) & values.keys()
+    for key in collections:
+        # The very collection: to fill a new one, the rows in it may have to be queried.
+        collection_adapter(values[key]).invalidated = False
+    state.dict.update(values)
+    state.expired = False
+    state.expired_attributes.difference_update(values)
+    for outdated in filter(None, (state.committed_state, state.callables)):
+        for key in outdated.keys() & values.keys() - collections:
+            del outdated[key]
 
 
-def _put_back(state: InstanceState[Any], key: str, collection: Any) -> None:
-    """Put back the very collection: to fill a new one, the rows in it may have to be queried."""
-    state.dict[key] = collection
-    collection_adapter(collection).invalidated = False
-    state.expired_attributes.discard(key)
+@cached
+def _collections(mapper: Mapper[Any]) -> frozenset[str]:
+    return frozenset(each.key for each in mapper.relationships if each.uselist)
 
 
 def fetched(result: Result[Any]) -> list[Any]:
