@@ -12,13 +12,16 @@ from sqlalchemy.orm import immediateload, joinedload, selectinload
 from sqlmodel_crud_utils.aio import (
     QueryBuilder,
     delete_row,
+    get_row,
     get_rows,
+    on_commit,
     session_factory,
     strict_loading,
     update_row,
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError, ValidationError
+from sqlmodel_crud_utils.hooks import registered_hook
 from tests._async.rows import given
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, fetched, first_of, run_sync
 from tests.models import Hero, Team
@@ -71,6 +74,26 @@ async def test_what_is_loaded_on_purpose(session: AsyncSession, mode: Any):
         assert await delete_row(2, session, Team)
         _, row = await write_row(Hero(name="Cid", secret_name="?", team=team), session)
         assert row.team_id == 1
+
+
+class Curious:
+    """A hook that looks at a related row."""
+
+    def after_update(self, instance: Hero) -> None:
+        """Look at it."""
+        _ = instance.team
+
+
+async def test_in_hooks_and_callbacks(session: AsyncSession):
+    """They run in the session of the operation, and are as strict."""
+    await heroes(session)
+    with strict_loading(session), registered_hook(Hero, Curious()):
+        with pytest.raises(RelationshipNotLoadedError):
+            await update_row("Owls 0", {"age": 5}, session, Hero, "name")
+        _, row = await get_row("Owls 1", session, Hero, pk_field="name", raise_on_error=True)
+        on_commit(session, lambda: row.team)
+        with pytest.RaisesGroup(RelationshipNotLoadedError):
+            await delete_row("Bats 0", session, Hero, "name")
 
 
 async def test_a_row_that_the_session_holds(session: AsyncSession):

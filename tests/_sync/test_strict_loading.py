@@ -12,10 +12,13 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import immediateload, joinedload, selectinload
 
 from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError, ValidationError
+from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     delete_row,
+    get_row,
     get_rows,
+    on_commit,
     session_factory,
     strict_loading,
     update_row,
@@ -73,6 +76,26 @@ def test_what_is_loaded_on_purpose(session: Session, mode: Any):
         assert delete_row(2, session, Team)
         _, row = write_row(Hero(name="Cid", secret_name="?", team=team), session)
         assert row.team_id == 1
+
+
+class Curious:
+    """A hook that looks at a related row."""
+
+    def after_update(self, instance: Hero) -> None:
+        """Look at it."""
+        _ = instance.team
+
+
+def test_in_hooks_and_callbacks(session: Session):
+    """They run in the session of the operation, and are as strict."""
+    heroes(session)
+    with strict_loading(session), registered_hook(Hero, Curious()):
+        with pytest.raises(RelationshipNotLoadedError):
+            update_row("Owls 0", {"age": 5}, session, Hero, "name")
+        _, row = get_row("Owls 1", session, Hero, pk_field="name", raise_on_error=True)
+        on_commit(session, lambda: row.team)
+        with pytest.RaisesGroup(RelationshipNotLoadedError):
+            delete_row("Bats 0", session, Hero, "name")
 
 
 def test_a_row_that_the_session_holds(session: Session):
