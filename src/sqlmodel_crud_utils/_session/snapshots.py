@@ -50,7 +50,8 @@ def executing(
     _used.add(connection)
     if is_raw or context.isinsert or context.isupdate or context.isdelete or context.isddl:
         _written.add(connection)
-        table = None if is_raw else getattr(context.compiled.statement, "table", None)
+        compiled = None if is_raw else context.compiled
+        table = None if compiled is None else getattr(compiled.statement, "table", None)
         if table is not None and is_autocommitting(connection):
             _committed.setdefault(connection, set()).add(table)
 
