@@ -234,7 +234,7 @@ class Reader:
             rows = self._rows(answer)
             columns = [self._column(each, at, rows) for at, each in enumerate(answer["columns"])]
             is_wide = answer["wide"] is True
-            if len(set(map(len, columns))) > 1 or not (is_wide or len(columns) == 1):
+            if len(set(map(len, columns))) > 1 or not _fits(columns, is_wide):
                 raise DamagedError
         except _DAMAGES as error:
             raise DamagedError from error
@@ -319,6 +319,13 @@ class Reader:
 
 class _Places(list[int]):
     """The places of the rows in a column."""
+
+
+def _fits(columns: Sequence[Any], is_wide: bool) -> bool:
+    """Return whether so many columns make tuples, or not: rows of one model never do."""
+    if len(columns) != 1:
+        return is_wide
+    return not (is_wide and isinstance(columns[0], _Places))
 
 
 def _filled(column: _Places | list[Any], rows: Sequence[_Row]) -> list[Any]:
