@@ -565,6 +565,15 @@ def test_an_upsert_of_ones_own_rows(session: Session):
     assert labels(session) == ["mine (a)", "of b (b)", "mine (a)"]
 
 
+def test_rows_that_are_there_are_skipped(session: Session):
+    """On MySQL the statement counts them, which takes SQL as text of the library's own."""
+    spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        rows = [{"id": number, "label": "new"} for number in (1, 2, 3)]
+        assert bulk_insert_rows(rows, session, Spell, on_conflict="ignore") == 1
+    assert labels(session) == ["of a (a)", "of b (b)", "new (a)"]
+
+
 # --- rows that a session was given ---------------------------------------------------------------
 
 

@@ -86,6 +86,8 @@ T = TypeVar("T")
 
 # The statements are the Core's; the model in them only tells the session which database to use.
 _PLAIN_INSERT = {**TOLD, "dml_strategy": "raw"}
+# How MySQL counts is text, which reads no rows of another tenant.
+_COUNTING_INSERT = {**_PLAIN_INSERT, "any_tenant": True}
 _PLAIN_UPDATE = {**TOLD, "dml_strategy": "core_only", "synchronize_session": False}
 # From here on, what it costs to write rows at once is less than what it saves.
 _MANY = 100
@@ -527,7 +529,8 @@ async def _upsert_all(
     statement, rows = upsert_statement(
         batch.target, batch.names, parameters, dialect, counting=counting
     )
-    await execute_writing(session, statement, rows, execution_options=_PLAIN_INSERT)
+    options = _COUNTING_INSERT if counting else _PLAIN_INSERT
+    await execute_writing(session, statement, rows, execution_options=options)
 
 
 async def _count_of(session: AsyncSession, batch: Batch, dialect: Dialect) -> int:
