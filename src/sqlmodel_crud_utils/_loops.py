@@ -2,18 +2,20 @@
 
 A connection of asyncpg, asyncmy or psycopg belongs to the loop in which it was made. In another
 loop its place in the pool is taken by a new one, so that the pool's numbers are those of the whole
-process. Connections to SQLite belong to no loop.
+process. Connections to SQLite belong to no loop. Clients of other servers, such as Redis, are made
+for each loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import AsyncAdaptedQueuePool, Dialect, Engine, event
@@ -28,6 +30,8 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import unlock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+_C = TypeVar("_C")
 
 _LOOP = "sqlmodel_crud_utils.loop"
 
@@ -315,3 +319,42 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+# --- clients of other servers ---------------------------------------------------------------------
+
+
+class PerLoop(Generic[_C]):
+    """A client for each event loop; those of loops that are closed are dropped.
+
+    Args:
+        make: Makes a client.
+    """
+
+    def __init__(self, make: Callable[[], _C]) -> None:
+        self._make = make
+        self._clients: dict[asyncio.AbstractEventLoop, _C] = {}
+        self._lock = threading.Lock()
+
+    def here(self) -> _C:
+        """Return the client of the loop that runs."""
+        loop = asyncio.get_running_loop()
+        found = self._clients.get(loop)
+        if found is None:
+            with self._lock:
+                self._drop_old()
+                found = self._clients[loop] = self._make()
+        return found
+
+    def take(self) -> _C | None:
+        """Return the client of the loop that runs, if it has one, and forget it."""
+        with self._lock:
+            self._drop_old()
+            return self._clients.pop(asyncio.get_running_loop(), None)
+
+    def _drop_old(self) -> None:
+        # Their connections cannot be closed any more, for that takes the loop.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            for loop in [each for each in self._clients if each.is_closed()]:
+                del self._clients[loop]

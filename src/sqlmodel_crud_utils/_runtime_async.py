@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Dialect, Engine, Executable, Table
 from sqlalchemy.exc import UnboundExecutionError
@@ -30,6 +29,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
+from sqlmodel_crud_utils._core.connections.redis import options_for_redis
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.logs import get_logger
@@ -39,7 +39,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
-from sqlmodel_crud_utils._loops import LoopPool, tell_loops_apart
+from sqlmodel_crud_utils._loops import LoopPool, PerLoop, tell_loops_apart
 from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
@@ -67,7 +67,6 @@ __all__ = [
     "event_loop",
     "execute",
     "execute_writing",
-    "is_over",
     "make_engine",
     "open_stream",
     "pause",
@@ -350,33 +349,27 @@ class RedisClients:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: PerLoop[Any] = PerLoop(self._made)
 
     def get(self) -> Any:
         """Return the client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        found = self._clients.get(loop)
-        if found is None:
-            found = self._clients[loop] = self._made()
-        return found
+        return self._clients.here()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        client = self._clients.take()
         if client is not None:
             await client.aclose()
 
     def _made(self) -> Any:
-        from redis.asyncio import Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        return Redis.from_url(
-            self._url,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
+        # A call that fails is not repeated: that would take longer than the timeout.
+        retry = Retry(NoBackoff(), 0)
+        options = options_for_redis(self._timeout)
+        return Redis.from_pool(BlockingConnectionPool.from_url(self._url, retry=retry, **options))
 
 
 def runner() -> object:
@@ -387,11 +380,6 @@ def runner() -> object:
 def event_loop() -> object:
     """Return what callers have to have in common in order to wait for each other."""
     return asyncio.get_running_loop()
-
-
-def is_over(loop: Any) -> bool:
-    """Return whether an event loop is closed."""
-    return bool(loop.is_closed())
 
 
 class Signal:

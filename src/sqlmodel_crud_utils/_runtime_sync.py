@@ -17,6 +17,7 @@ from sqlmodel import Session as SQLModelSession
 
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
+from sqlmodel_crud_utils._core.connections.redis import options_for_redis
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
@@ -318,16 +319,14 @@ class RedisClients:
             client.close()
 
     def _made(self) -> Any:
-        from redis import Redis
+        from redis import BlockingConnectionPool, Redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        return Redis.from_url(
-            self._url,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
+        # A call that fails is not repeated: that would take longer than the timeout.
+        retry = Retry(NoBackoff(), 0)
+        options = options_for_redis(self._timeout)
+        return Redis.from_pool(BlockingConnectionPool.from_url(self._url, retry=retry, **options))
 
 
 def runner() -> object:

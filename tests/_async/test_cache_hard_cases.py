@@ -233,7 +233,7 @@ async def test_a_pool_that_is_exhausted_is_no_deadlock(
         database.async_url,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=30,
+        pool_timeout=5,  # who waits for a connection fails if the other one waits much longer
     )
     names: list[str] = []
 

@@ -223,7 +223,7 @@ def test_a_pool_that_is_exhausted_is_no_deadlock(session: Session, database: Dat
         database.sync_url,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=30,
+        pool_timeout=5,  # who waits for a connection fails if the other one waits much longer
     )
     names: list[str] = []
 

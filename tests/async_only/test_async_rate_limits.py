@@ -72,7 +72,7 @@ async def test_cancelled(session: AsyncSession, server: OwnRedis) -> None:
 
 
 async def test_side_by_side(session: AsyncSession, server: OwnRedis) -> None:
-    """Of many tasks at once exactly as many are let through as the rate says."""
+    """Of many tasks at once exactly as many are let through as the rate says; none is an outage."""
     server.forget()
     limiter = RateLimiter(server.url, on_failure="refuse", timeout=5)
     limiter.limit("7/hour", Event)
@@ -85,7 +85,7 @@ async def test_side_by_side(session: AsyncSession, server: OwnRedis) -> None:
                 return False
             return True
 
-    passed = await asyncio.gather(*(read() for _ in range(20)))
+    passed = await asyncio.gather(*(read() for _ in range(150)))
     assert sum(passed) == 7
     await limiter.aclose()
 

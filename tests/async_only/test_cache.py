@@ -20,7 +20,6 @@ from sqlmodel_crud_utils.ext.cache import (
     RedisCache,
     configure_cache,
 )
-from sqlmodel_crud_utils.ext.cache.clients import PerLoop
 from tests import cache_servers
 from tests.cache_models import Bundle
 from tests.databases import Database
@@ -194,25 +193,3 @@ async def test_a_burst_is_no_outage(engine: AsyncEngine) -> None:
             assert lines == []
         finally:
             await cache.aclose()
-
-
-def test_closing_in_one_loop_leaves_the_clients_of_others() -> None:
-    """Each event loop closes its own connections."""
-    clients = PerLoop(object)
-
-    async def take() -> object:
-        return clients.take()
-
-    loops = [asyncio.new_event_loop() for _ in range(2)]
-    try:
-        first, second = [loop.run_until_complete(here(clients)) for loop in loops]
-        assert loops[0].run_until_complete(take()) is first
-        assert loops[1].run_until_complete(here(clients)) is second
-    finally:
-        for loop in loops:
-            loop.close()
-
-
-async def here(clients: PerLoop[Any]) -> object:
-    """Return the client of this loop."""
-    return clients.here()

@@ -1,4 +1,4 @@
-"""The queue of a pool for several event loops, at moments that a pool seldom meets."""
+"""What event loops share and have for themselves, at moments that a program seldom meets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.util import greenlet_spawn
 
-from sqlmodel_crud_utils._loops import LoopQueue
+from sqlmodel_crud_utils._loops import LoopQueue, PerLoop
 
 
 async def test_who_is_woken_and_cancelled_wakes_the_next() -> None:
@@ -36,3 +36,25 @@ async def test_who_is_cancelled_before_a_thread_wakes_it_leaves_that_to_the_next
 def entry_without_connection() -> Any:
     """What a pool keeps before its connection is made."""
     return SimpleNamespace(dbapi_connection=None, info={})
+
+
+def test_closing_in_one_loop_leaves_the_clients_of_others() -> None:
+    """Each event loop closes its own connections."""
+    clients = PerLoop(object)
+
+    async def take() -> object:
+        return clients.take()
+
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    try:
+        first, second = [loop.run_until_complete(here(clients)) for loop in loops]
+        assert loops[0].run_until_complete(take()) is first
+        assert loops[1].run_until_complete(here(clients)) is second
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+async def here(clients: PerLoop[Any]) -> object:
+    """Return the client of this loop."""
+    return clients.here()

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._core.cached_reads import check_ttl
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 if TYPE_CHECKING:
-    from sqlmodel_crud_utils.ext.cache.clients import PerLoop
+    from sqlmodel_crud_utils._loops import PerLoop
 
 _PORT = 11211
 _LONGEST = 30 * 24 * 3600
@@ -77,7 +77,7 @@ class MemcachedCache:
         """The store for the async API."""
         from aiomcache import Client
 
-        from sqlmodel_crud_utils.ext.cache.clients import PerLoop
+        from sqlmodel_crud_utils._loops import PerLoop
 
         def make() -> _FreeClients:
             return _FreeClients(lambda: Client(self._host, self._port, pool_size=1))

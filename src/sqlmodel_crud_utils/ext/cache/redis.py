@@ -11,9 +11,6 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
-_MOST_CONNECTIONS = 10
-"""Callers beyond these wait for one of them; a burst of new connections takes longer than that."""
-
 
 class RedisCache:
     """Keeps entries in Redis, where all processes share them, those with the other API too.
@@ -51,29 +48,16 @@ class RedisCache:
     @cached_property
     def sync(self) -> _SyncRedis:
         """The store for the sync API."""
-        from redis import BlockingConnectionPool, Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+        from sqlmodel_crud_utils._runtime_sync import RedisClients
 
-        # A call that fails is not repeated: that would take longer than the timeout.
-        options = {"retry": Retry(NoBackoff(), 0), **self._options()}
-        pool = BlockingConnectionPool.from_url(self._url, **options)
-        return _SyncRedis(Redis.from_pool(pool), self._timeout)
+        return _SyncRedis(RedisClients(self._url, self._timeout), self._timeout)
 
     @cached_property
     def aio(self) -> _AsyncRedis:
         """The store for the async API."""
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+        from sqlmodel_crud_utils._runtime_async import RedisClients
 
-        from sqlmodel_crud_utils.ext.cache.clients import PerLoop
-
-        def make() -> Any:
-            options = {"retry": Retry(NoBackoff(), 0), **self._options()}
-            return Redis.from_pool(BlockingConnectionPool.from_url(self._url, **options))
-
-        return _AsyncRedis(PerLoop(make), self._timeout)
+        return _AsyncRedis(RedisClients(self._url, self._timeout), self._timeout)
 
     def close(self) -> None:
         """Close the connections of the sync API, at the end of a program."""
@@ -87,39 +71,31 @@ class RedisCache:
         if store is not None:
             await store.aclose()
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "max_connections": _MOST_CONNECTIONS,
-            "timeout": self._timeout,
-            "socket_timeout": self._timeout,
-            "socket_connect_timeout": self._timeout,
-        }
-
 
 def _milliseconds(ttl: float) -> int:
     return max(1, int(ttl * 1000))
 
 
 class _SyncRedis:
-    def __init__(self, client: Any, timeout: float) -> None:
-        self._client = client
+    def __init__(self, clients: Any, timeout: float) -> None:
+        self._clients = clients
         self.timeout = timeout
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = self._client.mget(keys)
+        found: list[bytes | None] = self._clients.get().mget(keys)
         return found
 
     def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
-        with self._client.pipeline(transaction=False) as pipeline:
+        with self._clients.get().pipeline(transaction=False) as pipeline:
             for key, value in entries.items():
                 pipeline.set(key, value, px=_milliseconds(ttl))
             return all(pipeline.execute())
 
     def close(self) -> None:
-        self._client.close()
+        self._clients.close()
 
     def add(self, key: str, value: bytes, ttl: float) -> bool:
-        return bool(self._client.set(key, value, px=_milliseconds(ttl), nx=True))
+        return bool(self._clients.get().set(key, value, px=_milliseconds(ttl), nx=True))
 
 
 class _AsyncRedis:
@@ -128,20 +104,18 @@ class _AsyncRedis:
         self.timeout = timeout
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = await self._clients.here().mget(keys)
+        found: list[bytes | None] = await self._clients.get().mget(keys)
         return found
 
     async def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
-        async with self._clients.here().pipeline(transaction=False) as pipeline:
+        async with self._clients.get().pipeline(transaction=False) as pipeline:
             for key, value in entries.items():
                 pipeline.set(key, value, px=_milliseconds(ttl))
             return all(await pipeline.execute())
 
     async def aclose(self) -> None:
-        client = self._clients.take()
-        if client is not None:
-            await client.aclose()
+        await self._clients.aclose()
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
-        client = self._clients.here()
+        client = self._clients.get()
         return bool(await client.set(key, value, px=_milliseconds(ttl), nx=True))
