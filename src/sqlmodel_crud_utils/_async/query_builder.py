@@ -16,7 +16,7 @@ from sqlmodel_crud_utils._async._running.rows import soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async.streams import RowStream
-from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.cached_reads import Form, Question
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
@@ -596,7 +596,8 @@ class AsyncQueryBuilder(QueryShape[T]):
         return rows[0] if rows else None
 
     async def _total(self, read: Read) -> int:
-        found: int = await self._value(read, self._query.prepared("total", Query.total))
+        total = self._query.prepared("total", Query.total)
+        found: int = await self._value(read, total, "count")
         return found
 
     async def _columns(self, query: Query, name: str) -> Sequence[Any]:
@@ -609,7 +610,7 @@ class AsyncQueryBuilder(QueryShape[T]):
 
         async with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)
-            rows = await answered(read, self._question(prepared), work)
+            rows = await answered(read, self._question(prepared, "tuples"), work)
             read.rows = len(rows)
         return rows
 
@@ -621,12 +622,12 @@ class AsyncQueryBuilder(QueryShape[T]):
             value = await self._value(read, prepared)
         return aggregates.plain(model, name, field, value)
 
-    async def _value(self, read: Read, prepared: Prepared) -> Any:
+    async def _value(self, read: Read, prepared: Prepared, form: Form = "value") -> Any:
         async def work() -> list[Any]:
             return [first_of(await execute(self._session, *prepared))]
 
-        [value] = await answered(read, self._question(prepared), work)
+        [value] = await answered(read, self._question(prepared, form), work)
         return value
 
-    def _question(self, prepared: Prepared) -> Question | None:
-        return None if self._query.caching is None else self._query.question(prepared)
+    def _question(self, prepared: Prepared, form: Form = "rows") -> Question | None:
+        return None if self._query.caching is None else self._query.question(prepared, form)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy import Select
 
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils.exceptions import ValidationError
+
+Form = Literal["rows", "tuples", "value", "count"]
+"""What an answer consists of: rows or plain values, tuples of values, one value, or a number."""
 
 
 class Question(NamedTuple):
@@ -26,6 +29,7 @@ class Question(NamedTuple):
         loading: How related rows are loaded with the rows; equal for equal ways.
         visibility: Which rows it brings in.
         ttl: For how many seconds the answer may be kept; None for as long as is usual.
+        form: What the answer consists of.
     """
 
     model: type[Any]
@@ -35,6 +39,7 @@ class Question(NamedTuple):
     loading: tuple[Any, ...] = ()
     visibility: Visibility = USUAL
     ttl: float | None = None
+    form: Form = "rows"
 
 
 class Caching(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Update
 
-from sqlmodel_crud_utils._core.cached_reads import Question
+from sqlmodel_crud_utils._core.cached_reads import Form, Question
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries import aggregates, keyset
 from sqlmodel_crud_utils._core.queries.builder import (
@@ -596,7 +596,8 @@ class QueryBuilder(QueryShape[T]):
         return rows[0] if rows else None
 
     def _total(self, read: Read) -> int:
-        found: int = self._value(read, self._query.prepared("total", Query.total))
+        total = self._query.prepared("total", Query.total)
+        found: int = self._value(read, total, "count")
         return found
 
     def _columns(self, query: Query, name: str) -> Sequence[Any]:
@@ -609,7 +610,7 @@ class QueryBuilder(QueryShape[T]):
 
         with self._read(name) as read:
             work = partial(run_sync, self._session, fetch_all)
-            rows = answered(read, self._question(prepared), work)
+            rows = answered(read, self._question(prepared, "tuples"), work)
             read.rows = len(rows)
         return rows
 
@@ -621,12 +622,12 @@ class QueryBuilder(QueryShape[T]):
             value = self._value(read, prepared)
         return aggregates.plain(model, name, field, value)
 
-    def _value(self, read: Read, prepared: Prepared) -> Any:
+    def _value(self, read: Read, prepared: Prepared, form: Form = "value") -> Any:
         def work() -> list[Any]:
             return [first_of(execute(self._session, *prepared))]
 
-        [value] = answered(read, self._question(prepared), work)
+        [value] = answered(read, self._question(prepared, form), work)
         return value
 
-    def _question(self, prepared: Prepared) -> Question | None:
-        return None if self._query.caching is None else self._query.question(prepared)
+    def _question(self, prepared: Prepared, form: Form = "rows") -> Question | None:
+        return None if self._query.caching is None else self._query.question(prepared, form)

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
-from sqlmodel_crud_utils._core.cached_reads import Caching, Question, ways_of
+from sqlmodel_crud_utils._core.cached_reads import Caching, Form, Question, ways_of
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -130,7 +130,7 @@ class Query(NamedTuple):
         )
         return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
 
-    def question(self, prepared: Prepared) -> Question | None:
+    def question(self, prepared: Prepared, form: Form = "rows") -> Question | None:
         """Return what one of its SELECTs asks the cache; None where the database has to answer."""
         if self.lock is not None or self.options or self.loading.fields:
             return None
@@ -140,6 +140,7 @@ class Query(NamedTuple):
             loading=ways_of(self.loading.ways),
             visibility=self.visibility,
             ttl=None if self.caching is None else self.caching.ttl,
+            form=form,
         )
 
     def _with_parameters(self) -> Query:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Dialect, Row
+from sqlalchemy import Dialect
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
+from sqlmodel_crud_utils._core.cached_reads import Form, Question
 from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import expired_columns
@@ -25,6 +26,7 @@ from sqlmodel_crud_utils.ext.cache.values import (
     Codec,
     DamagedError,
     UncacheableError,
+    are_of,
     converts,
     decoded,
     encoded,
@@ -46,16 +48,16 @@ def _codecs_of(facts: Facts, dialect: Dialect) -> Mapping[str, Codec]:
 _of_cells: Store[Any, Codec] = Store()
 
 
-def _type_at(types: Sequence[Any], place: int) -> Any:
-    """Return the type of a column of an answer, None for a model."""
-    return types[place] if place < len(types) else None
-
-
 def _codec_of(type_: Any, dialect: Dialect) -> Codec | None:
     """Return how values are kept whose type converts them; others are kept as they are."""
     if not converts(type_):
         return None
     return _of_cells.get((type_, dialect.name), lambda: Codec(type_, dialect))
+
+
+def has_tuples(form: Form, types: Sequence[Any]) -> bool:
+    """Return whether an answer has several columns, or one that stands in tuples."""
+    return form == "tuples" or (form == "rows" and len(types) > 1)
 
 
 def name_of(mapper: Mapper[Any]) -> str:
@@ -108,11 +110,13 @@ class Writer:
     Attributes:
         dialect: The dialect of the database.
         held: Objects that were loaded before the read.
+        form: What the answer consists of.
         types: The types of the columns of a result, None for a model.
     """
 
     dialect: Dialect
     held: Collection[InstanceState[Any]]
+    form: Form
     types: Sequence[Any]
     shapes: dict[_Shape, _Alike] = field(default_factory=dict, init=False)
     order: list[int] = field(default_factory=list, init=False)
@@ -125,21 +129,24 @@ class Writer:
             UncacheableError: It has something that the store cannot hold, or that is not as the
                 database has it.
         """
-        is_wide = bool(answer) and isinstance(answer[0], tuple | Row)
-        columns = zip(*answer, strict=True) if is_wide else [answer]
+        columns = zip(*answer, strict=True) if has_tuples(self.form, self.types) else [answer]
         written = [self._column(values, at) for at, values in enumerate(columns)]
         shapes = [
             [*shape, self._encoded(shape[1], alike), alike.related]
             for shape, alike in self.shapes.items()
         ]
-        return {"wide": is_wide, "columns": written, "shapes": shapes, "order": self.order}
+        return {"columns": written, "shapes": shapes, "order": self.order}
 
     def _column(self, values: Sequence[Any], at: int) -> dict[str, list[Any]]:
-        type_ = _type_at(self.types, at)
+        type_ = self.types[at]
         if type_ is None:
             return {"rows": [self._place(instance_state(each)) for each in values]}
         codec = _codec_of(type_, self.dialect)
-        return {"values": list(map(encoded, values)) if codec is None else codec.encode_all(values)}
+        if codec is not None:
+            return {"values": codec.encode_all(values)}
+        if not are_of(type_, values):
+            raise UncacheableError(f"not as {type_!r} has it")
+        return {"values": list(map(encoded, values))}
 
     def _encoded(self, names: Sequence[str], alike: _Alike) -> list[list[Any]]:
         codecs = _codecs_of(alike.facts, self.dialect)
@@ -212,13 +219,13 @@ class Reader:
     Attributes:
         session: The session whose objects they become.
         dialect: The dialect of the database.
-        model: The model that was asked for.
+        question: What was asked for.
         types: The types of the columns of a result, None for a model.
     """
 
     session: Session
     dialect: Dialect
-    model: type[Any]
+    question: Question
     types: Sequence[Any]
     made: list[InstanceState[Any]] = field(default_factory=list, init=False)
     """The objects that were made; others were there."""
@@ -233,17 +240,31 @@ class Reader:
         try:
             rows = self._rows(answer)
             columns = [self._column(each, at, rows) for at, each in enumerate(answer["columns"])]
-            is_wide = answer["wide"] is True
-            if len(set(map(len, columns))) > 1 or not _fits(columns, is_wide):
-                raise DamagedError
+            self._check(columns)
         except _DAMAGES as error:
             raise DamagedError from error
         self._find(rows)
         filled = [_filled(each, rows) for each in columns]
-        return list(zip(*filled, strict=True)) if is_wide else filled[0]
+        return list(zip(*filled, strict=True)) if self._has_tuples else filled[0]
+
+    @property
+    def _has_tuples(self) -> bool:
+        return has_tuples(self.question.form, self.types)
+
+    def _check(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Refuse other columns than such a question has."""
+        sizes = set(map(len, columns))
+        # Without a row there are no tuples, and thus no columns.
+        is_empty = self._has_tuples and not columns
+        if len(sizes) > 1 or not (is_empty or len(columns) == len(self.types)):
+            raise DamagedError
+        if self.question.form in {"value", "count"}:
+            [[value]] = columns
+            if self.question.form == "count" and (type(value) is not int or value < 0):
+                raise DamagedError
 
     def _rows(self, answer: Any) -> list[_Row]:
-        models = _models_around(self.model)
+        models = _models_around(self.question.model)
         alike = [
             iter(self._alike(facts_of(models[name]), *found)) for name, *found in answer["shapes"]
         ]
@@ -282,13 +303,16 @@ class Reader:
 
     def _column(self, column: Any, at: int, rows: Sequence[_Row]) -> _Places | list[Any]:
         """Return a column with its values decoded, or the places of its rows."""
-        type_ = _type_at(self.types, at)
+        type_ = self.types[at]
         if type_ is None:
-            return _Places(_checked(column["rows"], rows, facts_of(self.model)))
+            return _Places(_checked(column["rows"], rows, facts_of(self.question.model)))
         codec, values = _codec_of(type_, self.dialect), _listed(column["values"])
         if codec is not None:
             return codec.decode_all(values)
-        return [decoded(each, type_) for each in values]
+        found = [decoded(each, type_) for each in values]
+        if not are_of(type_, found):
+            raise DamagedError
+        return found
 
     def _find(self, rows: Sequence[_Row]) -> None:
         """Find the object of the session for each row, or make one."""
@@ -319,13 +343,6 @@ class Reader:
 
 class _Places(list[int]):
     """The places of the rows in a column."""
-
-
-def _fits(columns: Sequence[Any], is_wide: bool) -> bool:
-    """Return whether so many columns make tuples, or not: rows of one model never do."""
-    if len(columns) != 1:
-        return is_wide
-    return not (is_wide and isinstance(columns[0], _Places))
 
 
 def _filled(column: _Places | list[Any], rows: Sequence[_Row]) -> list[Any]:

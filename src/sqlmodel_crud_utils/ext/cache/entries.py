@@ -92,6 +92,7 @@ def asked_of(session: Session, question: Question, dialect: Dialect) -> Asked | 
         fingerprint(question.model),
         outline.text,
         # The columns of a model may be asked for, or the model itself.
+        question.form,
         "".join("r" if type_ is None else "v" for type_ in outline.types),
         parameters,
         str([(list(map(str, path)), way) for path, way in question.loading]),

@@ -106,6 +106,21 @@ def _checked(value: Any) -> Any:
     raise UncacheableError(type(value).__name__)
 
 
+_NUMBERS = (int, float, Decimal)
+
+
+def are_of(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
+    """Return whether values are such as an expression of a type has; NULLs are.
+
+    What databases make of numbers, by adding them up for example, are numbers of some kind.
+    """
+    kind = python_type(type_)
+    if kind is object or is_json(type_):
+        return True
+    kinds = _NUMBERS if issubclass(kind, _NUMBERS) else kind
+    return all(issubclass(each, kinds) for each in {*map(type, values)} - {type(None)})
+
+
 # --- columns -------------------------------------------------------------------------------------
 
 

@@ -204,7 +204,7 @@ class _Read:
             answer = entry_of(seen.entry, asked.name, seen.tokens)
             if answer is None:
                 return None
-            reader = Reader(self._plain, asked.dialect, asked.question.model, asked.types)
+            reader = Reader(self._plain, asked.dialect, asked.question, asked.types)
             found = reader.read(answer)
         except DamagedError:
             get_logger().warning("an entry of the cache is damaged; the database answers")
@@ -226,9 +226,10 @@ class _Read:
         return found
 
     def _kept(self, found: list[Any], tokens: list[bytes], held: Any) -> bool:
-        writer = Writer(self._asked.dialect, held, self._asked.types)
+        asked = self._asked
+        writer = Writer(asked.dialect, held, asked.question.form, asked.types)
         try:
-            entry = made_entry(self._asked.name, tokens, writer.write(found))
+            entry = made_entry(asked.name, tokens, writer.write(found))
         except UncacheableError:
             return False
-        return self._reads.keep(self._asked, entry)
+        return self._reads.keep(asked, entry)
