@@ -41,7 +41,12 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
-from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
+from sqlmodel_crud_utils._session.databases import (
+    COUNTING,
+    begin_immediate,
+    skipped,
+    start_counting,
+)
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
     Way,
     driver_copy,
@@ -56,8 +61,6 @@ __all__ = ["bulk_insert_rows"]
 _NAME = "bulk_insert_rows"
 # The statements are the Core's; the model in them only tells the session which database to use.
 _PLAIN = {**TOLD, "dml_strategy": "raw"}
-# How MySQL counts is text, which reads no rows of another tenant.
-_COUNTING = {**_PLAIN, "any_tenant": True}
 
 
 async def bulk_insert_rows(
@@ -241,7 +244,9 @@ class _Insertion:
         model = self.target.model
         await run_on_connection(self.session, start_counting, model)
         statement = self._statement(model, keyed=True)
-        result = await execute_writing(self.session, statement, row, execution_options=_COUNTING)
+        result = await execute_writing(
+            self.session, statement, row, execution_options={**_PLAIN, **COUNTING}
+        )
         was_there = await run_on_connection(self.session, skipped, model)
         key: Sequence[Any] = result.inserted_primary_key
         return None if was_there else key
@@ -256,7 +261,7 @@ class _Insertion:
                 )
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
         counts = self.skipping and self._counts_by_itself
-        options = _COUNTING if counts else _PLAIN
+        options = {**_PLAIN, **COUNTING} if counts else _PLAIN
         return await execute_writing(
             self.session, self._statement(model), parameters, execution_options=options
         )

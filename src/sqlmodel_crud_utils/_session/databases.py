@@ -96,6 +96,10 @@ def restore_snapshot(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET SESSION {_NAME} = ON")
 
 
+COUNTING: Mapping[str, Any] = {"any_tenant": True}
+"""The execution options of a statement that counts: its SQL as text reads no rows of a tenant."""
+
+
 def start_counting(connection: Connection) -> None:
     """Let MySQL count the duplicates from here on."""
     connection.exec_driver_sql(f"SET {SKIPPED} = 0")

@@ -60,7 +60,12 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, WriteKind, need_of
-from sqlmodel_crud_utils._session.databases import begin_immediate, skipped, start_counting
+from sqlmodel_crud_utils._session.databases import (
+    COUNTING,
+    begin_immediate,
+    skipped,
+    start_counting,
+)
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.sqlalchemy_internals import register_altered
 from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
@@ -88,8 +93,6 @@ T = TypeVar("T")
 
 # The statements are the Core's; the model in them only tells the session which database to use.
 _PLAIN_INSERT = {**TOLD, "dml_strategy": "raw"}
-# How MySQL counts is text, which reads no rows of another tenant.
-_COUNTING_INSERT = {**_PLAIN_INSERT, "any_tenant": True}
 _PLAIN_UPDATE = {**TOLD, "dml_strategy": "core_only", "synchronize_session": False}
 # From here on, what it costs to write rows at once is less than what it saves.
 _MANY = 100
@@ -519,7 +522,7 @@ def _upsert_all(
     statement, rows = upsert_statement(
         batch.target, batch.names, parameters, dialect, counting=counting
     )
-    options = _COUNTING_INSERT if counting else _PLAIN_INSERT
+    options = {**_PLAIN_INSERT, **COUNTING} if counting else _PLAIN_INSERT
     execute_writing(session, statement, rows, execution_options=options)
 
 
