@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,7 +12,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, case, create_engine, event, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    case,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
@@ -290,6 +302,33 @@ async def test_a_transaction_that_is_retried(
 
 
 # --- many rows ------------------------------------------------------------------------------------
+
+
+MANY = 100_000
+_FILL = """
+    INSERT INTO pallet (id, name, stock)
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :many)
+    SELECT n, 'p' || n, 0 FROM numbers
+"""
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_many_rows_are_recorded_in_the_database(session: AsyncSession) -> None:
+    """None of them becomes a Python object."""
+    await execute(session, text(_FILL), {"many": MANY})
+    await session.commit()
+    pallets = AsyncQueryBuilder(session, Pallet)
+    # What is made once is there.
+    await pallets.where(id=1).update(stock=-1)
+    tracemalloc.start()
+    try:
+        assert await pallets.update(everything=True, stock=Pallet.stock + 5) == MANY
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert await AsyncQueryBuilder(session, ChangeHistory).count() == MANY + 1
+    assert await changes_of(session, MANY, Pallet) == [("update", {"stock": [0, 5]})]
 
 
 async def test_set_based_writes_record_what_differs(session: AsyncSession) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +14,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, case, create_engine, event, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    case,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
@@ -284,6 +296,33 @@ def test_a_transaction_that_is_retried(session: Session, session_factory: Opened
 
 
 # --- many rows ------------------------------------------------------------------------------------
+
+
+MANY = 100_000
+_FILL = """
+    INSERT INTO pallet (id, name, stock)
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :many)
+    SELECT n, 'p' || n, 0 FROM numbers
+"""
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_many_rows_are_recorded_in_the_database(session: Session) -> None:
+    """None of them becomes a Python object."""
+    execute(session, text(_FILL), {"many": MANY})
+    session.commit()
+    pallets = QueryBuilder(session, Pallet)
+    # What is made once is there.
+    pallets.where(id=1).update(stock=-1)
+    tracemalloc.start()
+    try:
+        assert pallets.update(everything=True, stock=Pallet.stock + 5) == MANY
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert QueryBuilder(session, ChangeHistory).count() == MANY + 1
+    assert changes_of(session, MANY, Pallet) == [("update", {"stock": [0, 5]})]
 
 
 def test_set_based_writes_record_what_differs(session: Session) -> None:
