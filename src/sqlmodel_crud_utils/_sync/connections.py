@@ -209,8 +209,8 @@ def get_session(
     The session is closed after the request; what was not committed is rolled back. A connection
     that has died meanwhile is dropped, and logged, but no failure of the request.
 
-    For routes there is `session_dependency` of `ext.fastapi`: its sessions are committed, and no
-    number of clients of sync routes can let them wait for each other.
+    For routes, take `session_dependency` of `ext.fastapi` instead: it commits, and many clients of
+    sync routes do not block each other.
 
     Args:
         engine: The engine.
