@@ -78,6 +78,14 @@ class TestRelationships:
         assert sorted(vars(row)["notes"]) == ["x", "y"]
         assert len(vars(row)["labels"]) == 2
 
+    async def test_a_row_that_is_appended_later(self, session: AsyncSession) -> None:
+        """The collection still tells the session what is put into it."""
+        team = Team(name="t", heroes=[Hero(name="a", secret_name="?")])
+        _, team = await write_row(team, session, raise_on_error=True)
+        team.heroes.append(Hero(name="b", secret_name="?"))
+        await session.commit()
+        assert await count(session, Hero) == 2
+
     async def test_rows_before_one_that_is_refused(self, session: AsyncSession) -> None:
         """They were committed, and come back as they were written."""
         some, outcome = await insert_data_rows(

@@ -80,6 +80,14 @@ class TestRelationships:
         assert sorted(vars(row)["notes"]) == ["x", "y"]
         assert len(vars(row)["labels"]) == 2
 
+    def test_a_row_that_is_appended_later(self, session: Session) -> None:
+        """The collection still tells the session what is put into it."""
+        team = Team(name="t", heroes=[Hero(name="a", secret_name="?")])
+        _, team = write_row(team, session, raise_on_error=True)
+        team.heroes.append(Hero(name="b", secret_name="?"))
+        session.commit()
+        assert count(session, Hero) == 2
+
     def test_rows_before_one_that_is_refused(self, session: Session) -> None:
         """They were committed, and come back as they were written."""
         some, outcome = insert_data_rows([self.page(), Page(title="a", size=Size(1, 1))], session)
