@@ -1,0 +1,32 @@
+"""A table model that has everything at once."""
+
+from typing import Any, ClassVar
+
+from sqlmodel import Field, SQLModel
+
+from sqlmodel_crud_utils.ext.history import TrackChangesMixin
+from sqlmodel_crud_utils.mixins import (
+    AuditMixin,
+    SoftDeleteMixin,
+    TenantMixin,
+    VersionMixin,
+    tenant_unique,
+)
+
+
+class Parcel(
+    SQLModel,
+    TenantMixin,
+    VersionMixin,
+    SoftDeleteMixin,
+    AuditMixin,
+    TrackChangesMixin,
+    table=True,
+):
+    """It belongs to a tenant, has versions, stamps, a mark and a history."""
+
+    __table_args__: ClassVar[Any] = (tenant_unique("name"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+    worth: int | None = None
