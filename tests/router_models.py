@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Annotated
 
 from fastapi import Header
@@ -178,3 +179,28 @@ class Span(SpanCreate, table=True):
 
 class SpanPublic(SpanCreate):
     id: int
+
+
+class Watch(Enum):
+    """A part of a day."""
+
+    NIGHT = "at night"
+    DAY = "by day"
+
+
+class Shift(SQLModel, table=True):
+    """A key of types that Python writes in its own way."""
+
+    __tablename__ = "router_shift"
+
+    watch: Watch = Field(primary_key=True)
+    starts: dt.datetime = Field(primary_key=True)
+    lasts: dt.timedelta = Field(primary_key=True)
+    guards: int = 1
+
+
+class ShiftCreate(SQLModel):
+    watch: Watch
+    starts: dt.datetime
+    lasts: dt.timedelta
+    guards: int = 1

@@ -198,6 +198,16 @@ def test_what_is_known_is_not_sent_again(client: TestClient) -> None:
     assert client.get(where, headers={"if-none-match": '"2"'}).status_code == 200
 
 
+def test_tags_may_come_in_several_lines(client: TestClient) -> None:
+    """A list in a header may be split, and each line counts."""
+    where = f"/lodges/{create(client, 'Owls')['id']}"
+    lines = [("if-none-match", '"7"'), ("if-none-match", '"1"')]
+    assert client.get(where, headers=lines).status_code == 304
+    lines = [("if-match", '"7"'), ("if-match", '"1"')]
+    assert client.patch(where, json={"motto": "seen"}, headers=lines).status_code == 200
+    assert client.patch(where, json={"motto": "not seen"}, headers=lines).status_code == 412
+
+
 # --- lists ---------------------------------------------------------------------------------------
 
 
@@ -481,6 +491,11 @@ def test_the_documentation_has_readable_names(client: TestClient) -> None:
     assert {"LodgeCreate", "LodgePublic", "Page_LodgePublic_", "ErrorDetails"} <= set(schemas)
     answers = described["paths"]["/lodges/{id}"]["patch"]["responses"]
     assert sorted(answers) == ["200", "404", "409", "412", "422", "429", "503"]
+    headers = {status: set(answer.get("headers", ())) for status, answer in answers.items()}
+    assert headers["200"] == {"ETag"}
+    assert headers["429"] == headers["503"] == {"Retry-After"}
+    current = described["paths"]["/lodges/{id}"]["get"]["responses"]["304"]
+    assert set(current["headers"]) == {"ETag"}
 
 
 @pytest.mark.databases("sqlite")

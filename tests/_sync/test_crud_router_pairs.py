@@ -36,6 +36,8 @@ from tests.router_models import (
     RangerCreate,
     RangerPublic,
     RangerUpdate,
+    Shift,
+    ShiftCreate,
     ShipCreate,
     ShipPublic,
     ShipUpdate,
@@ -260,3 +262,16 @@ def test_a_duration_beyond_all_bounds(serve: Serve) -> None:
         refused = spans.post("/rows", json={"name": "x", "lasts": text})
         assert refused.status_code == 422
     assert spans.post("/rows", json={"name": "x", "lasts": "P1D"}).json()["lasts"] == "P1D"
+
+
+# --- addresses -----------------------------------------------------------------------------------
+
+
+def test_a_location_leads_to_the_row(serve: Serve) -> None:
+    """Also where Python writes a part of the key in its own way: Enums, durations."""
+    shifts = serve(Shift, public=Shift, create=ShiftCreate, update=ShiftCreate)
+    sent = {"watch": "at night", "starts": "2024-03-01T10:30:00Z", "lasts": "P1DT1H", "guards": 2}
+    created = shifts.post("/rows", json=sent)
+    assert (created.status_code, created.json()) == (201, sent)
+    assert shifts.get(created.headers["location"]).json() == sent
+    assert shifts.delete(created.headers["location"]).status_code == 204

@@ -233,7 +233,14 @@ def test_rows_have_their_place() -> None:
     ("text", "reason"),
     [
         ("Hero.name must be shorter", "must be shorter"),
+        (
+            "Hero.at must be aware; got a naive one; use datetime.now()",
+            "must be aware; got a naive one",
+        ),
         ("Input should be a valid string", "Input should be a valid string"),
+        ("String should have at least 1 character", "String should have at least 1 character"),
+        ("Decimal input should be finite", "Decimal input should be finite"),
+        ("Value error, Hero should be older", "this value is invalid"),
         ("the key of Hero is special", "this value is invalid"),
     ],
 )

@@ -138,9 +138,16 @@ def _of_value(error: Any, sent: Sent) -> dict[str, Any]:
     place = sent.place_of(error.field)
     if place is None:
         return _detail("value_error", sent.whole(), "the request contains invalid data")
-    # The texts of the library name the class, as "Hero.age must be ..."; those of others may.
-    known = re.fullmatch(r"(?:\w+\.\w+ )?((?:must|takes) [^\n]*|Input should [^\n]*)", reason)
+    known = re.fullmatch(_FOR_CLIENTS, reason)
     return _detail("value_error", place, known[1] if known else "this value is invalid")
+
+
+# The texts of the library name the class, as "Hero.age must be ...", and may end with advice to
+# programmers; Pydantic's own name neither. Those of others may.
+_FOR_CLIENTS = (
+    r"(?:\w+\.\w+ )?((?:must|takes|[A-Z][a-z]+(?: input)? should) [^\n]*?)"
+    r"(?:; use [^\n]*)?"
+)
 
 
 def _detail(kind: str, place: Sequence[str | int], reason: str) -> dict[str, Any]:

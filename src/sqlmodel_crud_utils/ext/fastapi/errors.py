@@ -57,6 +57,8 @@ _ANSWERS: dict[int, tuple[type[BaseModel], str]] = {
     429: (ErrorText, "There were too many requests."),
     503: (ErrorText, "The database cannot be reached, or is busy."),
 }
+_TO_BE_REPEATED = (429, 503)
+_SECONDS = {"description": "When to try again, in seconds.", "schema": {"type": "integer"}}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -81,6 +83,8 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses or _ANSWERS:
         model, description = _ANSWERS[status]
         described[status] = {"model": model, "description": description}
+        if status in _TO_BE_REPEATED:
+            described[status]["headers"] = {"Retry-After": _SECONDS}
     return described
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from sqlmodel_crud_utils._core.filters.paths import path_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
@@ -69,7 +70,9 @@ class Resource:
 
     def where_it_is(self, request: Request, row: Any) -> str:
         """Return the address of a row that was created."""
-        key = "/".join(quote(str(value), safe="") for value in self.key_of(row))
+        # As a path is read: the value of an Enum, a duration of ISO 8601.
+        segments = (str(to_jsonable_python(value)) for value in self.key_of(row))
+        key = "/".join(quote(segment, safe="") for segment in segments)
         return f"{request.url.path.rstrip('/')}/{key}"
 
 
@@ -192,6 +195,12 @@ def outside(
 # --- preconditions -------------------------------------------------------------------------------
 
 _TAG = re.compile(r'(W/)?("[^"]*")')
+
+
+def tags_sent(request: Request, name: Literal["if-match", "if-none-match"]) -> str | None:
+    """Return the tags in a header, which may come in several lines; None without it."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None
 
 
 def is_among(tag: str, header: str, *, weakly: bool = False) -> bool:

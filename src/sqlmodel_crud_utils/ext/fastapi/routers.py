@@ -319,21 +319,25 @@ def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, 
     statuses = [status for status in kind.errors if status != 412 or has_version]
     described = error_responses(*statuses, *_OF_EVERY_ROUTE)
     headers = {}
+    tag = "The version of the row, for If-Match."
     if name == "list":
         headers["Link"] = "Links to the previous and the next page."
     if name == "create":
         headers["Location"] = "Where the row is."
     if has_version and name in {"get", "create", "update", "restore"}:
-        headers["ETag"] = "The version of the row, for If-Match."
+        headers["ETag"] = tag
     if has_version and name == "get":
-        described[304] = {"description": "The client's version is current."}
-    described[kind.status] = {
-        "headers": {
-            header: {"description": text, "schema": {"type": "string"}}
-            for header, text in headers.items()
-        }
-    }
+        current = "The client's version is current."
+        described[304] = {"description": current, "headers": _headers({"ETag": tag})}
+    described[kind.status] = {"headers": _headers(headers)}
     return described
+
+
+def _headers(described: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in described.items()
+    }
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -26,6 +26,7 @@ from sqlmodel_crud_utils.ext.fastapi.resources import (
     is_among,
     outside,
     page_links,
+    tags_sent,
     values_of,
 )
 
@@ -66,7 +67,7 @@ class Operations:
     ) -> Any:
         """Return one row, or only that it has not changed."""
         row = await self._shown(self._within(session, restriction)).where(**key).one()
-        tag, known = self._tag(response, row), request.headers.get("if-none-match")
+        tag, known = self._tag(response, row), tags_sent(request, "if-none-match")
         if tag and known is not None and is_among(tag, known, weakly=True):
             return Response(status_code=304, headers={"ETag": tag})
         return row
@@ -169,7 +170,7 @@ class Operations:
         self, request: Request, session: Any, key: Key, restriction: Restriction
     ) -> int | None:
         """Refuse a write to a row that is out of reach, or not as the client has seen it."""
-        seen = request.headers.get("if-match") if self.resource.facts.version else None
+        seen = tags_sent(request, "if-match") if self.resource.facts.version else None
         if seen is None and restriction is None:
             return None
         query = self._within(session, restriction).where(**key)
