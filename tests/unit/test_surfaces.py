@@ -433,7 +433,7 @@ def test_tests_of_behaviour_name_no_private_module(file: Path) -> None:
         (f"{NAME}.__init__", False),
         (f"{NAME}._core", True),
         (f"{NAME}.aio._name", True),
-        (f"{NAME}._async.upserts._MANY", True),
+        (f"{NAME}._async._running.upserted_batches._MANY", True),
     ],
 )
 def test_what_is_private(text: str, is_private: bool) -> None:

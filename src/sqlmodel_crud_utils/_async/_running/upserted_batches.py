@@ -1,0 +1,289 @@
+"""One batch of an upsert: the statements that write it, and those that read it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Dialect, Select, func, select
+
+from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
+from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.logs import get_logger
+from sqlmodel_crud_utils._core.models.policies import here
+from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
+from sqlmodel_crud_utils._core.rows import fetched, states_of
+from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
+from sqlmodel_crud_utils._core.writes.targets import Target
+from sqlmodel_crud_utils._core.writes.upsert_rows import (
+    Action,
+    Batch,
+    Entry,
+    has_unique_values,
+    matched,
+    not_read_back,
+)
+from sqlmodel_crud_utils._core.writes.upserts import (
+    insert_statement,
+    on_conflict,
+    update_statement,
+    upsert_statement,
+)
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    execute_writing,
+    run_on_connection,
+    sync_session,
+)
+from sqlmodel_crud_utils._session.changes import TOLD
+from sqlmodel_crud_utils._session.databases import COUNTING, skipped, start_counting
+from sqlmodel_crud_utils._session.sqlalchemy_internals import register_altered
+from sqlmodel_crud_utils._shortcuts.driver_rows import (
+    Way,
+    driver_insert,
+    execute_rows,
+    from_arrays,
+    way_of,
+)
+
+# The statements are the Core's; the model in them only tells the session which database to use.
+_PLAIN_INSERT = {**TOLD, "dml_strategy": "raw"}
+_PLAIN_UPDATE = {**TOLD, "dml_strategy": "core_only", "synchronize_session": False}
+# From here on, what it costs to write rows at once is less than what it saves.
+_MANY = 100
+_FRESH = {"populate_existing": True}
+
+
+async def told_apart(
+    session: AsyncSession, batch: Batch, dialect: Dialect
+) -> tuple[dict[Entry, Any], Batch]:
+    """Return the existing rows, and what is left to be written.
+
+    Where others may insert a row after it was looked for, what is missing is inserted at once: a
+    row that exists by then is another one's, and is updated like the others.
+    """
+    there, features = await _there(session, batch, dialect), features_of(dialect)
+    if batch.action is not Action.UPSERT or features.locks_gaps or features.single_writer:
+        return there, batch
+    while missing := [entry for entry in batch.entries if entry not in there]:
+        savepoint = await session.begin_nested()
+        if await _inserted_or_skipped(session, batch.part(missing), dialect) == len(missing):
+            await savepoint.commit()
+            return there, batch.part(list(there))
+        await savepoint.rollback()
+        before, there = there, await _there(session, batch, dialect)
+        if len(there) <= len(before):  # they are in nobody's sight: rows of other tenants
+            break
+    return there, batch
+
+
+async def _inserted_or_skipped(session: AsyncSession, batch: Batch, dialect: Dialect) -> int:
+    """Insert rows, but for those whose key is there; return how many it were."""
+    target = batch.target
+    statement = on_conflict(target, target.model, (), dialect)
+    returning = statement.returning(*target.table.primary_key.columns)
+    result = await execute_writing(
+        session, returning, batch.insert_parameters(), execution_options=_PLAIN_INSERT
+    )
+    return len(result.all())
+
+
+async def written_by(
+    session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool
+) -> int:
+    """Write rows; return how many of them were there, where that is asked for."""
+    if not batch.entries:
+        return 0
+    if batch.action is Action.UPDATE:
+        await _update(session, batch, dialect)
+        return len(batch.entries)
+    if batch.action is Action.UPSERT:
+        return await _upsert(session, batch, dialect, counting=counting)
+    await _insert(session, batch, dialect)
+    return 0
+
+
+async def _insert(session: AsyncSession, batch: Batch, dialect: Dialect) -> None:
+    parameters = batch.insert_parameters()
+    if dialect.insert_executemany_returning:
+        statement = insert_statement(batch.target, returning=True)
+        result = await execute_writing(
+            session, statement, parameters, execution_options=_PLAIN_INSERT
+        )
+        keys = result.all()
+    else:
+        keys = [await _insert_one(session, batch.target, row) for row in parameters]
+    for entry, key in zip(batch.entries, keys, strict=True):
+        entry.key = tuple(key)
+
+
+async def _insert_one(session: AsyncSession, target: Target, row: dict[str, Any]) -> Sequence[Any]:
+    statement = insert_statement(target, returning=False)
+    result = await execute_writing(session, statement, row, execution_options=_PLAIN_INSERT)
+    key: Sequence[Any] = result.inserted_primary_key
+    return key
+
+
+async def _upsert(
+    session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool = False
+) -> int:
+    """Insert or update rows; return how many of them were there, where that is asked for."""
+    target = batch.target
+    if counting and features_of(dialect).conflict == "ON DUPLICATE KEY":
+        await run_on_connection(session, start_counting, target.model)
+        await _upsert_all(session, batch, dialect, counting=True)
+        return await run_on_connection(session, skipped, target.model)
+    count = await _count_of(session, batch, dialect) if counting else 0
+    if len(batch.entries) < _MANY or not await _upserted_at_once(session, batch, dialect):
+        await _upsert_all(session, batch, dialect)
+    return count
+
+
+async def _upsert_all(
+    session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool = False
+) -> None:
+    parameters = batch.insert_parameters()
+    statement, rows = upsert_statement(
+        batch.target, batch.names, parameters, dialect, counting=counting
+    )
+    options = {**_PLAIN_INSERT, **COUNTING} if counting else _PLAIN_INSERT
+    await execute_writing(session, statement, rows, execution_options=options)
+
+
+async def _count_of(session: AsyncSession, batch: Batch, dialect: Dialect) -> int:
+    """Return how many of the rows exist."""
+    target, count = batch.target, 0
+    keys = [entry.key for entry in batch.entries if entry.key is not None]
+    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
+        rows = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
+        statement = rows.where(*target.criteria).with_only_columns(
+            func.count(), maintain_column_froms=True
+        )
+        count += (await execute_writing(session, statement)).scalar_one()
+    return count
+
+
+async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialect) -> bool:
+    """Write many rows the quick way of their database; False if they are left to the usual one.
+
+    That is also where the database refuses them: the usual way says what is wrong.
+    """
+    target, features = batch.target, features_of(dialect)
+    if features.has_arrays:
+        statement = on_conflict(target, target.model, batch.names, dialect)
+        statement = from_arrays(target, statement, batch.shape(), dialect)
+        return statement is not None and await _executed(session, target.model, statement)
+    if (
+        not features.quick_many
+        or await run_on_connection(
+            session, lambda connection: way_of(sync_session(session), connection), target.model
+        )
+        is not Way.DRIVER
+    ):
+        return False
+    statement = on_conflict(target, target.table, batch.names, dialect)
+    prepared = driver_insert(target, statement, batch.shape(), dialect)
+    if prepared is not None:
+        await run_on_connection(session, partial(execute_rows, *prepared), target.model)
+    return prepared is not None
+
+
+async def _executed(session: AsyncSession, model: type[Any], statement: Any) -> bool:
+    execution = partial(execute_writing, session, statement, execution_options=_PLAIN_INSERT)
+    outcome = await in_savepoint(session, model, execution)
+    if isinstance(outcome, Refusal):
+        get_logger().debug(f"rows are upserted one by one: {type(outcome.error).__name__}")
+        return False
+    return True
+
+
+async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> None:
+    """Update the existing rows.
+
+    Databases refuse an incomplete row before they look whether it is there already, so these rows
+    are not upserted. A missing one is, to meet that refusal.
+    """
+    statement = update_statement(batch.target, batch.names)
+    if statement is not None:
+        parameters = batch.update_parameters()
+        await execute_writing(session, statement, parameters, execution_options=_PLAIN_UPDATE)
+    found = await _read_back(session, batch, dialect)
+    for entry in batch.entries:
+        if entry not in found:
+            await _upsert(session, batch.part([entry]), dialect)
+
+
+async def written(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the rows that were written, which have to be there."""
+    found = await _read_back(session, batch, dialect)
+    for entry in batch.entries:
+        if entry not in found:
+            row = await _find_elsewhere(session, batch.target, entry, dialect)
+            if row is None:
+                raise not_read_back(batch.target, entry)
+            found[entry] = row
+    return found
+
+
+async def _there(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the rows that an upsert finds."""
+    found = await _read_back(session, batch, dialect)
+    for entry in batch.entries:
+        if entry not in found:
+            row = await _find_elsewhere(session, batch.target, entry, dialect)
+            found.update({entry: row} if row is not None else {})
+    return found
+
+
+async def _read_back(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the existing rows, with the values that the database has now."""
+    target = batch.target
+    keys = [entry.key for entry in batch.entries if entry.key is not None]
+    rows: list[Any] = []
+    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
+        statement = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
+        rows += await _fetch(session, statement.where(*target.criteria), dialect)
+    found = matched(target, batch.entries, rows)
+    if len(found) < len(batch.entries):
+        # Equal for the database and not for Python: collations that ignore case, padding, …
+        for entry in batch.entries:
+            if entry not in found:
+                row = await _find(session, target, target.key, entry, dialect)
+                found.update({entry: row} if row is not None else {})
+    return found
+
+
+async def _find_elsewhere(
+    session: AsyncSession, target: Target, entry: Entry, dialect: Dialect
+) -> Any:
+    """Return the row that MySQL updates because another unique key is equal, None for none."""
+    if features_of(dialect).conflict == "ON DUPLICATE KEY":
+        for names in target.other_keys:
+            row = await _find(session, target, names, entry, dialect)
+            if row is not None:
+                return row
+    return None
+
+
+async def _find(
+    session: AsyncSession, target: Target, names: Sequence[str], entry: Entry, dialect: Dialect
+) -> Any:
+    """Return the row that the database itself finds by a unique key of the entry."""
+    criteria = has_unique_values(target, names, entry)
+    if criteria is None:
+        return None
+    rows = await _fetch(session, select(target.model).where(*criteria), dialect)
+    return rows[0] if rows else None
+
+
+async def _fetch(session: AsyncSession, statement: Select[Any], dialect: Dialect) -> list[Any]:
+    if features_of(dialect).keeps_snapshot:
+        # A transaction sees the rows of others as they were at its first query, unless it locks
+        # them; what was written here is locked already.
+        statement = statement.with_for_update(read=True)
+    rows = fetched(await execute_writing(session, statement, execution_options=_FRESH))
+    # As after a flush: the rollback of a savepoint expires them, and they are read again.
+    register_altered(sync_session(session), states_of(rows))
+    return rows
