@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -107,20 +108,63 @@ def create(client: httpx2.Client, name: str, **fields: Any) -> dict[str, Any]:
 @pytest.mark.databases("sqlite")
 def test_the_tests_of_the_service(own_database: str) -> None:
     """They use the plugin of the library, and leave nothing in the database of the service."""
-    plugin = ("-p", "sqlmodel_crud_utils.ext.pytest", "-p", "no:cacheprovider")
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin],
-        cwd=EXAMPLES,
-        env=os.environ | {"DATABASE_URL": own_database},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = _run_tests_of_service(EXAMPLES, own_database)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     engine = create_engine(_sync(own_database))
     tables = ("hero", "team", "tag", "message", "change_history")
     assert [_value(engine, f"SELECT count(*) FROM {table}") for table in tables] == [0] * 5
     engine.dispose()
+
+
+SLOW_ROUTES = """
+from fastapi_app.main import app
+from fastapi_app.models import Hero
+from fastapi_app.routes import ReadSession
+from sqlmodel import select
+from sqlmodel_crud_utils.aio import get_row
+
+
+@app.get("/row-by-row")
+async def row_by_row(session: ReadSession) -> None:
+    for number in range(5):
+        await get_row(number, session, Hero)
+
+
+@app.get("/without-an-index")
+async def without_an_index(session: ReadSession) -> None:
+    await session.exec(select(Hero).where(Hero.age == 5))
+
+
+async def test_row_by_row(client):
+    assert (await client.get("/row-by-row")).status_code == 200
+
+
+async def test_without_an_index(client):
+    assert (await client.get("/without-an-index")).status_code == 200
+"""
+
+
+@pytest.mark.databases("sqlite")
+def test_the_tests_of_the_service_find_slow_routes(own_database: str, tmp_path: Path) -> None:
+    """A route that reads row by row fails its test, and so does one that needs an index."""
+    copy = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    (copy / "tests" / "test_slow.py").write_text(SLOW_ROUTES)
+    ran = _run_tests_of_service(copy, own_database)
+    assert "2 failed, 4 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "the same statement ran 5 times in one Session" in ran.stdout
+    assert "CREATE INDEX ix_hero_age ON hero (age)" in ran.stdout
+
+
+def _run_tests_of_service(folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+    plugin = ("-p", "sqlmodel_crud_utils.ext.pytest", "-p", "no:cacheprovider")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin],
+        cwd=folder,
+        env=os.environ | {"DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def messages(client: httpx2.Client) -> list[str]:

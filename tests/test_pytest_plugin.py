@@ -117,7 +117,7 @@ def project(
     pytester.makeconftest(dedent(conftest))
     pytester.makepyfile(test_project=dedent(tests))
     return pytester.runpytest_inprocess(
-        "-p", PLUGIN, "-p", "no:cacheprovider", "-n", "0", *arguments
+        "-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:queryguard", "-n", "0", *arguments
     )
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 
 def attach(
-    face: str, exported: Sequence[str], package: str, homes: Sequence[str]
+    face: dict[str, Any], exported: Sequence[str], package: str, homes: Sequence[str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a module that shows names of others.
 
     Args:
-        face: The name of the module.
+        face: The namespace of the module.
         exported: The names that it shows.
         package: Where the others are.
         homes: The others, those first whose names are used most.
@@ -22,7 +21,7 @@ def attach(
 
     def load(name: str) -> Any:
         if name not in exported:
-            raise AttributeError(f"module {face!r} has no attribute {name!r}")
+            raise AttributeError(f"module {face['__name__']!r} has no attribute {name!r}")
         modules = (import_module(f"{package}.{home}") for home in homes)
         # In `aio` a class has a second name, without `Async`.
         found = next(
@@ -32,10 +31,10 @@ def attach(
             if each in module.__all__
         )
         # From now on the name is found without this function.
-        setattr(sys.modules[face], name, found)
+        face[name] = found
         return found
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[face]), *exported})
+        return sorted({*face, *exported})
 
     return load, names

@@ -77,7 +77,7 @@ __all__ = [
 
 if not TYPE_CHECKING:  # or every name would pass for one of them
     __getattr__, __dir__ = attach(
-        __name__,
+        globals(),
         __all__,
         "sqlmodel_crud_utils._sync",
         (
