@@ -401,6 +401,17 @@ async def test_tables_for_which_row_security_does_not_hold(secured: Secured):
             secured.ask(f"ALTER TABLE spell {on} ROW LEVEL SECURITY")
 
 
+async def test_the_owner_of_a_table_is_no_exception(secured: Secured, session: Any):
+    """The statements force row security upon the owner as well."""
+    secured.ask(
+        f"ALTER TABLE spell OWNER TO {secured.role}",
+        "ALTER TABLE spell NO FORCE ROW LEVEL SECURITY",
+    )
+    secured.secure()
+    with tenant_scope("a"):
+        assert await seen_by(session) == ["of a"]
+
+
 async def test_tables_that_are_made_later(secured: Secured, engine: AsyncEngine):
     """As long as tables are missing, every new connection is asked for them."""
     secured.ask("ALTER TABLE port RENAME TO later")
