@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Annotated
 
 from fastapi import Header
+from pydantic import BaseModel, Field as PydanticField
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -36,6 +37,13 @@ class Lodge(LodgeCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
     secret: str = "hidden"
 
     rangers: list["Ranger"] = Relationship(back_populates="lodge")
+
+
+class CamelLodge(BaseModel):
+    """A body with names of its own."""
+
+    name: str = PydanticField(alias="lodgeName")
+    motto: str = PydanticField(alias="lodgeMotto")
 
 
 class LodgeUpdate(SQLModel):

@@ -20,6 +20,7 @@ from tests._runtime_async import AsyncSession, execute, fetched
 from tests.databases import Database
 from tests.history_models import Docket
 from tests.router_models import (
+    CamelLodge,
     DocketCreate,
     DocketPublic,
     DocketUpdate,
@@ -214,6 +215,20 @@ def test_what_a_restriction_fixes_is_filled(serve: Serve, name: str) -> None:
     assert lodges.get("/rows").json()["total"] == 2
     refused = lodges.post("/rows", json={"name": "Cats", "owner": "bob"})
     assert refusal(refused) == (422, "value_error", ["body", "owner"])
+
+
+def test_what_is_refused_is_called_as_it_was_sent(serve: Serve) -> None:
+    """By the alias of the body, also where a restriction refuses it."""
+
+    async def owls() -> dict[str, Any]:
+        return {"motto": "owls"}
+
+    lodges = serve(Lodge, public=LodgePublic, create=CamelLodge, restrict=owls)
+    sent = {"lodgeName": "Owls", "lodgeMotto": "owls"}
+    assert lodges.post("/rows", json=sent).status_code == 201
+    assert refusal(lodges.post("/rows", json=sent)) == (409, "unique", ["body", "lodgeName"])
+    refused = lodges.post("/rows", json={"lodgeName": "Elks", "lodgeMotto": "elks"})
+    assert refusal(refused) == (422, "value_error", ["body", "lodgeMotto"])
 
 
 def test_what_is_related_can_restrict(serve: Serve) -> None:

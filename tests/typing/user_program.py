@@ -23,6 +23,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 import sqlmodel_crud_utils as crud
 from sqlmodel_crud_utils import a_sync, aio, sync
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, SQLModelCRUDError
+from sqlmodel_crud_utils.ext.fastapi import crud_router, session_dependency
 from sqlmodel_crud_utils.hooks import (
     OperationHook,
     ValidateOnWrite,
@@ -330,6 +331,30 @@ def mistaken_hooks() -> None:
     register_hook(Hero, object())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     register_hook(Hero, Misfit())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
     _: OperationHook[Hero] = Misfit()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+class HeroPublic(SQLModel):
+    id: int
+
+
+class Untabled:
+    id: int
+
+
+def routes(engine: Engine, async_engine: AsyncEngine) -> None:
+    opened = session_dependency(engine)
+    assert_type(opened, Callable[..., Session])
+    assert_type(session_dependency(async_engine), Callable[..., AsyncSession])
+    crud_router(Hero, opened, public=HeroPublic, create=HeroPublic, operations=["list", "bulk"])
+
+
+def mistaken_routes(engine: Engine) -> None:
+    opened = session_dependency(engine)
+    crud_router(Untabled, opened, public=HeroPublic)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    crud_router(Hero, opened, public=Untabled)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    crud_router(Hero, opened, public=HeroPublic, create=Untabled)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    crud_router(Hero, opened, public=HeroPublic, operations=["lst"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    crud_router(Hero, opened)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def errors(error: SQLModelCRUDError) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from pydantic import AliasChoices, BaseModel, Field, model_validator
+from pydantic.alias_generators import to_camel
 from sqlmodel import Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -85,9 +87,51 @@ def test_a_related_row_may_be_deleted_softly() -> None:
     assert crud_router(Ranger, sync_session, public=RangerPublic).routes
 
 
+class CamelRanger(BaseModel):
+    """Pydantic reads an alias from a row as well, where nobody says otherwise."""
+
+    model_config = {"alias_generator": to_camel}
+
+    last_name: str
+
+
+class Computed(BaseModel):
+    """What a row does not have, and a validator makes."""
+
+    words: int
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _count(cls, row: Any, make: Any) -> Any:
+        return make({"words": len(row.name.split())})
+
+
+class Renamed(BaseModel):
+    """Names of the answer alone, and one with a default."""
+
+    model_config = {"alias_generator": to_camel, "populate_by_name": True}
+
+    name: str
+    lodge_id: int | None
+    is_awake: bool = True
+    motto: str = Field(default="", validation_alias=AliasChoices("motto", "words"))
+
+
+@pytest.mark.parametrize("public", [Computed, Renamed])
+def test_rows_can_be_answered_under_other_names(public: type[BaseModel]) -> None:
+    """As long as each field that is required can be filled."""
+    assert crud_router(Ranger, sync_session, public=public).routes
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        ({"public": None}, "'public': must be a Pydantic model, not None"),
+        (
+            {"public": CamelRanger},
+            "CamelRanger.last_name cannot be filled, as Bench has no 'lastName'",
+        ),
+        ({"create": dict}, "'create': must be a Pydantic model"),
         ({"create": Hero}, "is a table model"),
         ({"update": RangerUpdate}, "is not a column of"),
         ({"operations": ("get", "destroy")}, "'destroy' is not an operation"),
@@ -101,4 +145,4 @@ def test_a_related_row_may_be_deleted_softly() -> None:
 def test_mistakes_show_when_the_router_is_made(arguments: Any, text: str) -> None:
     """Not with the first request."""
     with pytest.raises(ValidationError, match=text):
-        crud_router(Bench, sync_session, public=Bench, **arguments)
+        crud_router(Bench, sync_session, **({"public": Bench} | arguments))

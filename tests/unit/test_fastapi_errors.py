@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from loguru import logger
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -215,6 +216,32 @@ def test_a_constraint_of_several_columns_is_about_the_body() -> None:
         ["body"],
         "another one has this name and team_id",
     )
+
+
+class Renamed(BaseModel):
+    """What a client sends under other names."""
+
+    model_config = {"alias_generator": to_camel}
+
+    full_name: str
+    age: int = 0
+
+
+@pytest.mark.parametrize("sent", [{"fullName": "a"}, [{"fullName": "a"}]])
+def test_a_field_is_called_what_the_client_calls_it(sent: Any) -> None:
+    """By its alias, alone and in a list."""
+    app = FastAPI()
+    install_error_handlers(app)
+    refused = ConstraintViolationError("no", kind="unique", columns=("full_name",))
+    error = BulkOperationError(1, 0, [(0, refused)]) if isinstance(sent, list) else refused
+
+    @app.post("/")
+    async def fail(body: Renamed | list[Renamed]) -> None:  # noqa: ARG001
+        raise error
+
+    [detail] = TestClient(app).post("/", json=sent).json()["detail"]
+    assert (detail["loc"][0], detail["loc"][-1]) == ("body", "fullName")
+    assert detail["msg"] == "another one has this fullName"
 
 
 def test_rows_have_their_place() -> None:

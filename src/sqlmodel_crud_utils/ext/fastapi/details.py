@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
+from sqlmodel_crud_utils.ext.fastapi.resources import called_in_body, models_in
 
 
 class Detail(BaseModel):
@@ -34,6 +35,7 @@ class Sent:
     Attributes:
         body: The body, if it is JSON.
         row: The place of the row that an error is about, where the body is a list.
+        aliases: What fields of the body are called in it, where that is not their own name.
         path: The parameters of the path.
         query: The parameters of the query string.
         header: The headers.
@@ -41,6 +43,7 @@ class Sent:
 
     body: Any = None
     row: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
     path: Collection[str] = ()
     query: Collection[str] = ()
     header: Collection[str] = field(default_factory=tuple)
@@ -52,8 +55,9 @@ class Sent:
             body = body[self.row]
         if name is None:
             return None
-        if isinstance(body, Mapping) and name in body:
-            return [*self.whole(), name]
+        for known in (name, self.aliases.get(name)):
+            if known is not None and isinstance(body, Mapping) and known in body:
+                return [*self.whole(), known]
         for where in ("path", "query"):
             if name in getattr(self, where):
                 return [where, name]
@@ -72,10 +76,17 @@ def sent_with(request: Request) -> Sent:
     body = getattr(request, "_json", None)
     return Sent(
         body=body,
+        aliases=dict(_aliases_of(request.scope.get("route"))),
         path=request.path_params,
         query=request.query_params,
         header=request.headers,
     )
+
+
+def _aliases_of(route: Any) -> Iterator[tuple[str, str]]:
+    body = getattr(route, "body_field", None)
+    for model in models_in(body.field_info.annotation) if body is not None else ():
+        yield from ((name, called_in_body(name, each)) for name, each in model.model_fields.items())
 
 
 def details_of(error: Exception, sent: Sent) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from sqlmodel_crud_utils._core.filters.paths import path_of
@@ -79,6 +80,7 @@ class Resource:
 def resource_of(model: type[Any], public: type[BaseModel]) -> Resource:
     """Return a model as it goes out."""
     facts = facts_of(model)
+    _require_readable(facts, public)
     paths = list(_paths(facts, public, "", several=False))
     return Resource(
         facts,
@@ -101,8 +103,27 @@ def _paths(
         related = facts_of(relationship.mapper.class_)
         if not relationship.uselist:
             _require_optional(public, name, related)
-        for shown in _models_in(field.annotation):
+        for shown in models_in(field.annotation):
+            _require_readable(related, shown)
             yield from _paths(related, shown, f"{prefix}{name}__", several=many)
+
+
+def _require_readable(facts: Facts, public: type[BaseModel]) -> None:
+    """Refuse a field that no row can fill: each answer would be a failure of the server."""
+    if public.__pydantic_decorators__.model_validators:
+        return  # they may fill it
+    config = public.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    for name, field in public.model_fields.items():
+        if not field.is_required() or isinstance(field.validation_alias, AliasChoices | AliasPath):
+            continue
+        read = called_in_body(name, field)
+        if not hasattr(facts.model, read) and not (by_name and hasattr(facts.model, name)):
+            raise ValidationError(
+                f"{public.__name__}.{name} cannot be filled, as {facts.model.__name__} has no "
+                f"{read!r}; to rename a field in the answer use serialization_alias",
+                field="public",
+            )
 
 
 def _require_optional(public: type[BaseModel], name: str, related: Facts) -> None:
@@ -116,11 +137,12 @@ def _require_optional(public: type[BaseModel], name: str, related: Facts) -> Non
         )
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the Pydantic models that a type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from models_in(argument)
 
 
 # --- which rows a request may see ----------------------------------------------------------------
@@ -187,9 +209,15 @@ def outside(
 ) -> Exception:
     """Return the error for a row that would be outside of what the client may see."""
     sent = [name for name in _fixed(facts, restriction) if name in data.model_fields_set]
-    where = ("body", *place, *sent) if len(sent) == 1 else ("body", *place)
+    names = [called_in_body(name, type(data).model_fields[name]) for name in sent]
+    where = ("body", *place, *names) if len(names) == 1 else ("body", *place)
     reason = "it would be outside of what you may write"
     return RequestValidationError([{"type": "value_error", "loc": where, "msg": reason}])
+
+
+def called_in_body(name: str, field: FieldInfo) -> str:
+    """Return what a field is called in a body."""
+    return field.validation_alias if isinstance(field.validation_alias, str) else name
 
 
 # --- preconditions -------------------------------------------------------------------------------

@@ -123,9 +123,9 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
 
     Raises:
         ValidationError: A table model as `create` or `update`, or a field there that the model
-            does not have; a related row in `public` that has to be there and may be soft-deleted;
-            an unknown operation, or one that lacks its model; a dependency that does not tell
-            which session it gives; what `filter_params` refuses.
+            does not have; a field of `public` that no row can fill, or a related row there that is
+            required and may be soft-deleted; an unknown operation, or one that lacks its model; a
+            dependency that does not tell which session it gives; what `filter_params` refuses.
 
     Example:
         >>> from fastapi import FastAPI
@@ -150,6 +150,7 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
         {'id': 1, 'name': 'Rusty'}
         >>> memory.dispose()
     """
+    _require_class("public", public)
     resource = resource_of(model, public)
     bodies: dict[str, Any] = {"create": create, "update": update, "bulk": create}
     for argument in ("create", "update"):
@@ -206,9 +207,15 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
 # --- what the caller gave ------------------------------------------------------------------------
 
 
+def _require_class(argument: str, given: Any) -> None:
+    if not (isinstance(given, type) and issubclass(given, BaseModel)):
+        raise ValidationError(f"must be a Pydantic model, not {given!r}", field=argument)
+
+
 def _check_body(model: type[Any], argument: str, body: type[BaseModel] | None) -> None:
     if body is None:
         return
+    _require_class(argument, body)
     if hasattr(body, "__table__"):
         raise ValidationError(
             f"{body.__name__} is a table model, which validates nothing; "
