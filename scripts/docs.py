@@ -71,6 +71,11 @@ _NAME = re.compile(
 )
 
 
+_CELL = re.compile(r"(?s)<td\b.*?</td>")
+_LONG_CODE = re.compile(r"(?<=<code>)[^<]{16,}(?=</code>)")
+_BREAK = re.compile(r"(?<=[\w)\]][._(=/])(?=[\w\"&])")
+
+
 class Site:
     """What one build knows of itself."""
 
@@ -165,7 +170,8 @@ def on_page_content(content: str, page: Page, **_kwargs: Any) -> str:
     """Link names in code to their description, outside of headings and blocks of code."""
     # The names of tabs are no text of the page that a search could find.
     labels = '<div class="tabbed-labels"'
-    return named(content.replace(labels, f"{labels} data-search-exclude"), page.file.url)
+    content = content.replace(labels, f"{labels} data-search-exclude")
+    return breakable(named(content, page.file.url))
 
 
 def named(content: str, url: str) -> str:
@@ -180,3 +186,12 @@ def named(content: str, url: str) -> str:
         return f'<a href="{target}{f"#{anchor}" if anchor else ""}">{match[0]}</a>'
 
     return _NAME.sub(link, content)
+
+
+def breakable(content: str) -> str:
+    """Return HTML in which long code in a table may break between its words: a phone is narrow."""
+
+    def in_cell(cell: re.Match[str]) -> str:
+        return _LONG_CODE.sub(lambda code: _BREAK.sub("<wbr>", code[0]), cell[0])
+
+    return _CELL.sub(in_cell, content)

@@ -43,6 +43,10 @@ ASK = """
 ANSWER = "return document.querySelector('.md-search-result__meta').innerText"
 RESULTS = "return [...document.querySelectorAll('.md-search-result__link')].map(each => each.href)"
 OVERFLOW = "return document.documentElement.scrollWidth - innerWidth"
+WIDE_TABLES = """
+return [...document.querySelectorAll(".md-typeset__scrollwrap")].some(
+  table => table.scrollWidth > table.clientWidth
+)"""
 
 
 def build(folder: Path, config: Path = docs.ROOT / "mkdocs.yml") -> str:
@@ -251,6 +255,21 @@ def test_pages_fit_the_window_in_the_readers_colours(browser: Any, address: str,
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_tables_need_no_scrolling_on_a_phone(browser: Any, address: str, site: Path) -> None:
+    """They wrap, code included, on every page."""
+    phone = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    too_wide = []
+    try:
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        for page in [*site.glob("*.html"), *site.glob("reference/*.html")]:
+            browser.get(f"{address}{page.relative_to(site)}")
+            if browser.execute_script(WIDE_TABLES):
+                too_wide.append(page.name)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert too_wide == []
 
 
 def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None:
