@@ -210,7 +210,7 @@ def _code(member: AnyDoc) -> str:
         text = f"class {member.name}({bases})" if bases else f"class {member.name}"
         constructor = member.members.get("__init__")
         if not bases and isinstance(constructor, doc.Function):
-            text += _head(constructor.signature).partition(" -> ")[0]
+            text += _head(constructor.signature_without_self).partition(" -> ")[0]
     elif isinstance(member, doc.Variable):
         text = f"{member.name}{member.annotation_str}"
     else:

@@ -139,6 +139,8 @@ def test_types_are_short_and_nothing_internal_shows(site: Path) -> None:
     assert "-&gt; tuple[Literal[True], T]\n\ndef write_row(" in text
     assert "PydanticUndefined" not in text
     assert "sqlalchemy.orm" not in text
+    classes = re.sub("<.*?>", "", (site / "reference" / "query-builder.html").read_text())
+    assert "class QueryBuilder(\n    session: Session" in classes
 
 
 def test_code_in_a_guide_links_to_the_reference(site: Path) -> None:
