@@ -21,6 +21,7 @@ TENANTS, TENANCY, SCOPES = (
     "_core/visibility/tenancy.py",
     "_core/values/tenants.py",
 )
+HIDDEN = "_core/visibility/hidden_tables.py"
 ROW_SECURITY, POLICIES = "_session/row_security.py", "_core/visibility/row_security.py"
 NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
     "_shortcuts/new_row.py",
@@ -59,8 +60,13 @@ TENANCY_MUTANTS = [
     ),
     (TENANCY, "isinstance(each, Select) and concerns(each, _rules())", "False"),
     (TENANCY, "and not value.required", ""),
-    (TENANCY, "if reach.raw or (reach.names and", "if (reach.names and"),
-    (TENANCY, "if reach.raw or (reach.names and", "if reach.raw or (False and"),
+    (TENANCY, "if reach_of(value).raw or _reads_rows(value):", "if _reads_rows(value):"),
+    (TENANCY, "if reach_of(value).raw or _reads_rows(value):", "if reach_of(value).raw:"),
+    (TENANCY, "if any(map(_reads_rows, sql_in_rows_of(statement))):", "if False:"),
+    (TENANCY, "or _refusal_of_inserts_inside(statement, elements)", ""),
+    (HIDDEN, "_criterion(_first(join.right), rules)", "_criterion(join.right, rules)"),
+    (HIDDEN, "else _criterion(_first(target), rules)", "else _criterion(target, rules)"),
+    (HIDDEN, "for value in sql_in_rows_of(element):", "for value in ():"),
     (TENANTS, "if not is_callers(execution.execution_options):", "if True:"),
     (
         TENANTS,
@@ -80,11 +86,7 @@ TENANCY_MUTANTS = [
         "        if False:\n            statement = of_",
     ),
     ("_core/models/facts.py", "return reached | {", "return reached or {"),
-    (
-        "_core/visibility/hidden_tables.py",
-        "for criterion in criteria_in(options_of(element)):",
-        "for criterion in ():",
-    ),
+    (HIDDEN, "for criterion in criteria_in(options_of(element)):", "for criterion in ():"),
     (TENANCY, "yield values_of(statement)", "yield {}"),
     (TENANCY, "else parameters or ()", "else ()"),
     (TENANTS, "elif bound[0] != scope:", "elif False:"),
@@ -183,7 +185,7 @@ GROUPS = {
     "samples of tables": (
         [
             (
-                "_core/visibility/hidden_tables.py",
+                HIDDEN,
                 "Alias | TableSample) else table",
                 "Alias) else table",
             ),

@@ -280,6 +280,16 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
         [(1, 1), (3, None)],
         [(1, 1), (2, 1), (3, 2)],
     ),
+    "an outer join of joined tables": (
+        Club,
+        select(FANS.c.id, PLAYERS.c.id).select_from(
+            FANS.outerjoin(
+                CLUBS.join(PLAYERS, PLAYERS.c.club_id == CLUBS.c.id), CLUBS.c.id == FANS.c.club_id
+            )
+        ),
+        [(1, 1), (2, None)],
+        [(1, 1), (1, 2), (2, 3)],
+    ),
 }
 
 

@@ -70,6 +70,8 @@ GUILDS, MAGES, LINKS, PETS, SPELLS = (
     model.__table__  # type: ignore[attr-defined]
     for model in (Guild, Mage, MageSpell, Pet, Spell)
 )
+OTHERS = MAGES.alias("others")
+MAGE_IN_GUILD = MAGES.outerjoin(GUILDS, MAGES.c.guild_id == GUILDS.c.id)
 OTHER_GUILD, OTHER_MAGE = aliased(Guild), aliased(Mage)
 MODELS = (Guild, Mage, Spell, MageSpell, Pet, Hall)
 
@@ -278,6 +280,18 @@ SELECTS: dict[str, Any] = {
     "an outer join of tables": select(MAGES.c.id, GUILDS.c.id).select_from(
         MAGES.outerjoin(GUILDS, MAGES.c.guild_id == GUILDS.c.id)
     ),
+    "an outer join of joined tables": select(PETS.c.id, MAGES.c.id, GUILDS.c.id).select_from(
+        PETS.outerjoin(MAGE_IN_GUILD, MAGES.c.id == PETS.c.mage_id)
+    ),
+    "an outer join of an alias that is joined": select(PETS.c.id, OTHERS.c.id).select_from(
+        PETS.outerjoin(
+            OTHERS.join(MAGE_IN_GUILD, OTHERS.c.id == MAGES.c.mentor_id),
+            OTHERS.c.id == PETS.c.mage_id,
+        )
+    ),
+    "an outer join of a model and joined tables": select(Pet.id, MAGES.c.id).outerjoin(
+        MAGE_IN_GUILD, MAGES.c.id == Pet.mage_id
+    ),
     "a cross join of tables": select(MAGES.c.id).where(MAGES.c.guild_id == GUILDS.c.id),
     "a subquery of a table": select(func.count()).select_from(select(MAGES).subquery()),
     "an expression of a table": select(select(MAGES.c.id).cte().c.id),
@@ -394,6 +408,9 @@ HOW_TOLD = ["fetch", "evaluate", "auto", False]
 IN_EXPRESSIONS = {
     "an update in an expression": select(
         update(MAGES).values(NEWER).returning(MAGES.c.id).cte().c.id
+    ),
+    "an insert in an expression": select(
+        insert(SPELLS).values(id=100, label="x", power=0).returning(SPELLS.c.id).cte().c.id
     ),
     "a deletion in an expression": select(
         func.count(delete(Pet).where(Pet.mage_id.in_(select(Mage.id))).returning(Pet.id).cte().c.id)

@@ -289,6 +289,7 @@ def moved(session: Session) -> None:
     session.flush()
 
 
+NEW_SPELL = insert(SPELLS).returning(SPELLS.c.id)
 BY_ANOTHER: dict[str, Callable[[Session], Any]] = {
     "write_row": lambda session: write_row(Spell(id=9, label="x", tenant_id="b"), session),
     "insert_data_rows": lambda session: insert_data_rows(
@@ -338,6 +339,12 @@ BY_ANOTHER: dict[str, Callable[[Session], Any]] = {
     "an insert from a select": lambda session: execute(
         session, insert(Spell).from_select(["label", "tenant_id"], select(Spell.label, Spell.label))
     ),
+    "an insert in a CTE": lambda session: execute(
+        session, select(literal(1)).add_cte(NEW_SPELL.values(tenant_id="b").cte())
+    ),
+    "an insert of many values in a CTE": lambda session: execute(
+        session, select(NEW_SPELL.values([{"tenant_id": "b"}]).cte().c.id)
+    ),
     "a flush": lambda session: flushed(session, Spell(id=9, label="x", tenant_id="b")),
     "a flush of an expression": lambda session: flushed(
         session, Spell(id=9, label="x", tenant_id=func.lower("B"))
@@ -375,6 +382,15 @@ def test_no_row_gets_another_tenant(session: Session, what: str):
     assert "'b'" not in str(refused.value)
     session.rollback()
     assert labels(session) == ["of a (a)", "of b (b)"]
+
+
+@pytest.mark.parametrize("what", ["update_row", "bulk_update_rows", "a query's update"])
+def test_the_field_is_named(session: Session, what: str):
+    """Where a call gives values by their names."""
+    spells_of("a", session=session)
+    with tenant_scope("a"), pytest.raises(TenantError) as refused:
+        BY_ANOTHER[what](session)
+    assert refused.value.field == "tenant_id"
 
 
 def test_rows_may_name_their_own_tenant(session: Session):
@@ -729,6 +745,8 @@ SHIPS: Any = Ship.__table__  # type: ignore[attr-defined]
 IDS = select(SPELLS.c.id).cte("ids")
 _REFLECTED = Table("spell", MetaData(), Column("id", Integer), Column("label", String(20)))
 
+LAST_LABEL = select(func.max(SPELLS.c.label)).scalar_subquery()
+
 REFUSED: dict[str, Any] = {
     "text": text("SELECT id FROM spell"),
     "text with columns": text("SELECT id FROM spell").columns(column("id")),
@@ -738,6 +756,19 @@ REFUSED: dict[str, Any] = {
     "a table of other metadata": select(_REFLECTED.c.label),
     "a deletion by name": delete(table("spell")),
     "an insert that replaces": insert(SPELLS).prefix_with("OR REPLACE").values(id=2, label="x"),
+    "an insert of several rows that reads some": insert(Pet).values(
+        [{"name": "Rex"}, {"name": func.coalesce(LAST_LABEL, "")}]
+    ),
+    "an insert of tuples that reads rows": insert(PETS).values([(1, LAST_LABEL, None)]),
+    "an insert of several rows that reads a model": insert(PETS).values(
+        [{"name": select(func.max(Spell.label)).scalar_subquery()}]
+    ),
+    "an insert of several rows with text": insert(PETS).values(
+        [{"name": text("(SELECT max(label) FROM spell)")}]
+    ),
+    "an insert of several rows in a CTE": select(
+        insert(PETS).values([{"name": LAST_LABEL}]).returning(PETS.c.id).cte().c.id
+    ),
     "an update in a CTE": select(literal(1)).add_cte(
         update(Spell).values(tenant_id="b").returning(Spell.id).cte("moved")
     ),

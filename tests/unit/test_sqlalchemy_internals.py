@@ -20,6 +20,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     insert,
     inspect,
     select,
@@ -404,6 +405,9 @@ def test_values() -> None:
     assert core.values_in(delete(TEAM)) == []
     (rows,) = core.rows_of(insert(TEAM).values([{"name": "a"}, {"name": "b"}]))
     assert len(list(rows)) == 2
+    for row in ({"name": func.lower("A"), "id": 1}, (1, func.lower("A"))):
+        (value,) = core.sql_in_rows_of(insert(TEAM).values([row]))
+        assert str(value) == "lower(:lower_1)"
 
 
 def test_what_an_insert_does() -> None:

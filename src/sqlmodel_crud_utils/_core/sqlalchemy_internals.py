@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     FromClause,
     Insert,
@@ -173,6 +174,14 @@ def rows_of(insert: Any) -> Iterable[Iterable[Any]]:
     """Return the lists of rows in the text of an INSERT."""
     found: Iterable[Iterable[Any]] = insert._multi_values
     return found
+
+
+def sql_in_rows_of(insert: Insert) -> Iterator[ClauseElement]:
+    """Yield the SQL among the values of several rows, which SQLAlchemy's visitors pass by."""
+    for rows in rows_of(insert):
+        for row in rows:
+            values = row.values() if isinstance(row, Mapping) else row
+            yield from (value for value in values if isinstance(value, ClauseElement))
 
 
 def selected_into(insert: Insert) -> Sequence[Any]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Delete,
     Executable,
     FromClause,
+    Insert,
     Join,
     Select,
     TableSample,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.selectable import FromGrouping
 
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     add_criteria,
@@ -40,6 +42,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     notes_of,
     options_of,
     set_joins,
+    sql_in_rows_of,
     tables_in,
     values_in,
 )
@@ -92,7 +95,7 @@ def concerns(part: Any, rules: TableCriteria) -> bool:
 def has_bare_join(select: Select[Any], rules: TableCriteria) -> bool:
     """Return whether a SELECT joins a table without a condition, to which one could be added."""
     return any(
-        condition is None and _criterion(target, rules) is not None
+        condition is None and _criterion(_first(target), rules) is not None
         for target, condition, *_ in joins_of(select)
         if not isinstance(target, QueryableAttribute)
     )
@@ -115,6 +118,9 @@ def elements_of(part: Any) -> Iterator[Any]:
             # SQLAlchemy does not go from a column to the subquery that it is of.
             for table in subqueries_of(element):
                 yield from elements_of(table)
+        elif isinstance(element, Insert):
+            for value in sql_in_rows_of(element):
+                yield from elements_of(value)
 
 
 def _concerns(element: Any, rules: TableCriteria) -> bool:
@@ -124,7 +130,7 @@ def _concerns(element: Any, rules: TableCriteria) -> bool:
         )
     if isinstance(element, Update | Delete):
         return bool(_criteria_of_write(element, rules))
-    return isinstance(element, Join) and _criterion(element.right, rules) is not None
+    return isinstance(element, Join) and _criterion(_first(element.right), rules) is not None
 
 
 def _hide_in_select(rules: TableCriteria, select: Select[Any]) -> None:
@@ -138,7 +144,8 @@ def _hide_in_write(rules: TableCriteria, write: Update | Delete) -> None:
 
 
 def _hide_in_join(rules: TableCriteria, join: Join) -> None:
-    criterion = _criterion(join.right, rules)
+    # Where a JOIN is joined, the conditions inside of it reach all of its tables but the first.
+    criterion = _criterion(_first(join.right), rules)
     if criterion is not None:
         join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
 
@@ -163,7 +170,7 @@ def _join_criterion(join: tuple[Any, ...], rules: TableCriteria) -> ColumnElemen
             link = attribute.property.secondary
             return rules[link](link) if link in rules else None
     # Without a condition, SQLAlchemy finds the foreign key only when it compiles.
-    return None if condition is None else _criterion(target, rules)
+    return None if condition is None else _criterion(_first(target), rules)
 
 
 def _criteria(select: Select[Any], rules: TableCriteria) -> list[ColumnElement[bool]]:
@@ -209,8 +216,8 @@ def _is_of_model(write: Update | Delete) -> bool:
 
 
 def _first(table: FromClause) -> FromClause:
-    while isinstance(table, Join):
-        table = table.left
+    while isinstance(table, Join | FromGrouping):
+        table = table.left if isinstance(table, Join) else table.element
     return table
 
 

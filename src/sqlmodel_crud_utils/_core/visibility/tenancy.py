@@ -45,6 +45,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     prefixes_of,
     rows_of,
     selected_into,
+    sql_in_rows_of,
     texts_around,
     values_of,
 )
@@ -167,12 +168,16 @@ def check_value(value: Any) -> None:
     Raises:
         TenantError: It reads rows of tenants, or is text.
     """
-    reach = reach_of(value)
-    if reach.raw or (reach.names and any(isinstance(e, SelectBase) for e in elements_of(value))):
+    if reach_of(value).raw or _reads_rows(value):
         raise TenantError(
             "the value of a row cannot be SQL that may read the rows of other tenants; read it "
             "first, or write it with an update()"
         )
+
+
+def _reads_rows(value: Any) -> bool:
+    """Return whether a value is a subquery of rows of tenants, or has one."""
+    return reach_of(value).names and any(isinstance(e, SelectBase) for e in elements_of(value))
 
 
 # --- statements of the caller's ------------------------------------------------------------------
@@ -219,6 +224,7 @@ def _found(statement: Any) -> Reach:
         leads=names or any(map(leads_to_tenants, models)),
         raw=bool(texts) or isinstance(statement, DDL),
         refusal=_refusal_of(elements)
+        or _refusal_of_inserts_inside(statement, elements)
         or (_refusal_of_full_joins(elements) if names else None)
         or next(filter(None, map(refusal_of_columns, models)), None),
         links=_refusal_of_links(statement, models),
@@ -272,7 +278,7 @@ def _refusal(element: Any) -> str | None:
             return "a table of tenants is joined without a condition; give it one, or its model"
     elif isinstance(element, Update | Delete):
         return _refusal_of_write(element)
-    elif isinstance(element, Insert) and _column_of(element.table) is not None:
+    elif isinstance(element, Insert):
         return _refusal_of_insert(element)
     return None
 
@@ -339,6 +345,10 @@ def _assigned(statement: Update | Delete) -> Iterator[Any]:
 
 
 def _refusal_of_insert(statement: Insert) -> str | None:
+    if any(map(_reads_rows, sql_in_rows_of(statement))):
+        return "an INSERT of several rows cannot read rows of tenants; read them first"
+    if _column_of(statement.table) is None:
+        return None
     name = statement.table.name
     if any(_is_tenant(column) for column in selected_into(statement)):
         return f"an INSERT from a SELECT into {name!r} fills {TENANT} in by itself; leave it out"
@@ -348,6 +358,20 @@ def _refusal_of_insert(statement: Insert) -> str | None:
             "of other tenants; use bulk_upsert_mappings"
         )
     return None
+
+
+def _refusal_of_inserts_inside(statement: Any, elements: Iterable[Any]) -> str | None:
+    """Return what is wrong with an INSERT in a CTE, whose values are not known to who asks."""
+    inside = (each for each in elements if isinstance(each, Insert) and each is not statement)
+    if any(_is_tenant(column) for insert in inside for column in _filled(insert)):
+        return f"an INSERT in a CTE fills {TENANT} in by itself; leave it out"
+    return None
+
+
+def _filled(insert: Insert) -> Iterator[Any]:
+    """Yield the columns of a table of tenants that the text of an INSERT has values for."""
+    if _column_of(insert.table) is not None:
+        yield from (column for row in _rows_of(insert, ()) for column in row)
 
 
 def _overwrites(statement: Insert) -> bool:
