@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     Column,
+    ForeignKey,
     Integer,
     MetaData,
     String,
@@ -27,8 +28,15 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import aliased, joinedload, make_transient_to_detached, selectinload
+from sqlalchemy.orm import (
+    aliased,
+    joinedload,
+    make_transient_to_detached,
+    registry,
+    selectinload,
+)
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils.aio import (
     QueryBuilder,
@@ -54,7 +62,7 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from sqlmodel_crud_utils.mixins import all_tenants, current_tenant, tenant_scope
+from sqlmodel_crud_utils.mixins import TenantMixin, all_tenants, current_tenant, tenant_scope
 from tests._async.rows import given
 from tests._runtime_async import (
     AsyncSession,
@@ -736,6 +744,34 @@ async def test_a_value_that_another_tenant_has(session: AsyncSession):
     with tenant_scope("b"):
         _, fleets = await get_rows(session, Fleet)
         assert [fleet.size for fleet in fleets] == [0]
+
+
+# --- models that cannot be kept to one tenant ----------------------------------------------------
+
+
+def test_a_table_without_tenants_of_its_own() -> None:
+    """A subclass with a table of its own is refused: a statement may name that table alone."""
+    mappers = registry()
+
+    class Base(SQLModel, registry=mappers):
+        metadata = MetaData()
+
+    class Vessel(Base, TenantMixin, table=True):
+        id: int | None = Field(default=None, primary_key=True)
+
+    class Boat(Vessel):
+        pass
+
+    class Canoe(Vessel):
+        pass
+
+    key = Column("id", ForeignKey("vessel.id"), primary_key=True)
+    try:
+        mappers.map_imperatively(Canoe, None, inherits=Vessel)
+        with pytest.raises(ValidationError, match="Boat has no tenant_id in the table 'boat'"):
+            mappers.map_imperatively(Boat, Table("boat", Base.metadata, key), inherits=Vessel)
+    finally:
+        mappers.dispose()
 
 
 # --- statements that cannot be kept to one tenant ------------------------------------------------

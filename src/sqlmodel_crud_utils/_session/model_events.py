@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.visibility.tenancy import flush_criterion
 from sqlmodel_crud_utils._session.claims import claim, settle
 from sqlmodel_crud_utils._session.events import listen_where_needed
 from sqlmodel_crud_utils._session.sqlalchemy_internals import keep_statements
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 @event.listens_for(TimestampMixin, "attribute_instrument", propagate=True)
@@ -85,10 +86,16 @@ def _count_versions(mapper: Mapper[Any], _model: type[Any]) -> None:
 def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
     """Give new rows their tenant, and let what a flush writes by a key reach one tenant only."""
     column = mapper.columns[TENANT]
-    if column.table is mapper.local_table:
-        # Whatever type, key or default a model has declared for the column.
-        column.default = ColumnDefault(tenant_of_new_row)
-        make_targets_unique(column.table.metadata)
+    if column.table is not mapper.local_table:
+        # A table of a subclass, for example: a statement that names it alone could not be kept.
+        raise ValidationError(
+            f"{mapper.class_.__name__} has no {TENANT} in the table {str(mapper.local_table)!r}; "
+            "give each model of tenants a table with all of its columns",
+            field=TENANT,
+        )
+    # Whatever type, key or default a model has declared for the column.
+    column.default = ColumnDefault(tenant_of_new_row)
+    make_targets_unique(column.table.metadata)
     if mapper.base_mapper is mapper:
         keep_statements(mapper, _keep)
 

@@ -10,7 +10,6 @@ from sqlalchemy.schema import DDL
 from sqlmodel_crud_utils._core.models.policies import find_mappers
 from sqlmodel_crud_utils._core.models.tenant_keys import ROWS_OF_TENANTS, TENANT
 from sqlmodel_crud_utils._core.visibility.tenancy import TENANCY
-from sqlmodel_crud_utils.exceptions import ValidationError
 
 SETTING = "sqlmodel_crud_utils.tenant"
 """The setting of a transaction that names its tenant, for policies of your own, too."""
@@ -31,9 +30,6 @@ def row_security(metadata: MetaData) -> list[DDL]:
 
     Returns:
         The statements, in a migration for `op.execute`, else for `connection.execute`.
-
-    Raises:
-        ValidationError: A table has no `tenant_id` of its own, as that of a subclass has none.
 
     Example:
         >>> from sqlalchemy import MetaData
@@ -65,12 +61,6 @@ def _marked(metadata: MetaData) -> Iterator[Table]:
 
 
 def _statements(table: Table, dialect: Dialect) -> Iterator[str]:
-    if TENANT not in table.columns:
-        raise ValidationError(
-            f"the table {table.name!r} has no {TENANT} of its own, so no policy can keep its rows "
-            "apart; give each model a table with all of its columns",
-            field="metadata",
-        )
     name = dialect.identifier_preparer.format_table(table)
     criterion = _criterion(table, dialect)
     yield f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
