@@ -19,7 +19,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins codegen check-codegen fmt lint type test test-async test-2.0 test-wheel \
+.PHONY: help install pins codegen check-codegen fmt lint type test test-async contract test-2.0 test-wheel \
 	test-all test-plain test-sync chaos test-strict test-cluster cov bench bench-quick bench-check \
 	bench-scaling bench-docs docs serve-docs build demo serve check check-wheel clean
 

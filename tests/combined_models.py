@@ -14,7 +14,7 @@ from sqlmodel_crud_utils.mixins import (
 )
 
 
-class Parcel(
+class Consignment(
     SQLModel,
     TenantMixin,
     VersionMixin,

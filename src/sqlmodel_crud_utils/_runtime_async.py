@@ -235,7 +235,7 @@ def require_engine(engine: Any) -> AsyncEngine:
         return engine
     raise ValidationError(
         f"the async API takes an AsyncEngine, not {type(engine).__name__}; "
-        "for Engine there is sqlmodel_crud_utils.sync",
+        "use sqlmodel_crud_utils.sync with an Engine",
         field="engine",
     )
 

@@ -248,7 +248,7 @@ def require_engine(engine: Any) -> Engine:
     kind = "one with an async driver" if isinstance(engine, Engine) else type(engine).__name__
     raise ValidationError(
         f"the sync API takes an Engine, not {kind}; "
-        "for AsyncEngine there is sqlmodel_crud_utils.aio",
+        "use sqlmodel_crud_utils.aio with an AsyncEngine",
         field="engine",
     )
 

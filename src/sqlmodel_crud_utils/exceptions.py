@@ -408,7 +408,7 @@ class TransactionError(SQLModelCRUDError):
     Attributes:
         operation: Where it failed, "commit" for instance, if it was not in the block itself.
         original_error: The error that ended the transaction; also its `__cause__`.
-        outcome_unknown: Whether the connection was lost when the COMMIT was on its way, so that
+        outcome_unknown: Whether the connection was lost during the COMMIT, so that
             nobody can tell whether it was carried out. Look before you run the transaction again.
 
     Args:
@@ -435,7 +435,7 @@ class TransactionError(SQLModelCRUDError):
 
 
 class ConflictError(SQLModelCRUDError):
-    """Raised when a row was changed since it was read, so that a write would undo that change.
+    """Raised when a row has changed since it was read, so that a write would undo that change.
 
     Attributes:
         model: The model of the row.
@@ -447,7 +447,7 @@ class ConflictError(SQLModelCRUDError):
 
     Example:
         >>> print(ConflictError("Hero", 5, expected=3, found=4))
-        Hero 5 was changed since it was read (version 3, now 4); read it again and retry
+        Hero 5 has been changed since it was read (version 3, now 4); read it again and retry
     """
 
     def __init__(
@@ -469,7 +469,9 @@ class ConflictError(SQLModelCRUDError):
         change = "changed or removed" if found is None else "changed"
         now = "" if found is None else f", now {found}"
         versions = "" if expected is None else f" (version {expected}{now})"
-        super().__init__(f"{row} was {change} since it was read{versions}; read it again and retry")
+        super().__init__(
+            f"{row} has been {change} since it was read{versions}; read it again and retry"
+        )
 
 
 class DatabaseConnectionError(SQLModelCRUDError):

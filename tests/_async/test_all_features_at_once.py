@@ -35,7 +35,7 @@ from sqlmodel_crud_utils.ext.history.aio import get_change_history
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as, tenant_scope
 from tests._runtime_async import AsyncEngine, AsyncSession, execute
-from tests.combined_models import Parcel
+from tests.combined_models import Consignment
 from tests.databases import Database
 from tests.properties import examples
 
@@ -70,16 +70,16 @@ class UndoneError(Exception):
 class Quiet:
     """A hook that changes nothing, but has every write take the way of hooks."""
 
-    def before_create(self, row: Parcel) -> None:
+    def before_create(self, row: Consignment) -> None:
         """Look at the row."""
         assert row.name
 
-    def before_update(self, row: Parcel, data: dict[str, Any]) -> None:
+    def before_update(self, row: Consignment, data: dict[str, Any]) -> None:
         """Look at the changes."""
         assert row.id is not None
         assert "id" not in data
 
-    def after_delete(self, row: Parcel) -> None:
+    def after_delete(self, row: Consignment) -> None:
         """Look at what is left of it."""
         assert row.name
 
@@ -114,9 +114,9 @@ class Program:
     in_block: bool
 
     @property
-    def parcels(self) -> AsyncRepository[Parcel]:
+    def consignments(self) -> AsyncRepository[Consignment]:
         """The repository of the session."""
-        return AsyncRepository(self.session, Parcel)
+        return AsyncRepository(self.session, Consignment)
 
     @property
     def visible(self) -> dict[int, Row]:
@@ -197,7 +197,7 @@ class Program:
 
     async def keys_of_new(self, names: list[str]) -> dict[str, int]:
         """Return the keys of rows by their names."""
-        rows = await self.parcels.where(name__in=names).values("name", "id")
+        rows = await self.consignments.where(name__in=names).values("name", "id")
         return {row["name"]: row["id"] for row in rows}
 
 
@@ -225,7 +225,7 @@ def step(function: Callable[[Program], Any]) -> Callable[[Program], Any]:
 @step
 async def create(p: Program) -> None:
     values = p.mapping()
-    row = await p.parcels.create(**values)
+    row = await p.consignments.create(**values)
     p.made(row.id or 0, **values)
     assert seen(row) == known(p.world.rows[row.id or 0])
 
@@ -234,7 +234,7 @@ async def create(p: Program) -> None:
 async def create_twin(p: Program) -> None:
     if key := p.one_of(p.own):
         name = p.own[key]["name"]
-        await p.refused(ConstraintViolationError, lambda: p.parcels.create(name=name, worth=1))
+        await p.refused(ConstraintViolationError, lambda: p.consignments.create(name=name, worth=1))
 
 
 @step
@@ -242,7 +242,7 @@ async def create_namesake_of_a_foreign_row(p: Program) -> None:
     own = {row["name"] for row in p.own.values()}
     names = [row["name"] for row in p.world.rows.values() if row["name"] not in own]
     if name := p.one_of(names):
-        row = await p.parcels.create(name=name, worth=1)
+        row = await p.consignments.create(name=name, worth=1)
         p.made(row.id or 0, name=name, worth=1)
 
 
@@ -250,7 +250,7 @@ async def create_namesake_of_a_foreign_row(p: Program) -> None:
 async def update_one(p: Program) -> None:
     if key := p.one_of(p.visible):
         worth = next(numbers)
-        row = await p.parcels.update(key, {"worth": worth})
+        row = await p.consignments.update(key, {"worth": worth})
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
 
@@ -258,7 +258,7 @@ async def update_one(p: Program) -> None:
 @step
 async def update_one_with_sql(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = await p.parcels.update(key, {"worth": -col(Parcel.worth)})
+        row = await p.consignments.update(key, {"worth": -col(Consignment.worth)})
         p.changed(key, worth=-p.world.rows[key]["worth"])
         assert seen(row) == known(p.world.rows[key])
 
@@ -266,7 +266,7 @@ async def update_one_with_sql(p: Program) -> None:
 @step
 async def update_nothing(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = await p.parcels.update(key, {})
+        row = await p.consignments.update(key, {})
         assert seen(row) == known(p.world.rows[key])
 
 
@@ -274,7 +274,7 @@ async def update_nothing(p: Program) -> None:
 async def update_the_version_that_was_seen(p: Program) -> None:
     if key := p.one_of(p.visible):
         worth, version = next(numbers), p.own[key]["version"]
-        row = await p.parcels.update(key, {"worth": worth}, expected_version=version)
+        row = await p.consignments.update(key, {"worth": worth}, expected_version=version)
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
 
@@ -285,7 +285,7 @@ async def update_an_outdated_version(p: Program) -> None:
         version = p.own[key]["version"] - 1
         await p.refused(
             ConflictError,
-            lambda: p.parcels.update(key, {"worth": 1}, expected_version=version),
+            lambda: p.consignments.update(key, {"worth": 1}, expected_version=version),
         )
 
 
@@ -293,48 +293,50 @@ async def update_an_outdated_version(p: Program) -> None:
 async def update_to_the_name_of_another(p: Program) -> None:
     if (key := p.one_of(p.visible)) and (other := p.one_of([k for k in p.own if k != key])):
         name = p.own[other]["name"]
-        await p.refused(ConstraintViolationError, lambda: p.parcels.update(key, {"name": name}))
+        await p.refused(
+            ConstraintViolationError, lambda: p.consignments.update(key, {"name": name})
+        )
 
 
 @step
 async def update_what_is_not_there(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.deleted) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            await p.parcels.update(key, {"worth": 1})
+            await p.consignments.update(key, {"worth": 1})
 
 
 @step
 async def update_unless_refused(p: Program) -> None:
     if (key := p.one_of(p.visible)) and (other := p.one_of([k for k in p.own if k != key])):
         data = {"name": p.own[other]["name"]}
-        done, _ = await update_row(key, data, p.session, Parcel, raise_on_error=False)
+        done, _ = await update_row(key, data, p.session, Consignment, raise_on_error=False)
         assert not done
 
 
 @step
 async def mark(p: Program) -> None:
     if key := p.one_of(p.visible):
-        await p.parcels.delete(key)
+        await p.consignments.delete(key)
         p.marked(key)
 
 
 @step
 async def mark_an_outdated_version(p: Program) -> None:
     if key := p.one_of(p.visible):
-        await p.refused(ConflictError, lambda: p.parcels.delete(key, expected_version=99_999))
+        await p.refused(ConflictError, lambda: p.consignments.delete(key, expected_version=99_999))
 
 
 @step
 async def mark_what_is_not_there(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.deleted) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            await p.parcels.delete(key)
+            await p.consignments.delete(key)
 
 
 @step
 async def restore(p: Program) -> None:
     if key := p.one_of(p.deleted):
-        row = await p.parcels.restore(key)
+        row = await p.consignments.restore(key)
         p.changed(key, is_deleted=False, deleted_by=None)
         assert seen(row) == known(p.world.rows[key])
 
@@ -343,30 +345,32 @@ async def restore(p: Program) -> None:
 async def restore_what_is_not_deleted(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.visible) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            await p.parcels.restore(key)
+            await p.consignments.restore(key)
 
 
 @step
 async def remove(p: Program) -> None:
     if key := p.one_of(p.own):
-        await p.parcels.delete(key, soft=False)
+        await p.consignments.delete(key, soft=False)
         p.removed(key)
 
 
 @step
 async def purge(p: Program) -> None:
     gone = list(p.deleted)
-    assert await purge_rows(p.session, Parcel, older_than=timedelta(0)) == len(gone)
+    assert await purge_rows(p.session, Consignment, older_than=timedelta(0)) == len(gone)
     p.removed(*gone)
 
 
 @step
 async def get_or_create(p: Program) -> None:
     values = p.mapping()
-    row, created = await p.parcels.get_or_create({"worth": values["worth"]}, name=values["name"])
+    row, created = await p.consignments.get_or_create(
+        {"worth": values["worth"]}, name=values["name"]
+    )
     assert created
     p.made(row.id or 0, **values)
-    row, created = await p.parcels.get_or_create({"worth": 1}, name=values["name"])
+    row, created = await p.consignments.get_or_create({"worth": 1}, name=values["name"])
     assert not created
     assert seen(row) == known(p.world.rows[row.id or 0])
 
@@ -375,7 +379,7 @@ async def get_or_create(p: Program) -> None:
 async def get_or_create_what_is_deleted(p: Program) -> None:
     if key := p.one_of(p.deleted):
         name = p.own[key]["name"]
-        await p.refused(ConstraintViolationError, lambda: p.parcels.get_or_create(name=name))
+        await p.refused(ConstraintViolationError, lambda: p.consignments.get_or_create(name=name))
 
 
 @step
@@ -383,7 +387,7 @@ async def update_or_create(p: Program) -> None:
     worth = next(numbers)
     if key := p.one_of(p.visible):
         name = p.own[key]["name"]
-        row, created = await p.parcels.update_or_create({"worth": worth}, name=name)
+        row, created = await p.consignments.update_or_create({"worth": worth}, name=name)
         assert not created
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
@@ -402,7 +406,7 @@ async def insert_many(p: Program) -> None:
 
 async def _insert(p: Program, how_many: int) -> None:
     rows = [p.mapping() for _ in range(how_many)]
-    assert await p.parcels.insert_many(rows) == how_many
+    assert await p.consignments.insert_many(rows) == how_many
     keys = await p.keys_of_new([row["name"] for row in rows])
     for row in rows:
         p.made(keys[row["name"]], **row)
@@ -413,14 +417,14 @@ async def insert_a_twin_among_others(p: Program) -> None:
     if key := p.one_of(p.own):
         twin = {"name": p.own[key]["name"], "worth": 1}
         rows = [p.mapping(), twin, p.mapping()]
-        await p.refused(BulkOperationError, lambda: p.parcels.insert_many(rows))
+        await p.refused(BulkOperationError, lambda: p.consignments.insert_many(rows))
 
 
 @step
 async def upsert(p: Program) -> None:
     old = [p.own[key]["name"] for key in p.some_of(p.visible)]
     rows = [{"name": name, "worth": next(numbers)} for name in old] + [p.mapping(), p.mapping()]
-    counts = await p.parcels.upsert_many(rows, unique_fields=["name"])
+    counts = await p.consignments.upsert_many(rows, unique_fields=["name"])
     assert (counts.created, counts.updated) == (2, len(old))
     keys = await p.keys_of_new([row["name"] for row in rows])
     for row in rows:
@@ -434,7 +438,7 @@ async def upsert(p: Program) -> None:
 async def update_some(p: Program) -> None:
     keys, worth = p.some_of(p.own), next(numbers)
     found = [key for key in keys if key in p.visible]
-    assert await p.parcels.update_many([*keys, *p.foreign], {"worth": worth}) == len(found)
+    assert await p.consignments.update_many([*keys, *p.foreign], {"worth": worth}) == len(found)
     p.changed(*found, worth=worth)
 
 
@@ -442,14 +446,14 @@ async def update_some(p: Program) -> None:
 async def mark_some(p: Program) -> None:
     keys = p.some_of(p.own)
     found = [key for key in keys if key in p.visible]
-    assert await p.parcels.delete_many([*keys, *p.foreign]) == len(found)
+    assert await p.consignments.delete_many([*keys, *p.foreign]) == len(found)
     p.marked(*found)
 
 
 @step
 async def remove_some(p: Program) -> None:
     keys = p.some_of(p.own)
-    assert await p.parcels.delete_many([*keys, *p.foreign], soft=False) == len(keys)
+    assert await p.consignments.delete_many([*keys, *p.foreign], soft=False) == len(keys)
     p.removed(*keys)
 
 
@@ -457,7 +461,7 @@ async def remove_some(p: Program) -> None:
 async def update_where(p: Program) -> None:
     limit, worth = next(numbers) // 2, next(numbers)
     found = [key for key, row in p.visible.items() if row["worth"] >= limit]
-    assert await p.parcels.where(worth__gte=limit).update(worth=worth) == len(found)
+    assert await p.consignments.where(worth__gte=limit).update(worth=worth) == len(found)
     p.changed(*found, worth=worth)
 
 
@@ -465,7 +469,7 @@ async def update_where(p: Program) -> None:
 async def mark_where(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.visible.items() if row["worth"] >= limit]
-    assert await p.parcels.where(worth__gte=limit).delete() == len(found)
+    assert await p.consignments.where(worth__gte=limit).delete() == len(found)
     p.marked(*found)
 
 
@@ -473,7 +477,7 @@ async def mark_where(p: Program) -> None:
 async def remove_where(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.own.items() if row["worth"] >= limit]
-    query = p.parcels.with_deleted().where(worth__gte=limit)
+    query = p.consignments.with_deleted().where(worth__gte=limit)
     assert await query.delete(soft=False) == len(found)
     p.removed(*found)
 
@@ -481,7 +485,7 @@ async def remove_where(p: Program) -> None:
 @step
 async def flush_new(p: Program) -> None:
     values = p.mapping()
-    row = Parcel(**values)
+    row = Consignment(**values)
     p.session.add(row)
     await p.session.flush()
     p.made(row.id or 0, **values)
@@ -491,7 +495,7 @@ async def flush_new(p: Program) -> None:
 @step
 async def flush_changed(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = await p.parcels.get(key)
+        row = await p.consignments.get(key)
         row.worth = next(numbers)
         p.changed(key, worth=row.worth)
         await p.end()
@@ -500,7 +504,7 @@ async def flush_changed(p: Program) -> None:
 @step
 async def flush_deleted(p: Program) -> None:
     if key := p.one_of(p.visible):
-        await p.session.delete(await p.parcels.get(key))
+        await p.session.delete(await p.consignments.get(key))
         await p.end()
         p.removed(key)
 
@@ -508,7 +512,7 @@ async def flush_deleted(p: Program) -> None:
 @step
 async def update_by_statement(p: Program) -> None:
     worth = next(numbers)
-    await execute(p.session, update(Parcel).values(worth=worth))
+    await execute(p.session, update(Consignment).values(worth=worth))
     await p.end()
     p.changed(*p.own, worth=worth)
 
@@ -517,7 +521,7 @@ async def update_by_statement(p: Program) -> None:
 async def delete_by_statement(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.own.items() if row["worth"] >= limit]
-    await execute(p.session, delete(Parcel).where(col(Parcel.worth) >= limit))
+    await execute(p.session, delete(Consignment).where(col(Consignment.worth) >= limit))
     await p.end()
     p.removed(*found)
 
@@ -529,16 +533,16 @@ async def compare(session: AsyncSession, world: World, tenant: str) -> None:
     """Check what a session reads of its tenant's rows, from the database and from the cache."""
     everything = world.of(tenant)
     expected = {key: known(row) for key, row in everything.items() if not row["is_deleted"]}
-    parcels = AsyncRepository(session, Parcel)
-    rows = await parcels.with_deleted().order_by("id").all()
+    consignments = AsyncRepository(session, Consignment)
+    rows = await consignments.with_deleted().order_by("id").all()
     assert {row.id: seen(row) for row in rows} == {
         key: known(row) for key, row in everything.items()
     }
-    for query in (parcels.query, parcels.query.cached()):
+    for query in (consignments.query, consignments.query.cached()):
         assert {row.id: seen(row) for row in await query.all()} == expected
         assert await query.count() == len(expected)
     for key in [*list(everything)[:3], NOBODY]:
-        _, row = await get_row(key, session, Parcel, use_cache=True)
+        _, row = await get_row(key, session, Consignment, use_cache=True)
         assert (None if row is None else seen(row)) == expected.get(key)
 
 
@@ -547,7 +551,7 @@ async def compare_histories(session: AsyncSession, world: World, tenant: str) ->
     own = world.of(tenant)
     for key, row in own.items():
         made: Row = {}
-        changes = await get_change_history(key, session, Parcel)
+        changes = await get_change_history(key, session, Consignment)
         for change in changes:
             for name, (old, new) in change.changes.items():
                 assert made.get(name) == old
@@ -558,7 +562,7 @@ async def compare_histories(session: AsyncSession, world: World, tenant: str) ->
         assert {name: made.get(name) for name in FIELDS} == known(row)
     for key in world.rows.keys() - own.keys():
         # SQLite gives the key of a removed row to the next one, which may be another tenant's.
-        changes = await get_change_history(key, session, Parcel)
+        changes = await get_change_history(key, session, Consignment)
         assert [each.operation for each in changes[-1:]] in ([], ["delete"])
 
 
@@ -640,7 +644,7 @@ async def test_a_program_leaves_what_the_model_says(
             run = Run(engine, dict(zip(TENANTS, (one, two), strict=True)))
             for each in program:
                 if hooked:
-                    with registered_hook(Parcel, Quiet()):
+                    with registered_hook(Consignment, Quiet()):
                         await run.part(*each)
                 else:
                     await run.part(*each)

@@ -566,7 +566,7 @@ async def test_errors_say_nothing_of_statements():
 async def test_what_is_no_info(session: AsyncSession):
     """And where a page begins by itself already."""
     query = QueryBuilder(session, Hero)
-    with pytest.raises(ValidationError, match="info is what a resolver"):
+    with pytest.raises(ValidationError, match="must be the info of a GraphQL resolver"):
         for_selection(query, None)
 
     async def page(_root: Any, info: Any) -> Connection[Hero]:

@@ -239,7 +239,7 @@ class TestAtTheCommit:
         assert error.outcome_unknown
         assert error.operation == "commit"
         assert isinstance(error.original_error, DatabaseConnectionError)
-        assert "look before" in str(error)
+        assert "check before" in str(error)
 
     @pytest.mark.usefixtures("lost")
     @pytest.mark.parametrize("wrap_errors", [True, False])

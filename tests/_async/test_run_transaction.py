@@ -808,11 +808,11 @@ class TestRefusals:
         async with new_session() as session:
             async with transaction(session):
                 await write_row(hero("Rusty"), session)
-                with pytest.raises(ValidationError, match="is in a transaction already"):
+                with pytest.raises(ValidationError, match="is already in a transaction"):
                     await run_transaction(lambda: session, print)
                 await write_row(hero("Nova"), session)
             session.add(hero("Sid"))
-            with pytest.raises(ValidationError, match="is in a transaction already"):
+            with pytest.raises(ValidationError, match="is already in a transaction"):
                 await run_transaction(lambda: session, print)
             await session.commit()
         assert await names(new_session.kw["bind"]) == ["Nova", "Rusty", "Sid"]

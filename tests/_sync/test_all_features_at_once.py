@@ -37,7 +37,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
 )
 from tests._runtime_sync import Engine, Session, execute
-from tests.combined_models import Parcel
+from tests.combined_models import Consignment
 from tests.databases import Database
 from tests.properties import examples
 
@@ -72,16 +72,16 @@ class UndoneError(Exception):
 class Quiet:
     """A hook that changes nothing, but has every write take the way of hooks."""
 
-    def before_create(self, row: Parcel) -> None:
+    def before_create(self, row: Consignment) -> None:
         """Look at the row."""
         assert row.name
 
-    def before_update(self, row: Parcel, data: dict[str, Any]) -> None:
+    def before_update(self, row: Consignment, data: dict[str, Any]) -> None:
         """Look at the changes."""
         assert row.id is not None
         assert "id" not in data
 
-    def after_delete(self, row: Parcel) -> None:
+    def after_delete(self, row: Consignment) -> None:
         """Look at what is left of it."""
         assert row.name
 
@@ -116,9 +116,9 @@ class Program:
     in_block: bool
 
     @property
-    def parcels(self) -> Repository[Parcel]:
+    def consignments(self) -> Repository[Consignment]:
         """The repository of the session."""
-        return Repository(self.session, Parcel)
+        return Repository(self.session, Consignment)
 
     @property
     def visible(self) -> dict[int, Row]:
@@ -199,7 +199,7 @@ class Program:
 
     def keys_of_new(self, names: list[str]) -> dict[str, int]:
         """Return the keys of rows by their names."""
-        rows = self.parcels.where(name__in=names).values("name", "id")
+        rows = self.consignments.where(name__in=names).values("name", "id")
         return {row["name"]: row["id"] for row in rows}
 
 
@@ -227,7 +227,7 @@ def step(function: Callable[[Program], Any]) -> Callable[[Program], Any]:
 @step
 def create(p: Program) -> None:
     values = p.mapping()
-    row = p.parcels.create(**values)
+    row = p.consignments.create(**values)
     p.made(row.id or 0, **values)
     assert seen(row) == known(p.world.rows[row.id or 0])
 
@@ -236,7 +236,7 @@ def create(p: Program) -> None:
 def create_twin(p: Program) -> None:
     if key := p.one_of(p.own):
         name = p.own[key]["name"]
-        p.refused(ConstraintViolationError, lambda: p.parcels.create(name=name, worth=1))
+        p.refused(ConstraintViolationError, lambda: p.consignments.create(name=name, worth=1))
 
 
 @step
@@ -244,7 +244,7 @@ def create_namesake_of_a_foreign_row(p: Program) -> None:
     own = {row["name"] for row in p.own.values()}
     names = [row["name"] for row in p.world.rows.values() if row["name"] not in own]
     if name := p.one_of(names):
-        row = p.parcels.create(name=name, worth=1)
+        row = p.consignments.create(name=name, worth=1)
         p.made(row.id or 0, name=name, worth=1)
 
 
@@ -252,7 +252,7 @@ def create_namesake_of_a_foreign_row(p: Program) -> None:
 def update_one(p: Program) -> None:
     if key := p.one_of(p.visible):
         worth = next(numbers)
-        row = p.parcels.update(key, {"worth": worth})
+        row = p.consignments.update(key, {"worth": worth})
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
 
@@ -260,7 +260,7 @@ def update_one(p: Program) -> None:
 @step
 def update_one_with_sql(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = p.parcels.update(key, {"worth": -col(Parcel.worth)})
+        row = p.consignments.update(key, {"worth": -col(Consignment.worth)})
         p.changed(key, worth=-p.world.rows[key]["worth"])
         assert seen(row) == known(p.world.rows[key])
 
@@ -268,7 +268,7 @@ def update_one_with_sql(p: Program) -> None:
 @step
 def update_nothing(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = p.parcels.update(key, {})
+        row = p.consignments.update(key, {})
         assert seen(row) == known(p.world.rows[key])
 
 
@@ -276,7 +276,7 @@ def update_nothing(p: Program) -> None:
 def update_the_version_that_was_seen(p: Program) -> None:
     if key := p.one_of(p.visible):
         worth, version = next(numbers), p.own[key]["version"]
-        row = p.parcels.update(key, {"worth": worth}, expected_version=version)
+        row = p.consignments.update(key, {"worth": worth}, expected_version=version)
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
 
@@ -287,7 +287,7 @@ def update_an_outdated_version(p: Program) -> None:
         version = p.own[key]["version"] - 1
         p.refused(
             ConflictError,
-            lambda: p.parcels.update(key, {"worth": 1}, expected_version=version),
+            lambda: p.consignments.update(key, {"worth": 1}, expected_version=version),
         )
 
 
@@ -295,48 +295,48 @@ def update_an_outdated_version(p: Program) -> None:
 def update_to_the_name_of_another(p: Program) -> None:
     if (key := p.one_of(p.visible)) and (other := p.one_of([k for k in p.own if k != key])):
         name = p.own[other]["name"]
-        p.refused(ConstraintViolationError, lambda: p.parcels.update(key, {"name": name}))
+        p.refused(ConstraintViolationError, lambda: p.consignments.update(key, {"name": name}))
 
 
 @step
 def update_what_is_not_there(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.deleted) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            p.parcels.update(key, {"worth": 1})
+            p.consignments.update(key, {"worth": 1})
 
 
 @step
 def update_unless_refused(p: Program) -> None:
     if (key := p.one_of(p.visible)) and (other := p.one_of([k for k in p.own if k != key])):
         data = {"name": p.own[other]["name"]}
-        done, _ = update_row(key, data, p.session, Parcel, raise_on_error=False)
+        done, _ = update_row(key, data, p.session, Consignment, raise_on_error=False)
         assert not done
 
 
 @step
 def mark(p: Program) -> None:
     if key := p.one_of(p.visible):
-        p.parcels.delete(key)
+        p.consignments.delete(key)
         p.marked(key)
 
 
 @step
 def mark_an_outdated_version(p: Program) -> None:
     if key := p.one_of(p.visible):
-        p.refused(ConflictError, lambda: p.parcels.delete(key, expected_version=99_999))
+        p.refused(ConflictError, lambda: p.consignments.delete(key, expected_version=99_999))
 
 
 @step
 def mark_what_is_not_there(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.deleted) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            p.parcels.delete(key)
+            p.consignments.delete(key)
 
 
 @step
 def restore(p: Program) -> None:
     if key := p.one_of(p.deleted):
-        row = p.parcels.restore(key)
+        row = p.consignments.restore(key)
         p.changed(key, is_deleted=False, deleted_by=None)
         assert seen(row) == known(p.world.rows[key])
 
@@ -345,30 +345,30 @@ def restore(p: Program) -> None:
 def restore_what_is_not_deleted(p: Program) -> None:
     for key in (p.one_of(p.foreign), p.one_of(p.visible) or NOBODY):
         with pytest.raises(RecordNotFoundError):
-            p.parcels.restore(key)
+            p.consignments.restore(key)
 
 
 @step
 def remove(p: Program) -> None:
     if key := p.one_of(p.own):
-        p.parcels.delete(key, soft=False)
+        p.consignments.delete(key, soft=False)
         p.removed(key)
 
 
 @step
 def purge(p: Program) -> None:
     gone = list(p.deleted)
-    assert purge_rows(p.session, Parcel, older_than=timedelta(0)) == len(gone)
+    assert purge_rows(p.session, Consignment, older_than=timedelta(0)) == len(gone)
     p.removed(*gone)
 
 
 @step
 def get_or_create(p: Program) -> None:
     values = p.mapping()
-    row, created = p.parcels.get_or_create({"worth": values["worth"]}, name=values["name"])
+    row, created = p.consignments.get_or_create({"worth": values["worth"]}, name=values["name"])
     assert created
     p.made(row.id or 0, **values)
-    row, created = p.parcels.get_or_create({"worth": 1}, name=values["name"])
+    row, created = p.consignments.get_or_create({"worth": 1}, name=values["name"])
     assert not created
     assert seen(row) == known(p.world.rows[row.id or 0])
 
@@ -377,7 +377,7 @@ def get_or_create(p: Program) -> None:
 def get_or_create_what_is_deleted(p: Program) -> None:
     if key := p.one_of(p.deleted):
         name = p.own[key]["name"]
-        p.refused(ConstraintViolationError, lambda: p.parcels.get_or_create(name=name))
+        p.refused(ConstraintViolationError, lambda: p.consignments.get_or_create(name=name))
 
 
 @step
@@ -385,7 +385,7 @@ def update_or_create(p: Program) -> None:
     worth = next(numbers)
     if key := p.one_of(p.visible):
         name = p.own[key]["name"]
-        row, created = p.parcels.update_or_create({"worth": worth}, name=name)
+        row, created = p.consignments.update_or_create({"worth": worth}, name=name)
         assert not created
         p.changed(key, worth=worth)
         assert seen(row) == known(p.world.rows[key])
@@ -404,7 +404,7 @@ def insert_many(p: Program) -> None:
 
 def _insert(p: Program, how_many: int) -> None:
     rows = [p.mapping() for _ in range(how_many)]
-    assert p.parcels.insert_many(rows) == how_many
+    assert p.consignments.insert_many(rows) == how_many
     keys = p.keys_of_new([row["name"] for row in rows])
     for row in rows:
         p.made(keys[row["name"]], **row)
@@ -415,14 +415,14 @@ def insert_a_twin_among_others(p: Program) -> None:
     if key := p.one_of(p.own):
         twin = {"name": p.own[key]["name"], "worth": 1}
         rows = [p.mapping(), twin, p.mapping()]
-        p.refused(BulkOperationError, lambda: p.parcels.insert_many(rows))
+        p.refused(BulkOperationError, lambda: p.consignments.insert_many(rows))
 
 
 @step
 def upsert(p: Program) -> None:
     old = [p.own[key]["name"] for key in p.some_of(p.visible)]
     rows = [{"name": name, "worth": next(numbers)} for name in old] + [p.mapping(), p.mapping()]
-    counts = p.parcels.upsert_many(rows, unique_fields=["name"])
+    counts = p.consignments.upsert_many(rows, unique_fields=["name"])
     assert (counts.created, counts.updated) == (2, len(old))
     keys = p.keys_of_new([row["name"] for row in rows])
     for row in rows:
@@ -436,7 +436,7 @@ def upsert(p: Program) -> None:
 def update_some(p: Program) -> None:
     keys, worth = p.some_of(p.own), next(numbers)
     found = [key for key in keys if key in p.visible]
-    assert p.parcels.update_many([*keys, *p.foreign], {"worth": worth}) == len(found)
+    assert p.consignments.update_many([*keys, *p.foreign], {"worth": worth}) == len(found)
     p.changed(*found, worth=worth)
 
 
@@ -444,14 +444,14 @@ def update_some(p: Program) -> None:
 def mark_some(p: Program) -> None:
     keys = p.some_of(p.own)
     found = [key for key in keys if key in p.visible]
-    assert p.parcels.delete_many([*keys, *p.foreign]) == len(found)
+    assert p.consignments.delete_many([*keys, *p.foreign]) == len(found)
     p.marked(*found)
 
 
 @step
 def remove_some(p: Program) -> None:
     keys = p.some_of(p.own)
-    assert p.parcels.delete_many([*keys, *p.foreign], soft=False) == len(keys)
+    assert p.consignments.delete_many([*keys, *p.foreign], soft=False) == len(keys)
     p.removed(*keys)
 
 
@@ -459,7 +459,7 @@ def remove_some(p: Program) -> None:
 def update_where(p: Program) -> None:
     limit, worth = next(numbers) // 2, next(numbers)
     found = [key for key, row in p.visible.items() if row["worth"] >= limit]
-    assert p.parcels.where(worth__gte=limit).update(worth=worth) == len(found)
+    assert p.consignments.where(worth__gte=limit).update(worth=worth) == len(found)
     p.changed(*found, worth=worth)
 
 
@@ -467,7 +467,7 @@ def update_where(p: Program) -> None:
 def mark_where(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.visible.items() if row["worth"] >= limit]
-    assert p.parcels.where(worth__gte=limit).delete() == len(found)
+    assert p.consignments.where(worth__gte=limit).delete() == len(found)
     p.marked(*found)
 
 
@@ -475,7 +475,7 @@ def mark_where(p: Program) -> None:
 def remove_where(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.own.items() if row["worth"] >= limit]
-    query = p.parcels.with_deleted().where(worth__gte=limit)
+    query = p.consignments.with_deleted().where(worth__gte=limit)
     assert query.delete(soft=False) == len(found)
     p.removed(*found)
 
@@ -483,7 +483,7 @@ def remove_where(p: Program) -> None:
 @step
 def flush_new(p: Program) -> None:
     values = p.mapping()
-    row = Parcel(**values)
+    row = Consignment(**values)
     p.session.add(row)
     p.session.flush()
     p.made(row.id or 0, **values)
@@ -493,7 +493,7 @@ def flush_new(p: Program) -> None:
 @step
 def flush_changed(p: Program) -> None:
     if key := p.one_of(p.visible):
-        row = p.parcels.get(key)
+        row = p.consignments.get(key)
         row.worth = next(numbers)
         p.changed(key, worth=row.worth)
         p.end()
@@ -502,7 +502,7 @@ def flush_changed(p: Program) -> None:
 @step
 def flush_deleted(p: Program) -> None:
     if key := p.one_of(p.visible):
-        p.session.delete(p.parcels.get(key))
+        p.session.delete(p.consignments.get(key))
         p.end()
         p.removed(key)
 
@@ -510,7 +510,7 @@ def flush_deleted(p: Program) -> None:
 @step
 def update_by_statement(p: Program) -> None:
     worth = next(numbers)
-    execute(p.session, update(Parcel).values(worth=worth))
+    execute(p.session, update(Consignment).values(worth=worth))
     p.end()
     p.changed(*p.own, worth=worth)
 
@@ -519,7 +519,7 @@ def update_by_statement(p: Program) -> None:
 def delete_by_statement(p: Program) -> None:
     limit = next(numbers) // 2
     found = [key for key, row in p.own.items() if row["worth"] >= limit]
-    execute(p.session, delete(Parcel).where(col(Parcel.worth) >= limit))
+    execute(p.session, delete(Consignment).where(col(Consignment.worth) >= limit))
     p.end()
     p.removed(*found)
 
@@ -531,16 +531,16 @@ def compare(session: Session, world: World, tenant: str) -> None:
     """Check what a session reads of its tenant's rows, from the database and from the cache."""
     everything = world.of(tenant)
     expected = {key: known(row) for key, row in everything.items() if not row["is_deleted"]}
-    parcels = Repository(session, Parcel)
-    rows = parcels.with_deleted().order_by("id").all()
+    consignments = Repository(session, Consignment)
+    rows = consignments.with_deleted().order_by("id").all()
     assert {row.id: seen(row) for row in rows} == {
         key: known(row) for key, row in everything.items()
     }
-    for query in (parcels.query, parcels.query.cached()):
+    for query in (consignments.query, consignments.query.cached()):
         assert {row.id: seen(row) for row in query.all()} == expected
         assert query.count() == len(expected)
     for key in [*list(everything)[:3], NOBODY]:
-        _, row = get_row(key, session, Parcel, use_cache=True)
+        _, row = get_row(key, session, Consignment, use_cache=True)
         assert (None if row is None else seen(row)) == expected.get(key)
 
 
@@ -549,7 +549,7 @@ def compare_histories(session: Session, world: World, tenant: str) -> None:
     own = world.of(tenant)
     for key, row in own.items():
         made: Row = {}
-        changes = get_change_history(key, session, Parcel)
+        changes = get_change_history(key, session, Consignment)
         for change in changes:
             for name, (old, new) in change.changes.items():
                 assert made.get(name) == old
@@ -560,7 +560,7 @@ def compare_histories(session: Session, world: World, tenant: str) -> None:
         assert {name: made.get(name) for name in FIELDS} == known(row)
     for key in world.rows.keys() - own.keys():
         # SQLite gives the key of a removed row to the next one, which may be another tenant's.
-        changes = get_change_history(key, session, Parcel)
+        changes = get_change_history(key, session, Consignment)
         assert [each.operation for each in changes[-1:]] in ([], ["delete"])
 
 
@@ -642,7 +642,7 @@ def test_a_program_leaves_what_the_model_says(
             run = Run(engine, dict(zip(TENANTS, (one, two), strict=True)))
             for each in program:
                 if hooked:
-                    with registered_hook(Parcel, Quiet()):
+                    with registered_hook(Consignment, Quiet()):
                         run.part(*each)
                 else:
                     run.part(*each)

@@ -182,7 +182,7 @@ def test_a_row_is_changed_as_it_was_seen(client: TestClient) -> None:
     refused = client.delete(where, headers={"if-match": '"1"'})
     assert (refused.status_code, refused.json()) == (
         412,
-        {"detail": "It was changed since it was read"},
+        {"detail": "It has changed since it was read"},
     )
     assert client.delete(where, headers={"if-match": '"4"'}).status_code == 204
     assert change("*") == 404

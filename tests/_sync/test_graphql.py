@@ -564,7 +564,7 @@ def test_errors_say_nothing_of_statements():
 def test_what_is_no_info(session: Session):
     """And where a page begins by itself already."""
     query = QueryBuilder(session, Hero)
-    with pytest.raises(ValidationError, match="info is what a resolver"):
+    with pytest.raises(ValidationError, match="must be the info of a GraphQL resolver"):
         for_selection(query, None)
 
     def page(_root: Any, info: Any) -> Connection[Hero]:

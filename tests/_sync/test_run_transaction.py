@@ -800,11 +800,11 @@ class TestRefusals:
         with new_session() as session:
             with transaction(session):
                 write_row(hero("Rusty"), session)
-                with pytest.raises(ValidationError, match="is in a transaction already"):
+                with pytest.raises(ValidationError, match="is already in a transaction"):
                     run_transaction(lambda: session, print)
                 write_row(hero("Nova"), session)
             session.add(hero("Sid"))
-            with pytest.raises(ValidationError, match="is in a transaction already"):
+            with pytest.raises(ValidationError, match="is already in a transaction"):
                 run_transaction(lambda: session, print)
             session.commit()
         assert names(new_session.kw["bind"]) == ["Nova", "Rusty", "Sid"]

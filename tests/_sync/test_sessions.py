@@ -148,7 +148,7 @@ def test_an_unbound_session_is_refused() -> None:
     """There is no database to ask: a mistake, and no answer to any question."""
     with Session() as session:
         for call in calls_with(session):
-            with pytest.raises(ValidationError, match="bound to no engine"):
+            with pytest.raises(ValidationError, match="not bound to an engine"):
                 call()
 
 

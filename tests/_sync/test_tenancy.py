@@ -189,7 +189,7 @@ def test_a_session_serves_one_tenant(session: Session):
         session.commit()
     for scope in (tenant_scope("b"), all_tenants()):
         with statements_of(session.bind) as sent, scope:
-            with pytest.raises(TenantError, match="another tenant"):
+            with pytest.raises(TenantError, match="a different tenant"):
                 execute(session, select(Spell))
             with pytest.raises(TenantError):
                 get_row(1, session, Spell)
@@ -425,7 +425,7 @@ def test_in_the_scope_of_all_rows_name_their_tenant(session: Session):
     ]
     with all_tenants():
         for way in ways:
-            with pytest.raises(TenantError, match="name its tenant_id"):
+            with pytest.raises(TenantError, match="must set its tenant_id"):
                 way()
             session.rollback()
         rows = [{"id": n, "label": "x", "tenant_id": "ab"[n % 2]} for n in (1, 2)]

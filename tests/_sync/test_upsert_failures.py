@@ -50,7 +50,7 @@ class TestMistakes:
             ([RUSTY, {"id": 2, "age": "old"}], {}, "row 1 of the payload: Hero.age must be"),
             ([RUSTY, 5], {}, "row 1 of the payload must be a mapping"),
             (RUSTY, {}, "payload must be a list of mappings, not dict"),
-            ([{"age": 5}], {"pk_fields": ["name"]}, "row 0 of the payload gives no name"),
+            ([{"age": 5}], {"pk_fields": ["name"]}, "row 0 of the payload has no name"),
             ([RUSTY], {"pk_fields": ["age"]}, "(age) is not a unique key of Hero"),
             ([RUSTY], {"update_columns": 5}, "update_columns takes names"),
             ([RUSTY], {"chunk_size": 0}, "chunk_size must be a whole number"),
@@ -366,7 +366,7 @@ class TestSessions:
 def test_an_onupdate_that_looks_at_the_row(session: Session) -> None:
     """An upsert cannot show it the row, and names the column; other updates can."""
     given(session, Heading(id=1, name="Old"))
-    with pytest.raises(ValidationError, match=r"Heading\.slug looks at the row"):
+    with pytest.raises(ValidationError, match=r"Heading\.slug reads the row"):
         bulk_upsert_mappings([{"id": 1, "name": "New"}], session, Heading)
     _, rows = bulk_upsert_mappings([{"id": 1, "name": "A", "slug": "a"}], session, Heading)
     assert (rows[0].slug, rows[0].seen) == ("a", 7)

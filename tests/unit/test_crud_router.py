@@ -82,7 +82,7 @@ class Sheltered(SQLModel):
 
 def test_a_related_row_may_be_deleted_softly() -> None:
     """It is not shown then, so that a row which has to have one could not go out."""
-    with pytest.raises(ValidationError, match=r"Sheltered\.lodge has to allow None, for a Lodge"):
+    with pytest.raises(ValidationError, match=r"Sheltered\.lodge must allow None, because a Lodge"):
         crud_router(Ranger, sync_session, public=Sheltered)
     assert crud_router(Ranger, sync_session, public=RangerPublic).routes
 

@@ -383,9 +383,15 @@ class TestBulk:
             DatabaseConnectionError("no login at sqlite:///x.db", "sqlite:///x.db"),
             "no login at sqlite:///x.db",
         ),
-        (ConflictError(Hero), "A Hero row was changed or removed since it was read; "),
-        (ConflictError(Hero, 5, 3), "Hero 5 was changed or removed since it was read (version 3)"),
-        (ConflictError("Hero", 5, 3, 4), "Hero 5 was changed since it was read (version 3, now 4)"),
+        (ConflictError(Hero), "A Hero row has been changed or removed since it was read; "),
+        (
+            ConflictError(Hero, 5, 3),
+            "Hero 5 has been changed or removed since it was read (version 3)",
+        ),
+        (
+            ConflictError("Hero", 5, 3, 4),
+            "Hero 5 has been changed since it was read (version 3, now 4)",
+        ),
     ],
 )
 def test_texts(error: SQLModelCRUDError, text: str) -> None:

@@ -83,7 +83,7 @@ WHOLE = ["body"]
         (
             ConflictError(Hero, SECRET, expected=1, found=2),
             409,
-            [{"type": "version", "loc": WHOLE, "msg": "it was changed since it was read"}],
+            [{"type": "version", "loc": WHOLE, "msg": "it has changed since it was read"}],
         ),
         (
             violation("unique"),
@@ -93,7 +93,7 @@ WHOLE = ["body"]
         (
             violation("exclusion"),
             409,
-            [{"type": "exclusion", "loc": WHOLE, "msg": "it overlaps with another one"}],
+            [{"type": "exclusion", "loc": WHOLE, "msg": "it overlaps another one"}],
         ),
         (
             violation(None),
@@ -103,9 +103,9 @@ WHOLE = ["body"]
         (
             violation("not_null"),
             422,
-            [{"type": "not_null", "loc": WHOLE, "msg": "something that must be given is missing"}],
+            [{"type": "not_null", "loc": WHOLE, "msg": "a required value is missing"}],
         ),
-        (violation("check"), 422, [{"type": "check", "loc": WHOLE, "msg": "it breaks a rule"}]),
+        (violation("check"), 422, [{"type": "check", "loc": WHOLE, "msg": "it violates a rule"}]),
         (
             ValidationError(SECRET, "name", SECRET),
             422,
@@ -130,7 +130,7 @@ WHOLE = ["body"]
         (
             QueryExecutionError(original_error=_deadlock()),
             503,
-            "Another request was in the way; try again",
+            "Another request interfered; try again",
         ),
         (
             TransactionError(original_error=ConflictError(Hero), outcome_unknown=True),
@@ -151,7 +151,7 @@ WHOLE = ["body"]
         (
             BulkOperationError(3, 1, [violation("check"), SECRET]),
             422,
-            [{"type": "check", "loc": WHOLE, "msg": "it breaks a rule"}],
+            [{"type": "check", "loc": WHOLE, "msg": "it violates a rule"}],
         ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
@@ -197,9 +197,9 @@ def details(error: Exception, sent: Any, query: str = "", **headers: str) -> Any
     [
         ("unique", "another one has this name"),
         ("foreign_key", "nothing exists with this name"),
-        ("not_null", "name must be given"),
-        ("check", "name breaks a rule"),
-        ("exclusion", "this name overlaps with another one"),
+        ("not_null", "name is required"),
+        ("check", "name violates a rule"),
+        ("exclusion", "this name overlaps another one"),
     ],
 )
 def test_a_constraint_names_what_was_sent(kind: Any, reason: str) -> None:
@@ -287,7 +287,7 @@ def test_a_value_has_its_place(text: str, reason: str) -> None:
 def test_a_version_that_was_asked_for_is_a_precondition() -> None:
     """With the header it is 412; a version in the body is named."""
     error = ConflictError(Hero, 5, expected=1)
-    assert details(error, {}, **{"if-match": '"1"'}) == "It was changed since it was read"
+    assert details(error, {}, **{"if-match": '"1"'}) == "It has changed since it was read"
     assert details(error, {"version": 1})[:2] == ("version", ["body", "version"])
 
 
@@ -320,7 +320,7 @@ def test_openapi_knows_the_answers() -> None:
         "$ref": "#/components/schemas/Detail"
     }
     assert sorted(error_responses()) == [404, 409, 412, 422, 429, 503]
-    with pytest.raises(ValidationError, match="not 418"):
+    with pytest.raises(ValidationError, match="418 is not one of"):
         error_responses(418)
 
 

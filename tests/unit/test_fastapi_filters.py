@@ -148,7 +148,7 @@ def test_other_parameters_of_the_route_are_named() -> None:
         ({"allow": [], "size": 0}, "size"),
         ({"allow": [], "size": 101}, "size"),
         ({"allow": [], "max_size": 0}, "max_size"),
-        ({"allow": [], "pages": "none"}, "'cursor' or by 'number'"),
+        ({"allow": [], "pages": "none"}, "'cursor' or 'number'"),
     ],
 )
 def test_mistakes_show_at_import(settings: dict[str, Any], match: str) -> None:

@@ -161,7 +161,9 @@ class TestTarget:
     @pytest.mark.parametrize(("key", "name"), [("slug", "id"), ("id", "version")])
     def test_update_columns_cannot_change_identity_or_version(self, key: str, name: str) -> None:
         """The session knows a row by its primary key, and the library counts the version."""
-        with pytest.raises(ValidationError, match=f"an upsert cannot change {name} of a Article"):
+        with pytest.raises(
+            ValidationError, match=f"an upsert cannot change {name} of an existing Article"
+        ):
             target_of(Article, key, [name, "title"])
 
     def test_a_model_of_several_tables_is_refused(self) -> None:
@@ -370,7 +372,7 @@ class TestPayload:
         self, model: Any, fields: Any, row: dict[str, Any], missing: str
     ) -> None:
         """Without it nothing tells whether the row is there."""
-        with pytest.raises(ValidationError, match=f"row 0 of the payload gives no {missing}"):
+        with pytest.raises(ValidationError, match=f"row 0 of the payload has no {missing}"):
             payload_of(target_of(model, fields), [row])
 
     def test_a_key_that_the_database_makes_may_be_missing(self) -> None:

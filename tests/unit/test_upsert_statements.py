@@ -391,7 +391,7 @@ class TestVisibleKeys:
         """It would be inserted again each time."""
         target = target_of(Person, "email")
         assert payload_of(target, [{"email": "a", "is_deleted": False}]).entries
-        with pytest.raises(ValidationError, match=r"row 1 .* tells visible rows from each other"):
+        with pytest.raises(ValidationError, match=r"row 1 .* identifies only rows that are not"):
             payload_of(target, [{"email": "a"}, {"email": "b", "is_deleted": True}])
 
     def test_the_order_matters_by_another_key(self) -> None:

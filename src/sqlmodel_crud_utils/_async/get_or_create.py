@@ -302,7 +302,7 @@ async def _create_or_find(
         raise ConstraintViolationError(
             f"a soft-deleted {search.facts.model.__name__} row holds the unique value; restore it "
             "with restore_row, get it with include_deleted=True, or declare the value with "
-            "unique_when_not_deleted, so that those of deleted rows can be used again",
+            "unique_when_not_deleted, so that values of deleted rows can be reused",
             kind="unique",
             constraint=refusal.constraint,
             columns=refusal.columns,

@@ -208,7 +208,7 @@ class AsyncRepository(Generic[T]):
 
         Raises:
             RecordNotFoundError: There is no such row.
-            ConflictError: The row was changed since it was read.
+            ConflictError: The row has changed since it was read.
             ConstraintViolationError: A constraint is broken.
             UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not take, another primary key.
@@ -252,7 +252,7 @@ class AsyncRepository(Generic[T]):
 
         Raises:
             RecordNotFoundError: There is no such row.
-            ConflictError: The row was changed since it was read.
+            ConflictError: The row has changed since it was read.
             ConstraintViolationError: Other rows refer to the row.
             ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.
 
@@ -284,7 +284,7 @@ class AsyncRepository(Generic[T]):
         Raises:
             RecordNotFoundError: There is no such deleted row.
             ConstraintViolationError: Another row has its unique value by now.
-            ConflictError: The row was changed since it was read.
+            ConflictError: The row has changed since it was read.
             ValidationError: A model without `SoftDeleteMixin`, a key of a wrong type.
 
         Example:

@@ -70,7 +70,7 @@ async def soft_delete_row(
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
-        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        ConflictError: The row has changed since it was read (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: A model without the mixin, a key of a wrong type.
         MultipleRecordsError: Several rows have that key.
@@ -154,7 +154,7 @@ async def restore_row(
     Raises:
         RecordNotFoundError: There is no such deleted row (see `raise_on_error`).
         ConstraintViolationError: A constraint is broken (see `raise_on_error`).
-        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        ConflictError: The row has changed since it was read (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: A model without the mixin, a key of a wrong type.
         MultipleRecordsError: Several deleted rows have that key.

@@ -164,7 +164,7 @@ async def update_row(
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
-        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        ConflictError: The row has changed since it was read (see `raise_on_error`).
         ConstraintViolationError: A constraint is broken (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: An unknown field, a value that its field does not take, another primary
@@ -244,7 +244,7 @@ async def delete_row(
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
-        ConflictError: The row was changed since it was read (see `raise_on_error`).
+        ConflictError: The row has changed since it was read (see `raise_on_error`).
         ConstraintViolationError: Other rows refer to the row (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
         ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.

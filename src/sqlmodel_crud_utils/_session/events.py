@@ -84,7 +84,7 @@ def _check_reach(execution: ORMExecuteState) -> None:
     ):
         name = mapper.class_.__name__
         raise ValidationError(
-            f"an update of {name} rows by their keys cannot leave out those of others; "
+            f"an update of {name} rows by key cannot be limited to the rows of one tenant; "
             "use bulk_update_rows, or an update() with where()",
             field="statement",
         )

@@ -95,8 +95,8 @@ def _count(
     first = None if row is None else row()
     if query == state.runid and first is not None and first is not state:
         raise RelationshipNotLoadedError(
-            f"{_of_relationship(relationship)}. This is the second row of one query for which it "
-            "is loaded, and there may be as many queries as rows"
+            f"{_of_relationship(relationship)}. It is the second row of the same query "
+            "that loads it, which can mean one query for each row"
         )
     loaded[relationship] = state.runid, weakref.ref(state)
 

@@ -74,7 +74,9 @@ class Replica:
         if self.reached is None or not self.reached.includes(wanted):
             self.reached = position_of(self.engine)
         if self.reached.cluster != wanted.cluster:
-            raise ValidationError("is of another database cluster than the replicas", "token")
+            raise ValidationError(
+                "comes from a different database cluster than the replicas", "token"
+            )
         return self.reached.includes(wanted)
 
 
@@ -116,7 +118,7 @@ def replicas_of(primary: Engine, engines: Sequence[Engine]) -> Replicas:
             )
         if is_secured(each) is not is_secured(primary):
             raise ValidationError(
-                "must be made with row_security=True if the primary is, and only then",
+                "must have the same row_security setting as the primary",
                 field="replicas",
             )
     return Replicas(primary, [Replica(each) for each in engines])
@@ -295,7 +297,7 @@ def token_of(session: Session) -> str:
     """Return the token for what the database of a session has committed."""
     if is_inside(session):
         raise ValidationError(
-            "replication_token() comes after the commit, not in a transaction block",
+            "call replication_token() after the commit, not inside a transaction block",
             field="session",
         )
     engine = session.get_bind().engine

@@ -43,7 +43,7 @@ def serve(session: Session) -> None:
         state_of(session).tenant = scope, session.identity_map
     elif bound[0] != scope:
         raise TenantError(
-            "this session serves another tenant than the one in scope, or all of them; "
+            "this session already serves a different tenant, or all of them; "
             "close it first, or use another session"
         )
 
@@ -97,8 +97,8 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
     is_any = execution.execution_options.get("any_tenant", False)
     if reach.raw and not is_any and (in_scope() is not None or _is_bound(session)):
         raise TenantError(
-            "SQL as text cannot be kept to the rows of a tenant; use models, or say "
-            "execution_options(any_tenant=True) where it may reach the rows of all"
+            "SQL text cannot be limited to the rows of one tenant; use models, or add "
+            "execution_options(any_tenant=True) if it may reach the rows of all"
         )
     if is_told(execution):  # its rows have been checked
         return

@@ -81,7 +81,7 @@ def run_transaction(
         be used after the session is closed.
 
     Raises:
-        TransactionError: The connection was lost when the COMMIT was on its way; its
+        TransactionError: The connection was lost during the COMMIT; its
             `outcome_unknown` is True. The function does not run again.
         ValidationError: An argument that cannot be used, a generator function, a call inside the
             function of another `run_transaction`, or a session that is in use already: only
@@ -226,8 +226,8 @@ def _opened(new_session: Callable[[], AnySession]) -> Session:
     plain = sync_session(session)
     if is_inside(plain) or plain.in_transaction() or not is_clean(plain):
         raise ValidationError(
-            "the session of new_session is in a transaction already, which cannot run again; "
-            "pass a function that opens a new session, such as session_factory(engine)",
+            "new_session returned a session that is already in a transaction, which cannot run "
+            "again; pass a function that opens a new session, such as session_factory(engine)",
             field="new_session",
         )
     return session

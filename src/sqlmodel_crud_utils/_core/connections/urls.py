@@ -282,7 +282,7 @@ def _sqlite(url: URL) -> URL:
     for name in url.query:
         if name in _SQLITE_URI and not is_uri:
             raise bad_url(
-                f"has the parameter {name!r} of a SQLite URI, and none; "
+                f"has the SQLite URI parameter {name!r} but is not a URI; "
                 f"write sqlite:///file:heroes.db?{name}=..."
             )
         # A VFS of one's own may have parameters of its own.

@@ -38,7 +38,7 @@ def is_transient(error: BaseException) -> bool:
 
     It would where the transaction failed only because of others, and nothing of it was written: a
     deadlock, a serialization failure, a lock timeout of MySQL, a lock on SQLite's file, a
-    Galera node that cannot commit, a row that was changed since it was read, or a connection that
+    Galera node that cannot commit, a row that has changed since it was read, or a connection that
     was lost before the COMMIT. It would not where the outcome is unknown, where the caller named
     the version of a row, or after anything that a second run would meet again.
 

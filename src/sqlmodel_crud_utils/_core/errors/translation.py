@@ -183,8 +183,8 @@ def unknown_outcome(error: Exception) -> TransactionError | None:
     if not lost or not _is_raised_in(error, _COMMITS) or _was_closed_before(error):
         return None
     return TransactionError(
-        "the connection was lost while the COMMIT was on its way, so that it may have been "
-        "carried out or not; look before you run the transaction again",
+        "the connection was lost during COMMIT, so the transaction may or may not have been "
+        "committed; check before you run it again",
         operation="commit",
         original_error=translate(error),
         outcome_unknown=True,
@@ -305,7 +305,7 @@ def _mistake(
     name = "" if model is None else model.__name__
     if isinstance(error, UnboundExecutionError):
         return ValidationError(
-            f"the session is bound to no engine{name and f' for {name}'}; "
+            f"the session is not bound to an engine{name and f' for {name}'}; "
             "give the session a bind, or the model an entry in its binds",
             field="session",
         )

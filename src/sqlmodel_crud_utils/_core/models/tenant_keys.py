@@ -49,7 +49,7 @@ def tenant_unique(*columns: str, name: str | None = None) -> UniqueConstraint:
         ...     name: str
     """
     if not columns:
-        raise ValidationError("tenant_unique needs the name of one column at least")
+        raise ValidationError("tenant_unique needs at least one column")
     return UniqueConstraint(TENANT, *columns, name=name)
 
 

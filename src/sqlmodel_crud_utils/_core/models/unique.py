@@ -46,7 +46,7 @@ def unique_when_not_deleted(*columns: str, name: str | None = None) -> SchemaIte
         ['uq_member_email_not_deleted']
     """
     if not columns:
-        raise ValidationError("unique_when_not_deleted needs the name of one column at least")
+        raise ValidationError("unique_when_not_deleted needs at least one column")
     return _UniqueWhenNotDeleted(columns, name)
 
 

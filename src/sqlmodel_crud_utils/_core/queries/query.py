@@ -261,7 +261,7 @@ class Query(NamedTuple):
         for term in self.order:
             if term.name not in self.values:
                 raise ValidationError(
-                    "equal results are returned once, so they are sorted by their own values "
+                    "distinct results can only be sorted by their own values "
                     f"({', '.join(self.values)}), not by {term.name or 'an expression'}",
                     field="order_by",
                 )

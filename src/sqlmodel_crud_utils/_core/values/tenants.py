@@ -16,7 +16,7 @@ from sqlmodel_crud_utils.exceptions import TenantError, ValidationError
 
 Tenant = str | int | UUID
 
-NO_TENANT = "no tenant is in scope; name one with tenant_scope(), or say all_tenants()"
+NO_TENANT = "no tenant is in scope; enter tenant_scope(...) or all_tenants()"
 
 _MAX_LENGTH = 100
 
@@ -72,13 +72,13 @@ def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
     """
     if not isinstance(tenant, str | int | UUID) or isinstance(tenant, bool):
         raise ValidationError(
-            f"must be a text, an int or a UUID, not {type(tenant).__name__}", field="tenant"
+            f"must be a str, an int or a UUID, not {type(tenant).__name__}", field="tenant"
         )
     # Some databases compare texts without the spaces at their ends.
     if isinstance(tenant, str) and (not tenant or tenant != tenant.strip()):
         raise ValidationError("must not be empty, and have no spaces around it", field="tenant")
     if isinstance(tenant, str) and len(tenant) > _MAX_LENGTH:
-        raise ValidationError(f"must have {_MAX_LENGTH} characters at most", field="tenant")
+        raise ValidationError(f"must have at most {_MAX_LENGTH} characters", field="tenant")
     return _scope.holding(tenant)
 
 
@@ -131,7 +131,7 @@ def tenant_of_new_row() -> Tenant:
     """
     found = _scope.get()
     if isinstance(found, _All):
-        raise TenantError("a new row has to name its tenant_id in all_tenants()", "tenant_id")
+        raise TenantError("inside all_tenants() a new row must set its tenant_id", "tenant_id")
     if found is None:
         raise TenantError(NO_TENANT)
     return found
@@ -175,4 +175,6 @@ def _fitting(tenant: Tenant, kind: type[Tenant]) -> Tenant:
     # MySQL compares a text with 0 and finds most of them equal.
     if isinstance(tenant, kind):
         return tenant
-    raise TenantError(f"the tenant in scope is no {kind.__name__}, as tenant_id is", "tenant_id")
+    raise TenantError(
+        f"the tenant in scope must be of the type of tenant_id, {kind.__name__}", "tenant_id"
+    )

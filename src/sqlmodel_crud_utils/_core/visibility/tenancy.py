@@ -354,7 +354,7 @@ def _refusal_of_insert(statement: Insert) -> str | None:
         return f"an INSERT from a SELECT into {name!r} fills {TENANT} in by itself; leave it out"
     if _overwrites(statement):
         return (
-            f"an INSERT into {name!r} that writes to rows which are there cannot leave out those "
+            f"an INSERT into {name!r} that updates existing rows cannot leave out those "
             "of other tenants; use bulk_upsert_mappings"
         )
     return None

@@ -28,7 +28,7 @@ def deleted_before(older_than: Any) -> datetime:
         return utc_now() - older_than
     except OverflowError as error:
         raise ValidationError(
-            "reaches back before the first year of the calendar",
+            "reaches back beyond the year 1",
             field="older_than",
             value=older_than,
         ) from error

@@ -313,8 +313,8 @@ def _stamps(facts: Facts) -> frozenset[str]:
 def _check_changeable(model: type[Any], refused: set[str]) -> None:
     if refused:
         raise ValidationError(
-            f"an upsert cannot change {', '.join(sorted(refused))} of a {model.__name__} that "
-            "is already there; leave the primary key and the version out of update_columns",
+            f"an upsert cannot change {', '.join(sorted(refused))} of an existing "
+            f"{model.__name__}; leave the primary key and the version out of update_columns",
             field="update_columns",
         )
 

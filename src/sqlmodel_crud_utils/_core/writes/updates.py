@@ -43,7 +43,7 @@ def check_target(query: Query, method: str, *, everything: bool) -> None:
     if not query.conditions and not everything:
         raise ValidationError(
             f"{method}() without any filter would reach all rows of {name}; "
-            f"filter with where(), or say {method}(everything=True)",
+            f"filter with where(), or call {method}(everything=True)",
             field="everything",
         )
     if query.size is not None or query.start is not None:

@@ -244,8 +244,8 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
     give_tenant(target.model, values)
     if SOFT_DELETION in target.policies and values.get("is_deleted"):
         raise ValidationError(
-            f"row {index} of the payload: ({', '.join(target.key)}) tells visible rows from each "
-            "other, not deleted ones; delete with soft_delete_row",
+            f"row {index} of the payload: ({', '.join(target.key)}) identifies only rows "
+            "that are not deleted; delete with soft_delete_row",
             field="is_deleted",
         )
     return values
@@ -292,8 +292,8 @@ def _completed_key(target: Target, index: int, values: dict[str, Any]) -> Key | 
         return tuple(values[name] for name in target.key)
     if not target.generated.issuperset(missing):
         raise ValidationError(
-            f"row {index} of the payload gives no {missing[0]}; every row needs "
-            f"{', '.join(target.key)} to be told from the others",
+            f"row {index} of the payload has no {missing[0]}; rows are identified "
+            f"by {', '.join(target.key)}",
             field=missing[0],
         )
     return None

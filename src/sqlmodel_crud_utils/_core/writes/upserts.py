@@ -173,8 +173,8 @@ class _NoRow:
 
     def __getattr__(self, _: str) -> NoReturn:
         raise ValidationError(
-            f"the onupdate of {self._model.__name__}.{self._name} looks at the row that is "
-            f"written, which an upsert cannot show to it; give {self._name} in the rows, or use "
+            f"the onupdate of {self._model.__name__}.{self._name} reads the row that is "
+            f"written, which an upsert cannot provide; give {self._name} in the rows, or use "
             "update_row",
             field=self._name,
         )

@@ -61,7 +61,7 @@ def _check(statement: Any, by: Any, size: Any) -> None:
         )
     if statement.whereclause is None:
         raise ValidationError(
-            "has no WHERE; add where(...) with the rows that are still to be done", "statement"
+            "has no WHERE; add a where(...) that selects the rows still to be done", "statement"
         )
     if getattr(by, "table", None) is not statement.table:
         raise ValidationError("must be a column of the table that is written to", "by")

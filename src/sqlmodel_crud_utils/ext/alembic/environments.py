@@ -156,7 +156,7 @@ def _url() -> URL:
             "or write run_migrations(metadata, engine=engine) in env.py"
         )
     if text == "%":
-        raise bad_url("has a % in alembic.ini, where it has to be written as %%") from None
+        raise bad_url("contains a %, which must be written as %% in alembic.ini") from None
     return read_url(text)
 
 

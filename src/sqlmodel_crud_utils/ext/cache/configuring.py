@@ -125,5 +125,5 @@ def _made(cache: Any, ttl: Any) -> _Cached:
             field="cache",
         )
     if ttl is None:
-        raise ValidationError("is needed: for how many seconds an entry is kept", field="ttl")
+        raise ValidationError("is required: for how many seconds to keep an entry", field="ttl")
     return _Cached(cache, Settings(check_ttl(ttl)))

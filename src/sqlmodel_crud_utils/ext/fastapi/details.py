@@ -101,7 +101,7 @@ def details_of(error: Exception, sent: Sent) -> list[dict[str, Any]]:
             return list(_of_rows(error.errors, sent))
         case ConflictError():
             place = sent.place_of("version") or sent.whole()
-            return [_detail("version", place, "it was changed since it was read")]
+            return [_detail("version", place, "it has changed since it was read")]
         case ConstraintViolationError():
             return [_of_constraint(error, sent)]
         case UnknownFieldError():
@@ -129,16 +129,16 @@ def _of_constraint(error: ConstraintViolationError, sent: Sent) -> dict[str, Any
 _REASONS = {
     "unique": "another one has this {}",
     "foreign_key": "nothing exists with this {}",
-    "not_null": "{} must be given",
-    "check": "{} breaks a rule",
-    "exclusion": "this {} overlaps with another one",
+    "not_null": "{} is required",
+    "check": "{} violates a rule",
+    "exclusion": "this {} overlaps another one",
 }
 _REASONS_WITHOUT_NAMES = {
     "unique": "it already exists",
     "foreign_key": "it refers to something that does not exist, or others refer to it",
-    "not_null": "something that must be given is missing",
-    "check": "it breaks a rule",
-    "exclusion": "it overlaps with another one",
+    "not_null": "a required value is missing",
+    "check": "it violates a rule",
+    "exclusion": "it overlaps another one",
 }
 
 

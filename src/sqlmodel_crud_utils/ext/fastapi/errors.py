@@ -52,7 +52,7 @@ class ErrorDetails(BaseModel):
 _ANSWERS: dict[int, tuple[type[BaseModel], str]] = {
     404: (ErrorText, "There is no such row."),
     409: (ErrorDetails, "It conflicts with existing data."),
-    412: (ErrorText, "It was changed since it was read."),
+    412: (ErrorText, "It has changed since it was read."),
     422: (ErrorDetails, "The request contains invalid data."),
     429: (ErrorText, "There were too many requests."),
     503: (ErrorText, "The database cannot be reached, or is busy."),
@@ -78,7 +78,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """
     if unknown := [status for status in statuses if status not in _ANSWERS]:
         known = ", ".join(map(str, _ANSWERS))
-        raise ValidationError(f"there are {known}, not {unknown[0]}", field="statuses")
+        raise ValidationError(f"{unknown[0]} is not one of {known}", field="statuses")
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses or _ANSWERS:
         model, description = _ANSWERS[status]
@@ -141,7 +141,7 @@ def install_error_handlers(app: FastAPI) -> None:
         (404, {'detail': 'Not Found'})
     """
     if app.middleware_stack is not None:
-        raise ValidationError("install_error_handlers comes before the first request", "app")
+        raise ValidationError("call install_error_handlers before the first request", "app")
     for kind in _HANDLED:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(_LateErrors)
@@ -241,10 +241,10 @@ def _detail_of(error: Exception, status: int, sent: Sent) -> Any:
 
 _TEXTS = {
     404: "Not Found",
-    412: "It was changed since it was read",
+    412: "It has changed since it was read",
     500: "Internal Server Error",
     429: "Too many requests; try again later",
-    503: "Another request was in the way; try again",
+    503: "Another request interfered; try again",
 }
 
 

@@ -205,7 +205,7 @@ def filter_params(
     """
     whole("size", size, least=1, most=whole("max_size", max_size, least=1))
     if pages not in {"cursor", "number"}:
-        raise ValidationError("pages are by 'cursor' or by 'number'", "pages", pages)
+        raise ValidationError("must be 'cursor' or 'number'", "pages", pages)
     by_cursor = pages == "cursor"
     filters = [filter_param(model, name) for name in _names("allow", allow)]
     sortable = _names("sort", sort)
@@ -294,7 +294,7 @@ def _refused(kind: str, where: tuple[str | int, ...], problem: str) -> RequestVa
 
 def _names(argument: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
-        raise ValidationError(f"{argument} is a list of names, not one name", argument, names)
+        raise ValidationError("must be a list of names, not one name", argument, names)
     return list(names)
 
 

@@ -131,7 +131,7 @@ def _require_optional(public: type[BaseModel], name: str, related: Facts) -> Non
     annotation: Any = public.model_fields[name].annotation
     if is_soft_delete(related) and NoneType not in get_args(annotation):
         raise ValidationError(
-            f"{public.__name__}.{name} has to allow None, for a {related.model.__name__} that is "
+            f"{public.__name__}.{name} must allow None, because a {related.model.__name__} may be "
             "soft-deleted",
             field="public",
         )

@@ -219,7 +219,7 @@ def _check_body(model: type[Any], argument: str, body: type[BaseModel] | None) -
     if hasattr(body, "__table__"):
         raise ValidationError(
             f"{body.__name__} is a table model, which validates nothing; "
-            "take a class of the fields that clients may send",
+            "use a class with only the fields that clients may send",
             field=argument,
         )
     facts = facts_of(model)

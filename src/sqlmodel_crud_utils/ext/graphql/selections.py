@@ -39,7 +39,7 @@ def resolve_info(info: Any) -> GraphQLResolveInfo[Any]:
         resolved: GraphQLResolveInfo[Any] = found
         return resolved
     raise ValidationError(
-        f"info is what a resolver of GraphQL is given, not {type(info).__name__}", field="info"
+        f"must be the info of a GraphQL resolver, not {type(info).__name__}", field="info"
     )
 
 

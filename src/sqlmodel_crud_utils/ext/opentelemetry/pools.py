@@ -58,7 +58,7 @@ def observe_pool(
             f"must be an Engine or AsyncEngine, not {type(engine).__name__}", field="engine"
         )
     if not isinstance(name, str) or not name:
-        raise ValidationError("must be a name that is not empty", field="name")
+        raise ValidationError("must be a non-empty string", field="name")
     key = _GLOBAL if meter_provider is None else meter_provider
     with _observing:
         pools = _pools_of.get(key)

@@ -108,12 +108,10 @@ def check_limit(
     if anonymous not in {"allow", "refuse"}:
         raise ValidationError("must be 'allow' or 'refuse'", field="anonymous")
     if rows and on != "write":
-        raise ValidationError(
-            "rows are counted where they are written: pass on='write' too", field="rows"
-        )
+        raise ValidationError("rows are counted only for writes: pass on='write' too", field="rows")
     if not (by is None or isinstance(by, str) or callable(by)):
         raise ValidationError(
-            f"must be a text or a function that returns who calls, not {type(by).__name__}",
+            f"must be a string or a function that returns the caller, not {type(by).__name__}",
             field="by",
         )
     if inspect.iscoroutinefunction(by) or inspect.iscoroutinefunction(type(by).__call__):

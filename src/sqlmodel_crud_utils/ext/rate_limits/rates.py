@@ -40,5 +40,5 @@ def rate_of(text: object) -> Rate:
         )
     amount, seconds = int(found[1]), int(found[2] or 1) * unit
     if amount == 0 or seconds == 0:
-        raise ValidationError("must be above 0, in a time above 0", field="rate")
+        raise ValidationError("must have a count and a period above 0", field="rate")
     return Rate(" ".join(text.split()), amount, seconds)

@@ -42,7 +42,7 @@ class LimiterSettings:
         if self.on_failure not in {"allow", "refuse"}:
             raise ValidationError("must be 'allow' or 'refuse'", field="on_failure")
         if not isinstance(self.prefix, str) or not self.prefix:
-            raise ValidationError("must be a text that is not empty", field="prefix")
+            raise ValidationError("must be a non-empty string", field="prefix")
         if not _is_number(self.timeout, int, float) or not self.timeout > 0:
             raise ValidationError("must be a number of seconds above 0", field="timeout")
         if not _is_number(self.max_keys, int) or self.max_keys < 1:

@@ -182,7 +182,7 @@ class Operations:
         if self.resource.shows_related:
             row = self._shown(query).one()
         if not is_among(self.resource.tag_of(row) or "", seen):
-            raise HTTPException(412, "It was changed since it was read")
+            raise HTTPException(412, "It has changed since it was read")
         version: int = getattr(row, self.resource.facts.version or "")
         return version
 
