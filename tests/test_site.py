@@ -265,7 +265,8 @@ def test_tables_need_no_scrolling_on_a_phone(browser: Any, address: str, site: P
     too_wide = []
     try:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        for page in [*site.glob("*.html"), *site.glob("reference/*.html")]:
+        # 404.html has addresses of the published site, and no table.
+        for page in [*site.glob("[a-z]*.html"), *site.glob("reference/*.html")]:
             browser.get(f"{address}{page.relative_to(site)}")
             if browser.execute_script(WIDE_TABLES):
                 too_wide.append(page.name)
