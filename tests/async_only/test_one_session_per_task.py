@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -198,6 +200,45 @@ async def test_a_transaction_that_is_ended_while_another_task_writes(
                 )
         assert await names(engine) == written
     assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+async def test_connections_that_are_invalidated_while_another_task_writes(
+    engine: AsyncEngine, in_block: bool
+) -> None:
+    """Until the driver has answered, the session shows a new transaction; nothing is in it."""
+    written = asyncio.Event()
+
+    async def invalidated(session: AsyncSession) -> None:
+        await written.wait()
+        await session.invalidate()
+
+    def waits(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT"):
+            written.set()
+            await_only(asyncio.sleep(0.02))
+
+    def answers_late(*_: object) -> None:
+        await_only(asyncio.sleep(0.2))
+
+    async with AsyncSession(engine) as session:
+        other = asyncio.create_task(invalidated(session))
+        event.listen(engine.sync_engine, "after_cursor_execute", waits)
+        event.listen(
+            engine.sync_engine.pool, "invalidate", lambda *_: await_only(asyncio.sleep(0.2))
+        )
+        with pytest.raises((ValidationError, TransactionError), match="another task"):
+            if in_block:
+                async with transaction(session):
+                    await write_row(hero("Rusty"), session)
+            else:
+                await write_row(hero("Rusty"), session)
+        await other
+        event.remove(engine.sync_engine, "after_cursor_execute", waits)
+    assert await names(engine) == []
+    assert engine.pool.checkedout() == 0
+    async with AsyncSession(engine) as session:
+        assert (await write_row(hero("Nova"), session))[0]
 
 
 async def test_a_cancellation_is_not_replaced(engine: AsyncEngine) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.translation import shared_session
-from sqlmodel_crud_utils._session.state import noted, state_of
+from sqlmodel_crud_utils._session.state import SessionState, noted, state_of
 
 _sessions: weakref.WeakKeyDictionary[Connection, weakref.ref[Session]] = weakref.WeakKeyDictionary()
 _works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
@@ -30,14 +30,25 @@ def is_used_by_others(session: Session) -> bool:
 
 
 def is_interrupted(session: Session) -> bool:
-    """Return whether somebody else has ended the transaction of the work under way."""
+    """Return whether somebody else has ended, or is ending, the transaction of the work."""
     state = noted(session)
-    return state.user is not None and state.interrupted is state.user
+    if state.user is None:
+        return False
+    return state.interrupted is state.user or _is_replaced(session, state)
+
+
+def _is_replaced(session: Session, state: SessionState) -> bool:
+    # SQLAlchemy takes a transaction from its session first, and tells of the end when the driver
+    # has answered; a commit in between would carry out nothing.
+    return state.transaction is not None and session.get_transaction() is not state.transaction
 
 
 def begun(session: Session, connection: Connection) -> None:
     """Note whose transaction has begun on a connection."""
     _sessions[connection] = weakref.ref(session)
+    state = noted(session)
+    if state.user is not None and state.transaction is None:
+        state.transaction = session.get_transaction()
 
 
 def rolling_back(connection: Connection, *_: Any) -> None:
@@ -61,7 +72,10 @@ def _cut_off(connection: Connection) -> None:
 
 
 def ended(session: Session, transaction: SessionTransaction) -> None:
-    """Note that a transaction ended while somebody else was at work in it."""
+    """Note that a transaction ended, maybe while somebody else was at work in it."""
+    state = noted(session)
+    if state.transaction is transaction:
+        del state.transaction
     if transaction.parent is None and is_used_by_others(session):
         _interrupt(session)
 
@@ -92,6 +106,7 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
         user = self._state.user
         if user is None:
             self._work = self._state.user = object()
+            self._state.transaction = self._session.get_transaction()
             _works.set((*self._before, self._work))
         elif user not in self._before:
             raise shared_session()
@@ -108,6 +123,7 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
             if interrupted:  # which of its objects have a row, SQLAlchemy does not know any more
                 self._session.expunge_all()
             del self._state.user  # the rest stays: the next work needs it at once
+            vars(self._state).pop("transaction", None)
             if self._state.sharing is not None:
                 self._state.sharing.next()
             # Not reset(): work that is abandoned may end in another context.

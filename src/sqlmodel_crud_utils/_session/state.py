@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._session.savepoints import PerSavepoint
 
@@ -27,6 +27,7 @@ class SessionState:
     Attributes:
         block: The `transaction()` block that is under way.
         user: Who works with the session.
+        transaction: The one that the work is in; none where it has none yet.
         interrupted: Whose work somebody else has ended the transaction of.
         kept: Rows that stayed loaded beyond a commit.
         claims: The rows that the flush under way writes to, if it checks their versions.
@@ -41,6 +42,7 @@ class SessionState:
 
     block: BlockState | None = None
     user: object | None = None
+    transaction: SessionTransaction | None = None
     interrupted: object | None = None
     kept: weakref.WeakSet[InstanceState[Any]] | None = None
     claims: dict[InstanceState[Any], Claim] | None = None
