@@ -255,7 +255,7 @@ class RateLimitUnavailableError(SQLModelCRUDError):
 
 
 class MigrationLockError(SQLModelCRUDError):
-    """Raised when another process upgraded the database for longer than one wanted to wait.
+    """Raised when another process upgrades the database for longer than the caller wants to wait.
 
     Attributes:
         wait: How many seconds that was.

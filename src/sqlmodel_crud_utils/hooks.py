@@ -191,11 +191,11 @@ _registered: dict[type[Any], tuple[Any, ...]] = {}
 
 
 def register_hook(model: type[T], hook: OperationHook[T]) -> None:
-    """Run a hook with the writes of a model and of its subclasses, from now on.
+    """Run a hook with all further writes of a model and of its subclasses.
 
-    Hooks of base classes run first, then those of one class in the order of registration. To
-    register a hook again changes nothing. It holds for the whole process and for both APIs; the
-    sync one refuses to write where it would have to call an `async def` method.
+    Hooks of base classes run first, then those of one class in the order of registration.
+    Registering a hook again changes nothing. It applies to the whole process and to both APIs; the
+    sync API refuses to write if it would have to call an `async def` method.
 
     Args:
         model: A table model, or a class that table models inherit.
@@ -284,8 +284,8 @@ def clear_hooks(model: type[Any] | None = None) -> None:
 def registered_hook(model: type[T], hook: OperationHook[T]) -> Iterator[OperationHook[T]]:
     """Run a hook with the writes of a model as long as the block lasts.
 
-    It holds for the whole process, not just for the task or thread that runs the block. A hook
-    that was registered before stays registered.
+    It applies to the whole process, not just to the task or thread that runs the block. A hook that
+    was registered before stays registered.
 
     Args:
         model: A table model, or a class that table models inherit.

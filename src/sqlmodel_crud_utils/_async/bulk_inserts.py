@@ -75,10 +75,10 @@ async def bulk_insert_rows(
 ) -> int:
     """Insert many rows at the speed of the driver, as one transaction.
 
-    The rows are read, checked and written in chunks, so that a generator of any length takes no
-    more memory than one of them. No objects are made, so none come back, and the instances that
-    are given stay as they are, without keys. Defaults of all kinds are filled in, but hooks are
-    not run, and related rows are not written.
+    The rows are read, checked and written in chunks, so a generator of any length takes no more
+    memory than one chunk. No objects are made or returned, and given instances stay unchanged,
+    without keys. Defaults of all kinds are filled in, but hooks are not run, and related rows are
+    not written.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed, and a failure

@@ -205,7 +205,7 @@ def get_session(
     """Return a FastAPI dependency that gives each request a session of its own.
 
     The session is closed after the request; what was not committed is rolled back. A connection
-    that has died meanwhile is dropped, and logged, but no failure of the request.
+    that has died meanwhile is dropped and logged, and does not fail the request.
 
     For routes, take `session_dependency` of `ext.fastapi` instead: it commits, and many clients of
     sync routes do not block each other.
@@ -245,9 +245,9 @@ def get_session(
 
 
 def pool_status(engine: AsyncEngine) -> PoolStatus:
-    """Tell how many connections an engine's pool keeps and how many are in use.
+    """Return how many connections an engine's pool keeps and how many are in use.
 
-    A pool that keeps no count of its connections (`NullPool`) has zeros.
+    A pool that does not count its connections (`NullPool`) reports zeros.
 
     Args:
         engine: The engine.

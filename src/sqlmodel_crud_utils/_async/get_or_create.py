@@ -69,7 +69,7 @@ async def get_one_or_create(
     """Return the row with these values, and create it if it does not exist.
 
     Two callers that create the same unique row at the same time both get that one row, and the
-    transaction of the one that came second stays usable. Only a creation runs hooks.
+    transaction of the second one stays usable. Only a creation runs hooks.
 
     Outside a `transaction()` block a creation commits the session, and a failure rolls it back,
     with everything else that was pending in it. Inside a block nothing is committed.

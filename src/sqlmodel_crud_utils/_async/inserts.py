@@ -64,10 +64,10 @@ async def insert_data_rows(
 ) -> tuple[bool, list[T] | InsertOutcome]:
     """Insert many rows.
 
-    They are inserted together. When the database refuses that, each row is tried alone and the
-    good ones are kept, unless failures raise: then it is all or nothing. Where a model has create
-    hooks, each row is inserted alone from the start, so that none is hooked twice; what a hook
-    raises undoes all of it and comes out as it is.
+    They are inserted together. When the database refuses that, each row is tried alone and the good
+    ones are kept, unless failures raise: then it is all or nothing. Where a model has create hooks,
+    each row is inserted alone from the start, so that no hook runs twice; an exception from a hook
+    undoes everything and propagates unchanged.
 
     Outside a `transaction()` block the session is committed; a failure rolls it back, with
     everything else that was pending in it. Inside a block nothing is committed.

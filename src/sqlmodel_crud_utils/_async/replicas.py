@@ -13,8 +13,8 @@ __all__ = ["read_after", "replication_token", "use_primary"]
 async def replication_token(session: AnySession) -> str:
     """Return how far the database has come, after a commit: a token for `read_after`.
 
-    The token is a short text for a cookie or a header; it names the cluster and a place in its
-    log, and nothing of the rows. The question has a connection of its own.
+    The token is a short text for a cookie or a header; it names the cluster and a position in its
+    log, and contains no data. The query uses a connection of its own.
 
     Args:
         session: A session on PostgreSQL, after its commit.

@@ -85,8 +85,8 @@ async def bulk_upsert_mappings(
 ) -> tuple[Literal[True], list[T] | UpsertCounts]:
     """Insert rows, and update those that are already there, as one transaction.
 
-    The outcome is that of writing the rows one after the other, with a few statements for all of
-    them. A row may give any of the model's fields:
+    The outcome is the same as writing the rows one by one, but takes only a few statements. A row
+    may give any of the model's fields:
 
     - A field that it does not give keeps its value in an existing row, and gets its default in
       a new one. A row that gives too little for a new one can only update.

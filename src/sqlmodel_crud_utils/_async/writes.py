@@ -48,8 +48,8 @@ async def write_row(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write one row.
 
-    The create hooks of the model run with it, or the update hooks for a row that already exists.
-    What a hook raises undoes the write and comes out as it is, whatever `raise_on_error` says.
+    The create hooks of the model run with it, or the update hooks for a row that already exists. An
+    exception from a hook undoes the write and propagates unchanged, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
@@ -133,12 +133,12 @@ async def update_row(
     """Update one row by its key.
 
     The values are validated against the types of the model's fields, and all of them before the
-    first is written. The primary key is never changed. What is given is what the database has
-    afterwards, also where the session holds an older state of the row, or where a value such as a
-    dict was changed in place.
+    first is written. The primary key is never changed. Afterwards the database has the given
+    values, even if the session holds an older state of the row, or if a value such as a dict was
+    changed in place.
 
-    The update hooks of the model run with it. What a hook raises undoes the update and comes out
-    as it is, whatever `raise_on_error` says.
+    The update hooks of the model run with it. An exception from a hook undoes the update and
+    propagates unchanged, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.
@@ -219,8 +219,8 @@ async def delete_row(
     Rows that refer to it through a relationship are treated as the relationship says; by default
     a reference that may be null is cleared.
 
-    The delete hooks of the model run with it. What a hook raises undoes the deletion and comes out
-    as it is, whatever `raise_on_error` says.
+    The delete hooks of the model run with it. An exception from a hook undoes the deletion and
+    propagates unchanged, whatever `raise_on_error` says.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.

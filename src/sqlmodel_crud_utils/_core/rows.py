@@ -34,7 +34,7 @@ class Untouched(Enum):
 
 
 class InsertOutcome(TypedDict):
-    """What became of the rows when they could not be inserted together.
+    """What happened to the rows when they could not be inserted together.
 
     Attributes:
         success: The rows that were inserted, in the order of the input.

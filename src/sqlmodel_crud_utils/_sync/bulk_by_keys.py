@@ -47,9 +47,9 @@ def bulk_update_rows(
     """Write the same values into all rows whose key, or other value, is in a list.
 
     That is one transaction of set-based statements, a chunk of keys each. `updated_at` and other
-    columns with an `onupdate` are set and versions are counted up, as by every update; objects
-    that the session holds get the new values. Soft-deleted rows are left alone. Where the model
-    has hooks, or its rows are spread over several tables, each row is read and updated by itself.
+    columns with an `onupdate` are set and versions are incremented, as in every update; objects
+    that the session holds get the new values. Soft-deleted rows are left alone. Where the model has
+    hooks, or its rows are spread over several tables, each row is read and updated on its own.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed, and a failure
@@ -136,10 +136,10 @@ def delete_rows_within_id_list(
 
     Rows of a model with `SoftDeleteMixin` are marked instead. That is one transaction of set-based
     statements, a chunk of keys each; the rows leave the session if it holds them. The links that
-    many-to-many relationships of the model keep for removed rows go with them. What else refers
-    to a row decides itself, with its `ON DELETE`; without one, the database refuses and nothing
-    is deleted. Where the model has hooks, or its rows are spread over several tables, each row is
-    read and deleted by itself, as `delete_row` does it.
+    many-to-many relationships of the model keep for removed rows go with them. For other rows that
+    refer to a deleted one, the `ON DELETE` of their foreign key decides; without one, the database
+    refuses and nothing is deleted. Where the model has hooks, or its rows are spread over several
+    tables, each row is read and deleted on its own, as by `delete_row`.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed, and a failure

@@ -15,11 +15,11 @@ __all__ = ["invalidate_cache"]
 
 
 def invalidate_cache(model: type[Any], key: Any = None) -> None:
-    """End what the cache holds of a model, after a write that the library cannot see.
+    """Invalidate what the cache holds of a model, after a write that the library cannot see.
 
     That is a `text()` statement, one on `session.connection()`, a trigger or a cascade of the
-    database, or another program. Whatever the library or a session writes ends its entries by
-    itself. It acts at once, inside a `transaction()` block too, so call it after the commit.
+    database, or another program. Writes of the library and of sessions invalidate their entries
+    automatically. It acts at once, inside a `transaction()` block too, so call it after the commit.
     Without a configured cache it does nothing.
 
     Args:

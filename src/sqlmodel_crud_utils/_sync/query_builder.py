@@ -75,9 +75,9 @@ def page_after(builder: QueryBuilder[T], size: int, after: str | None) -> PageAf
 class QueryBuilder(QueryShape[T]):
     """A query on one model.
 
-    It is immutable: each call returns a new builder, so one that is half done can be kept and
-    taken further in several ways. Nothing is queried before one of the methods that return rows,
-    values or numbers is called, and each of those queries again.
+    It is immutable: each call returns a new builder, so a partial query can be kept and extended in
+    different ways. Nothing is queried until you call a method that returns rows, values or numbers,
+    and each such call queries again.
 
     Soft-deleted rows are left out, related ones too, unless
     `with_deleted()` or `only_deleted()` asks for them. Every mistake raises a `ValidationError`

@@ -301,7 +301,7 @@ class Repository(Generic[T]):
         """Return the row with these values, and create it if it does not exist.
 
         Two callers that create the same unique row at the same time both get that one row, and the
-        transaction of the one that came second stays usable. Only a creation runs hooks.
+        transaction of the second one stays usable. Only a creation runs hooks.
 
         Args:
             defaults: Further values of a new row; they win over those searched for.

@@ -53,13 +53,13 @@ def run_transaction(
     deadline: float | None = None,
     **kwargs: Any,
 ) -> _R:
-    """Run a function in a transaction, and again where it failed because of other transactions.
+    """Run a function in a transaction, and repeat it if other transactions made it fail.
 
     Each attempt calls the whole function with a new session in a `transaction()` block, and closes
     that session. Between attempts no connection is held; the pause is random, longer with each
-    attempt, at most a second. `is_transient` tells after which errors there is another attempt;
-    a connection that is lost before the COMMIT is replaced once. Callbacks of `on_commit` run for
-    the attempt that is committed, and for no other.
+    attempt, at most a second. `is_transient` says which errors lead to another attempt; a
+    connection that is lost before the COMMIT is replaced once. Callbacks of `on_commit` run for the
+    attempt that is committed, and for no other.
 
     The function may run several times: what it does outside the database belongs into `on_commit`.
     Where some of its work was committed by hand, it does not run again.

@@ -132,7 +132,7 @@ def restore_row(
     *,
     raise_on_error: bool | None = None,
 ) -> tuple[bool, T | None]:
-    """Take the mark from one soft-deleted row by its key.
+    """Restore one soft-deleted row by its key.
 
     It is an update: the update hooks run, and `updated_at` and `updated_by` are set.
 
@@ -196,9 +196,10 @@ def purge_rows(
     """Remove the rows for good that were soft-deleted long enough ago.
 
     They are removed in chunks with set-based statements, all of them in one transaction or none;
-    hooks are not run. The links that many-to-many relationships of the model keep for the rows
-    go with them. What else refers to a row decides itself, with its `ON DELETE`; without one, the
-    database refuses and nothing is removed. A row whose `deleted_at` is empty stays.
+    hooks are not run. The links that many-to-many relationships of the model keep for the rows go
+    with them. For other rows that refer to a removed one, the `ON DELETE` of their foreign key
+    decides; without one, the database refuses and nothing is removed. A row whose `deleted_at` is
+    empty stays.
 
     Outside a `transaction()` block the session is committed, or rolled back after a failure, with
     everything else that was pending in it. Inside a block nothing is committed.

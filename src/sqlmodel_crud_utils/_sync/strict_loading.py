@@ -24,11 +24,11 @@ __all__ = ["strict_loading"]
 def strict_loading(
     session: AnySession, mode: bool | Literal["n_plus_one"] = True
 ) -> Iterator[None]:
-    """Let lazy loads of a session raise inside the block, with an error that names what loads them.
+    """Make lazy loads of a session raise inside the block, with an error that says how to load them.
 
     Sessions that `sync.session_factory` makes are strict from the start: a lazy load there is an
-    error anyway, and this one says more. What is meant to load is left alone: `selectin`,
-    `joined`, `refresh`, `run_sync`, flushes and cascades, and a row that the session holds.
+    error anyway, and this one says more. Explicit loading is not affected: `selectin`, `joined`,
+    `refresh`, `run_sync`, flushes and cascades, and a row that the session holds.
 
     Args:
         session: The session.

@@ -33,9 +33,9 @@ def transaction(session: _S, *, wrap_errors: bool = True) -> Iterator[_S]:
     commits once. Blocks may be nested: an inner one is a savepoint, so that an inner failure
     which the caller catches undoes only the inner part.
 
-    When the database has refused a statement and the error is caught inside the block, the block
-    is doomed: its exit rolls back and raises. To go on after a failure, pass
-    `raise_on_error=False` to the function, or put the statement in a block of its own.
+    When the database has refused a statement and the error is caught inside the block, the block is
+    doomed: its exit rolls back and raises. To carry on after a failure, pass `raise_on_error=False`
+    to the function, or put the statement in a block of its own.
 
     On SQLite a block takes the write lock at once (BEGIN IMMEDIATE), so that two blocks that read
     and then write wait for each other.

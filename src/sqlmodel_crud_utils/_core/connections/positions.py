@@ -73,9 +73,9 @@ def wanted_freshness() -> Freshness:
 def use_primary() -> AbstractContextManager[None]:
     """Let all reads in the block go to the primary.
 
-    It is for what must be fresh, and for a SELECT that calls a function with side effects. The
-    block holds in this task or thread and in the tasks started from it. Sessions without replicas
-    do not notice it.
+    Use it for reads that must be fresh, and for a SELECT that calls a function with side effects.
+    The block holds in this task or thread and in the tasks started from it. It has no effect on
+    sessions without replicas.
 
     Returns:
         The block, for `with`, in async code too.
@@ -89,7 +89,7 @@ def use_primary() -> AbstractContextManager[None]:
 
 
 def read_after(token: str | None) -> AbstractContextManager[None]:
-    """Let no read in the block return less than what was committed before a token.
+    """Make reads in the block see at least everything that was committed before a token.
 
     A replica serves the reads only if it has come that far; otherwise the primary does, without
     waiting. The block holds in this task or thread and in the tasks started from it; of blocks in

@@ -36,11 +36,11 @@ _Verdict = Cause | Literal["final"]
 def is_transient(error: BaseException) -> bool:
     """Return whether `run_transaction` would run a transaction again after this error.
 
-    It would where the transaction failed only because of others, and nothing of it was written: a
-    deadlock, a serialization failure, a lock timeout of MySQL, a lock on SQLite's file, a
-    Galera node that cannot commit, a row that has changed since it was read, or a connection that
-    was lost before the COMMIT. It would not where the outcome is unknown, where the caller named
-    the version of a row, or after anything that a second run would meet again.
+    It would if the transaction failed only because of others, and nothing of it was written: a
+    deadlock, a serialization failure, a lock timeout of MySQL, a lock on SQLite's file, a Galera
+    node that cannot commit, a row that has changed since it was read, or a connection that was lost
+    before the COMMIT. It would not if the outcome is unknown, if the caller named the version of a
+    row, or after an error that a second run would hit again.
 
     Args:
         error: What was raised, by the library, SQLAlchemy or a driver, or `from` one of these.

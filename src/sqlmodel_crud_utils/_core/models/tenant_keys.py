@@ -27,8 +27,8 @@ _TARGETS = "sqlmodel_crud_utils.tenant_targets"
 def tenant_unique(*columns: str, name: str | None = None) -> UniqueConstraint:
     """Declare that values are unique among the rows of a tenant.
 
-    An ordinary `unique=True` counts the rows of all tenants: a value that another tenant has
-    cannot be used, which tells that it is there. Upserts find the key by these columns, without
+    An ordinary `unique=True` counts the rows of all tenants: a value that another tenant has cannot
+    be used, which reveals that it exists. Upserts find the key by these columns, without
     `tenant_id`. Where deleted rows do not count, use `unique_when_not_deleted("tenant_id", ...)`.
 
     Args:
@@ -59,7 +59,7 @@ def tenant_foreign_key(
     """Declare a foreign key that leads to rows of the same tenant only.
 
     It makes a constraint on `(tenant_id, column)`, and the unique constraint that the target needs
-    for it. Without it the database takes the key of another tenant's row for a good one.
+    for it. Without it the database accepts the key of another tenant's row.
 
     The column has no other foreign key. A relationship along it says which column leads:
     `sa_relationship_kwargs={"foreign_keys": "Hero.team_id"}`.

@@ -44,7 +44,7 @@ def current_tenant() -> Tenant | None:
 
 
 def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
-    """Name the tenant whose rows every statement inside the block sees.
+    """Limit every statement inside the block to the rows of one tenant.
 
     It holds in this task or thread and in the tasks and `asyncio.to_thread` calls started from it;
     a bare thread has none. Blocks nest: the innermost counts. A session serves one tenant: the

@@ -15,11 +15,11 @@ _one_at_a_time = Lock()
 
 
 def upgrade(config: Config | str | PathLike[str], revision: str = "head") -> None:
-    """Upgrade the database from inside of a program, such as a service that starts.
+    """Upgrade the database from inside a program, such as a service that starts.
 
     Threads of a process queue up; `run_migrations` in env.py makes processes queue up as well. It
-    may be called where an event loop runs, which waits for it; let a service that has work to do
-    meanwhile call it in a thread.
+    may be called where an event loop runs, but blocks the loop; a service that has other work to do
+    should call it in a thread.
 
     Args:
         config: Alembic's `Config`, or the path of alembic.ini.

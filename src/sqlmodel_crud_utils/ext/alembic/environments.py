@@ -49,7 +49,7 @@ def run_migrations(
     naming_convention: Mapping[str, Any] | None = NAMING_CONVENTION,
     **kwargs: Any,
 ) -> None:
-    """Run what Alembic was asked for: the whole of an env.py.
+    """Run what Alembic was asked for: a complete env.py.
 
     One process upgrades a database at a time; others wait, and then find nothing to do. On SQLite
     all migrations are one transaction, in which foreign keys are not enforced, so that a batch that

@@ -31,7 +31,7 @@ def check_schema(
 def check_schema(
     engine: Any, metadata: MetaData, *, script_location: str | PathLike[str] | None = None
 ) -> Any:
-    """Fail unless the database has what the models need, in a test or when a service starts.
+    """Raise unless the database has what the models need, in a test or when a service starts.
 
     A table, column or index that is missing, another type, and a column that may be NULL in one
     place alone are found. Tables, indexes and constraints that the models do not know are no

@@ -86,10 +86,11 @@ _configured: _Cached | None = None
 
 
 def configure_cache(cache: Cache | None, *, ttl: float | None = None) -> None:
-    """Let reads with `use_cache=True`, and queries with `cached()`, be answered from a cache.
+    """Answer reads with `use_cache=True`, and queries with `cached()`, from a cache.
 
-    It holds for both APIs and for the whole process. Every process that writes has to configure the
-    same cache, as writes end what the others have read. Configuring again replaces the cache.
+    It applies to both APIs and to the whole process. Every process that writes must configure the
+    same cache, because writes invalidate what the others have read. Configuring again replaces the
+    cache.
 
     Args:
         cache: Where entries are kept; None switches the cache off.

@@ -26,7 +26,8 @@ _LARGEST = 1_000_000
 class MemcachedCache:
     """Keeps entries in memcached, where all processes share them, those with the other API too.
 
-    Needs the extra `memcached`. What is larger than memcached takes, some 1 MB, is not kept.
+    Needs the extra `memcached`. Values that are too large for memcached, over about 1 MB, are not
+    kept.
 
     Args:
         url: Its address: `memcached://HOST` or `memcached://HOST:PORT`.

@@ -15,10 +15,10 @@ _OVERHEAD = 200
 
 
 class InMemoryCache:
-    """Keeps entries in this process; what was not read for longest goes first.
+    """Keeps entries in this process; the least recently read go first.
 
-    Other processes have entries of their own and do not hear of writes here, so it is for programs
-    of one process, and for tests.
+    Other processes have their own entries and do not hear of writes here, so use it in programs
+    with one process, and in tests.
 
     Args:
         max_entries: How many entries it holds at most.

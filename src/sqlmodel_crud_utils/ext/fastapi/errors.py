@@ -62,7 +62,7 @@ _SECONDS = {"description": "When to try again, in seconds.", "schema": {"type": 
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI is to say of errors, for `responses=` of a route, router or application.
+    """Return the errors for OpenAPI, for `responses=` of a route, router or application.
 
     Args:
         statuses: Which of 404, 409, 412, 422, 429 and 503 there may be; without any, all of them.
@@ -89,7 +89,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Let an application answer the errors of the library with the fitting status.
+    """Make an application answer the errors of the library with the appropriate status.
 
     | error | status |
     |---|---|

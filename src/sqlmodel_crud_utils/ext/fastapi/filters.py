@@ -154,13 +154,12 @@ def filter_params(
 ) -> Callable[..., Coroutine[Any, Any, FilterParams]]:
     """Return a FastAPI dependency that turns the query parameters of a list into filters.
 
-    Clients may filter by what is allowed and by nothing else. FastAPI checks each value against
-    the type of its column, and the OpenAPI page describes each parameter. The values of `in`,
-    `not_in` and `between` have commas between them (quotes around a value that has a comma), or
-    the parameter is repeated. A parameter that is not known is refused with 422, for a filter
-    that is misspelt would show rows that nobody asked for. So is one that takes a single value and
-    comes twice. An empty parameter counts as left out, but for a filter on a text, which looks for
-    the empty text.
+    Clients may use the allowed filters only. FastAPI checks each value against the type of its
+    column, and the OpenAPI page describes each parameter. The values of `in`, `not_in` and
+    `between` have commas between them (quotes around a value that has a comma), or the parameter is
+    repeated. An unknown parameter is refused with 422, because a misspelt filter would show rows
+    that nobody asked for. So is a repeated parameter that takes a single value. An empty parameter
+    counts as left out, but for a filter on a text, which looks for the empty text.
 
     Beside the filters there are `size`; `after` (a cursor) or `page`; and `sort`, such as
     `sort=-age,name`, if there is something to sort by.

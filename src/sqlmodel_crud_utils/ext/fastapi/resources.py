@@ -248,7 +248,7 @@ def is_among(tag: str, header: str, *, weakly: bool = False) -> bool:
 
 
 def page_links(request: Request, page: Page[Any] | CursorPage[Any]) -> str | None:
-    """Return the header `Link` of a page: where those before and after it are.
+    """Return the header `Link` of a page, with the previous and the next one.
 
     Args:
         request: The request for the page.

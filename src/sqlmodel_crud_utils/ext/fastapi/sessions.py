@@ -47,20 +47,20 @@ def session_dependency(
 ) -> Callable[..., Any]:
     """Return a FastAPI dependency that gives each request a session in a transaction of its own.
 
-    The route runs inside of `transaction(session, wrap_errors=False)`. When it has returned, and
-    its result is serialized, the transaction is committed, and only then the response leaves: a
-    client that reads its answer finds what it wrote. Callbacks of `on_commit` run between the
-    two. A commit that fails is an exception like one of the route, so the client gets an error.
+    The route runs inside `transaction(session, wrap_errors=False)`. When it has returned and its
+    result is serialized, the transaction is committed, and only then is the response sent: a client
+    that has its answer can read what it wrote. Callbacks of `on_commit` run between the two. A
+    commit that fails is an exception like one of the route, so the client gets an error.
 
-    An exception in the route, an `HTTPException` too, rolls back and goes on as it is. A response
-    that is returned is committed, whatever its status.
+    An exception in the route, even an `HTTPException`, rolls back and propagates unchanged. A
+    response that is returned is committed, whatever its status.
 
     Afterwards the session is closed for good, so that nothing can be written without being
     committed: a background task or a streamed response needs a session of its own. In one
     request, every dependency and the route get the same session.
 
-    The connection is taken in other threads than those that run sync routes, so that requests that
-    wait for one never keep those that have one from going on.
+    The connection is taken in different threads from those that run sync routes, so requests that
+    wait for one never block those that have one.
 
     Args:
         engine: The engine; with an `Engine` routes get a `Session`, with an `AsyncEngine` an

@@ -21,11 +21,11 @@ _REFUSED = frozenset(("regex",))
 
 
 def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str, Any]:
-    """Return the filters that an input of GraphQL stands for, for `where` of a query builder.
+    """Return the filters of a GraphQL input, for `where` of a query builder.
 
     An input's fields are filters (`name`, `age__gte`), or inputs themselves: `{team: {name: "x"}}`
-    is `team__name`, and `{age: {gte: 18}}` is `age__gte`. What was not given is left out; null asks
-    for rows without a value.
+    is `team__name`, and `{age: {gte: 18}}` is `age__gte`. Fields that were not given are left out;
+    null asks for rows without a value.
 
     Args:
         given: The input: an object of Strawberry's, or a mapping; None for no filters.

@@ -36,7 +36,7 @@ def relationship_loader(
 
     It is what a `DataLoader` takes (`load_fn=`): resolvers that ask for one row each are answered
     together. It is for relationships that take arguments, which `for_selection` leaves to their
-    resolvers. Each call has a session of its own, so that it disturbs no other; the rows that it
+    resolvers. Each call has a session of its own, so it does not disturb others; the rows that it
     returns belong to no session. Related rows are left out as by every read: where they are
     soft-deleted, or another tenant's.
 

@@ -31,13 +31,13 @@ def for_selection(
     at: str | None = None,
     types: Collection[str] = (),
 ) -> B:
-    """Return a builder that loads what a GraphQL query selects of its rows, and nothing else.
+    """Return a builder that loads exactly what a GraphQL query selects of its rows.
 
-    Of rows, and of related ones, the columns are loaded that are selected, besides keys and
-    foreign keys. Each level of relationships takes one more query (`selectin`), or comes in the
-    way that the builder has for it already. A field that is not an attribute of the model is left
-    to its resolver, and so is a relationship that takes arguments. A resolver that reads more of a
-    row says so with `load_only`, before or after: `for_selection(builder.load_only("age"), info)`.
+    For rows and related rows, the selected columns, keys and foreign keys are loaded. Each level of
+    relationships takes one more query (`selectin`), or comes in the way that the builder has for it
+    already. A field that is not an attribute of the model is left to its resolver, and so is a
+    relationship that takes arguments. A resolver that reads more of a row says so with `load_only`,
+    before or after: `for_selection(builder.load_only("age"), info)`.
 
     Readers of an `AsyncSession` that is used so wait for each other, so that resolvers may run at
     the same time.

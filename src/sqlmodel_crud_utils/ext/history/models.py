@@ -75,8 +75,8 @@ else:
 class TrackChangesMixin(_Base):
     """Rows whose changes are recorded, in the transaction that makes them.
 
-    Every way of writing is recorded that goes through a session: flushes, the functions of this
-    library, and `insert()`, `update()` and `delete()` that a session executes.
+    Everything written through a session is recorded: flushes, the functions of this library, and
+    `insert()`, `update()` and `delete()` that a session executes.
 
     Attributes:
         __track_exclude__: The fields that are not recorded. If nothing else changes, nothing is.

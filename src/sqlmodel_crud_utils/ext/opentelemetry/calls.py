@@ -33,7 +33,7 @@ _BOUNDARIES = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10]
 def instrument(
     *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
 ) -> None:
-    """Make a span and metrics of each call of the library's functions, from here on.
+    """Record a span and metrics for each call of the library's functions, from now on.
 
     A call is one INTERNAL span, `update_row hero`, and one point of the histogram
     `sqlmodel_crud.operation.duration`; so is the outermost `transaction()` block, and a call of
