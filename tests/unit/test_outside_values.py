@@ -10,17 +10,27 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from fastapi.exceptions import RequestValidationError
+from hypothesis import example, given, strategies as st
 from pydantic import TypeAdapter, ValidationError as PydanticError
 
 from sqlmodel_crud_utils._core.connections.positions import Position, position_in
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.queries.params import filter_param, sort_param
+from sqlmodel_crud_utils._core.queries.params import (
+    alternatives_param,
+    filter_param,
+    key_type,
+    page_params,
+    search_param,
+    sort_param,
+)
 from sqlmodel_crud_utils._core.values.coercion import coerce, is_coerced, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import is_json
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.fastapi.filters import _alternatives_of
 from sqlmodel_crud_utils.ext.fastapi.resources import is_among
+from sqlmodel_crud_utils.ext.graphql.inputs import lookups
 from tests.models import AllTypes
 from tests.properties import examples
 from tests.value_models import Configured, Typed
@@ -170,6 +180,76 @@ def test_what_to_sort_by_is_read_at_a_bounded_cost(given: list[str]) -> None:
     except PydanticError:
         return
     assert {name.lstrip("-") for name in found} <= {"integer", "text"}
+
+
+OFFERED = ["integer", "amount__gt", "text__in", "flag__is_null"]
+
+
+@given(st.lists(st.one_of(TEXTS, st.builds("{}={}".format, st.sampled_from(OFFERED), TEXTS))))
+@examples(400)
+def test_alternatives_are_read_at_a_bounded_cost(given: list[str]) -> None:
+    """Each is a set of filters that are offered, or the request's error."""
+    read = _alternatives_of([filter_param(AllTypes, name) for name in OFFERED])
+    try:
+        checked = TypeAdapter(alternatives_param().type).validate_python(given)
+        found = weighed(lambda: list(read(checked)), "".join(given))
+    except (PydanticError, RequestValidationError):
+        return
+    assert all(set(filters) <= set(OFFERED) for filters in found)
+
+
+@given(TEXTS)
+@examples(400)
+def test_what_to_search_for_and_which_page_is_read_at_a_bounded_cost(text: str) -> None:
+    """Words, a cursor that is not read yet, a number in its bounds, or Pydantic's error."""
+    pages = (
+        each for by in (True, False) for each in page_params(by_cursor=by, size=5, max_size=50)
+    )
+    for param in (search_param(AllTypes, ["text"]), *pages):
+        try:
+            found = weighed(lambda param=param: TypeAdapter(param.type).validate_python(text), text)
+        except PydanticError:
+            continue
+        assert found in (None, text) or 1 <= found <= 2**63
+
+
+@given(st.sampled_from([name for name in COLUMNS if name not in {"blob", "payload"}]), TEXTS)
+@examples(400)
+def test_a_key_in_a_path_is_read_at_a_bounded_cost(name: str, text: str) -> None:
+    """What the column can be compared with, or Pydantic's error."""
+    attribute = getattr(AllTypes, name)
+    try:
+        found = weighed(lambda: TypeAdapter(key_type(attribute)).validate_python(text), text)
+    except PydanticError:
+        return
+    assert coerce(attribute, found) == found
+
+
+NAMES = st.one_of(
+    st.sampled_from(("integer", "amount", "text", "eq", "gt", "in", "__", "regex")),
+    TEXTS,
+    st.builds(lambda text, times: text * times, st.sampled_from(("a__", "_", "aB")), LENGTHS),
+)
+
+
+@given(
+    st.dictionaries(
+        NAMES,
+        st.recursive(VALUES | st.none(), lambda each: st.dictionaries(NAMES, each, max_size=2)),
+        max_size=3,
+    )
+)
+@example({"integer": nested(5000, dict)})
+@example({"integer": nested(100_000, list)})
+@examples(400)
+def test_an_input_of_graphql_is_read_at_a_bounded_cost(given: dict[str, Any]) -> None:
+    """Filters that are allowed, or one error; how deep it is does not matter."""
+    allowed = {"integer", "amount", "text__in"}
+    try:
+        found = weighed(lambda: lookups(given, AllTypes, allow=allowed), "x" * 100_000)
+    except ValidationError:
+        return
+    assert {name.partition("__")[0] for name in found} <= {"integer", "amount", "text"}
 
 
 HEADERS = st.lists(

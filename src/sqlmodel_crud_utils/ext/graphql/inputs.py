@@ -18,6 +18,8 @@ __all__ = ["lookups"]
 
 # An expression from outside may run for hours, and a wrong one is an error of the database.
 _REFUSED = frozenset(("regex",))
+# Each level is a relationship or a lookup; Python's stack is not for clients to fill.
+_DEEPEST = 50
 
 
 def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str
     Raises:
         UnknownFieldError: A name in `allow` that is not a field.
         ValidationError: A filter that is not allowed; it alone is named. Something that is no
-            input.
+            input, or one that is nested too deeply.
 
     Example:
         >>> given = {"name__startswith": "R", "team": {"city": None}}
@@ -77,6 +79,8 @@ def _is_allowed(path: Path, allowed: frozenset[Path | tuple[str, ...]]) -> bool:
 
 
 def _flat(given: Any, prefix: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if len(prefix) > _DEEPEST:
+        raise ValidationError("this input is nested too deeply", field=prefix[0])
     for name, value in _items(given):
         if _is_left_out(value):
             continue
