@@ -6,8 +6,8 @@ tenant.
 
 from typing import Any, ClassVar, Optional
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import column_property
+from sqlalchemy import and_, exists, func, select
+from sqlalchemy.orm import column_property, foreign
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils.ext.history import TrackChangesMixin
@@ -104,6 +104,44 @@ class Granary(SQLModel, table=True):
     spell_count: ClassVar[Any] = column_property(
         select(func.count(Spell.__table__.c.id)).scalar_subquery()  # type: ignore[attr-defined]
     )
+
+
+MAGES: Any = Mage.__table__  # type: ignore[attr-defined]
+
+
+class Stable(SQLModel, table=True):
+    """It leads to rows of tenants through tables that are joined."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    pet_id: int | None = None
+
+    guilds: list[Guild] = _related(
+        "foreign(Stable.pet_id) == Pet.id",
+        secondary=lambda: PETS.join(MAGES, MAGES.c.id == PETS.c.mage_id),
+        secondaryjoin=lambda: MAGES.c.guild_id == foreign(Guild.id),
+        viewonly=True,
+    )
+
+
+class Kennel(SQLModel, table=True):
+    """It leads to a row of nobody, by a condition that reads rows of tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    pet_id: int | None = None
+
+    pet: Pet | None = Relationship(
+        sa_relationship_kwargs={
+            "primaryjoin": lambda: and_(
+                foreign(KENNELS.c.pet_id) == PETS.c.id,
+                exists(select(MAGES.c.id).where(MAGES.c.id == PETS.c.mage_id)),
+            ),
+            "viewonly": True,
+        }
+    )
+
+
+PETS: Any = Pet.__table__  # type: ignore[attr-defined]
+KENNELS: Any = Kennel.__table__  # type: ignore[attr-defined]
 
 
 class Fleet(TenantMixin, SQLModel, table=True):

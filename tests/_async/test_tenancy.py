@@ -26,9 +26,11 @@ from sqlalchemy import (
     table,
     text,
     update,
+    values,
 )
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import (
+    Bundle,
     aliased,
     joinedload,
     make_transient_to_detached,
@@ -74,7 +76,19 @@ from tests._runtime_async import (
     sync_session,
 )
 from tests.recording import logged, statements_of
-from tests.tenant_models import Fleet, Granary, Guild, Mage, MageSpell, Pet, Port, Ship, Spell
+from tests.tenant_models import (
+    Fleet,
+    Granary,
+    Guild,
+    Kennel,
+    Mage,
+    MageSpell,
+    Pet,
+    Port,
+    Ship,
+    Spell,
+    Stable,
+)
 
 Sessions = Callable[[], AsyncSession]
 
@@ -783,6 +797,8 @@ _REFLECTED = Table("spell", MetaData(), Column("id", Integer), Column("label", S
 
 LAST_LABEL = select(func.max(SPELLS.c.label)).scalar_subquery()
 
+LABELS = values(column("label", String), name="labels").data([("a",), (LAST_LABEL,)])
+
 REFUSED: dict[str, Any] = {
     "text": text("SELECT id FROM spell"),
     "text with columns": text("SELECT id FROM spell").columns(column("id")),
@@ -805,6 +821,22 @@ REFUSED: dict[str, Any] = {
     "an insert of several rows in a CTE": select(
         insert(PETS).values([{"name": LAST_LABEL}]).returning(PETS.c.id).cte().c.id
     ),
+    "values that read rows": select(LABELS.c.label),
+    "values that read rows in a condition": select(Pet.id).where(Pet.name == LABELS.c.label),
+    "values of one column that read rows": select(Pet.id).where(
+        Pet.name.in_(select(LABELS.scalar_values()))
+    ),
+    "values with text": select(
+        values(column("label", String), name="labels")
+        .data([(text("(SELECT max(label) FROM spell)"),)])
+        .c.label
+    ),
+    "an update from values that read rows": update(PETS)
+    .values(name=LABELS.c.label)
+    .where(PETS.c.id == 1),
+    "a bundle that reads a table": select(Bundle("b", Pet.id, LAST_LABEL.label("label"))),
+    "a relationship through joined tables": select(Stable),
+    "a relationship by a table": select(Kennel),
     "an update in a CTE": select(literal(1)).add_cte(
         update(Spell).values(tenant_id="b").returning(Spell.id).cte("moved")
     ),

@@ -32,6 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import (
+    Bundle,
     aliased,
     contains_eager,
     immediateload,
@@ -291,6 +292,10 @@ SELECTS: dict[str, Any] = {
     ),
     "an outer join of a model and joined tables": select(Pet.id, MAGES.c.id).outerjoin(
         MAGE_IN_GUILD, MAGES.c.id == Pet.mage_id
+    ),
+    "a bundle of columns of a table": select(Bundle("b", MAGES.c.id, Bundle("c", MAGES.c.name))),
+    "a bundle of columns of a model and a table": select(Bundle("b", Pet.id, MAGES.c.id)).where(
+        Pet.mage_id == MAGES.c.id
     ),
     "a cross join of tables": select(MAGES.c.id).where(MAGES.c.guild_id == GUILDS.c.id),
     "a subquery of a table": select(func.count()).select_from(select(MAGES).subquery()),

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Float,
     Numeric,
     StaticPool,
+    column,
     create_engine,
     delete,
     event,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     text,
     union,
     update,
+    values,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
@@ -394,7 +396,7 @@ def test_what_may_lock() -> None:
 
 
 def test_values() -> None:
-    """`_values`, `_ordered_values` and `_multi_values`."""
+    """`_values`, `_ordered_values`, `_multi_values`, and `_data` of VALUES."""
     assert core.values_of(insert(TEAM)) == {}
     assert list(core.values_of(update(TEAM).values({TEAM.c.name: "a"}))) == [TEAM.c.name]
     ordered = update(TEAM).ordered_values((TEAM.c.name, "a"))
@@ -405,8 +407,10 @@ def test_values() -> None:
     assert core.values_in(delete(TEAM)) == []
     (rows,) = core.rows_of(insert(TEAM).values([{"name": "a"}, {"name": "b"}]))
     assert len(list(rows)) == 2
-    for row in ({"name": func.lower("A"), "id": 1}, (1, func.lower("A"))):
-        (value,) = core.sql_in_rows_of(insert(TEAM).values([row]))
+    pair = values(column("id"), column("name")).data([(1, func.lower("A"))])
+    named = insert(TEAM).values([{"name": func.lower("A"), "id": 1}])
+    for rows in (named, insert(TEAM).values([(1, func.lower("A"))]), pair, pair.scalar_values()):
+        (value,) = core.sql_in_rows_of(rows)
         assert str(value) == "lower(:lower_1)"
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Result,
     Select,
     TextClause,
+    Update,
     inspect,
 )
 from sqlalchemy.orm import LoaderCriteriaOption
@@ -170,15 +171,16 @@ def ordered_columns_of(update: Any) -> list[Any]:
     return [column for column, _ in getattr(update, "_ordered_values", None) or ()]
 
 
-def rows_of(insert: Any) -> Iterable[Iterable[Any]]:
-    """Return the lists of rows in the text of an INSERT."""
-    found: Iterable[Iterable[Any]] = insert._multi_values
+def rows_of(element: Any) -> Iterable[Iterable[Any]]:
+    """Return the lists of rows in the text of an INSERT, or of VALUES; an UPDATE has none."""
+    kind = "_multi_values" if isinstance(element, Insert | Update) else "_data"
+    found: Iterable[Iterable[Any]] = getattr(element, kind)
     return found
 
 
-def sql_in_rows_of(insert: Insert) -> Iterator[ClauseElement]:
-    """Yield the SQL among the values of several rows, which SQLAlchemy's visitors pass by."""
-    for rows in rows_of(insert):
+def sql_in_rows_of(element: Any) -> Iterator[ClauseElement]:
+    """Yield the SQL among the values of rows, which SQLAlchemy's visitors pass by."""
+    for rows in rows_of(element):
         for row in rows:
             values = row.values() if isinstance(row, Mapping) else row
             yield from (value for value in values if isinstance(value, ClauseElement))

@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.visibility.tenancy import (
     check_value,
     leads_to_tenants,
     reach_of,
-    refusal_of_columns,
+    refusal_of_attributes,
 )
 from sqlmodel_crud_utils._session.changes import is_told
 from sqlmodel_crud_utils._session.state import noted, state_of
@@ -60,7 +60,7 @@ def serve_model(session: Session, model: type[Any] | None) -> None:
     if in_scope() is None and belongs_to_tenants(model):
         raise TenantError(NO_TENANT)
     serve(session)
-    refusal = refusal_of_columns(model)
+    refusal = refusal_of_attributes(model)
     if refusal is not None and not all_in_scope():
         raise TenantError(refusal)
 

@@ -8,7 +8,7 @@ beside the model that it writes to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -24,11 +24,12 @@ from sqlalchemy import (
     Select,
     TableSample,
     Update,
+    Values,
     and_,
 )
 from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.selectable import FromGrouping
+from sqlalchemy.sql.selectable import FromGrouping, ScalarValues
 
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     add_criteria,
@@ -49,6 +50,9 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
 from sqlmodel_crud_utils._core.visibility.criteria import TableCriteria
 
 _E = TypeVar("_E", bound=Executable)
+
+WITH_ROWS = (Insert, Values, ScalarValues)
+"""What has rows in its text."""
 
 
 def mappers_in(statement: Executable) -> set[Mapper[Any]]:
@@ -105,7 +109,7 @@ def subqueries_of(write: Update | Delete) -> set[FromClause]:
     """Return the subqueries and CTEs that the criteria and the values of a write name."""
     given = (*criteria_of(write), *values_in(write))
     tables = {table for each in given for table in tables_in(each)}
-    return {table for table in tables if isinstance(table, AliasedReturnsRows)}
+    return {table for table in tables if isinstance(table, AliasedReturnsRows | Values)}
 
 
 def elements_of(part: Any) -> Iterator[Any]:
@@ -118,7 +122,7 @@ def elements_of(part: Any) -> Iterator[Any]:
             # SQLAlchemy does not go from a column to the subquery that it is of.
             for table in subqueries_of(element):
                 yield from elements_of(table)
-        elif isinstance(element, Insert):
+        elif isinstance(element, WITH_ROWS):
             for value in sql_in_rows_of(element):
                 yield from elements_of(value)
 
@@ -192,14 +196,20 @@ def _tables(select: Select[Any]) -> set[FromClause]:
 
 def _named(select: Select[Any]) -> Iterator[FromClause]:
     """Return the tables that are known from columns only; those of models are left out."""
-    columns = [c for c in columns_of(select) if not (is_orm(select) and notes_of(c))]
+    given = list(_unbundled(columns_of(select)))
+    columns = [c for c in given if not (is_orm(select) and notes_of(c))]
     for column in columns:
         yield from tables_in(column)
     # exists().where(…) names its model nowhere else, and SQLAlchemy 2.0 doesn't look there.
     only_criteria = not (froms_of(select) or joins_of(select))
-    if not is_orm(select) or (only_criteria and len(columns) == len(columns_of(select))):
+    if not is_orm(select) or (only_criteria and len(columns) == len(given)):
         for criterion in criteria_of(select):
             yield from tables_in(criterion)
+
+
+def _unbundled(columns: Iterable[Any]) -> Iterator[Any]:
+    for column in columns:
+        yield from _unbundled(column.clauses) if "bundle" in notes_of(column) else (column,)
 
 
 def _criteria_of_write(write: Update | Delete, rules: TableCriteria) -> list[ColumnElement[bool]]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Join,
     Select,
     SelectBase,
+    Table,
     TableClause,
     TextClause,
     Update,
@@ -58,6 +59,7 @@ from sqlmodel_crud_utils._core.values.tenants import (
 )
 from sqlmodel_crud_utils._core.visibility.criteria import TableCriteria, rules_of
 from sqlmodel_crud_utils._core.visibility.hidden_tables import (
+    WITH_ROWS,
     concerns,
     elements_of,
     has_bare_join,
@@ -99,19 +101,40 @@ def belongs_to_tenants(model: type[Any]) -> bool:
 def leads_to_tenants(model: type[Any]) -> bool:
     """Return whether rows of a model, or rows related to them, belong to tenants."""
     found = facts_of(model).read_along()
-    return bool(refusal_of_columns(model)) or any(belongs_to_tenants(each.class_) for each in found)
+    return bool(refusal_of_attributes(model)) or any(
+        belongs_to_tenants(each.class_) for each in found
+    )
 
 
 @cached
-def refusal_of_columns(model: type[Any]) -> str | None:
-    """Return what is wrong with a `column_property` that the rows of a model may bring in."""
+def refusal_of_attributes(model: type[Any]) -> str | None:
+    """Return what is wrong with an attribute that the rows of a model may bring in.
+
+    It may be a `column_property` or a relationship.
+    """
     for mapper in facts_of(model).reachable():
         for name, expression in expressions_of(mapper).items():
             # The ORM keeps the model of a table, but not where the mapper's copy could show it.
             tables = [each for each in elements_of(expression) if not is_orm(each)]
             if any(isinstance(each, Select) and concerns(each, _rules()) for each in tables):
                 return f"{mapper.class_.__name__}.{name} names a table of tenants; name its model"
+        for relationship in mapper.relationships:
+            if _goes_through_tables(relationship):
+                return f"{relationship} goes through tables of tenants; go through their models"
     return None
+
+
+def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
+    """Return whether a relationship names tables of tenants beside its own and a link table."""
+    link = relationship.secondary
+    tables = _tables_of_tenants()
+    if not (link is None or isinstance(link, Table)) and any(
+        e in tables for e in elements_of(link)
+    ):
+        return True
+    conditions = (relationship.primaryjoin, relationship.secondaryjoin)
+    given = (each for each in conditions if each is not None)
+    return any(concerns(each, _rules()) for each in (*given, *(relationship.order_by or ())))
 
 
 def are_there_tenants() -> bool:
@@ -226,7 +249,7 @@ def _found(statement: Any) -> Reach:
         refusal=_refusal_of(elements)
         or _refusal_of_inserts_inside(statement, elements)
         or (_refusal_of_full_joins(elements) if names else None)
-        or next(filter(None, map(refusal_of_columns, models)), None),
+        or next(filter(None, map(refusal_of_attributes, models)), None),
         links=_refusal_of_links(statement, models),
     )
 
@@ -270,16 +293,23 @@ def _refusal_of(elements: Iterable[Any]) -> str | None:
 def _refusal(element: Any) -> str | None:
     if any(concerns(criterion, _rules()) for criterion in criteria_in(options_of(element))):
         return "an option names a table of tenants; name its model"
+    if "bundle" in notes_of(element) and concerns(element, _rules()):
+        return "a Bundle names a table of tenants; name its model"
+    if isinstance(element, WITH_ROWS) and any(map(_reads_rows, sql_in_rows_of(element))):
+        return "values of several rows cannot read rows of tenants; read them first"
+    if isinstance(element, Update | Delete):
+        return _refusal_of_write(element)
+    if isinstance(element, Insert):
+        return _refusal_of_insert(element)
+    return _refusal_of_source(element)
+
+
+def _refusal_of_source(element: Any) -> str | None:
     if isinstance(element, TableClause):
         if element.name.lower() in _names_of_tables() and element not in _tables_of_tenants():
             return f"{element.name!r} is a table of tenants; name it with its model"
-    elif isinstance(element, Select):
-        if has_bare_join(element, _rules()):
-            return "a table of tenants is joined without a condition; give it one, or its model"
-    elif isinstance(element, Update | Delete):
-        return _refusal_of_write(element)
-    elif isinstance(element, Insert):
-        return _refusal_of_insert(element)
+    elif isinstance(element, Select) and has_bare_join(element, _rules()):
+        return "a table of tenants is joined without a condition; give it one, or its model"
     return None
 
 
@@ -345,8 +375,6 @@ def _assigned(statement: Update | Delete) -> Iterator[Any]:
 
 
 def _refusal_of_insert(statement: Insert) -> str | None:
-    if any(map(_reads_rows, sql_in_rows_of(statement))):
-        return "an INSERT of several rows cannot read rows of tenants; read them first"
     if _column_of(statement.table) is None:
         return None
     name = statement.table.name
@@ -364,7 +392,7 @@ def _refusal_of_inserts_inside(statement: Any, elements: Iterable[Any]) -> str |
     """Return what is wrong with an INSERT in a CTE, whose values are not known to who asks."""
     inside = (each for each in elements if isinstance(each, Insert) and each is not statement)
     if any(_is_tenant(column) for insert in inside for column in _filled(insert)):
-        return f"an INSERT in a CTE fills {TENANT} in by itself; leave it out"
+        return f"an INSERT in a CTE or a lambda fills {TENANT} in by itself; leave it out"
     return None
 
 
