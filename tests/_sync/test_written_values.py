@@ -459,10 +459,27 @@ class Unwritable:
     """No driver knows how to write this."""
 
 
+WRITES: dict[str, Callable[[Session, Any], Any]] = {
+    "write_row": lambda session, value: write_row(Typed(loose=value), session),
+    "update_row": lambda session, value: update_row(1, {"loose": value}, session, Typed),
+    "bulk_update_rows": lambda session, value: bulk_update_rows(
+        [1], {"loose": value, "code": "x"}, session, Typed
+    ),
+    "bulk_upsert_mappings": lambda session, value: bulk_upsert_mappings(
+        [{"id": 1, "loose": value}], session, Typed
+    ),
+    "builder": lambda session, value: (
+        QueryBuilder(session, Typed).where(id=1).update(loose=value, code="x")
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_a_value_that_no_json_can_hold_names_its_column(
-    session: Session, database: Database
+    session: Session, database: Database, write: Callable[[Session, Any], Any]
 ) -> None:
     """It is found when the statement is made; psycopg alone does not tell where."""
+    write_row(Typed(id=1), session)
     with pytest.raises(ValidationError) as caught:
-        write_row(Typed(loose={"a": Unwritable()}), session)
+        write(session, {"a": Unwritable()})
     assert caught.value.field == "loose" or database.name == "postgresql"

@@ -7,6 +7,7 @@ from collections.abc import Container
 from traceback import walk_tb
 from typing import Any
 
+from sqlalchemy import JSON
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import (
     DataError,
@@ -296,6 +297,7 @@ _REFUSED_BY_DRIVER = (
 )
 _PLACE = r"(?s).*?(?:binding parameter |query argument \$)(\d+)\b"
 _INSERTED = r"INSERT INTO [^(]+\(([^()]+)\) VALUES"
+_UPDATED = r"(?s)UPDATE .+? SET (.+?)(?: WHERE |$)"
 
 
 def _mistake(
@@ -379,7 +381,24 @@ def _unconverted(error: StatementError, model: type[Any]) -> str | None:
                 convert(row.get(column.key))
         except _MISFITS:
             return str(column.name)
-    return None
+    return _assigned_json(error, model)
+
+
+def _assigned_json(error: StatementError, model: type[Any]) -> str | None:
+    """Return the JSON column that an UPDATE sets, if it is the only one.
+
+    Its values come without the names of their columns; what other types take is checked before.
+    """
+    update = re.match(_UPDATED, error.statement or "")
+    if update is None:
+        return None
+    found = [
+        str(column.name)
+        for column in facts_of(model).columns.values()
+        if isinstance(column.type, JSON)
+        and re.search(rf"(?<!\w){re.escape(column.name)}[`\"]?=", update.group(1))
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> str | None:
