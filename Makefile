@@ -17,6 +17,8 @@ WHEEL_TESTS := $(CACHE)/wheel-tests
 PIP := python -m pip --disable-pip-version-check install -qq --no-compile
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
+# For tests that pyproject.toml leaves out: its options without the folders to ignore.
+APART := --override-ini="addopts=-ra -p no:queryguard --strict-markers --strict-config"
 
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-async contract test-2.0 test-wheel \
@@ -76,16 +78,13 @@ test-async: $(INSTALLED) ## Run all but the generated tests, and what make type 
 	@$(BIN)/$(PYTEST) --ignore=tests/_sync --ignore=tests/typing/test_user_program.py $(PYTEST_ARGS)
 
 chaos: $(INSTALLED) ## Run the tests that kill servers, connections and tasks (MySQL: see CONTRIBUTING.md)
-	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
-		$(PYTEST_ARGS) tests/chaos
+	@$(BIN)/$(PYTEST) $(APART) $(PYTEST_ARGS) tests/chaos
 
 test-cluster: $(INSTALLED) ## Run the tests on clusters: standbys, PgBouncer, Galera (see CONTRIBUTING.md)
-	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
-		$(PYTEST_ARGS) tests/cluster
+	@$(BIN)/$(PYTEST) $(APART) $(PYTEST_ARGS) tests/cluster
 
 contract: $(INSTALLED) ## Try routes of crud_router with what their OpenAPI document allows, and what not
-	@$(BIN)/$(PYTEST) --override-ini="addopts=-ra --strict-markers --strict-config" \
-		$(PYTEST_ARGS) tests/contract
+	@$(BIN)/$(PYTEST) $(APART) $(PYTEST_ARGS) tests/contract
 
 cov: ## Run all but the generated tests and measure coverage of lines and branches
 	@$(MAKE) --no-print-directory test-async \

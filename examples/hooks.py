@@ -3,7 +3,7 @@
     python examples/hooks.py
 
 The outbox is written in the transaction of each change: a message exists if, and only if, the
-change was committed. The search index is outside of the database, so it is brought up to date after
+change was committed. The search index is outside the database, so it is brought up to date after
 the commit, with `on_commit`: what is rolled back never reaches it.
 """
 

@@ -24,7 +24,7 @@ import sqlmodel_crud_utils
 from scripts import docs_reference, docs_tabs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Files of the project outside of docs/ that are pages, and where.
+# Files of the project outside docs/ that are pages, and where.
 PAGES = {
     "README.md": "index.md",
     "MIGRATION_GUIDE.md": "migrating.md",
@@ -167,7 +167,7 @@ def mended(markdown: str, source: str, place: str, repository: str) -> str:
 
 
 def on_page_content(content: str, page: Page, **_kwargs: Any) -> str:
-    """Link names in code to their description, outside of headings and blocks of code."""
+    """Link names in code to their description, outside headings and blocks of code."""
     # The names of tabs are no text of the page that a search could find.
     labels = '<div class="tabbed-labels"'
     content = content.replace(labels, f"{labels} data-search-exclude")

@@ -75,7 +75,7 @@ class Reference:
 
 def read() -> Reference:
     """Read the package, and write the pages of its reference."""
-    # What SQLAlchemy's alias is made of has names only inside of SQLAlchemy.
+    # What SQLAlchemy's alias is made of has names only inside SQLAlchemy.
     for home in (builder, sync_repository, async_repository):
         vars(home)["Criterion"] = typing.TypeVar("Criterion")  # pyright: ignore[reportGeneralTypeIssues]
     reference = Reference({}, {})

@@ -28,6 +28,9 @@ PHRASES = {
     r"\banew\b": "again",
     r'"""Tell whether\b': "Return whether",
     r"\bspares? (?:the|a|an|you)\b": "saves, avoids",
+    r"\b[Ii]nside of\b": "inside",
+    r"\b[Oo]utside of\b": "outside",
+    r"\bcomes? out as (?:it is|they are)\b": "propagates unchanged",
     r"\bmeans nothing certain\b": "cannot be combined",
 }
 _REFUSED = re.compile("|".join(f"(?:{phrase})" for phrase in PHRASES))

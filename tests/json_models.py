@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 
 
 class Tagged(TypeDecorator[Any]):
-    """JSON that the database has inside of another one."""
+    """JSON that the database has inside another one."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True

@@ -155,7 +155,7 @@ class Edit(Step):
 
 @dataclass(frozen=True)
 class OnCommit(Step):
-    """A callback for the commit; one that fails is registered inside of blocks only."""
+    """A callback for the commit; one that fails is registered inside blocks only."""
 
     fails: bool
 

@@ -288,7 +288,7 @@ def sync_engine(engine: AsyncEngine) -> Engine:
 
 
 def ask(func: Callable[[], Any]) -> Any:
-    """Call a user's function, `def` or `async def`, from inside of a connection attempt."""
+    """Call a user's function, `def` or `async def`, from inside a connection attempt."""
     answer = func()
     return await_only(answer) if inspect.isawaitable(answer) else answer
 
@@ -403,7 +403,7 @@ class Signal:
 
 
 def wait_for(work: Awaitable[_R]) -> _R:
-    """Wait for something from inside of what a session does in its greenlet."""
+    """Wait for something from inside what a session does in its greenlet."""
     return await_only(work)
 
 

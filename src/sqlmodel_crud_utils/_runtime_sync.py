@@ -242,7 +242,7 @@ _is_coroutine_function = cached(inspect.iscoroutinefunction)
 
 def require_engine(engine: Any) -> Engine:
     """Return the engine; one of the other API is a `ValidationError`."""
-    # An AsyncEngine has such an Engine inside of it, which only works there.
+    # An AsyncEngine has such an Engine inside it, which only works there.
     if isinstance(engine, Engine) and not engine.dialect.is_async:
         return engine
     kind = "one with an async driver" if isinstance(engine, Engine) else type(engine).__name__
@@ -271,7 +271,7 @@ def sync_engine(engine: Engine) -> Engine:
 
 
 def ask(func: Callable[[], Any]) -> Any:
-    """Call a user's function from inside of a connection attempt."""
+    """Call a user's function from inside a connection attempt."""
     answer = func()
     if inspect.iscoroutine(answer):
         # It is refused as an answer, and would complain that it never ran.

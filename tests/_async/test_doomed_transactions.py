@@ -272,7 +272,7 @@ class TestDoomed:
     async def test_the_next_block_is_not_doomed(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Neither the next block nor work outside of blocks is doomed."""
+        """Neither the next block nor work outside blocks is doomed."""
         with pytest.raises(TransactionError):
             async with transaction(session):
                 await write_row(hero("Rusty"), session)

@@ -372,7 +372,7 @@ class TestFailures:
 
 class TestNesting:
     async def test_hooks(self, session: AsyncSession) -> None:
-        """What a hook calls begins and ends inside of the call that runs the hook."""
+        """What a hook calls begins and ends inside the call that runs the hook."""
 
         async def log(instance: Project) -> None:
             await write_row(Event(text=instance.name), session)

@@ -167,7 +167,7 @@ class TestNever:
         assert ran == []
 
     async def test_of_a_nested_block_that_failed(self, session: AsyncSession) -> None:
-        """Also what a block inside of it had released already."""
+        """Also what a block inside it had released already."""
         ran: list[int] = []
         async with transaction(session):
             on_commit(session, lambda: ran.append(1))

@@ -171,7 +171,7 @@ class TestReads:
                 assert await read(session) == NEW, name
 
     async def test_use_primary(self, new_session: Any) -> None:
-        """Inside of it alone."""
+        """Inside it alone."""
         for name, read in READS.items():
             async with new_session() as session:
                 with use_primary():

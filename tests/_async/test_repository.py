@@ -94,7 +94,7 @@ async def test_several_rows_are_an_error(heroes: AsyncRepository[Hero]) -> None:
 
 
 async def test_what_the_database_refuses_raises(heroes: AsyncRepository[Hero]) -> None:
-    """Outside of a block, too; the session can be used at once."""
+    """Outside a block, too; the session can be used at once."""
     [key, _] = await fill(heroes, "Ann", "Bob")
     with pytest.raises(ConstraintViolationError):
         await heroes.create(name="Ann", secret_name="?")

@@ -220,7 +220,7 @@ class TestLocking:
     async def test_a_block_begins_with_the_write_lock(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Once for all its levels, and nothing outside of blocks does."""
+        """Once for all its levels, and nothing outside blocks does."""
         with recorded(engine) as words:
             await session.exec(select(Hero))
             await session.rollback()

@@ -224,7 +224,7 @@ class TestUpdate:
         assert await update_row(9, {"id": 2, "age": 3}, opened(), Hero) == (False, None)
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
-        """Outside of a block the row comes back as the database has it."""
+        """Outside a block the row comes back as the database has it."""
         await given(opened(), hero(1), hero(2))
         session = opened()
         updated, row = await update_row(1, {"name": "hero 2"}, session, Hero)

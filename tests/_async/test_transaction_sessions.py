@@ -294,7 +294,7 @@ class TestSessions:
     async def test_blocks_of_two_sessions(
         self, session: AsyncSession, session_factory: SessionFactory, engine: AsyncEngine
     ) -> None:
-        """They never see each other's blocks, also where one is inside of the other."""
+        """They never see each other's blocks, also where one is inside the other."""
         other = session_factory()
         async with transaction(session):
             await write_row(hero("Rusty"), session)

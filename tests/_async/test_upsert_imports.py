@@ -226,7 +226,7 @@ class TestTheRowIsNamed:
         assert [row.must for row in rows] == [1, 2, 3]
 
     async def test_the_errors_of_sqlalchemy_have_a_note(self, session: AsyncSession) -> None:
-        """Outside of a block they come as they are, as in v0.1.0."""
+        """Outside a block they come as they are, as in v0.1.0."""
         payload = items(1, 2)
         payload[1]["must"] = None
         with pytest.raises(IntegrityError) as raised:

@@ -254,7 +254,7 @@ class TestDoomed:
             assert get_rows(session, Hero, name="nobody") == (False, [])
 
     def test_the_next_block_is_not_doomed(self, session: Session, engine: Engine) -> None:
-        """Neither the next block nor work outside of blocks is doomed."""
+        """Neither the next block nor work outside blocks is doomed."""
         with pytest.raises(TransactionError):
             with transaction(session):
                 write_row(hero("Rusty"), session)

@@ -374,7 +374,7 @@ class TestFailures:
 
 class TestNesting:
     def test_hooks(self, session: Session) -> None:
-        """What a hook calls begins and ends inside of the call that runs the hook."""
+        """What a hook calls begins and ends inside the call that runs the hook."""
 
         def log(instance: Project) -> None:
             write_row(Event(text=instance.name), session)

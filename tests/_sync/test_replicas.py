@@ -173,7 +173,7 @@ class TestReads:
                 assert read(session) == NEW, name
 
     def test_use_primary(self, new_session: Any) -> None:
-        """Inside of it alone."""
+        """Inside it alone."""
         for name, read in READS.items():
             with new_session() as session:
                 with use_primary():

@@ -96,7 +96,7 @@ def test_several_rows_are_an_error(heroes: Repository[Hero]) -> None:
 
 
 def test_what_the_database_refuses_raises(heroes: Repository[Hero]) -> None:
-    """Outside of a block, too; the session can be used at once."""
+    """Outside a block, too; the session can be used at once."""
     [key, _] = fill(heroes, "Ann", "Bob")
     with pytest.raises(ConstraintViolationError):
         heroes.create(name="Ann", secret_name="?")

@@ -212,7 +212,7 @@ class TestAtomicity:
 
 class TestLocking:
     def test_a_block_begins_with_the_write_lock(self, session: Session, engine: Engine) -> None:
-        """Once for all its levels, and nothing outside of blocks does."""
+        """Once for all its levels, and nothing outside blocks does."""
         with recorded(engine) as words:
             session.exec(select(Hero))
             session.rollback()

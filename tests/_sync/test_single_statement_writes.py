@@ -226,7 +226,7 @@ class TestUpdate:
         assert update_row(9, {"id": 2, "age": 3}, opened(), Hero) == (False, None)
 
     def test_refused_by_the_database(self, opened: Opened) -> None:
-        """Outside of a block the row comes back as the database has it."""
+        """Outside a block the row comes back as the database has it."""
         given(opened(), hero(1), hero(2))
         session = opened()
         updated, row = update_row(1, {"name": "hero 2"}, session, Hero)

@@ -198,7 +198,7 @@ class TestContext:
 
     @pytest.mark.usefixtures("telemetry")
     def test_callbacks(self, session: Session) -> None:
-        """They run inside of the span of the transaction, and leave nothing behind."""
+        """They run inside the span of the transaction, and leave nothing behind."""
         seen = []
         with transaction(session):
             on_commit(session, lambda: seen.append(_current()))

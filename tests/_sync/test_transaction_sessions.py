@@ -290,7 +290,7 @@ class TestSessions:
     def test_blocks_of_two_sessions(
         self, session: Session, session_factory: SessionFactory, engine: Engine
     ) -> None:
-        """They never see each other's blocks, also where one is inside of the other."""
+        """They never see each other's blocks, also where one is inside the other."""
         other = session_factory()
         with transaction(session):
             write_row(hero("Rusty"), session)

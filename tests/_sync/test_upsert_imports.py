@@ -222,7 +222,7 @@ class TestTheRowIsNamed:
         assert [row.must for row in rows] == [1, 2, 3]
 
     def test_the_errors_of_sqlalchemy_have_a_note(self, session: Session) -> None:
-        """Outside of a block they come as they are, as in v0.1.0."""
+        """Outside a block they come as they are, as in v0.1.0."""
         payload = items(1, 2)
         payload[1]["must"] = None
         with pytest.raises(IntegrityError) as raised:

@@ -1,4 +1,4 @@
-"""A task that is cancelled inside of a block: nothing is written, no connection is held.
+"""A task that is cancelled inside a block: nothing is written, no connection is held.
 
 Each test cancels the same work at its first suspension, its second, its third, … until the work
 is done before the cancellation comes. Once the COMMIT is under way a cancellation waits for it and
@@ -119,12 +119,12 @@ async def other_writes(session: AsyncSession) -> None:
 
 
 async def one_write(session: AsyncSession) -> None:
-    """Outside of any block."""
+    """Outside any block."""
     await write_row(hero("one"), session)
 
 
 async def many_rows(session: AsyncSession) -> None:
-    """All or nothing, outside of any block."""
+    """All or nothing, outside any block."""
     await insert_data_rows([hero("one"), hero("two")], session, raise_on_error=True)
 
 

@@ -155,7 +155,7 @@ class TestPool:
         assert merged == {"timeout": 1}
 
     def test_connect_args_must_be_a_mapping(self) -> None:
-        """A string would fail somewhere inside of SQLAlchemy."""
+        """A string would fail somewhere inside SQLAlchemy."""
         assert refused("sqlite://", connect_args=f"password={SECRET}").field == "connect_args"
 
     @pytest.mark.parametrize("kind", [NullPool, SingletonThreadPool])

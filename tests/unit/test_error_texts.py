@@ -272,7 +272,7 @@ def test_a_row_that_is_gone_is_a_conflict(kind: type[Any]) -> None:
     original = kind.__new__(kind)
     error = translate(original, Hero)
     assert isinstance(error, ConflictError)
-    assert str(error).startswith("A Hero row was changed or removed")
+    assert str(error).startswith("A Hero row has been changed or removed")
     assert isinstance(translate(original), ConflictError)
 
 

@@ -371,7 +371,7 @@ def test_it_is_too_late_after_the_first_request() -> None:
 
 
 def test_an_http_exception_is_taken_out_of_a_transaction_error() -> None:
-    """A route that uses `transaction()` itself may raise one inside of it."""
+    """A route that uses `transaction()` itself may raise one inside it."""
     assert answer(wrapped(HTTPException(418, "I am a teapot"))) == (418, "I am a teapot")
 
 

@@ -30,7 +30,7 @@ def strict_loading(
 
     Args:
         session: The session.
-        mode: True refuses lazy loads; in `aio` those outside of `run_sync` and the like.
+        mode: True refuses lazy loads; in `aio` those outside `run_sync` and the like.
             "n_plus_one" lets the first row of a query load a relationship, and refuses the second.
             False allows all.
 

@@ -15,7 +15,7 @@ class Scope(Generic[T]):
 
     Args:
         name: What it is called in debuggers.
-        default: What holds outside of every block.
+        default: What holds outside every block.
     """
 
     def __init__(self, name: str, default: T) -> None:

@@ -177,7 +177,7 @@ def begin_without_lock(session: Session) -> None:
 
 
 def join_callers(session: Session) -> None:
-    """Let a block begin inside of the caller's own transaction."""
+    """Let a block begin inside the caller's own transaction."""
     if session.bind is not None:
         session.connection()
     for connection in connections_of(session):

@@ -28,7 +28,7 @@ def prepare_engine(
     Args:
         engine: The engine that connects.
         plan: What it was made with.
-        ask: Calls the user's function from inside of a connection attempt.
+        ask: Calls the user's function from inside a connection attempt.
     """
     if features_of(engine.dialect).has_pragmas:
         event.listen(engine, "connect", engines.pragmas_of(plan))

@@ -67,7 +67,7 @@ def pragmas_of(plan: EnginePlan) -> Callable[..., None]:
     import sqlite3  # only where it is the database
 
     is_file = not is_memory(plan.url)
-    # Then the driver has begun a transaction, and inside of one the pragmas do nothing.
+    # Then the driver has begun a transaction, and inside one the pragmas do nothing.
     begun = plan.arguments["connect_args"].get("autocommit") is False
 
     def set_pragmas(connection: Any, _entry: Any) -> None:

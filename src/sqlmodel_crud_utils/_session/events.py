@@ -186,7 +186,7 @@ def _on_savepoint(connection: Connection, _name: str) -> None:
 event.listen(Engine, "rollback", sole_use.rolling_back)
 event.listen(Engine, "rollback_twophase", sole_use.rolling_back)
 
-# A statement is cut off outside of blocks, too.
+# A statement is cut off outside blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)
 
 

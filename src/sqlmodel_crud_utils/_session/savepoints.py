@@ -40,7 +40,7 @@ class PerSavepoint(Generic[T]):
         ]
 
     def drop(self, ended: SessionTransaction) -> None:
-        """Forget what an ended transaction owned, and what savepoints inside of it did."""
+        """Forget what an ended transaction owned, and what savepoints inside it did."""
         self._owned = [pair for pair in self._owned if not is_within(pair[0], ended)]
 
     def take(self) -> list[T]:

@@ -86,7 +86,7 @@ def _interrupt(session: Session) -> None:
 
 
 class sole_use:  # noqa: N801 - reads as a function; a generator would cost more than the rest
-    """Work with a session, alone; work inside of this work is part of it.
+    """Work with a session, alone; work inside this work is part of it.
 
     Raises:
         ValidationError: Somebody else is at work with the session, or has ended its transaction

@@ -82,7 +82,7 @@ def create_pooled_engine(
             not asked. A connection that turns out to be dead at the first statement on it is
             replaced, and the statement is sent again, except under AUTOCOMMIT.
         autocommit_reads: Whether PostgreSQL gets a read of the library without BEGIN and ROLLBACK
-            around it, outside of transaction blocks and as long as nothing is written: one round
+            around it, outside transaction blocks and as long as nothing is written: one round
             trip instead of three. It is so under READ COMMITTED only, where the transaction would
             change nothing, and not with `pgbouncer` or `row_security`.
         password: The password, if the URL leaves it out; it wins over one in the URL. A callable
@@ -147,7 +147,7 @@ def session_factory(
     Args:
         engine: The engine; with replicas, that of the primary.
         replicas: Engines of databases that follow the primary, asked in turn. A SELECT without a
-            lock, outside of a transaction block, goes there; everything else, `text()` too, to
+            lock, outside a transaction block, goes there; everything else, `text()` too, to
             the primary. What a replica that fails cannot answer, the primary answers; the
             replica is left alone for 5 seconds.
         strict_loading: What lazy loads are refused, as in the function `strict_loading`; left out,

@@ -32,7 +32,7 @@ def strict_loading(
 
     Args:
         session: The session.
-        mode: True refuses lazy loads; in `sync` those outside of `run_sync` and the like.
+        mode: True refuses lazy loads; in `sync` those outside `run_sync` and the like.
             "n_plus_one" lets the first row of a query load a relationship, and refuses the second.
             False allows all.
 

@@ -1,4 +1,4 @@
-"""One row inserted, changed or removed, inside of an operation."""
+"""One row inserted, changed or removed, inside an operation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Liter
     """Write what was set on a row that already exists, with the hooks of an update."""
     changes = changes_on(write.facts, row)
     if changes:
-        # Not before the hooks have seen it, and not outside of the savepoint that may undo it.
+        # Not before the hooks have seen it, and not outside the savepoint that may undo it.
         write.session.expire(row, list(changes))
         async with searching(write):
             await write.session.refresh(row, list(changes))

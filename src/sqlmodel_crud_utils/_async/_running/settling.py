@@ -113,7 +113,7 @@ async def roll_back(session: AsyncSession) -> None:
     """Roll back whatever happens: a connection that cannot is thrown away.
 
     So is one that another task is at work with: a driver may carry out the statement of that task
-    after the rollback, outside of any transaction.
+    after the rollback, outside any transaction.
     """
     plain = sync_session(session)
     if is_used_by_others(plain):
@@ -176,7 +176,7 @@ async def concluded(session: AsyncSession, end: Work[_R]) -> _R:
 async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:
     """Run what waited for the commit, in order; return what the callbacks raised.
 
-    Inside of a block they go on waiting.
+    Inside a block they go on waiting.
     """
     plain = sync_session(session)
     due = [] if is_inside(plain) else commit_callbacks.take_due(plain)

@@ -235,7 +235,7 @@ def read_url(database_url: str | URL) -> URL:
         raise bad_url("must have no whitespace around it")
     if database_url.count("@") > 1 and not database_url.startswith("sqlite"):
         # Otherwise the part after the first one would pass for the host, and be shown.
-        raise bad_url('has more than one "@"; write %40 for one inside of the user or password')
+        raise bad_url('has more than one "@"; write %40 for one inside the user or password')
     # The parser's own error goes no further, as it may quote what is a part of the password.
     with suppress(ArgumentError, ValueError):
         return make_url(database_url)

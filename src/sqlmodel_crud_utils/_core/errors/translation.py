@@ -169,7 +169,7 @@ def is_unreachable(error: Exception) -> bool:
     )
 
 
-# Inside of these methods of a dialect the COMMIT is sent.
+# Inside these methods of a dialect the COMMIT is sent.
 _COMMITS = frozenset({"do_commit", "do_commit_twophase"})
 
 
@@ -287,7 +287,7 @@ _MISFITS = (
     AttributeError,
     RecursionError,  # a JSON value that is nested too deeply
 )
-# Inside of these methods of a dialect there is nothing but the driver.
+# Inside these methods of a dialect there is nothing but the driver.
 _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
 
 

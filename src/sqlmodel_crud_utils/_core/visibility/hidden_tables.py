@@ -148,7 +148,7 @@ def _hide_in_write(rules: TableCriteria, write: Update | Delete) -> None:
 
 
 def _hide_in_join(rules: TableCriteria, join: Join) -> None:
-    # Where a JOIN is joined, the conditions inside of it reach all of its tables but the first.
+    # Where a JOIN is joined, the conditions inside it reach all of its tables but the first.
     criterion = _criterion(_first(join.right), rules)
     if criterion is not None:
         join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)

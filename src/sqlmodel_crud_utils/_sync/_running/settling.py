@@ -115,7 +115,7 @@ def roll_back(session: Session) -> None:
     """Roll back whatever happens: a connection that cannot is thrown away.
 
     So is one that another task is at work with: a driver may carry out the statement of that task
-    after the rollback, outside of any transaction.
+    after the rollback, outside any transaction.
     """
     plain = sync_session(session)
     if is_used_by_others(plain):
@@ -178,7 +178,7 @@ def concluded(session: Session, end: Work[_R]) -> _R:
 def run_commit_callbacks(session: Session) -> list[Exception]:
     """Run what waited for the commit, in order; return what the callbacks raised.
 
-    Inside of a block they go on waiting.
+    Inside a block they go on waiting.
     """
     plain = sync_session(session)
     due = [] if is_inside(plain) else commit_callbacks.take_due(plain)

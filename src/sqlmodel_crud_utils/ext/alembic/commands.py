@@ -1,4 +1,4 @@
-"""Alembic's command from inside of a program."""
+"""Alembic's command from inside a program."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def _transaction(
 
 
 def _limit_lock_waits(connection: Connection, seconds: float) -> None:
-    """Set the limit in each transaction; what runs outside of one has none."""
+    """Set the limit in each transaction; what runs outside one has none."""
     statements = _lock_timeout(features_of(connection.dialect), seconds)
 
     @event.listens_for(connection, "begin")

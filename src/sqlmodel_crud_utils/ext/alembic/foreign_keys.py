@@ -63,7 +63,7 @@ def _broken(connection: Connection) -> Counter[tuple[str, str]]:
 
 
 def _pragma(connection: Connection, statement: str) -> Any:
-    """Run a PRAGMA outside of a transaction; in one, that of foreign keys does nothing."""
+    """Run a PRAGMA outside a transaction; in one, that of foreign keys does nothing."""
     driver: Any = connection.connection.dbapi_connection
     cursor = driver.cursor()
     # A driver that commits nothing by itself is always in a transaction.

@@ -1,7 +1,7 @@
 """One upgrade of a database at a time, whatever process or machine it runs on.
 
 PostgreSQL and MySQL have named locks that belong to a connection and go with it, so that a process
-that is killed lets go. Who waits asks again and again, outside of a transaction: a statement that
+that is killed lets go. Who waits asks again and again, outside a transaction: a statement that
 waits would hold up CREATE INDEX CONCURRENTLY. SQLite's own lock comes with its transaction.
 """
 

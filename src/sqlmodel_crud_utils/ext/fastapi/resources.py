@@ -207,11 +207,11 @@ def _fixed(facts: Facts, restriction: Restriction) -> dict[str, Any]:
 def outside(
     facts: Facts, restriction: Restriction, data: BaseModel, place: Sequence[int]
 ) -> Exception:
-    """Return the error for a row that would be outside of what the client may see."""
+    """Return the error for a row that would be outside what the client may see."""
     sent = [name for name in _fixed(facts, restriction) if name in data.model_fields_set]
     names = [called_in_body(name, type(data).model_fields[name]) for name in sent]
     where = ("body", *place, *names) if len(names) == 1 else ("body", *place)
-    reason = "it would be outside of what you may write"
+    reason = "it would be outside what you may write"
     return RequestValidationError([{"type": "value_error", "loc": where, "msg": reason}])
 
 

@@ -113,7 +113,7 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
         operations: Which of the routes there are; left out, all but restore and bulk.
         dependencies: More dependencies, as in `APIRouter`; or a mapping from operation to those.
         restrict: A dependency that returns filters, or an expression, for the rows that this
-            request may see. A row outside of it is a 404, and what is written has to stay inside.
+            request may see. A row outside it is a 404, and what is written has to stay inside.
         reading: The dependency of the routes that only read; left out, it is `session`.
         is_async: Whether the session is an `AsyncSession`; left out, the return type of `session`
             tells.

@@ -45,7 +45,7 @@ def for_selection(
     Args:
         builder: A `QueryBuilder` or an `AsyncQueryBuilder`.
         info: The resolver's `info`: Strawberry's, or graphql-core's, as Ariadne and Graphene have.
-        max_depth: How many relationships may be selected inside of each other.
+        max_depth: How many relationships may be selected inside each other.
         at: Where the rows are in what the resolver returns, such as "hero" of a payload or
             "page.items"; left out, it returns the rows.
         types: For rows of a union or an interface: the GraphQL types that they come as; left out,

@@ -153,7 +153,7 @@ def connection(
         first: How many rows the page has; left out, 20 or `max_size`.
         after: The cursor of a row; left out, the page begins with the first row.
         max_size: How many rows a page may have.
-        max_depth: How many relationships of a row may be selected inside of each other.
+        max_depth: How many relationships of a row may be selected inside each other.
 
     Returns:
         The page. Its type for GraphQL is one of yours, with the fields that it shall have.

@@ -125,7 +125,7 @@ class RateLimiter:
     def limited(
         self, rate: str, *, by: By = None, on: On = "all", rows: bool = False
     ) -> AbstractContextManager[None]:
-        """Limit the calls inside of a `with` block, whatever their model is.
+        """Limit the calls inside a `with` block, whatever their model is.
 
         It holds for this task or thread, and for the tasks started inside. Blocks with the same
         rate and the same `by` share a counter, in other processes too.

@@ -1,4 +1,4 @@
-"""Whether a call runs inside of another one, of which a hook has called it."""
+"""Whether a call runs inside another one, of which a hook has called it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Nesting:
         self._outermost: ContextVar[Call | None] = ContextVar("outermost_call", default=None)
 
     def enter(self, call: Call) -> None:
-        """Note a call, unless it is inside of another one."""
+        """Note a call, unless it is inside another one."""
         if self._under_way() is None:
             self._outermost.set(call)
 
@@ -24,7 +24,7 @@ class Nesting:
             self._outermost.set(None)
 
     def is_inner(self, call: Call) -> bool:
-        """Return whether a call is inside of another one."""
+        """Return whether a call is inside another one."""
         outermost = self._under_way()
         return outermost is not None and outermost is not call
 

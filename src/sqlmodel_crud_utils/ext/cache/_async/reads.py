@@ -97,7 +97,7 @@ class Reads:
         self._outages.owe(renewed)
 
     def renew_in_commit(self, names: Iterable[str]) -> None:
-        """Renew tokens from inside of a session's commit, whatever is cancelled meanwhile."""
+        """Renew tokens from inside a session's commit, whatever is cancelled meanwhile."""
         wait_for(shielded(self.renew, names))
 
     # --- the store -------------------------------------------------------------------------------
