@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from sqlmodel_crud_utils.aio import insert_data_rows, transaction, update_row, write_row
-from sqlmodel_crud_utils.exceptions import QueryExecutionError, TransactionError
+from sqlmodel_crud_utils.aio import (
+    insert_data_rows,
+    is_transient,
+    transaction,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import (
+    QueryExecutionError,
+    SQLModelCRUDError,
+    TransactionError,
+)
 from tests.databases import Database
 from tests.models import Hero
 
@@ -56,6 +69,36 @@ async def test_rows_that_are_updated_crosswise(
     assert isinstance(lost.original_error, QueryExecutionError)
     assert "run the transaction again" in str(lost)
     assert "raise_on_error" not in str(lost)
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.databases("mysql")
+async def test_what_is_tried_after_a_deadlock_of_the_callers_own(engine: AsyncEngine) -> None:
+    """Its error tells of the deadlock as well, which the library has not seen."""
+    names = ("one", "two")
+    async with AsyncSession(engine) as session:
+        await insert_data_rows([Hero(name=name, secret_name="?") for name in names], session)
+    both = asyncio.Barrier(2)
+    told: list[SQLModelCRUDError] = []
+
+    async def change(session: AsyncSession, name: str) -> None:
+        hero = (await session.exec(select(Hero).where(Hero.name == name))).one()
+        hero.age = 1
+        with suppress(OperationalError):
+            await session.flush()
+
+    async def work(first: str, second: str) -> None:
+        async with AsyncSession(engine) as session, transaction(session):
+            await change(session, first)
+            await both.wait()
+            await change(session, second)
+            try:
+                await write_row(Hero(name=f"after {first}", secret_name="?"), session)
+            except SQLModelCRUDError as error:
+                told.append(error)
+
+    await asyncio.gather(work(*names), work(*names[::-1]), return_exceptions=True)
+    assert [is_transient(error) for error in told] == [True]
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
