@@ -62,7 +62,7 @@ TENANCY_MUTANTS = [
     (TENANCY, "and not value.required", ""),
     (TENANCY, "if reach_of(value).raw or _reads_rows(value):", "if _reads_rows(value):"),
     (TENANCY, "if reach_of(value).raw or _reads_rows(value):", "if reach_of(value).raw:"),
-    (TENANCY, "any(map(_reads_rows, sql_in_rows_of(element)))", "False"),
+    (TENANCY, "any(map(_reads_rows, unvisited_sql_of(element)))", "False"),
     (TENANCY, 'if "bundle" in notes_of(element) and', "if False and"),
     (TENANCY, "if is_made and any(", "if False and any("),
     (TENANCY, "conditions = (relationship.primaryjoin, relationship", "conditions = (relationship"),
@@ -76,7 +76,7 @@ TENANCY_MUTANTS = [
     (TENANCY, "or _refusal_of_inserts_inside(statement, elements)", ""),
     (HIDDEN, "_criterion(_first(join.right), rules)", "_criterion(join.right, rules)"),
     (HIDDEN, "else _criterion(_first(target), rules)", "else _criterion(target, rules)"),
-    (HIDDEN, "for value in sql_in_rows_of(element):", "for value in ():"),
+    (HIDDEN, "for value in unvisited_sql_of(element):", "for value in ():"),
     (TENANTS, "if not is_callers(execution.execution_options):", "if True:"),
     (
         TENANTS,

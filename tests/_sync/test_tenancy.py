@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
     values,
 )
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import (
     Bundle,
@@ -811,6 +812,22 @@ REFUSED: dict[str, Any] = {
     "an insert of several rows that reads some": insert(Pet).values(
         [{"name": "Rex"}, {"name": func.coalesce(LAST_LABEL, "")}]
     ),
+    "an insert that overwrites with what it reads": sqlite.insert(PETS)
+    .values(id=1, name="x")
+    .on_conflict_do_update(index_elements=["id"], set_={"name": LAST_LABEL}),
+    "an insert that overwrites where it reads": postgresql.insert(PETS)
+    .values(id=1, name="x")
+    .on_conflict_do_update(
+        index_elements=["id"], set_={"name": "x"}, where=exists(select(SPELLS.c.id))
+    ),
+    "an insert that overwrites with text": sqlite.insert(PETS)
+    .values(id=1, name="x")
+    .on_conflict_do_update(
+        index_elements=["id"], set_={"name": text("(SELECT max(label) FROM spell)")}
+    ),
+    "an insert with what it reads for duplicate keys": mysql.insert(PETS)
+    .values(id=1, name="x")
+    .on_duplicate_key_update(name=LAST_LABEL),
     "an insert of tuples that reads rows": insert(PETS).values([(1, LAST_LABEL, None)]),
     "an insert of several rows that reads a model": insert(PETS).values(
         [{"name": select(func.max(Spell.label)).scalar_subquery()}]
@@ -881,14 +898,10 @@ def test_an_insert_that_writes_to_rows_which_are_there(session: Session):
     spells_of("a", "b", session=session)
     statement: Any
     if dialect_of(session).name == "mysql":
-        from sqlalchemy.dialects import mysql
-
         statement = mysql.insert(Spell).values(id=2, label="mine")
         statement = statement.on_duplicate_key_update(label="mine")
         harmless = insert(Spell).prefix_with("IGNORE")
     else:
-        from sqlalchemy.dialects import postgresql, sqlite
-
         dialect: Any = {"postgresql": postgresql, "sqlite": sqlite}[dialect_of(session).name]
         upsert = dialect.insert(Spell).values(id=2, label="mine")
         statement = upsert.on_conflict_do_update(index_elements=["id"], set_={"label": "mine"})

@@ -396,7 +396,7 @@ def test_what_may_lock() -> None:
 
 
 def test_values() -> None:
-    """`_values`, `_ordered_values`, `_multi_values`, and `_data` of VALUES."""
+    """`_values`, `_ordered_values`, `_multi_values`, `_data` of VALUES, ON CONFLICT."""
     assert core.values_of(insert(TEAM)) == {}
     assert list(core.values_of(update(TEAM).values({TEAM.c.name: "a"}))) == [TEAM.c.name]
     ordered = update(TEAM).ordered_values((TEAM.c.name, "a"))
@@ -409,8 +409,11 @@ def test_values() -> None:
     assert len(list(rows)) == 2
     pair = values(column("id"), column("name")).data([(1, func.lower("A"))])
     named = insert(TEAM).values([{"name": func.lower("A"), "id": 1}])
+    skipping = sqlite.insert(TEAM).values(id=1)
+    skipping = skipping.on_conflict_do_update(["id"], set_={"name": func.lower("A")})
+    assert "lower(:lower_1)" in map(str, core.unvisited_sql_of(skipping))
     for rows in (named, insert(TEAM).values([(1, func.lower("A"))]), pair, pair.scalar_values()):
-        (value,) = core.sql_in_rows_of(rows)
+        (value,) = core.unvisited_sql_of(rows)
         assert str(value) == "lower(:lower_1)"
 
 

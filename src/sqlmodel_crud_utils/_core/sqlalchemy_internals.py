@@ -178,12 +178,26 @@ def rows_of(element: Any) -> Iterable[Iterable[Any]]:
     return found
 
 
-def sql_in_rows_of(element: Any) -> Iterator[ClauseElement]:
-    """Yield the SQL among the values of rows, which SQLAlchemy's visitors pass by."""
-    for rows in rows_of(element):
-        for row in rows:
-            values = row.values() if isinstance(row, Mapping) else row
-            yield from (value for value in values if isinstance(value, ClauseElement))
+def unvisited_sql_of(element: Any) -> Iterator[ClauseElement]:
+    """Yield the SQL that SQLAlchemy's visitors pass by.
+
+    It is among the values of rows, and before SQLAlchemy 2.1 in what an INSERT does with rows in
+    its way.
+    """
+    yield from _sql_in(rows_of(element))
+    clause = getattr(element, "_post_values_clause", None)
+    if clause is not None:
+        yield from _sql_in(vars(clause))
+
+
+def _sql_in(value: Any) -> Iterator[ClauseElement]:
+    if isinstance(value, ClauseElement):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _sql_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _sql_in(each)
 
 
 def selected_into(insert: Insert) -> Sequence[Any]:

@@ -43,8 +43,8 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     notes_of,
     options_of,
     set_joins,
-    sql_in_rows_of,
     tables_in,
+    unvisited_sql_of,
     values_in,
 )
 from sqlmodel_crud_utils._core.visibility.criteria import TableCriteria
@@ -123,7 +123,7 @@ def elements_of(part: Any) -> Iterator[Any]:
             for table in subqueries_of(element):
                 yield from elements_of(table)
         elif isinstance(element, WITH_ROWS):
-            for value in sql_in_rows_of(element):
+            for value in unvisited_sql_of(element):
                 yield from elements_of(value)
 
 

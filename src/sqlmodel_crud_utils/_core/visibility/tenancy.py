@@ -46,8 +46,8 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     prefixes_of,
     rows_of,
     selected_into,
-    sql_in_rows_of,
     texts_around,
+    unvisited_sql_of,
     values_of,
 )
 from sqlmodel_crud_utils._core.values.coercion import is_sql
@@ -295,8 +295,11 @@ def _refusal(element: Any) -> str | None:
         return "an option names a table of tenants; name its model"
     if "bundle" in notes_of(element) and concerns(element, _rules()):
         return "a Bundle names a table of tenants; name its model"
-    if isinstance(element, WITH_ROWS) and any(map(_reads_rows, sql_in_rows_of(element))):
-        return "values of several rows cannot read rows of tenants; read them first"
+    if isinstance(element, WITH_ROWS) and any(map(_reads_rows, unvisited_sql_of(element))):
+        return (
+            "the values of several rows, and what becomes of rows in the way of an INSERT, cannot "
+            "read rows of tenants; read them first"
+        )
     if isinstance(element, Update | Delete):
         return _refusal_of_write(element)
     if isinstance(element, Insert):
