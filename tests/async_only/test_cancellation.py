@@ -223,6 +223,34 @@ async def test_a_connection_that_cannot_roll_back(
     assert await names(engine) == ["one", "two"]
 
 
+SEARCHES: dict[str, Work] = {
+    "get_one_or_create": lambda session: get_one_or_create(session, Hero, name="Nova"),
+    "update_row": lambda session: update_row("Nova", {"age": 1}, session, Hero, "name"),
+    "delete_row": lambda session: delete_row("Nova", session, Hero, "name"),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+async def test_a_search_that_a_write_begins_with(engine: AsyncEngine, search: Work) -> None:
+    """Cut off while it still searches, a write leaves a session that can be used at once."""
+
+    def cancel(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and not task.done():
+            task.cancel()
+
+    async with AsyncSession(engine) as session:
+        await write_row(hero("Nova"), session)
+        await get_rows(session, Hero)  # leaves a transaction open
+        with registered_hook(Hero, ValidateOnWrite()):
+            event.listen(engine.sync_engine, "before_cursor_execute", cancel)
+            task = asyncio.ensure_future(search(session))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            event.remove(engine.sync_engine, "before_cursor_execute", cancel)
+        assert (await write_row(hero("Max"), session))[0]
+    assert engine.pool.checkedout() == 0
+
+
 async def test_a_timeout(engine: AsyncEngine) -> None:
     """`asyncio.timeout` cancels, and turns that into its own error behind the block."""
     async with AsyncSession(engine) as session:
