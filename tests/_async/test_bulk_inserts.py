@@ -405,3 +405,31 @@ class TestProgress:
         with pytest.raises(BulkOperationError):
             await bulk_insert_rows(map(hero, range(9)), session, Hero, progress=True)
         assert capsys.readouterr().err.endswith("\n")
+
+
+async def test_another_failure_while_the_row_is_searched_for(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """It is no fault of the row that is tried at this moment."""
+    inserts: list[str] = []
+
+    def changed(
+        _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+    ) -> tuple[str, Any]:
+        if statement.startswith("INSERT INTO "):
+            inserts.append(statement)
+        if len(inserts) > 1:
+            statement = statement.replace("INSERT INTO ", "INSERT INTO missing_")
+        return statement, parameters
+
+    listened = getattr(engine, "sync_engine", engine)
+    event.listen(listened, "before_cursor_execute", changed, retval=True)
+    try:
+        with pytest.raises(QueryExecutionError):
+            await bulk_insert_rows(
+                [hero(1, id=1), hero(2, id=2), hero(3, id=2)], session, Hero, method="insert"
+            )
+    finally:
+        event.remove(listened, "before_cursor_execute", changed)
+    assert len(inserts) == 2
+    assert await count_of(session, Hero) == 0
