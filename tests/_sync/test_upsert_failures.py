@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils.exceptions import (
@@ -121,6 +121,33 @@ class TestFailures:
         rows.append({"id": 20, "owner": "x", "balance": -1})
         with pytest.raises(ConstraintViolationError):
             bulk_upsert_mappings(rows, session, Account, chunk_size=3, raise_on_error=True)
+        assert stored_rows(session, Account) == []
+
+    @pytest.mark.parametrize("whole", [0, 1, 2])
+    def test_a_failure_that_is_no_rows_fault(
+        self, session: Session, engine: Engine, whole: int
+    ) -> None:
+        """No row is searched for, or blamed, be it the first failure or one of the search."""
+        upserts: list[str] = []
+
+        def changed(
+            _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+        ) -> tuple[str, Any]:
+            if statement.startswith("INSERT INTO "):
+                upserts.append(statement)
+            if len(upserts) > whole:
+                statement = statement.replace("INSERT INTO ", "INSERT INTO missing_")
+            return statement, parameters
+
+        rows = [{"id": n, "owner": "x", "balance": 4 - n} for n in range(1, 9)]
+        listened = getattr(engine, "sync_engine", engine)
+        event.listen(listened, "before_cursor_execute", changed, retval=True)
+        try:
+            with pytest.raises(QueryExecutionError):
+                bulk_upsert_mappings(rows, session, Account, raise_on_error=True)
+        finally:
+            event.remove(listened, "before_cursor_execute", changed)
+        assert len(upserts) == whole + 1
         assert stored_rows(session, Account) == []
 
     def test_a_pending_row_that_is_refused_fails_it(self, session: Session) -> None:
