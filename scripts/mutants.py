@@ -50,7 +50,7 @@ TENANCY_MUTANTS = [
     (TENANCY, "and not _HARMLESS.fullmatch(element.name)", "and False"),
     (TENANCY, "yield from filter(_names_table, texts_around(element))", "yield from ()"),
     (TENANCY, "(_refusal_of_full_joins(elements) if names else None)", "None"),
-    (TENANCY, "if has_bare_join(element, _rules()):", "if False:"),
+    (TENANCY, "and has_bare_join(element, _rules())", "and False"),
     (TENANCY, 'isinstance(table, Alias) and "parententity" in notes_of(table)', "False"),
     (TENANCY, "isinstance(each, CTE) and concerns", "False and concerns"),
     (
@@ -64,7 +64,7 @@ TENANCY_MUTANTS = [
     (TENANCY, "if reach_of(value).raw or _reads_rows(value):", "if reach_of(value).raw:"),
     (TENANCY, "any(map(_reads_rows, unvisited_sql_of(element)))", "False"),
     (TENANCY, 'if "bundle" in notes_of(element) and', "if False and"),
-    (TENANCY, "if is_made and any(", "if False and any("),
+    (TENANCY, "if not is_table and any(", "if False and any("),
     (TENANCY, "conditions = (relationship.primaryjoin, relationship", "conditions = (relationship"),
     (TENANCY, "(*given, *(relationship.order_by or ()))", "given"),
     (HIDDEN, "_unbundled(column.clauses) if", "() if"),

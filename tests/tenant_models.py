@@ -140,6 +140,18 @@ class Kennel(SQLModel, table=True):
     )
 
 
+class Den(SQLModel, table=True):
+    """It leads to rows of nobody, in an order that reads rows of tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+    pets: list[Pet] = _related(
+        "Den.id == foreign(Pet.id)",
+        order_by=lambda: select(MAGES.c.name).where(MAGES.c.id == PETS.c.mage_id).scalar_subquery(),
+        viewonly=True,
+    )
+
+
 PETS: Any = Pet.__table__  # type: ignore[attr-defined]
 KENNELS: Any = Kennel.__table__  # type: ignore[attr-defined]
 

@@ -282,6 +282,14 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
         [(1, 1), (3, None)],
         [(1, 1), (2, 1), (3, 2)],
     ),
+    "an outer join of a model and joined tables": (
+        Club,
+        select(Fan.id, PLAYERS.c.id).outerjoin(
+            CLUBS.join(PLAYERS, PLAYERS.c.club_id == CLUBS.c.id), CLUBS.c.id == Fan.club_id
+        ),
+        [(1, 1), (2, None)],
+        [(1, 1), (1, 2), (2, 3)],
+    ),
     "an outer join of joined tables": (
         Club,
         select(FANS.c.id, PLAYERS.c.id).select_from(

@@ -80,6 +80,7 @@ from tests._runtime_sync import (
 from tests._sync.rows import given
 from tests.recording import logged, statements_of
 from tests.tenant_models import (
+    Den,
     Fleet,
     Granary,
     Guild,
@@ -854,6 +855,7 @@ REFUSED: dict[str, Any] = {
     "a bundle that reads a table": select(Bundle("b", Pet.id, LAST_LABEL.label("label"))),
     "a relationship through joined tables": select(Stable),
     "a relationship by a table": select(Kennel),
+    "a relationship in the order of a table": select(Den),
     "an update in a CTE": select(literal(1)).add_cte(
         update(Spell).values(tenant_id="b").returning(Spell.id).cte("moved")
     ),

@@ -187,7 +187,8 @@ def _tables(select: Select[Any]) -> set[FromClause]:
     joins = [table for table in froms_of(select) if isinstance(table, Join)]
     # What is joined gets its criterion in the join's condition: an outer join stays one.
     joined = {table for join in joins for table in tables_in(join)}
-    joined.update(cast("FromClause", target) for target, *_ in joins_of(select))
+    for target, *_ in joins_of(select):
+        joined.update(tables_in(target) if isinstance(target, Join) else (target,))
     tables = {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
     # any() and has() say which tables are theirs; the others belong to the statement around.
     own = correlated_except(select)

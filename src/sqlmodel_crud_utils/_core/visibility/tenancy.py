@@ -127,10 +127,8 @@ def refusal_of_attributes(model: type[Any]) -> str | None:
 def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
     """Return whether a relationship names tables of tenants beside its own and a link table."""
     link = relationship.secondary
-    tables = _tables_of_tenants()
-    if not (link is None or isinstance(link, Table)) and any(
-        e in tables for e in elements_of(link)
-    ):
+    is_table = link is None or isinstance(link, Table)  # and not a join, for example
+    if not is_table and any(each in _tables_of_tenants() for each in elements_of(link)):
         return True
     conditions = (relationship.primaryjoin, relationship.secondaryjoin)
     given = (each for each in conditions if each is not None)
