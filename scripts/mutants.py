@@ -182,6 +182,24 @@ ROW_SECURITY_MUTANTS = [
     (POLICIES, "yield from _marked(table.metadata)", "pass"),
     ("_session/replicas.py", "if is_secured(each) is not is_secured(primary):", "if False:"),
 ]
+# What is tried again after a refusal, and what a failure is told as.
+FAILURE_MUTANTS = [
+    ("_async/bulk_inserts.py", "elif not refusal.is_of_rows:", "elif False:"),
+    ("_async/_running/upserting.py", "if not found.is_of_rows:", "if False:"),
+    ("_async/_running/upserting.py", "middle - low > 1 and part.is_of_rows", "middle - low > 1"),
+    (
+        "_core/errors/translation.py",
+        "    return _assigned_json(error, model)",
+        "    return None",
+    ),
+    ("_session/sole_use.py", " or _is_replaced(session, state)", ""),
+]
+# Those that only a server's answers kill.
+LOSS_MUTANTS = [
+    (OPERATIONS, "is_cut_off = not isinstance(error, Exception)", "is_cut_off = False"),
+    ("_session/blocks.py", "context.is_disconnect = True", "pass"),
+    ("_core/errors/translation.py", "    if is_cut_connection(error):", "    if False:"),
+]
 # Where the tests fail for another reason, each mutant would pass for killed.
 NO_MUTANT = ("__init__.py", "", "")
 GROUPS = {
@@ -227,6 +245,23 @@ GROUPS = {
             *("tests/_async/test_upserts.py", "tests/_async/test_upsert_failures.py"),
             *("tests/_async/test_bulk_inserts.py", "tests/_async/test_filters.py"),
             *("tests/_async/test_query_builder.py", "tests/_async/test_statement_counts.py"),
+        ],
+    ),
+    "failures": (
+        FAILURE_MUTANTS,
+        [
+            *("tests/_async/test_bulk_inserts.py", "tests/_async/test_upsert_failures.py"),
+            *(
+                "tests/_async/test_written_values.py",
+                "tests/async_only/test_one_session_per_task.py",
+            ),
+        ],
+    ),
+    "losses": (
+        LOSS_MUTANTS,
+        [
+            *("--databases", "postgresql", "tests/async_only/test_lost_connections.py"),
+            "tests/async_only/test_cancellation.py",
         ],
     ),
     "shields": (
