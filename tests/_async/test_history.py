@@ -331,6 +331,27 @@ async def test_many_rows_are_recorded_in_the_database(session: AsyncSession) -> 
     assert await changes_of(session, MANY, Pallet) == [("update", {"stock": [0, 5]})]
 
 
+FEWER = 20_000
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_many_rows_that_are_read_are_recorded_in_chunks(session: AsyncSession) -> None:
+    """Only the rows before the write are in memory, not those after it and their changes."""
+    await execute(session, text(_FILL), {"many": FEWER})
+    await session.commit()
+    pallets = AsyncQueryBuilder(session, Pallet)
+    most = select(func.max(Pallet.stock) + 5).correlate(None).scalar_subquery()
+    tracemalloc.start()
+    try:
+        assert await pallets.update(everything=True, stock=most) == FEWER
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_500 * FEWER
+    assert await AsyncQueryBuilder(session, ChangeHistory).count() == FEWER
+    assert await changes_of(session, FEWER, Pallet) == [("update", {"stock": [0, 5]})]
+
+
 async def test_set_based_writes_record_what_differs(session: AsyncSession) -> None:
     """A row that an update does not change leaves nothing, whatever the statement reaches."""
     keys = [await new_pallet(session, "a", 1), await new_pallet(session, "b", 2)]

@@ -325,6 +325,27 @@ def test_many_rows_are_recorded_in_the_database(session: Session) -> None:
     assert changes_of(session, MANY, Pallet) == [("update", {"stock": [0, 5]})]
 
 
+FEWER = 20_000
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_many_rows_that_are_read_are_recorded_in_chunks(session: Session) -> None:
+    """Only the rows before the write are in memory, not those after it and their changes."""
+    execute(session, text(_FILL), {"many": FEWER})
+    session.commit()
+    pallets = QueryBuilder(session, Pallet)
+    most = select(func.max(Pallet.stock) + 5).correlate(None).scalar_subquery()
+    tracemalloc.start()
+    try:
+        assert pallets.update(everything=True, stock=most) == FEWER
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_500 * FEWER
+    assert QueryBuilder(session, ChangeHistory).count() == FEWER
+    assert changes_of(session, FEWER, Pallet) == [("update", {"stock": [0, 5]})]
+
+
 def test_set_based_writes_record_what_differs(session: Session) -> None:
     """A row that an update does not change leaves nothing, whatever the statement reaches."""
     keys = [new_pallet(session, "a", 1), new_pallet(session, "b", 2)]

@@ -40,6 +40,7 @@ from sqlmodel_crud_utils.ext.history.values import (
 
 _KEY = "sqlmodel_crud_utils.history"
 _HIDDEN = "…"
+_ROWS_AT_ONCE = 1_000
 
 Values = Mapping[str, Any]
 
@@ -101,7 +102,12 @@ class History:
         return lambda: found.run(_connection(session, facts))
 
     def written(self, session: Session, change: Change) -> None:
-        """Record what a write has changed."""
+        """Record what a write has changed, a chunk at a time."""
+        same = _in_common(session, facts_of(change.model), change.operation)
+        for part in _parts(change):
+            self._record(session, part, same)
+
+    def _record(self, session: Session, change: Change, same: Values) -> None:
         facts, keys = facts_of(change.model), change.keys or ()
         connection = _connection(session, facts)
         seen = _transaction_of(session).before.get(table_name(facts), {})
@@ -110,7 +116,6 @@ class History:
         after = _told(facts, change, now, before)
         if after is None:
             after = _by_keys(connection, facts, now.values())
-        same = _in_common(session, facts, change.operation)
         found = [
             {
                 "row_key": key_text(key),
@@ -195,6 +200,14 @@ def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mappi
         criterion = among_keys(facts.model, facts.key, chunk, connection.dialect)
         found.update(_read(connection, facts, _rows(connection, facts).where(criterion)))
     return found
+
+
+def _parts(change: Change) -> Iterator[Change]:
+    """Cut the rows of a change: no more of them are read and recorded at once."""
+    keys, values = change.keys or (), change.values
+    for start in range(0, len(keys), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        yield change._replace(keys=keys[part], values=None if values is None else values[part])
 
 
 def _keys_now(facts: Facts, change: Change) -> Iterator[Key]:
