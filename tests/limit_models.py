@@ -84,5 +84,11 @@ class Step(SQLModel, table=True):
 
     __tablename__ = "step"
 
-    height: Decimal = Field(primary_key=True, max_digits=6, decimal_places=2)
+    # SQLAlchemy 2.0 would make such a key SERIAL on PostgreSQL.
+    height: Decimal = Field(
+        primary_key=True,
+        max_digits=6,
+        decimal_places=2,
+        sa_column_kwargs={"autoincrement": False},
+    )
     note: str | None = None

@@ -41,7 +41,8 @@ class Lookalike(Base):
     second: Mapped[int | None] = mapped_column("_1", default=None)
     under: Mapped[int | None] = mapped_column("_size", default=None)
     underscores: Mapped[int | None] = mapped_column("__0", default=None)
-    spaced: Mapped[int | None] = mapped_column("key 0", default=None)
+    # Not "key 0": SQLAlchemy 2.0 takes it and "key_0" for one parameter of asyncpg.
+    spaced: Mapped[int | None] = mapped_column("after 1", default=None)
 
 
 class LookalikeLink(Base):
