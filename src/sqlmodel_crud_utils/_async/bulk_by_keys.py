@@ -1,4 +1,4 @@
-"""Many rows changed or deleted at once, by their keys or another column."""
+"""Many rows updated or deleted at once, by their keys or another column."""
 
 from __future__ import annotations
 
@@ -44,39 +44,39 @@ async def bulk_update_rows(
 ) -> tuple[Literal[True], int]:
     """Write the same values into all rows whose key, or other value, is in a list.
 
-    That is one transaction of set-based statements, a chunk of keys each. `updated_at` and other
-    columns with an `onupdate` are set and versions are incremented, as in every update; objects
-    that the session holds get the new values. Soft-deleted rows are left alone. Where the model has
-    hooks, or its rows are spread over several tables, each row is read and updated on its own.
+    The update is one transaction of set-based statements, one for each chunk of keys. `updated_at`
+    and other columns with an `onupdate` are set and versions are incremented, as in every update.
+    Objects in the session get the new values. Soft-deleted rows are left alone. If the model has
+    hooks, or is stored in several tables, each row is read and updated by itself.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed, and a failure
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed, and a failure
     dooms the block.
 
     Args:
         id_str_list: The keys, each coerced to the column's type; composite keys are tuples. Keys
-            that no row has are ignored, and one that is listed twice counts once.
-        data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
-            are written. The values are validated against the types of the model's fields; in a
-            mapping they may be SQL, such as `Product.stock - 1`.
-        session_inst: The session to write with. What is pending in it is flushed first.
+            without a row are ignored, and a key that is listed twice counts once.
+        data: A mapping, or a Pydantic or SQLModel object. Of an object, only the fields that were
+            set are written. The values are validated against the types of the model's fields; in a
+            mapping, they may be SQL, such as `Product.stock - 1`.
+        session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model.
-        pk_field: The column whose values are listed: any column, all rows with one of the values
-            are meant. Left out, it is "id" where the model has it, else the primary key.
-        chunk_size: How many keys go into one statement; left out, as many as the database takes
-            parameters for.
-        progress: True for a progress bar (the extra `progress`), or a function that is called
-            after each chunk with the number of keys that are done, and that of all keys.
+        pk_field: The column whose values are listed. It may be any column: all rows with one of the
+            values are affected. The default is "id" if the model has it, otherwise the primary key.
+        chunk_size: How many keys go into one statement. The default is as many as the database
+            allows.
+        progress: True for a progress bar (needs the extra `progress`), or a function that is called
+            after each chunk with the number of keys done and the total.
 
     Returns:
-        True, and the number of rows that were there to be updated.
+        True, and the number of rows found and updated.
 
     Raises:
         UnknownFieldError: A name that is not a column of the model. Nothing is written.
-        ValidationError: A value that its field does not take, a primary key among the values, a
+        ValidationError: A value that its field does not accept, a primary key among the values, a
             key of a wrong type. Nothing is written.
         ConstraintViolationError: A constraint is broken. No row is updated.
-        ConflictError: A row was changed by somebody else while its hooks ran.
+        ConflictError: Somebody else changed a row while its hooks ran.
         QueryExecutionError: Any other refusal by the database. No row is updated.
         DatabaseConnectionError: The database cannot be reached.
 
@@ -132,39 +132,39 @@ async def delete_rows_within_id_list(
 ) -> tuple[Literal[True], int]:
     """Delete all rows whose key, or other value, is in a list.
 
-    Rows of a model with `SoftDeleteMixin` are marked instead. That is one transaction of set-based
-    statements, a chunk of keys each; the rows leave the session if it holds them. The links that
-    many-to-many relationships of the model keep for removed rows go with them. For other rows that
-    refer to a deleted one, the `ON DELETE` of their foreign key decides; without one, the database
-    refuses and nothing is deleted. Where the model has hooks, or its rows are spread over several
-    tables, each row is read and deleted on its own, as by `delete_row`.
+    Rows of a model with `SoftDeleteMixin` are marked instead. The deletion is one transaction of
+    set-based statements, one for each chunk of keys; objects of deleted rows leave the session. The
+    links of removed rows in the model's many-to-many relationships are removed too. For other rows
+    that refer to a removed one, the `ON DELETE` of their foreign key decides; without one, the
+    database refuses and nothing is deleted. If the model has hooks, or is stored in several tables,
+    each row is read and deleted by itself, as `delete_row` does.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed, and a failure
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed, and a failure
     dooms the block.
 
     Args:
         id_str_list: The keys, each coerced to the column's type; composite keys are tuples. Keys
-            that no row has are ignored.
-        session_inst: The session to write with. What is pending in it is flushed first.
+            without a row are ignored.
+        session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model.
-        pk_field: The column whose values are listed: any column, all rows with one of the values
-            are meant. Left out, it is "id" where the model has it, else the primary key.
-        chunk_size: How many keys go into one statement; left out, as many as the database takes
-            parameters for.
-        soft: Whether the rows are marked as deleted; left out, they are where the model has the
-            mixin. False removes the rows, also those that are marked already.
-        deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
-            names.
-        progress: True for a progress bar (the extra `progress`), or a function that is called
-            after each chunk with the number of keys that are done, and that of all keys.
+        pk_field: The column whose values are listed. It may be any column: all rows with one of the
+            values are affected. The default is "id" if the model has it, otherwise the primary key.
+        chunk_size: How many keys go into one statement. The default is as many as the database
+            allows.
+        soft: Whether to mark the rows as deleted instead of removing them; by default, if the model
+            has the mixin. False removes the rows even if they are already marked.
+        deleted_by: Who deletes the rows, recorded if they are marked. The default is whoever
+            `acting_as` names.
+        progress: True for a progress bar (needs the extra `progress`), or a function that is called
+            after each chunk with the number of keys done and the total.
 
     Returns:
-        True, and the number of rows that were there to be deleted.
+        True, and the number of rows found and deleted.
 
     Raises:
         ConstraintViolationError: Other rows refer to a row. No row is deleted.
-        ConflictError: A row was changed by somebody else while its hooks ran.
+        ConflictError: Somebody else changed a row while its hooks ran.
         QueryExecutionError: Any other refusal by the database. No row is deleted.
         UnknownFieldError: `pk_field` is not a column of the model.
         ValidationError: A soft deletion of a model without the mixin, a key of a wrong type.

@@ -66,36 +66,37 @@ async def get_one_or_create(
     include_deleted: bool = False,
     **kwargs: Any,
 ) -> tuple[T, bool]:
-    """Return the row with these values, and create it if it does not exist.
+    """Return the row with these values; create it if it does not exist.
 
     Two callers that create the same unique row at the same time both get that one row, and the
-    transaction of the second one stays usable. Only a creation runs hooks.
+    transaction of the slower one stays usable. Hooks run only if a row is created.
 
-    Outside a `transaction()` block a creation commits the session, and a failure rolls it back,
-    with everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, creating a row commits the session, and a failure rolls it
+    back, along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
         session_inst: The session to work with.
         model: The table model.
-        create_method_kwargs: Further values of a new row; they win over those searched for.
-        selectin: Whether the relationship `select_in_key` is loaded with the row.
+        create_method_kwargs: Further values for a new row; they override the values searched for.
+        selectin: Whether to load the relationship `select_in_key` with the row.
         select_in_key: The name of a relationship, a nested one as "team.city".
-        raise_on_error: Taken for symmetry: a failure always raises here.
+        raise_on_error: Accepted for symmetry; a failure always raises.
         include_deleted: Whether a soft-deleted row counts as found.
-        kwargs: The values to search for, by field or to-one relationship. A field that has the
-            name of a parameter of this function is written with its lookup: `model__eq="T"`.
+        kwargs: The values to search for, by field or to-one relationship. If a field has the same
+            name as a parameter of this function, add the lookup: `model__eq="T"`.
 
     Returns:
-        The row, and whether it was already there. Of several such rows it is the first.
+        The row, and whether it already existed. If several rows match, the first one.
 
     Raises:
         ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds its
-            unique value, the text says so: it is restored with `restore_row`, got with
-            `include_deleted=True`, or not in the way with `unique_when_not_deleted`.
+            unique value, the message says so. Then restore that row with `restore_row`, get it with
+            `include_deleted=True`, or declare the value with `unique_when_not_deleted`, so that
+            values of deleted rows can be reused.
         UnknownFieldError: A name that is not a field of the model.
-        ValidationError: A value that its field does not take.
-        QueryExecutionError: The database refuses a statement. A deadlock with other callers, which
-            MySQL has, is one inside a transaction; a call of its own is run again.
+        ValidationError: A value that its field does not accept.
+        QueryExecutionError: The database refused a statement. On MySQL that includes a deadlock
+            with other callers, but only inside a transaction block; outside, the call is repeated.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:

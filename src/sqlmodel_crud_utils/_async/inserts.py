@@ -64,31 +64,32 @@ async def insert_data_rows(
 ) -> tuple[bool, list[T] | InsertOutcome]:
     """Insert many rows.
 
-    They are inserted together. When the database refuses that, each row is tried alone and the good
-    ones are kept, unless failures raise: then it is all or nothing. Where a model has create hooks,
-    each row is inserted alone from the start, so that no hook runs twice; an exception from a hook
-    undoes everything and propagates unchanged.
+    The rows are inserted together. If the database refuses that, each row is tried by itself and
+    the good ones are kept. If failures raise (see `raise_on_error`), it is all or nothing. If a
+    model has create hooks, each row is inserted by itself from the start, so that no hook runs
+    twice; an exception from a hook undoes everything and propagates unchanged.
 
-    Outside a `transaction()` block the session is committed; a failure rolls it back, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session; a failure rolls it back, along
+    with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
         data_rows: Instances of table models, from any iterable.
         session_inst: The session to write with.
-        raise_on_error: Whether a refusal by the database raises and no row is kept; left out, it
-            is so inside a block. False inside a block undoes just the rows that failed.
+        raise_on_error: Whether a refusal by the database raises, so that no row is kept; by
+            default, only inside a block. False inside a block undoes just the rows that failed.
 
     Returns:
-        `(True, rows)`; after a failure whether any row was inserted, and
-        `{"success": [...], "failed": [...]}`.
+        `(True, rows)`. After a failure, whether any row was inserted, and `{"success": [...],
+        "failed": [...]}`.
 
     Raises:
-        BulkOperationError: Rows were refused (see `raise_on_error`); it names each one's index.
-        ValidationError: Something that is not an instance of a table model, or belongs to another
-            session. Nothing is written.
-        DatabaseConnectionError: The database cannot be reached, or the connection was lost,
-            whatever `raise_on_error` says: no row is to blame. Rows that were inserted alone
-            before stay.
+        BulkOperationError: Rows were refused (see `raise_on_error`); the error has the index of
+            each.
+        ValidationError: An item is not an instance of a table model, or belongs to another session.
+            Nothing is written.
+        DatabaseConnectionError: The database cannot be reached, or the connection was lost. It
+            raises whatever `raise_on_error` says, as no row is to blame. Rows that were inserted by
+            themselves before it stay.
 
     Example:
         >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]

@@ -48,8 +48,9 @@ async def get_result_from_query(
     """Return the one row of a query, the first if there are several, or None.
 
     Args:
-        query: A `select()` or `text()`; of one model or column its value is returned, of several
-            a row. A `text()` is run as it is, so that soft-deleted rows count too.
+        query: A `select()` or `text()`. A query for one model or column returns its value, a query
+            for several returns a row. A `text()` runs unchanged, so it also returns soft-deleted
+            rows.
         session: The session to query with.
         include_deleted: Whether soft-deleted rows count.
 
@@ -124,20 +125,20 @@ async def get_row(
     """Return one row by its key.
 
     Args:
-        id_str: The key; it is coerced to the column's type ("5" finds 5, a UUID may be a string).
-            A composite key is a tuple in column order.
+        id_str: The key, coerced to the column's type ("5" finds 5, a UUID may be a string). A
+            composite key is a tuple in column order.
         session_inst: The session to query with.
         model: The table model.
-        selectin: Whether the relationships in `select_in_keys` are loaded with the row.
+        selectin: Whether to load the relationships in `select_in_keys` with the row.
         select_in_keys: Names of relationships, nested ones as "team.city".
-        lazy: Whether the relationships in `lazy_load_keys` are left for later.
+        lazy: Whether to leave the relationships in `lazy_load_keys` unloaded.
         lazy_load_keys: Names of relationships.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
         raise_on_error: Whether a missing row raises.
         include_deleted: Whether a soft-deleted row counts.
-        use_cache: Whether the row may come from the cache that `ext.cache.configure_cache` names;
-            it is for reading then, see the guide.
+        use_cache: Whether the row may come from the cache that `ext.cache.configure_cache` sets up.
+            Do not change such a row; see the guide.
 
     Returns:
         `(True, row)`, or `(False, None)` when there is no such row.
@@ -193,37 +194,37 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
     use_cache: bool = False,
     **filters: Any,
 ) -> tuple[bool, list[T]]:
-    """Return the rows that match all filters, one page of them.
+    """Return one page of the rows that match all filters.
 
     A filter is `field=value` or `field__lookup=value`; fields of related rows are reached as
-    `team__name="x"`. The lookups are eq, ne, gt, gte, lt, lte, in, not_in, between, like,
-    not_like, ilike, iexact, contains, icontains, startswith, istartswith, endswith, iendswith,
-    is_null and regex. A field that has the name of a parameter of this function is written with
-    its lookup: `page__eq=3`. `sort_field="name"` sorts, also by a field of a related row as
-    `"team__name"`, `sort_desc=True` the other way round. NULLs come last in both directions; the
-    primary key is the last criterion, so that no row is on two pages.
+    `team__name="x"`. The lookups are eq, ne, gt, gte, lt, lte, in, not_in, between, like, not_like,
+    ilike, iexact, contains, icontains, startswith, istartswith, endswith, iendswith, is_null and
+    regex. If a field has the same name as a parameter of this function, add the lookup:
+    `page__eq=3`. `sort_field="name"` sorts by a field, `sort_field="team__name"` by a field of a
+    related row; `sort_desc=True` reverses the order. NULLs come last in both directions. The
+    primary key breaks ties, so that no row is on two pages.
 
     Args:
         session_inst: The session to query with.
         model: The table model.
-        selectin: Whether the relationships in `select_in_keys` are loaded with the rows.
+        selectin: Whether to load the relationships in `select_in_keys` with the rows.
         select_in_keys: Names of relationships, nested ones as "team.city".
-        lazy: Whether the relationships in `lazy_load_keys` are left for later.
+        lazy: Whether to leave the relationships in `lazy_load_keys` unloaded.
         lazy_load_keys: Names of relationships.
-        page_size: The number of rows a page, 1 or more.
+        page_size: The number of rows per page, 1 or more.
         page: The number of the page, from 1.
-        text_field: A field to search for words; they are given as a filter of that name.
-            PostgreSQL's full-text search, `icontains` elsewhere.
-        stmnt: A `select()` of your own. The filters are added to it, and what it returns is cut
-            into pages only when `page` or `page_size` is passed.
-        raise_on_error: Taken for symmetry: that nothing matches never raises here.
+        text_field: A field to search for words. Pass the words as a filter with the field's name.
+            PostgreSQL uses its full-text search, other databases `icontains`.
+        stmnt: A `select()` of your own. The filters are added to it. Its result is paged only if
+            you pass `page` or `page_size`.
+        raise_on_error: Accepted for symmetry; an empty result never raises.
         include_deleted: Whether soft-deleted rows count.
-        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` names;
-            those of a `stmnt` never do.
+        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` sets
+            up; the rows of a `stmnt` never do.
         filters: The filters, and `sort_field` and `sort_desc`.
 
     Returns:
-        Whether there are rows, and the rows.
+        Whether any row was found, and the rows.
 
     Raises:
         ValidationError: An unknown field or lookup, a value of a wrong type, a page below 1.
@@ -301,14 +302,15 @@ async def get_rows_within_id_list(
         id_str_list: The keys, each coerced to the column's type; composite keys are tuples.
         session_inst: The session to query with.
         model: The table model.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
         include_deleted: Whether soft-deleted rows count.
-        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` names.
+        use_cache: Whether the rows may come from the cache that `ext.cache.configure_cache` sets
+            up.
 
     Returns:
-        Whether there are rows, and the rows, in no particular order. The list also answers
-        `.all()`, which v0.1.0 needed in one of its APIs.
+        Whether any row was found, and the rows, in no particular order. The list also has a method
+        `.all()`, which one API of v0.1.0 required.
 
     Raises:
         ValidationError: An unknown field, a key of a wrong type, or a string in place of a list.

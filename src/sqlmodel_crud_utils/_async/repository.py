@@ -75,7 +75,7 @@ class AsyncRepository(Generic[T]):
     async def create(self, /, *row: T, **values: Any) -> T:
         """Create a row; return it.
 
-        The create hooks of the model run with it.
+        The model's create hooks run.
 
         Args:
             row: A new instance of the model.
@@ -85,7 +85,7 @@ class AsyncRepository(Generic[T]):
             ConstraintViolationError: A constraint is broken.
             UnknownFieldError: A name that is not a field of the model.
             ValidationError: A row and values together; an instance of another model; a value that
-                its field does not take.
+                its field does not accept.
 
         Example:
             >>> heroes = AsyncRepository(session, Hero)
@@ -121,7 +121,7 @@ class AsyncRepository(Generic[T]):
         Args:
             key: The primary key; a composite one is a tuple in column order.
             include_deleted: Whether a soft-deleted row counts.
-            use_cache: Whether the row may come from the cache; it is for reading then.
+            use_cache: Whether the row may come from the cache. Do not change such a row.
             unique: Filters in place of a key, as for `where`: `email="ann@example.com"`.
 
         Raises:
@@ -196,13 +196,13 @@ class AsyncRepository(Generic[T]):
     ) -> T:
         """Update the row with this key; return it.
 
-        The update hooks of the model run with it. The primary key is never changed.
+        The model's update hooks run. The primary key is never changed.
 
         Args:
             key: The primary key; a composite one is a tuple in column order.
-            data: A mapping, or a Pydantic or SQLModel object of which only the fields that were
-                set are written, so that a PATCH resets nothing. The values of a mapping may be
-                SQL, such as `Product.stock - 1`.
+            data: A mapping, or a Pydantic or SQLModel object. Of an object, only the fields that
+                were set are written, so a PATCH resets nothing. The values of a mapping may be SQL,
+                such as `Product.stock - 1`.
             expected_version: The `version` that the caller has seen. Needs `VersionMixin`.
             include_deleted: Whether a soft-deleted row may be updated.
 
@@ -211,7 +211,7 @@ class AsyncRepository(Generic[T]):
             ConflictError: The row has changed since it was read.
             ConstraintViolationError: A constraint is broken.
             UnknownFieldError: A name that is not a field of the model.
-            ValidationError: A value that its field does not take, another primary key.
+            ValidationError: A value that its field does not accept, another primary key.
 
         Example:
             >>> heroes = AsyncRepository(session, Hero)
@@ -240,14 +240,14 @@ class AsyncRepository(Generic[T]):
     ) -> None:
         """Delete the row with this key; a row of a model with `SoftDeleteMixin` is marked instead.
 
-        The delete hooks of the model run with it.
+        The model's delete hooks run.
 
         Args:
             key: The primary key; a composite one is a tuple in column order.
-            soft: Whether the row is marked as deleted; left out, it is where the model has the
-                mixin. False removes the row, also one that is marked already.
-            deleted_by: Who deletes it, for a row that is marked; left out, whoever `acting_as`
-                names.
+            soft: Whether to mark the row as deleted instead of removing it; by default, if the
+                model has the mixin. False removes the row even if it is already marked.
+            deleted_by: Who deletes the row, recorded if it is marked. The default is whoever
+                `acting_as` names.
             expected_version: The `version` that the caller has seen. Needs `VersionMixin`.
 
         Raises:
@@ -276,7 +276,7 @@ class AsyncRepository(Generic[T]):
     async def restore(self, key: Any) -> T:
         """Take the mark from a soft-deleted row; return it.
 
-        It is an update, so the update hooks of the model run with it.
+        This is an update, so the model's update hooks run.
 
         Args:
             key: The primary key; a composite one is a tuple in column order.
@@ -300,15 +300,15 @@ class AsyncRepository(Generic[T]):
     async def get_or_create(
         self, defaults: Mapping[str, Any] | None = None, **unique: Any
     ) -> tuple[T, bool]:
-        """Return the row with these values, and create it if it does not exist.
+        """Return the row with these values; create it if it does not exist.
 
         Two callers that create the same unique row at the same time both get that one row, and the
-        transaction of the second one stays usable. Only a creation runs hooks.
+        transaction of the slower one stays usable. Hooks run only if a row is created.
 
         Args:
-            defaults: Further values of a new row; they win over those searched for.
-            unique: The values to search for, by field or to-one relationship. A field that is
-                called `defaults` is written as `defaults__eq`.
+            defaults: Further values for a new row; they override the values searched for.
+            unique: The values to search for, by field or to-one relationship. Write a field called
+                `defaults` as `defaults__eq`.
 
         Returns:
             The row, and whether it was created.
@@ -316,9 +316,9 @@ class AsyncRepository(Generic[T]):
         Raises:
             MultipleRecordsError: Several rows have these values.
             ConstraintViolationError: The new row breaks a constraint; if a soft-deleted row holds
-                its unique value, the text says so.
+                its unique value, the message says so.
             UnknownFieldError: A name that is not a field of the model.
-            ValidationError: A value that its field does not take; no value to search for.
+            ValidationError: A value that its field does not accept; no value to search for.
 
         Example:
             >>> heroes = AsyncRepository(session, Hero)
@@ -336,28 +336,29 @@ class AsyncRepository(Generic[T]):
     async def update_or_create(
         self, defaults: Mapping[str, Any] | None = None, **unique: Any
     ) -> tuple[T, bool]:
-        """Update the row with these values, and create it if it does not exist.
+        """Update the row with these values; create it if it does not exist.
 
-        Callers that do this at the same time wait for each other; all of them end with the one
-        row. The hooks of a creation, or of an update, run.
+        Callers that do this at the same time wait for each other, and all of them get the same row.
+        The model's create or update hooks run.
 
         Args:
-            defaults: The values to write; a new row has those searched for as well.
-            unique: The values to search for, by field or to-one relationship. A field that is
-                called `defaults` is written as `defaults__eq`.
+            defaults: The values to write. A new row also gets the values searched for.
+            unique: The values to search for, by field or to-one relationship. Write a field called
+                `defaults` as `defaults__eq`.
 
         Returns:
             The row, and whether it was created.
 
         Raises:
             MultipleRecordsError: Several rows have these values.
-            RecordNotFoundError: Somebody else deletes the row at the same moment. In a call of its
-                own it is created; that is inside a transaction.
-            QueryExecutionError: The database refuses a statement. A deadlock with other callers,
-                which MySQL has, is one inside a transaction; a call of its own is run again.
+            RecordNotFoundError: Another caller deletes the row at the same moment, and the call is
+                inside a transaction block. Outside, the row is created again.
+            QueryExecutionError: The database refused a statement. On MySQL that includes a deadlock
+                with other callers, but only inside a transaction block; outside, the call is
+                repeated.
             ConstraintViolationError: A constraint is broken.
             UnknownFieldError: A name that is not a field of the model.
-            ValidationError: A value that its field does not take; no value to search for.
+            ValidationError: A value that its field does not accept; no value to search for.
 
         Example:
             >>> heroes = AsyncRepository(session, Hero)
@@ -388,9 +389,9 @@ class AsyncRepository(Generic[T]):
         """Return the rows whose key is in a list of any length, in no particular order.
 
         Args:
-            keys: Primary keys; composite ones are tuples. Keys that no row has are ignored.
+            keys: Primary keys; composite ones are tuples. Keys without a row are ignored.
             include_deleted: Whether soft-deleted rows count.
-            use_cache: Whether the rows may come from the cache; they are for reading then.
+            use_cache: Whether the rows may come from the cache. Do not change such rows.
 
         Raises:
             ValidationError: A key of a wrong type, or a string in place of a list.
@@ -419,19 +420,19 @@ class AsyncRepository(Generic[T]):
         They are written with set-based statements, or one by one where the model has hooks.
 
         Args:
-            keys: Primary keys; composite ones are tuples. Keys that no row has are ignored.
-            data: A mapping, or a Pydantic or SQLModel object of which only the fields that were
-                set are written. The values of a mapping may be SQL.
-            chunk_size: How many keys go into one statement; left out, as many as the database
-                takes.
-            progress: True for a progress bar (the extra `progress`), or a function that is called
-                after each chunk with the number of keys that are done, and that of all keys.
+            keys: Primary keys; composite ones are tuples. Keys without a row are ignored.
+            data: A mapping, or a Pydantic or SQLModel object. Of an object, only the fields that
+                were set are written. The values of a mapping may be SQL.
+            chunk_size: How many keys go into one statement. The default is as many as the database
+                allows.
+            progress: True for a progress bar (needs the extra `progress`), or a function that is
+                called after each chunk with the number of keys done and the total.
 
         Raises:
             ConstraintViolationError: A constraint is broken. No row is updated.
-            ConflictError: A row was changed by somebody else while its hooks ran.
+            ConflictError: Somebody else changed a row while its hooks ran.
             UnknownFieldError: A name that is not a column of the model.
-            ValidationError: A value that its field does not take, a key of a wrong type.
+            ValidationError: A value that its field does not accept, a key of a wrong type.
 
         Example:
             >>> heroes = AsyncRepository(session, Hero)
@@ -458,15 +459,15 @@ class AsyncRepository(Generic[T]):
         They are deleted with set-based statements, or one by one where the model has hooks.
 
         Args:
-            keys: Primary keys; composite ones are tuples. Keys that no row has are ignored.
-            soft: Whether the rows are marked as deleted; left out, they are where the model has
-                the mixin. False removes them.
-            deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
-                names.
-            chunk_size: How many keys go into one statement; left out, as many as the database
-                takes.
-            progress: True for a progress bar (the extra `progress`), or a function that is called
-                after each chunk with the number of keys that are done, and that of all keys.
+            keys: Primary keys; composite ones are tuples. Keys without a row are ignored.
+            soft: Whether to mark the rows as deleted instead of removing them; by default, if the
+                model has the mixin. False removes them.
+            deleted_by: Who deletes the rows, recorded if they are marked. The default is whoever
+                `acting_as` names.
+            chunk_size: How many keys go into one statement. The default is as many as the database
+                allows.
+            progress: True for a progress bar (needs the extra `progress`), or a function that is
+                called after each chunk with the number of keys done and the total.
 
         Raises:
             ConstraintViolationError: Other rows refer to a row. No row is deleted.
@@ -503,21 +504,22 @@ class AsyncRepository(Generic[T]):
         All of them are inserted, or none. Hooks are not run.
 
         Args:
-            rows: From any iterable: mappings, new instances of the model, or Pydantic objects, of
-                which the fields that were set are written.
-            on_conflict: "ignore" skips rows that are equal to another one in a unique key.
-            method: "insert", or "copy" for PostgreSQL's binary COPY; "auto" takes the fastest.
-            chunk_size: How many rows are checked and written at once; left out, 10,000, or as many
-                as the database takes.
-            progress: True for a progress bar (the extra `progress`), or a function that is called
-                after each chunk with the number of rows that are done, and that of all rows, or
-                None where it cannot be told.
+            rows: Any iterable of mappings, new instances of the model, or Pydantic objects. Of an
+                object, only the fields that were set are written.
+            on_conflict: "ignore" skips each row that has the same unique key as another.
+            method: "insert", or "copy" for PostgreSQL's binary COPY; "auto" takes the faster one.
+            chunk_size: How many rows are checked and written at once. The default is 10,000, or
+                fewer if the database's limit of parameters requires it.
+            progress: True for a progress bar (needs the extra `progress`), or a function that is
+                called after each chunk with the number of rows done and the total, which is None if
+                unknown.
 
         Raises:
-            BulkOperationError: The database refused a row; `indexes` tells its place.
-            ConstraintViolationError: The database refused a row and does not tell which.
+            BulkOperationError: The database refused a row; `indexes` has its place in the input.
+            ConstraintViolationError: The database refused a row, and which one cannot be
+                determined.
             UnknownFieldError: A name that is not a column of the model.
-            ValidationError: A value that its field does not take.
+            ValidationError: A value that its field does not accept.
 
         Example:
             >>> rows = ({"name": f"hero {i}", "secret_name": "?"} for i in range(1000))
@@ -548,17 +550,17 @@ class AsyncRepository(Generic[T]):
         All of them are written, or none. Hooks are not run.
 
         Args:
-            rows: From any iterable: mappings, or Pydantic objects, of which the fields that were
-                set are written.
+            rows: Any iterable of mappings or Pydantic objects. Of an object, only the fields that
+                were set are written.
             unique_fields: The fields of the unique key that tells whether a row is there; left
                 out, the primary key.
             update_fields: The fields that may change in an existing row; left out, all that a
                 row gives. With an empty list such rows are left alone.
-            chunk_size: How many rows are written with one statement; left out, as many as the
-                database takes.
-            progress: True for a progress bar (the extra `progress`), or a function that is called
-                while rows are written, with the number of rows that are done and that of all
-                rows, or None where it cannot be told.
+            chunk_size: How many rows go into one statement. The default is as many as the database
+                allows.
+            progress: True for a progress bar (needs the extra `progress`), or a function that is
+                called while rows are written, with the number of rows done and the total, which is
+                None if unknown.
 
         Raises:
             ConstraintViolationError: A row breaks a constraint.

@@ -51,16 +51,16 @@ async def soft_delete_row(
 ) -> bool:
     """Mark one row as deleted by its key, as `delete_row` does for a model with `SoftDeleteMixin`.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        id_str: The key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to write with.
         model: The table model; it has `SoftDeleteMixin`.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
-        deleted_by: Who deletes it; left out, whoever `acting_as` names.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
+        deleted_by: Who deletes the row. The default is whoever `acting_as` names.
         raise_on_error: Whether a missing row, a row marked already, and a refusal by the
             database raise; left out, they do inside a block. False inside a block undoes just
             this deletion.
@@ -134,15 +134,15 @@ async def restore_row(
 
     It is an update: the update hooks run, and `updated_at` and `updated_by` are set.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        id_str: The key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to write with.
         model: The table model; it has `SoftDeleteMixin`.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
         raise_on_error: Whether a missing row, a row not deleted, and a refusal by the
             database raise; left out, they do inside a block. False inside a block undoes just
             this update.
@@ -199,11 +199,11 @@ async def purge_rows(
     decides; without one, the database refuses and nothing is removed. A row whose `deleted_at` is
     empty stays.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        session_inst: The session to write with. What is pending in it is flushed first.
+        session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model; it has `SoftDeleteMixin`.
         older_than: How long ago the rows were deleted at least, or the moment before which they
             were, with a time zone.

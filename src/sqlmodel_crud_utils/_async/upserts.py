@@ -110,22 +110,22 @@ async def bulk_upsert_mappings(
     A row that is refused is named by its place in the payload, counted from 0.
 
     Args:
-        payload: The rows, from any iterable: mappings, or Pydantic objects, of which the fields
-            that were set are written. Values are coerced to the columns' types. All rows are
-            checked before the first is written, if the rows are returned.
-        session_inst: The session to write with. What is pending in it is flushed first.
+        payload: Any iterable of mappings or Pydantic objects. Of an object, only the fields that
+            were set are written. Values are coerced to the columns' types. All rows are checked
+            before the first is written, if the rows are returned.
+        session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model.
         pk_fields: The fields of the unique key that tells whether a row is there; left out, it is
             "id" where that is a key, else the model's primary key.
         update_columns: The fields that may change in an existing row; left out, all that a
             row of the payload gives. With an empty list such rows are left alone.
-        chunk_size: How many rows are written with one statement; left out, as many as the
-            database takes parameters for.
+        chunk_size: How many rows go into one statement. The default is as many as the database
+            allows.
         raise_on_error: Whether a refusal by the database arrives as an error of this library; left
             out, it does inside a block, and outside SQLAlchemy's own error is raised.
-        progress: True for a progress bar (the extra `progress`), or a function that is called
-            while rows are written, with the number of rows that are done and that of all rows, or
-            None where it cannot be told.
+        progress: True for a progress bar (needs the extra `progress`), or a function that is called
+            while rows are written, with the number of rows done and the total, which is None if
+            unknown.
         return_rows: Whether the rows are returned. Without, a generator of any length takes no
             more memory than a chunk of it.
 

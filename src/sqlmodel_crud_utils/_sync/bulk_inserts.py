@@ -78,40 +78,39 @@ def bulk_insert_rows(
     """Insert many rows at the speed of the driver, as one transaction.
 
     The rows are read, checked and written in chunks, so a generator of any length takes no more
-    memory than one chunk. No objects are made or returned, and given instances stay unchanged,
-    without keys. Defaults of all kinds are filled in, but hooks are not run, and related rows are
-    not written.
+    memory than one chunk. No objects are created or returned, and instances that you pass stay
+    unchanged: they get no keys. Defaults of all kinds are filled in, but hooks do not run, and
+    related rows are not written.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed, and a failure
-    dooms the block: whatever fails, no row is kept.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed, and a failure
+    dooms the block. Whatever fails, no row is kept.
 
     Args:
-        rows: From any iterable: mappings, new instances of the model, or Pydantic objects, of
-            which the fields that were set are written. Values are coerced to the columns' types
-            and validated against the types of the model's fields.
-        session_inst: The session to write with. What is pending in it is flushed first.
+        rows: Any iterable of mappings, new instances of the model, or Pydantic objects. Of an
+            object, only the fields that were set are written. Values are coerced to the columns'
+            types and validated against the types of the model's fields.
+        session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model.
-        chunk_size: How many rows are checked and written at once; left out, 10,000, or as many as
-            the database takes parameters for.
-        method: "insert", or "copy" for PostgreSQL's binary COPY. "auto" takes the fastest way that
-            writes the same: COPY, unless there are few rows, or somebody listens to the session's
-            statements. What COPY does not support is inserted in either case.
-        progress: True for a progress bar (the extra `progress`), or a function that is called
-            after each chunk with the number of rows that are done, and that of all rows, or None
-            where it cannot be told.
-        on_conflict: "ignore" skips rows that are equal to another one in a unique key.
+        chunk_size: How many rows are checked and written at once. The default is 10,000, or fewer
+            if the database's limit of parameters requires it.
+        method: "insert", or "copy" for PostgreSQL's binary COPY. "auto" takes the faster of the two
+            with the same result: COPY, unless the rows are few or something listens to the
+            session's statements. Rows that COPY does not support are always inserted.
+        progress: True for a progress bar (needs the extra `progress`), or a function that is called
+            after each chunk with the number of rows done and the total, which is None if unknown.
+        on_conflict: "ignore" skips each row that has the same unique key as another.
 
     Returns:
         The number of rows that were inserted.
 
     Raises:
-        BulkOperationError: The database refused a row; `indexes` tells its place in the input, and
+        BulkOperationError: The database refused a row; `indexes` has its place in the input, and
             `errors` the reason.
-        ConstraintViolationError: The database refused a row and does not tell which.
+        ConstraintViolationError: The database refused a row, and which one cannot be determined.
         QueryExecutionError: Any other refusal by the database.
         UnknownFieldError: A name that is not a column of the model.
-        ValidationError: A value that its field does not take, an instance that belongs to a
+        ValidationError: A value that its field does not accept, an instance that belongs to a
             session already, a model that is stored in several tables, `method="copy"` on another
             database or with another driver.
         DatabaseConnectionError: The database cannot be reached.

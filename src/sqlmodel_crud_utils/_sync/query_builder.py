@@ -437,9 +437,9 @@ class QueryBuilder(QueryShape[T]):
         counted up. Objects that the session holds get the new values. Hooks are not run: where
         they have to, read the rows and use `update_row`.
 
-        Outside a `transaction()` block the session is committed, or rolled back after a failure,
-        with everything else that was pending in it. Inside a block nothing is committed, and a
-        failure dooms the block.
+        Outside a `transaction()` block, the call commits the session, or rolls it back after a
+        failure, along with everything else pending in it. Inside a block, nothing is committed, and
+        a failure dooms the block.
 
         Args:
             values: The values by field, or SQL expressions such as `Hero.age + 1`, as a mapping:
@@ -449,8 +449,8 @@ class QueryBuilder(QueryShape[T]):
 
         Raises:
             UnknownFieldError: A name that is not a field.
-            ValidationError: No filter, a limit or an offset; no value, one that its field does
-                not take, or one for the primary key. Nothing is written.
+            ValidationError: No filter, a limit or an offset; no value, one that its field does not
+                accept, or one for the primary key. Nothing is written.
             ConstraintViolationError: A constraint is broken. No row is updated.
 
         Example:
@@ -480,16 +480,16 @@ class QueryBuilder(QueryShape[T]):
         with its `ON DELETE`. Objects that the session holds leave it. Hooks are not run: where
         they have to, read the rows and use `delete_row`.
 
-        Outside a `transaction()` block the session is committed, or rolled back after a failure,
-        with everything else that was pending in it. Inside a block nothing is committed, and a
-        failure dooms the block.
+        Outside a `transaction()` block, the call commits the session, or rolls it back after a
+        failure, along with everything else pending in it. Inside a block, nothing is committed, and
+        a failure dooms the block.
 
         Args:
-            soft: Whether the rows are marked as deleted; left out, they are where the model has
-                the mixin. False removes them; those that are marked already are reached with
-                `with_deleted()` or `only_deleted()`.
-            deleted_by: Who deletes them, for rows that are marked; left out, whoever `acting_as`
-                names.
+            soft: Whether to mark the rows as deleted instead of removing them; by default, if the
+                model has the mixin. False removes them; use `with_deleted()` or `only_deleted()` to
+                reach rows that are already marked.
+            deleted_by: Who deletes the rows, recorded if they are marked. The default is whoever
+                `acting_as` names.
             everything: Whether a query without any filter may reach all rows.
 
         Raises:

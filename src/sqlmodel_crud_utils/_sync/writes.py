@@ -50,17 +50,17 @@ def write_row(
 ) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write one row.
 
-    The create hooks of the model run with it, or the update hooks for a row that already exists. An
-    exception from a hook undoes the write and propagates unchanged, whatever `raise_on_error` says.
+    The model's create hooks run, or its update hooks if the row already exists. An exception from a
+    hook undoes the write and propagates unchanged, whatever `raise_on_error` says.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
         data_row: An instance of a table model.
         session_inst: The session to write with.
-        raise_on_error: Whether a refusal by the database raises; left out, it does inside a
-            block. False inside a block undoes just this write.
+        raise_on_error: Whether a refusal by the database raises; by default, only inside a block.
+            False inside a block undoes just this write.
 
     Returns:
         `(True, row)`, or `(False, None)` when the database refused the row.
@@ -134,42 +134,41 @@ def update_row(
 ) -> tuple[bool, T | None]:
     """Update one row by its key.
 
-    The values are validated against the types of the model's fields, and all of them before the
-    first is written. The primary key is never changed. Afterwards the database has the given
-    values, even if the session holds an older state of the row, or if a value such as a dict was
-    changed in place.
+    All values are validated against the types of the model's fields before any is written. The
+    primary key is never changed. Afterwards the database has the given values, even if the session
+    holds an older state of the row, or if a value such as a dict was changed in place.
 
-    The update hooks of the model run with it. An exception from a hook undoes the update and
-    propagates unchanged, whatever `raise_on_error` says.
+    The model's update hooks run. An exception from a hook undoes the update and propagates
+    unchanged, whatever `raise_on_error` says.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
-        data: A mapping, or a Pydantic or SQLModel object of which only the fields that were set
-            are written, so that a PATCH resets nothing. The values of a mapping may be SQL, such as
-            `Product.stock - 1`: the row comes back with what the database has worked out.
+        id_str: The key, coerced to the column's type. A composite key is a tuple.
+        data: A mapping, or a Pydantic or SQLModel object. Of an object, only the fields that were
+            set are written, so a PATCH resets nothing. The values of a mapping may be SQL, such as
+            `Product.stock - 1`; the returned row has the result that the database computed.
         session_inst: The session to write with.
         model: The table model.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
-        raise_on_error: Whether a missing row and a refusal by the database raise; left
-            out, they do inside a block. False inside a block undoes just this update.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
+        raise_on_error: Whether a missing row or a refusal by the database raises; by default, only
+            inside a block. False inside a block undoes just this update.
         include_deleted: Whether a soft-deleted row may be updated.
         expected_version: The `version` that the caller has seen, for callers that keep no session
             between reading and writing, as in a web application. Needs `VersionMixin`.
 
     Returns:
-        `(True, row)`; `(False, None)` when there is no such row; `(False, row)` when the database
-        refused the update or the row has another version, with the row as the database has it.
+        `(True, row)`; `(False, None)` when there is no such row; `(False, row)`, with the row as it
+        is in the database, when the database refused the update or the row has another version.
 
     Raises:
         RecordNotFoundError: There is no such row (see `raise_on_error`).
         ConflictError: The row has changed since it was read (see `raise_on_error`).
         ConstraintViolationError: A constraint is broken (see `raise_on_error`).
         QueryExecutionError: Any other refusal by the database (see `raise_on_error`).
-        ValidationError: An unknown field, a value that its field does not take, another primary
+        ValidationError: An unknown field, a value that its field does not accept, another primary
             key.
         MultipleRecordsError: Several rows have that key.
         DatabaseConnectionError: The database cannot be reached.
@@ -218,26 +217,27 @@ def delete_row(
 ) -> bool:
     """Delete one row by its key; a row of a model with `SoftDeleteMixin` is marked instead.
 
-    Rows that refer to it through a relationship are treated as the relationship says; by default
-    a reference that may be null is cleared.
+    A relationship decides what happens to the rows that refer to this one through it; by default, a
+    nullable reference is set to NULL.
 
-    The delete hooks of the model run with it. An exception from a hook undoes the deletion and
-    propagates unchanged, whatever `raise_on_error` says.
+    The model's delete hooks run. An exception from a hook undoes the deletion and propagates
+    unchanged, whatever `raise_on_error` says.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        id_str: The key; it is coerced to the column's type. A composite key is a tuple.
+        id_str: The key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to write with.
         model: The table model.
-        pk_field: The key's column; left out, it is "id" where the model has it, else the model's
-            primary key.
-        soft: Whether the row is marked as deleted; left out, it is where the model has the
-            mixin. False removes the row, also one that is marked already.
-        deleted_by: Who deletes it, for a row that is marked; left out, whoever `acting_as` names.
-        raise_on_error: Whether a missing row and a refusal by the database raise; left
-            out, they do inside a block. False inside a block undoes just this deletion.
+        pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
+            key.
+        soft: Whether to mark the row as deleted instead of removing it; by default, if the model
+            has the mixin. False removes the row even if it is already marked.
+        deleted_by: Who deletes the row, recorded if it is marked. The default is whoever
+            `acting_as` names.
+        raise_on_error: Whether a missing row or a refusal by the database raises; by default, only
+            inside a block. False inside a block undoes just this deletion.
         expected_version: The `version` that the caller has seen, for callers that keep no session
             between reading and deleting. Needs `VersionMixin`.
 
