@@ -1,4 +1,4 @@
-"""What a program tells the cache of writes that the library cannot see."""
+"""How a program reports to the cache a write that the library cannot see."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["invalidate_cache"]
 
 
 async def invalidate_cache(model: type[Any], key: Any = None) -> None:
-    """Invalidate what the cache holds of a model, after a write that the library cannot see.
+    """Invalidate a model's cache entries after a write that the library cannot see.
 
-    That is a `text()` statement, one on `session.connection()`, a trigger or a cascade of the
-    database, or another program. Writes of the library and of sessions invalidate their entries
-    automatically. It acts at once, inside a `transaction()` block too, so call it after the commit.
-    Without a configured cache it does nothing.
+    Such a write is a `text()` statement, a statement on `session.connection()`, a trigger or
+    cascade of the database, or the work of another program. Writes through the library or a session
+    invalidate their entries automatically. The call acts at once, even inside a `transaction()`
+    block, so call it after the commit. Without a configured cache it does nothing.
 
     Args:
         model: The table model whose rows were written.
         key: The primary key of the one row that was written, a tuple for a composite one; lists and
-            counts are ended with it. Left out, all rows of the model are.
+            counts are invalidated with it. Without a key, all entries of the model are.
 
     Raises:
         ValidationError: A class that is not a table model, or a key of a wrong type.

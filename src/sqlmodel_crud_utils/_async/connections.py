@@ -62,45 +62,45 @@ def create_pooled_engine(
     """Create an engine whose pool replaces lost connections.
 
     A plain URL (`postgresql://`, `postgres://`, `sqlite://`, `mysql://`, `mariadb://`) gets the
-    driver that fits this API; a driver in the URL is kept if it fits too. On SQLite foreign keys
-    are checked; a file is in WAL mode, and a connection waits up to 30 seconds for another one's
-    lock (`timeout` in the URL or in `connect_args` changes that); a database in memory has one
+    driver that fits this API; a driver in the URL is kept if it fits too. On SQLite, foreign keys
+    are checked. A file uses WAL mode, and a connection waits up to 30 seconds for another one's
+    lock (change that with `timeout` in the URL or in `connect_args`). A database in memory has one
     connection, which all sessions share.
 
-    No password shows in the engine's `repr`, in a log line or in an error.
+    The password never appears in the engine's `repr`, in a log line or in an error.
 
     Args:
         database_url: Where the database is.
         pool_size: How many connections are kept, 1 or more.
-        max_overflow: How many more there may be for a while; -1 is no limit.
+        max_overflow: How many more may be opened temporarily; -1 means no limit.
         pool_timeout: How many seconds to wait for a connection when all are in use. Then the
             library's functions raise `DatabaseConnectionError`.
-        pool_ping_after: How many seconds a connection may have rested in the pool to be handed out
-            without being asked whether it lives; 0 asks each time, `math.inf` never. SQLite is
-            not asked. A connection that turns out to be dead at the first statement on it is
-            replaced, and the statement is sent again, except under AUTOCOMMIT.
-        autocommit_reads: Whether PostgreSQL gets a read of the library without BEGIN and ROLLBACK
-            around it, outside transaction blocks and as long as nothing is written: one round
-            trip instead of three. It is so under READ COMMITTED only, where the transaction would
+        pool_ping_after: After how many idle seconds in the pool a connection is checked before use;
+            0 checks each time, `math.inf` never. SQLite is not checked. If the first statement on a
+            connection shows that it is dead, the connection is replaced and the statement sent
+            again, except under AUTOCOMMIT.
+        autocommit_reads: Whether the library's reads on PostgreSQL are sent without BEGIN and
+            ROLLBACK, outside transaction blocks and as long as nothing is written: one round trip
+            instead of three. This applies under READ COMMITTED only, where the transaction would
             change nothing, and not with `pgbouncer` or `row_security`.
-        password: The password, if the URL leaves it out; it wins over one in the URL. A callable
-            is asked for it at each new connection, which is what rotating tokens need.
-        pgbouncer: Whether the URL is that of a PgBouncer in transaction mode, which hands a server
-            connection to somebody else after each transaction: then no prepared statement outlives
-            its transaction. It is for PostgreSQL.
-        row_security: Whether each transaction tells PostgreSQL the tenant in scope, which the
-            policies of `mixins.row_security` ask for. A role for which these do not hold is
+        password: The password, if the URL does not contain it; it overrides one in the URL. A
+            callable is called for each new connection, as rotating tokens require.
+        pgbouncer: Whether the URL is that of a PgBouncer in transaction mode, which may give each
+            transaction another server connection. Then no prepared statement outlives its
+            transaction. For PostgreSQL only.
+        row_security: Whether each transaction sends PostgreSQL the tenant in scope, which the
+            policies of `mixins.row_security` need. A role that these policies do not apply to is
             refused at the first connection.
-        **kwargs: More arguments of SQLAlchemy's `create_async_engine`; they win over what this
-            function sets: `hide_parameters=True`, for instance, which keeps values out of
-            tracebacks unless `echo` is passed. `connect_args` are added to its own.
+        **kwargs: More arguments for SQLAlchemy's `create_async_engine`. They override what this
+            function sets, such as `hide_parameters=True`, which keeps values out of tracebacks
+            unless you pass `echo`. `connect_args` are added to those of this function.
 
     Returns:
-        The engine. It connects when it is first used; call its `dispose` at the end.
+        The engine. It connects on first use; call its `dispose` at the end.
 
     Raises:
         ValidationError: A URL, number or argument that cannot be used, or a driver that is not
-            installed; the text names the extra to install.
+            installed; the message names the extra to install.
         TenantError: With `row_security`, at the first connection: the role is a superuser or has
             BYPASSRLS, or a table of tenants has no policies that hold for the role.
 
@@ -139,26 +139,27 @@ def session_factory(
 ) -> async_sessionmaker[SQLModelAsyncSession]:
     """Return a factory of SQLModel sessions on an engine.
 
-    With `replicas`, a session reads from one of them until it writes, and from then on from the
-    primary, until it is closed. See `use_primary`, `read_after` and `replication_token`.
+    With `replicas`, a session reads from one of them until it writes; from then on, until it is
+    closed, it reads from the primary. See `use_primary`, `read_after` and `replication_token`.
 
     Args:
-        engine: The engine; with replicas, that of the primary.
-        replicas: Engines of databases that follow the primary, asked in turn. A SELECT without a
-            lock, outside a transaction block, goes there; everything else, `text()` too, to
-            the primary. What a replica that fails cannot answer, the primary answers; the
-            replica is left alone for 5 seconds.
-        strict_loading: What lazy loads are refused, as in the function `strict_loading`; left out,
-            True in `aio`, where they fail anyway, and False in `sync`.
-        **kwargs: Settings of the sessions; what is not given is as SQLAlchemy has it.
+        engine: The engine; with replicas, the engine of the primary.
+        replicas: Engines of databases that follow the primary, used in turn. A SELECT without a
+            lock, outside a transaction block, goes to a replica; everything else, also `text()`,
+            goes to the primary. If a replica fails, the primary answers, and the replica is not
+            used for 5 seconds.
+        strict_loading: Which lazy loads are refused, as in the function `strict_loading`. The
+            default is True in `aio`, where they fail anyway, and False in `sync`.
+        **kwargs: Settings of the sessions; the defaults are SQLAlchemy's.
 
     Returns:
-        SQLAlchemy's `async_sessionmaker`: call it for a session, or its `begin()` for one that is
-        one transaction: the functions of the library flush in its block, and its end commits.
+        SQLAlchemy's `async_sessionmaker`: call it for a session, or call its `begin()` for a
+        session in one transaction: in that block the functions of the library flush, and its end
+        commits.
 
     Raises:
         ValidationError: An engine of the other API, a replica of another kind of database, or a
-            mode that `strict_loading` does not take.
+            mode that `strict_loading` does not accept.
 
     Example:
         >>> new_session = session_factory(engine)
@@ -202,12 +203,12 @@ def _sessions(
 def get_session(
     engine: AsyncEngine, *, replicas: Sequence[AsyncEngine] = (), **kwargs: Any
 ) -> Callable[[], AsyncIterator[SQLModelAsyncSession]]:
-    """Return a FastAPI dependency that gives each request a session of its own.
+    """Return a FastAPI dependency that opens a session for each request.
 
-    The session is closed after the request; what was not committed is rolled back. A connection
-    that has died meanwhile is dropped and logged, and does not fail the request.
+    The session is closed after the request; what was not committed is rolled back. If the
+    connection has died by then, it is dropped and logged, and the request does not fail.
 
-    For routes, take `session_dependency` of `ext.fastapi` instead: it commits, and many clients of
+    For routes, use `session_dependency` of `ext.fastapi` instead: it commits, and many clients of
     sync routes do not block each other.
 
     Args:

@@ -1,4 +1,4 @@
-"""The query builder: queries that are put together step by step, and run when asked."""
+"""The query builder: queries that are composed step by step, and run on request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _MAX_SIZE = 1_000
 
 
 async def page_after(builder: AsyncQueryBuilder[T], size: int, after: str | None) -> PageAfter[T]:
-    """Return the rows that follow after a cursor, with a cursor for each; see `keyset`."""
+    """Return the rows after a cursor, with a cursor for each; see `keyset`."""
     return await builder._page_after(size, after)
 
 
@@ -74,13 +74,13 @@ class AsyncQueryBuilder(QueryShape[T]):
     """A query on one model.
 
     It is immutable: each call returns a new builder, so a partial query can be kept and extended in
-    different ways. Nothing is queried until you call a method that returns rows, values or numbers,
-    and each such call queries again.
+    different ways. Nothing is queried until you call a method that returns rows, values or numbers;
+    each such call queries again.
 
-    Soft-deleted rows are left out, related ones too, unless
-    `with_deleted()` or `only_deleted()` asks for them. Every mistake raises a `ValidationError`
-    in the call that makes it. A database that refuses a query, or cannot be reached, is a
-    `QueryExecutionError` or `DatabaseConnectionError`.
+    Soft-deleted rows, also related ones, are left out unless you call `with_deleted()` or
+    `only_deleted()`. A mistake raises a `ValidationError` in the call that makes it. A query that
+    the database refuses raises a `QueryExecutionError`; a database that cannot be reached, a
+    `DatabaseConnectionError`.
 
     Args:
         session: The session to query with.
@@ -110,7 +110,7 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def all(self) -> list[T]:
         """Return all rows.
 
-        Without a limit these may be many: `paginate` and `keyset` return them in pages.
+        Without a limit they may be many; `paginate` and `keyset` return them in pages.
 
         Example:
             >>> await AsyncQueryBuilder(session, Hero).where(name="nobody").all()
@@ -161,7 +161,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             return await self._only(read)
 
     async def count(self) -> int:
-        """Return how many rows match; limit and offset don't count.
+        """Return how many rows match, ignoring limit and offset.
 
         Example:
             >>> await AsyncQueryBuilder(session, Hero).count()
@@ -171,7 +171,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             return await self._total(read)
 
     async def exists(self) -> bool:
-        """Return whether any row matches; limit and offset don't count.
+        """Return whether any row matches, ignoring limit and offset.
 
         Example:
             >>> await AsyncQueryBuilder(session, Hero).where(age__gt=30).exists()
@@ -182,24 +182,23 @@ class AsyncQueryBuilder(QueryShape[T]):
             return found is not None
 
     def stream(self, batch_size: int = 1_000) -> RowStream[T]:
-        """Return all rows one after the other, with a batch of them in memory.
+        """Return all rows one by one, with only a batch of them in memory.
 
-        The database keeps a cursor for it where it has some (PostgreSQL, MySQL), until the last
-        row was read, or the loop was left and the session is used again. The session can be used
-        inside the loop, but not committed or rolled back: put the loop into a `transaction()`
-        block if it writes.
+        On PostgreSQL and MySQL, the database keeps a cursor until the last row is read, or until
+        the session is used again after the loop was left. Inside the loop the session can be used,
+        but not committed or rolled back: if the loop writes, put it into a `transaction()` block.
 
-        MySQL runs nothing else beside a cursor. Where `selectin` needs other queries, and from the
-        moment at which the session runs one inside the loop, each batch is a query that continues
-        after the last row; an index that fits the order makes these quick.
+        MySQL cannot run anything else while a cursor is open. If `selectin` needs further queries,
+        or once the session runs one inside the loop, each batch becomes a query of its own that
+        continues after the last row; an index that fits the order makes these queries fast.
 
         Args:
             batch_size: How many rows are read at a time.
 
         Raises:
-            ValidationError: A batch size below 1; a `joined` relationship to many; on MySQL
-                `selectin` with an order by JSON; or, from the loop, a transaction that has ended
-                in it.
+            ValidationError: A batch size below 1; a `joined` relationship to many; on MySQL,
+                `selectin` with an order by JSON. The loop raises it if the transaction has ended
+                inside it.
 
         Example:
             >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
@@ -212,10 +211,10 @@ class AsyncQueryBuilder(QueryShape[T]):
         return RowStream(self._session, self._query, batch_size)
 
     def stream_values(self, *fields: str, batch_size: int = 1_000) -> RowStream[dict[str, Any]]:
-        """Return some fields of all rows, a dict for each row, with a batch of them in memory.
+        """Return some fields of all rows, one dict per row, with only a batch of them in memory.
 
-        It takes a fraction of the time of `stream`, as no objects are made. What is said there of
-        the session and of MySQL holds here too.
+        It takes a fraction of the time of `stream`, as no objects are created. The notes there on
+        the session and on MySQL apply here too.
 
         Args:
             fields: Names of fields; without any, all fields.
@@ -223,8 +222,8 @@ class AsyncQueryBuilder(QueryShape[T]):
 
         Raises:
             UnknownFieldError: A name that is not a field.
-            ValidationError: A batch size below 1, or a `distinct` query; or, from the loop, a
-                transaction that has ended in it.
+            ValidationError: A batch size below 1, or a `distinct` query. The loop raises it if the
+                transaction has ended inside it.
 
         Example:
             >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy", age=48), session)
@@ -239,7 +238,7 @@ class AsyncQueryBuilder(QueryShape[T]):
     # --- values ----------------------------------------------------------------------------------
 
     async def values(self, *fields: str) -> list[dict[str, Any]]:
-        """Return some fields of the rows, as a dict for each row.
+        """Return some fields of the rows, one dict per row.
 
         Args:
             fields: Names of fields; without any, all fields.
@@ -275,14 +274,14 @@ class AsyncQueryBuilder(QueryShape[T]):
         return [row[0] for row in rows]
 
     async def sum(self, field: str) -> Any:
-        """Return the sum of a field over all matching rows, None if there is no value.
+        """Return the sum of a field over all matching rows, or None if there is no value.
 
         Args:
-            field: The name of a field of numbers.
+            field: The name of a numeric field.
 
         Raises:
             UnknownFieldError: A name that is not a field.
-            ValidationError: A field that is not one of numbers.
+            ValidationError: A field that is not numeric.
 
         Example:
             >>> await AsyncQueryBuilder(session, Hero).sum("age")
@@ -290,14 +289,14 @@ class AsyncQueryBuilder(QueryShape[T]):
         return await self._aggregate("sum", field)
 
     async def avg(self, field: str) -> Any:
-        """Return the average of a field over all matching rows, None if there is no value.
+        """Return the average of a field over all matching rows, or None if there is no value.
 
         Args:
-            field: The name of a field of numbers.
+            field: The name of a numeric field.
 
         Raises:
             UnknownFieldError: A name that is not a field.
-            ValidationError: A field that is not one of numbers.
+            ValidationError: A field that is not numeric.
 
         Example:
             >>> await AsyncQueryBuilder(session, Hero).avg("age")
@@ -305,7 +304,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         return await self._aggregate("avg", field)
 
     async def min(self, field: str) -> Any:
-        """Return the lowest value of a field among all matching rows, None if there is no value.
+        """Return the lowest value of a field in all matching rows, or None if there is no value.
 
         Args:
             field: The name of a field.
@@ -320,7 +319,7 @@ class AsyncQueryBuilder(QueryShape[T]):
         return await self._aggregate("min", field)
 
     async def max(self, field: str) -> Any:
-        """Return the highest value of a field among all matching rows, None if there is no value.
+        """Return the highest value of a field in all matching rows, or None if there is no value.
 
         Args:
             field: The name of a field.
@@ -339,13 +338,13 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def paginate(
         self, page: int = 1, size: int = 50, *, max_size: int = _MAX_SIZE
     ) -> Page[T]:
-        """Return one page of the rows, and how many there are in all.
+        """Return one page of the rows, and the total number of rows.
 
-        The rows are counted only where the page does not tell by itself how many there are: the
-        first page if it is full, and later ones, in the same query.
+        The rows are counted only if the total does not follow from the page itself: for a full
+        first page, and for later pages, where the count is part of the same query.
 
         Args:
-            page: The number of the page, from 1. One past the end is empty.
+            page: The number of the page, from 1. A page past the end is empty.
             size: The number of rows per page.
             max_size: The largest size that is allowed.
 
@@ -384,24 +383,24 @@ class AsyncQueryBuilder(QueryShape[T]):
     async def keyset(
         self, size: int | None = None, after: str | None = None, *, max_size: int = _MAX_SIZE
     ) -> CursorPage[T]:
-        """Return the rows that follow after a cursor, and the cursor for those after them.
+        """Return the rows after a cursor, and the cursor for the next page.
 
-        Pages laid end to end are what `all` returns. Rows that are written or deleted meanwhile
-        make no other row appear twice or go missing, and a late page costs as little as an early
-        one where an index fits the order.
+        All pages together hold what `all` returns. If rows are written or deleted between two
+        pages, no other row appears twice or goes missing. With an index that fits the order, a late
+        page costs as little as an early one.
 
-        A cursor can be read, and made up, by whoever has it: it holds the values that rows are
-        sorted by, and they are checked against the columns.
+        A cursor is neither secret nor signed: it holds the values that the rows are sorted by, and
+        whoever has it can read or forge it. The values are checked against the columns.
 
         Args:
             size: How many rows the page has.
-            after: The `next_cursor` of the page before; left out, the first page is returned.
+            after: The `next_cursor` of the page before. Without it, the first page is returned.
             max_size: The largest size that is allowed.
 
         Raises:
-            ValidationError: No size, one below 1 or beyond `max_size`; a damaged cursor, or one of
-                another model or order; a query that has a limit or an offset, or is sorted by
-                something that no page can continue after.
+            ValidationError: A missing size, or one below 1 or beyond `max_size`; a damaged cursor,
+                or one of another model or order; a query that has a limit or an offset, or an order
+                in which no page can continue.
 
         Example:
             >>> heroes = [Hero(name=f"Hero {n}", secret_name="?") for n in range(3)]
@@ -431,21 +430,21 @@ class AsyncQueryBuilder(QueryShape[T]):
         everything: bool = False,
         **more: Any,
     ) -> int:
-        """Write values into all rows that match, with one statement; return how many there were.
+        """Update all rows that match, with one statement; return how many there were.
 
         `updated_at`, `updated_by` and other columns with an `onupdate` are set, and versions are
-        counted up. Objects that the session holds get the new values. Hooks are not run: where
-        they have to, read the rows and use `update_row`.
+        incremented. Objects in the session get the new values. Hooks do not run: if you need them,
+        read the rows and use `update_row`.
 
         Outside a `transaction()` block, the call commits the session, or rolls it back after a
         failure, along with everything else pending in it. Inside a block, nothing is committed, and
         a failure dooms the block.
 
         Args:
-            values: The values by field, or SQL expressions such as `Hero.age + 1`, as a mapping:
-                for a field that is called `everything`.
-            everything: Whether a query without any filter may reach all rows.
-            more: The same by name.
+            values: A mapping of fields to values or to SQL expressions such as `Hero.age + 1`. It
+                is needed only for a field that is called `everything`.
+            everything: Whether a query without any filter may affect all rows.
+            more: The same as keyword arguments.
 
         Raises:
             UnknownFieldError: A name that is not a field.
@@ -474,11 +473,11 @@ class AsyncQueryBuilder(QueryShape[T]):
     ) -> int:
         """Delete all rows that match, with one statement; return how many there were.
 
-        Rows of a model with `SoftDeleteMixin` are marked instead, those that are marked already
-        left alone. Rows that are removed take the links of the model's many-to-many relationships
-        with them, with a statement for each of these; what else refers to them decides itself,
-        with its `ON DELETE`. Objects that the session holds leave it. Hooks are not run: where
-        they have to, read the rows and use `delete_row`.
+        Rows of a model with `SoftDeleteMixin` are marked instead; rows that are already marked are
+        left alone. The links of removed rows in the model's many-to-many relationships are removed
+        too, with one statement for each relationship. For other rows that refer to a removed one,
+        the `ON DELETE` of their foreign key decides. Objects of deleted rows leave the session.
+        Hooks do not run: if you need them, read the rows and use `delete_row`.
 
         Outside a `transaction()` block, the call commits the session, or rolls it back after a
         failure, along with everything else pending in it. Inside a block, nothing is committed, and
@@ -490,11 +489,11 @@ class AsyncQueryBuilder(QueryShape[T]):
                 reach rows that are already marked.
             deleted_by: Who deletes the rows, recorded if they are marked. The default is whoever
                 `acting_as` names.
-            everything: Whether a query without any filter may reach all rows.
+            everything: Whether a query without any filter may affect all rows.
 
         Raises:
-            ValidationError: No filter, a limit or an offset; a soft deletion of a model without
-                the mixin, or of rows that are marked already. Nothing is written.
+            ValidationError: No filter, a limit or an offset; a soft deletion of a model without the
+                mixin, or of rows that are already marked. Nothing is written.
             ConstraintViolationError: Other rows refer to a row. No row is deleted.
 
         Example:

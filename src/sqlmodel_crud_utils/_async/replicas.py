@@ -1,4 +1,4 @@
-"""Replicas: what a session asks of them, and how far the primary has come."""
+"""Replicas: how far the primary has progressed, so that a read can wait for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["read_after", "replication_token", "use_primary"]
 
 
 async def replication_token(session: AnySession) -> str:
-    """Return how far the database has come, after a commit: a token for `read_after`.
+    """Return a token for `read_after`: how far the database has progressed, after a commit.
 
-    The token is a short text for a cookie or a header; it names the cluster and a position in its
-    log, and contains no data. The query uses a connection of its own.
+    The token is a short string for a cookie or a header. It identifies the cluster and a position
+    in its log, and contains no data. The query uses a connection of its own.
 
     Args:
         session: A session on PostgreSQL, after its commit.
@@ -23,8 +23,8 @@ async def replication_token(session: AnySession) -> str:
         The token.
 
     Raises:
-        ValidationError: The session is in a transaction block, whose commit is to come, or not on
-            PostgreSQL: other databases have no such token.
+        ValidationError: The session is in a transaction block, which is not committed yet; or it is
+            not on PostgreSQL, the only database with such tokens.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:

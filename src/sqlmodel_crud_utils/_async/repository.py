@@ -1,4 +1,4 @@
-"""The functions of one session and one model, without tuples: a row comes back, or an error."""
+"""The functions for one session and one model, without tuples: they return a row, or raise."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ T = TypeVar("T")
 class AsyncRepository(Generic[T]):
     """The rows of one model, read and written with one session.
 
-    Each method returns what was asked for, or raises. They call the functions of the library, with
-    `raise_on_error=True`: outside a `transaction()` block a write commits the session, or rolls it
-    back after a failure; inside a block nothing is committed.
+    Each method returns its result, or raises. It calls the library's functions with
+    `raise_on_error=True`: outside a `transaction()` block, a write commits the session, or rolls it
+    back after a failure; inside a block, nothing is committed.
 
-    A database that refuses a statement, or cannot be reached, is a `QueryExecutionError` or a
-    `DatabaseConnectionError`; a mistake in a call is a `ValidationError`.
+    A statement that the database refuses raises a `QueryExecutionError`; a database that cannot be
+    reached, a `DatabaseConnectionError`; a mistake in a call, a `ValidationError`.
 
     Args:
         session: The session to work with.
@@ -79,7 +79,7 @@ class AsyncRepository(Generic[T]):
 
         Args:
             row: A new instance of the model.
-            values: The values of a new row in its place, by field.
+            values: The field values of a new row, instead of `row`.
 
         Raises:
             ConstraintViolationError: A constraint is broken.
@@ -122,7 +122,7 @@ class AsyncRepository(Generic[T]):
             key: The primary key; a composite one is a tuple in column order.
             include_deleted: Whether a soft-deleted row counts.
             use_cache: Whether the row may come from the cache. Do not change such a row.
-            unique: Filters in place of a key, as for `where`: `email="ann@example.com"`.
+            unique: Filters instead of a key, as for `where`: `email="ann@example.com"`.
 
         Raises:
             RecordNotFoundError: There is no such row.
@@ -164,7 +164,7 @@ class AsyncRepository(Generic[T]):
         Args:
             key: The primary key; a composite one is a tuple in column order.
             include_deleted: Whether a soft-deleted row counts.
-            unique: Filters in place of a key, as for `where`: `email="ann@example.com"`.
+            unique: Filters instead of a key, as for `where`: `email="ann@example.com"`.
 
         Raises:
             MultipleRecordsError: Several rows match.
@@ -274,7 +274,7 @@ class AsyncRepository(Generic[T]):
         )
 
     async def restore(self, key: Any) -> T:
-        """Take the mark from a soft-deleted row; return it.
+        """Restore a soft-deleted row; return it.
 
         This is an update, so the model's update hooks run.
 
@@ -283,7 +283,7 @@ class AsyncRepository(Generic[T]):
 
         Raises:
             RecordNotFoundError: There is no such deleted row.
-            ConstraintViolationError: Another row has its unique value by now.
+            ConstraintViolationError: Another row has taken its unique value.
             ConflictError: The row has changed since it was read.
             ValidationError: A model without `SoftDeleteMixin`, a key of a wrong type.
 
@@ -415,9 +415,9 @@ class AsyncRepository(Generic[T]):
         chunk_size: int | None = None,
         progress: bool | Report | None = None,
     ) -> int:
-        """Write the same values into all rows whose key is in a list; return how many there were.
+        """Write the same values into all rows whose key is in a list; return how many were found.
 
-        They are written with set-based statements, or one by one where the model has hooks.
+        The rows are written with set-based statements, or one by one if the model has hooks.
 
         Args:
             keys: Primary keys; composite ones are tuples. Keys without a row are ignored.
@@ -454,9 +454,10 @@ class AsyncRepository(Generic[T]):
         chunk_size: int | None = None,
         progress: bool | Report | None = None,
     ) -> int:
-        """Delete all rows whose key is in a list, softly where they can be; return how many.
+        """Delete all rows whose key is in a list; return how many were found.
 
-        They are deleted with set-based statements, or one by one where the model has hooks.
+        Rows of a model with `SoftDeleteMixin` are marked instead. The rows are deleted with
+        set-based statements, or one by one if the model has hooks.
 
         Args:
             keys: Primary keys; composite ones are tuples. Keys without a row are ignored.
@@ -501,7 +502,7 @@ class AsyncRepository(Generic[T]):
     ) -> int:
         """Insert many rows at the speed of the driver; return how many were inserted.
 
-        All of them are inserted, or none. Hooks are not run.
+        Either all rows are inserted, or none. Hooks do not run.
 
         Args:
             rows: Any iterable of mappings, new instances of the model, or Pydantic objects. Of an
@@ -545,17 +546,17 @@ class AsyncRepository(Generic[T]):
         chunk_size: int | None = None,
         progress: bool | Report | None = None,
     ) -> UpsertCounts:
-        """Insert rows, and update those that are already there; return how many of each.
+        """Insert rows, and update those that already exist; return how many of each.
 
-        All of them are written, or none. Hooks are not run.
+        Either all rows are written, or none. Hooks do not run.
 
         Args:
             rows: Any iterable of mappings or Pydantic objects. Of an object, only the fields that
                 were set are written.
-            unique_fields: The fields of the unique key that tells whether a row is there; left
-                out, the primary key.
-            update_fields: The fields that may change in an existing row; left out, all that a
-                row gives. With an empty list such rows are left alone.
+            unique_fields: The fields of the unique key by which existing rows are found. The
+                default is the primary key.
+            update_fields: The fields that may change in an existing row. The default is all fields
+                that its row sets. With an empty list, existing rows are left alone.
             chunk_size: How many rows go into one statement. The default is as many as the database
                 allows.
             progress: True for a progress bar (needs the extra `progress`), or a function that is
@@ -591,11 +592,11 @@ class AsyncRepository(Generic[T]):
 
     @property
     def query(self) -> AsyncQueryBuilder[T]:
-        """The query builder of all rows, for what has no method here."""
+        """A query builder for all rows, for anything that has no method here."""
         return AsyncQueryBuilder(self.session, self.model)
 
     def where(self, /, *expressions: Criterion, **lookups: Any) -> AsyncQueryBuilder[T]:
-        """Return the query for the rows that meet all of these.
+        """Return the query for the rows that meet all of these conditions.
 
         Args:
             expressions: SQLAlchemy expressions on the model, such as `Hero.age > 30`.
@@ -628,14 +629,14 @@ class AsyncRepository(Generic[T]):
         return self.query.exclude(**lookups)
 
     def any_of(self, /, *alternatives: Mapping[str, Any] | Criterion) -> AsyncQueryBuilder[T]:
-        """Return the query for the rows that meet one of several alternatives, or more of them.
+        """Return the query for the rows that meet at least one of several alternatives.
 
         Args:
-            alternatives: Dicts of filters, of which a row meets all; and expressions.
+            alternatives: Dicts of filters, all of which a row must meet; and expressions.
 
         Raises:
             UnknownFieldError: A filter on an unknown field or relationship.
-            ValidationError: No alternative, or an empty one; a mistake as for `where`.
+            ValidationError: No alternative, or an empty one; any mistake that `where` refuses.
 
         Example:
             >>> await AsyncRepository(session, Hero).any_of({"age": None}, {"age__lt": 18}).all()
@@ -647,9 +648,9 @@ class AsyncRepository(Generic[T]):
         """Return the query for all rows in this order.
 
         Args:
-            terms: Names of fields, with "-" in front for the largest first, also those of a
-                related row, such as "team__name"; and expressions.
-            desc: Whether the largest comes first, for all terms of this call.
+            terms: Names of fields, also of related rows, such as "team__name", with "-" in front
+                for descending order; and expressions.
+            desc: Whether all terms of this call sort in descending order.
 
         Raises:
             UnknownFieldError: A name that is not a field.
@@ -662,12 +663,12 @@ class AsyncRepository(Generic[T]):
         return self.query.order_by(*terms, desc=desc)
 
     def selectin(self, /, *names: str, include_deleted: bool = False) -> AsyncQueryBuilder[T]:
-        """Return the query for all rows with these relationships, each with one more statement.
+        """Return the query for all rows that loads these relationships, each with one more query.
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
-            include_deleted: Whether soft-deleted related rows are brought in too, through these
-                relationships alone; of a nested one, through the last.
+            include_deleted: Whether these relationships load soft-deleted rows too; of a nested
+                one, only the last does.
 
         Raises:
             UnknownFieldError: A name that is not a relationship.
@@ -679,12 +680,12 @@ class AsyncRepository(Generic[T]):
         return self.query.selectin(*names, include_deleted=include_deleted)
 
     def joined(self, /, *names: str, include_deleted: bool = False) -> AsyncQueryBuilder[T]:
-        """Return the query for all rows with these relationships, in the same statement.
+        """Return the query for all rows that loads these relationships in the same query.
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
-            include_deleted: Whether soft-deleted related rows are brought in too, through these
-                relationships alone; of a nested one, through the last.
+            include_deleted: Whether these relationships load soft-deleted rows too; of a nested
+                one, only the last does.
 
         Raises:
             UnknownFieldError: A name that is not a relationship.
@@ -696,7 +697,7 @@ class AsyncRepository(Generic[T]):
         return self.query.joined(*names, include_deleted=include_deleted)
 
     def with_deleted(self) -> AsyncQueryBuilder[T]:
-        """Return the query for all rows, those that are soft-deleted included.
+        """Return the query for all rows, including soft-deleted ones.
 
         Example:
             >>> await AsyncRepository(session, Letter).with_deleted().count()
@@ -705,7 +706,7 @@ class AsyncRepository(Generic[T]):
         return self.query.with_deleted()
 
     def only_deleted(self) -> AsyncQueryBuilder[T]:
-        """Return the query for the rows that are soft-deleted.
+        """Return the query for the soft-deleted rows.
 
         Raises:
             ValidationError: A model without `SoftDeleteMixin`.
@@ -735,10 +736,10 @@ class AsyncRepository(Generic[T]):
         return await self.query.count()
 
     async def paginate(self, page: int = 1, size: int = 50, *, max_size: int = 1_000) -> Page[T]:
-        """Return one page of the rows, and how many there are in all.
+        """Return one page of the rows, and the total number of rows.
 
         Args:
-            page: The number of the page, from 1. One past the end is empty.
+            page: The number of the page, from 1. A page past the end is empty.
             size: The number of rows per page.
             max_size: The largest size that is allowed.
 
@@ -754,11 +755,11 @@ class AsyncRepository(Generic[T]):
     async def keyset(
         self, size: int, after: str | None = None, *, max_size: int = 1_000
     ) -> CursorPage[T]:
-        """Return the rows that follow after a cursor, and the cursor for those after them.
+        """Return the rows after a cursor, and the cursor for the next page.
 
         Args:
             size: How many rows the page has.
-            after: The `next_cursor` of the page before; left out, the first page is returned.
+            after: The `next_cursor` of the page before. Without it, the first page is returned.
             max_size: The largest size that is allowed.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A transaction that is run again when it failed because of others."""
+"""A transaction that runs again if it failed because of others."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ async def run_transaction(
 ) -> _R:
     """Run a function in a transaction, and repeat it if other transactions made it fail.
 
-    Each attempt calls the whole function with a new session in a `transaction()` block, and closes
-    that session. Between attempts no connection is held; the pause is random, longer with each
-    attempt, at most a second. `is_transient` says which errors lead to another attempt; a
-    connection that is lost before the COMMIT is replaced once. Callbacks of `on_commit` run for the
-    attempt that is committed, and for no other.
+    Each attempt calls the whole function with a new session in a `transaction()` block, and then
+    closes the session. Between attempts it holds no connection. The pause is random, grows with
+    each attempt, and is at most one second. `is_transient` defines which errors lead to another
+    attempt; a connection that is lost before the COMMIT is replaced once. Callbacks of `on_commit`
+    run only for the attempt that is committed.
 
-    The function may run several times: what it does outside the database belongs into `on_commit`.
-    Where some of its work was committed by hand, it does not run again.
+    The function may run several times, so anything it does outside the database belongs in
+    `on_commit`. If it commits some of its work itself, it does not run again.
 
     Args:
         new_session: A function that opens a session, such as `session_factory(engine)`.
@@ -68,23 +68,24 @@ async def run_transaction(
         *args: More arguments of the function.
         attempts: How often the function may run, 1 or more.
         isolation_level: "READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"
-            for this transaction; left out, it is the engine's. SQLite is always serializable.
-        read_only: Whether the transaction refuses to write. On SQLite it waits for no writer then.
-        deadline: How many seconds after the call the last attempt may begin; one that runs is not
-            cut off.
+            for this transaction. The default is the engine's level. SQLite is always serializable.
+        read_only: Whether the transaction refuses to write. On SQLite, it then does not wait for
+            writers.
+        deadline: How many seconds after the call the last attempt may begin. A running attempt is
+            not interrupted.
         **kwargs: More arguments of the function, by name.
 
     Returns:
-        What the function returned. Rows in it, in lists, dicts and pages too, are loaded and can
-        be used after the session is closed.
+        What the function returned. Rows in the result, also inside lists, dicts and pages, are
+        loaded, so you can use them after the session is closed.
 
     Raises:
         TransactionError: The connection was lost during the COMMIT; its
             `outcome_unknown` is True. The function does not run again.
         ValidationError: An argument that cannot be used, a generator function, a call inside the
-            function of another `run_transaction`, or a session that is in use already: only
-            the outermost transaction can run again.
-        Exception: What the last attempt raised, as it is, with a note of the attempts.
+            function of another `run_transaction`, or a session that is already in use: only the
+            outermost transaction can run again.
+        Exception: The error of the last attempt, unchanged, with a note about the attempts.
         ExceptionGroup: Callbacks of `on_commit` failed after the commit; what was committed stays.
 
     Example:

@@ -1,4 +1,4 @@
-"""Soft-deleted rows: marked, restored, and in the end removed for good."""
+"""Soft-deleted rows: marked, restored, and finally removed for good."""
 
 from __future__ import annotations
 
@@ -57,13 +57,12 @@ async def soft_delete_row(
     Args:
         id_str: The key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to write with.
-        model: The table model; it has `SoftDeleteMixin`.
+        model: The table model, with `SoftDeleteMixin`.
         pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
             key.
         deleted_by: Who deletes the row. The default is whoever `acting_as` names.
-        raise_on_error: Whether a missing row, a row marked already, and a refusal by the
-            database raise; left out, they do inside a block. False inside a block undoes just
-            this deletion.
+        raise_on_error: Whether a missing or already marked row, or a refusal by the database,
+            raises; by default, only inside a block. False inside a block undoes just this deletion.
 
     Returns:
         Whether the row was marked.
@@ -132,7 +131,7 @@ async def restore_row(
 ) -> tuple[bool, T | None]:
     """Restore one soft-deleted row by its key.
 
-    It is an update: the update hooks run, and `updated_at` and `updated_by` are set.
+    This is an update: the update hooks run, and `updated_at` and `updated_by` are set.
 
     Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
     along with everything else pending in it. Inside a block, nothing is committed.
@@ -140,16 +139,16 @@ async def restore_row(
     Args:
         id_str: The key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to write with.
-        model: The table model; it has `SoftDeleteMixin`.
+        model: The table model, with `SoftDeleteMixin`.
         pk_field: The key's column. The default is "id" if the model has it, otherwise the primary
             key.
-        raise_on_error: Whether a missing row, a row not deleted, and a refusal by the
-            database raise; left out, they do inside a block. False inside a block undoes just
-            this update.
+        raise_on_error: Whether a missing row, a row that is not deleted, or a refusal by the
+            database raises; by default, only inside a block. False inside a block undoes just this
+            update.
 
     Returns:
         `(True, row)`; `(False, None)` when there is no such deleted row; `(False, row)` when the
-        database refused the update, say because another row has the unique value by now.
+        database refused the update, for example because another row has taken the unique value.
 
     Raises:
         RecordNotFoundError: There is no such deleted row (see `raise_on_error`).
@@ -191,23 +190,22 @@ async def purge_rows(
     older_than: timedelta | datetime,
     chunk_size: int | None = None,
 ) -> int:
-    """Remove the rows for good that were soft-deleted long enough ago.
+    """Permanently remove the rows that were soft-deleted long enough ago.
 
-    They are removed in chunks with set-based statements, all of them in one transaction or none;
-    hooks are not run. The links that many-to-many relationships of the model keep for the rows go
-    with them. For other rows that refer to a removed one, the `ON DELETE` of their foreign key
-    decides; without one, the database refuses and nothing is removed. A row whose `deleted_at` is
-    empty stays.
+    They are removed in chunks with set-based statements, in one transaction: all of them or none.
+    Hooks do not run. Their links in the model's many-to-many relationships are removed too. For
+    other rows that refer to a removed one, the `ON DELETE` of their foreign key decides; without
+    one, the database refuses and nothing is removed. A row whose `deleted_at` is empty stays.
 
     Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
     along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
         session_inst: The session to write with. Its pending changes are flushed first.
-        model: The table model; it has `SoftDeleteMixin`.
-        older_than: How long ago the rows were deleted at least, or the moment before which they
-            were, with a time zone.
-        chunk_size: How many rows are removed with one statement; left out, 1,000.
+        model: The table model, with `SoftDeleteMixin`.
+        older_than: The least time since the rows were deleted; or a datetime with a time zone,
+            before which they were deleted.
+        chunk_size: How many rows are removed with one statement; 1,000 by default.
 
     Returns:
         The number of rows removed.
@@ -215,7 +213,7 @@ async def purge_rows(
     Raises:
         ConstraintViolationError: Other rows refer to a row. Nothing is removed.
         QueryExecutionError: Any other refusal by the database. Nothing is removed.
-        ValidationError: A model without the mixin, a moment without a time zone, a negative time,
+        ValidationError: A model without the mixin, a datetime without a time zone, a negative time,
             a chunk size below 1.
         DatabaseConnectionError: The database cannot be reached.
 

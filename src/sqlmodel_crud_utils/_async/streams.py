@@ -1,4 +1,4 @@
-"""Rows that are read from the database as they are asked for."""
+"""Rows that are read from the database while a loop runs over them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class RowStream(Generic[T]):
-    """The rows of a query, one after the other, with a batch of them in memory.
+    """The rows of a query, one by one, with only a batch of them in memory.
 
-    A loop over it may be left early: the cursor is closed when its connection is used next, or
-    goes back to the pool. `aclose` closes it at once.
+    You can leave a loop over it early: the cursor is closed when the connection is used next, or
+    returns to the pool. `aclose` closes it at once.
     """
 
     def __init__(self, session: AsyncSession, query: Query, batch_size: int) -> None:
@@ -75,7 +75,7 @@ class RowStream(Generic[T]):
         return self._batch.popleft()
 
     async def aclose(self) -> None:
-        """Close the cursor; there are no further rows.
+        """Close the cursor; the stream returns no further rows.
 
         Example:
             >>> from contextlib import aclosing

@@ -22,17 +22,17 @@ __all__ = ["strict_loading"]
 def strict_loading(
     session: AnySession, mode: bool | Literal["n_plus_one"] = True
 ) -> Iterator[None]:
-    """Make lazy loads of a session raise inside the block, with an error that says how to load them.
+    """Inside the block, make a session's lazy loads raise an error that says how to load the rows.
 
-    Sessions that `aio.session_factory` makes are strict from the start: a lazy load there is an
-    error anyway, and this one says more. Explicit loading is not affected: `selectin`, `joined`,
-    `refresh`, `run_sync`, flushes and cascades, and a row that the session holds.
+    Sessions that `aio.session_factory` makes are strict from the start: there a lazy load fails
+    anyway, and this error says more. It does not affect explicit loading (`selectin`, `joined`,
+    `refresh`, `run_sync`), flushes and cascades, or rows that are already in the session.
 
     Args:
         session: The session.
-        mode: True refuses lazy loads; in `aio` those outside `run_sync` and the like.
-            "n_plus_one" lets the first row of a query load a relationship, and refuses the second.
-            False allows all.
+        mode: True refuses lazy loads; in `aio`, those outside `run_sync` and the like. "n_plus_one"
+            lets the first row of a query load a relationship lazily, and refuses it to the second.
+            False allows all lazy loads.
 
     Returns:
         The block, for `with`.

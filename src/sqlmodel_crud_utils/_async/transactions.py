@@ -1,4 +1,4 @@
-"""All or nothing: `transaction()` blocks, and what waits for their commit."""
+"""All or nothing: `transaction()` blocks, and callbacks that run after the commit."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ _S = TypeVar("_S", bound=AnySession)
 
 @asynccontextmanager
 async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator[_S]:
-    """Run a block of code that is written as a whole or not at all.
+    """Run a block of code whose writes are committed together or not at all.
 
-    Inside, the functions of the library flush and do not commit; the exit of the outermost block
-    commits once. Blocks may be nested: an inner one is a savepoint, so that an inner failure
-    which the caller catches undoes only the inner part.
+    Inside, the functions of the library flush but do not commit; the exit of the outermost block
+    commits once. Blocks may be nested. An inner block is a savepoint: if you catch its failure,
+    only the inner part is undone.
 
-    When the database has refused a statement and the error is caught inside the block, the block is
-    doomed: its exit rolls back and raises. To carry on after a failure, pass `raise_on_error=False`
+    If the database refuses a statement and you catch the error inside the block, the block is
+    doomed: its exit rolls back and raises. To continue after a failure, pass `raise_on_error=False`
     to the function, or put the statement in a block of its own.
 
-    On SQLite a block takes the write lock at once (BEGIN IMMEDIATE), so that two blocks that read
-    and then write wait for each other.
+    On SQLite a block takes the write lock at once (BEGIN IMMEDIATE), so that blocks that read and
+    then write run one after the other.
 
-    A session that is already in use is taken over: what it has not committed yet is committed or
-    rolled back with the block. Inside the caller's own `session.begin()` block it is a savepoint.
+    If the session already has uncommitted work, that work is committed or rolled back with the
+    block. Inside your own `session.begin()` block, the block is a savepoint.
 
     Args:
-        session: The session to work with, SQLModel's, SQLAlchemy's or a scoped one.
-        wrap_errors: Whether an exception of the block arrives as `TransactionError`. With False
-            it arrives as it is, which suits an HTTPException in a web handler.
+        session: The session to work with: one of SQLModel or SQLAlchemy, or a scoped one.
+        wrap_errors: Whether an exception inside the block is raised as a `TransactionError`. With
+            False it propagates unchanged, which suits an HTTPException in a web handler.
 
     Yields:
         The session.
 
     Raises:
-        TransactionError: The block failed; the original exception is its `__cause__` and its
-            `original_error`, the library's error where the database refused something. Its
-            `outcome_unknown` is True where the connection was lost when the COMMIT was on its
-            way, with `wrap_errors=False` too. A `TransactionError` is not wrapped twice;
+        TransactionError: The block failed. The original exception is its `__cause__` and its
+            `original_error`; if the database refused something, that is the library's error. If the
+            connection was lost during the COMMIT, `outcome_unknown` is True, and the error is
+            raised even with `wrap_errors=False`. A `TransactionError` is not wrapped again.
             KeyboardInterrupt, SystemExit, GeneratorExit and a cancellation pass through.
         ValidationError: The session is not one of this API, or another task uses it.
-        ExceptionGroup: Callbacks of `on_commit`, or the caller's listeners, failed after the
+        ExceptionGroup: Callbacks of `on_commit`, or your own event listeners, failed after the
             commit; what was committed stays.
 
     Example:
@@ -74,15 +74,15 @@ async def transaction(session: _S, *, wrap_errors: bool = True) -> AsyncIterator
 
 
 def on_commit(session: AnySession, callback: Callable[[], Any]) -> None:
-    """Run a function when the work of the session is committed, and never after a rollback.
+    """Run a function after the session's work is committed, and never after a rollback.
 
-    Inside `transaction()` it runs after the commit of the outermost block; what is registered in a
-    savepoint that is rolled back is dropped. Outside a block it runs after the next commit of the
-    library. Callbacks run in the order of registration, each one even if another raised; the
-    errors are logged and raised together after the last, and what was committed stays.
+    Inside `transaction()` it runs after the commit of the outermost block; a callback registered in
+    a savepoint that is rolled back is dropped. Outside a block it runs after the library's next
+    commit. Callbacks run in the order of registration. If one raises, the others still run; the
+    errors are logged, and raised together after the last callback. What was committed stays.
 
     Args:
-        session: The session whose commit is waited for.
+        session: The session whose commit the callback waits for.
         callback: A function without parameters.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Rows that are inserted, or updated where they are there already."""
+"""Rows that are inserted, or updated if they already exist."""
 
 from __future__ import annotations
 
@@ -83,59 +83,59 @@ async def bulk_upsert_mappings(
     progress: bool | Report | None = None,
     return_rows: bool = True,
 ) -> tuple[Literal[True], list[T] | UpsertCounts]:
-    """Insert rows, and update those that are already there, as one transaction.
+    """Insert rows, and update those that already exist, in one transaction.
 
-    The outcome is the same as writing the rows one by one, but takes only a few statements. A row
-    may give any of the model's fields:
+    The result is the same as that of writing the rows one by one, but it takes only a few
+    statements. A row may set any of the model's fields:
 
-    - A field that it does not give keeps its value in an existing row, and gets its default in
-      a new one. A row that gives too little for a new one can only update.
-    - `updated_at` and other columns with an `onupdate` are set, and the version of a
-      `VersionMixin` is counted up, when an existing row is written to.
-    - None for a field that cannot be NULL and has a default counts as not given.
+    - A field that a row leaves out keeps its value in an existing row, and gets its default in a
+      new one. A row with too few values for a new row can only update.
+    - `updated_at` and other columns with an `onupdate` are set, and the version of a `VersionMixin`
+      is incremented, when an existing row is written to.
+    - None counts as left out for a field that cannot be NULL and has a default.
     - The primary key of an existing row is never changed.
     - A row without a value for an autoincrement key is inserted.
-    - Where the payload has a key twice, the later row wins, field by field; both places of the
-      result hold the same object.
+    - If the payload has a key twice, the later row wins, field by field; the result has the same
+      object in both places.
 
-    Hooks are not run. A soft-deleted row with the same key is updated as it is and returned; it
-    stays deleted unless the payload says otherwise. By a key of `unique_when_not_deleted` only rows
-    that are not deleted are found.
+    Hooks do not run. A soft-deleted row with the same key is updated and returned; it stays deleted
+    unless the payload says otherwise. A key declared with `unique_when_not_deleted` finds only rows
+    that are not deleted.
 
-    On MySQL and MariaDB a row is updated when it is equal in any unique key of the table, not
-    just in `pk_fields`; the other databases refuse such a row.
+    On MySQL and MariaDB a row that matches an existing one in any unique key of the table, not just
+    in `pk_fields`, updates it; the other databases refuse such a row.
 
-    Outside a `transaction()` block everything is committed, and a failure rolls the session back;
-    inside, a failure dooms the block, or with `raise_on_error=False` undoes just this call.
-    A row that is refused is named by its place in the payload, counted from 0.
+    Outside a `transaction()` block, the call commits everything, and a failure rolls the session
+    back. Inside, a failure dooms the block; with `raise_on_error=False` it undoes just this call.
+    The error names a refused row by its place in the payload, counted from 0.
 
     Args:
         payload: Any iterable of mappings or Pydantic objects. Of an object, only the fields that
-            were set are written. Values are coerced to the columns' types. All rows are checked
-            before the first is written, if the rows are returned.
+            were set are written. Values are coerced to the columns' types. If the rows are
+            returned, all of them are checked before any is written.
         session_inst: The session to write with. Its pending changes are flushed first.
         model: The table model.
-        pk_fields: The fields of the unique key that tells whether a row is there; left out, it is
-            "id" where that is a key, else the model's primary key.
-        update_columns: The fields that may change in an existing row; left out, all that a
-            row of the payload gives. With an empty list such rows are left alone.
+        pk_fields: The fields of the unique key by which existing rows are found. The default is
+            "id" if that is a key, otherwise the primary key.
+        update_columns: The fields that may change in an existing row. The default is all fields
+            that its row of the payload sets. With an empty list, existing rows are left alone.
         chunk_size: How many rows go into one statement. The default is as many as the database
             allows.
-        raise_on_error: Whether a refusal by the database arrives as an error of this library; left
-            out, it does inside a block, and outside SQLAlchemy's own error is raised.
+        raise_on_error: Whether a refusal by the database raises an error of this library. By
+            default it does inside a block; outside, SQLAlchemy's own error is raised.
         progress: True for a progress bar (needs the extra `progress`), or a function that is called
             while rows are written, with the number of rows done and the total, which is None if
             unknown.
-        return_rows: Whether the rows are returned. Without, a generator of any length takes no
-            more memory than a chunk of it.
+        return_rows: Whether the rows are returned. If not, a generator of any length takes no more
+            memory than one chunk.
 
     Returns:
-        True, and the rows in the order of the payload, one for each of its rows, with the values
-        that the database has now. With `return_rows=False` True, and how many rows were created
-        and updated; a key that comes twice counts once.
+        True, and one row for each row of the payload, in the same order, with the values that the
+        database has now. With `return_rows=False`, True, and how many rows were created and
+        updated; a key that occurs twice counts once.
 
     Raises:
-        ValidationError: A value of a wrong type, a row without its key, `pk_fields` that are no
+        ValidationError: A value of a wrong type, a row without its key, `pk_fields` that are not a
             unique key. Nothing is written.
         UnknownFieldError: A name that is not a field of the model. Nothing is written.
         ConstraintViolationError: A row breaks a constraint (see `raise_on_error`).

@@ -43,7 +43,7 @@ class QueryShape(Generic[T]):
         return f"<{type(self).__name__} of {self._query.model.__name__}>"
 
     def where(self, /, *expressions: Criterion, **lookups: Any) -> Self:
-        """Keep the rows that meet all of these, and what was asked for before.
+        """Keep the rows that meet all of these conditions, in addition to earlier ones.
 
         Args:
             expressions: SQLAlchemy expressions on the model, such as `Hero.age > 30`.
@@ -87,14 +87,14 @@ class QueryShape(Generic[T]):
         return self._with(conditions=(*self._query.conditions, found))
 
     def any_of(self, /, *alternatives: Mapping[str, Any] | Criterion) -> Self:
-        """Keep the rows that meet one of several alternatives, or more of them.
+        """Keep the rows that meet at least one of several alternatives.
 
         Args:
-            alternatives: Dicts of filters, of which a row meets all; and expressions.
+            alternatives: Dicts of filters, all of which a row must meet; and expressions.
 
         Raises:
             UnknownFieldError: A filter on an unknown field or relationship.
-            ValidationError: No alternative, or an empty one; a mistake as for `where`.
+            ValidationError: No alternative, or an empty one; any mistake that `where` refuses.
 
         Example:
             >>> some = QueryBuilder(session, Hero).any_of(
@@ -105,17 +105,16 @@ class QueryShape(Generic[T]):
         return self._with(conditions=(*self._query.conditions, found))
 
     def order_by(self, /, *terms: Any, desc: bool = False) -> Self:
-        """Sort the rows; later calls add criteria for rows that are equal so far.
+        """Sort the rows; later calls add criteria that break ties.
 
-        NULLs come last, on every database and in both directions; an expression with
-        `nulls_first()` says otherwise. Rows that are equal in all terms are sorted by their
-        primary key. Related rows are joined to sort by their fields: one that is missing, or
-        soft-deleted, counts as NULL.
+        NULLs come last, on every database and in both directions, except for an expression with
+        `nulls_first()`. The primary key breaks the last ties. To sort by fields of related rows,
+        these are joined; a related row that is missing or soft-deleted counts as NULL.
 
         Args:
-            terms: Names of fields, with "-" in front for the largest first, also those of a
-                related row, such as "team__name"; and expressions.
-            desc: Whether the largest comes first, for all terms of this call.
+            terms: Names of fields, also of related rows, such as "team__name", with "-" in front
+                for descending order; and expressions.
+            desc: Whether all terms of this call sort in descending order.
 
         Raises:
             UnknownFieldError: A name that is not a field.
@@ -143,7 +142,7 @@ class QueryShape(Generic[T]):
         return self._with(size=whole("limit", count))
 
     def offset(self, count: int) -> Self:
-        """Leave out this many rows at the beginning.
+        """Skip this many rows at the beginning.
 
         Args:
             count: The number of rows, 0 or more.
@@ -157,7 +156,9 @@ class QueryShape(Generic[T]):
         return self._with(start=whole("offset", count))
 
     def distinct(self) -> Self:
-        """Give equal results once; it matters to `values` and `scalars`, as rows are different.
+        """Return equal results once.
+
+        It matters for `values` and `scalars` only, as no two rows are equal.
 
         Example:
             >>> ages = QueryBuilder(session, Hero).distinct()
@@ -169,8 +170,8 @@ class QueryShape(Generic[T]):
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
-            include_deleted: Whether soft-deleted related rows are brought in too, through these
-                relationships alone; of a nested one, through the last.
+            include_deleted: Whether these relationships load soft-deleted rows too; of a nested
+                one, only the last does.
 
         Raises:
             UnknownFieldError: A name that is not a relationship.
@@ -187,9 +188,8 @@ class QueryShape(Generic[T]):
 
         Args:
             names: Names of relationships, nested ones as "team.city" or "team__city".
-            include_deleted: Whether soft-deleted related rows are brought in too, through these
-                relationships alone; of a nested one, through the last. That one is then loaded
-                with one more query.
+            include_deleted: Whether these relationships load soft-deleted rows too; of a nested
+                one, only the last does. That relationship is then loaded with one more query.
 
         Raises:
             UnknownFieldError: A name that is not a relationship.
@@ -200,10 +200,10 @@ class QueryShape(Generic[T]):
         return self._loading("joined", names, include_deleted=include_deleted)
 
     def load_only(self, /, *names: str) -> Self:
-        """Load these fields of the rows and their key; the others cannot be read.
+        """Load only these fields of the rows, and their key; the other fields cannot be read.
 
-        A field of a related row, such as "team__name", loads that row too, with `selectin` if
-        nothing else was said, and its other fields cannot be read.
+        A field of a related row, such as "team__name", loads that row too, with `selectin` unless
+        you call `joined`, and its other fields cannot be read.
 
         Args:
             names: Names of fields.
@@ -224,7 +224,7 @@ class QueryShape(Generic[T]):
         return self._with(fields=tuple(fields), loading=loading)
 
     def with_deleted(self) -> Self:
-        """Let soft-deleted rows be there, the related ones included.
+        """Include soft-deleted rows, also related ones.
 
         Example:
             >>> all_letters = QueryBuilder(session, Letter).with_deleted()
@@ -232,7 +232,7 @@ class QueryShape(Generic[T]):
         return self._with(asked=WITH_DELETED, only_deleted=False)
 
     def only_deleted(self) -> Self:
-        """Keep only rows that are soft-deleted; related rows are included in both cases.
+        """Keep only soft-deleted rows; related rows are included whether deleted or not.
 
         Raises:
             ValidationError: A model without `SoftDeleteMixin`.
@@ -249,14 +249,13 @@ class QueryShape(Generic[T]):
         return self._with(asked=WITH_DELETED, only_deleted=True)
 
     def cached(self, ttl: float | None = None) -> Self:
-        """Let the answer come from the cache that `ext.cache.configure_cache` names.
+        """Let the answer come from the cache that `ext.cache.configure_cache` sets up.
 
-        It holds for rows, values, counts and pages. With `for_update()` or `options()`, and for
-        `stream()`, the database answers. The rows are for reading: a flush refuses what is changed
-        in them.
+        This applies to rows, values, counts and pages. With `for_update()` or `options()`, and for
+        `stream()`, the database answers. Do not change cached rows: a flush refuses the changes.
 
         Args:
-            ttl: For how many seconds the answer may be kept; left out, as long as was configured.
+            ttl: For how many seconds the answer may be kept. The default is the configured time.
 
         Raises:
             ValidationError: A number of seconds that is not above 0.
@@ -269,12 +268,11 @@ class QueryShape(Generic[T]):
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """Lock the rows until the transaction ends, and read them as they are now.
 
-        SQLite has no locks of rows, and needs none: a `transaction()` block has the whole database
-        to itself.
+        SQLite has no row locks and does not need them: a `transaction()` block is the only writer.
 
         Args:
-            nowait: Whether a row that another transaction has locked is an error at once.
-            skip_locked: Whether such a row is left out.
+            nowait: Whether a row that another transaction has locked raises an error at once.
+            skip_locked: Whether a row that another transaction has locked is left out.
 
         Raises:
             ValidationError: Both flags together.
@@ -289,10 +287,10 @@ class QueryShape(Generic[T]):
         return self._with(lock=Lock(nowait, skip_locked))
 
     def options(self, /, *options: ExecutableOption) -> Self:
-        """Add options of SQLAlchemy, such as `defer(Hero.age)`.
+        """Add SQLAlchemy options, such as `defer(Hero.age)`.
 
         Args:
-            options: What SQLAlchemy's `Select.options` takes.
+            options: Anything that SQLAlchemy's `Select.options` accepts.
 
         Raises:
             ValidationError: Something that is not an option.
@@ -319,7 +317,7 @@ class QueryShape(Generic[T]):
         return self._query.rows()
 
     def sql(self) -> str:
-        """Return the SQL of the rows for reading, with each parameter in a line of its own.
+        """Return the SQL of the query in readable form, with each parameter on a line of its own.
 
         Example:
             >>> print(QueryBuilder(session, Hero).where(name="Ann").sql().splitlines()[-1])
