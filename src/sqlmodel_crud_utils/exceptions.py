@@ -1,11 +1,11 @@
 """The errors that the library raises; all of them are `SQLModelCRUDError`.
 
-Their texts name the model, the field or the constraint, and say what would be right. They hold
-no password and no values of a failed statement; what an error knows beyond its text is in its
-attributes, and the driver's own error is its `__cause__`.
+Their messages name the model, the field or the constraint, and say what would be right. They
+contain no passwords and no values of a failed statement. Further details are in the attributes of
+an error, and the driver's own error is its `__cause__`.
 
-Every error survives `pickle` and `copy`. What cannot be pickled itself (a model class made in
-a function, some drivers' errors) arrives as its name; the text stays the same.
+Every error can be pickled and copied. An attribute that cannot be pickled itself (a model class
+defined in a function, some drivers' errors) is replaced by its name; the message stays the same.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _MAX_QUERY = 200
 class SQLModelCRUDError(DontWrapMixin, Exception):
     """The base of every error that the library raises.
 
-    SQLAlchemy lets it through as it is where it wraps others: when a column's type refuses a
-    value, for instance.
+    Where SQLAlchemy wraps other exceptions, for example when a column's type refuses a value, these
+    errors propagate unchanged.
 
     Example:
         >>> try:
@@ -81,12 +81,12 @@ class SQLModelCRUDError(DontWrapMixin, Exception):
 
 
 class RecordNotFoundError(SQLModelCRUDError):
-    """Raised when there is no row for a key, or none that matches a query.
+    """Raised when no row has a key, or no row matches a query.
 
     Attributes:
-        model: The model that was asked for.
-        id_value: The key, a tuple for a composite one; or a mapping of the filters that
-            nothing matched, of which the text tells the names only.
+        model: The model that was queried.
+        id_value: The key, a tuple for a composite one; or a mapping of the filters that nothing
+            matched; the message has only their names.
         pk_field: The name of the key column; a tuple of names for several.
 
     Example:
@@ -111,12 +111,12 @@ class RecordNotFoundError(SQLModelCRUDError):
 class MultipleRecordsError(SQLModelCRUDError, MultipleResultsFound):
     """Raised when several rows are found where one was expected.
 
-    It is a SQLAlchemy `MultipleResultsFound` too, which v0.1.0 raised.
+    It is also a SQLAlchemy `MultipleResultsFound`, which v0.1.0 raised.
 
     Attributes:
-        model: The model that was asked for.
-        count: How many rows were found, at least.
-        filters: What was searched for, if known; the text tells the names only.
+        model: The model that was queried.
+        count: How many rows were found; a lower bound.
+        filters: What was searched for, if known; the message has only the names.
 
     Example:
         >>> print(MultipleRecordsError("Hero", 2, {"team_id": 7}))
@@ -140,10 +140,10 @@ class ValidationError(SQLModelCRUDError):
     """Raised for a caller's mistake: a value, a name or a combination that cannot be used.
 
     Attributes:
-        field: The field or parameter that is wrong, if it is one.
-        value: The value that was refused. The text does not tell it, as it may be a secret.
-        errors: Details, if there are any: a mapping of field names to messages (these are part
-            of the text), or a list such as Pydantic's `errors()` (these are not).
+        field: The wrong field or parameter, if the mistake concerns one.
+        value: The value that was refused. The message does not contain it, as it may be a secret.
+        errors: Details, if any: a mapping of field names to messages, which are part of the
+            message; or a list such as Pydantic's `errors()`, which is not.
 
     Args:
         message: What is wrong, or what would be right.
@@ -171,15 +171,15 @@ class ValidationError(SQLModelCRUDError):
 class UnknownFieldError(ValidationError, AttributeError):
     """Raised when a model has no field (relationship, …) of the given name.
 
-    It is an `AttributeError` too, which v0.1.0 raised.
+    It is also an `AttributeError`, which v0.1.0 raised.
 
     Attributes:
-        model: The model that was asked.
+        model: The model.
         choices: The names that the model has.
         what: What was looked for, "field" by default.
 
     Args:
-        name: The name that was given; `field` has it afterwards.
+        name: The unknown name; it is stored as `field`.
 
     Example:
         >>> print(UnknownFieldError("Hero", "nmae", ["id", "name"]))
@@ -207,10 +207,11 @@ class UnknownFieldError(ValidationError, AttributeError):
 
 
 class RelationshipNotLoadedError(SQLModelCRUDError, InvalidRequestError):
-    """Raised for a lazy load in a session that is strict about them: see `strict_loading`.
+    """Raised for a lazy load in a session that refuses them; see `strict_loading`.
 
-    The text names what is not loaded, and what would have loaded it. Nothing was sent, and the
-    session is usable. It is a SQLAlchemy `InvalidRequestError` too, as that of `lazy="raise"`.
+    The message names what is not loaded, and how to load it. Nothing was sent to the database, and
+    the session stays usable. It is also a SQLAlchemy `InvalidRequestError`, as raised by
+    `lazy="raise"`.
 
     Example:
         >>> issubclass(RelationshipNotLoadedError, AttributeError)
@@ -222,9 +223,9 @@ class RateLimitExceededError(SQLModelCRUDError):
     """Raised by a call that is beyond a rate limit, whatever `raise_on_error` says.
 
     Attributes:
-        limit: The rate, as the program writes it: "100/minute".
-        retry_after: After how many seconds such a call would be let through, if nobody else calls
-            meanwhile; None where none ever would, as nobody is known to call.
+        limit: The rate, as it was configured: "100/minute".
+        retry_after: After how many seconds the call would be allowed, if there are no others
+            meanwhile; None if it would never be allowed, as the caller is unknown.
 
     Example:
         >>> print(RateLimitExceededError("100/minute", 0.6))
@@ -255,10 +256,10 @@ class RateLimitUnavailableError(SQLModelCRUDError):
 
 
 class MigrationLockError(SQLModelCRUDError):
-    """Raised when another process upgrades the database for longer than the caller wants to wait.
+    """Raised when another process upgrades the database for longer than the caller will wait.
 
     Attributes:
-        wait: How many seconds that was.
+        wait: How many seconds the caller waited.
 
     Example:
         >>> print(MigrationLockError(600))
@@ -295,11 +296,11 @@ class SchemaMismatchError(SQLModelCRUDError):
 
 
 class TenantError(ValidationError):
-    """Raised when a statement or a row does not belong to the tenant that is served.
+    """Raised when a statement or a row does not belong to the session's tenant.
 
-    There is no tenant in scope, the session serves another one, a row belongs to another one, or
-    a statement cannot be kept to the rows of one. The text names no tenant and no row. Nothing
-    was read or written.
+    No tenant is in scope, the session serves another tenant, a row belongs to another tenant, or a
+    statement cannot be limited to the rows of one tenant. The message names no tenant and no row.
+    Nothing was read or written.
 
     Example:
         >>> print(TenantError("no tenant is in scope; use tenant_scope()"))
@@ -311,10 +312,10 @@ class ConstraintViolationError(ValidationError):
     """Raised when a write breaks a constraint of the database.
 
     Attributes:
-        kind: "unique", "foreign_key", "not_null", "check" or "exclusion"; None if the database
-            does not tell.
-        constraint: The name of the constraint, if it has one and the database tells it.
-        columns: The names of the columns that the constraint is about, as far as known.
+        kind: "unique", "foreign_key", "not_null", "check" or "exclusion"; None if the database does
+            not say.
+        constraint: The name of the constraint, if it has one and the database reports it.
+        columns: The names of the constrained columns, as far as known.
 
     Example:
         >>> error = ConstraintViolationError(
@@ -351,10 +352,10 @@ class BulkOperationError(SQLModelCRUDError):
     Attributes:
         total: How many rows there were.
         failed: How many of them failed.
-        errors: What went wrong: the library gives pairs `(index, error)`, the index being the
+        errors: What went wrong. The library uses pairs `(index, error)`, where the index is the
             row's place in the input, from 0. Bare errors and messages are accepted too.
-        successful: The rows that were kept, if the operation keeps any.
-        failed_records: The rows that failed, if the operation gives them back.
+        successful: The rows that were kept, if any.
+        failed_records: The rows that failed, if the operation returns them.
 
     Example:
         >>> error = BulkOperationError(100, 3, [(4, "a"), (17, "b"), (80, "c")])
@@ -388,11 +389,11 @@ class BulkOperationError(SQLModelCRUDError):
 
     @property
     def indexes(self) -> tuple[int, ...]:
-        """The places of the rows that failed, as far as `errors` tells them."""
+        """The places of the failed rows, as far as `errors` has them."""
         return tuple(item[0] for item in self.errors if isinstance(item, tuple))
 
     def get_error_summary(self) -> str:
-        """Return the text with one more line per error.
+        """Return the message with an additional line for each error.
 
         Example:
             >>> print(BulkOperationError(10, 1, [(4, "no name")]).get_error_summary())
@@ -406,13 +407,14 @@ class TransactionError(SQLModelCRUDError):
     """Raised when a transaction could not be carried out; all of it is rolled back.
 
     Attributes:
-        operation: Where it failed, "commit" for instance, if it was not in the block itself.
+        operation: What failed, for example "commit", if it was not the block itself.
         original_error: The error that ended the transaction; also its `__cause__`.
-        outcome_unknown: Whether the connection was lost during the COMMIT, so that
-            nobody can tell whether it was carried out. Look before you run the transaction again.
+        outcome_unknown: Whether the connection was lost during the COMMIT, so that it is unknown
+            whether the database carried it out. Check the data before you run the transaction
+            again.
 
     Args:
-        message: The text, in place of one made of the other arguments.
+        message: The message, instead of one built from the other arguments.
 
     Example:
         >>> print(TransactionError(original_error=ValueError("no seats left")))
@@ -435,15 +437,15 @@ class TransactionError(SQLModelCRUDError):
 
 
 class ConflictError(SQLModelCRUDError):
-    """Raised when a row has changed since it was read, so that a write would undo that change.
+    """Raised when a row has changed since it was read, so that a write would overwrite that change.
 
     Attributes:
         model: The model of the row.
         key: The row's primary key, a tuple for a composite one; None if it is not known.
         expected: The version that was read, if known.
         found: The current version; None if it is not known or the row is gone.
-        version_given: Whether the caller named the version, so that to run the transaction again
-            would lead to the same end.
+        version_given: Whether the caller passed the version, so that running the transaction again
+            would fail in the same way.
 
     Example:
         >>> print(ConflictError("Hero", 5, expected=3, found=4))
@@ -482,8 +484,8 @@ class DatabaseConnectionError(SQLModelCRUDError):
         original_error: The driver's error; also its `__cause__`.
 
     Args:
-        message: The text, in place of one made of the error; the address is added where it is
-            given. Passwords are taken out.
+        message: The message, instead of one built from the error. If an address is given, it is
+            added. Passwords are removed.
 
     Example:
         >>> print(DatabaseConnectionError(database_url="postgresql://ann:secret@db/heroes"))
@@ -508,14 +510,14 @@ class DatabaseConnectionError(SQLModelCRUDError):
 
 
 class QueryExecutionError(SQLModelCRUDError):
-    """Raised when the database refuses a statement for another reason than a constraint.
+    """Raised when the database refuses a statement for a reason other than a constraint.
 
     Attributes:
         query: The statement without its parameters, if known.
         original_error: The driver's error; also its `__cause__`.
 
     Args:
-        message: The text, in place of one made of the other arguments.
+        message: The message, instead of one built from the other arguments.
 
     Example:
         >>> print(QueryExecutionError(query="SELECT nmae FROM hero"))
@@ -540,7 +542,7 @@ def not_found(
     """Return a `RecordNotFoundError`, ready to be raised.
 
     Args:
-        model: The model that was asked for, or its name.
+        model: The model that was queried, or its name.
         id_value: The key, a tuple for a composite one; or a mapping of filters.
         pk_field: The name of the key column, or a sequence of names.
 
@@ -557,8 +559,8 @@ def multiple_found(
     """Return a `MultipleRecordsError`, ready to be raised.
 
     Args:
-        model: The model that was asked for, or its name.
-        count: How many rows were found, at least.
+        model: The model that was queried, or its name.
+        count: How many rows were found; a lower bound.
         filters: What was searched for, if known.
 
     Example:
@@ -578,8 +580,8 @@ def validation_error(
 
     Args:
         message: What would be right.
-        field: The field or parameter that is wrong, if it is one.
-        value: The value that is refused; it does not show in the text.
+        field: The wrong field or parameter, if the mistake concerns one.
+        value: The refused value; it does not appear in the message.
         errors: Details: messages by field, or a list such as Pydantic's `errors()`.
 
     Example:
@@ -596,7 +598,7 @@ _SECRET_OPTION = r"(?i)(\b\w*(?:password|passwd|pwd|secret|token)\w*\s*=\s*)('[^
 
 
 def hide_password(database_url: str | URL) -> str:
-    """Return the text of a database URL with "***" for everything that may be a secret.
+    """Return a database URL with "***" in place of everything that may be a secret.
 
     Example:
         >>> hide_password("mysql://ann:p@ss/word@db/heroes?ssl_password=x")

@@ -1,9 +1,9 @@
-"""Lifecycle hooks: code of your own that runs with the writes of a model.
+"""Lifecycle hooks: your own code that runs with the writes of a model.
 
 A hook is any object with one or more of the methods `before_create`, `after_create`,
-`before_update`, `after_update`, `before_delete` and `after_delete`. One registry serves both
-APIs; in the async one a method may be `async def`. A method that has a parameter `session` gets the
-session of the operation, to query and write in the same transaction.
+`before_update`, `after_update`, `before_delete` and `after_delete`. One registry serves both APIs;
+in the async API a method may be `async def`. A method with a parameter `session` gets the session
+of the operation, so that it can query and write in the same transaction.
 
 Example:
     >>> from sqlmodel_crud_utils.hooks import register_hook, unregister_hook
@@ -58,13 +58,13 @@ METHODS = (
 
 
 class BeforeCreate(Protocol[_Same]):
-    """A hook that runs before a row is inserted, and may return another one in its place."""
+    """A hook that runs before a row is inserted, and may return another row to insert instead."""
 
     def before_create(self, instance: _Same, /) -> _Same | Awaitable[_Same | None] | None:
-        """Return the row to insert; None means this one.
+        """Return the row to insert; None means `instance`.
 
         Args:
-            instance: The row, which is in no session yet.
+            instance: The row, which does not belong to a session yet.
         """
         ...
 
@@ -73,7 +73,7 @@ class AfterCreate(Protocol[_Row_contra]):
     """A hook that runs after a row is inserted, before the commit."""
 
     def after_create(self, instance: _Row_contra, /) -> object:
-        """Work with the row; its key is there.
+        """Work with the row, which has its key now.
 
         Args:
             instance: The row, after its flush.
@@ -82,16 +82,16 @@ class AfterCreate(Protocol[_Row_contra]):
 
 
 class BeforeUpdate(Protocol[_Row_contra]):
-    """A hook that runs before a row is updated, and may return other data in its place."""
+    """A hook that runs before a row is updated, and may return other data to write instead."""
 
     def before_update(
         self, instance: _Row_contra, data: dict[str, Any], /
     ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any] | None] | None:
-        """Return the data to write; None means these, changed in place or not.
+        """Return the data to write; None means `data`, with any changes made to it in place.
 
         Args:
             instance: The row as it is before the update.
-            data: What is going to be written, by field.
+            data: The values that are about to be written, by field.
         """
         ...
 
@@ -127,7 +127,7 @@ class AfterDelete(Protocol[_Row_contra]):
         """Work with what is left of the row.
 
         Args:
-            instance: The row; one that was removed is in no session any more.
+            instance: The row. If it was removed, it no longer belongs to a session.
         """
         ...
 
@@ -191,19 +191,18 @@ _registered: dict[type[Any], tuple[Any, ...]] = {}
 
 
 def register_hook(model: type[T], hook: OperationHook[T]) -> None:
-    """Run a hook with all further writes of a model and of its subclasses.
+    """Run a hook with all further writes of a model and its subclasses.
 
-    Hooks of base classes run first, then those of one class in the order of registration.
+    Hooks of base classes run first; hooks of the same class run in the order of registration.
     Registering a hook again changes nothing. It applies to the whole process and to both APIs; the
-    sync API refuses to write if it would have to call an `async def` method.
+    sync API refuses a write that would call an `async def` method.
 
     Args:
         model: A table model, or a class that table models inherit.
         hook: An object with one or more of the six methods.
 
     Raises:
-        ValidationError: The object has none of the methods, one that is misspelt, or it is a
-            class.
+        ValidationError: The hook has none of the methods, has a misspelt one, or is a class.
 
     Example:
         >>> class Count:
@@ -250,7 +249,7 @@ def get_hooks(model: type[Any]) -> tuple[Any, ...]:
     """Return the hooks that run for a model, in the order in which they run.
 
     Args:
-        model: The class; hooks of its base classes are among them, and come first.
+        model: The class. The result includes the hooks of its base classes, which come first.
 
     Example:
         >>> get_hooks(Hero)
@@ -263,10 +262,10 @@ def get_hooks(model: type[Any]) -> tuple[Any, ...]:
 
 
 def clear_hooks(model: type[Any] | None = None) -> None:
-    """Forget the hooks that were registered for a class, or all hooks.
+    """Unregister the hooks of a class, or all hooks.
 
     Args:
-        model: The class; hooks of its base classes stay. None stands for every class.
+        model: The class; the hooks of its base classes stay. None means every class.
 
     Example:
         >>> clear_hooks(Hero)
@@ -282,10 +281,10 @@ def clear_hooks(model: type[Any] | None = None) -> None:
 
 @contextmanager
 def registered_hook(model: type[T], hook: OperationHook[T]) -> Iterator[OperationHook[T]]:
-    """Run a hook with the writes of a model as long as the block lasts.
+    """Run a hook with the writes of a model inside the block.
 
     It applies to the whole process, not just to the task or thread that runs the block. A hook that
-    was registered before stays registered.
+    was already registered stays registered afterwards.
 
     Args:
         model: A table model, or a class that table models inherit.
@@ -375,8 +374,8 @@ def _name_of(thing: Any) -> str:
 class ValidateOnWrite:
     """A hook that validates a row against its model before it is created or updated.
 
-    A table model does not validate by itself, not even its types. With this hook, what would be
-    refused by `Model.model_validate` is a `ValidationError`, and nothing is written.
+    A table model does not validate its values, not even their types. With this hook, values that
+    `Model.model_validate` would refuse raise a `ValidationError`, and nothing is written.
 
     Example:
         >>> with registered_hook(Hero, ValidateOnWrite()):
@@ -389,16 +388,16 @@ class ValidateOnWrite:
         """Validate the row.
 
         Args:
-            instance: The row that is going to be inserted.
+            instance: The row that is about to be inserted.
         """
         _validate(instance, {})
 
     def before_update(self, instance: Any, data: dict[str, Any]) -> None:
-        """Validate the row as it will be.
+        """Validate the row as it will be after the update.
 
         Args:
             instance: The row as it is before the update.
-            data: What is going to be written, by field.
+            data: The values that are about to be written, by field.
         """
         _validate(instance, data)
 

@@ -1,7 +1,7 @@
 """Mixins for table models: time stamps, audit trail, soft delete, optimistic locking, tenants.
 
-They stand before or after `SQLModel` among the bases, together or alone, and add columns with
-their types, defaults and indexes. Their fields have defaults, so that nobody needs to give them.
+List them before or after `SQLModel` among the bases, alone or together. They add columns with their
+types, defaults and indexes. All fields have defaults, so you never need to set them.
 
 Example:
     >>> from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, acting_as
@@ -12,9 +12,10 @@ Example:
     >>> note.created_at.tzinfo, note.updated_at, note.is_deleted
     (datetime.timezone.utc, None, False)
 
-Alembic writes the type of the time columns as `sqlmodel_crud_utils.mixins.UTCDateTime()`. With
-`run_migrations` of `ext.alembic` a revision imports it; elsewhere the template of the migrations
-(`script.py.mako`) needs an `import sqlmodel_crud_utils.mixins` for it.
+In migrations, Alembic writes the type of the time columns as
+`sqlmodel_crud_utils.mixins.UTCDateTime()`. With `run_migrations` of `ext.alembic`, revisions import
+it by themselves; otherwise add `import sqlmodel_crud_utils.mixins` to the template of the
+migrations (`script.py.mako`).
 """
 
 from sqlmodel_crud_utils._core.mixins import (

@@ -1,4 +1,4 @@
-"""What comes back in pages: `Page` with a total, `CursorPage` with the way to the next one."""
+"""Pages of results: `Page` with a total, `CursorPage` with a cursor to the next page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class _Frozen(BaseModel):
 
 
 class Page(_Frozen, Generic[T]):
-    """One page of rows, and how many there are in all.
+    """One page of rows, and the total number of rows.
 
     It is a Pydantic model: `Page[HeroPublic]` can be the response model of a web endpoint.
 
     Attributes:
         items: The rows of this page.
-        total: How many rows match, on all pages together.
+        total: How many rows match in total, on all pages.
         page: The number of this page, from 1.
         size: How many rows a full page has.
 
@@ -47,7 +47,7 @@ class Page(_Frozen, Generic[T]):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def has_next(self) -> bool:
-        """Whether rows follow after this page."""
+        """Whether there is a page after this one."""
         return self.page < self.pages
 
     @computed_field  # type: ignore[prop-decorator]

@@ -1,4 +1,4 @@
-"""What functions say of rows that they do not return."""
+"""The results of functions that return no rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["UpsertCounts"]
 
 
 class UpsertCounts(NamedTuple):
-    """How many rows an upsert has written.
+    """How many rows an upsert wrote.
 
     Attributes:
-        created: The rows that were not there.
-        updated: The rows that were there and were written to.
+        created: How many rows were new.
+        updated: How many existing rows were written to.
 
     Example:
         >>> counts = UpsertCounts(created=2, updated=1)

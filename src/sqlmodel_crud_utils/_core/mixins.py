@@ -53,12 +53,13 @@ else:
 
 
 class TimestampMixin(_Fields):
-    """When a row was made, and when it was last changed.
+    """When a row was created, and when it was last changed.
 
-    All datetimes are aware, and in UTC when they come back. A naive one is a `ValidationError`.
+    All datetimes are timezone-aware, and in UTC when read. A naive one raises a `ValidationError`.
 
     Attributes:
-        created_at: Set on construction; by the database for rows that are inserted past the ORM.
+        created_at: Set when the object is created; set by the database for rows that are inserted
+            without the ORM.
         updated_at: None until the first update; set by every UPDATE, ORM or Core, upserts
             included.
 
@@ -82,13 +83,13 @@ class TimestampMixin(_Fields):
 
 
 class AuditMixin(TimestampMixin):
-    """When a row was made and last changed, and by whom.
+    """When a row was created and last changed, and by whom.
 
-    The names come from `acting_as`; a value that is given explicitly wins. An update for which
-    there is no name sets `updated_by` to None: the last change was nobody's that is known.
+    The names come from `acting_as`; a value that you set explicitly wins. An update outside
+    `acting_as` sets `updated_by` to None, as nobody knows who made the last change.
 
     Attributes:
-        created_by: Who made the row.
+        created_by: Who created the row.
         updated_by: Who changed it last.
 
     Example:
@@ -115,11 +116,11 @@ class AuditMixin(TimestampMixin):
 class SoftDeleteMixin(_Fields):
     """Rows that are marked as deleted instead of being removed.
 
-    `delete_row` marks them, and no read of the library returns them, unless it is asked to with
+    `delete_row` marks them, and the library's reads leave them out unless you pass
     `include_deleted=True`.
 
     Attributes:
-        deleted_at: When the row was deleted, None for one that is not.
+        deleted_at: When the row was deleted; None if it is not deleted.
         deleted_by: Who deleted it, if known.
         is_deleted: Whether it is deleted; indexed.
 
@@ -145,27 +146,27 @@ class SoftDeleteMixin(_Fields):
         """Mark the row as deleted; the next flush writes it.
 
         Args:
-            user: Who deletes it; left out, who acts according to `acting_as`.
+            user: Who deletes it. The default is whoever `acting_as` names.
         """
         self.is_deleted = True
         self.deleted_at = utc_now()
         self.deleted_by = current_actor() if user is None else user
 
     def restore(self) -> None:
-        """Take the mark away; the next flush writes it."""
+        """Restore the row; the next flush writes it."""
         self.is_deleted = False
         self.deleted_at = None
         self.deleted_by = None
 
 
 class VersionMixin(_Fields):
-    """Optimistic locking: a write on top of a change that one hasn't seen is refused.
+    """Optimistic locking: a write is refused if the row has changed since it was read.
 
-    Every update counts `version` up, and an update or delete of a row whose version is not the
-    one that was read is a `ConflictError`. Plain SQLAlchemy raises `StaleDataError` there.
+    Every update increments `version`. An update or delete of a row whose version differs from the
+    one that was read raises a `ConflictError`; plain SQLAlchemy raises `StaleDataError`.
 
     Attributes:
-        version: 1 for a new row, counted up by every UPDATE.
+        version: 1 for a new row; incremented by every UPDATE.
 
     Example:
         >>> class Stock(SQLModel, VersionMixin, table=True):
@@ -178,17 +179,17 @@ class VersionMixin(_Fields):
 
 
 class TenantMixin(_Fields):
-    """Rows that belong to a tenant, and that nobody else reads or writes.
+    """Rows that belong to a tenant, and that no other tenant can read or write.
 
-    Every statement of a session reaches the rows of one tenant: the one that `tenant_scope` names.
-    Without one it is a `TenantError`, before anything is sent. New rows get the tenant by
-    themselves, and keep it.
+    Every statement of a session reaches only the rows of one tenant, which `tenant_scope` names.
+    Without a tenant it raises a `TenantError` before anything is sent. New rows get the tenant
+    automatically, and keep it.
 
-    The column may be declared again in a model, with another type or a foreign key:
-    `tenant_id: int = Field(default=None, foreign_key="tenant.id", index=True)`.
+    A model may redeclare the column, with another type or a foreign key: `tenant_id: int =
+    Field(default=None, foreign_key="tenant.id", index=True)`.
 
     Attributes:
-        tenant_id: The tenant; a text of at most 100 characters, indexed.
+        tenant_id: The tenant: a string of at most 100 characters, indexed.
 
     Example:
         >>> class Contract(SQLModel, TenantMixin, table=True):

@@ -1,4 +1,4 @@
-"""How far a database has come: what `replication_token` returns and `read_after` takes."""
+"""How far a database has progressed: what `replication_token` returns and `read_after` accepts."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def wanted_freshness() -> Freshness:
 
 
 def use_primary() -> AbstractContextManager[None]:
-    """Let all reads in the block go to the primary.
+    """Send all reads inside the block to the primary.
 
     Use it for reads that must be fresh, and for a SELECT that calls a function with side effects.
-    The block holds in this task or thread and in the tasks started from it. It has no effect on
+    The block applies to this task or thread and the tasks started from it. It has no effect on
     sessions without replicas.
 
     Returns:
-        The block, for `with`, in async code too.
+        A context manager for `with`, in async code too.
 
     Example:
         >>> from sqlmodel_crud_utils.sync import use_primary
@@ -89,21 +89,22 @@ def use_primary() -> AbstractContextManager[None]:
 
 
 def read_after(token: str | None) -> AbstractContextManager[None]:
-    """Make reads in the block see at least everything that was committed before a token.
+    """Make reads inside the block see at least everything that was committed before a token.
 
-    A replica serves the reads only if it has come that far; otherwise the primary does, without
-    waiting. The block holds in this task or thread and in the tasks started from it; of blocks in
-    each other the innermost counts, and inside `use_primary()` all reads stay with the primary.
+    A replica serves the reads only if it has progressed that far; otherwise the primary does,
+    without waiting. The block applies to this task or thread and the tasks started from it. Of
+    nested blocks, the innermost counts; inside `use_primary()`, all reads go to the primary.
 
     Args:
-        token: What `replication_token` returned, in this process or another. None and "" ask for
-            nothing: there is no cookie yet.
+        token: What `replication_token` returned, in this process or another. None and "" require
+            nothing, for requests without a cookie yet.
 
     Returns:
-        The block, for `with`, in async code too.
+        A context manager for `with`, in async code too.
 
     Raises:
-        ValidationError: The token is damaged; or, at the first read, of another cluster.
+        ValidationError: The token is damaged; or, raised by the first read, it is from another
+            cluster.
 
     Example:
         >>> from sqlmodel_crud_utils.sync import read_after

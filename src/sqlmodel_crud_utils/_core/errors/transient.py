@@ -36,14 +36,15 @@ _Verdict = Cause | Literal["final"]
 def is_transient(error: BaseException) -> bool:
     """Return whether `run_transaction` would run a transaction again after this error.
 
-    It would if the transaction failed only because of others, and nothing of it was written: a
-    deadlock, a serialization failure, a lock timeout of MySQL, a lock on SQLite's file, a Galera
+    It would if the transaction failed only because of others and nothing of it was written: after a
+    deadlock, a serialization failure, a lock timeout on MySQL, a lock on SQLite's file, a Galera
     node that cannot commit, a row that has changed since it was read, or a connection that was lost
-    before the COMMIT. It would not if the outcome is unknown, if the caller named the version of a
-    row, or after an error that a second run would hit again.
+    before the COMMIT. It would not if the outcome is unknown, if the caller passed the version of a
+    row, or if a second run would fail in the same way.
 
     Args:
-        error: What was raised, by the library, SQLAlchemy or a driver, or `from` one of these.
+        error: An error raised by the library, SQLAlchemy or a driver, or one raised `from` such an
+            error.
 
     Returns:
         Whether a new attempt may succeed.

@@ -17,24 +17,25 @@ MARKER = "not_deleted_marker"
 
 
 def unique_when_not_deleted(*columns: str, name: str | None = None) -> SchemaItem:
-    """Declare that values are unique among the rows that are not soft-deleted.
+    """Declare values unique among the rows that are not soft-deleted.
 
-    An ordinary `unique=True` counts deleted rows too, so that a name could never be used again.
-    This goes into `__table_args__` of a model with `SoftDeleteMixin`. It makes a unique index of
-    these columns and `not_deleted_marker`, a column that the database generates: NULL for a deleted
-    row, and NULLs are never equal. That works alike on SQLite, PostgreSQL, MySQL and MariaDB (the
-    latter two have no partial indexes), and Alembic sees it like any other index.
+    An ordinary `unique=True` includes deleted rows, so a deleted name could never be reused. Put
+    this into `__table_args__` of a model with `SoftDeleteMixin`. It creates a unique index on these
+    columns and `not_deleted_marker`, a column that the database generates. The marker is NULL for a
+    deleted row, and NULLs are never equal. This works the same on SQLite, PostgreSQL, MySQL and
+    MariaDB (the latter two have no partial indexes), and Alembic sees it like any other index.
 
     Args:
         columns: The names of the columns whose values are unique together.
-        name: The name of the index; made of the table's and the columns' names when left out.
+        name: The name of the index. The default is built from the names of the table and the
+            columns.
 
     Returns:
         An item for `__table_args__`.
 
     Raises:
-        ValidationError: If no column is given, or the table lacks one of them, when the model is
-            declared.
+        ValidationError: No column is given; or, when the model is declared, the table lacks one of
+            them.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin, unique_when_not_deleted

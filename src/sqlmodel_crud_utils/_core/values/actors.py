@@ -1,4 +1,4 @@
-"""Who acts: the name that audit columns are filled with."""
+"""Who acts: the name that goes into audit columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _actor = Scope[str | None]("actor", default=None)
 
 
 def current_actor() -> str | None:
-    """Return the name that `acting_as` holds here, None outside every such block.
+    """Return the name that `acting_as` has set here, or None outside such blocks.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import acting_as, current_actor
@@ -25,19 +25,19 @@ def current_actor() -> str | None:
 
 
 def acting_as(user: str | None) -> AbstractContextManager[None]:
-    """Name who acts, for every audit column that is written inside the block.
+    """Set who acts, for every audit column that is written inside the block.
 
-    `created_by`, `updated_by` and `deleted_by` are filled with it by ORM flushes, by Core
-    statements and by the functions of this library; a value that is given explicitly wins.
-    The name holds in this task or thread and in the tasks started from it, and blocks nest: the
-    innermost counts. What is written late counts late: objects added inside the block and
-    flushed after it carry the name that holds at the flush.
+    `created_by`, `updated_by` and `deleted_by` get this name in ORM flushes, Core statements and
+    the functions of this library; a value that you set explicitly wins. The name applies to this
+    task or thread and the tasks started from it. Of nested blocks, the innermost counts. What
+    matters is the time of the flush: objects that are added inside the block but flushed after it
+    get the name in effect then.
 
     Args:
-        user: The name, at most 100 characters; None hides the name of a block around.
+        user: The name, at most 100 characters; None hides the name of an outer block.
 
     Returns:
-        The block, for `with`, in async code too.
+        A context manager for `with`, in async code too.
 
     Raises:
         ValidationError: The name is not a string, or too long for the columns.

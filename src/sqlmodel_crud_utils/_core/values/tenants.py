@@ -31,7 +31,7 @@ _scope = Scope[Tenant | _All | None]("tenant", default=None)
 
 
 def current_tenant() -> Tenant | None:
-    """Return the tenant that `tenant_scope` names here, None without one and in `all_tenants`.
+    """Return the tenant that `tenant_scope` has set here; None without one and in `all_tenants`.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import current_tenant, tenant_scope
@@ -46,20 +46,20 @@ def current_tenant() -> Tenant | None:
 def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
     """Limit every statement inside the block to the rows of one tenant.
 
-    It holds in this task or thread and in the tasks and `asyncio.to_thread` calls started from it;
-    a bare thread has none. Blocks nest: the innermost counts. A session serves one tenant: the
-    first statement on rows of tenants binds it until it is closed, and in the scope of another
-    tenant it is a `TenantError` from then on.
+    The tenant applies to this task or thread, and to the tasks and `asyncio.to_thread` calls
+    started from it; a bare thread has no tenant. Of nested blocks, the innermost counts. A session
+    serves one tenant: its first statement on rows of tenants binds it to the tenant until it is
+    closed; using it in the scope of another tenant raises a `TenantError`.
 
     Args:
-        tenant: What the rows have as their `tenant_id`: a text of at most 100 characters without
-            spaces around it, an int or a UUID.
+        tenant: The `tenant_id` of the rows: an int, a UUID, or a string of at most 100 characters
+            without surrounding spaces.
 
     Returns:
-        The block, for `with`, in async code too.
+        A context manager for `with`, in async code too.
 
     Raises:
-        ValidationError: None, an empty text, or something that is not the name of a tenant.
+        ValidationError: None, an empty string, or any other value that cannot name a tenant.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import current_tenant, tenant_scope
@@ -83,14 +83,14 @@ def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
 
 
 def all_tenants() -> AbstractContextManager[None]:
-    """Let the rows of all tenants be there inside the block.
+    """Inside the block, reach the rows of all tenants.
 
-    It is for admin pages, migrations and maintenance, and is logged at debug level. A new row has
-    to name its `tenant_id` there. A session that serves a tenant cannot be used inside, nor can
-    one that was used inside serve a tenant before it is closed.
+    It is meant for admin pages, migrations and maintenance, and is logged at debug level. Inside, a
+    new row must set its `tenant_id`. A session that serves a tenant cannot be used inside; a
+    session that was used inside cannot serve a tenant until it is closed.
 
     Returns:
-        The block, for `with`, in async code too.
+        A context manager for `with`, in async code too.
 
     Example:
         >>> from sqlmodel_crud_utils._core.mixins import all_tenants, current_tenant

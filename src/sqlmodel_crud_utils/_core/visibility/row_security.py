@@ -18,18 +18,18 @@ _POLICY = "tenant_rows"
 
 
 def row_security(metadata: MetaData) -> list[DDL]:
-    """Return the statements that let PostgreSQL itself keep the rows of tenants apart.
+    """Return the statements that make PostgreSQL itself separate the rows of tenants.
 
-    They switch row level security on for each table whose rows belong to tenants, for the owner
-    of the table too (`FORCE`), with one policy that says which rows may be read and written. They
-    may be executed again. The engine that names the tenant is made with
-    `create_pooled_engine(url, row_security=True)`.
+    For each table whose rows belong to tenants, they switch on row level security, also for the
+    table's owner (`FORCE`), and add one policy for reads and writes. You may execute them
+    repeatedly. Create the engine with `create_pooled_engine(url, row_security=True)`, so that it
+    sends the tenant.
 
     Args:
-        metadata: The tables, all models being declared: `SQLModel.metadata`.
+        metadata: The tables: `SQLModel.metadata`, after all models are imported.
 
     Returns:
-        The statements, in a migration for `op.execute`, else for `connection.execute`.
+        The statements, for `op.execute` in a migration or for `connection.execute`.
 
     Example:
         >>> from sqlalchemy import MetaData
