@@ -55,7 +55,20 @@ async def page(session: AsyncSession) -> Any:
     return (await AsyncQueryBuilder(session, Plank).cached().paginate(1, 1)).pages
 
 
-READS = (planks, values, one, numbers, count, total, page)
+async def page_after(session: AsyncSession) -> Any:
+    """Read a page by cursor, with the cursor of the next one."""
+    return await AsyncQueryBuilder(session, Plank).order_by("name").cached().keyset(1)
+
+
+async def edges(session: AsyncSession) -> Any:
+    """Read a page by cursor, sorted by values of many kinds."""
+    query = AsyncQueryBuilder(session, Bauble).order_by(*SORTED)
+    return await query.cached().keyset(1)
+
+
+SORTED = ("code", "-price", "is_sold", "made_on", "made_at", "sold_at", "lasts", "picture")
+
+READS = (planks, values, one, numbers, count, total, page, page_after, edges)
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -57,7 +57,20 @@ def page(session: Session) -> Any:
     return QueryBuilder(session, Plank).cached().paginate(1, 1).pages
 
 
-READS = (planks, values, one, numbers, count, total, page)
+def page_after(session: Session) -> Any:
+    """Read a page by cursor, with the cursor of the next one."""
+    return QueryBuilder(session, Plank).order_by("name").cached().keyset(1)
+
+
+def edges(session: Session) -> Any:
+    """Read a page by cursor, sorted by values of many kinds."""
+    query = QueryBuilder(session, Bauble).order_by(*SORTED)
+    return query.cached().keyset(1)
+
+
+SORTED = ("code", "-price", "is_sold", "made_on", "made_at", "sold_at", "lasts", "picture")
+
+READS = (planks, values, one, numbers, count, total, page, page_after, edges)
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

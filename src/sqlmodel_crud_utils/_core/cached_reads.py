@@ -6,7 +6,7 @@ Whoever keeps a cache registers itself here; as long as nobody has, such a read 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqlalchemy import Select
@@ -30,6 +30,7 @@ class Question(NamedTuple):
         visibility: Which rows it brings in.
         ttl: For how many seconds the answer may be kept; None for as long as is usual.
         form: What the answer consists of.
+        check: Raises a `ValidationError` where the rows of an answer cannot be worked with.
     """
 
     model: type[Any]
@@ -40,6 +41,7 @@ class Question(NamedTuple):
     visibility: Visibility = USUAL
     ttl: float | None = None
     form: Form = "rows"
+    check: Callable[[Sequence[Any]], object] | None = None
 
 
 class Caching(NamedTuple):

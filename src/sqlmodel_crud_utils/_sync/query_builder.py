@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Update
@@ -69,7 +70,7 @@ _MAX_SIZE = 1_000
 
 def page_after(builder: QueryBuilder[T], size: int, after: str | None) -> PageAfter[T]:
     """Return the rows after a cursor, with a cursor for each; see `keyset`."""
-    return builder._page_after(size, after)
+    return builder._page_after(size, after, PageAfter.all_cursors)
 
 
 class QueryBuilder(QueryShape[T]):
@@ -416,9 +417,8 @@ class QueryBuilder(QueryShape[T]):
         if size is None:
             raise ValidationError("keyset() needs the size of a page: keyset(50)", field="size")
         whole("size", size, least=1, most=whole("max_size", max_size, least=1))
-        page = self._page_after(size, after)
-        cursor = page.cursor_of(size - 1) if page.has_more else None
-        return CursorPage(items=page.rows, next_cursor=cursor)
+        page = self._page_after(size, after, attrgetter("next_cursor"))
+        return CursorPage(items=page.rows, next_cursor=page.next_cursor)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -515,17 +515,23 @@ class QueryBuilder(QueryShape[T]):
 
     # --- how they run ----------------------------------------------------------------------------
 
-    def _page_after(self, size: int, after: str | None) -> PageAfter[T]:
+    def _page_after(
+        self, size: int, after: str | None, cursors_of: Callable[[PageAfter[T]], object]
+    ) -> PageAfter[T]:
         require_unlimited(self._query, "keyset")
         keyset.check_sortable(self._query.terms, "keyset")
         cursors = cursor_format(self._query)
         values = None if after is None else cursors.read(after)
         query = self._query._replace(size=size + 1)
         prepared = keyset.prepared_from(query, values)
+
+        def page_of(found: Sequence[Any]) -> PageAfter[T]:
+            return PageAfter(cursors, found[:size], has_more=len(found) > size)
+
         with self._read("keyset") as read:
-            found = self._fetch(read, prepared)
+            found = self._fetch(read, prepared, lambda rows: cursors_of(page_of(rows)))
             read.rows = min(len(found), size)
-        return PageAfter(cursors, found[:size], has_more=len(found) > size)
+        return page_of(found)
 
     def _read(self, name: str) -> Read:
         return Read(self._session, facts_of(self._query.model), name)
@@ -533,7 +539,12 @@ class QueryBuilder(QueryShape[T]):
     def _rows(self, read: Read, query: Query) -> list[T]:
         return self._fetch(read, query.prepared("rows", Query.rows))
 
-    def _fetch(self, read: Read, prepared: Prepared) -> list[Any]:
+    def _fetch(
+        self,
+        read: Read,
+        prepared: Prepared,
+        check: Callable[[Sequence[Any]], object] | None = None,
+    ) -> list[Any]:
         query = self._query
         statement, parameters = prepared
         if query.lock is not None:
@@ -549,7 +560,10 @@ class QueryBuilder(QueryShape[T]):
             meets_again=query.loading.meets_again,
             visibility=query.visibility,
         )
-        rows = answered(read, self._question(prepared), work)
+        question = self._question(prepared)
+        if check is not None and question is not None:
+            question = question._replace(check=check)
+        rows = answered(read, question, work)
         read.rows = len(rows)
         return rows
 

@@ -180,6 +180,15 @@ class PageAfter(NamedTuple, Generic[T]):
         """The rows themselves."""
         return [row[0] for row in self.found]
 
+    @property
+    def next_cursor(self) -> str | None:
+        """The cursor that leads to the next page, None after the last one."""
+        return self.cursor_of(-1) if self.has_more else None
+
+    def all_cursors(self) -> list[str]:
+        """Return the cursor of each row."""
+        return list(map(self.cursor_of, range(len(self.found))))
+
     def cursor_of(self, place: int) -> str:
         """Return the cursor that leads to the rows after one of these."""
         return self.cursors.write(tuple(self.found[place])[1:])

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import expired_columns
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.sqlalchemy_internals import adopting
+from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache.values import (
     Codec,
     DamagedError,
@@ -32,7 +33,15 @@ from sqlmodel_crud_utils.ext.cache.values import (
     encoded,
 )
 
-_DAMAGES = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
+_DAMAGES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    StopIteration,
+    TypeError,
+    ValidationError,
+    ValueError,
+)
 _NEVER_LOADED = frozenset(("dynamic", "write_only"))
 
 _codecs: Store[tuple[Facts, str], Mapping[str, Codec]] = Store()
@@ -258,6 +267,8 @@ class Reader:
         is_empty = self._has_tuples and not columns
         if len(sizes) > 1 or not (is_empty or len(columns) == len(self.types)):
             raise DamagedError
+        if self.question.check is not None:
+            self.question.check(list(zip(*columns, strict=True)))
         if self.question.form in {"value", "count"}:
             [[value]] = columns
             if self.question.form == "count" and (type(value) is not int or value < 0):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
@@ -103,14 +103,13 @@ def recorded_by_database(
         NeedsRowsError: The rows have to be read.
     """
     texts = _Texts(facts, dialect)
-    pairs = dict(texts.pairs(statement))
-    if not pairs:
+    fields = dict(texts.fields(statement))
+    if not fields:
         return SetBased(None)
     hidden = facts.model.__track_redact__
-    differs = {name: texts.differ(old, new) for name, (old, new) in pairs.items()}
     parts = [
-        case((differs[name], _part(name, pair, name in hidden)), else_="")
-        for name, pair in pairs.items()
+        case((each.differs, _part(name, each, name in hidden)), else_="")
+        for name, each in fields.items()
     ]
     joined: Text_ = reduce(lambda left, right: left.concat(right), parts)
     changes = literal("{", Text).concat(func.substr(joined, 2)).concat("}")
@@ -127,7 +126,8 @@ def recorded_by_database(
     constants = {name: literal(value, history.c[name].type) for name, value in same.items()}
     features = features_of(dialect)
     if features.locks_gaps or features.single_writer:
-        return SetBased(_insert(history, rows.where(or_(*differs.values())), constants))
+        differs = or_(*(each.differs for each in fields.values()))
+        return SetBased(_insert(history, rows.where(differs), constants))
     # What others insert meanwhile is not locked: the counts tell.
     seen = rows.cte("seen")
     changed = select(seen.c.row_key, cast(seen.c.changes, history.c.changes.type), seen.c.tenant_id)
@@ -140,12 +140,25 @@ def _insert(history: Table, rows: Any, constants: Mapping[str, Any]) -> Any:
     return insert(history).from_select(names, rows.add_columns(*constants.values()))
 
 
-def _part(name: str, pair: tuple[Text_, Text_], is_hidden: bool) -> Text_:
+class _Field(NamedTuple):
+    """What a write makes of a field.
+
+    Attributes:
+        old: The JSON text of the old value.
+        new: The JSON text of the new value.
+        differs: Whether the write changes it.
+    """
+
+    old: Text_
+    new: Text_
+    differs: ColumnElement[bool]
+
+
+def _part(name: str, field: _Field, is_hidden: bool) -> Text_:
     start = f",{json.dumps(name)}:["
     if is_hidden:
         return literal(f'{start}"…","…"]', Text)
-    old, new = pair
-    return literal(start, Text).concat(old).concat(",").concat(new).concat("]")
+    return literal(start, Text).concat(field.old).concat(",").concat(field.new).concat("]")
 
 
 @dataclass(frozen=True)
@@ -176,19 +189,26 @@ class _Texts:
             raise NeedsRowsError
         return self._text(column)
 
-    def pairs(self, statement: Update | Delete) -> Iterator[tuple[str, tuple[Text_, Text_]]]:
-        """Yield the texts of the old and of the new value of each field that may change."""
+    def fields(self, statement: Update | Delete) -> Iterator[tuple[str, _Field]]:
+        """Yield what becomes of each field that may change."""
         excluded = self.facts.model.__track_exclude__
         assigned = self._assigned(statement) if isinstance(statement, Update) else None
         for name, column in self.facts.columns.items():
             if name in excluded or name not in self.facts.written:
                 continue
             if assigned is None:
-                yield name, (self._of_column(column), literal(_NULL, Text))
+                yield name, self._field(column, null(), literal(_NULL, Text))
             elif name in assigned:
-                yield name, (self._of_column(column), self._of_value(column, assigned[name]))
+                value = assigned[name]
+                yield name, self._field(column, value, self._of_value(column, value))
 
-    def differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
+    def _field(self, column: Column[Any], value: Any, new: Text_) -> _Field:
+        old = self._of_column(column)
+        if isinstance(stored_type(column.type, self.dialect), Integer):
+            return _Field(old, new, column.is_distinct_from(value))  # cheaper than their texts
+        return _Field(old, new, self._differ(old, new))
+
+    def _differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
         """Return whether two texts differ, whatever the collation says."""
         if self.features.text == "BINARY":
             binary: ColumnElement[bool] = cast(old, LargeBinary) != cast(new, LargeBinary)
