@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError
 from tests._runtime_async import AsyncSession, execute, first_of, sync_session
 from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
 from tests.models import Hero, Team
@@ -198,12 +199,24 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (first,)
         assert await count(session, Hero) == 1
 
-    async def test_a_savepoint_that_is_released(self, session: AsyncSession) -> None:
-        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails."""
+    async def test_a_savepoint_that_is_released(
+        self, session: AsyncSession, session_factory: Callable[[], AsyncSession]
+    ) -> None:
+        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails.
+
+        Nor does it keep a lock, even where somebody holds the error of an earlier statement.
+        """
+        await write_row(Hero(name="Rusty", secret_name="?"), session)
+        with pytest.raises(ConstraintViolationError) as held:
+            twin = Hero(name="Rusty", secret_name="?")
+            await write_row(twin, session, raise_on_error=True)
         rows = [Hero(name=f"hero {number}", secret_name="?") for number in range(2)]
         with self.failing(session, RuntimeError("early")), pytest.raises(RuntimeError):
             await bulk_insert_rows(rows, session, Hero)
-        assert await count(session, Hero) == 0
+        assert await count(session, Hero) == 1
+        await session.close()
+        await write_row(Hero(name="free", secret_name="?"), session_factory(), raise_on_error=True)
+        assert held.value is not None
 
 
 async def test_rows_that_were_expunged_do_not_count(session: AsyncSession) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError
 
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     bulk_insert_rows,
@@ -196,12 +197,24 @@ class TestAfterTheCommit:
         assert caught.value.exceptions == (first,)
         assert count(session, Hero) == 1
 
-    def test_a_savepoint_that_is_released(self, session: Session) -> None:
-        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails."""
+    def test_a_savepoint_that_is_released(
+        self, session: Session, session_factory: Callable[[], Session]
+    ) -> None:
+        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails.
+
+        Nor does it keep a lock, even where somebody holds the error of an earlier statement.
+        """
+        write_row(Hero(name="Rusty", secret_name="?"), session)
+        with pytest.raises(ConstraintViolationError) as held:
+            twin = Hero(name="Rusty", secret_name="?")
+            write_row(twin, session, raise_on_error=True)
         rows = [Hero(name=f"hero {number}", secret_name="?") for number in range(2)]
         with self.failing(session, RuntimeError("early")), pytest.raises(RuntimeError):
             bulk_insert_rows(rows, session, Hero)
-        assert count(session, Hero) == 0
+        assert count(session, Hero) == 1
+        session.close()
+        write_row(Hero(name="free", secret_name="?"), session_factory(), raise_on_error=True)
+        assert held.value is not None
 
 
 def test_rows_that_were_expunged_do_not_count(session: Session) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import (
     begun_connections,
     is_autocommitting,
@@ -63,6 +65,20 @@ def cut_off(session: Session) -> None:
     """Take the session's connections away, so that its transaction can only be rolled back."""
     for connection in connections_of(session):
         connection.invalidate()
+
+
+def release_locks(session: Session) -> None:
+    """Undo what the session's connections have begun, before they are thrown away.
+
+    SQLite keeps a closed connection, and its lock on the file, as long as one of its statements
+    lives on in a traceback.
+    """
+    for connection in connections_of(session):
+        dialect = connection.dialect
+        if features_of(dialect).single_writer and not connection.invalidated:
+            # Where even this fails, the connection has no transaction any more.
+            with suppress(dialect.loaded_dbapi.Error):
+                connection.connection.rollback()
 
 
 def committing(session: Session) -> None:

@@ -31,6 +31,7 @@ from sqlmodel_crud_utils._session.transactions import (
     connections_of,
     cut_off,
     is_committing,
+    release_locks,
 )
 
 _R = TypeVar("_R")
@@ -125,6 +126,7 @@ async def roll_back(session: AsyncSession) -> None:
         if is_interrupted(plain):  # who ends the transaction sees to its connection, too
             return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
+        await run_sync(session, release_locks, plain)
         await _discard(session)
 
 

@@ -33,6 +33,7 @@ from sqlmodel_crud_utils._session.transactions import (
     connections_of,
     cut_off,
     is_committing,
+    release_locks,
 )
 
 _R = TypeVar("_R")
@@ -127,6 +128,7 @@ def roll_back(session: Session) -> None:
         if is_interrupted(plain):  # who ends the transaction sees to its connection, too
             return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
+        run_sync(session, release_locks, plain)
         _discard(session)
 
 
