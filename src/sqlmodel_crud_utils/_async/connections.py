@@ -217,7 +217,7 @@ def get_session(
         **kwargs: Settings of the sessions, as in `session_factory`.
 
     Returns:
-        A function for `Depends`; elsewhere `contextlib` makes a context manager of it.
+        A function for `Depends`. Elsewhere, turn it into a context manager with `contextlib`.
 
     Raises:
         ValidationError: An engine of the other API.

@@ -79,8 +79,8 @@ async def insert_data_rows(
             default, only inside a block. False inside a block undoes just the rows that failed.
 
     Returns:
-        `(True, rows)`. After a failure, whether any row was inserted, and `{"success": [...],
-        "failed": [...]}`.
+        `(True, rows)`. After a failure, whether any row was inserted, and
+        `{"success": [...], "failed": [...]}`.
 
     Raises:
         BulkOperationError: Rows were refused (see `raise_on_error`); the error has the index of

@@ -185,8 +185,8 @@ class TenantMixin(_Fields):
     Without a tenant it raises a `TenantError` before anything is sent. New rows get the tenant
     automatically, and keep it.
 
-    A model may redeclare the column, with another type or a foreign key: `tenant_id: int =
-    Field(default=None, foreign_key="tenant.id", index=True)`.
+    A model may redeclare the column, with another type or a foreign key:
+    `tenant_id: int = Field(default=None, foreign_key="tenant.id", index=True)`.
 
     Attributes:
         tenant_id: The tenant: a string of at most 100 characters, indexed.

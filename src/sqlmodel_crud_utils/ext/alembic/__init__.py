@@ -1,7 +1,7 @@
 """Migrations with Alembic: an env.py of three lines, one upgrade at a time, the mixins' columns.
 
-It is the extra `migrations`: `pip install "sqlmodel-crud-utils[migrations]"`. The functions serve
-both APIs, with an `Engine` as with an `AsyncEngine`.
+Needs the extra `migrations`: `pip install "sqlmodel-crud-utils[migrations]"`. The functions work
+with both APIs: with an `Engine` and with an `AsyncEngine`.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Values for the rows of a large table, in many small transactions."""
+"""Updates of all rows of a large table, in many small transactions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ __all__ = ["backfill"]
 
 
 def backfill(op: Any, statement: Update | Delete, *, by: Any, size: int = 5_000) -> int:
-    """Run an UPDATE or DELETE of many rows in chunks, and commit each, so that no lock lasts.
+    """Run an UPDATE or DELETE of many rows in chunks, and commit each, so that locks are brief.
 
-    Give it a revision of its own: what the revision did before is committed with the first chunk.
-    After a crash the revision is run again, and goes on with the rows that its WHERE still finds.
+    Give it a revision of its own: earlier steps of the revision are committed with the first chunk.
+    After a crash, run the revision again; it continues with the rows that its WHERE still finds.
 
-    On SQLite, where a migration has the whole database, all chunks are one transaction. With
+    On SQLite, where a migration locks the whole database, all chunks are one transaction. With
     `--sql` it is one statement.
 
     Args:
         op: Alembic's `op`.
-        statement: An `update()` or `delete()` with a WHERE that leaves out the rows that are done.
-        by: A column of the table that is unique and never NULL, such as its key; chunks are made
-            in its order.
+        statement: An `update()` or `delete()` whose WHERE leaves out the rows that are already
+            done.
+        by: A column of the table that is unique and never NULL, such as its key. Chunks follow its
+            order.
         size: How many rows are in a chunk, 1 or more.
 
     Returns:

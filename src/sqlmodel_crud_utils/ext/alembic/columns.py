@@ -1,4 +1,4 @@
-"""The columns of the mixins, for tables that exist and have rows."""
+"""The columns of the mixins, for existing tables with rows."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _TENANT = "tenant_id"
 
 
 def add_timestamps(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Add the columns of `TimestampMixin`; rows that exist get the time of the migration.
+    """Add the columns of `TimestampMixin`; existing rows get the time of the migration.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `add_timestamps(op, "hero")`.
@@ -59,12 +59,12 @@ def add_timestamps(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def add_audit(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Add the columns of `AuditMixin`; rows that exist were created by nobody known.
+    """Add the columns of `AuditMixin`; existing rows have no known creator.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `add_audit(op, "hero")`.
@@ -74,12 +74,12 @@ def add_audit(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def add_soft_delete(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Add the columns and the index of `SoftDeleteMixin`; rows that exist are not deleted.
+    """Add the columns and the index of `SoftDeleteMixin`; existing rows are not deleted.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `add_soft_delete(op, "hero")`.
@@ -94,12 +94,12 @@ def add_soft_delete(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def add_version(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Add the column of `VersionMixin`; rows that exist begin with version 1.
+    """Add the column of `VersionMixin`; existing rows start with version 1.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `add_version(op, "hero")`.
@@ -115,11 +115,11 @@ def add_tenant(
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        tenant: The tenant that the rows belong to that exist; a table without rows needs none.
-        schema: Its schema, if it is not the database's own.
+        tenant: The tenant of the existing rows; not needed for an empty table.
+        schema: The table's schema, if it is not the default one.
 
     Raises:
-        ValidationError: The table has rows, and no tenant is given for them.
+        ValidationError: The table has rows, and no tenant is given.
 
     Example:
         In a revision: `add_tenant(op, "hero", tenant="acme")`.
@@ -146,7 +146,7 @@ def drop_timestamps(op: Any, table: str, *, schema: str | None = None) -> None:
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `drop_timestamps(op, "hero")`.
@@ -160,7 +160,7 @@ def drop_audit(op: Any, table: str, *, schema: str | None = None) -> None:
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `drop_audit(op, "hero")`.
@@ -169,12 +169,12 @@ def drop_audit(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def drop_soft_delete(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Drop the columns and the index of `SoftDeleteMixin`; rows that were deleted are back.
+    """Drop the columns and the index of `SoftDeleteMixin`; deleted rows reappear.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `drop_soft_delete(op, "hero")`.
@@ -188,7 +188,7 @@ def drop_version(op: Any, table: str, *, schema: str | None = None) -> None:
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `drop_version(op, "hero")`.
@@ -197,12 +197,12 @@ def drop_version(op: Any, table: str, *, schema: str | None = None) -> None:
 
 
 def drop_tenant(op: Any, table: str, *, schema: str | None = None) -> None:
-    """Drop the column and the index of `TenantMixin`; everybody sees all rows then.
+    """Drop the column and the index of `TenantMixin`; all rows become visible to everybody.
 
     Args:
         op: Alembic's `op`.
         table: The name of the table.
-        schema: Its schema, if it is not the database's own.
+        schema: The table's schema, if it is not the default one.
 
     Example:
         In a revision: `drop_tenant(op, "hero")`.

@@ -15,19 +15,19 @@ _one_at_a_time = Lock()
 
 
 def upgrade(config: Config | str | PathLike[str], revision: str = "head") -> None:
-    """Upgrade the database from inside a program, such as a service that starts.
+    """Upgrade the database from inside a program, such as a service on startup.
 
-    Threads of a process queue up; `run_migrations` in env.py makes processes queue up as well. It
-    may be called where an event loop runs, but blocks the loop; a service that has other work to do
-    should call it in a thread.
+    Threads of a process wait for each other; with `run_migrations` in env.py, so do processes. You
+    may call it while an event loop runs, but it blocks the loop; a service with other work should
+    call it in a thread.
 
     Args:
         config: Alembic's `Config`, or the path of alembic.ini.
         revision: The revision to upgrade to.
 
     Raises:
-        MigrationLockError: Another process was still upgrading when `wait` of `run_migrations` had
-            run out.
+        MigrationLockError: Another process was still upgrading after the `wait` of
+            `run_migrations`.
 
     Example:
         In a lifespan of FastAPI: `await anyio.to_thread.run_sync(upgrade, "alembic.ini")`.

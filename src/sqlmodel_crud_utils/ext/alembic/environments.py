@@ -49,30 +49,31 @@ def run_migrations(
     naming_convention: Mapping[str, Any] | None = NAMING_CONVENTION,
     **kwargs: Any,
 ) -> None:
-    """Run what Alembic was asked for: a complete env.py.
+    """Run the migrations that Alembic's command asks for: a complete env.py.
 
-    One process upgrades a database at a time; others wait, and then find nothing to do. On SQLite
-    all migrations are one transaction, in which foreign keys are not enforced, so that a batch that
-    copies a table loses no row that refers to it; a foreign key that is broken afterwards is an
-    error, and nothing is committed. With `--sql` nothing is connected to, and no lock is taken.
+    Only one process upgrades a database at a time; others wait, and then find nothing to do. On
+    SQLite, all migrations are one transaction, in which foreign keys are not enforced, so that a
+    batch that copies a table loses no rows that refer to it. If a foreign key is broken afterwards,
+    that is an error, and nothing is committed. With `--sql`, it does not connect and takes no lock.
 
     Args:
-        metadata: The tables of the models: `SQLModel.metadata`, when all models are imported.
-        engine: Where to connect, sync or async; left out, `sqlalchemy.url` in alembic.ini says it.
-        lock_timeout: How long a change of the schema may wait for a lock on a table, while all who
-            come after it wait too: "5s", "500ms", or a number of seconds. For PostgreSQL, MySQL and
-            MariaDB. It is not for statements in an `autocommit_block`, such as
-            CREATE INDEX CONCURRENTLY, nor for `wait`.
-        wait: How long to wait for another process that upgrades the database, in seconds.
-        naming_convention: How constraints without a name are called, if the metadata has no
-            convention of its own; None for no names.
-        **kwargs: Further arguments of Alembic's `context.configure`; they win over what this
+        metadata: The tables of the models: `SQLModel.metadata`, after all models are imported.
+        engine: The engine to connect with, sync or async. The default is `sqlalchemy.url` in
+            alembic.ini.
+        lock_timeout: How long a schema change may wait for a table lock, while all later statements
+            wait behind it: "5s", "500ms", or a number of seconds. For PostgreSQL, MySQL and
+            MariaDB. It does not apply to statements in an `autocommit_block`, such as CREATE INDEX
+            CONCURRENTLY, or to `wait`.
+        wait: How many seconds to wait for another process that upgrades the database.
+        naming_convention: How to name constraints without a name, if the metadata has no convention
+            of its own; None leaves them unnamed.
+        **kwargs: Further arguments for Alembic's `context.configure`; they override what this
             function sets.
 
     Raises:
-        MigrationLockError: Another process was still upgrading when `wait` had run out.
-        ValidationError: A URL that is missing or cannot be read, or a wrong duration.
-        ConstraintViolationError: A foreign key that is broken after migrations on SQLite.
+        MigrationLockError: Another process was still upgrading after `wait`.
+        ValidationError: A missing or malformed URL, or a wrong duration.
+        ConstraintViolationError: A foreign key is broken after migrations on SQLite.
 
     Example:
         In env.py:

@@ -31,23 +31,24 @@ def check_schema(
 def check_schema(
     engine: Any, metadata: MetaData, *, script_location: str | PathLike[str] | None = None
 ) -> Any:
-    """Raise unless the database has what the models need, in a test or when a service starts.
+    """Raise unless the database has what the models need. Call it in a test or on startup.
 
-    A table, column or index that is missing, another type, and a column that may be NULL in one
-    place alone are found. Tables, indexes and constraints that the models do not know are no
-    difference; nor are columns, unless an INSERT fails without them. Nothing is written.
+    It finds missing tables, columns and indexes, different types, and columns that may be NULL on
+    one side only. Tables, indexes and constraints that only the database has are accepted; so are
+    columns, unless an INSERT fails without them. Nothing is written.
 
     Args:
-        engine: The engine of the database; with an `AsyncEngine` the call is awaited.
-        metadata: The tables of the models: `SQLModel.metadata`, when all models are imported.
-        script_location: The folder of the migrations; then the database has to be at its newest
-            revision, too.
+        engine: The engine of the database; with an `AsyncEngine`, await the call.
+        metadata: The tables of the models: `SQLModel.metadata`, after all models are imported.
+        script_location: The folder of the migrations. If given, the database must also be at its
+            newest revision.
 
     Returns:
-        Nothing; with an `AsyncEngine` something to await.
+        Nothing; with an `AsyncEngine`, an awaitable.
 
     Raises:
-        SchemaMismatchError: The text lists the differences, `differences` has them.
+        SchemaMismatchError: The database differs; the message lists the differences, and
+            `differences` has them.
         ValidationError: Something that is not an engine.
 
     Example:

@@ -1,7 +1,6 @@
 """A cache for reads: in memory, in Redis or in memcached.
 
-`configure_cache` switches it on; what reads take `use_cache=True` or `cached()` for is in their own
-documentation.
+`configure_cache` switches it on. Reads use it with `use_cache=True` or `cached()`.
 
 Example:
     >>> from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache

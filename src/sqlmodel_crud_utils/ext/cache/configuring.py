@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.ext.cache.keys import written_tokens
 
 
 class Cache(Protocol):
-    """Where entries are kept: `RedisCache`, `MemcachedCache` or `InMemoryCache`."""
+    """A store for entries: `RedisCache`, `MemcachedCache` or `InMemoryCache`."""
 
     @property
     def aio(self) -> Any:
@@ -88,14 +88,14 @@ _configured: _Cached | None = None
 def configure_cache(cache: Cache | None, *, ttl: float | None = None) -> None:
     """Answer reads with `use_cache=True`, and queries with `cached()`, from a cache.
 
-    It applies to both APIs and to the whole process. Every process that writes must configure the
-    same cache, because writes invalidate what the others have read. Configuring again replaces the
-    cache.
+    It applies to both APIs and the whole process. Every process that writes must configure the same
+    cache, because its writes invalidate what others have read. A second call replaces the cache.
 
     Args:
-        cache: Where entries are kept; None switches the cache off.
-        ttl: For how many seconds an entry is kept, less up to a tenth of it, so that not all end
-            at once. What no process has told the cache of is stale for as long.
+        cache: The store for entries; None switches the cache off.
+        ttl: For how many seconds an entry is kept. The actual time is up to a tenth shorter, so
+            that entries do not all expire at once. If the cache does not learn of a write, an entry
+            stays stale for at most this time.
 
     Raises:
         ValidationError: Something that is not a cache; no `ttl`, or one that is not above 0.

@@ -24,17 +24,17 @@ _LARGEST = 1_000_000
 
 
 class MemcachedCache:
-    """Keeps entries in memcached, where all processes share them, those with the other API too.
+    """Keeps entries in memcached, where all processes share them, whichever API they use.
 
-    Needs the extra `memcached`. Values that are too large for memcached, over about 1 MB, are not
+    Needs the extra `memcached`. Values that are too large for memcached (over about 1 MB) are not
     kept.
 
     Args:
-        url: Its address: `memcached://HOST` or `memcached://HOST:PORT`.
-        timeout: For how many seconds a call waits for it before the database is asked.
+        url: The server's URL: `memcached://HOST` or `memcached://HOST:PORT`.
+        timeout: How many seconds a call waits for the server before it queries the database.
 
     Raises:
-        ValidationError: An address of another kind, or a time that is not above 0.
+        ValidationError: Any other URL, or a timeout that is not above 0.
         ModuleNotFoundError: The packages `pymemcache` and `aiomcache` are missing.
 
     Example:

@@ -15,14 +15,14 @@ _OVERHEAD = 200
 
 
 class InMemoryCache:
-    """Keeps entries in this process; the least recently read go first.
+    """Keeps entries in this process, and evicts the least recently read ones first.
 
-    Other processes have their own entries and do not hear of writes here, so use it in programs
-    with one process, and in tests.
+    Other processes have their own entries and do not learn of writes in this one. So use it only in
+    programs with a single process, and in tests.
 
     Args:
-        max_entries: How many entries it holds at most.
-        max_bytes: How many bytes they have at most, with their keys; None for any number.
+        max_entries: The maximum number of entries.
+        max_bytes: The maximum size in bytes, including keys; None means no limit.
 
     Raises:
         ValidationError: A limit below 1.

@@ -1,4 +1,4 @@
-"""A store in Redis, or in what speaks its protocol (Valkey, KeyDB, Dragonfly)."""
+"""A store in Redis, or in a server with its protocol (Valkey, KeyDB, Dragonfly)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class RedisCache:
-    """Keeps entries in Redis, where all processes share them, those with the other API too.
+    """Keeps entries in Redis, where all processes share them, whichever API they use.
 
-    Needs the extra `cache`. Connections are made when they are needed; forked processes and event
-    loops have their own.
+    Needs the extra `cache`. It connects on demand; each forked process and each event loop has its
+    own connections.
 
     Args:
-        url: Its address: `redis://`, `rediss://` or `unix://`, with what `redis.Redis.from_url`
-            takes.
-        timeout: For how many seconds a call waits for it before the database is asked.
+        url: The server's URL: `redis://`, `rediss://` or `unix://`, with the options that
+            `redis.Redis.from_url` accepts.
+        timeout: How many seconds a call waits for the server before it queries the database.
 
     Raises:
-        ValidationError: An address of another kind, or a time that is not above 0.
+        ValidationError: Any other URL, or a timeout that is not above 0.
         ModuleNotFoundError: The package `redis` is missing.
 
     Example:

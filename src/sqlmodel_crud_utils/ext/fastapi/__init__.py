@@ -1,7 +1,7 @@
-"""What a FastAPI service needs besides the rest: sessions, answers to errors, filters from URLs.
+"""FastAPI support: sessions, responses to errors, filters from URLs, routes for models.
 
-It is the extra `fastapi`: `pip install "sqlmodel-crud-utils[fastapi]"`. The functions serve both
-APIs, with an `Engine` as with an `AsyncEngine`.
+Needs the extra `fastapi`: `pip install "sqlmodel-crud-utils[fastapi]"`. The functions work with
+both APIs: with an `Engine` and with an `AsyncEngine`.
 """
 
 try:

@@ -38,13 +38,13 @@ __all__ = ["error_responses", "install_error_handlers"]
 
 
 class ErrorText(BaseModel):
-    """The body of an error that is about the request as a whole."""
+    """The body of an error that concerns the request as a whole."""
 
     detail: str
 
 
 class ErrorDetails(BaseModel):
-    """The body of an error that is about what was sent, as FastAPI's own."""
+    """The body of an error in what the client sent, in FastAPI's own format."""
 
     detail: list[Detail]
 
@@ -62,10 +62,10 @@ _SECONDS = {"description": "When to try again, in seconds.", "schema": {"type": 
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the errors for OpenAPI, for `responses=` of a route, router or application.
+    """Return the errors as OpenAPI responses, for `responses=` of a route, router or application.
 
     Args:
-        statuses: Which of 404, 409, 412, 422, 429 and 503 there may be; without any, all of them.
+        statuses: Which of 404, 409, 412, 422, 429 and 503 may occur; all of them by default.
 
     Raises:
         ValidationError: Another status.
@@ -89,43 +89,44 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make an application answer the errors of the library with the appropriate status.
+    """Make an application answer the library's errors with the appropriate status.
 
     | error | status |
     |---|---|
     | `RecordNotFoundError` | 404 |
-    | `ConflictError` | 409; 412 where the request has the header `If-Match` |
+    | `ConflictError` | 409; 412 if the request has the header `If-Match` |
     | `ConstraintViolationError`, kind unique, foreign_key or exclusion | 409 |
     | `ConstraintViolationError`, kind not_null or check | 422 |
     | `ValidationError`, `UnknownFieldError` | 422 |
-    | `BulkOperationError` | that of its first error |
+    | `BulkOperationError` | the status of its first error |
     | `RateLimitExceededError` | 429 |
     | `RateLimitUnavailableError` | 503 |
     | `DatabaseConnectionError`, `QueryExecutionError` after which `is_transient` is True | 503 |
     | every other one | 500 |
 
-    `TransactionError` is answered as the error that it wraps, by the application's own handler
-    where that is the error of somebody else, and with 500 if its outcome is unknown. What a
-    database refuses without the library, a `session.flush()` of your own or the commit at the
-    end, is answered in the same way.
+    A `TransactionError` is answered like the error that it wraps; if that error is not the
+    library's, by the application's own handler for it; if the outcome is unknown, with 500.
+    Refusals by the database outside the library's functions, in your own `session.flush()` or the
+    commit at the end, are answered in the same way.
 
-    An error that comes when the response has begun, in a background task or a stream, goes on to
-    the server as it is. Answers of 429 and 503 have the header `Retry-After`, in seconds.
+    An error that occurs after the response has begun, in a background task or a stream, reaches the
+    server unchanged. Responses with 429 and 503 have the header `Retry-After`, in seconds.
 
-    The body is `{"detail": ...}`, as FastAPI has it: for 409 and 422 a list of
-    `{"type", "loc", "msg"}`, for others a text. `type` is the kind of the constraint (`unique`,
+    The body is `{"detail": ...}`, as in FastAPI: for 409 and 422 a list of
+    `{"type", "loc", "msg"}`, for others a string. `type` is the kind of the constraint (`unique`,
     `foreign_key`, ...), `version` for a `ConflictError`, or `value_error`; `loc` begins with
-    `body`, `query`, `path` or `header`. No body holds the values of rows, keys, statements or
-    addresses, names of classes, tables or constraints, or of columns that the client did not send.
-    What is answered with 500 or 503 is logged, in one line.
+    `body`, `query`, `path` or `header`. No body contains the values of rows, keys or statements,
+    any addresses, or the names of classes, tables, constraints, or columns that the client did not
+    send. An error answered with 500 or 503 is logged, in one line.
 
-    A handler that you add for one of the errors yourself wins over this one.
+    A handler that you add for one of the errors takes precedence.
 
     Args:
         app: The application, before its first request.
 
     Raises:
-        ValidationError: The application has answered a request; it would not see the handlers.
+        ValidationError: The application has already answered a request, so it would ignore the
+            handlers.
 
     Example:
         >>> from fastapi import FastAPI

@@ -38,19 +38,19 @@ _Q = TypeVar("_Q", bound=QueryShape[Any])
 
 @dataclass(frozen=True, slots=True)
 class FilterParams:
-    """What a request asked for; `filter_params` makes them.
+    """The filters, order and page that a request asks for; `filter_params` creates them.
 
     Attributes:
-        filters: The filters, as `QueryBuilder.where` and `get_rows` take them: a field that has
-            the name of a parameter of `get_rows` comes with its lookup, as `page__eq`.
-        sort: The names to sort by, with "-" in front for the largest first.
+        filters: The filters, in the form that `QueryBuilder.where` and `get_rows` accept. If a
+            field has the same name as a parameter of `get_rows`, the lookup is added: `page__eq`.
+        sort: The names to sort by, with "-" in front for descending order.
         size: The number of rows per page.
-        max_size: The largest size that is allowed.
-        page: The number of the page, None with cursors.
-        after: The cursor, if one was given.
-        words: The words to search for; each has to be in one of the fields `searched`.
+        max_size: The largest size allowed.
+        page: The number of the page; None if pages use cursors.
+        after: The cursor, if the request has one.
+        words: The words to search for; each must occur in one of the fields `searched`.
         searched: The fields to search in.
-        alternatives: Sets of filters, of which a row has to meet one, if there are any.
+        alternatives: Sets of filters; if there are any, a row must meet at least one set.
 
     Example:
         >>> params = FilterParams({"age__gte": 18}, ("-age",), size=50, max_size=100)
@@ -72,7 +72,7 @@ class FilterParams:
         """Return the query with the filters and the order, without a page.
 
         Args:
-            query: A query builder of either API; what it asks for already stays.
+            query: A query builder of either API; its own filters and order stay.
 
         Example:
             >>> from sqlmodel_crud_utils.sync import QueryBuilder
@@ -92,14 +92,14 @@ class FilterParams:
     @overload
     def keyset(self, query: AsyncQueryBuilder[T]) -> Coroutine[Any, Any, CursorPage[T]]: ...
     def keyset(self, query: Any) -> Any:
-        """Return the page that follows after the cursor of the request.
+        """Return the page after the cursor of the request.
 
         Args:
-            query: A query builder; with one of the async API the result is to be awaited.
+            query: A query builder; with one of the async API, await the result.
 
         Raises:
-            ValidationError: A cursor that is damaged or belongs to another order; parameters with
-                numbers of pages.
+            ValidationError: A cursor that is damaged or belongs to another order; parameters that
+                use page numbers.
 
         Example:
             >>> from sqlmodel_crud_utils.sync import QueryBuilder
@@ -118,13 +118,13 @@ class FilterParams:
     @overload
     def paginate(self, query: AsyncQueryBuilder[T]) -> Coroutine[Any, Any, Page[T]]: ...
     def paginate(self, query: Any) -> Any:
-        """Return the page with the number of the request, and how many rows there are in all.
+        """Return the page with the number in the request, and the total number of rows.
 
         Args:
-            query: A query builder; with one of the async API the result is to be awaited.
+            query: A query builder; with one of the async API, await the result.
 
         Raises:
-            ValidationError: Parameters with cursors.
+            ValidationError: Parameters that use cursors.
 
         Example:
             >>> from sqlmodel_crud_utils.sync import QueryBuilder
@@ -154,38 +154,41 @@ def filter_params(
 ) -> Callable[..., Coroutine[Any, Any, FilterParams]]:
     """Return a FastAPI dependency that turns the query parameters of a list into filters.
 
-    Clients may use the allowed filters only. FastAPI checks each value against the type of its
-    column, and the OpenAPI page describes each parameter. The values of `in`, `not_in` and
-    `between` have commas between them (quotes around a value that has a comma), or the parameter is
-    repeated. An unknown parameter is refused with 422, because a misspelt filter would show rows
-    that nobody asked for. So is a repeated parameter that takes a single value. An empty parameter
-    counts as left out, but for a filter on a text, which looks for the empty text.
+    Clients may use only the allowed filters. FastAPI checks each value against the type of its
+    column, and the OpenAPI page describes each parameter. Separate the values of `in`, `not_in` and
+    `between` with commas (and quote a value that contains one), or repeat the parameter. An unknown
+    parameter is refused with 422, because a misspelt filter would show rows that nobody asked for;
+    so is a repeated parameter that accepts a single value. An empty parameter counts as left out,
+    except for a filter on a text, which looks for the empty string.
 
-    Beside the filters there are `size`; `after` (a cursor) or `page`; and `sort`, such as
-    `sort=-age,name`, if there is something to sort by.
+    Besides the filters, the parameters are `size`; `after` (a cursor) or `page`; and `sort`, such
+    as `sort=-age,name`, if you allow fields to sort by.
 
     Args:
         model: The table model of the rows.
-        allow: The filters, such as "name", "age__gte", "team__name__icontains" or "id__in": as
-            in `QueryBuilder.where`, but not `regex`.
-        sort: The fields to sort by, in either direction, those of related rows too.
-        search: The fields that `q` searches: each of its words has to be in one of them.
-        alternatives: Whether there is `any`, which may be repeated: each is a query string of the
-            allowed filters, as `any=age__lt%3D18`, and a row has to meet one of them.
-        pages: "cursor" for pages that stay right while rows change, to be used with
-            `FilterParams.keyset`; "number" for those of `FilterParams.paginate`, with a total.
+        allow: The allowed filters, such as "name", "age__gte", "team__name__icontains" or "id__in":
+            those of `QueryBuilder.where`, except `regex`.
+        sort: The fields that clients may sort by, in either direction, also fields of related rows.
+        search: The fields that the parameter `q` searches: each of its words must occur in one of
+            them.
+        alternatives: Whether clients may use the parameter `any`, once or repeatedly. Each is a
+            query string of allowed filters, such as `any=age__lt%3D18`, and a row must meet at
+            least one of them.
+        pages: "cursor" for pages that stay correct while rows change (use `FilterParams.keyset`);
+            "number" for pages with a total (use `FilterParams.paginate`).
         size: How many rows a page has if the client doesn't say.
-        max_size: How many rows a page may have.
-        ignore: Other query parameters that are not to be refused; those that the route and its
-            dependencies take are known.
+        max_size: The largest page that clients may ask for.
+        ignore: Other query parameters that are not refused. Those of the route and its dependencies
+            are known already.
 
     Returns:
         A function for `Depends`.
 
     Raises:
         UnknownFieldError: A name that is neither a field nor a relationship.
-        ValidationError: A lookup that is unknown, doesn't fit its field or is not for clients; a
-            field that can't be filtered or sorted by; the name of another parameter; wrong sizes.
+        ValidationError: A lookup that is unknown, doesn't fit its field or is not available to
+            clients; a field that can't be filtered or sorted by; a filter with the name of another
+            parameter; wrong sizes.
 
     Example:
         >>> from typing import Annotated

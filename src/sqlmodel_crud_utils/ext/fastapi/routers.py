@@ -82,50 +82,55 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
 
     | operation | route | answers |
     |---|---|---|
-    | list | `GET /` | a `Page`, or a `CursorPage`; the header `Link` has the pages beside it |
+    | list | `GET /` | a `Page` or `CursorPage`; the header `Link` has the adjacent pages |
     | get | `GET /{key}` | the row |
     | create | `POST /` | 201 and the row; the header `Location` says where it is |
-    | update | `PATCH /{key}` | the row; what was not sent stays as it is |
-    | delete | `DELETE /{key}` | 204; the row is marked where the model has `SoftDeleteMixin` |
+    | update | `PATCH /{key}` | the row; fields that were not sent stay unchanged |
+    | delete | `DELETE /{key}` | 204; the row is marked if the model has `SoftDeleteMixin` |
     | restore | `POST /{key}/restore` | the row; on demand |
     | bulk | `POST /bulk` | 201 and the rows, all or none; on demand |
 
-    A composite key has a segment of the path for each column. With `VersionMixin` an answer with
-    one row has an `ETag`; `If-Match` on update and delete, and `If-None-Match` on get, are
-    honoured. Each request is one transaction. `install_error_handlers` gives errors their status.
+    A composite key has one path segment for each column. With `VersionMixin`, a response with one
+    row has an `ETag`; `If-Match` on update and delete, and `If-None-Match` on get, are honoured.
+    Each request is one transaction. Call `install_error_handlers` so that errors get their status.
 
     Args:
         model: The table model.
-        session: The dependency that gives a session: one of `session_dependency`, or any that
-            yields a `Session` or an `AsyncSession`.
-        public: What a row is answered as. What it does not have never leaves; relationships that
-            it has are loaded.
-        create: What a new row is made from; without it there is no such route.
-        update: What is changed; without it there is no such route.
-        filters: The filters that clients may use, as for `filter_params`.
+        session: The dependency that provides the session: one from `session_dependency`, or any
+            that yields a `Session` or an `AsyncSession`.
+        public: The model of a row in responses. Fields that it lacks are never sent; relationships
+            that it has are loaded.
+        create: The model of the body that creates a row. Without it, the router has no create
+            route.
+        update: The model of the body that updates a row. Without it, the router has no update
+            route.
+        filters: The filters that clients may use, as `allow` of `filter_params`.
         sort: The fields that clients may sort by.
         search: The fields that `q` searches.
-        alternatives: Whether there is `any`, for rows that meet one of several sets of filters.
-        pagination: "number" for pages with a total, "cursor" for those that stay right while rows
+        alternatives: Whether clients may use `any`, for rows that meet at least one of several sets
+            of filters.
+        pagination: "number" for pages with a total, "cursor" for pages that stay correct while rows
             change.
-        size: How many rows a page has if the client doesn't say; left out, 50 or `max_size`.
-        max_size: How many rows a page may have.
-        operations: Which of the routes there are; left out, all but restore and bulk.
-        dependencies: More dependencies, as in `APIRouter`; or a mapping from operation to those.
-        restrict: A dependency that returns filters, or an expression, for the rows that this
-            request may see. A row outside it is a 404, and what is written has to stay inside.
-        reading: The dependency of the routes that only read; left out, it is `session`.
-        is_async: Whether the session is an `AsyncSession`; left out, the return type of `session`
-            tells.
+        size: How many rows a page has if the client doesn't say. The default is 50, or `max_size`
+            if that is lower.
+        max_size: The largest page that clients may ask for.
+        operations: Which routes the router has. The default is all except restore and bulk.
+        dependencies: More dependencies, as in `APIRouter`; or a mapping of operations to such
+            lists.
+        restrict: A dependency that returns filters or an expression for the rows that this request
+            may see. Any other row is a 404, and a written row must match too.
+        reading: The session dependency of the routes that only read. The default is `session`.
+        is_async: Whether the session is an `AsyncSession`. By default, the return type of `session`
+            decides.
 
     Returns:
-        The router, for `include_router`, with a prefix.
+        The router. Pass it to `include_router` with a prefix.
 
     Raises:
-        ValidationError: A table model as `create` or `update`, or a field there that the model
-            does not have; a field of `public` that no row can fill, or a related row there that is
-            required and may be soft-deleted; an unknown operation, or one that lacks its model; a
-            dependency that does not tell which session it gives; what `filter_params` refuses.
+        ValidationError: A table model as `create` or `update`, or a field of theirs that the model
+            does not have; a field of `public` that no row can fill, or a required related row in it
+            that may be soft-deleted; an unknown operation, or one without its model; a dependency
+            whose session type cannot be determined; anything that `filter_params` refuses.
 
     Example:
         >>> from fastapi import FastAPI

@@ -45,34 +45,36 @@ def session_dependency(
 def session_dependency(
     engine: Any, *, read_only: bool = False, **kwargs: Any
 ) -> Callable[..., Any]:
-    """Return a FastAPI dependency that gives each request a session in a transaction of its own.
+    """Return a FastAPI dependency that gives each request a session and a transaction of its own.
 
-    The route runs inside `transaction(session, wrap_errors=False)`. When it has returned and its
+    The route runs inside `transaction(session, wrap_errors=False)`. After it has returned and its
     result is serialized, the transaction is committed, and only then is the response sent: a client
-    that has its answer can read what it wrote. Callbacks of `on_commit` run between the two. A
-    commit that fails is an exception like one of the route, so the client gets an error.
+    that has its response can read what it wrote. Callbacks of `on_commit` run after the commit and
+    before the response. A commit that fails is handled like an exception in the route, so the
+    client gets an error.
 
-    An exception in the route, even an `HTTPException`, rolls back and propagates unchanged. A
-    response that is returned is committed, whatever its status.
+    An exception in the route, even an `HTTPException`, rolls back and propagates unchanged. If the
+    route returns a response, the transaction is committed, whatever the status.
 
     Afterwards the session is closed for good, so that nothing can be written without being
-    committed: a background task or a streamed response needs a session of its own. In one
-    request, every dependency and the route get the same session.
+    committed: a background task or a streamed response needs its own session. Within a request, all
+    dependencies and the route share one session.
 
-    The connection is taken in different threads from those that run sync routes, so requests that
-    wait for one never block those that have one.
+    Connections are acquired in other threads than those that run sync routes, so a request that
+    waits for a connection never blocks one that has it.
 
     Args:
-        engine: The engine; with an `Engine` routes get a `Session`, with an `AsyncEngine` an
-            `AsyncSession`. Or a factory of sessions, such as `isolated` gives to tests.
+        engine: The engine: with an `Engine`, routes get a `Session`; with an `AsyncEngine`, an
+            `AsyncSession`. Or a factory of sessions, such as the one that `isolated` provides in
+            tests.
         read_only: Whether the routes only read. The transaction is READ ONLY on PostgreSQL and
-            MySQL; on SQLite it does not wait for writers. A write of the library is then a
+            MySQL; on SQLite it does not wait for writers. A write through the library then raises a
             `ValidationError`.
         **kwargs: Settings of the sessions, as in `session_factory`.
 
     Returns:
-        A function for `Depends`, and for `app.dependency_overrides` in tests. It does not matter
-        which `scope` is given to `Depends`.
+        A function for `Depends`, and for `app.dependency_overrides` in tests. The `scope` that you
+        pass to `Depends` does not matter.
 
     Raises:
         ValidationError: Something that is neither an engine nor a factory of sessions.

@@ -1,8 +1,8 @@
-"""GraphQL: what a query selects is what is loaded, in pages that are never everything.
+"""GraphQL: load exactly what a query selects, in pages of limited size.
 
-It is the extra `graphql`: `pip install "sqlmodel-crud-utils[graphql]"`. It takes the `info` of
-every server that stands on graphql-core, Strawberry, Ariadne and Graphene among them. The functions
-serve both APIs, with a `QueryBuilder` as with an `AsyncQueryBuilder`.
+Needs the extra `graphql`: `pip install "sqlmodel-crud-utils[graphql]"`. It accepts the `info` of
+every server that is based on graphql-core, such as Strawberry, Ariadne and Graphene. The functions
+work with both APIs: with a `QueryBuilder` and with an `AsyncQueryBuilder`.
 """
 
 try:

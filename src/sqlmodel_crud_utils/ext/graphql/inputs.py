@@ -1,4 +1,4 @@
-"""From inputs of GraphQL to filters."""
+"""From GraphQL inputs to filters."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _DEEPEST = 50
 
 
 def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str, Any]:
-    """Return the filters of a GraphQL input, for `where` of a query builder.
+    """Return the filters of a GraphQL input, for a query builder's `where`.
 
-    An input's fields are filters (`name`, `age__gte`), or inputs themselves: `{team: {name: "x"}}`
-    is `team__name`, and `{age: {gte: 18}}` is `age__gte`. Fields that were not given are left out;
-    null asks for rows without a value.
+    The fields of an input are filters (`name`, `age__gte`) or nested inputs: `{team: {name: "x"}}`
+    is `team__name`, and `{age: {gte: 18}}` is `age__gte`. Fields that the client did not give are
+    left out; null matches rows without a value.
 
     Args:
-        given: The input: an object of Strawberry's, or a mapping; None for no filters.
+        given: The input: a Strawberry object or a mapping; None means no filters.
         model: The model of the rows.
-        allow: The fields that may be filtered by, such as "name" and "team__name", with every
-            lookup but `regex`; and fields with a lookup, such as "age__gte", with this one alone.
+        allow: The fields that clients may filter by: a plain name, such as "name" or "team__name",
+            allows every lookup but `regex`; a name with a lookup, such as "age__gte", allows only
+            that one.
 
     Raises:
         UnknownFieldError: A name in `allow` that is not a field.
-        ValidationError: A filter that is not allowed; it alone is named. Something that is no
-            input, or one that is nested too deeply.
+        ValidationError: A filter that is not allowed; the message names no other filters. Something
+            that is not an input, or one that is nested too deeply.
 
     Example:
         >>> given = {"name__startswith": "R", "team": {"city": None}}

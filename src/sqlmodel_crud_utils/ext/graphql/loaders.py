@@ -1,4 +1,4 @@
-"""Loaders: related rows for resolvers of one's own, many parents at a time."""
+"""Loaders: related rows for your own resolvers, for many parents at a time."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def relationship_loader(
 ) -> Callable[[Sequence[Any]], Any]:
     """Return a function that loads a relationship for many rows at once, with one query.
 
-    It is what a `DataLoader` takes (`load_fn=`): resolvers that ask for one row each are answered
-    together. It is for relationships that take arguments, which `for_selection` leaves to their
-    resolvers. Each call has a session of its own, so it does not disturb others; the rows that it
-    returns belong to no session. Related rows are left out as by every read: where they are
-    soft-deleted, or another tenant's.
+    Pass it to a `DataLoader` (`load_fn=`), which batches the resolvers that ask for one row each.
+    Use it for relationships that take arguments, which `for_selection` leaves to their resolvers.
+    Each call opens its own session, so it does not disturb others; the returned rows belong to no
+    session. As in every read, related rows that are soft-deleted or belong to another tenant are
+    left out.
 
     Args:
-        new_session: Makes a session, as `session_factory(engine)` does.
+        new_session: A function that opens a session, such as `session_factory(engine)`.
         relationship: The relationship, such as `Hero.team`.
 
     Returns:
-        A function of rows, which returns for each what it is related to, in the same order: a row
-        or None, or a list. With sessions of the async API it is to be awaited.
+        A function that takes rows and returns, in the same order, what each is related to: a row or
+        None, or a list. With sessions of the async API, await it.
 
     Raises:
         ValidationError: Something that is not a relationship.

@@ -1,4 +1,4 @@
-"""From what is selected to what is loaded: the columns, and relationships level by level."""
+"""From a selection to what is loaded: the columns, and relationships level by level."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def for_selection(
     """Return a builder that loads exactly what a GraphQL query selects of its rows.
 
     For rows and related rows, the selected columns, keys and foreign keys are loaded. Each level of
-    relationships takes one more query (`selectin`), or comes in the way that the builder has for it
-    already. A field that is not an attribute of the model is left to its resolver, and so is a
-    relationship that takes arguments. A resolver that reads more of a row says so with `load_only`,
-    before or after: `for_selection(builder.load_only("age"), info)`.
+    relationships takes one more query (`selectin`), unless the builder already loads it in another
+    way. A field that is not an attribute of the model is left to its resolver, and so is a
+    relationship that takes arguments. If a resolver reads more fields of a row, add them with
+    `load_only`, before or after: `for_selection(builder.load_only("age"), info)`.
 
-    Readers of an `AsyncSession` that is used so wait for each other, so that resolvers may run at
-    the same time.
+    Reads of an `AsyncSession` used this way wait for each other, so that resolvers may run
+    concurrently.
 
     Args:
         builder: A `QueryBuilder` or an `AsyncQueryBuilder`.
         info: The resolver's `info`: Strawberry's, or graphql-core's, as Ariadne and Graphene have.
-        max_depth: How many relationships may be selected inside each other.
-        at: Where the rows are in what the resolver returns, such as "hero" of a payload or
-            "page.items"; left out, it returns the rows.
-        types: For rows of a union or an interface: the GraphQL types that they come as; left out,
-            all those that it has.
+        max_depth: How deeply relationships may be nested in the selection.
+        at: Where the rows are in the resolver's result, such as "hero" of a payload or
+            "page.items". By default, the result is the rows themselves.
+        types: For rows of a union or an interface: the GraphQL types of the rows. The default is
+            all of its types.
 
     Raises:
-        ValidationError: The selection is deeper than `max_depth`; `info` is something else.
+        ValidationError: The selection is deeper than `max_depth`; `info` is not a resolver's info.
 
     Example:
         >>> from graphql import build_schema, graphql_sync

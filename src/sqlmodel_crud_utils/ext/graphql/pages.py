@@ -1,4 +1,4 @@
-"""Connections: pages of rows in the shape of Relay."""
+"""Connections: pages of rows as in Relay."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _SIZE = 20
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """Where a page is among the others.
+    """The position of a page among the others.
 
     Attributes:
-        has_next_page: Whether rows follow after this page.
-        has_previous_page: Whether it was asked for with a cursor, so that rows come before it.
+        has_next_page: Whether there are rows after this page.
+        has_previous_page: Whether the page was requested with a cursor, so that there are rows
+            before it.
     """
 
     has_next_page: bool
@@ -38,38 +39,38 @@ class PageInfo:
 
     @property
     def start_cursor(self) -> str | None:
-        """The cursor of the first row, None where the page has none."""
+        """The cursor of the first row; None if the page is empty."""
         return self._page.cursor_of(0) if self._page and self._page.found else None
 
     @property
     def end_cursor(self) -> str | None:
-        """The cursor of the last row: what `after` takes for the next page."""
+        """The cursor of the last row, to pass as `after` for the next page."""
         return self._page.cursor_of(-1) if self._page and self._page.found else None
 
     @property
     def hasNextPage(self) -> bool:  # noqa: N802 - what graphql-core asks for
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.has_next_page
 
     @property
     def hasPreviousPage(self) -> bool:  # noqa: N802
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.has_previous_page
 
     @property
     def startCursor(self) -> str | None:  # noqa: N802
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.start_cursor
 
     @property
     def endCursor(self) -> str | None:  # noqa: N802
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.end_cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Edge(Generic[T]):
-    """A row of a page, and the cursor that leads to those after it.
+    """A row of a page, and the cursor for the rows after it.
 
     Attributes:
         node: The row.
@@ -87,13 +88,13 @@ class Edge(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Connection(Generic[T]):
-    """A page of rows in the shape of Relay; it has GraphQL's names too, such as `pageInfo`.
+    """A page of rows as a Relay connection, also with GraphQL's names, such as `pageInfo`.
 
     Attributes:
         nodes: The rows.
         edges: The rows, each with its cursor.
-        page_info: Where the page is among the others.
-        total_count: How many rows match on all pages; None where nobody has selected it.
+        page_info: The position of the page among the others.
+        total_count: How many rows match on all pages; None if the query does not select it.
     """
 
     nodes: list[T]
@@ -103,12 +104,12 @@ class Connection(Generic[T]):
 
     @property
     def pageInfo(self) -> PageInfo:  # noqa: N802 - what graphql-core asks for
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.page_info
 
     @property
     def totalCount(self) -> int | None:  # noqa: N802
-        """The same under GraphQL's name."""
+        """An alias with GraphQL's name."""
         return self.total_count
 
 
@@ -141,22 +142,22 @@ def connection(
     max_size: int = 100,
     max_depth: int = MAX_DEPTH,
 ) -> Any:
-    """Return the page of rows that follows after a cursor, in the shape of Relay.
+    """Return the page of rows after a cursor, as a Relay connection.
 
-    Of the rows what is loaded is what the query selects below `edges { node }` and `nodes`, as by
-    `for_selection`. They are counted only where `totalCount` is selected. Pages stay right while
-    rows are written and deleted; see `keyset` of the query builder.
+    It loads what the query selects below `edges { node }` and `nodes`, as `for_selection` does, and
+    counts the rows only if `totalCount` is selected. Pages stay correct while rows are written and
+    deleted; see `keyset` of the query builder.
 
     Args:
-        builder: A query builder; with one of the async API the result is to be awaited.
+        builder: A query builder; with one of the async API, await the result.
         info: The resolver's `info`.
-        first: How many rows the page has; left out, 20 or `max_size`.
-        after: The cursor of a row; left out, the page begins with the first row.
-        max_size: How many rows a page may have.
-        max_depth: How many relationships of a row may be selected inside each other.
+        first: How many rows the page has. The default is 20, or `max_size` if that is lower.
+        after: The cursor of a row. Without it, the page begins with the first row.
+        max_size: The largest page that clients may ask for.
+        max_depth: How deeply relationships of a row may be nested in the selection.
 
     Returns:
-        The page. Its type for GraphQL is one of yours, with the fields that it shall have.
+        The page. Declare its GraphQL type yourself, with the fields that you need.
 
     Raises:
         ValidationError: A `first` below 1 or above `max_size`; a cursor that is damaged, or of

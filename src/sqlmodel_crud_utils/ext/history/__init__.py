@@ -1,7 +1,7 @@
 """History: who changed which field of a row, when, and from what to what.
 
-Importing it adds the table `change_history` to `SQLModel.metadata`. The functions that read it and
-purge it stand in `sqlmodel_crud_utils.ext.history.aio` and `sqlmodel_crud_utils.ext.history.sync`.
+Importing it adds the table `change_history` to `SQLModel.metadata`. The functions that read and
+purge it are in `sqlmodel_crud_utils.ext.history.aio` and `sqlmodel_crud_utils.ext.history.sync`.
 
 Example:
     >>> from sqlmodel_crud_utils.ext.history import TrackChangesMixin

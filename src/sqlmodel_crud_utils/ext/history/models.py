@@ -1,4 +1,4 @@
-"""The table of the history, and the mixin of the models whose rows have one."""
+"""The history table, and the mixin for models whose changes are recorded."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sqlmodel_crud_utils.mixins import UTCDateTime
 
 
 class ChangeHistory(SQLModel, table=True):
-    """One row that was created, updated or deleted, and what changed in it.
+    """One change: a row that was created, updated or deleted, with its changed fields.
 
     Attributes:
-        id: Counts up; the order of the changes.
+        id: An increasing number; the order of the changes.
         table_name: The table of the row.
         row_key: The row's primary key before the change, as text; a JSON list if it has several
             columns.
         operation: "create", "update" or "delete". A soft deletion is an update.
         changes: The old and the new value of each field that changed, by the field's name.
-        changed_by: Who changed it, as `acting_as` says; None if nobody said it.
+        changed_by: Who changed it, as set by `acting_as`; None if it was not set.
         changed_at: When it was changed.
-        transaction_key: The same for all changes of a transaction.
+        transaction_key: The same value for all changes of a transaction.
         tenant_id: The tenant of the row, None for a model without tenants.
     """
 
@@ -73,18 +73,20 @@ else:
 
 
 class TrackChangesMixin(_Base):
-    """Rows whose changes are recorded, in the transaction that makes them.
+    """Rows whose changes are recorded, in the same transaction.
 
-    Everything written through a session is recorded: flushes, the functions of this library, and
-    `insert()`, `update()` and `delete()` that a session executes.
+    All writes through a session are recorded: flushes, the functions of this library, and any
+    `insert()`, `update()` or `delete()` that a session executes.
 
     Attributes:
-        __track_exclude__: The fields that are not recorded. If nothing else changes, nothing is.
-        __track_redact__: The fields of which the history shows that they changed, and no value.
+        __track_exclude__: Fields that are not recorded. A write that changes only these is not
+            recorded at all.
+        __track_redact__: Fields of which the history records that they changed, but not their
+            values.
 
     Raises:
-        UnknownFieldError: When the class is made: a name that is not a field of the model.
-        ValidationError: When the class is made: a field of the primary key is among the names.
+        UnknownFieldError: When the class is defined: a name is not a field of the model.
+        ValidationError: When the class is defined: a name is a field of the primary key.
 
     Example:
         >>> class Sketch(SQLModel, TrackChangesMixin, table=True):

@@ -1,7 +1,7 @@
-"""Spans and metrics of OpenTelemetry for the functions of the library, in both APIs.
+"""OpenTelemetry spans and metrics for the library's functions, in both APIs.
 
-It is the extra `telemetry`: `pip install "sqlmodel-crud-utils[telemetry]"`. It needs the API of
-OpenTelemetry alone; where the spans go is up to the program, with the SDK.
+Needs the extra `telemetry`: `pip install "sqlmodel-crud-utils[telemetry]"`. It depends only on
+OpenTelemetry's API; your program configures the SDK, and so where the spans go.
 
 Example:
     >>> from sqlmodel_crud_utils.ext.opentelemetry import instrument, uninstrument

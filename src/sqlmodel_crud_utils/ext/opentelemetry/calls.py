@@ -35,19 +35,20 @@ def instrument(
 ) -> None:
     """Record a span and metrics for each call of the library's functions, from now on.
 
-    A call is one INTERNAL span, `update_row hero`, and one point of the histogram
-    `sqlmodel_crud.operation.duration`; so is the outermost `transaction()` block, and a call of
-    `run_transaction`. Statements have no spans: those of another instrumentation become children.
-    Functions that never talk to the database, such as `session_factory` and `on_commit`, have none.
+    Each call is recorded as one INTERNAL span, such as `update_row hero`, and one point of the
+    histogram `sqlmodel_crud.operation.duration`. So are the outermost `transaction()` block and
+    each call of `run_transaction`. Statements get no spans here; spans of another instrumentation
+    become children. Functions that never talk to the database, such as `session_factory` and
+    `on_commit`, are not recorded.
 
-    No value of a row, a key, a filter or a statement is in what is exported, and no text of an
-    error: attributes are names of functions, tables and classes, numbers of rows, and codes.
+    The export contains no values of rows, keys, filters or statements, and no error messages.
+    Attributes are names of functions, tables and classes, numbers of rows, and codes.
 
-    A second call takes the place of the first.
+    A second call replaces the first.
 
     Args:
-        tracer_provider: Where the spans go; left out, OpenTelemetry's global provider.
-        meter_provider: Where the metrics go; left out, OpenTelemetry's global provider.
+        tracer_provider: Where the spans go. The default is OpenTelemetry's global provider.
+        meter_provider: Where the metrics go. The default is OpenTelemetry's global provider.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.opentelemetry import instrument, uninstrument
@@ -58,7 +59,7 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """End what `instrument` began; calls under way end their spans.
+    """Stop recording; calls under way still end their spans.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.opentelemetry import uninstrument

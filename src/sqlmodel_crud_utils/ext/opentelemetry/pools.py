@@ -32,21 +32,21 @@ def observe_pool(
     | metric | what it counts |
     |---|---|
     | `db.client.connection.count` | connections by `db.client.connection.state`: idle, used |
-    | `db.client.connection.max` | how many there may be, where the pool has a limit |
+    | `db.client.connection.max` | the maximum number of connections, if the pool has a limit |
     | `db.client.connection.pending_requests` | callers that wait for a connection |
-    | `db.client.connection.timeouts` | callers that have waited for too long |
+    | `db.client.connection.timeouts` | callers that timed out |
 
-    They are reported until the engine is gone; this does not keep it. An engine that is observed
-    again with the same provider gets the new name.
+    They are reported as long as the engine exists; observing does not keep it alive. An engine that
+    is observed again with the same provider gets the new name.
 
     Args:
         engine: The engine, of either API.
         name: The pool's name, in the attribute `db.client.connection.pool.name`. The numbers of
-            engines with the same name are added up.
-        meter_provider: Where the metrics go; left out, OpenTelemetry's global provider.
+            engines with the same name are added together.
+        meter_provider: Where the metrics go. The default is OpenTelemetry's global provider.
 
     Raises:
-        ValidationError: What is not an engine, or no name.
+        ValidationError: The engine is not an engine, or the name is empty.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.opentelemetry import observe_pool

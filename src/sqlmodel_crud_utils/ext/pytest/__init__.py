@@ -1,7 +1,7 @@
-"""A pytest plugin: sessions whose every write is undone after the test, and a count of statements.
+"""A pytest plugin: sessions whose writes are undone after the test, and a count of statements.
 
-pytest loads it where the package is installed. A project writes one fixture, `crud_engine`, or
-`async_crud_engine` for the async API, and its tests ask for the others:
+pytest loads it if the package is installed. Write one fixture, `crud_engine`, or
+`async_crud_engine` for the async API; your tests can then use the others:
 
 - `crud_session`, `async_crud_session`: a session;
 - `crud_session_factory`, `async_crud_session_factory`: opens sessions, for an application.
@@ -54,13 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def crud_engine() -> Engine:
-    """The engine of the project, which has to write this fixture."""
+    """The engine; your project must override this fixture."""
     pytest.fail(_MISSING.format(name="crud_engine", kind="Engine"), pytrace=False)
 
 
 @pytest.fixture
 def crud_session_factory(crud_engine: Engine) -> Iterator[sessionmaker[Session]]:
-    """Opens sessions; what they write is undone after the test."""
+    """Opens sessions; their writes are undone after the test."""
     from sqlmodel_crud_utils.ext.pytest.isolation import isolated
 
     with isolated(crud_engine) as new_session:
@@ -69,14 +69,14 @@ def crud_session_factory(crud_engine: Engine) -> Iterator[sessionmaker[Session]]
 
 @pytest.fixture
 def crud_session(crud_session_factory: sessionmaker[Session]) -> Iterator[Session]:
-    """A session; what it writes is undone after the test."""
+    """A session; its writes are undone after the test."""
     with crud_session_factory() as session:
         yield session
 
 
 @pytest.fixture(scope="session")
 def async_crud_engine() -> AsyncEngine:
-    """The async engine of the project, which has to write this fixture."""
+    """The async engine; your project must override this fixture."""
     pytest.fail(_MISSING.format(name="async_crud_engine", kind="AsyncEngine"), pytrace=False)
 
 

@@ -43,7 +43,7 @@ async def _async_crud_engines() -> AsyncIterator[set[AsyncEngine]]:
 async def async_crud_session_factory(
     async_crud_engine: AsyncEngine, _async_crud_engines: set[AsyncEngine]
 ) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Opens sessions; what they write is undone after the test."""
+    """Opens sessions; their writes are undone after the test."""
     from sqlmodel_crud_utils._core.dialects import features_of
     from sqlmodel_crud_utils.ext.pytest.isolation import isolated
 
@@ -57,6 +57,6 @@ async def async_crud_session_factory(
 async def async_crud_session(
     async_crud_session_factory: async_sessionmaker[AsyncSession],
 ) -> AsyncIterator[AsyncSession]:
-    """A session; what it writes is undone after the test."""
+    """A session; its writes are undone after the test."""
     async with async_crud_session_factory() as session:
         yield session

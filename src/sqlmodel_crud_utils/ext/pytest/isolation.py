@@ -1,4 +1,4 @@
-"""Sessions of one test, whose every write is undone after it."""
+"""Sessions for one test, whose writes are undone after it."""
 
 from __future__ import annotations
 
@@ -29,27 +29,26 @@ def isolated(
     engine: AsyncEngine, **kwargs: Any
 ) -> AbstractAsyncContextManager[async_sessionmaker[AsyncSession]]: ...
 def isolated(engine: Any, **kwargs: Any) -> Any:
-    """Give sessions whose every write is undone at the end of the block.
+    """Provide sessions whose writes are all undone at the end of the block.
 
     All sessions of the block work on one connection, in one transaction that is rolled back at the
-    end. Their commits release a savepoint, so that code under test commits, fails and rolls back as
-    in production, callbacks of `on_commit` included, and each session sees what the others have
-    written. The factory is for `session_dependency` as well.
+    end. Their commits release a savepoint. So code under test commits, fails and rolls back as in
+    production, including callbacks of `on_commit`, and each session sees what the others have
+    written. You can also pass the factory to `session_dependency`.
 
-    What is the database's own business at a commit does not happen: deferred constraints are not
-    checked. Sequences go on counting. On MySQL a statement that changes the schema commits.
+    The database never sees a commit, so it does not check deferred constraints. Sequences are not
+    reset. On MySQL, a statement that changes the schema commits.
 
     Args:
-        engine: The engine of a database with your tables; with an `AsyncEngine` write
-            `async with`.
+        engine: The engine of a database with your tables; with an `AsyncEngine`, use `async with`.
         **kwargs: Settings of the sessions, as in `session_factory`, without `replicas`.
 
     Returns:
-        A context manager that gives a factory of sessions.
+        A context manager that yields a factory of sessions.
 
     Raises:
         ValidationError: Something that is not an engine, an engine under AUTOCOMMIT, or `replicas`.
-        TransactionError: In the block, for a commit of the connection itself.
+        TransactionError: Inside the block, if the connection itself is committed.
 
     Example:
         >>> from sqlmodel_crud_utils.sync import write_row

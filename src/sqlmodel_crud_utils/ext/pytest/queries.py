@@ -15,20 +15,20 @@ _CONTROL = ("BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
 
 @contextmanager
 def assert_queries(count: int) -> Iterator[list[str]]:
-    """Fail unless the block sends exactly so many statements.
+    """Fail unless the block sends exactly this number of statements.
 
-    Statements of all engines, threads and tasks count, COPY included. Those that begin or end a
-    transaction or a savepoint do not. An INSERT that SQLAlchemy sends in parts counts once for each
-    part.
+    Statements of all engines, threads and tasks count, including COPY. Statements that begin or end
+    a transaction or a savepoint do not. An INSERT that SQLAlchemy sends in parts counts once for
+    each part.
 
     Args:
-        count: How many, 0 or more.
+        count: The expected number, 0 or more.
 
     Returns:
-        A context manager that gives the list of the statements, in order, without their values.
+        A context manager that yields the list of the statements, in order, without their values.
 
     Raises:
-        AssertionError: If there were more or fewer; the text lists them.
+        AssertionError: There were more or fewer; the message lists them.
         ValidationError: A count that is not a number, or below 0.
 
     Example:

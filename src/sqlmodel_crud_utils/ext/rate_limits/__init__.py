@@ -1,7 +1,7 @@
 """Rate limits: how often the functions of the library may be called, for each caller.
 
-Counters are in memory, for one process, or in Redis, for any number of them; then it is the extra
-`ratelimit`: `pip install "sqlmodel-crud-utils[ratelimit]"`. One limiter serves both APIs.
+Counters are kept in memory, for one process, or in Redis, for any number of processes. Redis needs
+the extra `ratelimit`: `pip install "sqlmodel-crud-utils[ratelimit]"`. One limiter serves both APIs.
 
 Example:
     >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter

@@ -1,4 +1,4 @@
-"""The limiter: limits, the calls that they count, and where the buckets are."""
+"""The limiter: its limits, the calls that they count, and where the buckets are kept."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from sqlmodel_crud_utils.ext.rate_limits.stores import LimiterSettings, Stores, 
 
 
 class RateLimiter:
-    """Keeps limits on the calls of the library's functions, in both APIs.
+    """Limits the calls of the library's functions, in both APIs.
 
-    A call that is beyond a limit raises `RateLimitExceededError` before anything is sent to the
-    database, whatever `raise_on_error` says; a block around it can go on. It is not counted. What
-    is counted is each call of a function or of a method of a query builder that reads or writes; a
-    `transaction()` block is not, and neither is what a hook calls. Work that is rolled back
-    stays counted.
+    A call beyond a limit raises `RateLimitExceededError` before anything is sent to the database,
+    whatever `raise_on_error` says. Such a call is not counted, and a surrounding block can
+    continue. The limits count each call of a function or a query builder's method that reads or
+    writes. They do not count a `transaction()` block, or calls made by a hook. Work that is rolled
+    back stays counted.
 
-    A rate lets through as many calls at once as it names, and after these one after the other, as
-    evenly as the rate says. So no window has an edge: in any tenth of the time of a rate at most
-    1.1 times its number is let through. In the whole time it is at most twice the number after a
-    pause, and the number itself from then on.
+    A rate of N per period allows a burst of N calls, and after that an even flow. There are no
+    fixed windows with edges: in any tenth of a period at most 1.1 N calls are allowed. In a whole
+    period, at most 2 N are allowed after a pause, and N from then on.
 
     Args:
-        url: Where the counters are: "memory://", for this process alone, or the address of a
-            Redis, "redis://", "rediss://" or "unix://", for all processes that name it.
-        on_failure: What becomes of calls while Redis fails: "allow", or "refuse" with a
+        url: Where the counters are kept: "memory://" for this process alone, or the URL of a Redis
+            ("redis://", "rediss://" or "unix://") for all processes that use it.
+        on_failure: What happens to calls while Redis fails: "allow", or "refuse" with a
             `RateLimitUnavailableError`.
-        timeout: How many seconds Redis may take to answer; after a failure it is left alone for a
+        timeout: How many seconds Redis may take to answer; after a failure it is not used for a
             second.
-        prefix: What the keys in Redis begin with; programs that share a Redis need different ones.
-        max_keys: How many callers are kept in memory at most; then the one that has not called
-            for longest is forgotten.
+        prefix: The prefix of the keys in Redis; programs that share a Redis need different
+            prefixes.
+        max_keys: How many callers are kept in memory; beyond that, the least recent caller is
+            forgotten.
 
     Raises:
         ValidationError: An argument that cannot be used.
-        ModuleNotFoundError: redis-py is not installed; the text names the extra.
+        ModuleNotFoundError: redis-py is not installed; the message names the extra.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter, RateLimitExceededError
@@ -87,18 +87,18 @@ class RateLimiter:
         rows: bool = False,
         anonymous: Literal["allow", "refuse"] = "allow",
     ) -> Limit:
-        """Limit the calls that work with a model, from here on; return what takes the limit away.
+        """Limit the calls that work with a model from now on; return the limit.
 
         Args:
-            rate: How many in how long: "100/minute", "5 per 10 seconds".
-            model: A table model; left out, the calls of all models count together.
+            rate: The number of calls and the period: "100/minute", "5 per 10 seconds".
+            model: A table model. Without it, the calls of all models count together.
             on: Which calls count: "read", "write" or "all". `get_one_or_create` is a write.
-            by: For whom they are counted: a function that returns who calls, such as
-                `current_actor` or `current_tenant`; left out, for everybody together.
-            rows: Whether each row that is written counts, in place of the call. Functions for many
-                rows pay as they go; beyond the limit all of their work is undone.
-            anonymous: What becomes of a call where `by` returns None: "allow", without a limit, or
-                "refuse".
+            by: Whose calls are counted separately: a function that returns the caller, such as
+                `current_actor` or `current_tenant`. Without it, all callers count together.
+            rows: Whether each written row counts, instead of the call. Functions for many rows are
+                charged as they go; beyond the limit, all of their work is undone.
+            anonymous: What happens to a call if `by` returns None: "allow" it without a limit, or
+                "refuse" it.
 
         Returns:
             The limit; its `remove()` ends it.
@@ -125,19 +125,20 @@ class RateLimiter:
     def limited(
         self, rate: str, *, by: By = None, on: On = "all", rows: bool = False
     ) -> AbstractContextManager[None]:
-        """Limit the calls inside a `with` block, whatever their model is.
+        """Limit the calls inside a `with` block, whatever their model.
 
-        It holds for this task or thread, and for the tasks started inside. Blocks with the same
-        rate and the same `by` share a counter, in other processes too.
+        The limit applies to this task or thread and the tasks started inside. Blocks with the same
+        rate and the same `by` share a counter, also across processes.
 
         Args:
-            rate: How many in how long: "1000/hour".
-            by: For whom they are counted: a text, such as the key of an API, or a function.
+            rate: The number of calls and the period: "1000/hour".
+            by: Whose calls are counted: a string, such as an API key, or a function that returns
+                the caller.
             on: Which calls count: "read", "write" or "all".
-            rows: Whether each row that is written counts, as in `limit`.
+            rows: Whether each written row counts, as in `limit`.
 
         Returns:
-            The block, for `with`, in async code too.
+            A context manager for `with`, in async code too.
 
         Raises:
             ValidationError: An argument that cannot be used.
@@ -154,7 +155,7 @@ class RateLimiter:
         return self._scope.holding((*self._scope.get(), replace(made, _ordinal=-1)))
 
     def close(self) -> None:
-        """Take all limits away; close the connections of the sync API.
+        """Remove all limits; close the connections of the sync API.
 
         Example:
             >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter

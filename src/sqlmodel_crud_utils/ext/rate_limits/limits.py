@@ -1,4 +1,4 @@
-"""A limit: which calls it counts, for whom, and the keys of its buckets."""
+"""A limit: which calls it counts, whose, and the keys of its buckets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ By = Callable[[], object] | str | None
 
 @dataclass(frozen=True, eq=False)
 class Limit:
-    """A limit that a limiter keeps: what `RateLimiter.limit` returns.
+    """A limit, as returned by `RateLimiter.limit`.
 
     Attributes:
-        rate: How much in how long.
-        model: Whose calls it counts; None for those of every model.
+        rate: The number of calls and the period.
+        model: The model whose calls it counts; None means every model.
         on: Which calls it counts.
-        by: For whom it counts.
+        by: Whose calls it counts separately.
         rows: Whether it counts rows.
-        anonymous: What becomes of calls of nobody.
+        anonymous: What happens to calls without a caller.
 
     Example:
         >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
@@ -48,7 +48,7 @@ class Limit:
     _ordinal: int = field(default=0, repr=False)
 
     def remove(self) -> None:
-        """Take the limit away; calls that are under way are not counted any further.
+        """Remove the limit; calls under way are not counted further.
 
         Example:
             >>> from sqlmodel_crud_utils.ext.rate_limits import RateLimiter

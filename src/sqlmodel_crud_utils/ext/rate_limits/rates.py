@@ -15,7 +15,7 @@ _RATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How much in how long.
+    """The number of calls and the period.
 
     Attributes:
         text: As the program writes it.

@@ -1,4 +1,4 @@
-"""Reading the history of a row, and purging what is old."""
+"""Reading the history of a row, and purging old changes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ __all__ = ["get_change_history", "purge_change_history"]
 async def get_change_history(
     id_str: Any, session_inst: AnySession, model: type[Any]
 ) -> list[ChangeHistory]:
-    """Return what was changed in a row, the oldest change first.
+    """Return the changes of a row, oldest first.
 
-    Rows that are deleted keep their history. Of rows with a `TenantMixin` it is that of the tenant
-    in scope.
+    The history of a deleted row is kept. For models with `TenantMixin`, only changes of the tenant
+    in scope are returned.
 
     Args:
-        id_str: The primary key; it is coerced to the column's type. A composite key is a tuple.
+        id_str: The primary key, coerced to the column's type. A composite key is a tuple.
         session_inst: The session to read with.
-        model: The table model; it has `TrackChangesMixin`.
+        model: The table model, with `TrackChangesMixin`.
 
     Returns:
-        The changes; none for a row that never was there, or was made before it was tracked.
+        The changes. The list is empty for a row that never existed, or that has not changed since
+        tracking began.
 
     Raises:
         ValidationError: A model without the mixin, a key of a wrong type.
@@ -73,24 +74,24 @@ async def get_change_history(
 async def purge_change_history(
     session_inst: AnySession, model: type[Any], *, older_than: timedelta | datetime
 ) -> int:
-    """Remove what was recorded of a model's rows long enough ago, with one statement.
+    """Remove a model's changes that were recorded long enough ago, with one statement.
 
-    Outside a `transaction()` block the session is committed, or rolled back after a failure, with
-    everything else that was pending in it. Inside a block nothing is committed.
+    Outside a `transaction()` block, the call commits the session, or rolls it back after a failure,
+    along with everything else pending in it. Inside a block, nothing is committed.
 
     Args:
-        session_inst: The session to write with. What is pending in it is flushed first.
-        model: The table model; it has `TrackChangesMixin`.
-        older_than: How long ago the changes were made at least, or the moment before which they
-            were, with a time zone.
+        session_inst: The session to write with. Its pending changes are flushed first.
+        model: The table model, with `TrackChangesMixin`.
+        older_than: The least age of the changes; or a datetime with a time zone, before which they
+            were made.
 
     Returns:
-        The number of changes that are forgotten.
+        The number of changes removed.
 
     Raises:
-        ValidationError: A model without the mixin, a moment without a time zone, a negative time.
+        ValidationError: A model without the mixin, a datetime without a time zone, a negative time.
         TenantError: The rows belong to tenants, and no tenant is in scope.
-        QueryExecutionError: The database refuses it.
+        QueryExecutionError: The database refused the statement.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:
