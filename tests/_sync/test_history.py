@@ -261,7 +261,7 @@ def test_links_that_a_collection_writes(session: Session) -> None:
 def test_links_whose_keys_a_collection_does_not_know(session: Session) -> None:
     """They are refused, as nobody could tell which rows of the link model were written."""
     session.add(Baker(id=1, planned=[Loaf(id=1)]))
-    with pytest.raises(ValidationError, match="does not tell which rows of Recipe"):
+    with pytest.raises(ValidationError, match="does not say which rows of Recipe"):
         session.commit()
     session.rollback()
     assert execute(session, select(Recipe)).all() == []

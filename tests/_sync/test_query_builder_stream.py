@@ -298,6 +298,6 @@ def test_an_order_that_no_query_continues_after(session: Session):
     with pytest.raises(ValidationError, match=r"stream\(\) can't continue after a JSON value"):
         query.options(defer(AllTypes.text)).stream()
     assert len([row for row in query.stream(2)]) == 5
-    with pytest.raises(ValidationError, match="sort by another field than payload"):
+    with pytest.raises(ValidationError, match="sort by a field other than payload"):
         for _ in query.stream(2):
             query.count()

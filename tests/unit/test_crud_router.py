@@ -60,7 +60,7 @@ def test_the_session_says_which_api_it_is(session: Any, tree: str) -> None:
 
 def test_a_dependency_that_does_not_say_it_needs_a_parameter() -> None:
     """Nobody guesses."""
-    with pytest.raises(ValidationError, match="does not tell which session"):
+    with pytest.raises(ValidationError, match="does not say which session"):
         crud_router(Bench, untold, public=Bench)
     assert modules(crud_router(Bench, untold, public=Bench, is_async=True)) == ["_async"]
     router = crud_router(Bench, sync_session, public=Bench, reading=untold)

@@ -359,7 +359,7 @@ class TestPassword:
     def test_another_type_from_a_callable_is_refused(self, answer: Any) -> None:
         """It can only be found out at the connection."""
         wanted = plan("postgresql://ann@host/db", SYNC, lambda: answer)
-        with pytest.raises(ValidationError, match=f"gave {type(answer).__name__}"):
+        with pytest.raises(ValidationError, match=f"returned {type(answer).__name__}"):
             self.given_to_driver(wanted)
 
     @pytest.mark.parametrize("password", [f"{SECRET}\0", f"{SECRET}\ud800"])
@@ -489,5 +489,5 @@ class TestTwins:
         wanted = plan("postgresql://ann@host/db", SYNC, token)
         engine = build_engine(create_engine, wanted)
         prepare_engine(engine, wanted, _runtime_sync.ask)
-        with pytest.raises(ValidationError, match="the callable gave coroutine"):
+        with pytest.raises(ValidationError, match="the callable returned coroutine"):
             engine.connect()

@@ -101,15 +101,15 @@ class TestTarget:
 
     @pytest.mark.parametrize("fields", [["age"], ["id", "name"], []])
     def test_fields_that_are_no_unique_key_are_refused(self, fields: list[str]) -> None:
-        """The error names the keys that there are."""
+        """The error names the unique keys."""
         with pytest.raises(
-            ValidationError, match=r"not a unique key of Hero; there are \(id\), \(name"
+            ValidationError, match=r"not a unique key of Hero; the unique keys are \(id\), \(name"
         ):
             target_of(Hero, fields)
 
     def test_the_only_key_is_named_too(self) -> None:
         """In the singular."""
-        with pytest.raises(ValidationError, match=r"there is \(number, row\)"):
+        with pytest.raises(ValidationError, match=r"the unique key is \(number, row\)"):
             target_of(Seat, ["guest"])
 
     @pytest.mark.parametrize("parameter", ["pk_fields", "update_columns"])

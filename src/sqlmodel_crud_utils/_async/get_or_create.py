@@ -1,4 +1,4 @@
-"""One row: found, or else created, also when another caller creates it at the same time."""
+"""One row: found or created, even if another caller creates it at the same time."""
 
 from __future__ import annotations
 

@@ -87,9 +87,9 @@ async def insert_data_rows(
             each.
         ValidationError: An item is not an instance of a table model, or belongs to another session.
             Nothing is written.
-        DatabaseConnectionError: The database cannot be reached, or the connection was lost. It
-            raises whatever `raise_on_error` says, as no row is to blame. Rows that were inserted by
-            themselves before it stay.
+        DatabaseConnectionError: The database cannot be reached, or the connection was lost. This
+            raises whatever `raise_on_error` says, as no row is to blame. Rows that were already
+            inserted by themselves stay.
 
     Example:
         >>> heroes = [Hero(name=name, secret_name="?") for name in ("Rusty", "Nova")]

@@ -93,7 +93,7 @@ def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], lis
     statement: Any = execution.statement
     if conflict_clause_of(statement) in _UPSERTS:
         raise ValidationError(
-            f"an insert() that may update rows of {facts.model.__name__} does not tell which "
+            f"an insert() that may update rows of {facts.model.__name__} does not say which "
             "ones; use bulk_upsert_mappings",
             field="statement",
         )

@@ -146,7 +146,7 @@ def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> 
         raise ValidationError("must be a whole number, 1 or more", field="pool_size")
     if not _is_number(max_overflow, int) or max_overflow < -1:
         raise ValidationError(
-            "must be a whole number, 0 or more; -1 is no limit", field="max_overflow"
+            "must be a whole number, 0 or more; -1 means no limit", field="max_overflow"
         )
     if not _is_number(pool_timeout, int | float) or not 0 < pool_timeout < math.inf:
         raise ValidationError("must be a number of seconds above 0", field="pool_timeout")
@@ -261,7 +261,7 @@ def _text(answer: Any) -> str:
     secret = answer.get_secret_value() if isinstance(answer, SecretStr) else answer
     if not isinstance(secret, str):
         kind = type(answer).__name__
-        raise _bad_password(f"must be a str or a SecretStr, and the callable gave {kind}")
+        raise _bad_password(f"must be a str or a SecretStr, but the callable returned {kind}")
     # Drivers would fail later, with an error that carries the whole password.
     if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in secret):
         raise _bad_password("must be valid Unicode text without null characters")

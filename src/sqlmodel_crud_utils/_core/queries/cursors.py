@@ -150,7 +150,7 @@ class CursorFormat(NamedTuple):
         version, mark, packed = _content(cursor)
         if version != _VERSION:
             raise _refusal(
-                "the cursor was made by another version of the library; begin without one"
+                "the cursor was made by another version of the library; start without a cursor"
             )
         if mark != self.mark:
             raise _refusal(

@@ -131,7 +131,7 @@ def check_sortable(terms: Sequence[Term], method: str) -> None:
     for term in terms:
         if isinstance(term.expression.type, JSON):
             raise ValidationError(
-                f"{method}() can't continue after a JSON value; sort by another field than "
+                f"{method}() can't continue after a JSON value; sort by a field other than "
                 f"{term.name or 'this one'}",
                 field="order_by",
             )

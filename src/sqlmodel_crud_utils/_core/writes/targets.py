@@ -281,7 +281,7 @@ def _key(
             return names, tuple(beside)
     raise ValidationError(
         f"({', '.join(wished)}) is not a unique key of {facts.model.__name__}; "
-        f"there {'is' if len(unique) == 1 else 'are'} {_described(columns, unique)}",
+        f"the unique {'key is' if len(unique) == 1 else 'keys are'} {_described(columns, unique)}",
         field="pk_fields",
         value=wished,
     )

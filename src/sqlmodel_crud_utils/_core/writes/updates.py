@@ -42,18 +42,18 @@ def check_target(query: Query, method: str, *, everything: bool) -> None:
     name = query.model.__name__
     if not query.conditions and not everything:
         raise ValidationError(
-            f"{method}() without any filter would reach all rows of {name}; "
+            f"{method}() without any filter would affect all rows of {name}; "
             f"filter with where(), or call {method}(everything=True)",
             field="everything",
         )
     if query.size is not None or query.start is not None:
         raise ValidationError(
-            f"{method}() reaches all rows that match, so it takes no limit and no offset",
+            f"{method}() affects all rows that match, so it takes no limit and no offset",
             field="limit" if query.start is None else "offset",
         )
     if not facts_of(query.model).is_one_table:
         raise ValidationError(
-            f"rows of {name} are spread over several tables, which {method}() cannot write to; "
+            f"rows of {name} are stored in several tables, which {method}() cannot write to; "
             "write to them one by one",
             field="model",
         )
@@ -63,7 +63,7 @@ def check_soft_target(query: Query) -> None:
     """Refuse to mark rows as deleted that are marked already."""
     if query.only_deleted:
         raise ValidationError(
-            "the rows are marked as deleted already; delete(soft=False) removes them",
+            "the rows are already marked as deleted; delete(soft=False) removes them",
             field="soft",
         )
 

@@ -266,7 +266,7 @@ def _sessions_of(dependency: Callable[..., Any]) -> bool:
     returns = str(signature(dependency).return_annotation)
     if "Session" not in returns:
         raise ValidationError(
-            "the return type of the dependency does not tell which session it gives; "
+            "the return type of the dependency does not say which session it yields; "
             "pass is_async=True or is_async=False",
             field="session",
         )
