@@ -1,4 +1,4 @@
-"""Updates of all rows of a large table, in many small transactions."""
+"""Updates and deletes of many rows of a large table, in small transactions."""
 
 from __future__ import annotations
 

@@ -102,12 +102,12 @@ def install_error_handlers(app: FastAPI) -> None:
     | `RateLimitExceededError` | 429 |
     | `RateLimitUnavailableError` | 503 |
     | `DatabaseConnectionError`, `QueryExecutionError` after which `is_transient` is True | 503 |
-    | every other one | 500 |
+    | any other error of the library | 500 |
 
-    A `TransactionError` is answered like the error that it wraps; if that error is not the
-    library's, by the application's own handler for it; if the outcome is unknown, with 500.
-    Refusals by the database outside the library's functions, in your own `session.flush()` or the
-    commit at the end, are answered in the same way.
+    A `TransactionError` is answered like the error that it wraps. If that error is not the
+    library's, the application's own handler for it answers. If the outcome is unknown, the status
+    is 500. Refusals by the database outside the library's functions, in your own `session.flush()`
+    or the commit at the end, are answered in the same way.
 
     An error that occurs after the response has begun, in a background task or a stream, reaches the
     server unchanged. Responses with 429 and 503 have the header `Retry-After`, in seconds.

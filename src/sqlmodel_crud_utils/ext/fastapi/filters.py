@@ -159,7 +159,7 @@ def filter_params(
     `between` with commas (and quote a value that contains one), or repeat the parameter. An unknown
     parameter is refused with 422, because a misspelt filter would show rows that nobody asked for;
     so is a repeated parameter that accepts a single value. An empty parameter counts as left out,
-    except for a filter on a text, which looks for the empty string.
+    except in a filter on a text field, which then looks for the empty string.
 
     Besides the filters, the parameters are `size`; `after` (a cursor) or `page`; and `sort`, such
     as `sort=-age,name`, if you allow fields to sort by.

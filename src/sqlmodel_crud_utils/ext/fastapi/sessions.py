@@ -60,7 +60,7 @@ def session_dependency(
     committed: a background task or a streamed response needs its own session. Within a request, all
     dependencies and the route share one session.
 
-    Connections are acquired in other threads than those that run sync routes, so a request that
+    Connections are acquired in threads other than those that run sync routes, so a request that
     waits for a connection never blocks one that has it.
 
     Args:
