@@ -276,4 +276,4 @@ class TestMoreWrites:
         with registered_hook(Task, recorder):
             bulk_upsert_mappings([{"id": 1, "title": "a", "done": False}], session, Task)
         assert recorder.calls == []
-        assert "Hooks are not run" in (bulk_upsert_mappings.__doc__ or "")
+        assert "Hooks do not run" in (bulk_upsert_mappings.__doc__ or "")
