@@ -407,5 +407,5 @@ class TestVisibleKeys:
 
     def test_the_error_for_a_wrong_key_names_the_fields(self) -> None:
         """Without the column that the library has added."""
-        with pytest.raises(ValidationError, match=r"there are \(id\), \(\w+\), \(\w+\)$"):
+        with pytest.raises(ValidationError, match=r"the unique keys are \(id\), \(\w+\), \(\w+\)$"):
             target_of(Person, "note")
