@@ -104,6 +104,7 @@ async def test_an_entry_that_was_tampered_with(
         await write_row(Plank(id=1, name="a", loft_id=1), session)
         await write_row(Plank(id=2, name="b", loft_id=1), session)
         await write_row(new_bauble(id=1), session)
+        await write_row(new_bauble(id=2), session)
     await session.rollback()
     read = data.draw(st.sampled_from(READS))
     cache = InMemoryCache()

@@ -104,6 +104,7 @@ def test_an_entry_that_was_tampered_with(engine: Engine, session: Session, data:
         write_row(Plank(id=1, name="a", loft_id=1), session)
         write_row(Plank(id=2, name="b", loft_id=1), session)
         write_row(new_bauble(id=1), session)
+        write_row(new_bauble(id=2), session)
     session.rollback()
     read = data.draw(st.sampled_from(READS))
     cache = InMemoryCache()
