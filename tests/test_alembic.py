@@ -10,12 +10,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+import sqlalchemy
 from alembic import command
-from sqlalchemy import Engine, MetaData, create_engine, inspect, text
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -350,7 +363,7 @@ async def test_where_a_loop_runs(
         await own.dispose()
 
 
-def _use(project: Project, engine: Any) -> None:
+def _use(project: Project, engine: Any, **settings: str) -> None:
     """Let the project run with an engine of this process."""
     from tests import migration_models
 
@@ -358,7 +371,7 @@ def _use(project: Project, engine: Any) -> None:
     (project.folder / "migrations" / "env.py").write_text(
         "from tests.migration_models import Base, ENGINES\n"
         "from sqlmodel_crud_utils.ext.alembic import run_migrations\n"
-        "run_migrations(Base.metadata, engine=ENGINES[0])\n"
+        f"run_migrations(Base.metadata, engine=ENGINES[0], **{settings})\n"
     )
 
 
@@ -383,6 +396,44 @@ def test_ddl_gives_up_when_a_table_is_locked(url: str, engine: Engine, tmp_path:
             upgrade(project.config)
         thread.join()
     upgrade(project.config)
+
+
+SESSION = {
+    "postgresql": "SHOW lock_timeout",
+    "mysql": "SELECT @@SESSION.lock_wait_timeout",
+}
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_a_limit_ends_with_the_transaction(url: str, engine: Engine, tmp_path: Path) -> None:
+    """Statements outside one have none, and neither has who takes the connection next."""
+    query = SESSION[engine.dialect.name]
+    before = value(engine, query)
+    seen = f"""seen = lambda: str(op.get_bind().scalar(sa.text("{query}")))
+    limit = seen()
+    with op.get_context().autocommit_block():
+        assert seen() == "{before}"
+    assert seen() == limit != "{before}\""""
+    project = Project(tmp_path, url)
+    project.add(second=revision("second", "first", seen))
+    _use(project, engine, lock_timeout="2s")
+    upgrade(project.config)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            connection = stack.enter_context(engine.connect())
+            assert connection.scalar(text(query)) == before
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_a_limit_of_nothing(url: str, engine: Engine, tmp_path: Path) -> None:
+    """It is the shortest that the database has, and not none."""
+    project = Project(tmp_path, url, "lock_timeout=0")
+    upgrade(project.config)
+    project.add(second=revision("second", "first", WIDEN))
+    with engine.connect() as reader:
+        reader.execute(text("SELECT * FROM ship"))
+        with pytest.raises(DBAPIError, match=r"(?i)timeout"):
+            upgrade(project.config)
 
 
 @contextlib.contextmanager
@@ -578,6 +629,17 @@ def test_a_tenant_for_rows_that_exist(url: str, engine: Engine, tmp_path: Path) 
     assert value(engine, "SELECT version_num FROM alembic_version") == "first"
 
 
+@pytest.mark.databases("sqlite")
+@pytest.mark.usefixtures("database")
+def test_sql_that_adds_a_tenant(tmp_path: Path) -> None:
+    """It names the tenant of the rows that exist."""
+    project = Project(tmp_path, "postgresql://nowhere.invalid/db")
+    project.add(second=revision("second", "first", 'add_tenant(op, "rented", tenant="acme")'))
+    project.config.output_buffer = written = io.StringIO()
+    command.upgrade(project.config, "first:second", sql=True)
+    assert "UPDATE rented SET tenant_id='acme'" in written.getvalue()
+
+
 # --- backfill ------------------------------------------------------------------------------------
 
 BACKFILL = """sailor = sa.table("sailor", sa.column("id"), sa.column("age"))
@@ -620,6 +682,30 @@ def _crash_at_25(engine: Engine) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["Uuid", "String(40)", "DateTime(True)"])
+def test_a_backfill_by_another_key(url: str, engine: Engine, tmp_path: Path, kind: str) -> None:
+    """Any type that the database can sort by."""
+    keys = {
+        "Uuid": [UUID(int=7**number) for number in range(23)],
+        "String(40)": [f"{'aBcD'[number % 4]}{number}" for number in range(23)],
+        "DateTime(True)": [datetime(2026, 1, 1, number, tzinfo=UTC) for number in range(23)],
+    }
+    thing = Table(
+        "thing",
+        MetaData(),
+        Column("id", eval(kind, vars(sqlalchemy)), primary_key=True),
+        Column("age", Integer),
+    )
+    thing.create(engine)
+    with engine.begin() as connection:
+        connection.execute(thing.insert(), [{"id": key} for key in keys[kind]])
+    filling = f"""thing = sa.table("thing", sa.column("id", sa.{kind}), sa.column("age"))
+    statement = sa.update(thing).values(age=7).where(thing.c.age.is_(None))
+    assert backfill(op, statement, by=thing.c.id, size=10) == 23"""
+    upgrade(Project(tmp_path, url, second=revision("second", "first", filling)).config)
+    assert value(engine, "SELECT count(*) FROM thing WHERE age = 7") == 23
+
+
 @pytest.mark.parametrize(
     ("statement", "by", "size", "problem"),
     [
@@ -631,8 +717,6 @@ def _crash_at_25(engine: Engine) -> None:
 )
 def test_what_is_no_backfill(statement: str, by: str, size: int, problem: str) -> None:
     """It is refused before anything is sent."""
-    import sqlalchemy
-
     names = {
         "table": sqlalchemy.table("sailor", sqlalchemy.column("id"), sqlalchemy.column("age")),
         "other": sqlalchemy.table("ship", sqlalchemy.column("id")),
@@ -686,6 +770,21 @@ async def test_every_difference_is_named(addresses: tuple[str, str], engine: Eng
         await check_schema(own, Base.metadata)
     assert set(found_again.value.differences) == differences
     await own.dispose()
+
+
+@pytest.mark.databases("postgresql")
+def test_types_have_the_names_of_the_database(engine: Engine) -> None:
+    """Elsewhere these two have one name."""
+    run(engine, "CREATE TABLE event (id INTEGER PRIMARY KEY, held_at TIMESTAMP WITH TIME ZONE)")
+    models = MetaData()
+    Table("event", models, Column("id", Integer, primary_key=True), Column("held_at", DateTime()))
+    with pytest.raises(SchemaMismatchError) as found:
+        check_schema(engine, models)
+    (difference,) = found.value.differences
+    assert difference == (
+        "column event.held_at is TIMESTAMP WITH TIME ZONE, "
+        "and in the models TIMESTAMP WITHOUT TIME ZONE"
+    )
 
 
 @pytest.mark.databases("sqlite")

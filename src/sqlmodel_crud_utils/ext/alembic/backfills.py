@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, Connection, Delete, Update, func, select
+from sqlalchemy import Column, Connection, Delete, Update, select
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -75,7 +75,8 @@ def _run(connection: Connection, statement: Any, by: Column[Any], size: int) -> 
     while True:
         rest = statement.whereclause if last is None else statement.whereclause & (by > last)
         keys = select(by.label("key")).where(rest).order_by(by).limit(size).subquery()
-        upper = connection.scalar(select(func.max(keys.c.key)))
+        # PostgreSQL has no max() of a UUID.
+        upper = connection.scalar(select(keys.c.key).order_by(keys.c.key.desc()).limit(1))
         if upper is None:
             return written
         chunk = statement.where(by <= upper)

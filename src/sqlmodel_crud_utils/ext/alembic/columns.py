@@ -133,7 +133,7 @@ def add_tenant(
     with op.batch_alter_table(table, schema=schema) as batch:
         batch.add_column(Column(_TENANT, TENANT_NAME, nullable=True))
     if tenant is not None:
-        rows = table_named(table, column(_TENANT), schema=schema)
+        rows = table_named(table, column(_TENANT, TENANT_NAME), schema=schema)
         op.execute(update(rows).values({_TENANT: tenant}))
     with op.batch_alter_table(table, schema=schema) as batch:
         batch.alter_column(_TENANT, existing_type=TENANT_NAME, nullable=False)

@@ -183,9 +183,8 @@ def _run_online(
     engine: Engine, patience: float, lock_seconds: float | None, options: dict[str, Any]
 ) -> None:
     with upgrade_lock(engine, patience), engine.connect() as connection:
-        if lock_seconds is not None:
-            _limit_lock_waits(connection, lock_seconds)
-        with _transaction(connection, patience, options):
+        limited = nullcontext() if lock_seconds is None else _lock_waits(connection, lock_seconds)
+        with limited, _transaction(connection, patience, options):
             context.run_migrations()
 
 
@@ -205,20 +204,39 @@ def _transaction(
 # --- lock_timeout --------------------------------------------------------------------------------
 
 
-def _limit_lock_waits(connection: Connection, seconds: float) -> None:
-    """Set the limit in each transaction; what runs outside one has none."""
-    statements = _lock_timeout(features_of(connection.dialect), seconds)
+@contextmanager
+def _lock_waits(connection: Connection, seconds: float) -> Iterator[None]:
+    """Set the limit in each transaction; what runs outside one, and afterwards, has none."""
+    features = features_of(connection.dialect)
+    limits, before = _lock_timeout(features, seconds), _restored(connection, features)
 
     @event.listens_for(connection, "begin")
     def limit(begun: Connection) -> None:
-        if not is_autocommitting(begun):
-            for statement in statements:
-                begun.exec_driver_sql(statement)
+        for statement in before if is_autocommitting(begun) else limits:
+            begun.exec_driver_sql(statement)
+
+    try:
+        yield
+    finally:
+        if before and not connection.invalidated:
+            connection.rollback()
+            for statement in before:
+                connection.exec_driver_sql(statement)
 
 
 def _lock_timeout(features: Features, seconds: float) -> list[str]:
+    # 0 would be no limit.
     if features.lock_limit == "lock_timeout":
-        return [f"SET LOCAL lock_timeout = '{round(seconds * 1000)}ms'"]
+        return [f"SET LOCAL lock_timeout = '{max(1, round(seconds * 1000))}ms'"]
     if features.lock_limit == "lock_wait_timeout":
         return [f"SET SESSION lock_wait_timeout = {max(1, round(seconds))}"]
     return []
+
+
+def _restored(connection: Connection, features: Features) -> list[str]:
+    """Return what takes back a limit that a transaction leaves behind, as MySQL's does."""
+    if features.lock_limit != "lock_wait_timeout":
+        return []
+    seconds = connection.exec_driver_sql("SELECT @@SESSION.lock_wait_timeout").scalar()
+    connection.rollback()
+    return [f"SET SESSION lock_wait_timeout = {seconds}"]

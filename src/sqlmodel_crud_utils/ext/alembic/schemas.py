@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy import Connection, Dialect, Engine, MetaData
 
 from sqlmodel_crud_utils.exceptions import SchemaMismatchError, ValidationError
 
@@ -89,10 +89,10 @@ def _differences(connection: Connection, metadata: MetaData) -> Iterator[str]:
     for difference in compare_metadata(migration, metadata):
         # Changes of a column come as a list of their own.
         for change in difference if isinstance(difference, list) else [difference]:
-            yield from _described(change)
+            yield from _described(change, connection.dialect)
 
 
-def _described(change: Any) -> Iterator[str]:
+def _described(change: Any, dialect: Dialect) -> Iterator[str]:
     kind, *parts = change
     if kind == "add_table":
         yield f"table {parts[0].fullname} is missing"
@@ -114,7 +114,9 @@ def _described(change: Any) -> Iterator[str]:
         schema, table, column, _, stored, wanted = parts
         name = f"{_place(schema, table)}.{column}"
         if kind == "modify_type":
-            yield f"column {name} is {stored}, and in the models {wanted}"
+            # As this database calls them: elsewhere the two may have one name.
+            names = [each.compile(dialect) for each in (stored, wanted)]
+            yield f"column {name} is {names[0]}, and in the models {names[1]}"
         else:
             yield f"column {name} {_null(stored)}, and in the models it {_null(wanted)}"
 
