@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils.aio import QueryBuilder, get_one_or_create, get_rows
-from tests._runtime_async import AsyncSession
+from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
+    bulk_insert_rows,
+    bulk_update_rows,
+    bulk_upsert_mappings,
+    get_one_or_create,
+    get_rows,
+    insert_data_rows,
+    update_row,
+    write_row,
+)
+from sqlmodel_crud_utils.exceptions import BulkOperationError, ValidationError
+from tests._runtime_async import AsyncSession, make_engine
+from tests.databases import Database
 from tests.json_models import Report
 
 A: Any = {"a": 1, "b": [1, 2]}
@@ -64,3 +79,66 @@ async def test_equal_values_are_given_once(filled: AsyncSession, name: str) -> N
     values = await query.scalars(name)
     assert sorted(values, key=str) == sorted([A, B], key=str)
     assert len(await query.values("id", name)) == 3
+
+
+_CALLS: dict[str, Callable[[AsyncSession, str, Any], Any]] = {
+    "write_row": lambda s, name, value: write_row(Report(**{name: value}), s, raise_on_error=True),
+    "insert_data_rows": lambda s, name, value: insert_data_rows(
+        [Report(id=8), Report(id=9, **{name: value})], s, raise_on_error=True
+    ),
+    "get_one_or_create": lambda s, name, value: get_one_or_create(s, Report, {name: value}, id=9),
+    "update_row": lambda s, name, value: update_row(
+        1, {"data": 1, "tagged": 1, name: value}, s, Report, raise_on_error=True
+    ),
+    "bulk_insert_rows": lambda s, name, value: bulk_insert_rows([{name: value}] * 150, s, Report),
+    "bulk_upsert_mappings": lambda s, name, value: bulk_upsert_mappings(
+        [{"id": number, name: value} for number in range(1, 150)], s, Report
+    ),
+    "bulk_update_rows": lambda s, name, value: bulk_update_rows([1, 2], {name: value}, s, Report),
+    "update": lambda s, name, value: QueryBuilder(s, Report).where(id=1).update(**{name: value}),
+    "get_rows": lambda s, name, value: get_rows(s, Report, **{name: value}),
+    "where": lambda s, name, value: QueryBuilder(s, Report).where(**{f"{name}__ne": value}).all(),
+    "in": lambda s, name, value: get_rows(s, Report, **{f"{name}__in": [A, value]}),
+}
+
+
+@COLUMNS
+@pytest.mark.parametrize("call", _CALLS)
+async def test_a_value_that_no_json_can_hold(filled: AsyncSession, call: str, name: str) -> None:
+    """The error names the field, whichever function was called; nothing is written."""
+    with pytest.raises((ValidationError, BulkOperationError)) as raised:
+        await _CALLS[call](filled, name, {"prices": [Decimal(1)]})
+    error: Any = raised.value
+    if isinstance(error, BulkOperationError):
+        error = error.errors[0][1]
+    assert isinstance(error, ValidationError)
+    assert error.field == name
+    assert f"Report.{name} cannot be converted" in str(error)
+    await filled.rollback()
+    assert await found(filled, **{name: A}) == [1, 3]
+    assert await found(filled) == [1, 2, 3, 4]
+
+
+async def test_the_serializer_of_an_engine_decides(
+    database: Database, session: AsyncSession
+) -> None:
+    """What it takes is written, and an error names what it does not take."""
+    engine = make_engine(database.async_url, json_serializer=_with_sets)
+    async with AsyncSession(engine) as known:
+        await write_row(Report(id=1, data={1, 2}), known, raise_on_error=True)
+        with pytest.raises(ValidationError) as raised:
+            await write_row(Report(id=2, data={1}, tagged=Decimal(1)), known)
+    await engine.dispose()
+    assert raised.value.field == "tagged"
+    row = await QueryBuilder(session, Report).one()
+    assert row.data == [1, 2]
+
+
+def _with_sets(value: Any) -> str:
+    return json.dumps(value, default=_listed)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, set):
+        return sorted(value)
+    raise TypeError

@@ -446,6 +446,12 @@ def test_types() -> None:
     assert core.kind_of(NUMERIC(6, 2)) is Numeric
 
 
+def test_json_serializer_of() -> None:
+    """`_json_serializer` of the dialects that can be told one."""
+    assert core.json_serializer_of(sqlite.dialect(json_serializer=repr)) is repr
+    assert core.json_serializer_of(sqlite.dialect()) is None
+
+
 def test_results(session: Session) -> None:
     """`_metadata._keys` and `_unique_filter_state` of a result."""
     assert core.width_of(session.execute(select(TEAM.c.id, TEAM.c.name))) == 2

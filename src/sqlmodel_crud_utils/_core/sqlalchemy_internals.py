@@ -253,6 +253,11 @@ def kind_of(type_: Any) -> Any:
     return type_._type_affinity
 
 
+def json_serializer_of(dialect: Any) -> Any:
+    """Return what an engine was told to make JSON with, None for Python's own."""
+    return getattr(dialect, "_json_serializer", None)
+
+
 # --- results -------------------------------------------------------------------------------------
 
 

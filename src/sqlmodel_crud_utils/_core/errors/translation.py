@@ -7,8 +7,6 @@ from collections.abc import Container
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy import JSON
-from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -26,6 +24,11 @@ from sqlmodel_crud_utils._core.errors.driver_errors import (
     DriverError,
     is_lost_race,
     read_driver_error,
+)
+from sqlmodel_crud_utils._core.errors.refused_values import (
+    MISFITS,
+    column_at,
+    unwritable_field,
 )
 from sqlmodel_crud_utils._core.errors.violations import as_reference, constraint_violation
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -84,13 +87,6 @@ def translate(
     return _mistake(error, driver, model) or _query_failure(error, driver, model)
 
 
-class _NoDialect(DefaultDialect):
-    # SQLAlchemy 2.0 has these in the dialects of databases only.
-    _json_serializer = None
-    _json_deserializer = None
-
-
-_NO_DIALECT = _NoDialect()
 _BAD_VALUE = "a value does not fit the type of its column"
 _DRIVERS = {"aiosqlite", "asyncmy", "asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
 
@@ -279,14 +275,6 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
 
 # --- values and statements
 
-_MISFITS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RecursionError,  # a JSON value that is nested too deeply
-)
 # Inside these methods of a dialect there is nothing but the driver.
 _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
 
@@ -295,9 +283,6 @@ _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"}
 _REFUSED_BY_DRIVER = (
     r"Error binding parameter|cannot adapt type|(?:-?inf|nan) can not be used with MySQL"
 )
-_PLACE = r"(?s).*?(?:binding parameter |query argument \$)(\d+)\b"
-_INSERTED = r"INSERT INTO [^(]+\(([^()]+)\) VALUES"
-_UPDATED = r"(?s)UPDATE .+? SET (.+?)(?: WHERE |$)"
 
 
 def _mistake(
@@ -313,7 +298,7 @@ def _mistake(
         )
     if _says_shared(error):
         return shared_session()
-    column = _refused_column(error, driver, model)
+    column = _column_of(error, driver)
     field = _field_of(error, model, column)
     if driver is not None and driver.problem == "value":
         named = f" {column!r}" if column else ""
@@ -321,7 +306,9 @@ def _mistake(
     if isinstance(error, DataError | OverflowError):
         return ValidationError(f"{_BAD_VALUE} ({_label(error, driver)})", field)
     if _is_refused_value(error):
-        subject = f"{name}.{column}" if name and column else f"a value{name and f' of {name}'}"
+        if model is not None and not isinstance(error, DBAPIError):
+            name, field = unwritable_field(error, model) or (name, None)
+        subject = f"{name}.{field}" if field else f"a value{name and f' of {name}'}"
         return ValidationError(
             f"{subject} cannot be converted to the type of its column "
             f"({_label(error, None)}; see the original error)",
@@ -344,61 +331,11 @@ def shared_session() -> ValidationError:
     )
 
 
-def _refused_column(
-    error: Exception, driver: DriverError | None, model: type[Any] | None
-) -> str | None:
-    """Return the name of the column whose value was refused, as far as that can be told."""
+def _column_of(error: Exception, driver: DriverError | None) -> str | None:
+    """Return the name of the column that a value was refused for, if the driver tells it."""
     if driver is not None and driver.columns:
         return driver.columns[0]
-    if not isinstance(error, StatementError):
-        return None
-    if isinstance(error, DBAPIError):
-        return _column_at(error)
-    return None if model is None else _unconverted(error, model)
-
-
-def _column_at(error: DBAPIError) -> str | None:
-    """Return the column of an INSERT of one row, by the place that the driver names."""
-    place = re.match(_PLACE, str(error.orig))
-    inserted = re.match(_INSERTED, error.statement or "")
-    if place is None or inserted is None:
-        return None
-    names = [name.strip(' "`') for name in inserted.group(1).split(",")]
-    parameters: Any = error.params
-    return names[int(place.group(1)) - 1] if len(names) == len(parameters) else None
-
-
-def _unconverted(error: StatementError, model: type[Any]) -> str | None:
-    """Return the first column whose type refuses the value that it was given."""
-    given: Any = error.params
-    rows = [row for row in (given if isinstance(given, list) else [given]) if isinstance(row, dict)]
-    for column in facts_of(model).columns.values():
-        convert = column.type.dialect_impl(_NO_DIALECT).bind_processor(_NO_DIALECT)
-        if convert is None:
-            continue
-        try:
-            for row in rows:
-                convert(row.get(column.key))
-        except _MISFITS:
-            return str(column.name)
-    return _assigned_json(error, model)
-
-
-def _assigned_json(error: StatementError, model: type[Any]) -> str | None:
-    """Return the JSON column that an UPDATE sets, if it is the only one.
-
-    Its values come without the names of their columns; what other types take is checked before.
-    """
-    update = re.match(_UPDATED, error.statement or "")
-    if update is None:
-        return None
-    found = [
-        str(column.name)
-        for column in facts_of(model).columns.values()
-        if isinstance(column.type, JSON)
-        and re.search(rf"(?<!\w){re.escape(column.name)}[`\"]?=", update.group(1))
-    ]
-    return found[0] if len(found) == 1 else None
+    return column_at(error) if isinstance(error, DBAPIError) else None
 
 
 def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> str | None:
@@ -416,14 +353,14 @@ def _is_refused_value(error: Exception) -> bool:
         return re.match(_REFUSED_BY_DRIVER, str(error.orig)) is not None
     return _is_raised_by_execution(error) or (
         isinstance(error, StatementError)
-        and isinstance(error.orig, _MISFITS)
+        and isinstance(error.orig, MISFITS)
         and not isinstance(error.orig, SQLAlchemyError)
     )
 
 
 def _is_raised_by_execution(error: BaseException) -> bool:
     # SQLAlchemy lets through what is not an error of the driver's own, and says no more about it.
-    if not isinstance(error, _MISFITS) or isinstance(error, OverflowError):
+    if not isinstance(error, MISFITS) or isinstance(error, OverflowError):
         return False
     return _is_raised_in(error, _EXECUTIONS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, literal
+from sqlalchemy import JSON, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -55,7 +55,10 @@ def operand(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     if value is None or not holds_json(attribute):
         return value
     type_ = attribute.property.columns[0].type
-    return ComparableJSON(value if is_sql(value) else literal(value, type_))
+    if is_sql(value):
+        return ComparableJSON(value)
+    # An error about the value names the field that the parameter is named after.
+    return ComparableJSON(bindparam(attribute.key, value, type_, unique=True))
 
 
 def holds_json(attribute: InstrumentedAttribute[Any]) -> bool:

@@ -1,0 +1,129 @@
+"""Which column a value was meant for that its type, or the driver, refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from traceback import walk_tb
+from typing import Any
+
+from sqlalchemy import BindParameter
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.types import TypeEngine
+
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import json_serializer_of
+
+MISFITS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,  # a JSON value that is nested too deeply
+)
+"""What Python raises for a value that a type, or a driver, cannot write."""
+
+_PLACE = r"(?s).*?(?:binding parameter |query argument \$)(\d+)\b"
+_INSERTED = r"INSERT INTO [^(]+\(([^()]+)\) VALUES"
+
+
+class _PlainDialect(DefaultDialect):
+    """A dialect whose types write values themselves, and leave none of it to a driver."""
+
+    _json_deserializer = None
+
+    def __init__(self, name: str = "default", json_serializer: Any = None) -> None:
+        super().__init__()
+        self.name = name
+        self._json_serializer = json_serializer
+
+
+def column_at(error: DBAPIError) -> str | None:
+    """Return the name of a column of an INSERT of one row, by the place that the driver names."""
+    place = re.match(_PLACE, str(error.orig))
+    inserted = re.match(_INSERTED, error.statement or "")
+    if place is None or inserted is None:
+        return None
+    names = [name.strip(' "`') for name in inserted.group(1).split(",")]
+    parameters: Any = error.params
+    return names[int(place.group(1)) - 1] if len(names) == len(parameters) else None
+
+
+def unwritable_field(error: Exception, model: type[Any]) -> tuple[str, str] | None:
+    """Return the model and the field whose column's type cannot write what it was given.
+
+    Drivers and types do not tell. SQLAlchemy's execution, which the traceback leads to, has the
+    parameters of the statement, each with the type of its column.
+
+    Args:
+        error: What a type, or a driver, raised for the value.
+        model: The model that was worked on; filters look at others too.
+    """
+    execution = _execution_of(error)
+    if execution is None:
+        return _among_given(error, facts_of(model))
+    dialect = _PlainDialect(execution.dialect.name, json_serializer_of(execution.dialect))
+    for parameter, value in _parameters_of(execution):
+        if _is_refused(parameter.type, value, dialect):
+            return _owner_of(parameter, model)
+    return None
+
+
+def _among_given(error: Exception, facts: Facts) -> tuple[str, str] | None:
+    """Return the first field whose type refuses a parameter that has its column's name."""
+    given: Any = error.params if isinstance(error, StatementError) else None
+    rows = [row for row in (given if isinstance(given, list) else [given]) if isinstance(row, dict)]
+    dialect = _PlainDialect()
+    for name, column in facts.columns.items():
+        if any(_is_refused(column.type, row.get(column.key), dialect) for row in rows):
+            return facts.model.__name__, name
+    return None
+
+
+def _execution_of(error: BaseException) -> Any:
+    for frame, _ in walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            if isinstance(value, ExecutionContext) and getattr(value, "compiled_parameters", None):
+                return value
+    return None
+
+
+def _parameters_of(execution: Any) -> Iterator[tuple[BindParameter[Any], Any]]:
+    for row in execution.compiled_parameters:
+        for name, value in row.items():
+            parameter = execution.compiled.binds.get(name)
+            if parameter is None:
+                continue
+            for each in value if parameter.expanding else (value,):
+                yield parameter, each
+
+
+def _is_refused(type_: TypeEngine[Any], value: Any, dialect: DefaultDialect) -> bool:
+    convert = type_.dialect_impl(dialect).bind_processor(dialect)
+    if convert is None:
+        return False
+    try:
+        convert(value)
+    except MISFITS:
+        return True
+    return False
+
+
+def _owner_of(parameter: BindParameter[Any], model: type[Any]) -> tuple[str, str] | None:
+    """Return the model and the field whose column a parameter has its type from."""
+    related = (each.class_ for each in facts_of(model).mapper.registry.mappers)
+    for each in (model, *related):
+        field = _field_of(parameter, facts_of(each))
+        if field is not None:
+            return each.__name__, field
+    return None
+
+
+def _field_of(parameter: BindParameter[Any], facts: Facts) -> str | None:
+    found = [name for name, column in facts.columns.items() if column.type is parameter.type]
+    if len(found) > 1:  # columns that share a type; most parameters have names made of theirs
+        found = [name for name in found if facts.columns[name].key in parameter.key]
+    return max(found, key=len, default=None)
