@@ -37,18 +37,26 @@ def of_scope() -> Attributes:
 
 def of_end(call: Call) -> Attributes:
     """Return what is known of a call at its end: rows, attempts, and how it ended."""
-    told: dict[str, str | int | None] = {
-        # One row is not a batch.
-        names.BATCH_SIZE: call.batch if call.batch != 1 else None,
-        names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS: call.rows,
-        names.ATTEMPTS: call.attempts if call.attempts > 1 else None,
-        names.CACHE_RESULT: call.cache,
-        names.REFUSED: call.refused or None,
-        names.OUTCOME: outcome_of(call),
-    }
+    told: Attributes = {}
+    if call.rows is not None:
+        told[names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS] = call.rows
+    if call.batch is not None and call.batch != 1:  # one row is not a batch
+        told[names.BATCH_SIZE] = call.batch
+    if call.attempts > 1:
+        told[names.ATTEMPTS] = call.attempts
+    if call.cache is not None:
+        told[names.CACHE_RESULT] = call.cache
+    if call.refused:
+        told[names.REFUSED] = True
+    if (outcome := outcome_of(call)) is not None:
+        told[names.OUTCOME] = outcome
     if call.error is not None:
-        told[names.ERROR_TYPE] = error_type_of(call.error)
-        told[names.STATUS_CODE] = _status_code(call.error)
+        told |= _of_error(call.error)
+    return told
+
+
+def _of_error(error: BaseException) -> Attributes:
+    told = {names.ERROR_TYPE: error_type_of(error), names.STATUS_CODE: _status_code(error)}
     return {name: value for name, value in told.items() if value is not None}
 
 
