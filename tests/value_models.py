@@ -21,8 +21,9 @@ from pydantic import (
     field_validator,
 )
 from sqlalchemy import JSON, Column, Computed, Integer, Numeric, SmallInteger, String
+from sqlalchemy.dialects.postgresql import CIDR, INET, MACADDR
 from sqlalchemy.orm import column_property, query_expression
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
 OurJSON = JSON(none_as_null=True)
@@ -73,6 +74,10 @@ def _joined(words: Any) -> Any:
     )
 
 
+def _of_postgresql(type_: TypeEngine[Any]) -> Any:
+    return String(60).with_variant(type_, "postgresql")
+
+
 class Typed(SQLModel, table=True):
     """Nullable fields whose types say more than their columns do."""
 
@@ -93,6 +98,15 @@ class Typed(SQLModel, table=True):
     ip: IPv4Address | None = None
     secret: SecretStr | None = Field(default=None, sa_type=String(40))
     parsed: Json[list[int]] | None = Field(default=None, sa_type=String(40))
+
+
+class Device(SQLModel, table=True):
+    """Types of PostgreSQL's own; of the last, asyncpg's COPY knows nothing."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    ip: Any = Field(default=None, nullable=True, sa_type=_of_postgresql(INET()))
+    network: Any = Field(default=None, nullable=True, sa_type=_of_postgresql(CIDR()))
+    hardware: str | None = Field(default=None, sa_type=_of_postgresql(MACADDR()))
 
 
 class Configured(SQLModel, table=True):

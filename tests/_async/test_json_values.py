@@ -14,8 +14,10 @@ from sqlmodel_crud_utils.aio import (
     bulk_insert_rows,
     bulk_update_rows,
     bulk_upsert_mappings,
+    delete_rows_within_id_list,
     get_one_or_create,
     get_rows,
+    get_rows_within_id_list,
     insert_data_rows,
     update_row,
     write_row,
@@ -117,6 +119,19 @@ async def test_a_value_that_no_json_can_hold(filled: AsyncSession, call: str, na
     await filled.rollback()
     assert await found(filled, **{name: A}) == [1, 3]
     assert await found(filled) == [1, 2, 3, 4]
+
+
+async def test_lists_of_keys_hold_no_json(session: AsyncSession) -> None:
+    """Two of its values cannot be told apart as keys can; the error says what to do."""
+    calls: list[Callable[[], Any]] = [
+        lambda: get_rows_within_id_list([A], session, Report, "data"),
+        lambda: bulk_update_rows([A], {"tagged": 1}, session, Report, "data"),
+        lambda: delete_rows_within_id_list([A], session, Report, "data"),
+    ]
+    for call in calls:
+        with pytest.raises(ValidationError, match="filter with data__in") as raised:
+            await call()
+        assert raised.value.field == "data"
 
 
 async def test_the_serializer_of_an_engine_decides(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from tests.databases import Database
 from tests.models import AllTypes, Colour, Hero, Team
 from tests.models_mixins import Letter
 from tests.recording import recorded
-from tests.value_models import Address, AddressIn, Carton, Configured, Later, Point, Typed
+from tests.value_models import Address, AddressIn, Carton, Configured, Device, Later, Point, Typed
 
 Write = Callable[[AsyncSession, dict[str, Any]], Any]
 
@@ -191,6 +191,39 @@ async def test_an_ip_address_is_found_as_it_was_written(session: AsyncSession) -
     await write_row(Typed(ip=IPv4Address("10.0.0.1")), session)
     assert (await get_rows(session, Typed, ip=IPv4Address("10.0.0.1")))[0]
     assert (await get_rows(session, Typed, ip__in=[IPv4Address("10.0.0.1")]))[0]
+
+
+_MANY: dict[str, Callable[[AsyncSession, list[dict[str, Any]]], Any]] = {
+    "insert_data_rows": lambda session, rows: insert_data_rows(
+        [Device(**row) for row in rows], session, raise_on_error=True
+    ),
+    "bulk_insert_rows": lambda session, rows: bulk_insert_rows(rows, session, Device),
+    "instances": lambda session, rows: bulk_insert_rows(
+        [Device(**row) for row in rows], session, Device
+    ),
+    "bulk_upsert_mappings": lambda session, rows: bulk_upsert_mappings(rows, session, Device),
+}
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("number", [1, 3, 150, 300])
+@pytest.mark.parametrize("write", _MANY)
+async def test_many_rows_hold_what_one_row_does(
+    session: AsyncSession, write: str, number: int
+) -> None:
+    """Types of the database's own, whichever way the rows take to it."""
+    rows = [
+        {
+            "id": place + 1,
+            "ip": IPv4Address("10.0.0.1") + place,
+            "network": IPv4Network("10.1.0.0/24"),
+            "hardware": "08:00:2b:01:02:03",
+        }
+        for place in range(number)
+    ]
+    await _MANY[write](session, rows)
+    found = await AsyncQueryBuilder(session, Device).order_by("id").values()
+    assert found == rows
 
 
 class Shouting:

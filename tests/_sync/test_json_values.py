@@ -17,8 +17,10 @@ from sqlmodel_crud_utils.sync import (
     bulk_insert_rows,
     bulk_update_rows,
     bulk_upsert_mappings,
+    delete_rows_within_id_list,
     get_one_or_create,
     get_rows,
+    get_rows_within_id_list,
     insert_data_rows,
     update_row,
     write_row,
@@ -119,6 +121,19 @@ def test_a_value_that_no_json_can_hold(filled: Session, call: str, name: str) ->
     filled.rollback()
     assert found(filled, **{name: A}) == [1, 3]
     assert found(filled) == [1, 2, 3, 4]
+
+
+def test_lists_of_keys_hold_no_json(session: Session) -> None:
+    """Two of its values cannot be told apart as keys can; the error says what to do."""
+    calls: list[Callable[[], Any]] = [
+        lambda: get_rows_within_id_list([A], session, Report, "data"),
+        lambda: bulk_update_rows([A], {"tagged": 1}, session, Report, "data"),
+        lambda: delete_rows_within_id_list([A], session, Report, "data"),
+    ]
+    for call in calls:
+        with pytest.raises(ValidationError, match="filter with data__in") as raised:
+            call()
+        assert raised.value.field == "data"
 
 
 def test_the_serializer_of_an_engine_decides(database: Database, session: Session) -> None:

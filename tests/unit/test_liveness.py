@@ -44,6 +44,7 @@ def test_sqlite_is_left_alone() -> None:
         (ConnectionResetError(), True),
         (ConnectionRefusedError(), False),
         (asyncpg.InternalClientError("cannot switch to state 11"), True),
+        (asyncpg.InternalClientError("no binary format encoder for type macaddr"), False),
         (asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"), True),
     ],
     ids=repr,

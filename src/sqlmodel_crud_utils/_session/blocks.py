@@ -20,7 +20,8 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.errors.translation import ends_transaction, is_cut_connection
+from sqlmodel_crud_utils._core.errors.driver_errors import is_cut_connection
+from sqlmodel_crud_utils._core.errors.translation import ends_transaction
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate
 from sqlmodel_crud_utils._session.modes import USUAL, Modes, begin_in

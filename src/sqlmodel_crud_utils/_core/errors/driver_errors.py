@@ -19,6 +19,7 @@ __all__ = [
     "DriverError",
     "Problem",
     "breaks_row_policy",
+    "is_cut_connection",
     "is_cut_off",
     "is_lost_race",
     "is_read_only",
@@ -125,10 +126,9 @@ def _is_at_an_end(error: BaseException) -> bool:
 
 def is_cut_off(error: BaseException) -> bool:
     """Return whether a server that was there has ended a connection, or the way to it has."""
-    original: Any = error.orig if isinstance(error, StatementError) else error
-    if type(original).__name__ == "InternalClientError":
-        # asyncpg has read the server's last words, and not yet the end of the connection.
+    if is_cut_connection(error):
         return True
+    original: Any = error.orig if isinstance(error, StatementError) else error
     found = read_driver_error(error)
     return (
         (found is not None and found.reason == _LOST)
@@ -136,6 +136,18 @@ def is_cut_off(error: BaseException) -> bool:
         or _is_reset(original.__cause__)
         or (_is_a(original, "OperationalError") and bool(re.match(_PSYCOPG_CUT_OFF, str(original))))
     )
+
+
+def is_cut_connection(error: BaseException) -> bool:
+    """Return whether asyncpg has read that the server ends the connection, and not yet its end.
+
+    SQLAlchemy does not know this error for what it is. asyncpg has the class for other problems
+    too, such as a type that it cannot copy.
+    """
+    original = error.orig if isinstance(error, StatementError) else error
+    kind = type(original)
+    is_internal = kind.__name__ == "InternalClientError" and kind.__module__.startswith("asyncpg")
+    return is_internal and str(original).startswith("cannot switch to ")
 
 
 # What psycopg says of a connection that there was; it has no code for that.

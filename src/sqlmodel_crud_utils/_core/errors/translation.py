@@ -22,6 +22,7 @@ from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sqlmodel_crud_utils._core.errors.driver_errors import (
     DriverError,
+    is_cut_connection,
     is_lost_race,
     read_driver_error,
 )
@@ -44,7 +45,6 @@ from sqlmodel_crud_utils.exceptions import (
 __all__ = [
     "ON_A_LOST_CONNECTION",
     "ends_transaction",
-    "is_cut_connection",
     "is_database_error",
     "is_raised_by_driver",
     "is_unreachable",
@@ -232,16 +232,6 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
 
 # SQLAlchemy's code of the error on a transaction whose connection was lost, or cut off.
 ON_A_LOST_CONNECTION = "8s2b"
-
-
-def is_cut_connection(error: BaseException) -> bool:
-    """Return whether asyncpg has read that the server ends the connection, and not yet its end.
-
-    SQLAlchemy does not know this error for what it is.
-    """
-    original = error.orig if isinstance(error, StatementError) else error
-    kind = type(original)
-    return kind.__name__ == "InternalClientError" and kind.__module__.startswith("asyncpg")
 
 
 def says_closed(error: Exception) -> bool:

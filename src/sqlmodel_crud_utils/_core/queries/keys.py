@@ -112,7 +112,14 @@ def key_list(
         )
     listed = list(keys)
     names = key_names(facts, pk_field, listed[0] if listed else None)
-    found = dict.fromkeys(_coerced_keys(facts, names, listed))
+    try:
+        found = dict.fromkeys(_coerced_keys(facts, names, listed))
+    except TypeError:  # lists and dicts, as columns of arrays and JSON hold them
+        raise ValidationError(
+            f"the values of {facts.model.__name__}.{names[0]} cannot be keys; "
+            f"filter with {names[0]}__in",
+            field=names[0],
+        ) from None
     return names, [key for key in found if None not in key]
 
 
