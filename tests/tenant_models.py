@@ -6,7 +6,7 @@ tenant.
 
 from typing import Any, ClassVar, Optional
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, select, text
 from sqlalchemy.orm import column_property, foreign
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -103,6 +103,27 @@ class Granary(SQLModel, table=True):
 
     spell_count: ClassVar[Any] = column_property(
         select(func.count(Spell.__table__.c.id)).scalar_subquery()  # type: ignore[attr-defined]
+    )
+
+
+class Scroll(TenantMixin, SQLModel, table=True):
+    """A new row is given a number that counts the rows of all tenants."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    label: str = Field(max_length=20)
+    number: int | None = Field(
+        default=None,
+        sa_column_kwargs={"default": select(func.count(Spell.id)).scalar_subquery()},
+    )
+
+
+class Almanac(SQLModel, table=True):
+    """It belongs to nobody, and counts them with each change."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    label: str = Field(max_length=20)
+    spells: int | None = Field(
+        default=None, sa_column_kwargs={"onupdate": text("(SELECT count(*) FROM spell)")}
     )
 
 

@@ -78,6 +78,7 @@ from tests._runtime_async import (
 )
 from tests.recording import logged, statements_of
 from tests.tenant_models import (
+    Almanac,
     Den,
     Fleet,
     Granary,
@@ -87,6 +88,7 @@ from tests.tenant_models import (
     MageSpell,
     Pet,
     Port,
+    Scroll,
     Ship,
     Spell,
     Stable,
@@ -95,6 +97,8 @@ from tests.tenant_models import (
 Sessions = Callable[[], AsyncSession]
 
 SPELLS: Any = Spell.__table__  # type: ignore[attr-defined]
+SCROLLS: Any = Scroll.__table__  # type: ignore[attr-defined]
+ALMANACS: Any = Almanac.__table__  # type: ignore[attr-defined]
 
 
 async def spells_of(*tenants: str, session: AsyncSession) -> None:
@@ -883,6 +887,10 @@ REFUSED: dict[str, Any] = {
     ),
     "a column that counts in a table": select(Granary),
     "a column of a model that counts in a table": select(Granary.spell_count),
+    "a default that counts": insert(Scroll).values(label="x"),
+    "a default of a table that counts": insert(SCROLLS).values(label="x"),
+    "a default of updates that counts": update(Almanac).values(label="x"),
+    "a default of a table's updates that counts": update(ALMANACS).values(label="x"),
 }
 
 
@@ -893,6 +901,31 @@ async def test_what_cannot_be_kept_to_one_tenant_is_refused(session: AsyncSessio
     with tenant_scope("a"), statements_of(session.bind) as sent, pytest.raises(TenantError):
         await execute(session, REFUSED[what])
     assert sent == []
+
+
+async def test_a_default_that_reads_rows_of_others(session: AsyncSession):
+    """No way of writing sends it, but where the rows of all tenants are in scope."""
+    await spells_of("a", "b", session=session)
+    with all_tenants():
+        await given(session, Almanac(id=1, label="old"))
+    await session.close()
+    with tenant_scope("a"):
+        for write in (
+            lambda: write_row(Scroll(label="x"), session),
+            lambda: bulk_insert_rows([{"label": "x"}], session, Scroll),
+            lambda: bulk_upsert_mappings([{"id": 1, "label": "x"}], session, Scroll),
+            lambda: update_row(1, {"label": "new"}, session, Almanac),
+        ):
+            with pytest.raises(TenantError, match="a default that reads rows of tenants"):
+                await write()
+        session.add(Scroll(label="x"))
+        with pytest.raises(TenantError, match=r"scroll.number has a default"):
+            await session.flush()
+    await session.close()
+    with all_tenants():
+        scroll = (await write_row(Scroll(label="x", tenant_id="a"), session))[1]
+        assert scroll is not None
+        assert scroll.number == 2
 
 
 async def test_an_insert_that_writes_to_rows_which_are_there(session: AsyncSession):
@@ -943,6 +976,32 @@ async def test_text_without_a_tenant(session: AsyncSession):
 
 
 # --- with what else there is ---------------------------------------------------------------------
+
+
+async def test_rows_that_are_merged(session: AsyncSession):
+    """A row that names no tenant is of the one in scope, whether it is there already or not."""
+    await spells_of("a", "b", session=session)
+    with tenant_scope("a"):
+        for number in (1, 3):
+            merged = await session.merge(Spell(id=number, label="merged"))
+            await session.flush()
+            assert merged.tenant_id == "a"
+            await session.commit()
+        await session.merge(Spell(id=1, label="theirs", tenant_id="b"))
+        with pytest.raises(TenantError, match="cannot be changed"):
+            await session.commit()
+        await session.rollback()
+        await session.merge(Spell(id=2, label="theirs"))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.rollback()
+    await session.close()
+    with all_tenants():
+        await session.merge(Spell(id=1, label="whose"))
+        with pytest.raises(TenantError, match="must set its tenant_id"):
+            await session.commit()
+        await session.rollback()
+    assert await labels(session) == ["merged (a)", "of b (b)", "merged (a)"]
 
 
 async def test_callbacks_run_in_the_scope_of_the_commit(session: AsyncSession):

@@ -155,10 +155,12 @@ def check_row(row: Any) -> None:
 
 def _check_own_tenant(state: InstanceState[Any]) -> None:
     given = state.dict.get(TENANT)
+    if given is None and (state.key is None or TENANT in state.committed_state):
+        # A new row names none, and neither does one that `merge` has copied onto a row.
+        given = check_tenant(None)
+        set_attribute(state.obj(), TENANT, given)
     if state.key is None:
-        tenant = check_tenant(given)
-        if given is None:
-            set_attribute(state.obj(), TENANT, tenant)
+        check_tenant(given)
         return
     before = state.committed_state.get(TENANT, given)
     # What an expired row had is not known; the flush reaches it only if it is the tenant's.

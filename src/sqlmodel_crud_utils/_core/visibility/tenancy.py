@@ -121,7 +121,29 @@ def refusal_of_attributes(model: type[Any]) -> str | None:
         for relationship in mapper.relationships:
             if _goes_through_tables(relationship):
                 return f"{relationship} goes through tables of tenants; go through their models"
+        refusals = filter(None, map(_refusal_of_defaults, mapper.tables))
+        if (refusal := next(refusals, None)) is not None:
+            return refusal
     return None
+
+
+@cached
+def _refusal_of_defaults(table: Any) -> str | None:
+    """Return what is wrong with a value that SQLAlchemy adds to a write by itself."""
+    for column in table.columns:
+        for default in (column.default, column.onupdate):
+            if default is not None and default.is_clause_element and _selects(default.arg):
+                return f"{column} has a default that reads rows of tenants; set it in a hook"
+    return None
+
+
+def _selects(expression: Any) -> bool:
+    """Return whether an expression has a SELECT of rows of tenants."""
+    elements = list(elements_of(expression))
+    if any(_names_table(text) for each in elements for text in _texts_in(each)):
+        return True
+    is_select = any(isinstance(each, SelectBase) for each in elements)
+    return is_select and any(each in _tables_of_tenants() for each in elements)
 
 
 def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
@@ -301,7 +323,7 @@ def _refusal(element: Any) -> str | None:
     if isinstance(element, Update | Delete):
         return _refusal_of_write(element)
     if isinstance(element, Insert):
-        return _refusal_of_insert(element)
+        return _refusal_of_insert(element) or _refusal_of_defaults(element.table)
     return _refusal_of_source(element)
 
 
@@ -321,6 +343,8 @@ def _rules() -> TableCriteria:
 
 def _refusal_of_write(statement: Update | Delete) -> str | None:
     table: Any = statement.table
+    if (refusal := _refusal_of_defaults(table)) is not None:
+        return refusal
     if isinstance(table, Alias) and "parententity" in notes_of(table):
         if table.element in _tables_of_tenants():
             return "an UPDATE or DELETE of an alias reaches the rows of all tenants; name the model"
