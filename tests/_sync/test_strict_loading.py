@@ -119,6 +119,42 @@ def test_the_second_row_of_a_query(session: Session):
             run_sync(session, lambda: rows[1].heroes)
 
 
+@pytest.mark.parametrize("between", ["nothing", "another query", "many queries"])
+def test_what_happens_before_the_second_row(session: Session, between: str):
+    """Queries are told apart, up to a hundred, and a first row that nobody holds counts too."""
+    heroes(session)
+    given(session, *(Team(id=number, name=f"Team {number}") for number in range(3, 120)))
+    others = {"nothing": 0, "another query": 1, "many queries": 110}[between]
+    with strict_loading(session, "n_plus_one"):
+        session.expunge_all()
+        first, second = QueryBuilder(session, Team).where(id__lte=2).order_by("id").all()
+        run_sync(session, getattr, first, "heroes")
+        session.expunge(first)
+        del first
+        for number in range(3, 3 + others):
+            _, other = get_row(number, session, Team)
+            run_sync(session, getattr, other, "heroes")
+        if between == "many queries":
+            assert len(run_sync(session, getattr, second, "heroes")) == 2
+        else:
+            with pytest.raises(RelationshipNotLoadedError, match="second row"):
+                run_sync(session, getattr, second, "heroes")
+
+
+def test_rows_of_no_query(session: Session):
+    """New rows were not read together."""
+    heroes(session)
+    with strict_loading(session, "n_plus_one"):
+        rows = [Hero(name=name, secret_name="?", team_id=1) for name in ("Ann", "Bob")]
+        session.expunge_all()
+        session.add_all(rows)
+        session.flush()
+        for row in rows:
+            team = run_sync(session, getattr, row, "team")
+            assert team.name == "Owls"
+            session.expunge(team)
+
+
 def test_blocks_nest(session: Session):
     """The innermost counts, and holds for its session only."""
     heroes(session)

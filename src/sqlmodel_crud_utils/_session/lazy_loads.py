@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Literal, NamedTuple
@@ -19,6 +18,7 @@ Mode = bool | Literal["n_plus_one"]
 
 KEY = "sqlmodel_crud_utils.strict_loading"
 _LOADED = "sqlmodel_crud_utils.loaded_lazily"
+_REMEMBERED = 100  # queries, so that a session that lives long does not grow
 
 
 class Strictness(NamedTuple):
@@ -90,15 +90,17 @@ def _is_meant(frame: FrameType | None) -> bool:
 def _count(
     relationship: RelationshipProperty[Any], state: InstanceState[Any], loaded: dict[Any, Any]
 ) -> None:
-    # For each relationship the last query whose row it was loaded for, and that row.
-    query, row = loaded.get(relationship, (None, None))
-    first = None if row is None else row()
-    if query == state.runid and first is not None and first is not state:
+    if state.runid is None:  # of no query: the session wrote it
+        return
+    # For each relationship the queries, and the first row of each that it was loaded for.
+    queries = loaded.setdefault(relationship, {})
+    if queries.setdefault(state.runid, state.key) != state.key:
         raise RelationshipNotLoadedError(
             f"{_of_relationship(relationship)}. It is the second row of the same query "
             "that loads it, which can mean one query for each row"
         )
-    loaded[relationship] = state.runid, weakref.ref(state)
+    if len(queries) > _REMEMBERED:
+        del queries[next(iter(queries))]
 
 
 def _of_relationship(relationship: RelationshipProperty[Any]) -> str:
