@@ -55,10 +55,11 @@ def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
 
 def abandon(connections: Iterable[Connection]) -> None:
     """Take connections out of the pool that failed while they were given back."""
-    for connection in connections:
-        if not connection.closed:
-            connection.invalidate()
-            connection.close()
+    kept = [connection for connection in connections if not connection.closed]
+    release_locks(kept)
+    for connection in kept:
+        connection.invalidate()
+        connection.close()
 
 
 def cut_off(session: Session) -> None:
@@ -67,13 +68,13 @@ def cut_off(session: Session) -> None:
         connection.invalidate()
 
 
-def release_locks(session: Session) -> None:
-    """Undo what the session's connections have begun, before they are thrown away.
+def release_locks(connections: Iterable[Connection]) -> None:
+    """Undo what connections have begun, before they are thrown away.
 
     SQLite keeps a closed connection, and its lock on the file, as long as one of its statements
     lives on in a traceback.
     """
-    for connection in connections_of(session):
+    for connection in connections:
         dialect = connection.dialect
         if features_of(dialect).single_writer and not connection.invalidated:
             # Where even this fails, the connection has no transaction any more.

@@ -126,7 +126,7 @@ async def roll_back(session: AsyncSession) -> None:
         if is_interrupted(plain):  # who ends the transaction sees to its connection, too
             return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
-        await run_sync(session, release_locks, plain)
+        await run_sync(session, release_locks, connections_of(plain))
         await _discard(session)
 
 

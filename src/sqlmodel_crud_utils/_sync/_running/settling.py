@@ -128,7 +128,7 @@ def roll_back(session: Session) -> None:
         if is_interrupted(plain):  # who ends the transaction sees to its connection, too
             return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
-        run_sync(session, release_locks, plain)
+        run_sync(session, release_locks, connections_of(plain))
         _discard(session)
 
 
