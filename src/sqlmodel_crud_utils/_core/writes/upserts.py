@@ -1,4 +1,4 @@
-"""Upserts: the table and key they aim at, and their statements on each database.
+"""The statements of an upsert, on each database.
 
 The statements are executed with a list of parameters, a row each. That keeps the order in which
 the rows were given, takes the same key twice, and needs no statement that grows with the input.
@@ -36,11 +36,6 @@ from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.writes.inserts import counts_duplicates
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import ValidationError
-
-# --- the target ----------------------------------------------------------------------------------
-
-
-# --- the statements ------------------------------------------------------------------------------
 
 Parameters = list[dict[str, Any]]
 
