@@ -20,6 +20,11 @@ PYTEST := python -m pytest -n $(WORKERS) --maxprocesses 8
 # For tests that pyproject.toml leaves out: its options without the folders to ignore.
 APART := --override-ini="addopts=-ra -p no:queryguard --strict-markers --strict-config"
 
+# Compiled modules are kept, even where the environment says not to: otherwise each worker, and each
+# of the many programs that tests start, would compile SQLAlchemy and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(CACHE)/bytecode
+
 .DEFAULT_GOAL := help
 .PHONY: help install pins codegen check-codegen fmt lint type test test-async contract test-2.0 test-wheel \
 	test-all test-plain test-sync chaos test-strict test-cluster cov bench bench-quick bench-check \
