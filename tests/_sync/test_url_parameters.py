@@ -7,10 +7,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.sync import create_pooled_engine
+from sqlmodel_crud_utils.exceptions import (
+    DatabaseConnectionError,
+    SQLModelCRUDError,
+    ValidationError,
+)
+from sqlmodel_crud_utils.sync import create_pooled_engine, get_rows
 from tests._runtime_sync import Session
 from tests.databases import Database
+from tests.models import Hero
 
 LIBPQ = (
     "connect_timeout=5&keepalives=1&keepalives_idle=30&gssencmode=prefer&channel_binding=prefer"
@@ -90,3 +95,62 @@ def test_a_connection_made_by_a_function_of_ones_own_takes_what_it_likes():
         raise NotImplementedError
 
     create_pooled_engine("postgresql://h/d?bogus=1", creator=creator).dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql+psycopg://h/d?connect_timeout=s3cret", "connect_timeout"),
+        ("postgresql+psycopg://h/d?keepalives_idle=s3cret", "keepalives_idle"),
+        ("postgresql+psycopg://h/d?prepare_threshold=s3cret", "prepare_threshold"),
+        ("postgresql://h/d?connect_timeout=s3cret", "connect_timeout"),
+        ("mysql://h/d?connect_timeout=5&read_timeout=s3cret", "read_timeout"),
+        ("sqlite:///heroes.db?detect_types=0&timeout=s3cret", "timeout"),
+        ("sqlite:///heroes.db?check_same_thread=s3cret", "check_same_thread"),
+    ],
+)
+def test_a_value_that_cannot_be_read_shows_when_the_engine_is_made(url: str, name: str):
+    """The error names its parameter, and does not repeat the value."""
+    with pytest.raises(ValidationError, match=rf" (as|for) {name}\b") as caught:
+        create_pooled_engine(url)
+    assert caught.value.field == "database_url"
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("sslmode=s3cret", "target_session_attrs=s3cret", "gsslib=s3cret", "service=s3cret"),
+        *("ssl_min_protocol_version=s3cret", "client_encoding=s3cret", "sslnegotiation=s3cret"),
+    ],
+)
+@pytest.mark.parametrize("driver", ["", "+psycopg"])
+def test_a_value_that_postgresql_refuses(database: Database, query: str, driver: str):
+    """The first connection says which parameter has it, where that driver reads it at all."""
+    engine = create_pooled_engine(with_query(database, query).replace("://", f"{driver}://", 1))
+    refused: Exception | None = None
+    with Session(engine) as session:
+        try:
+            get_rows(session, Hero)
+        except SQLModelCRUDError as error:
+            refused = error
+    engine.dispose()
+    assert isinstance(refused, ValidationError | DatabaseConnectionError | None)
+    if query == "sslmode=s3cret":
+        assert refused is not None
+    if refused is not None and not query.startswith("ssl_min"):  # libpq names it in other words
+        assert query.partition("=")[0] in str(refused)
+    assert "s3cret" not in str(refused)
+
+
+@pytest.mark.databases("mysql")
+@pytest.mark.parametrize("query", ["ssl=s3cret", "read_timeout=-1"])
+def test_a_value_that_mysql_refuses(database: Database, query: str):
+    """Its drivers raise errors of Python's before they connect."""
+    engine = create_pooled_engine(with_query(database, query))
+    with Session(engine) as session:
+        with pytest.raises(ValidationError, match=rf"check {query.partition('=')[0]}$") as caught:
+            get_rows(session, Hero)
+    engine.dispose()
+    assert caught.value.field == "database_url"

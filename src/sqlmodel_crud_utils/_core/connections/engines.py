@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._core.connections.urls import (
     bad_url,
     check_parameters,
     for_asyncpg,
+    for_psycopg,
     has_server,
     is_memory,
     resolve_url,
@@ -129,12 +130,34 @@ def build_engine(create: Callable[..., _E], plan: EnginePlan) -> _E:
         engine: Any = create(plan.url, **plan.arguments)
     except ImportError as error:
         raise bad_url(_missing_driver(plan.url, error)) from error
-    except (ArgumentError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except _REFUSALS as error:
+        if (name := _refused_parameter(create, plan)) is not None:
+            raise bad_url(f"has a value for {name} that it cannot have") from error
         raise ValidationError(f"SQLAlchemy refuses the engine's arguments: {error}") from error
     if not any(plan.arguments.get(name) for name in _CONNECT_OTHERWISE):
         check_parameters(engine.url, engine.dialect, plan.moved)
     made: _E = engine
     return made
+
+
+_REFUSALS = (ArgumentError, TypeError, ValueError, LookupError, AttributeError)
+
+
+def _refused_parameter(create: Callable[..., Any], plan: EnginePlan) -> str | None:
+    """Return the parameter of the URL that SQLAlchemy cannot read, if it is one of them."""
+    bare = plan.url.difference_update_query(list(plan.url.query))
+
+    def is_refused(url: URL) -> bool:
+        try:
+            create(url, **plan.arguments)  # nothing connects
+        except _REFUSALS:
+            return True
+        return False
+
+    if is_refused(bare):
+        return None
+    given = plan.url.query
+    return next((n for n in given if is_refused(bare.update_query_dict({n: given[n]}))), None)
 
 
 _CONNECT_OTHERWISE = ("creator", "async_creator", "pool")
@@ -224,9 +247,10 @@ _BEHIND_PGBOUNCER: Mapping[str, Mapping[str, Any]] = {
 
 def _server_connect_args(url: URL) -> tuple[URL, dict[str, Any]]:
     url, secrets = without_secrets(url)
-    if url.get_driver_name() == "asyncpg":
+    driver = url.get_driver_name()
+    if driver == "asyncpg":
         return for_asyncpg(url, secrets)
-    return url, secrets
+    return for_psycopg(url, secrets) if driver == "psycopg" else (url, secrets)
 
 
 def _pool_arguments(

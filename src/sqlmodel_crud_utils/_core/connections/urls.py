@@ -60,6 +60,28 @@ _LEFT_OUT = frozenset(
 # What is left out as well, unless it is required.
 _UNLESS_REQUIRED = frozenset({"channel_binding", "gssencmode", "sslcertmode"})
 
+# What asyncpg, and SQLAlchemy's dialect for it, take as numbers that are not negative.
+_NUMBERS_OF_ASYNCPG: Mapping[str, type[int | float]] = {
+    "command_timeout": float,
+    "max_cacheable_statement_size": int,
+    "max_cached_statement_lifetime": int,
+    "prepared_statement_cache_size": int,
+    "statement_cache_size": int,
+    "timeout": float,
+}
+# What psycopg and libpq read as whole numbers, at the first connection.
+_NUMBERS_OF_LIBPQ = frozenset(
+    {
+        "connect_timeout",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "prepare_threshold",
+        "tcp_user_timeout",
+    }
+)
+
 # What SQLite's module and SQLAlchemy's dialect take from a URL, and SQLite itself from a URI.
 _SQLITE = frozenset(
     {
@@ -155,7 +177,11 @@ def for_asyncpg(url: URL, secrets: Mapping[str, str]) -> tuple[URL, dict[str, An
         arguments["database"] = given["dbname"]
     if "connect_timeout" in given:
         arguments["timeout"] = _seconds(given["connect_timeout"])
-    translated = {*in_dsn, *left_out, "dbname", "connect_timeout"}
+    for name in _NUMBERS_OF_ASYNCPG.keys() & given:
+        arguments[name] = number = _number(name, given[name], _NUMBERS_OF_ASYNCPG[name])
+        if number < 0:  # SQLAlchemy would tidy up its cache for ever
+            raise bad_url(f"must have 0 or more as {name}")
+    translated = {*in_dsn, *left_out, "dbname", "connect_timeout", *_NUMBERS_OF_ASYNCPG}
     return url.difference_update_query(list(translated)), arguments
 
 
@@ -166,6 +192,36 @@ def _seconds(text: Any) -> float | None:
         if isfinite(seconds):
             return seconds if seconds > 0 else None
     raise bad_url("must have a number of seconds as connect_timeout")
+
+
+def for_psycopg(url: URL, secrets: dict[str, str]) -> tuple[URL, dict[str, Any]]:
+    """Check the numbers in a URL, and give psycopg as numbers what libpq does not read.
+
+    Args:
+        url: The URL, without its secrets.
+        secrets: The secrets that its query had.
+
+    Returns:
+        The URL without what became an argument, and the secrets with the arguments.
+
+    Raises:
+        ValidationError: Something is not a number.
+    """
+    arguments: dict[str, Any] = dict(secrets)
+    for name in _NUMBERS_OF_LIBPQ.intersection(url.query):
+        number = _number(name, url.query[name], int)
+        if name == "prepare_threshold":
+            arguments[name] = number
+    return url.difference_update_query(["prepare_threshold"]), arguments
+
+
+def _number(name: str, text: Any, kind: type[int | float]) -> int | float:
+    with suppress(TypeError, ValueError):
+        number = kind(text)
+        if isfinite(number):
+            return number
+    words = "a whole number" if kind is int else "a number"
+    raise bad_url(f"must have {words} as {name}")
 
 
 def check_parameters(url: URL, dialect: Dialect, moved: Iterable[str]) -> None:

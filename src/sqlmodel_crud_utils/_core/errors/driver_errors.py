@@ -71,8 +71,22 @@ def read_driver_error(error: BaseException) -> DriverError | None:
         return _from_postgresql(original, state)
     if driver in _LIBPQ_DRIVERS and _is_a(original, "OperationalError"):
         # Only a server sends a SQLSTATE; without one there was none to talk to.
-        return DriverError("connection", type(original).__name__, _NO_LOGIN)
+        return DriverError("connection", type(original).__name__, _no_login(str(original)))
     return None
+
+
+def _no_login(text: str) -> str:
+    """Return why there was no login; libpq names a parameter that it, or the server, refused."""
+    found = re.match(_REFUSED_PARAMETER, text)
+    if found is None:
+        return _NO_LOGIN
+    return f"the parameter {next(filter(None, found.groups()))!r} has a wrong value"
+
+
+_REFUSED_PARAMETER = (
+    r"(?s).*?(?:invalid (\w+) value: |connection option \"(\w+)\""
+    r"|invalid value for parameter \"(\w+)\"|definition of (service) )"
+)
 
 
 def status_code_of(error: BaseException) -> str | None:

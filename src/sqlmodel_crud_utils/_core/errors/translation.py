@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
+from sqlmodel_crud_utils._core.errors.connecting import refused_arguments
 from sqlmodel_crud_utils._core.errors.driver_errors import (
     DriverError,
     is_cut_connection,
@@ -84,7 +85,11 @@ def translate(
         return constraint_violation(driver, statement, model)
     if _is_connection_failure(error, driver):
         return _connection_failure(error, driver)
-    return _mistake(error, driver, model) or _query_failure(error, driver, model)
+    return (
+        refused_arguments(error)
+        or _mistake(error, driver, model)
+        or _query_failure(error, driver, model)
+    )
 
 
 _BAD_VALUE = "a value does not fit the type of its column"
@@ -107,6 +112,7 @@ def is_database_error(error: BaseException) -> bool:
         or _is_drivers(error)
         or _is_raised_by_execution(error)
         or _uncleared_key(error) is not None
+        or refused_arguments(error) is not None
     )
 
 
