@@ -107,3 +107,13 @@ class Shift(PostgresBase):
     name: Mapped[str] = mapped_column(String(20), unique=True)
     place: Mapped[int | None]
     during: Mapped[Range[int] | None] = mapped_column(INT4RANGE)
+
+
+class Turn(PostgresBase):
+    """A key that is checked at the commit."""
+
+    __tablename__ = "turn"
+    __table_args__ = (UniqueConstraint("place", deferrable=True, initially="DEFERRED"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[int | None]

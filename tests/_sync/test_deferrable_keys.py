@@ -4,19 +4,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.exceptions import ConstraintViolationError, ValidationError
+from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
     bulk_insert_rows,
     bulk_upsert_mappings,
     get_one_or_create,
+    insert_data_rows,
     write_row,
 )
 from tests._runtime_sync import Engine, Session, run_on_connection
-from tests.constraint_models import PostgresBase, Shift
+from tests.constraint_models import PostgresBase, Shift, Turn
 
 pytestmark = pytest.mark.databases("postgresql")
 
@@ -55,3 +60,35 @@ def test_only_keys_that_are_checked_at_once_are_upserted_by(session: Session) ->
     assert [row.place for row in written] == [2, 3]
     with pytest.raises(ValidationError, match="deferrable"):
         bulk_upsert_mappings(rows, session, Shift, "place")
+
+
+WRITES: dict[str, Callable[[Session, Any], Any]] = {
+    "write_row": lambda s, row: write_row(row, s, raise_on_error=True),
+    "insert_data_rows": lambda s, row: insert_data_rows([row], s, raise_on_error=True),
+    "several": lambda s, row: insert_data_rows([Turn(), row, Turn()], s, raise_on_error=True),
+    "many": lambda s, row: insert_data_rows(
+        [*(Turn() for _ in range(150)), row], s, raise_on_error=True
+    ),
+    "bulk_insert_rows": lambda s, row: bulk_insert_rows([row], s, Turn),
+}
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("write", WRITES)
+def test_what_fails_at_the_commit_names_its_field(
+    session: Session, write: str, hooked: bool
+) -> None:
+    """By whichever function the row was written, with a hook or without."""
+    write_row(Turn(place=1), session, raise_on_error=True)
+    hooks = registered_hook(Turn, Silent()) if hooked else nullcontext()
+    with hooks, pytest.raises(ConstraintViolationError) as raised:
+        WRITES[write](session, Turn(place=1))
+    assert (raised.value.kind, raised.value.field) == ("unique", "place")
+    assert QueryBuilder(session, Turn).count() == 1
+
+
+class Silent:
+    """A hook that changes nothing."""
+
+    def before_create(self, instance: Any) -> None:
+        """Do nothing."""

@@ -182,7 +182,8 @@ def _insert_with_hooks(write: Write, rows: list[Any]) -> tuple[bool, list[Any] |
     session, strict = write.session, write.strict
     try:
         with SetApart(rows) as apart:
-            with translated(session, write.model, _NAME), block(session, wrap_errors=False):
+            own = block(session, wrap_errors=False, model=write.model)
+            with translated(session, write.model, _NAME), own:
                 outcome = _insert_one_by_one(write, rows, apart, strict=strict)
     except HookFailedError as failed:
         hook_error = failed.error
@@ -237,7 +238,7 @@ def _insert_together(write: Write, rows: list[Any]) -> None:
             if block_of(sync_session(session)) is not None:
                 _insert_all_or_none(write, rows)
             else:
-                with block(session, wrap_errors=False):
+                with block(session, wrap_errors=False, model=write.model):
                     _insert_all_or_none(write, rows)
     except BaseException:
         forget_keys(keyless)

@@ -421,7 +421,10 @@ async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
         with SetApart(write.adding) as apart:
             # What a hook reads, and then writes by, nobody else may change meanwhile.
             locks_first = write.inside or want_session(write.hooks)
-            async with block(write.session, wrap_errors=False, locks_first=locks_first):
+            level = block(
+                write.session, wrap_errors=False, locks_first=locks_first, model=write.model
+            )
+            async with level:
                 apart.put_back()
                 return await _held(write.session, work)
     if write.inside:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
@@ -51,9 +51,18 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         wrap_errors: Whether an error is raised as a `TransactionError`.
         modes: What a transaction that begins here is begun with.
         locks_first: Whether SQLite's lock is taken before anything is read.
+        model: The model that is worked on, if it is one; errors name its fields.
     """
 
-    __slots__ = ("_level", "_locks_first", "_modes", "_plain", "_session", "_wraps_errors")
+    __slots__ = (
+        "_level",
+        "_locks_first",
+        "_model",
+        "_modes",
+        "_plain",
+        "_session",
+        "_wraps_errors",
+    )
 
     def __init__(
         self,
@@ -62,8 +71,10 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         wrap_errors: bool,
         modes: Modes = USUAL,
         locks_first: bool = True,
+        model: type[Any] | None = None,
     ) -> None:
         self._session = session
+        self._model = model
         self._locks_first = locks_first
         self._plain = sync_session(session)
         self._wraps_errors = wrap_errors
@@ -121,7 +132,7 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
             except Exception as error:
                 if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
                     raise
-                raise translate(blocks.behind(self._plain, error)) from error
+                raise translate(blocks.behind(self._plain, error), self._model) from error
 
 
 class _Level:
