@@ -63,3 +63,12 @@ class Percent(Base):
 
     id: Mapped[int] = mapped_column("id%s", primary_key=True, autoincrement=False)
     text: Mapped[str | None] = mapped_column(String(20), default=None)
+
+
+class OnlyPercents(Base):
+    """A percent sign in the name of each column."""
+
+    __tablename__ = "only_percents"
+
+    id: Mapped[int] = mapped_column("id%s", primary_key=True, autoincrement=False)
+    share: Mapped[int | None] = mapped_column("%", default=None)

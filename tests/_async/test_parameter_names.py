@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
@@ -22,8 +23,10 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
+from sqlmodel_crud_utils.exceptions import ValidationError
 from tests._runtime_async import AsyncSession, execute, run_on_connection
-from tests.name_models import Lookalike, LookalikeLink, Percent
+from tests.databases import Database
+from tests.name_models import Lookalike, LookalikeLink, OnlyPercents, Percent
 from tests.properties import examples
 
 EXAMPLES = examples(24)
@@ -177,3 +180,14 @@ async def test_a_percent_sign_in_the_name_of_a_key(session: AsyncSession) -> Non
     assert await bulk_insert_rows(rows, session, Percent, on_conflict="ignore") == 1
     assert await bulk_update_rows([1, 3], {"text": "z"}, session, Percent) == (True, 2)
     assert await delete_rows_within_id_list([1, 2], session, Percent) == (True, 2)
+
+
+async def test_a_percent_sign_in_all_names(session: AsyncSession, database: Database) -> None:
+    """MySQL could not count the duplicates by any column; the error says so."""
+    rows = [{"id": 1, "share": 5}, {"id": 2, "share": 6}]
+    assert await bulk_insert_rows(rows[:1], session, OnlyPercents) == 1
+    if database.name == "mysql":
+        with pytest.raises(ValidationError, match="no % in its name"):
+            await bulk_insert_rows(rows, session, OnlyPercents, on_conflict="ignore")
+    else:
+        assert await bulk_insert_rows(rows, session, OnlyPercents, on_conflict="ignore") == 1

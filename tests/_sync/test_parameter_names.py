@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Connection, delete, insert, select
 
+from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     bulk_insert_rows,
@@ -25,7 +27,8 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Session, execute, run_on_connection
-from tests.name_models import Lookalike, LookalikeLink, Percent
+from tests.databases import Database
+from tests.name_models import Lookalike, LookalikeLink, OnlyPercents, Percent
 from tests.properties import examples
 
 EXAMPLES = examples(24)
@@ -179,3 +182,14 @@ def test_a_percent_sign_in_the_name_of_a_key(session: Session) -> None:
     assert bulk_insert_rows(rows, session, Percent, on_conflict="ignore") == 1
     assert bulk_update_rows([1, 3], {"text": "z"}, session, Percent) == (True, 2)
     assert delete_rows_within_id_list([1, 2], session, Percent) == (True, 2)
+
+
+def test_a_percent_sign_in_all_names(session: Session, database: Database) -> None:
+    """MySQL could not count the duplicates by any column; the error says so."""
+    rows = [{"id": 1, "share": 5}, {"id": 2, "share": 6}]
+    assert bulk_insert_rows(rows[:1], session, OnlyPercents) == 1
+    if database.name == "mysql":
+        with pytest.raises(ValidationError, match="no % in its name"):
+            bulk_insert_rows(rows, session, OnlyPercents, on_conflict="ignore")
+    else:
+        assert bulk_insert_rows(rows, session, OnlyPercents, on_conflict="ignore") == 1

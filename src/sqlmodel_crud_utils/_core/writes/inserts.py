@@ -65,6 +65,7 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
     features, statement = features_of(dialect), own_insert(dialect, entity)
     result: Insert
     if features.conflict == "ON DUPLICATE KEY":
+        _check_names(target)
         # INSERT IGNORE would hide other errors too.
         counting = counts_duplicates(target, dialect)
         result = (statement if keyed else statement.inline()).on_duplicate_key_update(counting)
@@ -74,6 +75,16 @@ def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool
         result = statement.on_conflict_do_nothing()
         result = result if keyed else result.returning(*target.table.primary_key.columns)
     return result
+
+
+def _check_names(target: Target) -> None:
+    """Refuse a table in which MySQL has no column to count duplicates with."""
+    if all("%" in column.name for column in target.table.columns):
+        raise ValidationError(
+            "MySQL skips duplicates only in a table with a column that has no % in its name; "
+            f"give a column of {target.model.__name__} another name, the field may keep its own",
+            field="on_conflict",
+        )
 
 
 def counts_duplicates(
