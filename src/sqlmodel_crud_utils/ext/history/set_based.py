@@ -8,7 +8,7 @@ database writes as `values.text_of` does; for all others the rows are read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -106,13 +106,8 @@ def recorded_by_database(
     fields = dict(texts.fields(statement))
     if not fields:
         return SetBased(None)
-    hidden = facts.model.__track_redact__
-    parts = [
-        case((each.differs, _part(name, each, name in hidden)), else_="")
-        for name, each in fields.items()
-    ]
-    joined: Text_ = reduce(lambda left, right: left.concat(right), parts)
-    changes = literal("{", Text).concat(func.substr(joined, 2)).concat("}")
+    changes = _object(fields, facts.model.__track_redact__)
+    differs = or_(*(each.differs for each in fields.values()))
     rows = (
         select(
             texts.key().label("row_key"),
@@ -126,12 +121,11 @@ def recorded_by_database(
     constants = {name: literal(value, history.c[name].type) for name, value in same.items()}
     features = features_of(dialect)
     if features.locks_gaps or features.single_writer:
-        differs = or_(*(each.differs for each in fields.values()))
         return SetBased(_insert(history, rows.where(differs), constants))
     # What others insert meanwhile is not locked: the counts tell.
-    seen = rows.cte("seen")
+    seen = rows.add_columns(differs.label("differs")).cte("seen")
     changed = select(seen.c.row_key, cast(seen.c.changes, history.c.changes.type), seen.c.tenant_id)
-    recorded = _insert(history, changed.where(seen.c.changes != "{}"), constants).cte("recorded")
+    recorded = _insert(history, changed.where(seen.c.differs), constants).cte("recorded")
     return SetBased(select(func.count()).select_from(seen).add_cte(recorded), True)
 
 
@@ -154,11 +148,35 @@ class _Field(NamedTuple):
     differs: ColumnElement[bool]
 
 
-def _part(name: str, field: _Field, is_hidden: bool) -> Text_:
-    start = f",{json.dumps(name)}:["
-    if is_hidden:
-        return literal(f'{start}"…","…"]', Text)
-    return literal(start, Text).concat(field.old).concat(",").concat(field.new).concat("]")
+def _object(fields: Mapping[str, _Field], hidden: Collection[str]) -> Text_:
+    """Return the JSON text of what becomes of the fields that differ in a row."""
+    pairs = {name: _pair(name, each, name in hidden) for name, each in fields.items()}
+    if len(pairs) == 1:  # it differs: rows in which nothing does are not recorded
+        [pair] = pairs.values()
+        return _joined("{", *pair, "}")
+    parts = [
+        case((fields[name].differs, _joined(",", *pair)), else_="") for name, pair in pairs.items()
+    ]
+    return _joined("{", func.substr(_joined(*parts), 2), "}")
+
+
+def _pair(name: str, field: _Field, is_hidden: bool) -> Sequence[str | Text_]:
+    """Return what a field is called, and from what to what it changes, as parts of a text."""
+    start = f"{json.dumps(name)}:["
+    return [f'{start}"…","…"]'] if is_hidden else [start, field.old, ",", field.new, "]"]
+
+
+def _joined(*parts: str | Text_) -> Text_:
+    """Return a text of several parts; what is known beforehand is one constant."""
+    known, texts = "", []
+    for part in parts:
+        if isinstance(part, str):
+            known += part
+        else:
+            texts += [literal(known, Text), part] if known else [part]
+            known = ""
+    texts += [literal(known, Text)] if known else []
+    return reduce(lambda left, right: left.concat(right), texts)
 
 
 @dataclass(frozen=True)
