@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select
 
 from sqlmodel_crud_utils._async._running.changes import announce, happened
+from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
 from sqlmodel_crud_utils._runtime_async import (
@@ -25,6 +26,9 @@ from sqlmodel_crud_utils._session.changes import (
     need_of,
     recording_of,
 )
+
+_ROWS_AT_ONCE = 1_000
+"""How many rows are read after a write, and told, at once."""
 
 
 async def write_set(
@@ -65,8 +69,10 @@ async def write_set(
         if need >= Need.BEFORE:
             statement = await _announced(session, facts, statement, rows)
         await execute_writing(session, statement, execution_options=options)
-        if names:
-            rows = await rows_of_keys(session, facts, names, rows)
+        for part in chunked(rows, _ROWS_AT_ONCE):
+            written = await rows_of_keys(session, facts, names, part) if names else part
+            await happened(session, change_of(facts, operation, names, written))
+        return len(rows)
     if rows:
         await happened(session, change_of(facts, operation, names, rows))
     return len(rows)
@@ -142,7 +148,13 @@ async def rows_of_keys(
     session: AsyncSession, facts: Facts, names: Sequence[str], keys: Sequence[Any]
 ) -> Sequence[Any]:
     """Return the key and some fields of the rows that have these keys."""
-    return await _fetched(session, _by_keys(facts, names, keys), {}) if keys else []
+    columns, listed = _columns(facts, names), [tuple(key) for key in keys]
+    dialect = dialect_of(session, facts)
+    rows: list[Any] = []
+    for chunk in key_chunks(facts.model, facts.key, listed, dialect):
+        among = among_keys(facts.model, facts.key, chunk, dialect)
+        rows += await _fetched(session, select(*columns).where(among), {})
+    return rows
 
 
 def change_of(
@@ -163,13 +175,6 @@ def _returns_rows(session: AsyncSession, facts: Facts, operation: WriteKind) -> 
 
 def _columns(facts: Facts, names: Sequence[str]) -> list[Any]:
     return [facts.attributes[name] for name in (*facts.key, *names)]
-
-
-def _by_keys(facts: Facts, names: Sequence[str], keys: Sequence[Any]) -> Executable:
-    own = _columns(facts, ())
-    listed = [tuple(key) for key in keys]
-    among = own[0].in_([key[0] for key in listed]) if len(own) == 1 else tuple_(*own).in_(listed)
-    return select(*_columns(facts, names)).where(among)
 
 
 async def _fetched(

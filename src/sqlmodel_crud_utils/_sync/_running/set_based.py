@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select
 
+from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
 from sqlmodel_crud_utils._runtime_sync import (
@@ -27,6 +28,9 @@ from sqlmodel_crud_utils._session.changes import (
     recording_of,
 )
 from sqlmodel_crud_utils._sync._running.changes import announce, happened
+
+_ROWS_AT_ONCE = 1_000
+"""How many rows are read after a write, and told, at once."""
 
 
 def write_set(
@@ -67,8 +71,10 @@ def write_set(
         if need >= Need.BEFORE:
             statement = _announced(session, facts, statement, rows)
         execute_writing(session, statement, execution_options=options)
-        if names:
-            rows = rows_of_keys(session, facts, names, rows)
+        for part in chunked(rows, _ROWS_AT_ONCE):
+            written = rows_of_keys(session, facts, names, part) if names else part
+            happened(session, change_of(facts, operation, names, written))
+        return len(rows)
     if rows:
         happened(session, change_of(facts, operation, names, rows))
     return len(rows)
@@ -140,7 +146,13 @@ def rows_of_keys(
     session: Session, facts: Facts, names: Sequence[str], keys: Sequence[Any]
 ) -> Sequence[Any]:
     """Return the key and some fields of the rows that have these keys."""
-    return _fetched(session, _by_keys(facts, names, keys), {}) if keys else []
+    columns, listed = _columns(facts, names), [tuple(key) for key in keys]
+    dialect = dialect_of(session, facts)
+    rows: list[Any] = []
+    for chunk in key_chunks(facts.model, facts.key, listed, dialect):
+        among = among_keys(facts.model, facts.key, chunk, dialect)
+        rows += _fetched(session, select(*columns).where(among), {})
+    return rows
 
 
 def change_of(
@@ -161,13 +173,6 @@ def _returns_rows(session: Session, facts: Facts, operation: WriteKind) -> bool:
 
 def _columns(facts: Facts, names: Sequence[str]) -> list[Any]:
     return [facts.attributes[name] for name in (*facts.key, *names)]
-
-
-def _by_keys(facts: Facts, names: Sequence[str], keys: Sequence[Any]) -> Executable:
-    own = _columns(facts, ())
-    listed = [tuple(key) for key in keys]
-    among = own[0].in_([key[0] for key in listed]) if len(own) == 1 else tuple_(*own).in_(listed)
-    return select(*_columns(facts, names)).where(among)
 
 
 def _fetched(session: Session, statement: Executable, options: Mapping[str, Any]) -> Sequence[Any]:
