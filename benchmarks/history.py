@@ -4,6 +4,9 @@ All rows of a table are updated: without a history, with a set-based one by hand
 builder on a tracked model. They run in turn, in one process; shown is the best of the rounds.
 The last one reads and flushes row by row, as a history does that knows flushes alone. Behind the
 times stand the ratios of the query builder to the two others, with their targets.
+
+A second line has one tracked `update_row`, against a row that is read FOR UPDATE, changed and
+flushed by hand with an INSERT into the history, and against `update_row` without a history.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import Engine, StaticPool, create_engine, delete, insert, inspect, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from sqlmodel_crud_utils.ext.history import ChangeHistory, TrackChangesMixin
-from sqlmodel_crud_utils.sync import QueryBuilder
+from sqlmodel_crud_utils.sync import QueryBuilder, update_row
 
 
 class Base(SQLModel, registry=registry()):
@@ -33,6 +38,16 @@ class Stock(Base, TrackChangesMixin, table=True):
     amount: int
 
 
+class Loose(Base, table=True):
+    """The same without a history."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    amount: int
+
+
+_TABLE: Any = Base.metadata.tables["stock"]
+_LOOSE: Any = Base.metadata.tables["loose"]
+_HISTORY: Any = inspect(ChangeHistory).local_table
 _UPDATE = "UPDATE stock SET amount = amount + 1 WHERE amount >= 0"
 _INTO = (
     "INSERT INTO change_history "
@@ -83,43 +98,82 @@ WAYS: Mapping[str, Callable[[Session], None]] = {
     "flush": _flushed,
 }
 
+_numbers = iter(range(1, 10**9))
+
+
+def _row_by_hand(session: Session) -> None:
+    row = session.exec(select(Loose).where(col(Loose.id) == 1).with_for_update()).one()
+    old, row.amount = row.amount, next(_numbers)
+    entry = {
+        "table_name": "loose",
+        "row_key": "1",
+        "operation": "update",
+        "changes": {"amount": [old, row.amount]},
+        "changed_at": datetime.now(UTC),
+        "transaction_key": uuid4(),
+    }
+    session.connection().execute(insert(_HISTORY), entry)
+
+
+def _row_tracked(session: Session) -> None:
+    update_row(1, {"amount": next(_numbers)}, session, Stock)
+
+
+def _row_without(session: Session) -> None:
+    update_row(1, {"amount": next(_numbers)}, session, Loose)
+
+
+ROW_WAYS: Mapping[str, Callable[[Session], None]] = {
+    "no history": _row_without,
+    "by hand": _row_by_hand,
+    "update_row": _row_tracked,
+}
+
 
 # The builder takes no more than this times the history by hand, and flushes no less than that.
+# Neither does `update_row`, of one row.
 MOST_OF_BY_HAND = 1.15
 LEAST_OF_FLUSH = 5.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What it costs to update all rows of a database.
+    """What it costs to update rows of a database.
 
     Attributes:
         database: The kind of database.
-        seconds: The best time of each way.
+        seconds: The best time of each way to update all rows.
+        row_seconds: The best time of each way to update one.
     """
 
     database: str
     seconds: Mapping[str, float]
+    row_seconds: Mapping[str, float]
 
 
 def measure(engine: Engine, rows: int = 10_000, rounds: int = 3) -> Cost:
-    """Return what an update of all rows costs on a database, whose tables are made and dropped."""
-    tables: list[Any] = [Base.metadata.tables["stock"], inspect(ChangeHistory).local_table]
+    """Return what updates cost on a database, whose tables are made and dropped."""
+    tables: list[Any] = [_TABLE, _LOOSE, _HISTORY]
     best = dict.fromkeys(WAYS, float("inf"))
+    best_of_row = dict.fromkeys(ROW_WAYS, float("inf"))
     for table in tables:
         table.create(engine)
     try:
         with engine.begin() as connection:
-            connection.execute(insert(tables[0]), [{"amount": each} for each in range(rows)])
+            for table in (_TABLE, _LOOSE):
+                connection.execute(insert(table), [{"amount": each} for each in range(rows)])
         for _ in range(rounds):
             for name, way in WAYS.items():
                 best[name] = min(best[name], _seconds(engine, way))
                 with engine.begin() as connection:
-                    connection.execute(delete(tables[1]))
+                    connection.execute(delete(_HISTORY))
+        for _ in range(100 * rounds):
+            for name, way in ROW_WAYS.items():
+                best_of_row[name] = min(best_of_row[name], _seconds(engine, way))
     finally:
         for table in tables:
             table.drop(engine)
-    return Cost(engine.dialect.name, best)
+    return Cost(engine.dialect.name, best, best_of_row)
 
 
 def _seconds(engine: Engine, way: Callable[[Session], None]) -> float:
@@ -142,6 +196,9 @@ def main(costs: Sequence[Cost] | None = None) -> None:
         of_hand = f"{builder / cost.seconds['by hand']:.2f} of by hand (<= {MOST_OF_BY_HAND})"
         of_flush = f"flush {cost.seconds['flush'] / builder:.1f} of it (>= {LEAST_OF_FLUSH})"
         print(f"{cost.database}: {shown}; {of_hand}; {of_flush}")
+        shown = ", ".join(f"{name} {1e6 * each:.0f} us" for name, each in cost.row_seconds.items())
+        ratio = cost.row_seconds["update_row"] / cost.row_seconds["by hand"]
+        print(f"{cost.database}, one row: {shown}; {ratio:.2f} of by hand (<= {MOST_OF_BY_HAND})")
 
 
 if __name__ == "__main__":

@@ -223,11 +223,12 @@ def test_tenants_and_strict_loading_are_measured(capsys: pytest.CaptureFixture[s
 
 
 def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each database, with all ways and the ratio."""
+    """Two lines for each database, for all rows and for one, with all ways and the ratio."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     history.main([history.measure(engine, rows=20, rounds=1)])
-    [line] = capsys.readouterr().out.splitlines()
-    assert all(f"{way} " in line for way in history.WAYS)
+    [of_all, of_one] = capsys.readouterr().out.splitlines()
+    assert all(f"{way} " in of_all for way in history.WAYS)
+    assert all(f"{way} " in of_one for way in history.ROW_WAYS)
     engine.dispose()
 
 
