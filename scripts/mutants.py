@@ -29,6 +29,7 @@ NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
     "_core/writes/shapes.py",
     "_core/writes/upsert_rows.py",
 )
+REFUSED_VALUES = "_core/errors/refused_values.py"
 OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/blocks.py"
 
 # What is changed in which module of the package, and into what.
@@ -187,12 +188,22 @@ FAILURE_MUTANTS = [
     ("_async/bulk_inserts.py", "elif not refusal.is_of_rows:", "elif False:"),
     ("_async/_running/upserting.py", "if not found.is_of_rows:", "if False:"),
     ("_async/_running/upserting.py", "middle - low > 1 and part.is_of_rows", "middle - low > 1"),
-    (
-        "_core/errors/translation.py",
-        "    return _assigned_json(error, model)",
-        "    return None",
-    ),
+    (REFUSED_VALUES, "if execution is None:", "if True:"),
+    (REFUSED_VALUES, "json_serializer_of(execution.dialect)", "None"),
+    (REFUSED_VALUES, "if facts.columns[name].key in parameter.key", "if True"),
     ("_session/sole_use.py", " or _is_replaced(session, state)", ""),
+]
+# What fails at the COMMIT or at a savepoint, and which refusals are a row's.
+BLOCK_MUTANTS = [
+    (BLOCKS, "raise translate(blocks.behind(self._plain, error), self._model) from error", "raise"),
+    (BLOCKS, "blocks.behind(self._plain, error), self._model", "error, self._model"),
+    (BLOCKS, "(self._plain, error), self._model)", "(self._plain, error))"),
+    ("_async/_running/refusals.py", "return isinstance(self.failure, ValidationError)", "return 1"),
+    ("_async/_running/refusals.py", "return isinstance(self.failure, ValidationError)", "return 0"),
+]
+PARAMETER_MUTANTS = [
+    ("ext/fastapi/filters.py", " if name in GET_ROWS_PARAMETERS else name", ""),
+    ("ext/fastapi/filters.py", 'f"{name}__eq" if name in GET_ROWS_PARAMETERS else name', "name"),
 ]
 # Those that only a server's answers kill.
 LOSS_MUTANTS = [
@@ -255,8 +266,18 @@ GROUPS = {
                 "tests/_async/test_written_values.py",
                 "tests/async_only/test_one_session_per_task.py",
             ),
+            "tests/_async/test_json_values.py",
         ],
     ),
+    "blocks": (
+        BLOCK_MUTANTS,
+        [
+            *("--databases", "postgresql", "tests/_async/test_transaction_failures.py"),
+            *("tests/_async/test_deferrable_keys.py", "tests/_async/test_bulk_inserts.py"),
+            *("tests/_async/test_lost_transactions.py", "tests/_async/test_upsert_failures.py"),
+        ],
+    ),
+    "parameters": (PARAMETER_MUTANTS, ["tests/unit/test_fastapi_filters.py"]),
     "losses": (
         LOSS_MUTANTS,
         [
