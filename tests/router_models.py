@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated
 
@@ -63,6 +64,7 @@ class LodgePublic(SQLModel):
 class RangerCreate(SQLModel):
     name: str = Field(min_length=1, max_length=20)
     age: int | None = Field(default=None, ge=0, le=1000)
+    wage: Decimal | None = Field(default=None, max_digits=8, decimal_places=2)
     lodge_id: uuid.UUID | None = None
 
 
@@ -82,6 +84,7 @@ class Ranger(RangerCreate, VersionMixin, table=True):
 class RangerUpdate(SQLModel):
     name: str | None = Field(default=None, min_length=1, max_length=20)
     age: int | None = Field(default=None, ge=0, le=1000)
+    wage: Decimal | None = Field(default=None, max_digits=8, decimal_places=2)
     lodge_id: uuid.UUID | None = None
 
 
@@ -89,6 +92,7 @@ class RangerPublic(SQLModel):
     id: int
     name: str
     age: int | None
+    wage: Decimal | None
     lodge: LodgePublic | None
 
 

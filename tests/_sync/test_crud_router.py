@@ -166,6 +166,21 @@ def test_related_rows_go_out_with_a_row(client: TestClient) -> None:
     assert client.get("/rangers?lodge__name=Owls").json()["items"] == [changed.json()]
 
 
+@pytest.mark.parametrize("wage", ["1.5", "1.50", 2, None])
+def test_a_row_that_was_written_goes_out_as_it_is_stored(
+    client: TestClient, wage: str | int | None
+) -> None:
+    """The tag of an answer to a write is that of the row, however the client has put a number."""
+    made = client.post("/rangers", json={"name": "Ann", "wage": wage})
+    where = made.headers["location"]
+    assert client.get(where).json() == made.json()
+    tag = {"if-match": made.headers["etag"]}
+    changed = client.patch(where, json={"wage": "7.5"}, headers=tag)
+    assert (changed.status_code, changed.json()["wage"]) == (200, "7.50")
+    tag = {"if-match": changed.headers["etag"]}
+    assert client.patch(where, json={"wage": "8"}, headers=tag).status_code == 200
+
+
 # --- versions ------------------------------------------------------------------------------------
 
 

@@ -215,8 +215,10 @@ class Operations:
     async def _read_again(self, session: Any, row: Any) -> Any:
         if not self.resource.shows_related:
             return row
-        query = AsyncQueryBuilder(session, self.resource.model)
-        return await self._shown(query).where(**self._key(row)).one()
+        query = self._shown(AsyncQueryBuilder(session, self.resource.model)).where(**self._key(row))
+        # As it is stored: the tag is one of the answer, and "1.5" becomes "1.50" in a column.
+        session.expire(row)
+        return await query.one()
 
     def _key(self, row: Any) -> Key:
         names, values = self.resource.facts.key, self.resource.key_of(row)
