@@ -680,6 +680,19 @@ async def test_an_update_of_excluded_fields_reads_no_row(
     assert {"SELECT", "INSERT"}.isdisjoint(statements)
 
 
+async def test_an_upsert_asks_for_its_rows_at_once(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """Which of them are there is one question, not one for each row that is new."""
+    rows = [{"id": number, "number": number} for number in range(1, 201)]
+    await bulk_upsert_mappings(rows[:20], session, Specimen)
+    with recorded(engine) as statements:
+        _, counts = await bulk_upsert_mappings(rows, session, Specimen, return_rows=False)
+    assert counts == (180, 20)
+    assert len(statements) < 40
+    assert [operation for operation, _ in await changes_of(session, 200, Specimen)] == ["create"]
+
+
 async def test_what_a_type_encrypts_stays_encrypted(session: AsyncSession) -> None:
     """Values stand as the column holds them."""
     vault = Vault(code="abc")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Dialect, Select, func, select
+from sqlalchemy import Dialect, Select, func
 
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._core.chunks import chunked
@@ -21,9 +21,9 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Action,
     Batch,
     Entry,
-    has_unique_values,
     matched,
     not_read_back,
+    unique_values,
 )
 from sqlmodel_crud_utils._core.writes.upserts import (
     insert_statement,
@@ -209,7 +209,8 @@ async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
     if statement is not None:
         parameters = batch.update_parameters()
         await execute_writing(session, statement, parameters, execution_options=_PLAIN_UPDATE)
-    found = await _read_back(session, batch, dialect)
+    target = batch.target
+    found = await _found_by(session, target, target.key, batch.entries, dialect)
     for entry in batch.entries:
         if entry not in found:
             await _upsert(session, batch.part([entry]), dialect)
@@ -217,65 +218,51 @@ async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
 
 async def written(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
     """Return the rows that were written, which have to be there."""
-    found = await _read_back(session, batch, dialect)
+    found = await _there(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
-            row = await _find_elsewhere(session, batch.target, entry, dialect)
-            if row is None:
-                raise not_read_back(batch.target, entry)
-            found[entry] = row
+            raise not_read_back(batch.target, entry)
     return found
 
 
 async def _there(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the rows that an upsert finds."""
-    found = await _read_back(session, batch, dialect)
-    for entry in batch.entries:
-        if entry not in found:
-            row = await _find_elsewhere(session, batch.target, entry, dialect)
-            found.update({entry: row} if row is not None else {})
-    return found
-
-
-async def _read_back(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the existing rows, with the values that the database has now."""
+    """Return the rows that an upsert finds, with the values that the database has now."""
     target = batch.target
-    keys = [entry.key for entry in batch.entries if entry.key is not None]
-    rows: list[Any] = []
-    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
-        statement = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
-        rows += await _fetch(session, statement.where(*target.criteria), dialect)
-    found = matched(target, batch.entries, rows)
-    if len(found) < len(batch.entries):
-        # Equal for the database and not for Python: collations that ignore case, padding, …
-        for entry in batch.entries:
-            if entry not in found:
-                row = await _find(session, target, target.key, entry, dialect)
-                found.update({entry: row} if row is not None else {})
+    # MySQL updates a row with any equal unique key.
+    any_key = features_of(dialect).conflict == "ON DUPLICATE KEY"
+    found: dict[Entry, Any] = {}
+    for names in (target.key, *(target.other_keys if any_key else ())):
+        missing = [entry for entry in batch.entries if entry not in found]
+        found |= await _found_by(session, target, names, missing, dialect)
     return found
 
 
-async def _find_elsewhere(
-    session: AsyncSession, target: Target, entry: Entry, dialect: Dialect
-) -> Any:
-    """Return the row that MySQL updates because another unique key is equal, None for none."""
-    if features_of(dialect).conflict == "ON DUPLICATE KEY":
-        for names in target.other_keys:
-            row = await _find(session, target, names, entry, dialect)
-            if row is not None:
-                return row
-    return None
-
-
-async def _find(
-    session: AsyncSession, target: Target, names: Sequence[str], entry: Entry, dialect: Dialect
-) -> Any:
-    """Return the row that the database itself finds by a unique key of the entry."""
-    criteria = has_unique_values(target, names, entry)
-    if criteria is None:
-        return None
-    rows = await _fetch(session, select(target.model).where(*criteria), dialect)
-    return rows[0] if rows else None
+async def _found_by(
+    session: AsyncSession,
+    target: Target,
+    names: tuple[str, ...],
+    entries: Sequence[Entry],
+    dialect: Dialect,
+) -> dict[Entry, Any]:
+    """Return the rows that the database finds by a unique key of the entries."""
+    keys = unique_values(target, names, entries)
+    criteria = target.criteria if set(names) == set(target.key) else ()
+    rows: list[Any] = []
+    for chunk in chunked(keys.values(), longest_key_list(target.model, names, dialect)):
+        statement = by_key_list(target.model, names, chunk, dialect, here(WITH_DELETED))
+        rows += await _fetch(session, statement.where(*criteria), dialect)
+    found = matched(names, keys, rows)
+    missing = [entry for entry in keys if entry not in found]
+    if not rows or not missing:
+        return found
+    # Keys may be equal for the database and not for Python: collations that ignore case, padding.
+    if len(keys) == 1:
+        return {missing[0]: rows[0]}
+    # To ask for each of them would be a query for every new row.
+    middle = len(missing) // 2
+    for part in [missing] if found else [missing[:middle], missing[middle:]]:
+        found |= await _found_by(session, target, names, part, dialect)
+    return found
 
 
 async def _fetch(session: AsyncSession, statement: Select[Any], dialect: Dialect) -> list[Any]:

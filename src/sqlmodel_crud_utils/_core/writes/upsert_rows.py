@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnDefault, ColumnElement, Dialect, inspect
+from sqlalchemy import ColumnDefault, Dialect, inspect
 
 from sqlmodel_crud_utils._core.chunks import chunked, fitting
 from sqlmodel_crud_utils._core.parameters import prefix_for
@@ -381,27 +381,28 @@ class Tally:
 # --- read back -----------------------------------------------------------------------------------
 
 
-def matched(target: Target, entries: Iterable[Entry], rows: Iterable[T]) -> dict[Entry, T]:
+def unique_values(
+    target: Target, names: tuple[str, ...], entries: Iterable[Entry]
+) -> dict[Entry, Key]:
+    """Return what the entries give for a unique key; those that do not give all of it are left out.
+
+    The key that rows are identified by may have been made by the database.
+    """
+    if names == target.key:
+        return {entry: entry.key for entry in entries if entry.key is not None}
+    keys = {entry: tuple(map(entry.values.get, names)) for entry in entries}
+    return {entry: key for entry, key in keys.items() if None not in key}
+
+
+def matched(names: tuple[str, ...], keys: Mapping[Entry, Key], rows: Iterable[T]) -> dict[Entry, T]:
     """Return the row of each entry whose key is among those of the rows."""
-    key_of = attrgetter(*target.key)
+    key_of, alone = attrgetter(*names), len(names) == 1
     by_key = {key_of(row): row for row in rows}
-    alone = len(target.key) == 1
     return {
-        entry: by_key[key]
-        for entry in entries
-        if entry.key is not None and (key := entry.key[0] if alone else entry.key) in by_key
+        entry: by_key[found]
+        for entry, key in keys.items()
+        if (found := key[0] if alone else key) in by_key
     }
-
-
-def has_unique_values(
-    target: Target, names: Iterable[str], entry: Entry
-) -> list[ColumnElement[bool]] | None:
-    """Return the criteria for a unique key to be equal to the entry's, or None if it gives none."""
-    values = {name: entry.values.get(name) for name in names}
-    if None in values.values():
-        return None
-    criteria = target.criteria if set(values) == set(target.key) else []
-    return [*(target.attributes[name] == value for name, value in values.items()), *criteria]
 
 
 def not_read_back(target: Target, entry: Entry) -> SQLModelCRUDError:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Dialect, Select, func, select
+from sqlalchemy import Dialect, Select, func
 
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.dialects import features_of
@@ -22,9 +22,9 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Action,
     Batch,
     Entry,
-    has_unique_values,
     matched,
     not_read_back,
+    unique_values,
 )
 from sqlmodel_crud_utils._core.writes.upserts import (
     insert_statement,
@@ -203,7 +203,8 @@ def _update(session: Session, batch: Batch, dialect: Dialect) -> None:
     if statement is not None:
         parameters = batch.update_parameters()
         execute_writing(session, statement, parameters, execution_options=_PLAIN_UPDATE)
-    found = _read_back(session, batch, dialect)
+    target = batch.target
+    found = _found_by(session, target, target.key, batch.entries, dialect)
     for entry in batch.entries:
         if entry not in found:
             _upsert(session, batch.part([entry]), dialect)
@@ -211,63 +212,51 @@ def _update(session: Session, batch: Batch, dialect: Dialect) -> None:
 
 def written(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
     """Return the rows that were written, which have to be there."""
-    found = _read_back(session, batch, dialect)
+    found = _there(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
-            row = _find_elsewhere(session, batch.target, entry, dialect)
-            if row is None:
-                raise not_read_back(batch.target, entry)
-            found[entry] = row
+            raise not_read_back(batch.target, entry)
     return found
 
 
 def _there(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the rows that an upsert finds."""
-    found = _read_back(session, batch, dialect)
-    for entry in batch.entries:
-        if entry not in found:
-            row = _find_elsewhere(session, batch.target, entry, dialect)
-            found.update({entry: row} if row is not None else {})
-    return found
-
-
-def _read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the existing rows, with the values that the database has now."""
+    """Return the rows that an upsert finds, with the values that the database has now."""
     target = batch.target
-    keys = [entry.key for entry in batch.entries if entry.key is not None]
-    rows: list[Any] = []
-    for chunk in chunked(keys, longest_key_list(target.model, target.key, dialect)):
-        statement = by_key_list(target.model, target.key, chunk, dialect, here(WITH_DELETED))
-        rows += _fetch(session, statement.where(*target.criteria), dialect)
-    found = matched(target, batch.entries, rows)
-    if len(found) < len(batch.entries):
-        # Equal for the database and not for Python: collations that ignore case, padding, …
-        for entry in batch.entries:
-            if entry not in found:
-                row = _find(session, target, target.key, entry, dialect)
-                found.update({entry: row} if row is not None else {})
+    # MySQL updates a row with any equal unique key.
+    any_key = features_of(dialect).conflict == "ON DUPLICATE KEY"
+    found: dict[Entry, Any] = {}
+    for names in (target.key, *(target.other_keys if any_key else ())):
+        missing = [entry for entry in batch.entries if entry not in found]
+        found |= _found_by(session, target, names, missing, dialect)
     return found
 
 
-def _find_elsewhere(session: Session, target: Target, entry: Entry, dialect: Dialect) -> Any:
-    """Return the row that MySQL updates because another unique key is equal, None for none."""
-    if features_of(dialect).conflict == "ON DUPLICATE KEY":
-        for names in target.other_keys:
-            row = _find(session, target, names, entry, dialect)
-            if row is not None:
-                return row
-    return None
-
-
-def _find(
-    session: Session, target: Target, names: Sequence[str], entry: Entry, dialect: Dialect
-) -> Any:
-    """Return the row that the database itself finds by a unique key of the entry."""
-    criteria = has_unique_values(target, names, entry)
-    if criteria is None:
-        return None
-    rows = _fetch(session, select(target.model).where(*criteria), dialect)
-    return rows[0] if rows else None
+def _found_by(
+    session: Session,
+    target: Target,
+    names: tuple[str, ...],
+    entries: Sequence[Entry],
+    dialect: Dialect,
+) -> dict[Entry, Any]:
+    """Return the rows that the database finds by a unique key of the entries."""
+    keys = unique_values(target, names, entries)
+    criteria = target.criteria if set(names) == set(target.key) else ()
+    rows: list[Any] = []
+    for chunk in chunked(keys.values(), longest_key_list(target.model, names, dialect)):
+        statement = by_key_list(target.model, names, chunk, dialect, here(WITH_DELETED))
+        rows += _fetch(session, statement.where(*criteria), dialect)
+    found = matched(names, keys, rows)
+    missing = [entry for entry in keys if entry not in found]
+    if not rows or not missing:
+        return found
+    # Keys may be equal for the database and not for Python: collations that ignore case, padding.
+    if len(keys) == 1:
+        return {missing[0]: rows[0]}
+    # To ask for each of them would be a query for every new row.
+    middle = len(missing) // 2
+    for part in [missing] if found else [missing[:middle], missing[middle:]]:
+        found |= _found_by(session, target, names, part, dialect)
+    return found
 
 
 def _fetch(session: Session, statement: Select[Any], dialect: Dialect) -> list[Any]:
