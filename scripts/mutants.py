@@ -68,6 +68,13 @@ TENANCY_MUTANTS = [
     (TENANCY, "if not is_table and any(", "if False and any("),
     (TENANCY, "conditions = (relationship.primaryjoin, relationship", "conditions = (relationship"),
     (TENANCY, "(*given, *(relationship.order_by or ()))", "given"),
+    (TENANCY, "or _refusal_of_defaults(element.table)", ""),
+    (TENANCY, "(refusal := _refusal_of_defaults(table))", "(refusal := None)"),
+    (TENANCY, "map(_refusal_of_defaults, mapper.tables)", "()"),
+    (TENANCY, "in (column.default, column.onupdate)", "in (column.default,)"),
+    (TENANCY, "in (column.default, column.onupdate)", "in (column.onupdate,)"),
+    (TENANCY, "if any(_names_table(text) for each", "if any(False for each"),
+    (TENANTS, "(state.key is None or TENANT in state.committed_state)", "state.key is None"),
     (HIDDEN, "_unbundled(column.clauses) if", "() if"),
     (
         HIDDEN,
