@@ -1,6 +1,6 @@
-"""Reads that may be answered from a cache: what they ask for, and who answers them.
+"""The interface between reads and a cache: the question a read asks, and who may answer it.
 
-Whoever keeps a cache registers itself here; as long as nobody has, such a read costs a truth test.
+A cache registers itself here. Without a cache, a read pays one truth test.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Form = Literal["rows", "tuples", "value", "count"]
 
 
 class Question(NamedTuple):
-    """What a read asks for.
+    """What a read asks the cache.
 
     Attributes:
-        model: The model of the rows, or that the values belong to.
+        model: The model that is read.
         statement: The SELECT.
         parameters: The values of its parameters, if it has any.
         key: The primary key of the one row that it may return; None for any other read.
-        loading: How related rows are loaded with the rows; equal for equal ways.
+        loading: How related rows are loaded; equal if they are loaded in the same way.
         visibility: Which rows it brings in.
-        ttl: For how many seconds the answer may be kept; None for as long as is usual.
+        ttl: For how many seconds the answer may be kept; None for the default.
         form: What the answer consists of.
-        check: Raises a `ValidationError` where the rows of an answer cannot be worked with.
+        check: Raises a `ValidationError` if the rows of an answer are unusable.
     """
 
     model: type[Any]
@@ -45,10 +45,10 @@ class Question(NamedTuple):
 
 
 class Caching(NamedTuple):
-    """That a query may be answered from the cache.
+    """The caching options of a query that may be answered from the cache.
 
     Attributes:
-        ttl: For how many seconds its answer may be kept; None for as long as is usual.
+        ttl: For how many seconds its answer may be kept; None for the default.
     """
 
     ttl: float | None = None
@@ -72,13 +72,13 @@ registered: CachedReads | None = None
 
 
 def register(reads: CachedReads | None) -> None:
-    """Let reads be answered from a cache from here on, or with None from the database alone."""
+    """Answer reads from a cache from now on; with None, from the database only."""
     global registered  # noqa: PLW0603 - replaced as a whole: who reads it needs no lock
     registered = reads
 
 
 def check_ttl(ttl: Any, field: str = "ttl") -> float:
-    """Return a number of seconds; anything else is refused."""
+    """Return a number of seconds, or raise a `ValidationError`."""
     is_number = isinstance(ttl, int | float) and not isinstance(ttl, bool)
     if not is_number or not math.isfinite(ttl) or ttl <= 0:
         raise ValidationError("must be a number of seconds above 0", field=field, value=ttl)
@@ -86,5 +86,5 @@ def check_ttl(ttl: Any, field: str = "ttl") -> float:
 
 
 def ways_of(loading: Mapping[Any, Hashable]) -> tuple[Any, ...]:
-    """Return how relationships are loaded, as a `Question` has it."""
+    """Return how relationships are loaded, in the form that `Question.loading` takes."""
     return tuple(loading.items())

@@ -1,4 +1,4 @@
-"""A cache for what is worked out from models and types."""
+"""A cache in memory for what is derived from models and types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _K = TypeVar("_K", bound=Hashable)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Bounded, so that programs that make model classes at run time do not grow without end.
+# Bounded, because programs may create model classes at run time.
 _SIZE = 2048
 
 
@@ -18,13 +18,13 @@ _forgetting: list[Callable[[], None]] = []
 
 
 def forget_all() -> None:
-    """Forget everything, as a model that was declared may add relationships to others."""
+    """Forget everything: a newly declared model may add relationships to others."""
     for forget in _forgetting:
         forget()
 
 
 def cached(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Remember the results of a function; its signature stays, also for type checkers.
+    """Cache a function's results; type checkers still see its signature.
 
     They are forgotten when a model is declared, which may add relationships to others.
     """
@@ -34,14 +34,14 @@ def cached(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 class Store(Generic[_K, _R]):
-    """Results by keys, for what is worked out from more than its key."""
+    """Results by key, for results that depend on more than the key."""
 
     def __init__(self) -> None:
         self._found: dict[_K, _R] = {}
         _forgetting.append(self._found.clear)
 
     def get(self, key: _K, make: Callable[[], _R]) -> _R:
-        """Return the result for a key, made by the function unless it is cached."""
+        """Return the cached result for a key; call the function for a missing one."""
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= _SIZE:

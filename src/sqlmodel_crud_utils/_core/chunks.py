@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 _OLD_SQLITE_LIMIT = 999
 
-# PostgreSQL nests the comparisons of composite keys one in the other, and has no stack left at some
-# thousands of them, far below its bind limit.
+# PostgreSQL nests comparisons of composite keys and runs out of stack after a few thousand, far
+# below its bind limit.
 COMPOSITE_KEYS_PER_QUERY = 1_000
 
 

@@ -1,7 +1,7 @@
-"""What databases do differently: one entry for each, and one place to look it up.
+"""How databases differ: one entry for each, looked up in one place.
 
-What SQLAlchemy's own dialect says (whether there is RETURNING, and for what) is asked of it, as it
-knows the version of the server too.
+What SQLAlchemy's dialect knows, such as support for RETURNING, is not repeated here: the dialect
+also knows the server's version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import Dialect
 
 
 class Features:
-    """What a database does its own way; the defaults are those of one that is not known.
+    """The features of a database; the defaults are for an unknown one.
 
     Attributes:
         title: Its name.
@@ -127,7 +127,7 @@ class _PostgreSQLFeatures(Features):
     has_log_positions = True
     named_lock = "advisory"
     lock_limit = "lock_timeout"
-    # The protocol has an unsigned integer of 16 bits for their number, asyncpg a signed one.
+    # The protocol counts parameters in an unsigned 16-bit integer, asyncpg in a signed one.
     bind_limit = 32_767
     conflict = "ON CONFLICT"
     conflict_skips_deferrable = False
@@ -186,7 +186,7 @@ class _MySQLFeatures(Features):
     named_lock = "GET_LOCK"
     lock_limit = "lock_wait_timeout"
     bind_limit = 65_535
-    # Of the 16 or 64 MB that the server takes.
+    # The server accepts 16 or 64 MB.
     statement_bytes = 1_000_000
     conflict = "ON DUPLICATE KEY"
     reads_written_table = False
@@ -204,7 +204,7 @@ class _MariaDBFeatures(_MySQLFeatures):
     title = "MariaDB"
 
 
-# By the names of SQLAlchemy's dialects.
+# The keys are the names of SQLAlchemy's dialects.
 FEATURES: Mapping[str, Features] = {
     "sqlite": _SQLiteFeatures(),
     "postgresql": _PostgreSQLFeatures(),
@@ -215,22 +215,22 @@ _UNKNOWN = Features()
 
 
 def features_of(dialect: Dialect) -> Features:
-    """Return what the database of a dialect does its own way."""
+    """Return the features of a dialect's database."""
     return features_named(dialect.name)
 
 
 def features_named(name: str) -> Features:
-    """Return what the database does its own way whose dialect has this name."""
+    """Return the features of the database whose dialect has this name."""
     return FEATURES.get(name, _UNKNOWN)
 
 
 def insert_of(features: Features) -> Callable[..., Any]:
-    """Return the function `insert` of a database's own package."""
-    # A package is loaded when it is needed, so that the import stays fast.
+    """Return `insert` from the dialect's own package."""
+    # Imported when needed, to keep the import of the library fast.
     insert: Callable[..., Any] = import_module(f"sqlalchemy.dialects.{features.package}").insert
     return insert
 
 
 def own_insert(dialect: Dialect, entity: Any) -> Any:
-    """Return the database's own INSERT, into a model or a table."""
+    """Return the dialect's own INSERT into a model or a table."""
     return insert_of(features_of(dialect))(entity)

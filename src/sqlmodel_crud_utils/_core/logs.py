@@ -1,6 +1,6 @@
 """Logging: through loguru where it is installed, else through the standard library.
 
-loguru is loaded when the first line is written: it takes as long as a fifth of this library.
+loguru is imported for the first line only: its import takes a fifth as long as the library's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["get_logger", "log_failure", "log_line", "log_retry"]
 
 Level = Literal["debug", "warning", "error"]
 
-# The library itself, and what stands between it and its caller.
+# Frames of the library, and those between it and its caller.
 _PASSED_OVER = r"(sqlmodel_crud_utils(\.|$)|contextlib$|asyncio\.tasks$)"
 
 
@@ -28,8 +28,8 @@ def get_logger() -> Any:
     try:
         from loguru import logger
     except ImportError:
-        # No handler of our own: without any, Python prints errors to stderr, and the line that
-        # tells about a failure that was not raised is not lost.
+        # We add no handler: without one, Python prints errors to stderr, so a failure that was not
+        # raised is still visible.
         return logging.getLogger("sqlmodel_crud_utils")
     return logger
 
@@ -57,7 +57,7 @@ def log_failure(
 
 
 def log_retry(what_now: str, failure: BaseException | None = None) -> None:
-    """Log what `run_transaction` does after a failed attempt, as `log_failure` does."""
+    """Log what `run_transaction` does after a failed attempt."""
     told = "" if failure is None else f" after {_described(failure)}"
     log_line(f"run_transaction {what_now}{told}", "debug")
 

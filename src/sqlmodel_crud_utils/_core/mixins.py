@@ -37,14 +37,14 @@ __all__ = [
     "unique_when_not_deleted",
 ]
 
-# Where documentation and migrations look for it.
+# Documentation and migrations look for it there.
 UTCDateTime.__module__ = "sqlmodel_crud_utils.mixins"
 
 _NAME_LENGTH = 100
 
 if TYPE_CHECKING:
-    # SQLModel and BaseModel declare some methods differently, which checkers would blame on the
-    # models that inherit both; to them the mixins are fields and nothing else.
+    # SQLModel and BaseModel declare some methods differently, and a checker would report that for
+    # every model that inherits both. So type checkers see only the fields.
     @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
     class _Fields: ...
 

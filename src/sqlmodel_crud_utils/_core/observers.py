@@ -1,6 +1,6 @@
-"""Who hears of every call of a public function: tracing, metrics, limits.
+"""Observers of every call of a public function: tracing, metrics, rate limits.
 
-As long as nobody does, a call costs one truth test.
+Without an observer, a call pays one truth test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Kind = Literal["read", "write", "block", "other"]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
-    """One call of a public function, or of a method of a query builder.
+    """A call of a public function, or of a method of a query builder.
 
     Attributes:
         session: The session that it works with; None for the functions of engines.
@@ -55,12 +55,12 @@ class Call:
 
     @property
     def model(self) -> type[Any] | None:
-        """The table model; None where it concerns none, or any number of them."""
+        """The table model; None if the call concerns no model, or any number of them."""
         return None if self.facts is None else self.facts.model
 
 
 class Observer:
-    """Who wants to know of calls; each method does nothing until a subclass says otherwise.
+    """Is notified of calls; each method does nothing unless a subclass overrides it.
 
     `begin` and `end` only hear, and what they raise is logged: they do not get in the way of a
     call. `admit` and `admit_rows` decide, and may wait for it: in the async API they may be
@@ -68,28 +68,28 @@ class Observer:
     """
 
     def begin(self, call: Call) -> None:
-        """Hear that a call begins, before anything is sent to the database.
+        """Called when a call begins, before anything is sent to the database.
 
         A stream begins with its first row.
         """
 
     def admit(self, call: Call) -> Any:
-        """Let a call pass, or refuse it with an exception; nothing has been done for it yet."""
+        """Admit a call, or refuse it with an exception; nothing has been done for it yet."""
 
     def admit_rows(self, call: Call, rows: int) -> Any:
-        """Let rows pass that a write of many rows has written; an exception undoes all of it.
+        """Admit the rows that a bulk write has written; an exception undoes the whole write.
 
         A long write is told of in parts. Nothing is committed yet.
         """
 
     def resume(self, call: Call) -> None:
-        """Hear that a stream, which has begun, goes to work on its next rows."""
+        """Called when a stream starts to read its next rows."""
 
     def pause(self, call: Call) -> None:
-        """Hear that a stream has done so; what runs from here on is the caller's code."""
+        """Called when a stream has read them, and the caller's code goes on."""
 
     def end(self, call: Call) -> None:
-        """Hear that a call has ended, well or not; once for each one that began.
+        """Called once when a call has ended, whether it succeeded or failed.
 
         A stream ends with its last row, when it is closed, or when it is dropped: that may be in
         another task or thread.
@@ -101,28 +101,28 @@ _registering = Lock()
 
 
 def register(observer: Observer) -> None:
-    """Tell an observer of every call that begins from here on."""
+    """Register an observer; it is notified of all calls that begin from now on."""
     global registered  # noqa: PLW0603 - replaced as a whole: who reads it needs no lock
     with _registering:
         registered = (*registered, observer)
 
 
 def unregister(observer: Observer) -> None:
-    """Tell an observer of no further call; those that have begun, it hears of to their end."""
+    """Unregister an observer; it is still notified when calls under way end."""
     global registered  # noqa: PLW0603 - replaced as a whole: who reads it needs no lock
     with _registering:
         registered = tuple(each for each in registered if each is not observer)
 
 
 def begin(call: Call) -> None:
-    """Tell that a call begins."""
+    """Notify the observers that a call begins."""
     call.observers = registered
     for observer in call.observers:
         _tell(observer.begin, call)
 
 
 def end(call: Call, error: BaseException | None = None) -> None:
-    """Tell that a call has ended, with an error if there is one; the second time nothing is told.
+    """Notify the observers, once, that a call has ended, and of its error if it failed.
 
     Who heard last of the beginning hears first of the end, so that contexts can be nested.
     """
@@ -135,7 +135,7 @@ def end(call: Call, error: BaseException | None = None) -> None:
 
 @contextmanager
 def at_work(call: Call) -> Iterator[None]:
-    """Tell that a stream is at work inside."""
+    """Notify the observers that a stream reads rows inside the block."""
     told = call.observers
     for observer in told:
         _tell(observer.resume, call)
@@ -155,7 +155,7 @@ def _tell(method: Callable[[Call], None], call: Call) -> None:
 
 @contextmanager
 def observed(name: str, session: Any = None) -> Iterator[None]:
-    """Tell of a call that does no I/O, which nobody can refuse."""
+    """Notify the observers of a call without I/O, which none of them can refuse."""
     if not registered:
         yield
         return

@@ -29,12 +29,12 @@ from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedTyp
 from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.sqlalchemy_internals import kind_of, variants_of
 
-# What the types of numbers and moments call their limits.
+# The attributes that limit numeric and datetime types.
 _ROUNDING = ("precision", "scale", "second_precision")
 
 
 class Unlimited(TypeDecorator[Any]):
-    """A column's type without its length or precision; its values are processed as before."""
+    """A column's type without its length or precision; it still processes values."""
 
     impl = NullType
     cache_ok = True
@@ -67,17 +67,17 @@ def array_of(type_: TypeEngine[Any]) -> ARRAY[Any]:
 
 
 def exact(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return the type as which one value is compared with a column, without being rounded."""
+    """Return the type to compare a single value with a column without rounding it."""
     return _unlimited(type_) if _rounds(type_) else type_
 
 
 def is_rounded(type_: TypeEngine[Any], value: Any) -> bool:
-    """Return whether a value is another one as a parameter of the type itself."""
+    """Return whether a parameter of the type itself would change the value."""
     return _rounds(type_) and not (isinstance(value, Decimal) and _fits(plain_type(type_), value))
 
 
 def plain_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return the type that decorated types are made of."""
+    """Return the type inside a `TypeDecorator`."""
     return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
@@ -91,7 +91,7 @@ def _fits(type_: Any, value: Decimal) -> bool:
     )
 
 
-# Kept: the compiled statements are looked up by types, and new ones would not be equal.
+# Cached: SQLAlchemy's statement cache compares types, and new ones would not be equal.
 @cached
 def _unlimited(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     return Unlimited(type_)
@@ -99,7 +99,7 @@ def _unlimited(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 
 @cached
 def _may_have_limits(type_: TypeEngine[Any]) -> bool:
-    # What a type of the user's own is made of may depend on the dialect.
+    # The implementation of a custom type may depend on the dialect.
     return (
         isinstance(type_, TypeDecorator)
         or bool(variants_of(type_))
@@ -137,7 +137,7 @@ def _without_limits(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 
 @cached
 def prefix_for(table: FromClause) -> str:
-    """Return what no column of a table begins with, for the names of a statement's parameters."""
+    """Return a prefix for parameter names that no column of the table begins with."""
     return _unused_prefix([column.key for column in table.columns])
 
 

@@ -1,4 +1,4 @@
-"""How far a bulk function has got: told to a function of the caller's, or shown as a bar."""
+"""Progress of a bulk function: reported to a callback, or shown as a bar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Report = Callable[[int, int | None], Any]
 
 
 def check_progress(progress: Any) -> None:
-    """Refuse what is neither a flag nor a function."""
+    """Refuse anything but a bool or a callable."""
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise ValidationError(
             "progress is True for a bar, or a function that is called with (done, total)",
@@ -22,7 +22,7 @@ def check_progress(progress: Any) -> None:
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Report]:
-    """Show a bar with rows, rate and time left, as long as the block lasts.
+    """Show a bar with rows, rate and time left inside the block.
 
     Args:
         label: What is shown before the bar.
@@ -45,7 +45,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Report]:
 
 @contextmanager
 def progress_to(wanted: Any, label: str, total: int | None) -> Iterator[Report | None]:
-    """Return what to call after each chunk, None where nobody wants to know."""
+    """Return the function to call after each chunk, or None without progress."""
     if wanted is True:
         with progress_bar(label, total) as report:
             yield report

@@ -1,4 +1,4 @@
-"""Rows that come back: what is loaded in them, and how it outlives a commit."""
+"""Rows that are returned: what is loaded in them, and how it survives a commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class RowList(list[T]):
-    """A list of rows that also answers `.all()`, as v0.1.0's results did."""
+    """A list of rows that also has `.all()`, like the results of v0.1.0."""
 
     def all(self) -> list[T]:
         """Return the rows themselves."""
@@ -27,14 +27,14 @@ class RowList(list[T]):
 
 
 class Untouched(Enum):
-    """Why a write has written nothing, so that there is nothing to commit."""
+    """Why a write has changed nothing, so no commit is needed."""
 
     NOT_THERE = "there is no such row"
     NOT_AT_ONCE = "it takes a SELECT and a flush"
 
 
 class InsertOutcome(TypedDict):
-    """What happened to the rows when they could not be inserted together.
+    """What happened to each row when the rows could not be inserted together.
 
     Attributes:
         success: The rows that were inserted, in the order of the input.
@@ -52,7 +52,7 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
     """
     found: list[InstanceState[Any]] = []
     for row in rows:
-        # What inspect() returns for a row of a model, without its search for other inspectors.
+        # The same as inspect() for a row, but faster: it searches no other inspectors.
         state = getattr(row, DEFAULT_STATE_ATTR, None)
         if isinstance(state, InstanceState):
             found.append(state)
@@ -62,15 +62,15 @@ def states_of(rows: Iterable[Any]) -> list[InstanceState[Any]]:
 
 
 def column_values(row: Any) -> list[Any]:
-    """Return the values that a row of a model holds of its columns."""
+    """Return the loaded values of a row's columns."""
     held = row.__dict__
     return [held[name] for name in facts_of(type(row)).columns if name in held]
 
 
 def with_related(states: Iterable[InstanceState[Any]]) -> list[InstanceState[Any]]:
-    """Return the states and those of every row they hold through loaded relationships."""
+    """Return the states and those of all rows reachable through loaded relationships."""
     found = dict.fromkeys(states)
-    # Most rows have nothing to look at, and there may be many.
+    # A shortcut for the common case: many rows without loaded relationships.
     waiting = [state for state in found if facts_of(state.class_).relationships]
     while waiting:
         new = [state for state in _related(waiting.pop()) if state not in found]
@@ -93,7 +93,7 @@ def _members(value: Any) -> Iterable[Any]:
 
 
 def expired_columns(facts: Facts, state: InstanceState[Any]) -> list[str]:
-    """Return the columns that the next look would query the database for.
+    """Return the columns whose next access would query the database.
 
     Columns that are deferred by the mapping or by a load option are not among them.
     """
@@ -107,7 +107,7 @@ Snapshot = list[tuple[InstanceState[Any], dict[str, Any]]]
 
 
 def snapshot(states: Iterable[InstanceState[Any]]) -> Snapshot:
-    """Remember what is loaded, before a commit expires it."""
+    """Remember the loaded values before a commit expires them."""
     return [(state, _loaded(state)) for state in states]
 
 
@@ -118,27 +118,27 @@ def _loaded(state: InstanceState[Any]) -> dict[str, Any]:
 
 @cached
 def _kept(mapper: Mapper[Any]) -> frozenset[str]:
-    """Return the attributes whose values are remembered."""
+    """Return the attributes whose values survive a commit."""
     relationships = [each.key for each in mapper.relationships if each.lazy not in _NEVER_LOADED]
     return frozenset([*mapper.column_attrs.keys(), *relationships])
 
 
-# Their attributes hold no rows but the means to query them.
+# Their attributes hold no rows, only the means to query them.
 _NEVER_LOADED = frozenset({"dynamic", "write_only"})
 
 
 def restore(remembered: Snapshot) -> None:
-    """Put back what the commit expired, without a query."""
+    """Put back the values that the commit expired, without a query."""
     for state, loaded in remembered:
         if state.obj() is not None and state.persistent:
             _put_back(state, loaded)
 
 
 def _put_back(state: InstanceState[Any], values: Mapping[str, Any]) -> None:
-    """Put values back as if they had just been loaded: `set_committed_value`, for all at once."""
+    """Set values as if they had just been loaded: a `set_committed_value` for many at once."""
     collections = _collections(state.mapper) & values.keys()
     for key in collections:
-        # The very collection: to fill a new one, the rows in it may have to be queried.
+        # The same collection object: filling a new one might query the rows in it.
         collection_adapter(values[key]).invalidated = False
     state.dict.update(values)
     state.expired = False
@@ -154,32 +154,32 @@ def _collections(mapper: Mapper[Any]) -> frozenset[str]:
 
 
 def fetched(result: Result[Any]) -> list[Any]:
-    """Return all rows of a result: plain values or model rows where it has one column."""
+    """Return all rows of a result; with a single column, its values."""
     rows = _each_once(result)
     return list(rows.scalars() if width_of(rows) == 1 else rows)
 
 
 def column_rows(result: Result[Any]) -> Result[Any]:
-    """Return the result of a SELECT of columns without what the ORM makes of each of its rows.
+    """Return the result of a SELECT of columns, without the ORM's work for each row.
 
     That is the same values again.
     """
-    # A listener may have put a result in its place that comes from no cursor.
+    # A listener may have replaced the result by one without a cursor.
     raw: Result[Any] | None = getattr(result, "raw", None)
     return result if raw is None else raw
 
 
 def as_dicts(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return the values of rows by names; what a row has beyond the names is left out."""
+    """Return rows as dicts with these names; further values of a row are left out."""
     return [dict(zip(names, row)) for row in rows]  # noqa: B905 - see above
 
 
 def first_of(result: Result[Any]) -> Any:
-    """Return the first row of a result, its value where it has one column; None without a row."""
+    """Return the first row of a result, or its value if it has one column; None without rows."""
     row = _each_once(result).first()
     return row[0] if row is not None and len(row) == 1 else row
 
 
 def _each_once(result: Result[Any]) -> Result[Any]:
-    # Joined eager loading of a collection repeats its parent; SQLAlchemy then demands unique().
+    # Joined eager loading of a collection repeats the parent; SQLAlchemy then requires unique().
     return result.unique() if repeats_rows(result) else result

@@ -1,4 +1,4 @@
-"""Scopes: what holds in a `with` block, for the task or thread that is in it."""
+"""Scopes: a value that a `with` block sets for its task or thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Scope(Generic[T]):
-    """A value that blocks set; it holds in the tasks started from a block, too.
+    """A value that blocks set; tasks that are started inside a block inherit it.
 
     Args:
         name: What it is called in debuggers.
@@ -22,16 +22,16 @@ class Scope(Generic[T]):
         self._variable: ContextVar[T] = ContextVar(f"sqlmodel_crud_utils_{name}", default=default)
 
     def get(self) -> T:
-        """Return what holds here."""
+        """Return the current value."""
         return self._variable.get()
 
     def holding(self, value: T) -> AbstractContextManager[None]:
-        """Return a block in which a value holds, for `with`, in async code too."""
+        """Return a block that sets the value, for `with`, in async code too."""
         return _Block(self._variable, value)
 
 
 class _Block(AbstractContextManager[None], Generic[T]):
-    """The block; not a generator, which could decorate: async code would defeat that."""
+    """The block; not a `@contextmanager`, which could be misused as a decorator of coroutines."""
 
     def __init__(self, variable: ContextVar[T], value: T) -> None:
         self._variable = variable
@@ -51,5 +51,5 @@ class _Block(AbstractContextManager[None], Generic[T]):
         try:
             self._variable.reset(token)
         except ValueError:
-            # A generator that is closed elsewhere: there, the value was never set.
+            # A generator that is closed in another context, where the value was never set.
             return

@@ -1,7 +1,7 @@
-"""The one door to private parts of SQLAlchemy's statements, expressions, types and results.
+"""The only module that uses private parts of SQLAlchemy's statements, types and results.
 
-Nobody promises that they stay. Each function is one use; its test names the attribute and runs with
-the oldest and the newest version, so that a version without it fails with a list of names.
+They may change in any version. Each function is one use. Its test names the attribute and runs with
+the oldest and the newest version, so it lists what a new version lacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Join = tuple[Any, ...]
 
 
 def cache_key_of(statement: Any) -> Any:
-    """Return what is equal for statements that are alike, None where nobody can tell."""
+    """Return SQLAlchemy's cache key of a statement, or None if it has none."""
     found = statement._generate_cache_key()
     return None if found is None else found.key
 
@@ -60,7 +60,7 @@ def add_criteria(statement: Any, criteria: Iterable[ColumnElement[bool]]) -> Non
 
 
 def group_texts(statement: Any) -> None:
-    """Put parentheses around the texts in the WHERE of a statement itself: AND binds before OR."""
+    """Put parentheses around text() in the WHERE of a statement: AND binds before OR."""
     criteria = getattr(statement, "_where_criteria", ())
     if any(isinstance(each, TextClause) for each in criteria):
         statement._where_criteria = tuple(
@@ -69,13 +69,13 @@ def group_texts(statement: Any) -> None:
 
 
 def options_of(statement: Any) -> tuple[Any, ...]:
-    """Return the options of a statement, of any element."""
+    """Return the options of a statement or any other element."""
     found: tuple[Any, ...] = getattr(statement, "_with_options", ())
     return found
 
 
 def criteria_in(options: Iterable[Any]) -> Iterator[Any]:
-    """Yield the SQL of a caller's that options hold, for what they load."""
+    """Yield the caller's SQL in loader options."""
     for option in options:
         for element in getattr(option, "context", ()):
             yield from getattr(element, "_extra_criteria", ())
@@ -95,32 +95,32 @@ def set_options(statement: Any, options: Iterable[Any]) -> None:
 
 
 def columns_of(select: Select[Any]) -> Sequence[Any]:
-    """Return what a SELECT asks for."""
+    """Return the columns and entities of a SELECT."""
     return select._raw_columns
 
 
 def froms_of(select: Select[Any]) -> tuple[FromClause, ...]:
-    """Return what `select_from()` has given."""
+    """Return the arguments of `select_from()`."""
     return select._from_obj
 
 
 def joins_of(select: Select[Any]) -> tuple[Join, ...]:
-    """Return what `join()` has given."""
+    """Return the arguments of `join()`."""
     return select._setup_joins
 
 
 def set_joins(select: Select[Any], joins: Iterable[Join]) -> None:
-    """Give a SELECT other joins."""
+    """Replace the joins of a SELECT."""
     select._setup_joins = tuple(joins)
 
 
 def correlated_except(select: Select[Any]) -> Iterable[FromClause] | None:
-    """Return which tables are not those of the statement around, as any() and has() say it."""
+    """Return the tables of `correlate_except()`, which any() and has() use."""
     return select._correlate_except
 
 
 def window_of(select: Any) -> tuple[Any, Any]:
-    """Return the LIMIT and the OFFSET of a SELECT, None for each that it has not."""
+    """Return the LIMIT and the OFFSET of a SELECT, None for a missing one."""
     return select._limit_clause, select._offset_clause
 
 
@@ -130,7 +130,7 @@ def merges_rows(select: Select[Any]) -> bool:
 
 
 def texts_around(select: Any) -> list[str]:
-    """Return the texts that a SELECT, or another statement, has before and after it, and hints."""
+    """Return the prefixes, suffixes and hints of a statement."""
     around = (*getattr(select, "_prefixes", ()), *getattr(select, "_suffixes", ()))
     hints = (*getattr(select, "_statement_hints", ()), *getattr(select, "_hints", {}).items())
     return [str(text) for text, _ in around] + [str(text) for _, text in hints]
@@ -144,7 +144,7 @@ def has_full_join(part: Any) -> bool:
 
 
 def may_lock(select: Any) -> bool:
-    """Return whether a SELECT locks rows, or ends with a text that may say so."""
+    """Return whether a SELECT locks rows, or ends with a text that may do so."""
     suffixes = getattr(select, "_suffixes", ())
     hints = getattr(select, "_statement_hints", ())
     return bool(select._for_update_arg is not None or suffixes or hints)
@@ -154,12 +154,12 @@ def may_lock(select: Any) -> bool:
 
 
 def values_of(statement: Any) -> Mapping[Any, Any]:
-    """Return the values in the text of an INSERT or UPDATE, by columns."""
+    """Return the values of an INSERT or UPDATE by column, without execution parameters."""
     return statement._values or {}
 
 
 def values_in(statement: Any) -> list[ColumnElement[Any]]:
-    """Return the values in the text of an UPDATE that are SQL."""
+    """Return the values of an UPDATE that are SQL expressions."""
     given = getattr(statement, "_values", None) or {}
     ordered = getattr(statement, "_ordered_values", None) or ()
     values = (*given.values(), *(value for _, value in ordered))
@@ -167,19 +167,19 @@ def values_in(statement: Any) -> list[ColumnElement[Any]]:
 
 
 def ordered_columns_of(update: Any) -> list[Any]:
-    """Return the columns that `ordered_values()` has set, which SQLAlchemy 2.0 has apart."""
+    """Return the columns of `ordered_values()`, which SQLAlchemy 2.0 stores separately."""
     return [column for column, _ in getattr(update, "_ordered_values", None) or ()]
 
 
 def rows_of(element: Any) -> Iterable[Iterable[Any]]:
-    """Return the lists of rows in the text of an INSERT, or of VALUES; an UPDATE has none."""
+    """Return the lists of rows in an INSERT or in VALUES; an UPDATE has none."""
     kind = "_multi_values" if isinstance(element, Insert | Update) else "_data"
     found: Iterable[Iterable[Any]] = getattr(element, kind)
     return found
 
 
 def unvisited_sql_of(element: Any) -> Iterator[ClauseElement]:
-    """Yield the SQL that SQLAlchemy's visitors pass by.
+    """Yield the parts of an element that SQLAlchemy's visitors do not reach.
 
     It is among the values of rows, and before SQLAlchemy 2.1 in what an INSERT does with rows in
     its way.
@@ -206,13 +206,13 @@ def selected_into(insert: Insert) -> Sequence[Any]:
 
 
 def conflict_clause_of(insert: Any) -> str | None:
-    """Return the name of what an INSERT does with rows in its way."""
+    """Return the name of an INSERT's ON CONFLICT or ON DUPLICATE KEY clause."""
     clause = insert._post_values_clause
     return None if clause is None else clause.__visit_name__
 
 
 def prefixes_of(insert: Any) -> set[str]:
-    """Return the words before the INTO of an INSERT, as capitals."""
+    """Return the words before the INTO of an INSERT, in upper case."""
     return {str(prefix).upper() for prefix, _ in insert._prefixes}
 
 
@@ -231,30 +231,30 @@ def tables_in(expression: Any) -> Sequence[FromClause]:
 
 
 def notes_of(element: Any) -> Mapping[str, Any]:
-    """Return what the ORM has noted on an expression, such as the model that it belongs to."""
+    """Return the annotations of an expression, such as the model it belongs to."""
     found: Mapping[str, Any] = getattr(element, "_annotations", {})
     return found
 
 
 def noted(criterion: ColumnElement[bool], notes: Mapping[str, Any]) -> ColumnElement[bool]:
-    """Return a criterion with notes on all its parts, as SQLAlchemy's own loader criteria have."""
+    """Return a criterion with annotations on all its parts, like SQLAlchemy's loader criteria."""
     return _deep_annotate(
         criterion, dict(notes), detect_subquery_cols=True, ind_cols_on_fromclause=True
     )
 
 
 def variants_of(type_: TypeEngine[Any]) -> Mapping[str, TypeEngine[Any]]:
-    """Return the types that stand in for one on some databases."""
+    """Return the variants of a type for some databases."""
     return type_._variant_mapping
 
 
 def kind_of(type_: Any) -> Any:
-    """Return the most general type that a type is a kind of."""
+    """Return the most general base type of a type."""
     return type_._type_affinity
 
 
 def json_serializer_of(dialect: Any) -> Any:
-    """Return what an engine was told to make JSON with, None for Python's own."""
+    """Return the JSON serializer of an engine, or None for Python's own."""
     return getattr(dialect, "_json_serializer", None)
 
 
@@ -262,10 +262,10 @@ def json_serializer_of(dialect: Any) -> Any:
 
 
 def width_of(result: Any) -> int:
-    """Return how many columns a result has; the public keys() leaves out what has no name."""
+    """Return how many columns a result has; the public keys() omits unnamed ones."""
     return len(result._metadata._keys)
 
 
 def repeats_rows(result: Result[Any]) -> bool:
-    """Return whether joined eager loading repeats rows, so that `unique()` has to be called."""
+    """Return whether joined eager loading repeats rows, so that `unique()` is required."""
     return result._unique_filter_state is not None

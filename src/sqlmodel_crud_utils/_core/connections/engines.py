@@ -1,4 +1,4 @@
-"""What an engine is made with: checked numbers, driver settings, SQLite's pragmas, the password."""
+"""The settings of an engine: pool numbers, driver options, SQLite's pragmas, the password."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sqlmodel_crud_utils._core.connections.urls import (
 from sqlmodel_crud_utils._core.dialects import FEATURES
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-# How many seconds a connection to a SQLite file waits for another one's lock.
+# How many seconds a connection waits for another one's lock on a SQLite file.
 SQLITE_BUSY_TIMEOUT = 30.0
 
 _DRIVERS_OF_EXTRAS = frozenset({"aiosqlite", "asyncpg", "psycopg", "asyncmy", "pymysql"})
 
-# They encode a str as Latin-1, which the server does not, and which fails with an error that
-# carries the whole password.
+# They encode a str as Latin-1, unlike the server; a failure to do so raises an error that contains
+# the whole password.
 _DRIVERS_THAT_TAKE_BYTES = frozenset({"asyncmy", "pymysql"})
 
 _E = TypeVar("_E")
@@ -58,7 +58,7 @@ class PoolStatus(TypedDict):
 
 @dataclass(frozen=True, repr=False)
 class EnginePlan:
-    """All that an engine is made with.
+    """The complete settings of an engine.
 
     Attributes:
         url: The URL, with the driver.
@@ -73,7 +73,7 @@ class EnginePlan:
     moved: tuple[str, ...] = ()
 
     def with_queue(self, pool: type[QueuePool]) -> EnginePlan:
-        """Return the plan with this kind of pool where SQLAlchemy's own queue would be."""
+        """Return the plan with this kind of pool in place of SQLAlchemy's `QueuePool`."""
         if self.arguments.get("pool") is not None or self.arguments.get("poolclass") is not None:
             return self
         return replace(self, arguments={**self.arguments, "poolclass": pool})
@@ -88,13 +88,13 @@ def plan_engine(
     *,
     pgbouncer: bool = False,
 ) -> EnginePlan:
-    """Check what the caller gave and complete it; nothing connects, nothing is imported.
+    """Check and complete the caller's settings, without connecting or importing a driver.
 
     Args:
-        database_url: What the caller gave.
+        database_url: The caller's URL.
         drivers: The API's own driver for each backend.
         pool: `pool_size`, `max_overflow` and `pool_timeout`.
-        password: What the caller gave beside the URL.
+        password: The caller's password, given beside the URL.
         options: Further arguments of `create_engine`; they win.
         pgbouncer: Whether a PgBouncer in transaction mode is in between.
     """
@@ -114,7 +114,7 @@ def plan_engine(
     if password is None and "password" not in given:
         password = in_query or url.password
     arguments = {
-        # Whoever asks for an echo wants to see them.
+        # With `echo`, the caller wants to see the parameters.
         "hide_parameters": not options.get("echo"),
         **_pool_arguments(url, pool, options),
         **options,
@@ -125,7 +125,7 @@ def plan_engine(
 
 
 def build_engine(create: Callable[..., _E], plan: EnginePlan) -> _E:
-    """Make the engine; what SQLAlchemy refuses is the caller's mistake."""
+    """Create the engine; if SQLAlchemy refuses an option, raise a `ValidationError`."""
     try:
         engine: Any = create(plan.url, **plan.arguments)
     except ImportError as error:
@@ -164,7 +164,7 @@ _CONNECT_OTHERWISE = ("creator", "async_creator", "pool")
 
 
 def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> None:
-    """Refuse numbers that would make no pool, or one without the limits it seems to have."""
+    """Refuse numbers that make no pool, or one without the limits that they suggest."""
     if not _is_number(pool_size, int) or pool_size < 1:
         raise ValidationError("must be a whole number, 1 or more", field="pool_size")
     if not _is_number(max_overflow, int) or max_overflow < -1:
@@ -176,13 +176,13 @@ def check_pool_numbers(pool_size: Any, max_overflow: Any, pool_timeout: Any) -> 
 
 
 def check_ping_after(seconds: Any) -> None:
-    """Refuse what is not a length of time; `math.inf` is one, and 0 is one."""
+    """Refuse anything but a number of seconds; 0 and `math.inf` are allowed."""
     if not _is_number(seconds, int | float) or not seconds >= 0:
         raise ValidationError("must be a number of seconds, 0 or more", field="pool_ping_after")
 
 
 def check_row_security(plan: EnginePlan) -> None:
-    """Refuse an engine that could not keep the rows of tenants apart in each transaction."""
+    """Refuse an engine that cannot set the tenant in each transaction."""
     backend = plan.url.get_backend_name()
     if backend != "postgresql":
         raise ValidationError(f"is for PostgreSQL, not {backend}", field="row_security")
@@ -216,7 +216,7 @@ def _bad_password(message: str) -> ValidationError:
 
 def _sqlite_connect_args(url: URL) -> dict[str, Any]:
     if is_memory(url):
-        # The one connection goes from thread to thread.
+        # All threads share the one connection.
         settings: dict[str, Any] = {"check_same_thread": False}
     else:
         settings = {"timeout": SQLITE_BUSY_TIMEOUT}
@@ -232,8 +232,8 @@ def _behind_pgbouncer(url: URL) -> dict[str, Any]:
     return dict(_BEHIND_PGBOUNCER[driver])
 
 
-# Nothing prepared outlives its transaction; where a statement is prepared for a single use, the
-# name is one that nobody else has on the server connection.
+# No prepared statement outlives its transaction. A statement that is prepared for a single use gets
+# a name that is unique on the server connection.
 _BEHIND_PGBOUNCER: Mapping[str, Mapping[str, Any]] = {
     "asyncpg": {
         "statement_cache_size": 0,
@@ -281,12 +281,12 @@ def _source(password: Password) -> Callable[[], Any]:
 
 
 def _text(answer: Any) -> str:
-    """Return a password as text; the messages tell nothing of it."""
+    """Return a password as text; no error message reveals it."""
     secret = answer.get_secret_value() if isinstance(answer, SecretStr) else answer
     if not isinstance(secret, str):
         kind = type(answer).__name__
         raise _bad_password(f"must be a str or a SecretStr, but the callable returned {kind}")
-    # Drivers would fail later, with an error that carries the whole password.
+    # A driver would fail later, with an error that contains the whole password.
     if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in secret):
         raise _bad_password("must be valid Unicode text without null characters")
     return secret

@@ -25,17 +25,17 @@ class Position(NamedTuple):
     offset: int
 
     def includes(self, other: Position) -> bool:
-        """Return whether it is of the same cluster, and not before another one."""
+        """Return whether this position is in the same cluster as another, and not before it."""
         return self.cluster == other.cluster and self.offset >= other.offset
 
     def token(self) -> str:
-        """Return it as a text for a cookie or a header."""
+        """Return the position as text, for a cookie or a header."""
         body = f"{self.cluster:x}.{self.offset:x}"
         return f"{body}.{_check(body)}"
 
 
 def position_in(token: Any) -> Position:
-    """Return what a token says; one that was not made here, or is damaged, is refused."""
+    """Return the position in a token; refuse one that is damaged or not the library's."""
     found = re.fullmatch(_TOKEN, token) if isinstance(token, str) else None
     if found is None or _check(found["body"]) != found["check"]:
         raise ValidationError(
@@ -46,7 +46,7 @@ def position_in(token: Any) -> Position:
 
 
 def _check(body: str) -> str:
-    # Against damage, not against forgery: a made-up position only sends reads to the primary.
+    # The checksum detects damage, not forgery: a forged position only sends reads to the primary.
     return hashlib.blake2s(body.encode(), digest_size=4).hexdigest()
 
 
@@ -54,7 +54,7 @@ def _check(body: str) -> str:
 
 
 class Freshness(NamedTuple):
-    """What the reads in a block ask of a replica."""
+    """How current a replica has to be for the reads in a block."""
 
     primary_only: bool = False
     after: Position | None = None
@@ -66,7 +66,7 @@ _freshness = Scope("freshness", default=ANY)
 
 
 def wanted_freshness() -> Freshness:
-    """Return what reads ask for here."""
+    """Return how current the reads in this context have to be."""
     return _freshness.get()
 
 

@@ -1,4 +1,4 @@
-"""How clients of Redis connect, for the stores of the cache and of the rate limits."""
+"""How the stores of the cache and of the rate limits connect to Redis."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Database URLs: reading them, and the driver that each API needs.
+"""Database URLs: how they are read, and which driver each API needs.
 
-No message here quotes a URL: one that could not be read may have its password anywhere.
+No message here quotes a URL: in one that cannot be parsed, the password may be anywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 _BACKENDS = {"postgres": "postgresql", **{name: name for name in FEATURES}}
 _MAX_PORT = 65_535
 
-# What libpq reads from a URL, and asyncpg only from the DSN that it can be given.
+# Parameters that libpq reads from a URL, and asyncpg only from a DSN.
 _IN_DSN = frozenset(
     {
         "application_name",
@@ -40,7 +40,7 @@ _IN_DSN = frozenset(
         "sslrootcert",
     }
 )
-# What libpq can do and asyncpg cannot, where it is no matter of security.
+# Parameters of libpq that asyncpg lacks and that do not affect security.
 _LEFT_OUT = frozenset(
     {
         "client_encoding",
@@ -57,7 +57,7 @@ _LEFT_OUT = frozenset(
         "tcp_user_timeout",
     }
 )
-# What is left out as well, unless it is required.
+# These are dropped too, unless they are required.
 _UNLESS_REQUIRED = frozenset({"channel_binding", "gssencmode", "sslcertmode"})
 
 # What asyncpg, and SQLAlchemy's dialect for it, take as numbers that are not negative.
@@ -134,20 +134,20 @@ def is_memory(url: URL) -> bool:
     return (
         name in {"file:", "file::memory:"}
         or url.query.get("mode") == "memory"
-        # Shared between connections, but gone with the last one of them.
+        # Connections share this one, but it disappears with the last of them.
         or url.query.get("vfs") == "memdb"
     )
 
 
 def without_secrets(url: URL) -> tuple[URL, dict[str, str]]:
-    """Split off the passwords that stand in the query, which SQLAlchemy would show."""
+    """Split off the passwords in the query string, which SQLAlchemy would show."""
     names = [name for name in url.query if "passw" in name.lower()]
     secrets = {name: str(url.query[name]) for name in names}
     return url.difference_update_query(names), secrets
 
 
 def for_asyncpg(url: URL, secrets: Mapping[str, str]) -> tuple[URL, dict[str, Any]]:
-    """Translate what only libpq knows, so that one URL serves both APIs.
+    """Translate the parameters that only libpq knows, so that one URL works for both APIs.
 
     Args:
         url: The URL, without its secrets.
@@ -252,7 +252,7 @@ def _parameters_of(dialect: Dialect) -> AbstractSet[str] | None:
     return found
 
 
-# What SQLAlchemy's dialects, and `for_asyncpg`, take for themselves.
+# Parameters that SQLAlchemy's dialects and `for_asyncpg` consume themselves.
 _OWN_PARAMETERS = {
     "asyncmy": (),
     "asyncpg": (
@@ -267,9 +267,9 @@ _OWN_PARAMETERS = {
 
 
 def _unknown(name: str, driver: str, accepted: Iterable[str]) -> ValidationError:
-    from difflib import get_close_matches  # few programs need it
+    from difflib import get_close_matches  # imported here because few programs need it
 
-    # A name that looks like none may be a part of a password.
+    # A name that does not look like a parameter may be part of a password.
     quoted = repr(name) if re.fullmatch(_NAME, name) else "with an invalid name"
     similar = get_close_matches(name, accepted, 1)
     hint = f"did you mean {similar[0]!r}?" if similar else "leave it out"
@@ -280,7 +280,7 @@ _NAME = "(?i)[a-z_]{1,40}"
 
 
 def read_url(database_url: str | URL) -> URL:
-    """Return a URL that was given; the error for one that cannot be read does not quote it."""
+    """Parse a URL; the error for one that cannot be parsed does not quote it."""
     if isinstance(database_url, URL):
         return database_url
     if not isinstance(database_url, str):
@@ -290,9 +290,9 @@ def read_url(database_url: str | URL) -> URL:
     if database_url != database_url.strip():
         raise bad_url("must have no whitespace around it")
     if database_url.count("@") > 1 and not database_url.startswith("sqlite"):
-        # Otherwise the part after the first one would pass for the host, and be shown.
+        # Otherwise the text after the first "@" would be taken for the host, and be shown.
         raise bad_url('has more than one "@"; write %40 for one inside the user or password')
-    # The parser's own error goes no further, as it may quote what is a part of the password.
+    # The parser's own error is not chained: it may quote part of the password.
     with suppress(ArgumentError, ValueError):
         return make_url(database_url)
     raise bad_url(
@@ -309,7 +309,7 @@ def _check_parts(url: URL, backend: str) -> None:
                 "sqlite:////absolute/path.db or sqlite:///:memory:"
             )
     elif url.port is not None and not 0 < url.port <= _MAX_PORT:
-        # Not quoted: in a URL without a host the password passes for the port.
+        # Not quoted: in a URL without a host, the password is parsed as the port.
         raise bad_url(f"must have a port from 1 to {_MAX_PORT}")
 
 
@@ -331,7 +331,7 @@ def _check_driver(url: URL, drivers: Mapping[str, str]) -> None:
 
 
 def _sqlite(url: URL) -> URL:
-    """Say that a file name is a URI; SQLite would take it for a name on disk otherwise."""
+    """Mark a file name as a URI; otherwise SQLite would take it for a name on disk."""
     if (url.database or "").startswith("file:") and "uri" not in url.query:
         url = url.update_query_dict({"uri": "true"})
     is_uri = str(url.query.get("uri", "")).lower() in _TRUE
@@ -341,7 +341,7 @@ def _sqlite(url: URL) -> URL:
                 f"has the SQLite URI parameter {name!r} but is not a URI; "
                 f"write sqlite:///file:heroes.db?{name}=..."
             )
-        # A VFS of one's own may have parameters of its own.
+        # A custom VFS may have parameters of its own.
         if name not in _SQLITE | _SQLITE_URI and not (is_uri and "vfs" in url.query):
             raise _unknown(name, "SQLite", _SQLITE | _SQLITE_URI)
     return url

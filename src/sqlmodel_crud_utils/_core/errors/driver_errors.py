@@ -1,8 +1,8 @@
-"""What a driver's error says, read from its codes and from the names in it, never from values.
+"""What a driver's error means, read from its codes and the names in it, never from values.
 
 SQLite and its drivers have result codes, PostgreSQL has SQLSTATE, MySQL and MariaDB have error
-numbers. Texts of drivers are read only where a name is nowhere else, and only with patterns that
-cannot match the value of a row.
+numbers. A driver's message is parsed only if a name appears nowhere else, and only with patterns
+that cannot match a row's value.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Problem = ConstraintKind | Literal["constraint", "value", "connection", "query"]
 
 
 class DriverError(NamedTuple):
-    """What a driver's error says about a failure.
+    """The meaning of a driver's error.
 
     Attributes:
         problem: A kind of constraint, "constraint" for one of an unknown kind, "value" for data
@@ -56,7 +56,7 @@ class DriverError(NamedTuple):
 
 
 def read_driver_error(error: BaseException) -> DriverError | None:
-    """Return what a driver's error says; None for an error that comes from no known driver.
+    """Return what a driver's error means, or None if no known driver raised it.
 
     Args:
         error: SQLAlchemy's error around the driver's, or the driver's error itself.
@@ -90,7 +90,7 @@ _REFUSED_PARAMETER = (
 
 
 def status_code_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE of a driver's error, or the number that stands for it elsewhere."""
+    """Return the SQLSTATE of a driver's error, or the error number of other databases."""
     original: Any = error.orig if isinstance(error, StatementError) else error
     if isinstance(code := getattr(original, "sqlite_errorcode", None), int):
         return str(code)
@@ -101,25 +101,25 @@ def status_code_of(error: BaseException) -> str | None:
 
 
 def is_lost_race(error: BaseException | None) -> bool:
-    """Return whether a transaction failed only because of another one, and may be run again."""
+    """Return whether a transaction failed only because of a concurrent one."""
     found = read_driver_error(error) if error is not None else None
     return found is not None and found.reason in {_COLLISION, _DEADLOCK, _ENDED}
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Return whether a database refused to write, as a copy of another one does."""
+    """Return whether a database refused a write because it is read-only, as replicas are."""
     found = read_driver_error(error)
     return found is not None and found.reason == _READ_ONLY
 
 
 def breaks_row_policy(error: BaseException) -> bool:
-    """Return whether a row policy of PostgreSQL refused a row, or to write to one."""
+    """Return whether a row security policy of PostgreSQL refused a write."""
     found = read_driver_error(error)
     return found is not None and found.reason == _POLICY
 
 
 def is_worth_repeating(error: BaseException) -> bool:
-    """Return whether a transaction failed because of others, and may succeed at its next run."""
+    """Return whether a transaction failed because of concurrent ones and should be retried."""
     found = read_driver_error(error)
     if found is None:
         return False
@@ -131,15 +131,15 @@ def is_worth_repeating(error: BaseException) -> bool:
 def _is_at_an_end(error: BaseException) -> bool:
     """Return whether a transaction of SQLite got no lock at its BEGIN or COMMIT.
 
-    Elsewhere it has the lock; what is locked out then may be another connection of the same
-    program, which would be locked out again.
+    In between, the transaction has the lock. A statement that is locked out then may come from
+    another connection of the same program, and a retry would be locked out again.
     """
     statement = error.statement if isinstance(error, StatementError) else None
     return statement is None or statement.startswith("BEGIN")
 
 
 def is_cut_off(error: BaseException) -> bool:
-    """Return whether a server that was there has ended a connection, or the way to it has."""
+    """Return whether an established connection to a server was lost."""
     if is_cut_connection(error):
         return True
     original: Any = error.orig if isinstance(error, StatementError) else error
@@ -153,10 +153,10 @@ def is_cut_off(error: BaseException) -> bool:
 
 
 def is_cut_connection(error: BaseException) -> bool:
-    """Return whether asyncpg has read that the server ends the connection, and not yet its end.
+    """Return whether the server announced to asyncpg that it ends the connection.
 
-    SQLAlchemy does not know this error for what it is. asyncpg has the class for other problems
-    too, such as a type that it cannot copy.
+    SQLAlchemy does not recognize this error. asyncpg uses the class for other problems too, such as
+    a type that it cannot copy.
     """
     original = error.orig if isinstance(error, StatementError) else error
     kind = type(original)
@@ -164,7 +164,7 @@ def is_cut_connection(error: BaseException) -> bool:
     return is_internal and str(original).startswith("cannot switch to ")
 
 
-# What psycopg says of a connection that there was; it has no code for that.
+# psycopg's messages for a lost connection, for which it has no code.
 _PSYCOPG_CUT_OFF = (
     r"(the connection is (closed|lost)|connection socket closed"
     r"|(consuming|executing|flushing|sending)\b[^:]* failed)\b"
@@ -215,7 +215,7 @@ _REPEATABLE = frozenset({_COLLISION, _DEADLOCK, _ENDED, _LOCK_TIMEOUT, _NODE})
 
 _Codes = Mapping[Any, tuple[Problem, str]]
 
-# Extended result codes, then primary ones, which are the lowest byte of the extended.
+# Extended result codes first, then primary ones: the lowest byte of an extended code.
 _SQLITE: _Codes = {
     275: ("check", ""),
     517: ("query", _COLLISION),
@@ -239,7 +239,7 @@ _SQLITE: _Codes = {
     26: ("connection", _NO_DATABASE_FILE),
 }
 
-# SQLSTATEs, then classes of them, which are the first two characters.
+# SQLSTATEs first, then their classes: the first two characters.
 _POSTGRESQL: _Codes = {
     "22001": ("value", _TOO_LONG),
     "22003": ("value", _OUT_OF_RANGE),
@@ -375,7 +375,7 @@ def _from_sqlite(error: Any) -> DriverError:
 
 
 def _sqlite_reason(text: str) -> str:
-    # One code stands for all of these; SQLite has its texts in English only.
+    # One code covers all of these; SQLite's messages are always in English.
     if text.startswith("no such table"):
         return _NO_TABLE
     if text.startswith("no such column") or " has no column named " in text:
@@ -394,8 +394,8 @@ def _with_sqlite_columns(found: DriverError, names: str) -> DriverError:
 
 # --- PostgreSQL
 
-# The list of columns is the first thing in parentheses, in every language of the server; where
-# it is an expression, nothing matches.
+# The first parentheses hold the columns, in every language of the server; an expression does not
+# match.
 _KEY_COLUMNS = r"[^(]*\(([^()=]+)\)=\("
 
 
@@ -406,7 +406,7 @@ def _sqlstate(error: Any) -> str | None:
 
 def _from_postgresql(error: Any, state: str) -> DriverError:
     problem, reason = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or _UNKNOWN
-    # The adapter for asyncpg keeps the names on the error behind it only.
+    # SQLAlchemy's adapter for asyncpg has the names only on the original error.
     source = error.__cause__ if _sqlstate(error.__cause__) else error
     if state == "42501" and _is_of_policy(source):
         problem, reason = "constraint", _POLICY
@@ -425,7 +425,7 @@ def _from_postgresql(error: Any, state: str) -> DriverError:
 
 
 def _is_of_policy(error: Any) -> bool:
-    """Return whether a row policy has refused a row; there is no code for that."""
+    """Return whether a row security policy refused a row; PostgreSQL has no code for that."""
     names = ("source_function", "server_source_function")
     return any(_postgresql_detail(error, name) == "ExecWithCheckOptions" for name in names)
 
@@ -443,7 +443,7 @@ def _postgresql_detail(error: Any, name: str) -> str | None:
 
 # --- MySQL and MariaDB
 
-# Each is anchored at the end, because values stand before it.
+# Each is anchored at the end, because values precede it.
 _MYSQL_KEY = r"(?s).* for key '([^']+)'"
 _MYSQL_VALUE_COLUMN = r"(?s).* for column (?:`[^`]+`\.)*[`']([^`']+)[`'] at row \d+"
 _MYSQL_COLUMN = r"[^']*'([^']+)'"
@@ -456,10 +456,10 @@ def _from_mysql(error: Any) -> DriverError:
     text = str(error.args[1]) if len(error.args) > 1 else ""
     problem, reason = _MYSQL.get(code, _UNKNOWN)
     if code == _MYSQL_NO_SUCH and text.startswith("SAVEPOINT "):
-        # The rollback to it hides what had gone wrong before.
+        # The failed rollback to a savepoint hides the original error.
         reason = _ENDED
     if text.startswith("Unknown column 'infe0'"):
-        # That is how asyncmy writes minus infinity, which MySQL has no number for.
+        # asyncmy writes minus infinity like this; MySQL has no such number.
         problem, reason = "value", _BAD_VALUE
     label = f"{type(error).__name__}, error {code}"
     found = DriverError(problem, label, reason, referenced=_MYSQL_REFERENCED.get(code))
@@ -468,7 +468,7 @@ def _from_mysql(error: Any) -> DriverError:
 
 def _with_mysql_names(found: DriverError, text: str) -> DriverError:
     if found.problem == "unique" and (match := re.fullmatch(_MYSQL_KEY, text)):
-        # MySQL 8 says 'table.key', MariaDB 'key'.
+        # MySQL 8 writes 'table.key', MariaDB 'key'.
         table, _, key = match.group(1).rpartition(".")
         return found._replace(table=table or None, constraint=key)
     if found.problem == "foreign_key" and (match := re.match(_MYSQL_FOREIGN_KEY, text)):
@@ -481,7 +481,7 @@ def _with_mysql_names(found: DriverError, text: str) -> DriverError:
 
 
 def _with_mysql_check(found: DriverError, name: str, table: str | None) -> DriverError:
-    # MariaDB calls the check of a single column 'table.column'; it has no name of its own.
+    # MariaDB calls an unnamed check of a single column 'table.column'.
     prefix, _, column = name.rpartition(".")
     if prefix:
         return found._replace(table=prefix, columns=(column,))

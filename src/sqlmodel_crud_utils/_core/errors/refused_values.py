@@ -1,4 +1,4 @@
-"""Which column a value was meant for that its type, or the driver, refused."""
+"""Finds the column of a value that the column's type, or the driver, refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INSERTED = r"INSERT INTO [^(]+\(([^()]+)\) VALUES"
 
 
 class _PlainDialect(DefaultDialect):
-    """A dialect whose types write values themselves, and leave none of it to a driver."""
+    """A dialect whose types convert values themselves and leave nothing to a driver."""
 
     _json_deserializer = None
 
@@ -42,7 +42,7 @@ class _PlainDialect(DefaultDialect):
 
 
 def column_at(error: DBAPIError) -> str | None:
-    """Return the name of a column of an INSERT of one row, by the place that the driver names."""
+    """Return the column of a single-row INSERT, by the position that the driver names."""
     place = re.match(_PLACE, str(error.orig))
     inserted = re.match(_INSERTED, error.statement or "")
     if place is None or inserted is None:
@@ -53,13 +53,13 @@ def column_at(error: DBAPIError) -> str | None:
 
 
 def unwritable_field(error: Exception, model: type[Any]) -> tuple[str, str] | None:
-    """Return the model and the field whose column's type cannot write what it was given.
+    """Return the model and the field whose column type cannot convert its value.
 
-    Drivers and types do not tell. SQLAlchemy's execution, which the traceback leads to, has the
-    parameters of the statement, each with the type of its column.
+    Neither drivers nor types say so. The traceback leads to SQLAlchemy's execution context, which
+    has the parameters, each with the type of its column.
 
     Args:
-        error: What a type, or a driver, raised for the value.
+        error: What a type or a driver raised for the value.
         model: The model that was worked on; filters look at others too.
     """
     execution = _execution_of(error)
@@ -73,7 +73,7 @@ def unwritable_field(error: Exception, model: type[Any]) -> tuple[str, str] | No
 
 
 def _among_given(error: Exception, facts: Facts) -> tuple[str, str] | None:
-    """Return the first field whose type refuses a parameter that has its column's name."""
+    """Return the first field whose type refuses the parameter named after its column."""
     given: Any = error.params if isinstance(error, StatementError) else None
     rows = [row for row in (given if isinstance(given, list) else [given]) if isinstance(row, dict)]
     dialect = _PlainDialect()
@@ -113,7 +113,7 @@ def _is_refused(type_: TypeEngine[Any], value: Any, dialect: DefaultDialect) -> 
 
 
 def _owner_of(parameter: BindParameter[Any], model: type[Any]) -> tuple[str, str] | None:
-    """Return the model and the field whose column a parameter has its type from."""
+    """Return the model and the field of the column that a parameter takes its type from."""
     related = (each.class_ for each in facts_of(model).mapper.registry.mappers)
     for each in (model, *related):
         field = _field_of(parameter, facts_of(each))
@@ -124,6 +124,6 @@ def _owner_of(parameter: BindParameter[Any], model: type[Any]) -> tuple[str, str
 
 def _field_of(parameter: BindParameter[Any], facts: Facts) -> str | None:
     found = [name for name, column in facts.columns.items() if column.type is parameter.type]
-    if len(found) > 1:  # columns that share a type; most parameters have names made of theirs
+    if len(found) > 1:  # they share the type; parameters are mostly named after their column
         found = [name for name in found if facts.columns[name].key in parameter.key]
     return max(found, key=len, default=None)

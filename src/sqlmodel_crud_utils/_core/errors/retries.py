@@ -1,4 +1,4 @@
-"""How often a transaction is run again, and how long it waits before that."""
+"""How often a transaction is retried, and how long it waits before each attempt."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 from sqlmodel_crud_utils._core.errors.transient import Cause
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-# Seconds. A pause is drawn between nothing and a bound that doubles with each attempt, so that
-# transactions which have met once don't meet again.
+# Seconds. A pause is random, up to a bound that doubles with each attempt, so that two transactions
+# which collided do not collide again.
 _FIRST_BOUND, _LAST_BOUND = 0.02, 1.0
 _DOUBLINGS = math.ceil(math.log2(_LAST_BOUND / _FIRST_BOUND))
 
 
 @dataclass
 class Retries:
-    """The attempts of one transaction.
+    """How often one transaction is attempted, and until when.
 
     Attributes:
         attempts: How many there may be.
@@ -36,7 +36,7 @@ class Retries:
     _lost: int = 0
 
     def next_pause(self, cause: Cause) -> float | None:
-        """Return how many seconds to wait before the next attempt; None where none may follow.
+        """Return how many seconds to wait before the next attempt, or None if this was the last.
 
         A connection that is lost once may have been an idle one that died; a second one is
         perhaps lost because of what the transaction does.
@@ -53,7 +53,7 @@ class Retries:
 
 
 def retries_for(attempts: Any, deadline: Any) -> Retries:
-    """Check the bounds that a caller gave, and return the attempts that they allow."""
+    """Check the caller's limits, and return the attempts that they allow."""
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
         raise ValidationError("must be a whole number, 1 or more", field="attempts")
     if deadline is None:
@@ -65,7 +65,7 @@ def retries_for(attempts: Any, deadline: Any) -> Retries:
 
 
 def refuse_generators(work: Callable[..., Any]) -> None:
-    """Refuse a function whose body would run when the transaction is over."""
+    """Refuse a generator function: its body would run after the transaction."""
     while isinstance(work, partial):
         work = work.func
     for each in (work, type(work).__call__):

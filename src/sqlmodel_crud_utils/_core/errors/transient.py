@@ -1,6 +1,6 @@
-"""Which failures are due to other transactions or the connection, so that a second run may succeed.
+"""Transient failures: caused by other transactions or the connection, so a retry may succeed.
 
-A transaction is judged by the first error behind what it raised that says what went wrong.
+The chain of causes is searched; the first error that says what went wrong decides.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException | None) -> Cause | None:
-    """Return why a transaction may be run again after an error, None where it may not."""
+    """Return why a transaction may be retried after an error, or None if it may not."""
     for each in _chain(error):
         verdict = _verdict(each)
         if verdict is not None:
@@ -69,7 +69,7 @@ def cause_of(error: BaseException | None) -> Cause | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Return an error and those that it was raised from."""
+    """Return an error and the chain of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -78,7 +78,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _verdict(error: BaseException) -> _Verdict | None:
-    """Return what one error says; None where those behind it have to tell."""
+    """Return the verdict of one error, or None if its causes have to decide."""
     match error:
         case TransactionError(outcome_unknown=True) | ConflictError(version_given=True):
             return "final"
@@ -101,7 +101,7 @@ def _of_database(error: BaseException) -> _Verdict | None:
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Return whether a connection that there was is gone."""
+    """Return whether an established connection was lost."""
     match error:
         case PendingRollbackError():
             return error.code == ON_A_LOST_CONNECTION

@@ -1,4 +1,4 @@
-"""From the errors of SQLAlchemy and the drivers to the errors of the library."""
+"""Translates the errors of SQLAlchemy and the drivers to the errors of the library."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ __all__ = [
 def translate(
     error: Exception, model: type[Any] | None = None, *, deletes: bool = False
 ) -> SQLModelCRUDError:
-    """Return the library's error for what SQLAlchemy or a driver raised.
+    """Return the library's error for an error of SQLAlchemy or a driver.
 
     The caller raises it `from` the original. Its text is made of names and codes alone, as the
     texts of drivers hold the values of rows.
@@ -117,9 +117,9 @@ def is_database_error(error: BaseException) -> bool:
 
 
 def is_raised_by_driver(error: BaseException) -> bool:
-    """Return whether an error that is not SQLAlchemy's was raised while a driver was at work.
+    """Return whether an error that is not SQLAlchemy's was raised by a driver's call.
 
-    asyncpg lets the operating system's errors through; a program has others of these.
+    asyncpg lets errors of the operating system through, and a program may raise its own.
     """
     return _is_drivers(error) or (
         isinstance(error, OSError) and _is_raised_in(error, _EXECUTIONS | _COMMITS)
@@ -136,9 +136,9 @@ _UNCLEARED = r"Dependency rule on .* tried to blank-out .* column '(?:[^']*\.)?(
 
 
 def _uncleared_key(error: BaseException) -> DriverError | None:
-    """Return what a database would say of a reference that is part of a key.
+    """Return the violation of a reference that is part of a primary key.
 
-    The unit of work does not ask it: it will not clear such a column, and raises by itself.
+    The unit of work does not set such a column to NULL: it raises before it asks the database.
     """
     told = re.match(_UNCLEARED, str(error)) if isinstance(error, AssertionError) else None
     if told is None:
@@ -148,9 +148,9 @@ def _uncleared_key(error: BaseException) -> DriverError | None:
 
 
 def ends_transaction(error: BaseException) -> bool:
-    """Return whether nothing of the transaction is left: its connection is lost, or a race is.
+    """Return whether an error ended the whole transaction: a lost connection or a lost race.
 
-    What was written in it is not to blame, and nothing else can be tried in it.
+    The written rows are not to blame, and the transaction can run nothing else.
     """
     if isinstance(error, SQLModelCRUDError):
         original = getattr(error, "original_error", None)
@@ -163,7 +163,7 @@ def ends_transaction(error: BaseException) -> bool:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return whether a server cannot be reached, or takes no connections; a full pool is not."""
+    """Return whether a server is unreachable or accepts no connections."""
     return (
         is_database_error(error)
         and not isinstance(error, PoolTimeoutError)
@@ -171,15 +171,15 @@ def is_unreachable(error: Exception) -> bool:
     )
 
 
-# Inside these methods of a dialect the COMMIT is sent.
+# These methods of a dialect send the COMMIT.
 _COMMITS = frozenset({"do_commit", "do_commit_twophase"})
 
 
 def unknown_outcome(error: Exception) -> TransactionError | None:
-    """Return the error of a COMMIT that may have been carried out; None where it was not.
+    """Return the error for a COMMIT with an unknown outcome; None for any other failure.
 
     Example:
-        >>> unknown_outcome(ConnectionRefusedError()) is None  # there was none to send
+        >>> unknown_outcome(ConnectionRefusedError()) is None  # no COMMIT was sent
         True
     """
     lost = is_database_error(error) and _is_connection_failure(error, read_driver_error(error))
@@ -195,13 +195,13 @@ def unknown_outcome(error: Exception) -> TransactionError | None:
 
 
 def _was_closed_before(error: Exception) -> bool:
-    """Return whether the driver knew that the connection was gone, and sent nothing."""
+    """Return whether the driver knew that the connection was closed, and sent nothing."""
     original: Any = error.orig if isinstance(error, StatementError) else error
     text = str(original)
     return says_closed(error) or text in _NOT_SENT
 
 
-# What psycopg, PyMySQL and asyncmy say then; asyncpg says that it is closed.
+# Messages of psycopg, PyMySQL and asyncmy; asyncpg says that the connection is closed.
 _NOT_SENT = frozenset({"the connection is closed", "(0, '')", "(0, 'Not connected')"})
 
 
@@ -236,13 +236,13 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
     return isinstance(error, OSError | PoolTimeoutError) or says_closed(error)
 
 
-# SQLAlchemy's code of the error on a transaction whose connection was lost, or cut off.
+# SQLAlchemy's error code for a transaction whose connection was lost.
 ON_A_LOST_CONNECTION = "8s2b"
 
 
 def says_closed(error: Exception) -> bool:
     """Return whether a driver says that a connection is closed."""
-    # Drivers have the same class for a closed connection and for wrong use of an open one.
+    # Drivers raise the same class for a closed connection and for misuse of an open one.
     original = error.orig if isinstance(error, InterfaceError) else error
     text = str(original)
     return (
@@ -271,11 +271,11 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
 
 # --- values and statements
 
-# Inside these methods of a dialect there is nothing but the driver.
+# These methods of a dialect call nothing but the driver.
 _EXECUTIONS = frozenset({"do_execute", "do_execute_no_params", "do_executemany"})
 
 
-# What drivers say of values that they cannot write, before the database sees them.
+# Messages of drivers about values that they cannot send.
 _REFUSED_BY_DRIVER = (
     r"Error binding parameter|cannot adapt type|(?:-?inf|nan) can not be used with MySQL"
 )
@@ -284,7 +284,7 @@ _REFUSED_BY_DRIVER = (
 def _mistake(
     error: Exception, driver: DriverError | None, model: type[Any] | None
 ) -> ValidationError | None:
-    """Return what the caller did wrong, so that the database never saw the statement."""
+    """Return the error for a mistake found before the statement reached the database."""
     name = "" if model is None else model.__name__
     if isinstance(error, UnboundExecutionError):
         return ValidationError(
@@ -319,7 +319,7 @@ def _says_shared(error: Exception) -> bool:
 
 
 def shared_session() -> ValidationError:
-    """Return the error of a session that two tasks work with at once."""
+    """Return the error for a session that two tasks use at once."""
     return ValidationError(
         "the session is in use by another task or thread, and serves one at a time; "
         "open one session per task",
@@ -328,14 +328,14 @@ def shared_session() -> ValidationError:
 
 
 def _column_of(error: Exception, driver: DriverError | None) -> str | None:
-    """Return the name of the column that a value was refused for, if the driver tells it."""
+    """Return the name of the column whose value was refused, if the driver names it."""
     if driver is not None and driver.columns:
         return driver.columns[0]
     return column_at(error) if isinstance(error, DBAPIError) else None
 
 
 def _field_of(error: Exception, model: type[Any] | None, column: str | None) -> str | None:
-    """Return the model's field of a column, if it is the model's table that was written."""
+    """Return the model's field for a column, if the model's table was written."""
     if model is None or column is None:
         return None
     facts = facts_of(model)
@@ -355,7 +355,7 @@ def _is_refused_value(error: Exception) -> bool:
 
 
 def _is_raised_by_execution(error: BaseException) -> bool:
-    # SQLAlchemy lets through what is not an error of the driver's own, and says no more about it.
+    # SQLAlchemy passes on, unwrapped, errors that are not the driver's own.
     if not isinstance(error, MISFITS) or isinstance(error, OverflowError):
         return False
     return _is_raised_in(error, _EXECUTIONS)

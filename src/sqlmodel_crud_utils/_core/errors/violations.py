@@ -1,4 +1,4 @@
-"""Which constraint was broken: what the driver tells, completed by what the tables know."""
+"""Which constraint was violated: the driver's information, completed from the tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Declared = ColumnCollectionConstraint | Index
 def constraint_violation(
     driver: DriverError, statement: str, model: type[Any] | None
 ) -> ConstraintViolationError:
-    """Return the error for a broken constraint, with its kind, name and columns.
+    """Return the error for a violated constraint, with its kind, name and columns.
 
     Args:
         driver: What the driver told.
@@ -51,7 +51,7 @@ def constraint_violation(
 
 
 def as_reference(driver: DriverError, statement: str, model: type[Any] | None) -> DriverError:
-    """Return what a database would say of a row that others refer to.
+    """Return the violation that a database would report for a row that others refer to.
 
     The unit of work clears the references before it deletes the row, and meets a column that may
     not be null.
@@ -88,7 +88,7 @@ def _broken(driver: DriverError, statement: str, model: type[Any] | None) -> _Br
     return _Broken(
         kind,
         _constraint_name(driver, declared),
-        # The marker of `unique_when_not_deleted` is nothing that the caller has written.
+        # The caller did not write the generated column of `unique_when_not_deleted`.
         tuple(name for name in columns if name != MARKER),
         table,
         _subject(model, table, table_name),
@@ -133,7 +133,7 @@ def _subject(model: type[Any] | None, table: Table | None, table_name: str | Non
 def _find_declared(
     table: Table | None, kind: ConstraintKind | None, driver: DriverError, statement: str
 ) -> _Declared | None:
-    """Find the constraint by its name, else by its columns, else because it is the only one."""
+    """Find the constraint by its name, by its columns, or because it is the only one."""
     if table is None or kind is None:
         return None
     declared = list(_declared(table, kind))
@@ -143,7 +143,7 @@ def _find_declared(
     for constraint in declared:
         if driver.columns and _column_names(table, constraint) == driver.columns:
             return constraint
-    # SQLite does not tell which foreign key it was.
+    # SQLite does not say which foreign key it was.
     is_told = driver.constraint is not None or driver.columns or kind != "foreign_key"
     is_insert = statement.lstrip()[:6].upper() == "INSERT"
     return declared[0] if is_insert and not is_told and len(declared) == 1 else None
@@ -171,7 +171,7 @@ def _kind_of(constraint: ColumnCollectionConstraint) -> ConstraintKind:
 
 
 def _names(table: Table, constraint: _Declared) -> set[str]:
-    """Return the constraint's own name, or those that databases make for one without."""
+    """Return the constraint's name, or the names that databases generate for it."""
     if isinstance(constraint.name, str):
         return {str(constraint.name)}
     columns = _column_names(table, constraint)
@@ -187,7 +187,7 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
         case ForeignKeyConstraint():
             return {f"{joined}_fkey"}
         case CheckConstraint():
-            # PostgreSQL names it after the column if there is only one; SQLite gives the text.
+            # PostgreSQL names it after its column if there is only one; SQLite reports its text.
             name = joined if len(columns) == 1 else table.name
             return {f"{name}_check", str(constraint.sqltext)}
         case _:
@@ -197,7 +197,7 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
 def _constraint_name(driver: DriverError, declared: _Declared | None) -> str | None:
     if declared is not None and isinstance(declared.name, str):
         return str(declared.name)
-    # SQLite gives the expression of a check that has no name.
+    # SQLite reports the expression of an unnamed check.
     is_expression = driver.problem == "check" and not re.fullmatch(r"\w+", driver.constraint or "")
     return None if is_expression else driver.constraint
 
@@ -227,13 +227,13 @@ def _columns(
         return _column_names(table, declared)
     if table is not None and driver.problem == "check" and not driver.columns:
         return _mentioned(table, driver.constraint or "")
-    # PostgreSQL then tells the columns of the row that is referred to, not the constraint's.
+    # Then PostgreSQL reports the columns of the referenced row, not the constraint's.
     is_other_side = referenced is not False and driver.referenced is None
     return () if driver.problem == "foreign_key" and is_other_side else driver.columns
 
 
 def _field(model: type[Any] | None, broken: _Broken) -> str | None:
-    """Return the name of the model's attribute for the column, if it is a single one."""
+    """Return the model's field for the constraint's column, if it has only one."""
     mapper = inspect(model, raiseerr=False)
     if len(broken.columns) != 1 or not isinstance(mapper, Mapper):
         return None

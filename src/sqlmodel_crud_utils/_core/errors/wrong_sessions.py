@@ -1,4 +1,4 @@
-"""What a function says that was given something else in the place of its session."""
+"""The error for a function that was called with something else than a session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_THE_OTHER = {
 
 
 def wrong_session(api: Literal["sync", "async"], given: Any) -> ValidationError:
-    """Return the error for what a public function was given as its session.
+    """Return the error for the argument that a public function got as its session.
 
     It is made by a helper that the function calls directly: the text shows how to call that one.
     """
@@ -36,7 +36,7 @@ def wrong_session(api: Literal["sync", "async"], given: Any) -> ValidationError:
 
 
 def _call_of(frame: FrameType, given: Any) -> tuple[str, str]:
-    """Return the parameter that was given, and the call with all that has to be passed."""
+    """Return the name of the argument's parameter, and the signature to show."""
     name = frame.f_code.co_qualname.partition(".")[0]
     parameters = inspect.signature(frame.f_globals[name]).parameters
     required = [

@@ -1,1 +1,1 @@
-"""Names and values of a caller, as criteria."""
+"""Turns the names and values of filters into SQL criteria."""

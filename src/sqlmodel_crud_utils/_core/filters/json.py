@@ -1,4 +1,4 @@
-"""JSON values compared, which PostgreSQL and MySQL do not do with every type of theirs."""
+"""Comparison of JSON values, which not every JSON type of PostgreSQL and MySQL supports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlmodel_crud_utils._core.values.coercion import is_sql
 
 
 class ComparableJSON(FunctionElement[Any]):
-    """A JSON value as the database can compare it with others."""
+    """A JSON type that the database can compare."""
 
     name = "comparable_json"
     inherit_cache = True
@@ -32,32 +32,32 @@ def _as_it_is(element: ComparableJSON, compiler: SQLCompiler, **options: Any) ->
 
 @compiles(ComparableJSON, "postgresql")
 def _as_jsonb(element: ComparableJSON, compiler: SQLCompiler, **options: Any) -> str:
-    # JSON has no equality there, JSONB has.
+    # There JSONB has an equality operator, JSON has not.
     value = _as_it_is(element, compiler, **options)
     return f"CAST({value} AS JSONB)"
 
 
 @compiles(ComparableJSON, "mysql")
 def _as_json(element: ComparableJSON, compiler: SQLCompiler, **options: Any) -> str:
-    # A text is never equal to what MySQL stores. MariaDB stores the text.
+    # MySQL never finds text equal to its JSON. MariaDB stores JSON as text.
     value = _as_it_is(element, compiler, **options)
     dialect: Any = compiler.dialect
     return value if dialect.is_mariadb else f"CAST({value} AS JSON)"
 
 
 def compared(attribute: InstrumentedAttribute[Any]) -> Any:
-    """Return a column as it is compared with what `operand` returns."""
+    """Return a column in the form that `operand` values are compared with."""
     return ComparableJSON(attribute) if holds_json(attribute) else attribute
 
 
 def operand(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
-    """Return a value, or SQL, as it is compared with a column."""
+    """Return a value, or SQL, in the form that `compared` columns are compared with."""
     if value is None or not holds_json(attribute):
         return value
     type_ = attribute.property.columns[0].type
     if is_sql(value):
         return ComparableJSON(value)
-    # An error about the value names the field that the parameter is named after.
+    # An error about the value names the field, and finds it by the parameter's name.
     return ComparableJSON(bindparam(attribute.key, value, type_, unique=True))
 
 

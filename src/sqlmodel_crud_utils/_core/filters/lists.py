@@ -1,4 +1,4 @@
-"""`IN` for lists of any length: one parameter where the database takes a list as one."""
+"""`IN` for lists of any length: one parameter if the database can take a list as one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._core.values.columns import python_type
 
 # SQLite allows 32,766 parameters; the statement has others too.
 _SQLITE_PLAIN_LIMIT = 30_000
-# The values that JSON holds and gives back to SQLite exactly; a float isn't one of them.
+# The types whose values survive a round trip through SQLite's JSON; float is not one of them.
 _EXACT_IN_JSON = frozenset((int, str, bool))
 
 
@@ -63,7 +63,7 @@ def in_list(
         return found
     type_: TypeEngine[Any] = attribute.property.columns[0].type
     if features_of(dialect).has_arrays and goes_into_array(type_):
-        # The array's type says what its elements are, so that each is bound as a single one is.
+        # The array's type binds each element like a single value.
         array = array_of(_compared_as(type_, values))
         return attribute == any_(bindparam(None, list(values), type_=array, unique=True))
     if features_of(dialect).has_json_each and _is_bound_bare(type_):
@@ -72,14 +72,14 @@ def in_list(
 
 
 def longest_list(attribute: InstrumentedAttribute[Any], dialect: Dialect) -> int | None:
-    """Return how many values `in_list` takes at once on this database, None if any number."""
+    """Return how many values `in_list` takes on this database, or None if any number."""
     type_ = attribute.property.columns[0].type
     in_one_text = python_type(type_) in {int, str, bool, bytes, UUID} and _is_bound_bare(type_)
     return _SQLITE_PLAIN_LIMIT if features_of(dialect).has_json_each and not in_one_text else None
 
 
 def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
-    """Return a value of the column's type as what the column can be compared with.
+    """Return a value of the column's type in a form that compares with the column.
 
     PostgreSQL's drivers refuse a number that is too large for a column, and round one that has
     more decimals, though the comparison has an answer: no row is equal to it, and every row is
@@ -94,12 +94,12 @@ def comparable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
 
 
 def _compared_as(type_: TypeEngine[Any], values: Sequence[Any]) -> TypeEngine[Any]:
-    """Return the type that holds all of the values as they are."""
+    """Return the type that holds all of the values unchanged."""
     return BigInteger() if is_beyond(type_, values) else exact(type_)
 
 
 def is_beyond(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
-    """Return whether numbers are too large for a column of this type, as PostgreSQL has it."""
+    """Return whether numbers are out of the range of PostgreSQL's type."""
     if not isinstance(type_, Integer) or isinstance(type_, BigInteger):
         return False
     half = 2**15 if isinstance(type_, SmallInteger) else 2**31
@@ -120,7 +120,7 @@ def _in_json(
         if "\\u0000" not in text:  # SQLite's JSON ends a text there.
             return attribute.in_(_elements(text))
     if len(bound) > _SQLITE_PLAIN_LIMIT and kinds <= {bytes, memoryview}:
-        # Not for shorter lists: an index of the column is of no use here. The hex() of NULL is "".
+        # Only for long lists, because this uses no index. The hex() of NULL is "".
         digits = case((attribute.is_not(None), func.hex(attribute)))
         return digits.in_(_elements(json.dumps([value.hex().upper() for value in bound])))
     return attribute.in_(values)
@@ -132,12 +132,12 @@ def _elements(text: str) -> Any:
 
 @cached
 def goes_into_array(type_: TypeEngine[Any]) -> bool:
-    """Return whether PostgreSQL takes an array of values of the type as one parameter."""
+    """Return whether an array of this type can be one parameter on PostgreSQL."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return _is_bound_bare(type_) and not isinstance(impl, ARRAY | JSON | NullType)
 
 
 @cached
 def _is_bound_bare(type_: TypeEngine[Any]) -> bool:
-    """Return whether a parameter of the type stands alone, without SQL of the type's around it."""
+    """Return whether the type adds no SQL around its parameters."""
     return type_.bind_expression(bindparam("value", type_=NullType())) is None

@@ -69,7 +69,7 @@ def lookups_of(attribute: _Attribute) -> tuple[str, ...]:
 
 
 def compared_value(attribute: _Attribute, lookup: str, value: Any) -> Any:
-    """Return the value of a plain comparison as it is bound, coerced; None for another filter.
+    """Return the coerced value of a plain comparison, or None for another filter.
 
     Two filters of the same name are the same SQL if this is not None for both.
     """
@@ -151,7 +151,7 @@ def _is_null(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElem
     null: ColumnElement[bool] = attribute.is_(None)
     type_ = _plain_type(attribute)
     if isinstance(type_, JSON) and not type_.none_as_null:
-        # None is stored as the null of JSON there, and read as None again.
+        # None is stored as JSON's null there, and read as None.
         null = or_(null, sql_cast(attribute, String()) == "null")
     return null if wanted else not_(null)
 
@@ -168,7 +168,7 @@ def _not_like(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnEle
 
 
 def _like_pattern(attribute: _Attribute, lookup: str, value: Any) -> ColumnElement[str]:
-    # As plain text: a pattern is not a value that a type of the user's own could convert.
+    # As plain text: a custom type could not convert a pattern.
     return literal(f"%{_text(attribute, lookup, value)}%", String())
 
 
@@ -178,7 +178,7 @@ def _ilike(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement
 
 def _regex(attribute: _Attribute, value: Any, dialect: Dialect) -> ColumnElement[bool]:
     pattern = _text(attribute, "regex", value)
-    # Elsewhere the database has its own kind of expressions, which Python can't judge.
+    # Other databases have their own regular expressions, which Python cannot check.
     if features_of(dialect).regex_in_python:
         _require_pattern(attribute, pattern)
     return regex_criterion(attribute, pattern, dialect)

@@ -1,4 +1,4 @@
-"""The filter language: `age__gt=30`, `team__name="x"` and the like, made SQL criteria.
+"""The filter language: turns `age__gt=30`, `team__name="x"` and the like into SQL criteria.
 
 A filter's name is a path of relationships, a field and a lookup, with `__` or a dot between them;
 without a lookup it means equality. A field whose own name contains `__` is found first.
@@ -26,14 +26,14 @@ from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-_LONGEST = 40  # SQLAlchemy goes through nested criteria by recursion.
-# Overlapping, so that "a___b" is both "a" and "_b", and "a_" and "b".
+_LONGEST = 40  # SQLAlchemy walks nested criteria recursively.
+# Overlapping, so that "a___b" splits into "a" and "_b" as well as "a_" and "b".
 _SEPARATOR = r"(?=(__|\.))"
 _BETWEEN_NAMES = r"__|\."
 
 
 class Path(NamedTuple):
-    """What a filter's name stands for.
+    """What a filter's name refers to.
 
     Attributes:
         relationships: The relationships that lead to the field.
@@ -52,7 +52,7 @@ def where_clauses(
     dialect: Dialect,
     visibility: Visibility = USUAL,
 ) -> list[ColumnElement[bool]]:
-    """Return the criteria of filters, which together say what a row must be.
+    """Return the criteria of filters; a row has to meet all of them.
 
     A filter on a related model says that there is such a related row (EXISTS). Two filters on
     the same to-many relationship may be met by two different rows.
@@ -79,7 +79,7 @@ def where_clauses(
 
 
 def compared_values(model: type[Any], filters: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Return the values of filters that are plain comparisons, coerced; None if another is there.
+    """Return the coerced values of filters, or None if one is not a plain comparison.
 
     Filters of these names with other such values are the same SQL, apart from its parameters.
 
@@ -111,7 +111,7 @@ def with_parameters(
 
 @cached
 def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] | None, str]:
-    """Return the field that a filter looks at, or None for a relationship; and its lookup."""
+    """Return the field of a filter, None for a relationship, and its lookup."""
     path = path_of(model, name)
     for each in path.relationships:
         model = facts_of(model).relationships[each].mapper.class_
@@ -120,7 +120,7 @@ def _compared(model: type[Any], name: str) -> tuple[InstrumentedAttribute[Any] |
 
 @cached
 def path_of(model: type[Any], text: str) -> Path:
-    """Return what a filter's name stands for.
+    """Return what a filter's name refers to.
 
     Raises:
         UnknownFieldError: If a part of it is not a field or relationship.
@@ -140,12 +140,12 @@ def path_of(model: type[Any], text: str) -> Path:
                 return _through(model, head, rest)
         except ValidationError as error:
             first_error = first_error or error
-    # A name that was understood up to a later point tells more about the mistake.
+    # The reading that gets furthest explains the mistake best.
     raise first_error or UnknownFieldError(model, names[0], (*columns, *relationships))
 
 
 def names_in(path: str) -> list[str]:
-    """Return the names that a path consists of if none of them has a separator in it.
+    """Split a path into names, on the assumption that no name contains a separator.
 
     Raises:
         ValidationError: A path that is too long.
@@ -236,11 +236,11 @@ class _Step(NamedTuple):
     related: tuple[Any, ...]
 
     def exists(self, *criteria: ColumnElement[bool]) -> ColumnElement[bool]:
-        """Return the criterion that there is a related row which meets the criteria."""
+        """Return the criterion that a related row meets the criteria."""
         return exists(select(1).select_from(self.target).where(*self.related, *criteria))
 
 
-# Kept, as aliases and the criteria of relationships take longer to make than all the rest.
+# Cached: aliases and relationship criteria take longer to build than everything else.
 @cached
 def _step(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> _Step:
     *earlier, name = names
@@ -248,7 +248,7 @@ def _step(model: type[Any], names: tuple[str, ...], visibility: Visibility) -> _
     relationship = getattr(parent, name)
     target = aliased(relationship.property.mapper.class_)
     related = relationship.of_type(target)
-    # What comes with and_() is adapted to the alias that the link table gets.
+    # Criteria inside and_() are adapted to the alias of the link table.
     related = related.and_(*link_criteria(relationship, visibility))
     shown = visible(target, visibility)
     return _Step(target, (related,) if shown is None else (related, shown))

@@ -1,9 +1,9 @@
 """Text criteria that mean the same on every database, case and accents included.
 
-SQLite's LIKE and lower() know the case of ASCII letters only, and its LIKE ignores it; MySQL's
-LIKE ignores case or accents or not as the column's collation has it. So SQLite is given a GLOB
-pattern, whose character classes name both cases of a letter, and MySQL a binary collation.
-Two letters are the same but for their case when `str.lower()` makes one character of them.
+SQLite's LIKE and lower() handle the case of ASCII letters only, and its LIKE always ignores it. On
+MySQL the column's collation decides whether LIKE ignores case and accents. So SQLite gets a GLOB
+pattern, whose character classes name both cases of a letter, and MySQL a binary collation. Two
+letters are the same but for their case when `str.lower()` makes one character of them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sqlmodel_crud_utils._core.dialects import features_of
 
 _Text = ColumnElement[Any] | InstrumentedAttribute[Any]
 
-_ESCAPE = "/"  # Not a backslash: MySQL may be set to give that no meaning.
+_ESCAPE = "/"  # Not a backslash: MySQL can be configured not to treat it as an escape.
 _LIKE_SPECIAL = "([%_/])"
 _GLOB_SPECIAL = "*?["
-# Letters that lower() leads to the given ones, and that upper() doesn't lead back to.
+# Letters that lower() maps to the given ones, but that upper() does not map back to.
 _FURTHER_CAPITALS = {
     "k": "\N{KELVIN SIGN}",
     "\N{LATIN SMALL LETTER A WITH RING ABOVE}": "\N{ANGSTROM SIGN}",
@@ -41,7 +41,7 @@ def text_criterion(
     at_end: bool = False,
     ignore_case: bool = False,
 ) -> ColumnElement[bool]:
-    """Return the criterion that a column holds a text, which has no special characters.
+    """Return the criterion that a column contains a text, taken literally.
 
     Args:
         column: The column or expression.
@@ -56,7 +56,7 @@ def text_criterion(
         inner = "".join(map(_glob_class if ignore_case else _glob_escaped, text))
         return _glob(column, f"{'' if at_start else '*'}{inner}{'' if at_end else '*'}")
     if kind == "ILIKE" and at_start and at_end and ignore_case:
-        # The index that people make for this is one on lower(column).
+        # Written so that it can use an index on lower(column).
         return func.lower(column) == func.lower(literal(text, String()))
     inner = re.sub(_LIKE_SPECIAL, rf"{_ESCAPE}\1", text)
     pattern = f"{'' if at_start else '%'}{inner}{'' if at_end else '%'}"
@@ -64,7 +64,7 @@ def text_criterion(
 
 
 def like_ignoring_case(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
-    """Return the criterion of a LIKE pattern that takes capital and small letters as the same."""
+    """Return the criterion of a LIKE pattern that ignores case."""
     if features_of(dialect).text == "GLOB":
         wildcards = {"%": "*", "_": "?"}
         return _glob(column, "".join(wildcards.get(c) or _glob_class(c) for c in pattern))
@@ -72,7 +72,7 @@ def like_ignoring_case(column: _Text, pattern: str, dialect: Dialect) -> ColumnE
 
 
 def regex_criterion(column: _Text, pattern: str, dialect: Dialect) -> ColumnElement[bool]:
-    """Return the criterion of a regular expression of the database's own kind, minding case."""
+    """Return the criterion of a case-sensitive regular expression in the database's dialect."""
     bound = literal(pattern, String())
     if features_of(dialect).text == "BINARY":
         return column.regexp_match(_binary(_utf8(bound)))
@@ -107,12 +107,12 @@ def _glob_escaped(character: str) -> str:
 def _glob_class(character: str) -> str:
     lower = character.lower()
     same = {lower, lower.upper(), lower.title(), _FURTHER_CAPITALS.get(lower, lower), character}
-    # Where a capital is written as two letters it is another text, on every database.
+    # A capital that is written as two letters makes a different text, on every database.
     same = {other for other in same if len(other) == 1 and other.lower() == lower}
     return f"[{''.join(sorted(same))}]" if len(same) > 1 else _glob_escaped(character)
 
 
-# The connection or the column may use another character set, which these collations don't fit.
+# These collations fail if the connection or the column uses another character set.
 def _utf8(text: _Text) -> ColumnElement[str]:
     from sqlalchemy.dialects.mysql import CHAR  # slow to import
 
@@ -120,7 +120,7 @@ def _utf8(text: _Text) -> ColumnElement[str]:
 
 
 def _lower(text: _Text) -> ColumnElement[str]:
-    # Of the collations that every MySQL and MariaDB has, the one that knows most letters.
+    # Of the collations in every MySQL and MariaDB, this one covers the most letters.
     return func.lower(collate(_utf8(text), "utf8mb4_unicode_520_ci"))
 
 

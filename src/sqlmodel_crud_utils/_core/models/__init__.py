@@ -1,1 +1,1 @@
-"""What a mapping says: columns, relationships, keys, unique values."""
+"""Facts about mapped models: columns, relationships, keys, unique values, policies."""

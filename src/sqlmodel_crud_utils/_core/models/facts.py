@@ -1,7 +1,7 @@
-"""What a table model is, found out once: its columns, its key, its relationships, how it is stored.
+"""Facts about a table model, collected once: its columns, key, relationships and storage.
 
-There is one object of facts for each model, as Django has its `_meta`. Whatever runs for a model
-carries it, so that nobody has to ask again.
+Each model has one `Facts` object, like Django's `_meta`. It is passed along wherever a model is
+worked on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
 
 def facts_of(model: type[Any]) -> Facts:
     """Return the facts of a table model; anything else is a `ValidationError`."""
-    # What is not a class may be unhashable, an instance of a model for example.
+    # Something else, such as an instance of a model, may be unhashable.
     facts = _facts(model) if isinstance(model, type) else None
     if facts is None:
         raise ValidationError(
@@ -49,14 +49,14 @@ def _described(model: Any) -> str:
 
 
 def expressions_of(mapper: Mapper[Any]) -> dict[str, ColumnElement[Any]]:
-    """Return what queries of a model work out (`column_property`), by the names of its fields."""
+    """Return the expressions of a model (`column_property`) by the names of its fields."""
     found = {each.key: each.columns[0] for each in mapper.column_attrs}
     return {name: each for name, each in found.items() if not isinstance(each, Column)}
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What a table model is.
+    """Facts about a table model.
 
     Attributes:
         model: The model.
@@ -104,7 +104,7 @@ class Facts:
 
     @cached_property
     def written(self) -> frozenset[str]:
-        """The fields that a statement can write.
+        """The fields that a statement can write to.
 
         Not among them are expressions that a query works out, and columns that the database
         computes.
@@ -117,7 +117,7 @@ class Facts:
 
     @cached_property
     def queried(self) -> frozenset[str]:
-        """The fields that hold something only where a query asks for it."""
+        """The fields that are filled only if a query asks for them."""
         expression = (("query_expression", True),)
         attributes = self.mapper.column_attrs
         return frozenset(each.key for each in attributes if each.strategy_key == expression)
@@ -132,11 +132,11 @@ class Facts:
         )
 
     def name_of(self, column: Any) -> str:
-        """Return the field of a column."""
+        """Return the name of a column's field."""
         return self.mapper.get_property_by_column(column).key
 
     def names_of(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Return the fields for columns of the model's table that are given by name."""
+        """Return the fields of columns, which are given by their names in the table."""
         return tuple(name for name, column in self.columns.items() if column.name in columns)
 
     def attribute(self, name: str) -> InstrumentedAttribute[Any]:
@@ -165,18 +165,18 @@ class Facts:
 
     @cached_property
     def policies(self) -> tuple[Policy, ...]:
-        """The policies for the rows of the model."""
+        """The policies that apply to the rows of the model."""
         return self.policies_in(Visibility())
 
     def policies_in(self, visibility: Visibility) -> tuple[Policy, ...]:
-        """Return the policies that hold for the rows of the model in a call."""
+        """Return the policies that apply to the rows of the model under this visibility."""
         return tuple(each for each in holding(visibility) if issubclass(self.model, each.base))
 
     # --- how rows are stored ---------------------------------------------------------------------
 
     @property
     def table(self) -> Table:
-        """The table of a model that is stored in one."""
+        """The table of the model, which must be stored in a single one."""
         return cast("Table", self.mapper.persist_selectable)
 
     @cached_property
@@ -198,7 +198,7 @@ class Facts:
 
     @cached_property
     def is_simple(self) -> bool:
-        """Whether a single statement writes a row, and returns all of it, as a flush would."""
+        """Whether one statement can write and return a whole row, with the result of a flush."""
         return (
             self.is_plain
             and self.table.implicit_returning
@@ -209,18 +209,18 @@ class Facts:
 
     @cached_property
     def has_on_update_values(self) -> bool:
-        """Whether an UPDATE changes more than it names; one that changes nothing must not."""
+        """Whether an UPDATE sets more than the given fields, so an empty one must not be sent."""
         columns = self.mapper.persist_selectable.columns
         return any(column.onupdate is not None or column.server_onupdate for column in columns)
 
     @cached_property
     def has_exact_key(self) -> bool:
-        """Whether equal keys are equal in the database too; texts may not be."""
+        """Whether Python and the database agree on which keys are equal; on texts they may not."""
         return all(isinstance(each.type, Integer | Uuid) for each in self.mapper.primary_key)
 
     @cached_property
     def change_trackers(self) -> tuple[Callable[[InstanceState[Any]], object], ...]:
-        """What `Mutable` does when a row is loaded, so as to see changes in place of its values.
+        """The listeners with which `Mutable` tracks in-place changes of a loaded row's values.
 
         SQLModel stores what it is given past the event in which `Mutable` wraps it.
         """
@@ -230,7 +230,7 @@ class Facts:
     # --- related rows ----------------------------------------------------------------------------
 
     def reachable(self) -> AbstractSet[Mapper[Any]]:
-        """Return the mappers that relationships lead to, subclasses and the own one included."""
+        """Return the mappers that relationships lead to, with subclasses and the model's own."""
         found: set[Mapper[Any]] = set()
         waiting = [self.mapper]
         while waiting:
@@ -242,7 +242,7 @@ class Facts:
         return found
 
     def read_along(self) -> AbstractSet[Mapper[Any]]:
-        """Return the mappers that a query of the model may read rows of.
+        """Return the mappers whose rows a query of the model may read.
 
         Besides those that relationships lead to, expressions name some (`column_property`).
         """
@@ -253,12 +253,12 @@ class Facts:
 
     @cached_property
     def loads_alone(self) -> bool:
-        """Whether no related row is loaded with a row."""
+        """Whether a row is loaded without any related row."""
         return all(each.lazy not in _EAGER for each in self.relationships.values())
 
     @cached_property
     def loads_eagerly(self) -> bool:
-        """Whether rows bring in related rows, and these others, because a mapping says so."""
+        """Whether a mapping makes rows, or their related rows, load further related rows."""
         return any(
             relationship.lazy in _EAGER
             for mapper in self.reachable()
@@ -267,7 +267,7 @@ class Facts:
 
     @cached_property
     def leaves_alone(self) -> bool:
-        """Whether the related rows stay as they are when a row is deleted."""
+        """Whether deleting a row leaves its related rows unchanged."""
         return all(
             each.viewonly
             or (each.direction is MANYTOONE and not each.cascade.delete)

@@ -1,7 +1,7 @@
-"""Policies: which rows of a table are there for a statement, and what a call lifts of them.
+"""Policies: which rows of a table a statement can see, and which policies a call lifts.
 
-A policy says it once, for a model, an alias or a table. Below the public functions only a
-`Visibility` travels: it names the policies that do not hold for the call.
+A policy defines its rule once, for models, aliases and tables. The public functions pass on a
+`Visibility`, which names the policies that a call lifts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.caching import cached, forget_all
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Which rows of some models a statement may see or touch.
+    """A rule about which rows of some models a statement may see or touch.
 
     Attributes:
         name: What a `Visibility` calls it.
@@ -47,7 +47,7 @@ class Policy:
 
 
 class Visibility(NamedTuple):
-    """Which policies hold for a call.
+    """Which policies apply to a call.
 
     Attributes:
         lifted: The names of those that do not.
@@ -63,7 +63,7 @@ _policies: dict[str, Policy] = {}
 
 
 def registered(policy: Policy) -> Policy:
-    """Let a policy hold from now on, and return it."""
+    """Register a policy, and return it."""
     _policies[policy.name] = policy
     forget_all()
     return policy
@@ -71,14 +71,14 @@ def registered(policy: Policy) -> Policy:
 
 @cached
 def holding(visibility: Visibility) -> tuple[Policy, ...]:
-    """Return the policies that hold for a call."""
+    """Return the policies that apply under this visibility."""
     return tuple(each for each in _policies.values() if each.name not in visibility.lifted)
 
 
 def here(visibility: Visibility = USUAL) -> Visibility:
-    """Return which policies hold for what runs now.
+    """Return this visibility as it is in the current scope.
 
-    Whoever runs a statement asks this first, as statements are kept by what holds for them.
+    Call this before each statement runs: statements are cached by the policies that apply to them.
     """
     lifted = [name for name, is_lifted in _liftable() if is_lifted()]
     return Visibility(visibility.lifted.union(lifted)) if lifted else visibility
@@ -90,24 +90,24 @@ def _liftable() -> tuple[tuple[str, Callable[[], bool]], ...]:
 
 
 def elsewhere() -> Visibility:
-    """Return what holds for statements that are not the library's, and run now."""
+    """Return the visibility of statements that are not the library's, in the current scope."""
     return here(everywhere())
 
 
 @cached
 def everywhere() -> Visibility:
-    """Return what holds for every statement, if nothing lifts it."""
+    """Return the visibility that every statement has unless something lifts a policy."""
     return Visibility(frozenset(each.name for each in _policies.values() if not each.everywhere))
 
 
 @cached
 def mappers_of(policy: Policy) -> tuple[Mapper[Any], ...]:
-    """Return the mappers of all models that a policy is about, remembered for statements."""
+    """Return the mappers of all models that a policy covers, from a cache."""
     return find_mappers(policy)
 
 
 def find_mappers(policy: Policy) -> tuple[Mapper[Any], ...]:
-    """Return the mappers of all models that a policy is about, those declared last among them."""
+    """Return the mappers of all models that a policy covers, without the cache."""
     found = (inspect(model, raiseerr=False) for model in _heirs(policy.base))
     return tuple(dict.fromkeys(mapper for mapper in found if isinstance(mapper, Mapper)))
 

@@ -1,4 +1,4 @@
-"""Constraints of tables whose rows belong to tenants."""
+"""Unique constraints and foreign keys within a tenant."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def tenant_foreign_key(
 
 
 class _TenantForeignKey(SchemaItem):
-    """Becomes a composite foreign key when the table is made."""
+    """Becomes a composite foreign key when the table is created."""
 
     def __init__(
         self, column: str, table: str, referred: str, name: str | None, ondelete: str | None
@@ -124,7 +124,7 @@ class _TenantForeignKey(SchemaItem):
 
 
 def make_targets_unique(metadata: MetaData) -> None:
-    """Give the targets of tenants' foreign keys the unique constraints that these need.
+    """Add the unique constraints that the targets of tenants' foreign keys need.
 
     A target may be declared after the table that refers to it: then it is too early for it.
     """

@@ -52,7 +52,7 @@ def unique_when_not_deleted(*columns: str, name: str | None = None) -> SchemaIte
 
 
 class _UniqueWhenNotDeleted(SchemaItem):
-    """Becomes a generated column and an index when the table is made."""
+    """Becomes a generated column and an index when the table is created."""
 
     def __init__(self, columns: tuple[str, ...], name: str | None) -> None:
         self._columns = columns
@@ -77,9 +77,9 @@ def _marker(table: Table) -> Column[bool]:
 
 
 class _null_when_deleted(ColumnElement[bool]):  # noqa: N801 - SQL functions have such names
-    """The marker's value: false for a visible row, NULL for a deleted one.
+    """The value of the generated column: false for a visible row, NULL for a deleted one.
 
-    It is written as each database gives it back, so that Alembic finds no difference.
+    It is written the way each database reports it, so that Alembic finds no difference.
     """
 
     type = Boolean()

@@ -1,4 +1,4 @@
-"""The half of the query builder that says what is asked for; the other half asks."""
+"""The half of the query builder that composes queries; the other half runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Criterion = ColumnExpressionArgument[bool] | bool
 
 
 class QueryShape(Generic[T]):
-    """What the query builder has in common in both APIs: everything that queries nothing."""
+    """The part of the query builder that needs no I/O, shared by both APIs."""
 
     _query: Query
 
@@ -338,7 +338,7 @@ class QueryShape(Generic[T]):
         return self._with(loading=loading)
 
     def _of_values(self, fields: tuple[str, ...]) -> Query:
-        """Return the query of these fields, of all if it has none."""
+        """Return the query of these fields' values, of all fields if none is given."""
         names = tuple(dict.fromkeys(self._fields(fields)))
         return self._query._replace(values=names or tuple(facts_of(self._query.model).columns))
 
@@ -349,7 +349,7 @@ class QueryShape(Generic[T]):
 
 
 def query_of(builder: QueryShape[Any]) -> Query:
-    """Return what a builder asks for."""
+    """Return a builder's query."""
     return builder._query
 
 
@@ -399,7 +399,7 @@ def check_streamable(query: Query) -> None:
 
 
 def check_streamable_values(query: Query) -> None:
-    """Refuse what no batch can continue after."""
+    """Refuse a query that cannot be read in batches."""
     if query.distinct:
         raise ValidationError(
             "stream_values() cannot be combined with distinct(); read them with values()",

@@ -1,4 +1,4 @@
-"""What a query's rows must be: filters and expressions, alone, negated or as alternatives."""
+"""The conditions of a query: filters and expressions, alone, negated or as alternatives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Condition(NamedTuple):
 
 
 class Template(NamedTuple):
-    """What a condition of plain comparisons is, apart from their values.
+    """The form of a condition of plain comparisons, without the values.
 
     Attributes:
         names: The names of the filters, with their lookups.
@@ -49,14 +49,14 @@ class Template(NamedTuple):
     negated: bool = False
 
     def condition(self, model: type[Any], dialect: Dialect, prefix: str) -> Condition:
-        """Return it with parameters for values: `prefix_0`, `prefix_1` and so on."""
+        """Return the condition with parameters for values: `prefix_0`, `prefix_1` and so on."""
         filters = with_parameters(model, self.names, prefix)
         all_of = _all_of(model, filters, dialect)
         return Condition(_not(all_of) if self.negated else all_of)
 
 
 def matches(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
-    """Return the condition that a row meets all of the filters; a mistake in them raises."""
+    """Return the condition that a row meets all of the filters."""
     return _filtered(model, lookups, dialect, negated=False)
 
 
@@ -76,7 +76,7 @@ def _filtered(
     build = cache(_not(all_of) if negated else all_of)
     values = compared_values(model, kept)
     if values is None:
-        build(USUAL)  # at once, for the mistakes in it
+        build(USUAL)  # evaluated now, so that a mistake raises at once
         return Condition(build, foreign=any(map(_has_sql, kept.values())))
     return Condition(build, template=Template(tuple(kept), negated), values=values)
 
@@ -119,7 +119,7 @@ def _all_of(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> B
 
 
 def _kept(value: Any) -> Any:
-    """Return a value that stays as it is: the query may run later, and more than once."""
+    """Return a copy of a mutable value: the query may run later, and more than once."""
     if isinstance(value, Iterator):
         return list(value)
     return copy(value) if isinstance(value, list | set | dict) else value

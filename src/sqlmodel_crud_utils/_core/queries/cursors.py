@@ -1,8 +1,8 @@
-"""Cursors: what the last row of a page is sorted by, as an opaque text.
+"""Cursors: the sort values of a page's last row, as an opaque text.
 
-A cursor comes back from clients, who can read it and make one up: its checksum has no key, and
-finds damage only. So what a cursor holds is checked against the columns that rows are sorted by,
-and its values are written out: a number has as many digits as the text that stands for it.
+Clients can read a cursor and forge one: its checksum has no key, and only detects damage. So a
+cursor's values are checked against the columns that rows are sorted by, and numbers are written
+without an exponent: a short cursor cannot hold a huge number.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ _Check = Callable[[Any], bool]
 
 
 class _MisfitError(ValueError):
-    """A value that has no place in a cursor."""
+    """A value that does not fit into a cursor."""
 
 
 class Place(NamedTuple):
-    """One value of a cursor: what a term of the order can be.
+    """One value of a cursor: the kinds of values that a sort term can have.
 
     Attributes:
         kinds: The kinds of values that the driver gives for it, each with a check.
@@ -69,14 +69,14 @@ class Place(NamedTuple):
     kinds: Mapping[str, _Check]
 
     def pack(self, value: Any) -> Any:
-        """Return a value of a row for JSON."""
+        """Return a value of a row in the form that JSON holds."""
         kind = _kind_of(value)
         self._require(kind, value)
         packed = _KINDS[kind].pack(value)
         return packed if kind in _UNTAGGED else {kind: packed}
 
     def unpack(self, packed: Any) -> Any:
-        """Return the value that JSON holds; any `_UNREADABLE` error means that it holds none."""
+        """Return the value in JSON; raise one of the `_UNREADABLE` errors without one."""
         is_tagged = isinstance(packed, dict)
         [(kind, content)] = packed.items() if is_tagged else [(_kind_of(packed), packed)]
         wanted = list if kind == "interval" else str
@@ -219,7 +219,7 @@ def format_of(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> Curs
 
 
 def fingerprint(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> str:
-    """Return what tells a model and the terms of an order from others."""
+    """Return a text that identifies a model and the terms of an order."""
     parts = [dialect.name, f"{model.__module__}.{model.__qualname__}"]
     for term in terms:
         compiled = term.expression.compile(dialect=dialect)
@@ -229,7 +229,7 @@ def fingerprint(model: type[Any], terms: Sequence[Term], dialect: Dialect) -> st
 
 
 def _place(term: Term, dialect: Dialect) -> Place:
-    """Return what can stand in a cursor for a term."""
+    """Return the values that a cursor can hold for a sort term."""
     type_ = term.expression.type.dialect_impl(dialect)
     while isinstance(type_, TypeDecorator):
         type_ = type_.impl_instance.dialect_impl(dialect)
@@ -238,7 +238,7 @@ def _place(term: Term, dialect: Dialect) -> Place:
     if kinds and isinstance(term.expression, Column):
         checks = {kind: _check(kind, type_, dialect) for kind in kinds}
     elif kinds and features_of(dialect).typed_expressions:
-        # The type of an expression is what SQLAlchemy takes it for, which is roughly right.
+        # SQLAlchemy only guesses the type of an expression.
         likely = kinds | _NUMBERS if kinds & _NUMBERS else kinds
         checks = {kind: checks[kind] for kind in likely}
     return Place(checks | ({"null": _always} if term.nullable else {}))
@@ -273,7 +273,7 @@ _NUMBERS = frozenset(("int", "float", "decimal"))
 
 
 def _any_kind(dialect: Dialect) -> dict[str, _Check]:
-    """Return every kind, with a check for what the database takes at all."""
+    """Return every kind, with a check that the database accepts the value at all."""
     most = 2**64 if features_of(dialect).unsigned else 2**63
     return dict.fromkeys(_NAMES.values(), _always) | {
         "int": _within(-(2**63), most),
@@ -312,7 +312,7 @@ def _own_check(kind: str, type_: TypeEngine[Any], dialect: Dialect) -> _Check:
 
 
 def _length(type_: String, dialect: Dialect) -> int:
-    """Return how long the texts of a column can be, as far as the database cares."""
+    """Return the maximum length of a column's texts; `_LONGEST` if none is enforced."""
     # The length of a SET of MySQL is that of its longest member.
     is_limited = not isinstance(type_, Text) and type_.__visit_name__ != "SET"
     if type_.length is None or not is_limited or not features_of(dialect).limits_texts:
@@ -329,7 +329,7 @@ def _within(least: int, beyond: int) -> _Check:
 
 
 def _below(digits: int) -> _Check:
-    """Return the check that a decimal has no more digits than these before its point."""
+    """Return the check that a decimal has at most this many digits before its point."""
     return lambda value: not value.is_finite() or not value or value.adjusted() < digits
 
 
@@ -346,7 +346,7 @@ def _read_by(read: Callable[[Any], Any] | None) -> _Check:
 
     def is_read(value: Any) -> bool:
         if read is not None:
-            read(value)  # raises for what it can't
+            read(value)  # raises if it can't
         return True
 
     return is_read
@@ -369,7 +369,7 @@ def _text_for(dialect: Dialect) -> _Check:
 
 def _is_moment(value: datetime) -> bool:
     if value.tzinfo is not None:
-        value.astimezone(UTC)  # as drivers do; raises beyond the first and the last year
+        value.astimezone(UTC)  # as drivers do; raises outside the years that Python supports
     return True
 
 
@@ -415,11 +415,11 @@ def _kind_of(value: Any) -> str:
 
 
 _DIGITS = r"-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity"
-_MOST_DIGITS = 131_072, 16_383  # before and after the point, as PostgreSQL has them
+_MOST_DIGITS = 131_072, 16_383  # PostgreSQL's limits before and after the point
 
 
 def _from_decimal(value: Decimal) -> str:
-    """Write a number out: what stands for it costs as much as it weighs."""
+    """Write a number without an exponent, so that a short text cannot stand for a huge number."""
     before, after = _MOST_DIGITS
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int):

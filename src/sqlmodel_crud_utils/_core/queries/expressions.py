@@ -1,4 +1,4 @@
-"""SQL of the caller's: it must be about the model that is queried."""
+"""Checks that a caller's SQL expression is about the queried model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Key = tuple[Any, ...]
 
 
 def key_names(facts: Facts, pk_field: str | Sequence[str] | None, key: Any) -> tuple[str, ...]:
-    """Return the names of the columns that a caller's key stands for.
+    """Return the names of the columns that a caller's key consists of.
 
     Without `pk_field` that is "id" where the model has such a column, as in v0.1.0, and the
     primary key otherwise. A tuple always stands for a composite primary key.
@@ -74,7 +74,7 @@ def equals_key(columns: Iterable[ColumnElement[Any]], prefix: str) -> list[Colum
 
 
 def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
-    # PostgreSQL's drivers refuse a number that is too large for the column; it is just not there.
+    # PostgreSQL's drivers refuse a number that is too large for the column; no row can have it.
     return BigInteger() if isinstance(column.type, Integer) else exact(column.type)
 
 
@@ -84,7 +84,7 @@ def key_parameters(facts: Facts, names: tuple[str, ...], key: Any) -> dict[str, 
 
 
 def key_values(facts: Facts, names: tuple[str, ...], key: Any) -> tuple[Any, ...]:
-    """Return the key as a tuple of values, each of its column's type; None is not a row's key."""
+    """Return the key as a tuple of values of the columns' types; refuse None."""
     values = (key,) if len(names) == 1 and not isinstance(key, tuple) else key
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValidationError(
@@ -101,7 +101,7 @@ def key_values(facts: Facts, names: tuple[str, ...], key: Any) -> tuple[Any, ...
 def key_list(
     facts: Facts, pk_field: str | Sequence[str] | None, keys: Iterable[Any]
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return the names of the key's columns, and each key once, as a tuple of values.
+    """Return the names of the key's columns, and the distinct keys as tuples of values.
 
     Keys that hold a None are left out, as no row has them.
     """
@@ -182,7 +182,7 @@ def key_chunks(
     dialect: Dialect,
     size: int | None = None,
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """Cut keys into lists of which one statement takes each.
+    """Cut keys into lists that each fit into one statement.
 
     Args:
         model: The model.

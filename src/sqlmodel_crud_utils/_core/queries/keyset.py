@@ -1,8 +1,8 @@
 """Keyset pagination: the criterion for the rows that come after the last one of a page.
 
-It compares the values that this row is sorted by, as the database's driver gives them: no type of
-the column stands between, so they mean the same row when they come back. The database itself
-compares them, with the collation it sorts by.
+The criterion compares the row's sort values exactly as the driver returned them, without the
+column's type, so they still mean the same row later. The database compares them, with the collation
+that it sorts by.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 def key_columns(terms: Sequence[Term], dialect: Dialect) -> list[ColumnElement[Any]]:
-    """Return what a page selects beside the rows: the values that they are sorted by."""
+    """Return the columns that a page selects besides the rows: their sort values."""
     return [_bare(term, dialect).label(f"sort_key_{i}") for i, term in enumerate(terms)]
 
 
@@ -82,7 +82,7 @@ def rows_after(
         found = or_(_after(term, value, dialect), and_(_equal(term, value, dialect), found))
     first, value = terms[0], values[0]
     if earlier and not first.nullable:
-        # It says nothing new, but it is what databases look up in an index.
+        # Redundant, but databases can look it up in an index.
         column, bound = _bare(first, dialect), _bound(value)
         found = and_(column <= bound if first.descending else column >= bound, found)
     return found
@@ -91,7 +91,7 @@ def rows_after(
 def _compares_as_row(terms: Sequence[Term], dialect: Dialect) -> bool:
     directions = {term.descending for term in terms}
     without_nulls = not any(term.nullable for term in terms)
-    # MySQL looks up no rows in an index that way.
+    # MySQL does not use an index for that.
     return (
         len(terms) > 1
         and len(directions) == 1

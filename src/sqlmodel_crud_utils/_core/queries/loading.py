@@ -114,32 +114,32 @@ class Loading(NamedTuple):
     """How each of several relationships is loaded.
 
     Attributes:
-        ways: The way to load a relationship, by the relationships that lead to it and itself.
-        fields: The fields that are loaded of related rows, where these are not all.
+        ways: How each relationship is loaded, by the path of relationships that ends with it.
+        fields: The fields of related rows to load, by path; without an entry, all of them.
     """
 
     ways: Mapping[_Steps, Strategy] = MappingProxyType({})
     fields: Mapping[_Steps, tuple[str, ...]] = MappingProxyType({})
 
     def adding(self, way: Strategy, paths: Iterable[RelationshipPath]) -> Loading:
-        """Return it with more relationships; of two ways for the same one, the last counts."""
+        """Return a copy with more relationships; of two ways for the same one, the last counts."""
         ways = dict(self.ways)
         for path in map(tuple, paths):
             ways[path] = way
             for length in range(1, len(path)):
-                # One that was named before keeps its way, to load what lies behind it in another.
+                # A relationship on the way to another keeps the way it was given.
                 ways.setdefault(path[:length], way)
         return self._replace(ways=ways)
 
     def only(self, path: RelationshipPath, name: str) -> Loading:
-        """Return it with one more field of the rows that a relationship leads to, and is loaded."""
+        """Return a copy that adds a field to those that are loaded of a relationship's rows."""
         steps = tuple(path)
         names = dict.fromkeys((*self.fields.get(steps, ()), name))
         loading = self if steps in self.ways else self.adding("selectin", [path])
         return loading._replace(fields={**self.fields, steps: tuple(names)})
 
     def revealing(self, paths: Iterable[RelationshipPath]) -> Loading:
-        """Return it with soft-deleted rows brought in by these relationships."""
+        """Return a copy in which these relationships include soft-deleted rows."""
         ways: dict[_Steps, Strategy] = dict(self.ways)
         for path in map(tuple, paths):
             if is_soft_delete(facts_of(path[-1].property.mapper.class_)):
@@ -148,17 +148,17 @@ class Loading(NamedTuple):
 
     @property
     def joins_many(self) -> bool:
-        """Whether rows come more than once, with one related row each."""
+        """Whether a row is repeated, once for each related row."""
         return any(way == "joined" and path[-1].property.uselist for path, way in self.ways.items())
 
     @property
     def selects(self) -> bool:
-        """Whether more queries are needed for related rows."""
+        """Whether related rows need more queries."""
         return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
     @property
     def meets_again(self) -> bool:
-        """Whether one row can be met on two ways, from another row of its model or beside it."""
+        """Whether a row can be reached in two ways, for example from another row of its model."""
         steps = {path[:length] for path in self.ways for length in range(1, len(path) + 1)}
         roots = {path[0].property.parent.base_mapper for path in self.ways}
         return len({path[-1].property.mapper.base_mapper for path in steps} | roots) < (
@@ -171,7 +171,7 @@ class Loading(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What tells it from others."""
+        """A hashable form, equal for equal loading."""
         return tuple(self.ways.items()), tuple(self.fields.items())
 
     def _option(self, path: _Steps, visibility: Visibility) -> LoaderOption:
@@ -182,7 +182,7 @@ class Loading(NamedTuple):
             loader = _LOADERS[way] if option is None else getattr(option, _LOADERS[way].__name__)
             attribute = step if parent is None else getattr(parent, step.key)
             parent = None
-            # In other queries, the hiding options reach the rows of link tables.
+            # In other queries, the hiding option reaches the rows of link tables.
             links = link_criteria(attribute, visibility) if way == "joined" else []
             if way == "selectin_with_deleted":
                 parent = revealing(attribute.property.mapper.class_, SOFT_DELETION)

@@ -1,8 +1,8 @@
-"""What rows are sorted by: the same order on every database, NULLs included.
+"""Sort terms: the same order on every database, NULLs included.
 
-NULLs come last in both directions. Without a word about them PostgreSQL has them as the largest
-values, SQLite and MySQL as the smallest. A related row is joined to be sorted by; a missing or
-soft-deleted one has NULLs in its place.
+NULLs come last in both directions. By default PostgreSQL treats them as the largest values, SQLite
+and MySQL as the smallest. To sort by a related row's field, the row is joined; a missing or
+soft-deleted one counts as NULLs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Step(NamedTuple):
     target: Any
 
     def relationship(self, visibility: Visibility) -> Any:
-        """Return what the row is joined by."""
+        """Return the relationship to join the row by."""
         relationship = getattr(self.parent, self.name)
         joined = relationship.of_type(self.target)
         links = link_criteria(relationship, visibility)
@@ -86,7 +86,7 @@ class Term(NamedTuple):
     steps: tuple[Step, ...] = ()
 
     def clauses(self, dialect: Dialect) -> list[ColumnElement[Any]]:
-        """Return what ORDER BY needs for it on this database."""
+        """Return the ORDER BY clauses of the term on this database."""
         value = sortable(self.expression, dialect)
         sorted_value = value.desc() if self.descending else value
         if not self.nullable or self._is_native(dialect):
@@ -97,7 +97,7 @@ class Term(NamedTuple):
         return [sorted_value.nulls_first() if self.nulls_first else sorted_value.nulls_last()]
 
     def _is_native(self, dialect: Dialect) -> bool:
-        """Return whether the database puts the NULLs there by itself."""
+        """Return whether the database's default puts NULLs in the wanted place."""
         is_largest = features_of(dialect).nulls_largest
         comes_first_natively = self.descending if is_largest else not self.descending
         return comes_first_natively == self.nulls_first
@@ -125,7 +125,7 @@ def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 
 
 def key_terms(model: type[Any], terms: Sequence[Term]) -> tuple[Term, ...]:
-    """Return the terms and, after them, those of the primary key that are not among them.
+    """Return the terms, followed by the missing ones of the primary key.
 
     So no two rows are equal in the order, and it is the same each time.
     """
@@ -139,7 +139,7 @@ def _terms_of_key(model: type[Any]) -> tuple[Term, ...]:
 
 
 def term_of(model: type[Any], given: Any, *, desc: bool) -> Term:
-    """Return what `order_by` was given as a term.
+    """Return an argument of `order_by` as a term.
 
     Args:
         model: The model that is sorted.
@@ -232,7 +232,7 @@ def sorted_by(
 
 
 def _hiding(term: Term, visibility: Visibility) -> Term:
-    """Return a term whose expression, a caller's, reads no hidden rows."""
+    """Return a term whose expression, the caller's, reads no hidden rows."""
     return term._replace(expression=hide_in_tables(term.expression, visibility))
 
 
@@ -255,7 +255,7 @@ def _element(attribute: Any) -> ColumnElement[Any]:
 
 
 def _expressed(model: type[Any], given: Any) -> Term:
-    """Take an expression apart: its direction, where NULLs go, and what is compared."""
+    """Split an expression into its direction, its place for NULLs, and what is compared."""
     found = _attribute_term(model, given)
     if found is not None:
         return found
@@ -263,7 +263,7 @@ def _expressed(model: type[Any], given: Any) -> Term:
         expression: Any = coercions.expect(roles.ByOfRole, given)
     except ArgumentError as error:
         raise _not_sortable(given) from error
-    if isinstance(expression, TextClause):  # it has no direction, and may be several
+    if isinstance(expression, TextClause):  # may be several expressions, without a direction
         raise _not_sortable(given)
     term = Term(expression)
     while isinstance(expression, UnaryExpression) and expression.modifier in _MODIFIERS:

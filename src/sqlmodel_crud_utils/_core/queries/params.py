@@ -1,4 +1,4 @@
-"""Filters that come with a URL: which there are, of what type, and what they mean in words."""
+"""Query parameters of URLs: their names, types and descriptions, for filters, sorting and pages."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from sqlmodel_crud_utils._core.values.columns import python_type
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 _PLAIN_TYPES = (bool, int, float, Decimal, str, UUID, datetime, date, time, timedelta)
-# Those that Python compares as every database does; texts have a collation.
+# Types that Python compares like every database; texts depend on a collation.
 _ORDERED_TYPES = (int, float, Decimal, datetime, date, time, timedelta)
 _LISTS = frozenset(("in", "not_in", "between"))
 _AS_LIST = "Separate values with commas, and quote a value that has one; or repeat the parameter."
 _LAST_PAGE = 10**9
 _LONGEST_SEARCH = 200
 _MOST_ALTERNATIVES = 20
-_LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, at least back to the year 1
+_LONGEST = timedelta(days=700_000)  # SQLite and MySQL count from 1970, back to at least the year 1
 
 
 class QueryParam(NamedTuple):
@@ -132,7 +132,7 @@ def search_param(model: type[Any], names: Sequence[str]) -> QueryParam:
 
 
 def alternatives_param() -> QueryParam:
-    """Return the parameter that asks for rows which meet one of several sets of filters."""
+    """Return the parameter for alternatives: rows have to meet one of several sets of filters."""
     listed = Annotated[list[str], Field(max_length=_MOST_ALTERNATIVES)]
     words = (
         "Filters of which all must be met, as a query string of their own: `any=age__lt%3D18`. "
@@ -166,7 +166,7 @@ def _about_relationship(
 
 
 def _check_lookup(attribute: InstrumentedAttribute[Any], lookup: str) -> None:
-    # An expression from outside may run for hours, and a wrong one is an error of the database.
+    # A client's regular expression may run for hours, and an invalid one is a database error.
     lookups = [each for each in lookups_of(attribute) if each != "regex"]
     if lookup not in lookups:
         raise ValidationError(
@@ -199,7 +199,7 @@ def _type_for(attribute: InstrumentedAttribute[Any], lookup: str) -> Any:
 
 
 def _unless_blank(type_: Any, default: Any) -> Any:
-    """Return the type of a parameter that counts as left out when it is empty."""
+    """Return the type of a parameter whose empty value counts as missing."""
 
     def read(value: Any, validate: Callable[[Any], Any]) -> Any:
         lines = value if isinstance(value, list) else [value]
@@ -216,7 +216,7 @@ def _in_order(bounds: list[Any]) -> list[Any]:
 
 
 def key_type(attribute: InstrumentedAttribute[Any]) -> Any:
-    """Return the type, for Pydantic, of a key that stands in a path."""
+    """Return the Pydantic type of a key in a path."""
     return Annotated[_plain_type(attribute), AfterValidator(partial(_fitting, attribute))]
 
 
@@ -235,10 +235,10 @@ def _plain_type(attribute: InstrumentedAttribute[Any]) -> Any:
 
 
 def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
-    """Return a value as one of the column's type, as the filters will want it."""
+    """Return a value converted to the column's type, in the form that filters take."""
     if isinstance(value, datetime) and value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)  # a column without a time zone takes it off again
-    # What not every database can compare with.
+        value = value.replace(tzinfo=UTC)  # a column without a time zone drops it again
+    # Not every database can compare with these.
     if isinstance(value, float) and not isfinite(value):
         raise ValueError("a number must be finite")
     if isinstance(value, timedelta) and abs(value) > _LONGEST:
@@ -246,7 +246,7 @@ def _fitting(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     try:
         return coerce(attribute, value)
     except ValidationError as error:
-        # The text goes to clients, who know no classes.
+        # Clients see the text, and don't know Python's classes.
         raise ValueError(re.sub(_OF_A_FIELD, "", str(error))) from error
 
 

@@ -1,4 +1,4 @@
-"""A query as a description: immutable, without a session; it makes the SELECT statements."""
+"""An immutable description of a query, without a session; it builds the SELECT statements."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Prepared = tuple[Select[Any], dict[str, Any] | None]
 
 
 class Lock(NamedTuple):
-    """How rows are locked that a query returns."""
+    """How a query locks the rows it returns."""
 
     nowait: bool = False
     skip_locked: bool = False
 
 
 class Query(NamedTuple):
-    """What is asked for.
+    """The parts of a query.
 
     Attributes:
         model: The model of the rows.
@@ -84,27 +84,27 @@ class Query(NamedTuple):
 
     @property
     def visibility(self) -> Visibility:
-        """Which rows there are for the query if it runs now."""
+        """Which rows the query can see if it runs now."""
         return here(self.asked)
 
     @property
     def loads_related(self) -> bool:
-        """Whether related rows are asked for, as far as it can be told."""
+        """Whether the query may load related rows."""
         return bool(self.loading.ways or self.options)
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """What the rows are sorted by, down to their key."""
+        """The sort terms of the rows, completed by the primary key."""
         return key_terms(self.model, self.order)
 
     def prepared(self, kind: Hashable, build: Callable[[Query], Select[Any]]) -> Prepared:
-        """Return a SELECT that is made of the query, and the parameters to run it with.
+        """Return one of the query's SELECTs, and the parameters to run it with.
 
-        It is made once for all queries that differ in values only, where these can be told apart:
-        to make it, and to find what SQLAlchemy keeps of it, takes longer than all the rest.
+        It is built once for all queries that differ only in values, if the values can be separated:
+        building it, and looking it up in SQLAlchemy's cache, takes most of the time.
 
         Args:
-            kind: What tells the function, and what it knows beside the query, from others.
+            kind: A key for the function and for whatever it depends on beside the query.
             build: Makes the SELECT; called with this query, or with one that has parameters in
                 place of values.
         """
@@ -131,7 +131,7 @@ class Query(NamedTuple):
         return _templates.get(key, lambda: build(self._with_parameters())), self._parameters()
 
     def question(self, prepared: Prepared, form: Form = "rows") -> Question | None:
-        """Return what one of its SELECTs asks the cache; None where the database has to answer."""
+        """Return the question of a SELECT to the cache, or None if only the database may answer."""
         if self.lock is not None or self.options or self.loading.fields:
             return None
         return Question(
@@ -169,12 +169,12 @@ class Query(NamedTuple):
         return found
 
     def results(self, *more: ColumnElement[Any]) -> Select[Any]:
-        """Return the SELECT of the values, or of the rows, with more columns beside each."""
+        """Return the SELECT of the values or the rows, with additional columns."""
         return self.columns(*more) if self.values else self.rows(*more)
 
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
-        """Return the SELECT of the rows, with more columns beside each if there are any."""
-        # Rows are different, as each has a key: DISTINCT would do nothing for them.
+        """Return the SELECT of the rows, with additional columns if any are given."""
+        # Each row has its own key, so DISTINCT would have no effect.
         statement = self._limited(self._sorted(self._from(select(self.model, *more)), self.terms))
         options = [*self.loading.options(self.visibility), *self.options]
         if self.fields:
@@ -184,21 +184,21 @@ class Query(NamedTuple):
         if self.options:
             statement = of_caller(statement)
         if self.lock is not None:
-            # The locked rows are read as they are now, past what the session remembers.
+            # Locked rows replace what the session holds of them.
             statement = statement.with_for_update(
                 nowait=self.lock.nowait, skip_locked=self.lock.skip_locked, of=self.model
             ).execution_options(populate_existing=True)
         return statement
 
     def rows_with_total(self) -> Select[Any]:
-        """Return the SELECT of the rows, with the number of all matching ones beside each."""
+        """Return the SELECT of the rows, each with the total number of matching rows."""
         total = self.total().correlate(None).scalar_subquery()
         return self.rows(total.label("total"))
 
     def rows_with_keys(self, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
-        """Return the SELECT of the rows with these keys, whole and with what is loaded with them.
+        """Return the SELECT of the complete rows with these keys, and their related rows.
 
-        Nothing else of the query counts but which rows there are at all.
+        The query's other conditions, its order and its limits are ignored.
         """
         plain = Query(
             self.model,
@@ -212,10 +212,10 @@ class Query(NamedTuple):
         return plain.rows().where(among_keys(self.model, names, keys, self.dialect))
 
     def columns(self, *more: ColumnElement[Any]) -> Select[Any]:
-        """Return the SELECT of the values, with more columns beside them if there are any.
+        """Return the SELECT of the values, with additional columns if any are given.
 
         Raises:
-            ValidationError: Equal results once, sorted by what is not part of them.
+            ValidationError: Distinct results are sorted by something that is not part of them.
         """
         if self.distinct:
             self._check_sorted()
@@ -244,7 +244,7 @@ class Query(NamedTuple):
         return self._from(_select(*facts_of(self.model).key_attributes))
 
     def criteria(self, *, foreign: bool) -> list[ColumnElement[bool]]:
-        """Return the conditions as SQL, those of the caller's own or the others."""
+        """Return the conditions as SQL: either the caller's own expressions, or the filters."""
         return [
             condition.build(self.visibility)
             for condition in self.conditions
@@ -252,7 +252,7 @@ class Query(NamedTuple):
         ]
 
     def order_key(self) -> tuple[Hashable, ...] | None:
-        """Return what tells the order from others; None where there is more to it than fields."""
+        """Return a key of the order, or None if it sorts by more than fields."""
         if not all(term.name for term in self.order):
             return None
         return tuple((term.name, term.descending, term.nulls_first) for term in self.order)
@@ -267,7 +267,7 @@ class Query(NamedTuple):
                 )
 
     def _from(self, statement: Select[Any]) -> Select[Any]:
-        """Add what makes the statement one of the matching rows."""
+        """Add the conditions that select the matching rows."""
         foreign = self.criteria(foreign=True)
         statement = statement.where(*foreign)
         leave_out = hide_anywhere if foreign else hide
@@ -286,13 +286,13 @@ class Query(NamedTuple):
 
 
 def loads_with_queries(query: Query) -> bool:
-    """Return whether loading the rows may take more queries, as far as it can be told."""
+    """Return whether loading the rows may take more queries."""
     return query.loading.selects or bool(query.options) or facts_of(query.model).loads_eagerly
 
 
 def number_parameter(name: str) -> BindParameter[int]:
     """Return a parameter for a limit or an offset."""
-    # SQLAlchemy's own ones are 32 bits wide, and a page may be far behind.
+    # SQLAlchemy's own ones are 32 bits wide, which is too small for distant pages.
     return bindparam(name, type_=BigInteger())
 
 
@@ -300,7 +300,7 @@ _templates: Store[Hashable, Select[Any]] = Store()
 
 
 def _select(*columns: Any) -> Select[Any]:
-    # Type checkers count the columns of a SELECT, as far as they get.
+    # Type checkers count the columns of a SELECT, up to a limit.
     statement: Any = select(*columns)
     found: Select[Any] = statement
     return found

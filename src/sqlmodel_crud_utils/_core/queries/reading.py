@@ -1,4 +1,4 @@
-"""Which statements only read, and need no primary database or no transaction for it."""
+"""Finds statements that only read, and so need no primary database or no transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def only_reads(statement: Any) -> bool:
     return known
 
 
-# To walk through a statement takes a tenth of a read; those of the library come again and again.
+# Walking a statement takes a tenth of a read's time, and the library's statements repeat.
 _known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
@@ -43,8 +43,8 @@ _SELECT = re.compile(r"\s*SELECT\b")
 _LOCKS_OR_HIDES = re.compile(r"\b(FOR|INTO)\b|;|--|/\*", re.IGNORECASE)
 _BEFORE_PARENTHESIS = re.compile(r'([\w$".]+)\s*\(')
 
-# What stands before a parenthesis and does nothing but read. Anything else may be a function that
-# writes: `nextval`, or one of the program's own.
+# Words that may precede a parenthesis and only read. Any other word may be a function that writes,
+# such as `nextval`.
 _HARMLESS = frozenset(
     (
         *("ALL", "AND", "ANY", "AS", "BETWEEN", "BY", "CAST", "DISTINCT", "ELSE", "EXCEPT"),
@@ -73,5 +73,5 @@ def is_harmless(compiled: SQLCompiler) -> bool:
     return known
 
 
-# SQLAlchemy keeps what it has compiled, and so do we what we found in it.
+# SQLAlchemy caches compiled statements, so the result is cached with them.
 _harmless: weakref.WeakKeyDictionary[SQLCompiler, bool] = weakref.WeakKeyDictionary()

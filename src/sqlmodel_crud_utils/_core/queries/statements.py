@@ -32,7 +32,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 class DefaultInt(int):
-    """A default that can be told from the same number passed by the caller."""
+    """A default value that is distinguishable from the same number passed by a caller."""
 
 
 _LARGEST_OFFSET = 2**63 - 1
@@ -40,7 +40,7 @@ _LARGEST_OFFSET = 2**63 - 1
 DEFAULT_PAGE = DefaultInt(1)
 DEFAULT_PAGE_SIZE = DefaultInt(100)
 
-# A field with one of these names is a filter with its lookup only.
+# A field with one of these names can be filtered only with an explicit lookup.
 GET_ROWS_PARAMETERS = frozenset(
     {
         "include_deleted",
@@ -66,10 +66,10 @@ GET_ROWS_PARAMETERS = frozenset(
 
 
 def searched_values(model: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what rows must be equal to, by field or relationship; `name__eq` is a name too.
+    """Return the values to search for, by field or relationship; `name__eq` counts as `name`.
 
     Raises:
-        ValidationError: A field that is given under both names.
+        ValidationError: A field is given under both names.
     """
     facts = facts_of(model)
     known = {*facts.columns, *facts.relationships}
@@ -122,7 +122,7 @@ _firsts: Store[Hashable, Select[Any]] = Store()
 
 
 def refined(statement: Any, query: Query) -> Executable:
-    """Add what a query asks for, apart from its page, to a caller's own statement."""
+    """Add a query's conditions and order, but not its page, to a caller's own statement."""
     found = hide_anywhere(require_select(statement), query.visibility, query.model)
     clauses = query.criteria(foreign=True) + query.criteria(foreign=False)
     options = query.loading.options(query.visibility)
@@ -138,7 +138,7 @@ def refined(statement: Any, query: Query) -> Executable:
 
 
 def require_select(statement: Any, parameter: str = "stmnt") -> Executable:
-    """Refuse what returns no rows, or is not a statement."""
+    """Refuse anything but a statement that returns rows."""
     if not getattr(statement, "is_select", False):
         raise ValidationError(
             f"{parameter} must be a select(), not {type(statement).__name__}", field=parameter
@@ -148,7 +148,7 @@ def require_select(statement: Any, parameter: str = "stmnt") -> Executable:
 
 
 def require_query(query: Any) -> Executable:
-    """Refuse what is neither a `select()` nor SQL of the caller's own."""
+    """Refuse anything but a `select()` or the caller's own SQL."""
     return (
         query if isinstance(query, TextClause | FromStatement) else require_select(query, "query")
     )
@@ -179,7 +179,7 @@ def text_match(
 
 
 def sort_terms(model: type[Any], sort_field: str | None, descending: bool) -> tuple[Term, ...]:
-    """Return what `sort_field` and `sort_desc` sort by."""
+    """Return the sort terms for `sort_field` and `sort_desc`."""
     if sort_field is None:
         return ()
     if not isinstance(sort_field, str):
@@ -219,7 +219,7 @@ def paginated(statement: Executable, page: int, page_size: int) -> Executable:
 
 
 def _key_terms(statement: Select[Any]) -> list[ColumnElement[Any]]:
-    """Return the primary keys of what is selected, where the statement can be sorted by them."""
+    """Return the primary keys of a statement's models, if it can be sorted by them."""
     described = statement.column_descriptions
     sources = [item["entity"] for item in described if item["expr"] is item["entity"]]
     if not merges_rows(statement) and all(_is_plain(item) for item in described):
@@ -232,7 +232,7 @@ def _key_terms(statement: Select[Any]) -> list[ColumnElement[Any]]:
 
 
 def _is_plain(item: Any) -> bool:
-    """Tell a model and its columns from aggregates and other expressions."""
+    """Return whether an item is a model or a plain column, not an aggregate or expression."""
     return item["expr"] is item["entity"] or isinstance(item["expr"], InstrumentedAttribute)
 
 
@@ -250,7 +250,7 @@ def _number(clause: Any) -> int:
 
 
 def check_page(page: Any, page_size: Any) -> None:
-    """Refuse pages and sizes below 1, and what is not a whole number."""
+    """Refuse pages and sizes that are not whole numbers of 1 or more."""
     for name, value in (("page", page), ("page_size", page_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValidationError(

@@ -1,4 +1,4 @@
-"""A caller's value, made a value of the column's Python type: "5" for an integer column is 5."""
+"""Converts a caller's value to the column's Python type: for an integer column, "5" becomes 5."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _read(attribute: InstrumentedAttribute[Any], value: Any, size: Size | None) 
         return rule.convert(value)
     except MisfitError as misfit:
         reason = str(misfit)
-    # Those that the standard library and dateutil raise for what they can't read.
+    # The errors that the standard library and dateutil raise for unreadable values.
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
         reason = _described(value)
     expected = rule.expected if size is None else size.expected or rule.expected
@@ -77,7 +77,7 @@ def storable(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
 def is_coerced(
     attribute: InstrumentedAttribute[Any], values: Sequence[Any], kinds: AbstractSet[type[Any]]
 ) -> bool:
-    """Return quickly whether `coerce` would return each of the values as it is.
+    """Return whether `coerce` would return each value unchanged, by a quick check.
 
     False also stands for "perhaps not".
 
@@ -96,7 +96,7 @@ def is_coerced(
 def is_storable(
     attribute: InstrumentedAttribute[Any], values: Sequence[Any], kinds: AbstractSet[type[Any]]
 ) -> bool:
-    """Return quickly whether `storable` would return each of the values as it is.
+    """Return whether `storable` would return each value unchanged, by a quick check.
 
     False also stands for "perhaps not".
 
@@ -131,17 +131,17 @@ def _refusal(attribute: InstrumentedAttribute[Any], words: str, value: Any) -> V
 def _described(value: Any) -> str:
     kind = type(value).__name__
     article = "an" if kind[0] in "aeiouAEIOU" else "a"
-    # Others are of a wrong type, whatever they hold.
+    # Values of other types are wrong, whatever they hold.
     unfit = " that is not one" if isinstance(value, str | int | float | Decimal) else ""
     return f"{article} {kind}{unfit}"
 
 
 def is_sql(value: Any) -> bool:
-    """Return whether a value is an expression of SQL, which the database works out."""
+    """Return whether a value is an SQL expression, which the database evaluates."""
     return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 def describe(attribute: InstrumentedAttribute[Any]) -> str:
-    """Return in words what a column takes, for an error message."""
+    """Describe what a column takes, for an error message."""
     rule = rule_of(attribute.property.columns[0].type)
     return "values of its own type" if rule is None else rule.expected

@@ -1,4 +1,4 @@
-"""What a column takes and stores, as its type says."""
+"""What a column accepts and stores, derived from its type."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sqlmodel_crud_utils._core.values.readers import (
 
 @cached
 def python_type(type_: TypeEngine[Any]) -> type[Any]:
-    """Return the Python type of a column type, `object` where it has none to tell."""
+    """Return the Python type of a column type, or `object` if it has none."""
     try:
         found = type_.python_type
     except NotImplementedError:
@@ -52,7 +52,7 @@ def python_type(type_: TypeEngine[Any]) -> type[Any]:
 
 @cached
 def rule_of(type_: TypeEngine[Any]) -> Rule | None:
-    """Return how values for a column type are read, None where it takes anything."""
+    """Return the rule to read values for a column type, or None if it accepts anything."""
     rule = _rule_of_type(type_)
     if rule is None or not _decides_itself(type_):
         return rule
@@ -77,9 +77,9 @@ def _rule_of_type(type_: TypeEngine[Any]) -> Rule | None:
 
 
 def _decides_itself(type_: TypeEngine[Any]) -> bool:
-    """Return whether a type of the user's own converts what it is given before it is stored.
+    """Return whether a custom type converts values before they are stored.
 
-    One that stores aware datetimes takes aware datetimes, whatever else it does with them.
+    A type that stores aware datetimes accepts aware datetimes, whatever else it does with them.
     """
     return (
         isinstance(type_, TypeDecorator)
@@ -101,7 +101,7 @@ def _strings_only(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def is_json(type_: TypeEngine[Any]) -> bool:
-    """Return whether a column stores JSON, and no type of the user's own makes it."""
+    """Return whether a column stores JSON that no custom type produces."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return (
         isinstance(impl, JSON)
@@ -114,7 +114,7 @@ def is_json(type_: TypeEngine[Any]) -> bool:
 
 
 class Check(NamedTuple):
-    """What is asked about values of one type, none of them None.
+    """A check of values of one type, None excluded.
 
     Attributes:
         one: It is asked of a value.
@@ -125,7 +125,7 @@ class Check(NamedTuple):
     many: Callable[[Sequence[Any]], bool]
 
     def __and__(self, other: Check) -> Check:
-        """Return what asks both."""
+        """Return the check that combines both."""
         mine, others, mine_of, others_of = self.one, other.one, self.many, other.many
         return Check(
             lambda value: mine(value) and others(value),
@@ -145,7 +145,7 @@ def _between(lowest: int, highest: int) -> Check:
 
 
 class Kept(NamedTuple):
-    """The type of which values stay as they are, if they pass a check.
+    """The type whose values stay unchanged if they pass a check.
 
     Attributes:
         kind: The type; `object` for all.
@@ -161,7 +161,7 @@ _ALL = Kept(object)
 
 @cached
 def kept_by(type_: TypeEngine[Any]) -> Kept | None:
-    """Return which values `coerce` leaves as they are, None where only a rule can tell."""
+    """Return which values `coerce` leaves unchanged, or None if only the rule can decide."""
     if rule_of(type_) is None:
         return _ALL
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
@@ -178,7 +178,7 @@ def kept_by(type_: TypeEngine[Any]) -> Kept | None:
 
 @cached
 def stored_as_is(type_: TypeEngine[Any]) -> Kept | None:
-    """Return which values `storable` leaves as they are, None where only a rule can tell."""
+    """Return which values `storable` leaves unchanged, or None if only the rule can decide."""
     kept, size = kept_by(type_), size_of(type_)
     if kept is None or size is None:
         return kept
@@ -196,12 +196,12 @@ _CHECKS: dict[type[Any], Check] = {
 
 
 class Size(NamedTuple):
-    """How much a column holds: in words, and as a question about values of its type.
+    """The limit of a column, in words and as a check of values of its type.
 
     Attributes:
-        words: What a value that is too large is refused with.
-        check: The question.
-        expected: What the column takes, where its type alone says too much.
+        words: The error text for a value that is too large.
+        check: Whether values are within the limit.
+        expected: What the column accepts, if its type alone would promise too much.
     """
 
     words: str
@@ -211,7 +211,7 @@ class Size(NamedTuple):
 
 @cached
 def size_of(type_: TypeEngine[Any]) -> Size | None:
-    """Return how much a column holds as every database has it, None if it does not say so."""
+    """Return the limit of a column type that holds on every database, or None."""
     impl = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     is_told = type(impl).__module__.startswith("sqlalchemy.sql.") and not variants_of(type_)
     if not is_told or rule_of(type_) is None or _decides_itself(type_):
@@ -242,7 +242,7 @@ def _range(bits: int) -> Size:
 
 
 def _digits(precision: int, scale: int) -> Size:
-    # From there on a number is rounded to one that has too many digits.
+    # From this value on, a number would be rounded up to one with too many digits.
     end = Decimal((0, (9,) * precision + (5,), -scale - 1))
     whole = max(precision - scale, 0)
     return Size(

@@ -11,7 +11,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts
 
 
 class Context:
-    """What a function of `onupdate` is told of its statement, which SQLAlchemy has not made yet.
+    """The context of an `onupdate` function, in place of SQLAlchemy's, which does not exist yet.
 
     Attributes:
         current_parameters: The values that the statement sets, by column keys.
@@ -26,7 +26,7 @@ class Context:
 
 
 def on_update_values(facts: Facts, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the values that the `onupdate` of the model's columns gives.
+    """Return the values of the `onupdate` defaults of the model's columns.
 
     SQLAlchemy writes them by itself, but only what a statement names is brought into the objects
     that the session holds; they would keep their old version, and conflict with their own row.
@@ -55,6 +55,6 @@ def on_update_values(facts: Facts, given: Mapping[str, Any] | None = None) -> di
 
 def _value(facts: Facts, name: str, default: Any, context: Context) -> Any:
     if name == facts.version:
-        # In terms of the model, so that SQLAlchemy can do the sum for its objects too.
+        # With the model's attribute, so that SQLAlchemy can also evaluate it for objects.
         return facts.attributes[name] + 1
     return default.arg(context) if default.is_callable else default.arg

@@ -1,4 +1,4 @@
-"""What a caller wants to write into a row: checked names, values of the columns' types."""
+"""The values that a caller writes into a row: names are checked, values converted."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, stora
 from sqlmodel_crud_utils._core.values.columns import is_json
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-# Pydantic takes every value of these types where they are declared without constraints.
+# Pydantic accepts every value of these types if they are declared without constraints.
 _PLAIN = frozenset((int, str, float, bool, bytes, date, datetime, time, timedelta, UUID, NoneType))
-# What a model's configuration may say without a change to how such values are taken.
+# Settings of a model's configuration that do not change how such values are validated.
 _NEUTRAL = frozenset(
     (
         "alias_generator",
@@ -49,7 +49,7 @@ _NEUTRAL = frozenset(
         "validate_by_name",
     )
 )
-# What reads a value before its type does.
+# Validators that see a value before its type does.
 _READERS = (BeforeValidator, PlainValidator, WrapValidator)
 _MARKERS = {
     "after": AfterValidator,
@@ -60,7 +60,7 @@ _MARKERS = {
 
 
 def changes_for(facts: Facts, data: Any) -> dict[str, Any]:
-    """Return what an update writes, validated; of an object only the fields that were set.
+    """Return the validated changes of an update; of an object, only the fields that were set.
 
     Raises:
         UnknownFieldError: A name that is not a field of the model.
@@ -70,7 +70,7 @@ def changes_for(facts: Facts, data: Any) -> dict[str, Any]:
 
 
 def changes_on(facts: Facts, row: Any) -> dict[str, Any]:
-    """Return what was set on a row and is not written yet, validated, without the primary key."""
+    """Return a row's pending changes, validated, without the primary key."""
     set_since = instance_state(row).committed_state
     names = sorted(facts.columns.keys() & set_since.keys() - set(facts.key))
     return {name: _valid(facts, name, getattr(row, name)) for name in names}
@@ -79,7 +79,7 @@ def changes_on(facts: Facts, row: Any) -> dict[str, Any]:
 def changes_of_hooks(
     facts: Facts, changes: Mapping[str, Any], made: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what hooks made of changes, with the values validated that they put in.
+    """Return the changes as hooks modified them, with new values validated.
 
     The others were validated already, and a validator may change what it is given (a hash of a
     password, say).
@@ -101,7 +101,7 @@ def values_for(facts: Facts, given: Any) -> dict[str, Any]:
 
 
 def without_key(facts: Facts, row: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes without the primary key, which must be the row's own where it is given."""
+    """Return the changes without the primary key; a given key must be the row's own."""
     for name in facts.key:
         if name in changes and changes[name] != getattr(row, name):
             raise ValidationError(
@@ -132,7 +132,7 @@ def _valid(facts: Facts, name: str, value: Any) -> Any:
 
 
 def valid_values(attribute: InstrumentedAttribute[Any], values: Sequence[Any]) -> Sequence[Any]:
-    """Return the values of a column as its field and its type take them.
+    """Return a column's values, validated by its field and converted to its type.
 
     Raises:
         ValidationError: The field, or the column, does not take one of them.
@@ -157,7 +157,7 @@ def valid_values(attribute: InstrumentedAttribute[Any], values: Sequence[Any]) -
 
 
 def refused_by(error: PydanticError, name: str, value: Any) -> ValidationError:
-    """Return the library's error for a value that its field does not take."""
+    """Return the library's error for a value that its field refuses."""
     # Pydantic's own text quotes the value.
     reasons = "; ".join(str(detail["msg"]) for detail in error.errors(include_input=False))
     return ValidationError(reasons, field=name, value=value)
@@ -180,7 +180,7 @@ def _related(facts: Facts, name: str, value: Any) -> Any:
     relationship = facts.relationships[name]
     target = relationship.mapper.class_
     if relationship.uselist:
-        # What a collection is made of, SQLAlchemy knows.
+        # SQLAlchemy knows how to read the items of a collection.
         rows = value.values() if isinstance(value, Mapping) else value
         fits = isinstance(rows, Collection) and all(isinstance(row, target) for row in rows)
         expected = f"a list of {target.__name__} rows"
@@ -199,9 +199,9 @@ class _Rules(NamedTuple):
     """How a model validates the values of one of its fields.
 
     Attributes:
-        adapter: What validates many values at once.
-        trusted: The types of which it takes every value as it is.
-        reads_first: Whether it reads what a caller gives before the column's type does.
+        adapter: Validates many values at once.
+        trusted: The types whose values need no validation.
+        reads_first: Whether the field converts a caller's value before the column's type does.
     """
 
     adapter: TypeAdapter[Any]
@@ -211,12 +211,12 @@ class _Rules(NamedTuple):
     def stored(
         self, attribute: InstrumentedAttribute[Any], given: Sequence[Any], found: Sequence[Any]
     ) -> Sequence[Any]:
-        """Return what Pydantic made of values, as the column stores it."""
+        """Return the values that Pydantic returned, in the form that the column stores."""
         if list(given) == found:
             found = given
         elif is_json(attribute.property.columns[0].type):
             plain = self.adapter.dump_python(found, mode="json", warnings=False)
-            # What it left alone, the engine's own serializer may know how to write.
+            # The engine's own serializer may be able to write a value that Pydantic left unchanged.
             found = [
                 old if old == new else made
                 for old, new, made in zip(given, found, plain, strict=True)
@@ -230,13 +230,13 @@ def _readable(attribute: InstrumentedAttribute[Any], given: Any, found: Any) -> 
     try:
         return storable(attribute, found)
     except ValidationError:
-        # A field may read more out of a value than its column holds, as `Json` does of a text.
+        # A field may convert a value to something that the column cannot hold, as `Json` does.
         return storable(attribute, given)
 
 
 @cached
 def _rules(model: type[Any], name: str) -> _Rules | None:
-    """Return how a model validates a field; None where the column's type alone decides."""
+    """Return how a model validates a field, or None if only the column's type does."""
     declared = _declared_type(model, name)
     if declared is None:
         return None
@@ -244,7 +244,7 @@ def _rules(model: type[Any], name: str) -> _Rules | None:
     many: Any = GenericAlias(list, (declared,))
     try:
         adapter = TypeAdapter(many, config=config)
-    except (PydanticUserError, NameError):  # a class that is not defined yet
+    except (PydanticUserError, NameError):  # the annotation names a class that is not defined yet
         return None
     trusted = _trusted_types(declared) if _NEUTRAL.issuperset(config) else frozenset()
     type_ = getattr(model, name).property.columns[0].type
@@ -252,7 +252,7 @@ def _rules(model: type[Any], name: str) -> _Rules | None:
 
 
 def _has_reader(declared: Any) -> bool:
-    """Return whether a validator reads a value before its type does."""
+    """Return whether a validator sees a value before its type does."""
     own = declared.__metadata__ if get_origin(declared) is Annotated else ()
     return any(isinstance(each, _READERS) for each in own) or any(
         map(_has_reader, get_args(declared))
@@ -260,7 +260,7 @@ def _has_reader(declared: Any) -> bool:
 
 
 def _trusted_types(declared: Any) -> frozenset[type[Any]]:
-    """Return the types whose values need no validation, as the field declares just them."""
+    """Return the types whose values need no validation: the field declares just them."""
     kinds = get_args(declared) if get_origin(declared) in {Union, UnionType} else (declared,)
     plain = all(isinstance(kind, type) and kind in _PLAIN for kind in kinds)
     return frozenset(kinds) if plain else frozenset()
@@ -269,7 +269,7 @@ def _trusted_types(declared: Any) -> frozenset[type[Any]]:
 def _declared_type(model: type[Any], name: str) -> Any:
     if not issubclass(model, BaseModel) or name not in model.model_fields:
         return None
-    if not model.__pydantic_complete__:  # it names a class that was defined later
+    if not model.__pydantic_complete__:  # the annotation names a class that was defined later
         model.model_rebuild(raise_errors=False)
     field = model.model_fields[name]
     if field.annotation is None:

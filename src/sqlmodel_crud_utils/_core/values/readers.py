@@ -30,11 +30,12 @@ from sqlalchemy import (
     Enum as EnumType,
 )
 
-_LONGEST_DATE = 100  # Enough for any date in words; a longer text isn't worth parsing.
+_LONGEST_DATE = 100  # Long enough for any date in words; longer texts are not parsed.
 _MOST_CHOICES = 20
-# Written out, "1e999999999" is a gigabyte; no database declares a number of more digits than that.
+# "1e999999999" would have a gigabyte of digits; no database declares a number with more digits than
+# this.
 _MOST_DIGITS = 1000
-# Python's own JSON fails a little further down.
+# Python's own JSON module fails at a slightly greater depth.
 _DEEPEST = 500
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,20}(\.0*)?\s*")
@@ -64,14 +65,14 @@ class MisfitError(ValueError):
 
 
 class Rule(NamedTuple):
-    """What a column type takes, in words and as a function that raises for everything else."""
+    """What a column type accepts: in words, and as a function that raises for anything else."""
 
     expected: str
     convert: Callable[[Any], Any]
 
 
 def is_bounded(number: Decimal) -> bool:
-    """Return whether a number must be finite, and not much longer written out than it is itself."""
+    """Return whether a number is finite, and short when it is written without an exponent."""
     return number.is_finite() and -_MOST_DIGITS <= number.adjusted() <= _MOST_DIGITS
 
 
@@ -108,7 +109,7 @@ def _to_int(value: Any) -> int:
         if number != value:
             raise ValueError
     else:
-        # int() makes a plain number of a bool, which some drivers tell apart.
+        # int() turns a bool into a plain number; some drivers treat the two differently.
         number = int(index(value))
     if not -(2**63) <= number < 2**63:
         raise MisfitError("a larger one")
@@ -139,7 +140,7 @@ def _number(value: Any) -> Any:
 
 
 def as_bool(value: Any) -> bool:
-    """Return a bool, a number or a word that means one as a bool; else raise `ValueError`."""
+    """Return a bool, or a number or word that means one, as a bool; else raise `ValueError`."""
     if isinstance(value, str):
         text = value.strip().lower()
         if text in _TRUE or text in _FALSE:
@@ -165,12 +166,12 @@ def _text_of(value: Any) -> str:
     if type(value) is str:
         return value
     if isinstance(value, str):
-        # The content itself: str() of an enum that is a string is its name.
+        # The string's content: str() of an enum member would give its name.
         return str.__str__(value)
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     is_plain = isinstance(value, _WRITTEN_AS_TEXT) and not isinstance(value, bool | Enum)
-    # Pydantic's URLs have no class in common.
+    # Pydantic's URLs have no common base class.
     if is_plain or hasattr(value, "unicode_string"):
         return str(value)
     raise ValueError
@@ -212,7 +213,7 @@ def _to_member(members: type[Enum], value: Any) -> Enum:
     if value in members.__members__:
         return members[value]
     for member in members:
-        # A number that came as text, out of a query string for example.
+        # A number given as text, for example from a query string.
         if str(member.value) == value:
             return member
     raise ValueError
@@ -235,7 +236,7 @@ _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def to_json(value: Any) -> Any:
-    """Return a value that JSON can hold, with Pydantic's values in it made plain.
+    """Return a value that JSON can hold, with Pydantic's values converted to plain ones.
 
     What else is in it, the engine's own serializer may know how to write.
     """
@@ -246,14 +247,14 @@ def to_json(value: Any) -> Any:
 
 
 def _holds_pydantic(value: Any) -> bool:
-    """Return whether Pydantic's values are in a JSON value; refuse what no database can hold."""
+    """Return whether a JSON value contains Pydantic's; refuse what no database can store."""
     found, met = False, set[int]()
     level = [value]
     for _ in range(_DEEPEST):
         below: list[Any] = []
         for each in level:
             if isinstance(each, dict | list | tuple):
-                if id(each) not in met:  # several of them may hold the same one
+                if id(each) not in met:  # several containers may hold the same one
                     met.add(id(each))
                     below.extend(each)
                     below.extend(each.values() if isinstance(each, dict) else ())
@@ -340,7 +341,8 @@ def _to_timedelta(value: Any) -> timedelta:
 def _date_in_words(text: str) -> datetime:
     """Read "1 March 2024" and the like; a date without its year, month or day is refused.
 
-    dateutil takes what is missing from a default, so what is complete gives the same with two.
+    dateutil fills in missing parts from a default, so only a complete date gives the same result
+    with two different defaults.
     """
     if len(text) > _LONGEST_DATE or _is_number(text):
         raise ValueError

@@ -1,6 +1,6 @@
-"""What the database itself fills into the mixins' columns, for rows inserted past the ORM.
+"""Server defaults of the mixins' columns, for rows that are inserted without the ORM.
 
-Each default is written as the database gives it back, so that Alembic finds no difference.
+Each default is written the way the database reports it, so that Alembic finds no difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _standard_clock(_element: UTCNow, _compiler: SQLCompiler, **_: Any) -> str:
 
 @compiles(UTCNow, "sqlite")
 def _sqlite_clock(_element: UTCNow, _compiler: SQLCompiler, **_: Any) -> str:
-    # SQLite's clock knows milliseconds; SQLAlchemy reads and sorts six digits.
+    # SQLite's clock has milliseconds; SQLAlchemy reads and sorts six digits.
     return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
 
 
@@ -40,7 +40,7 @@ def _mysql_clock(_element: UTCNow, _compiler: SQLCompiler, **_: Any) -> str:
 
 
 class No(ColumnElement[bool]):
-    """The value of a flag that is not set."""
+    """The SQL literal for false."""
 
     type = Boolean()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Whose rows: the tenant that is in scope, and the parameter that statements have for it."""
+"""The tenant in scope, and the parameter that statements have for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_LENGTH = 100
 
 
 class _All:
-    """What is in scope where the rows of all tenants are."""
+    """The scope of `all_tenants`: the rows of all tenants."""
 
 
 ALL: Final = _All()
@@ -74,7 +74,7 @@ def tenant_scope(tenant: Tenant) -> AbstractContextManager[None]:
         raise ValidationError(
             f"must be a str, an int or a UUID, not {type(tenant).__name__}", field="tenant"
         )
-    # Some databases compare texts without the spaces at their ends.
+    # Some databases ignore trailing spaces when they compare texts.
     if isinstance(tenant, str) and (not tenant or tenant != tenant.strip()):
         raise ValidationError("must not be empty, and have no spaces around it", field="tenant")
     if isinstance(tenant, str) and len(tenant) > _MAX_LENGTH:
@@ -103,28 +103,28 @@ def all_tenants() -> AbstractContextManager[None]:
 
 
 def in_scope() -> Tenant | _All | None:
-    """Return the tenant, `ALL`, or None where nothing is in scope."""
+    """Return the tenant in scope, `ALL`, or None."""
     return _scope.get()
 
 
 def all_in_scope() -> bool:
-    """Return whether the rows of all tenants are there."""
+    """Return whether the rows of all tenants are in scope."""
     return _scope.get() is ALL
 
 
 def named_tenant() -> str:
-    """Return the tenant in scope as text, an empty one without a tenant or with all."""
+    """Return the tenant in scope as text; "" without a tenant, or with all of them."""
     tenant = current_tenant()
     return "" if tenant is None else str(tenant)
 
 
 def nobody() -> AbstractContextManager[None]:
-    """Let no tenant be in scope inside the block, for what has nothing to do with rows."""
+    """Clear the tenant scope inside the block, for code that has nothing to do with rows."""
     return _scope.holding(None)
 
 
 def tenant_of_new_row() -> Tenant:
-    """Return the tenant of a row that names none.
+    """Return the tenant for a new row that names none.
 
     Raises:
         TenantError: There is no tenant, or there are all.
@@ -162,7 +162,7 @@ def tenant_parameter(type_: TypeEngine[Any]) -> BindParameter[Any]:
 
 @cached
 def tenant_or_any(type_: TypeEngine[Any]) -> BindParameter[Any]:
-    """Return the parameter for the tenant in scope, NULL where all are."""
+    """Return the parameter for the tenant in scope; NULL in `all_tenants`."""
     kind: type[Tenant] = type_.python_type
 
     def value() -> Tenant | None:
@@ -172,7 +172,7 @@ def tenant_or_any(type_: TypeEngine[Any]) -> BindParameter[Any]:
 
 
 def _fitting(tenant: Tenant, kind: type[Tenant]) -> Tenant:
-    # MySQL compares a text with 0 and finds most of them equal.
+    # MySQL finds most texts equal to 0.
     if isinstance(tenant, kind):
         return tenant
     raise TenantError(

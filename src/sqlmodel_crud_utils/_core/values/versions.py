@@ -1,4 +1,4 @@
-"""Optimistic locking: which version a row has, and the error when it is another one."""
+"""Optimistic locking: the version of a row, and the error for a changed one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def require_version(facts: Facts) -> str:
 
 
 def held_version(facts: Facts, row: Any) -> Any:
-    """Return the version that was read from the database, None where none is loaded.
+    """Return the version as it was read from the database, or None if it is not loaded.
 
     A version that the caller assigned since then doesn't count.
     """
@@ -35,12 +35,12 @@ def held_version(facts: Facts, row: Any) -> Any:
 
 
 def coerced_version(facts: Facts, expected: Any) -> Any:
-    """Return the version that a caller expects, None if the caller doesn't say."""
+    """Return the version that a caller expects, or None."""
     return None if expected is None else coerce(facts.attributes[require_version(facts)], expected)
 
 
 def check_version(facts: Facts, row: Any, expected: Any, *, given: bool = False) -> None:
-    """Raise a `ConflictError` if the row is not in the version that was seen.
+    """Raise a `ConflictError` if the row's version is not the expected one.
 
     Args:
         facts: What its model is.

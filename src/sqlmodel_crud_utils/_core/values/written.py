@@ -1,6 +1,6 @@
-"""What a flush is about to write: checked first, and converted to the columns' types.
+"""Checks the values that a flush is about to write, and converts them to the columns' types.
 
-A table model does not validate what it is given, and SQLite stores whatever it gets.
+A table model does not validate its values, and SQLite stores whatever it gets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 def check_row(row: Any) -> None:
-    """Convert what a flush would write of a row, and of new rows that hang on it.
+    """Convert the pending values of a row, and of new rows that are linked to it.
 
     Of a row that already exists these are the values that were set since it was read.
 
@@ -37,7 +37,7 @@ def check_row(row: Any) -> None:
 
 
 def check_rows(rows: Sequence[Any]) -> None:
-    """Convert what a flush would write of many rows, as `check_row` does.
+    """Convert the pending values of many rows, as `check_row` does.
 
     Raises:
         ValidationError: A value is not one that its column can store; the text says of which row.
@@ -60,9 +60,9 @@ def _check_each(start: int, rows: Iterable[Any]) -> None:
 
 
 def _are_storable(model: type[Any], rows: Sequence[Any]) -> bool:
-    """Return quickly whether rows of one model can be stored as they are, a column at a time.
+    """Return whether rows of one model can be stored unchanged, by a quick check of columns.
 
-    False also stands for "perhaps not".
+    False may also mean "unknown".
     """
     facts = facts_of(model)
     columns = _columns(facts)
@@ -105,14 +105,14 @@ def _changed(facts: Facts, state: InstanceState[Any]) -> Iterator[_Column] | Seq
 
 
 class _Column(NamedTuple):
-    """A column of a model, and which of its values are stored as they are."""
+    """A column of a model, and which of its values are stored unchanged."""
 
     name: str
     attribute: InstrumentedAttribute[Any]
     kept: Kept | None
 
     def keeps(self, value: Any) -> bool:
-        """Return quickly whether a value is stored as it is; False also stands for "perhaps"."""
+        """Return whether a value is stored unchanged; False may also mean "unknown"."""
         kept = self.kept
         if kept is None or (kept.kind is not object and type(value) is not kept.kind):
             return False

@@ -1,1 +1,1 @@
-"""Which rows a statement may see: soft deletion, and how a statement leaves rows out."""
+"""Which rows a statement may see: soft deletion, tenancy, and how rows are hidden."""

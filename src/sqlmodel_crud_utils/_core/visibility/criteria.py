@@ -1,4 +1,4 @@
-"""Criteria of policies: for a model, an alias of one, or a table that a statement names."""
+"""The criteria of policies for models, aliases and tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TableCriteria = Mapping[FromClause, TableCriterion]
 
 @cached
 def rules_of(visibility: Visibility) -> TableCriteria:
-    """Return the rules for all tables that policies are about."""
+    """Return the rules for all tables that policies cover."""
     named: dict[FromClause, dict[Policy, Mapping[str, str]]] = {}
     for policy in holding(visibility):
         for mapper in mappers_of(policy):

@@ -1,4 +1,4 @@
-"""Criteria for hidden rows, where SQLAlchemy's loader criteria don't reach.
+"""Criteria for hidden rows in places that SQLAlchemy's loader criteria do not reach.
 
 These are tables that a SELECT names without their model: in the EXISTS of `any()` and `has()`
 (before SQLAlchemy 2.1; in 2.1 where a model is related to itself), as the link table of a
@@ -78,13 +78,13 @@ def hide(statement: _E, rules: TableCriteria) -> _E:
 
 
 def _kept(statement: Executable, rules: TableCriteria) -> list[Any]:
-    """Return the parts that are not copied: what nothing changes in, and what cannot be copied."""
+    """Return the parts that are not copied: those without a change, and uncopyable ones."""
     elements = list(elements_of(statement))
     kept = [option for element in elements for option in options_of(element)]
     for element in elements:
         entity = notes_of(element).get("parententity")
         if entity is not None and entity.is_aliased_class:
-            # An alias of a model goes on referring to the subquery that it stands on.
+            # An alias of a model would still refer to the original subquery.
             kept.append(entity.selectable)
         elif isinstance(element, AliasedReturnsRows) and not concerns(element, rules):
             kept.append(element)
@@ -119,7 +119,7 @@ def elements_of(part: Any) -> Iterator[Any]:
         for criterion in criteria_in(options_of(element)):
             yield from elements_of(criterion)
         if isinstance(element, Update | Delete):
-            # SQLAlchemy does not go from a column to the subquery that it is of.
+            # SQLAlchemy's visitors do not go from a column to its subquery.
             for table in subqueries_of(element):
                 yield from elements_of(table)
         elif isinstance(element, WITH_ROWS):
@@ -148,7 +148,7 @@ def _hide_in_write(rules: TableCriteria, write: Update | Delete) -> None:
 
 
 def _hide_in_join(rules: TableCriteria, join: Join) -> None:
-    # Where a JOIN is joined, the conditions inside it reach all of its tables but the first.
+    # In a nested JOIN, the conditions cover all of its tables but the first.
     criterion = _criterion(_first(join.right), rules)
     if criterion is not None:
         join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
@@ -173,7 +173,7 @@ def _join_criterion(join: tuple[Any, ...], rules: TableCriteria) -> ColumnElemen
         if isinstance(attribute, QueryableAttribute):
             link = attribute.property.secondary
             return rules[link](link) if link in rules else None
-    # Without a condition, SQLAlchemy finds the foreign key only when it compiles.
+    # Without a condition, SQLAlchemy only finds the foreign key at compile time.
     return None if condition is None else _criterion(_first(target), rules)
 
 
@@ -183,20 +183,20 @@ def _criteria(select: Select[Any], rules: TableCriteria) -> list[ColumnElement[b
 
 
 def _tables(select: Select[Any]) -> set[FromClause]:
-    """Return what the SELECT is from, of a JOIN the first table."""
+    """Return the tables in the FROM of a SELECT; of a JOIN, only the first."""
     joins = [table for table in froms_of(select) if isinstance(table, Join)]
-    # What is joined gets its criterion in the join's condition: an outer join stays one.
+    # A joined table gets its criterion in the ON clause, so that an outer join stays one.
     joined = {table for join in joins for table in tables_in(join)}
     for target, *_ in joins_of(select):
         joined.update(tables_in(target) if isinstance(target, Join) else (target,))
     tables = {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
-    # any() and has() say which tables are theirs; the others belong to the statement around.
+    # any() and has() name their own tables; the others belong to the enclosing statement.
     own = correlated_except(select)
     return tables if own is None else tables & set(own)
 
 
 def _named(select: Select[Any]) -> Iterator[FromClause]:
-    """Return the tables that are known from columns only; those of models are left out."""
+    """Return the tables that appear only through their columns, except those of models."""
     given = list(_unbundled(columns_of(select)))
     columns = [c for c in given if not (is_orm(select) and notes_of(c))]
     for column in columns:
@@ -222,7 +222,7 @@ def _criteria_of_write(write: Update | Delete, rules: TableCriteria) -> list[Col
 
 
 def _is_of_model(write: Update | Delete) -> bool:
-    # A criterion on a model makes the ORM compile the statement, whatever it writes to.
+    # A criterion on a model makes the ORM compile the statement, whatever its target.
     return is_orm(write) and "parententity" in notes_of(write.table)
 
 
@@ -244,11 +244,11 @@ def _unaliased(table: Any) -> Any:
 
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:
-    """Return whether SQLAlchemy takes the table for a model, and adds the criteria itself."""
+    """Return whether SQLAlchemy treats the table as a model, and adds the criteria itself."""
     if select is not None and not is_orm(select):
         return False
     entity = notes_of(table).get("parententity")
     if isinstance(table, Alias | TableSample):
-        # any() of a model related to itself: the alias is anonymous, the criteria miss it.
+        # any() of a self-referential model: the criteria miss its anonymous alias.
         return bool(entity is not None and entity.is_aliased_class)
     return entity is not None

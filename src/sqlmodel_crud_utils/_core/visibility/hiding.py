@@ -47,8 +47,8 @@ _E = TypeVar("_E", bound=Executable)
 class _Criterion(LoaderCriteriaOption):
     """The criterion of a policy, made for each entity that a statement names.
 
-    SQLAlchemy's own way to do so, with a function, looks into the function's code and keeps what
-    it finds there, which is wrong for one that calls others.
+    SQLAlchemy could take a lambda instead, but it caches by the lambda's code and closure, which is
+    wrong for one that calls other functions.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -85,7 +85,7 @@ class Hiding(CriteriaOption, UserDefinedOption):
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """The policies that hold."""
+        """The policies that apply."""
         return holding(self.payload)
 
     def process_compile_state(self, compile_state: Any) -> None:
@@ -93,7 +93,7 @@ class Hiding(CriteriaOption, UserDefinedOption):
         self.get_global_criteria(compile_state.global_attributes)
 
     def get_global_criteria(self, attributes: dict[Any, Any]) -> None:
-        """Add the criteria to what SQLAlchemy knows about the entities of a statement."""
+        """Add the criteria to SQLAlchemy's attributes of the statement's entities."""
         for policy in self.policies:
             _criterion_of(policy).get_global_criteria(attributes)
 
@@ -108,14 +108,14 @@ def _hiding(visibility: Visibility) -> Hiding:
 
 @cached
 def hiding_options(visibility: Visibility, *models: type[Any]) -> tuple[Hiding, ...]:
-    """Return the option for queries of the models; none where all that they bring in is there."""
+    """Return the options for queries; empty if no policy applies."""
     concerned = any(_is_concerned(facts_of(model), visibility) for model in models)
     return (_hiding(visibility),) if concerned else ()
 
 
 @cached
 def _is_concerned(facts: Facts, visibility: Visibility) -> bool:
-    """Return whether a policy holds for what a query of the model brings in."""
+    """Return whether a policy applies to any row that a query of the model may load."""
     rules = rules_of(visibility)
     return any(
         facts_of(each.class_).policies_in(visibility)
@@ -126,7 +126,7 @@ def _is_concerned(facts: Facts, visibility: Visibility) -> bool:
 
 @cached
 def revealing(model: type[Any], policy: Policy) -> Any:
-    """Return the alias under which a query for related rows gets past a policy.
+    """Return an alias that a policy does not apply to, for a query of related rows.
 
     It is known by its name, which is a part of what SQLAlchemy keeps compiled statements by.
     """
@@ -138,7 +138,7 @@ def _past(policy: Policy) -> str:
 
 
 def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
-    """Leave hidden rows out of what a statement of the library returns.
+    """Hide rows from the results of a statement of the library.
 
     That goes for the model itself, joined entities and aliases, and related rows that come with
     the rows (selectin, joined) or later (lazy loading). A statement of models that no policy is
@@ -148,7 +148,7 @@ def hide(statement: _E, visibility: Visibility, model: type[Any]) -> _E:
 
 
 def hide_anywhere(statement: _E, visibility: Visibility, *models: type[Any]) -> _E:
-    """Leave hidden rows out of what a caller's statement returns, or writes to.
+    """Hide rows from a caller's statement, whether it reads or writes.
 
     It may name more than the models: other entities, their tables, `any()` and `has()`.
     """
@@ -166,14 +166,14 @@ _CALLERS = "sqlmodel_crud_utils.of_caller"
 
 
 def of_caller(statement: _E) -> _E:
-    """Say that a statement of the library has SQL of the caller's in it."""
+    """Mark a statement of the library that contains the caller's SQL."""
     changed = statement.execution_options(**{_CALLERS: True})
     group_texts(changed)
     return changed
 
 
 def is_callers(options: Mapping[str, Any]) -> bool:
-    """Return whether execution options say so."""
+    """Return whether execution options have the mark of `of_caller`."""
     return _CALLERS in options
 
 
@@ -184,7 +184,7 @@ _needed: Store[Hashable, _Needs] = Store()
 
 
 def _needs(statement: Any, visibility: Visibility, models: tuple[type[Any], ...]) -> _Needs:
-    """Return what takes longer to find out than to remember for all statements that are alike."""
+    """Return what a statement needs; cached for all statements with the same cache key."""
 
     def found() -> _Needs:
         named = (mapper.class_ for mapper in hidden_tables.mappers_in(statement))
@@ -198,8 +198,8 @@ def _needs(statement: Any, visibility: Visibility, models: tuple[type[Any], ...]
 def _with_first(statement: _E, options: tuple[Hiding, ...]) -> _E:
     """Return the statement with these options before its own.
 
-    SQLAlchemy's cache doesn't count options that a program defines. With another number of them,
-    it takes a statement for one that it knows, and drops the last options for later loads.
+    SQLAlchemy's cache ignores custom options. It may take a statement for a cached one with fewer
+    options, and then drop the last options for later loads.
     """
     if not options:
         return statement
@@ -211,7 +211,7 @@ def _with_first(statement: _E, options: tuple[Hiding, ...]) -> _E:
 def models_in(statement: Executable) -> tuple[type[Any], ...]:
     """Return the models that a caller's statement names, always in the same order.
 
-    None of them matters, and none is looked for, where no policy is about any model.
+    Without a policy that covers any model they do not matter, and the result is empty.
     """
     if not any(map(mappers_of, holding(Visibility()))):
         return ()
@@ -227,7 +227,7 @@ def link_criteria(
 
 
 def hide_in_refresh(statement: Any, visibility: Visibility) -> Any:
-    """Leave out of the load of a row's columns, by its key, what is not there for it.
+    """Hide a row from the statement that reloads its columns by key.
 
     SQLAlchemy's own criteria don't count there.
     """
@@ -236,12 +236,12 @@ def hide_in_refresh(statement: Any, visibility: Visibility) -> Any:
 
 
 def concerns_callers() -> bool:
-    """Return whether a policy holds for any model in statements that are not the library's."""
+    """Return whether a policy applies to any model in statements that are not the library's."""
     return any(map(mappers_of, holding(elsewhere())))
 
 
 def has_hidden_links(visibility: Visibility) -> bool:
-    """Return whether any relationship goes through a link table of which some rows are hidden."""
+    """Return whether any relationship goes through a link table with hidden rows."""
     rules = rules_of(visibility)
     registries = {mapper.registry for each in holding(visibility) for mapper in mappers_of(each)}
     return any(
@@ -253,12 +253,12 @@ def has_hidden_links(visibility: Visibility) -> bool:
 
 
 def hiding_of(options: Iterable[Any]) -> Hiding | None:
-    """Return the option that leaves rows out, among those of a statement or a row."""
+    """Return the hiding option among those of a statement or a row."""
     return next((option for option in options if isinstance(option, Hiding)), None)
 
 
 def hide_in_tables(part: Any, visibility: Visibility) -> Any:
-    """Leave hidden rows out of the tables that a statement, or a part of it, names as such.
+    """Hide rows of the tables that a statement, or a part of it, names without a model.
 
     These are the link tables of a relationship's load, or what a caller's expression reads.
     """

@@ -1,4 +1,4 @@
-"""Row security: policies of PostgreSQL that keep a transaction to the rows of its tenant."""
+"""Row security: PostgreSQL's policies that limit a transaction to the rows of its tenant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def row_security(metadata: MetaData) -> list[DDL]:
 
 
 def tables_of_tenants() -> list[Table]:
-    """Return all tables that have rows of tenants."""
+    """Return all tables whose rows belong to tenants."""
     return list(dict.fromkeys(_found_tables()))
 
 
@@ -71,11 +71,11 @@ def _statements(table: Table, dialect: Dialect) -> Iterator[str]:
 def _criterion(table: Table, dialect: Dialect) -> str:
     column = table.columns[TENANT]
     name = dialect.identifier_preparer.format_column(column)
-    # After a transaction that has set it, a setting is not NULL but empty.
+    # After a transaction that set it, the setting is empty, not NULL.
     tenant = f"NULLIF(current_setting('{SETTING}', true), '')"
     if not isinstance(column.type, String):
         tenant = f"CAST({tenant} AS {column.type.compile(dialect)})"
-    # As a query of its own it is asked for once, and not for each row.
+    # As a subquery it is evaluated once, not for each row.
     criterion = f"{name} = (SELECT {tenant})"
     is_shared = table.info.get(ROWS_OF_TENANTS)
     return f"{name} IS NULL OR {criterion}" if is_shared else criterion
@@ -85,7 +85,7 @@ def _criterion(table: Table, dialect: Dialect) -> str:
 
 
 def question(dialect: Dialect) -> str:
-    """Return the SELECT of what a role can do to the tables of tenants.
+    """Return the SELECT that checks the role's rights on the tables of tenants.
 
     It has the name of the role, whether row security never holds for it, the tables for which it
     does not hold now, and whether tables are missing.
@@ -104,7 +104,7 @@ def question(dialect: Dialect) -> str:
 
 
 def refusal(role: str, passes: bool, open_tables: list[str]) -> str | None:
-    """Return why row security does not hold for a role, None where it does."""
+    """Return why row security does not apply to a role, or None if it does."""
     if passes:
         return (
             f"the role {role!r} is a superuser or has BYPASSRLS, so that row security never holds "

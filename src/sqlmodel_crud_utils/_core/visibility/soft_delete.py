@@ -1,4 +1,4 @@
-"""The first policy, soft deletion: which rows are marked as deleted, and what marks them."""
+"""Soft deletion: the policy that hides deleted rows, and the values that mark them."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ WITH_DELETED = Visibility(frozenset((SOFT_DELETION.name,)))
 
 
 def visibility_with(*, include_deleted: bool) -> Visibility:
-    """Return what a public function's `include_deleted` means for all that it calls."""
+    """Return the visibility for a public function's `include_deleted`."""
     return here(WITH_DELETED if include_deleted else USUAL)
 
 
 def is_soft_delete(facts: Facts) -> bool:
-    """Return whether rows of the model are marked as deleted instead of being removed."""
+    """Return whether the model's rows are marked as deleted instead of being removed."""
     return SOFT_DELETION in facts.policies
 
 
 def deleted(entity: Any) -> ColumnElement[bool]:
-    """Return the criterion for rows that are soft-deleted; without the mixin, none is."""
+    """Return the criterion for soft-deleted rows; false for a model without the mixin."""
     if not is_soft_delete(facts_of(inspect(entity).mapper.class_)):
         return false()
     criterion: ColumnElement[bool] = entity.is_deleted == true()

@@ -1,4 +1,4 @@
-"""Tenancy: the policy that a statement reaches the rows of one tenant, and what it refuses."""
+"""Tenancy: the policy that limits statements to the rows of one tenant."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def leads_to_tenants(model: type[Any]) -> bool:
 
 @cached
 def refusal_of_attributes(model: type[Any]) -> str | None:
-    """Return what is wrong with an attribute that the rows of a model may bring in.
+    """Return why an attribute of a model, or of models it loads, is refused; else None.
 
     It may be a `column_property` or a relationship.
     """
     for mapper in facts_of(model).reachable():
         for name, expression in expressions_of(mapper).items():
-            # The ORM keeps the model of a table, but not where the mapper's copy could show it.
+            # The ORM annotates a table with its model, but the mapper's copy loses the annotation.
             tables = [each for each in elements_of(expression) if not is_orm(each)]
             if any(isinstance(each, Select) and concerns(each, _rules()) for each in tables):
                 return f"{mapper.class_.__name__}.{name} names a table of tenants; name its model"
@@ -147,9 +147,9 @@ def _selects(expression: Any) -> bool:
 
 
 def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
-    """Return whether a relationship names tables of tenants beside its own and a link table."""
+    """Return whether a relationship uses tables of tenants other than its target and link table."""
     link = relationship.secondary
-    is_table = link is None or isinstance(link, Table)  # and not a join, for example
+    is_table = link is None or isinstance(link, Table)  # not a join, for example
     if not is_table and any(each in _tables_of_tenants() for each in elements_of(link)):
         return True
     conditions = (relationship.primaryjoin, relationship.secondaryjoin)
@@ -158,7 +158,7 @@ def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
 
 
 def are_there_tenants() -> bool:
-    """Return whether the rows of any model belong to tenants."""
+    """Return whether any model has rows of tenants."""
     return bool(mappers_of(TENANCY))
 
 
@@ -166,10 +166,10 @@ def are_there_tenants() -> bool:
 
 
 def check_tenant(given: Any) -> Any:
-    """Return the tenant of a new row that gives this one, or none.
+    """Return the tenant for a new row that was given this tenant, or None.
 
     Raises:
-        TenantError: It is that of another tenant; or it is missing where it has to be there.
+        TenantError: It is not the tenant in scope, or a required tenant is missing.
     """
     if given is None:
         return tenant_of_new_row()
@@ -182,14 +182,14 @@ def give_tenant(model: type[Any], values: MutableMapping[str, Any]) -> None:
     """Give the values of a new row their tenant.
 
     Raises:
-        TenantError: They have another one, or none where they have to.
+        TenantError: They have another tenant, or lack a required one.
     """
     if belongs_to_tenants(model):
         values[TENANT] = check_tenant(values.get(TENANT))
 
 
 def check_changes(model: type[Any], changes: Mapping[str, Any]) -> None:
-    """Refuse what would move many rows to a tenant.
+    """Refuse changes that would move rows to another tenant.
 
     Raises:
         TenantError: The changes name one.
@@ -206,7 +206,7 @@ def flush_criterion(column: Column[Any]) -> ColumnElement[bool]:
 def check_value(value: Any) -> None:
     """Refuse SQL as the value of a row that a flush writes, if it reads rows of tenants.
 
-    Nothing can be added to it there.
+    A flush cannot add the tenant's criterion to it.
 
     Raises:
         TenantError: It reads rows of tenants, or is text.
@@ -219,7 +219,7 @@ def check_value(value: Any) -> None:
 
 
 def _reads_rows(value: Any) -> bool:
-    """Return whether a value is a subquery of rows of tenants, or has one."""
+    """Return whether a value is, or contains, a subquery of rows of tenants."""
     return reach_of(value).names and any(isinstance(e, SelectBase) for e in elements_of(value))
 
 
@@ -227,7 +227,7 @@ def _reads_rows(value: Any) -> bool:
 
 
 class Reach(NamedTuple):
-    """What a statement has to do with the rows of tenants.
+    """How a statement touches the rows of tenants.
 
     Attributes:
         names: Whether it names a model or a table of theirs.
@@ -248,7 +248,7 @@ _reaches: Store[Hashable, Reach] = Store()
 
 
 def reach_of(statement: Any) -> Reach:
-    """Return what a caller's statement has to do with the rows of tenants."""
+    """Return how a caller's statement touches the rows of tenants."""
     key = cache_key_of(statement)
     if key is None:
         return _found(statement)
@@ -278,14 +278,14 @@ _HARMLESS = re.compile(r"\*|[\w.]+|'[^']*'")
 
 
 def _texts_in(element: Any) -> Iterator[str]:
-    """Yield the SQL that an element has as text, but for what names a column or is a value."""
+    """Yield the textual SQL of an element, except names of columns and literal values."""
     if isinstance(element, TextClause):
         yield element.text
     elif isinstance(element, ColumnClause):
         if element.is_literal and not _HARMLESS.fullmatch(element.name):
             yield element.name
     elif isinstance(element, Executable):
-        # Other words around a statement, such as hints, say how it runs.
+        # Other texts, such as hints, only affect how a statement runs.
         yield from filter(_names_table, texts_around(element))
 
 
@@ -337,7 +337,7 @@ def _refusal_of_source(element: Any) -> str | None:
 
 
 def _rules() -> TableCriteria:
-    # Whatever is in scope: what is found out with them is kept.
+    # Independent of the current scope, because the result is cached.
     return rules_of(everywhere())
 
 
@@ -362,12 +362,12 @@ def _refusal_of_full_joins(elements: Iterable[Any]) -> str | None:
 
 
 def _refusal_of_links(statement: Any, models: Iterable[type[Any]]) -> str | None:
-    """Return what is wrong with a link table that SQLAlchemy joins by itself, without criteria."""
+    """Return what is wrong with a link table that SQLAlchemy joins without criteria."""
     mappers = [mapper for model in models for mapper in facts_of(model).reachable()]
     joined = [each for mapper in mappers for each in mapper.relationships if each.lazy == "joined"]
     for option in options_of(statement):
         for element in getattr(option, "context", ()):
-            # contains_eager() takes what the statement joins.
+            # contains_eager() uses the statement's own joins.
             joins = element.strategy == (("lazy", "joined"),)
             if joins and "eager_from_alias" not in element.local_opts:
                 joined += [each for each in element.path if isinstance(each, RelationshipProperty)]
@@ -383,7 +383,7 @@ def _links_of_others(relationship: RelationshipProperty[Any]) -> str:
 
 
 def _column_of(table: Any) -> Column[Any] | None:
-    """Return the column of the tenant in a table that is written to, if it has one."""
+    """Return the tenant column of a table that is written to, if it has one."""
     return table.c.get(TENANT) if table in _tables_of_tenants() else None
 
 
@@ -393,7 +393,7 @@ def _is_tenant(column: Any) -> bool:
 
 
 def _assigned(statement: Update | Delete) -> Iterator[Any]:
-    """Yield the columns that an UPDATE sets in its own text."""
+    """Yield the columns that an UPDATE sets, without execution parameters."""
     if isinstance(statement, Update):
         yield from ordered_columns_of(statement)
         yield from values_of(statement)
@@ -414,7 +414,7 @@ def _refusal_of_insert(statement: Insert) -> str | None:
 
 
 def _refusal_of_inserts_inside(statement: Any, elements: Iterable[Any]) -> str | None:
-    """Return what is wrong with an INSERT in a CTE, whose values are not known to who asks."""
+    """Return what is wrong with an INSERT in a CTE, whose values cannot be checked."""
     inside = (each for each in elements if isinstance(each, Insert) and each is not statement)
     if any(_is_tenant(column) for insert in inside for column in _filled(insert)):
         return f"an INSERT in a CTE or a lambda fills {TENANT} in by itself; leave it out"
@@ -422,7 +422,7 @@ def _refusal_of_inserts_inside(statement: Any, elements: Iterable[Any]) -> str |
 
 
 def _filled(insert: Insert) -> Iterator[Any]:
-    """Yield the columns of a table of tenants that the text of an INSERT has values for."""
+    """Yield the columns of a table of tenants that an INSERT sets."""
     if _column_of(insert.table) is not None:
         yield from (column for row in _rows_of(insert, ()) for column in row)
 
@@ -433,7 +433,7 @@ def _overwrites(statement: Insert) -> bool:
 
 
 def check_parameters(statement: Any, parameters: Any) -> None:
-    """Refuse rows of another tenant in what an INSERT or an UPDATE of the caller's is given.
+    """Refuse rows of another tenant in the parameters of a caller's INSERT or UPDATE.
 
     Raises:
         TenantError: `tenant_id` is that of another tenant, or an UPDATE has one.
@@ -449,7 +449,7 @@ def check_parameters(statement: Any, parameters: Any) -> None:
 
 
 def _given(value: Any) -> Any:
-    """Return the value of a parameter, or what is not a parameter or has no value yet."""
+    """Return a parameter's value; anything else, and a parameter without value, as it is."""
     has_value = isinstance(value, BindParameter) and not value.required
     return value.effective_value if has_value else value
 
@@ -458,7 +458,7 @@ def _rows_of(statement: Any, parameters: Any) -> Iterator[Mapping[Any, Any]]:
     yield values_of(statement)
     for rows in rows_of(statement):
         for row in rows:
-            # A tuple gives the values of all columns in their order.
+            # A tuple has the values of all columns in order.
             is_named = isinstance(row, Mapping)
             yield row if is_named else dict(zip(statement.table.c, row, strict=False))
     yield from [parameters] if isinstance(parameters, Mapping) else parameters or ()

@@ -1,4 +1,4 @@
-"""What a COPY needs besides its rows, and what its drivers say of values that do not fit."""
+"""COPY: its statements, and the errors for values that do not fit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.exc import StatementError
 
-# The names and types of a table's columns. A binary COPY sends enums and CHAR(n) as text, and what
-# is of a domain as what the domain is made of.
+# The names and types of a table's columns. A binary COPY sends enums and CHAR(n) as text, and a
+# domain's values as its base type.
 COLUMN_TYPES = """
     SELECT attname, CASE WHEN typtype = 'e' OR atttypid = 'bpchar'::regtype THEN 'text'::regtype
         WHEN typtype = 'd' THEN typbasetype ELSE atttypid END::oid
@@ -18,14 +18,14 @@ COLUMN_TYPES = """
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
 """
 
-# The types of whole numbers and of their arrays, as PostgreSQL numbers them, and what they hold.
+# PostgreSQL's OIDs of the integer types and their arrays, and the ranges of these types.
 _LIMITS = {21: 2**15, 23: 2**31, 20: 2**63, 1005: 2**15, 1007: 2**31, 1016: 2**63}
 _FLOAT4 = (700, 1021)
 
 
 @contextmanager
 def refused_values() -> Iterator[None]:
-    """Raise SQLAlchemy's error for a value of which the driver cannot make one of the column's."""
+    """Raise SQLAlchemy's error for a value that the driver cannot convert for its column."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
@@ -34,12 +34,12 @@ def refused_values() -> Iterator[None]:
 
 
 def quoted_name_of(table: Table) -> str:
-    """Return the name of a table as PostgreSQL reads it, with its schema."""
+    """Return the quoted name of a table, with its schema."""
     return ".".join(_quoted(name) for name in (table.schema, table.name) if name)
 
 
 def copy_statement(table: str, names: Sequence[str]) -> str:
-    """Return the COPY of some columns into a table, whose name is quoted already."""
+    """Return the COPY of some columns into a table, given by its quoted name."""
     return f"COPY {table} ({', '.join(map(_quoted, names))}) FROM STDIN (FORMAT BINARY)"
 
 
@@ -49,7 +49,7 @@ def _quoted(name: str) -> str:
 
 
 def check_ranges(types: Sequence[int], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Raise where psycopg would make another number of one that is out of its column's range."""
+    """Raise for numbers that psycopg's COPY would silently change: overflows, 4-byte floats."""
     for place, type_ in enumerate(types):
         if type_ not in _LIMITS and type_ not in _FLOAT4:
             continue

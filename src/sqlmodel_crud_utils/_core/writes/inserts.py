@@ -1,4 +1,4 @@
-"""The statements of a bulk insert, and what they say of the rows that were refused."""
+"""The statements of a bulk insert: plain ones, and ones that skip duplicates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ROWS_PER_CHUNK = 10_000
 _METHODS = ("auto", "insert", "copy")
 _ON_CONFLICT = ("raise", "ignore")
 
-# Below that a COPY, which asks for the columns' types first, is not quicker than an INSERT.
+# With fewer rows a COPY, which first queries the columns' types, is no faster than an INSERT.
 COPY_FROM = 100
 
-# On MySQL the driver counts rows that were left as they are like new ones.
+# On MySQL the driver counts skipped rows like new ones.
 SKIPPED = "@sqlmodel_crud_utils_skipped"
 
 
 def check_options(chunk_size: Any, method: Any, on_conflict: Any) -> None:
-    """Refuse options that mean nothing."""
+    """Refuse options that have no meaning."""
     check_chunk_size(chunk_size)
     for name, value, known in (
         ("method", method, _METHODS),
@@ -41,17 +41,17 @@ def chunk_rows(target: Target, dialect: Dialect, chunk_size: int | None) -> int:
 
 
 def total_of(rows: Any) -> int | None:
-    """Return how many rows there are, if that can be told before they are read."""
+    """Return how many rows there are, or None if that is unknown before they are read."""
     return len(rows) if isinstance(rows, Sized) else None
 
 
 def insert_into(entity: Any) -> Insert:
-    """Return the INSERT that fails at a duplicate, into a model or a table."""
+    """Return the INSERT into a model or a table that fails for a duplicate."""
     return insert(entity).inline()
 
 
 def insert_or_skip(target: Target, entity: Any, dialect: Dialect, *, keyed: bool = False) -> Insert:
-    """Return the INSERT that skips duplicates, and those alone, into a model or its table.
+    """Return the INSERT into a model or its table that skips duplicates, but no other error.
 
     On PostgreSQL it returns a row for each that was inserted, as the drivers count differently.
 
@@ -90,7 +90,7 @@ def _check_names(target: Target) -> None:
 def counts_duplicates(
     target: Target, dialect: Dialect, taken: Container[str] = ()
 ) -> dict[str, ColumnElement[Any]]:
-    """Return what lets MySQL count duplicates: a column, by its key, that gets its own value.
+    """Return an assignment of a column to itself, with which MySQL counts duplicates.
 
     Args:
         target: What is written to.
@@ -100,7 +100,7 @@ def counts_duplicates(
     writable = [column for column in target.columns.values() if column.computed is None]
     columns = [*target.table.primary_key.columns, *writable]
     free = [column for column in columns if column.key not in taken]
-    # The drivers disagree on how a percent sign is written there.
+    # The drivers escape a percent sign there in different ways.
     column = next((column for column in free if "%" not in column.name), free[0])
     name = dialect.identifier_preparer.quote(column.name)
     kept = f"IF(({SKIPPED} := {SKIPPED} + 1) IS NULL, {name}, {name})"

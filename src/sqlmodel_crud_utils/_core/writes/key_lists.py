@@ -1,4 +1,4 @@
-"""Lists of keys whose rows are written at once: checked, in chunks, as criteria."""
+"""Lists of keys whose rows are written together: checked, cut into chunks, made criteria."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class KeyList(NamedTuple):
         return min(fitting, COMPOSITE_KEYS_PER_QUERY) if len(self.names) > 1 else fitting
 
     def criteria(self, keys: Sequence[Key]) -> list[ColumnElement[bool]]:
-        """Return what a row has to meet to be one of these."""
+        """Return the criteria for rows with these keys."""
         criterion = visible(self.model, self.visibility)
         listed = among_keys(self.model, self.names, keys, self.dialect)
         return [listed] if criterion is None else [listed, criterion]
 
     def in_order(self, keys: Sequence[Key], rows: Iterable[Any]) -> list[Any]:
-        """Sort rows as their keys are listed; those that only the database finds equal are last."""
+        """Sort rows in the order of their keys; keys equal only for the database come last."""
         places = {key: place for place, key in enumerate(keys)}
         return sorted(
             rows,

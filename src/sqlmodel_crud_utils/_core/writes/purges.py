@@ -19,7 +19,7 @@ _ROWS_PER_CHUNK = 1_000
 
 
 def deleted_before(older_than: Any) -> datetime:
-    """Return the moment before which rows were deleted that are old enough."""
+    """Return the moment before which a row must have been deleted."""
     if not isinstance(older_than, timedelta):
         return in_utc(older_than, "older_than")
     if older_than < timedelta(0):
@@ -35,7 +35,7 @@ def deleted_before(older_than: Any) -> datetime:
 
 
 class Purge(NamedTuple):
-    """What is removed: rows of a model that were soft-deleted before a moment, chunk by chunk."""
+    """The removal of a model's rows that were soft-deleted before a moment, chunk by chunk."""
 
     model: type[Any]
     before: datetime
@@ -43,7 +43,7 @@ class Purge(NamedTuple):
     chunk_size: int | None
 
     def keys(self) -> Select[Any]:
-        """Return the SELECT of the keys of the next chunk; nobody restores these rows meanwhile."""
+        """Return the SELECT of the next chunk's keys, which locks the rows against a restore."""
         key = facts_of(self.model).key_attributes
         statement: Any = select(*key).where(*self._criteria()).order_by(*key).limit(self._size())
         locked: Select[Any] = statement.with_for_update()
@@ -65,7 +65,7 @@ class Purge(NamedTuple):
         ]
 
     def without_rows(self, keys: Sequence[Key]) -> Delete:
-        """Return the DELETE of the rows, which takes them out of the session too."""
+        """Return the DELETE of the rows, which also removes them from the session."""
         criterion = _among(facts_of(self.model).key_attributes, keys)
         statement = delete(self.model).where(criterion, *self._criteria())
         return statement.execution_options(synchronize_session="fetch")
@@ -76,7 +76,7 @@ class Purge(NamedTuple):
 
     def _size(self) -> int:
         columns = len(facts_of(self.model).key)
-        # The criteria have a parameter each, and the limit.
+        # The criteria and the limit have parameters too.
         fitting = rows_per_chunk(self.dialect, columns, self.chunk_size, extra_binds=3)
         most = COMPOSITE_KEYS_PER_QUERY if columns > 1 else fitting
         return min(fitting, most, self.chunk_size or _ROWS_PER_CHUNK)

@@ -1,7 +1,7 @@
-"""The rows of a bulk insert: checked and made plain, a column at a time.
+"""The rows of a bulk insert: checked and converted, a column at a time.
 
-What would be decided for each value is decided once for a column where its values are of one type;
-that is what lets the checks keep up with a driver.
+If all values of a column have the same type, checks are done once for the column instead of once
+for each value. That makes the checks as fast as a driver.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ColumnValues = Sequence[Any]
 
 
 class Shape(NamedTuple):
-    """Neighbouring rows that give the same fields, which one statement can write.
+    """Consecutive rows with the same fields, which one statement can write.
 
     Attributes:
         start: The place of the first one in the input.
@@ -43,7 +43,7 @@ class Shape(NamedTuple):
     columns: Sequence[ColumnValues]
 
     def part(self, low: int, high: int) -> Shape:
-        """Return some of the rows."""
+        """Return a part of the rows."""
         columns = [column[low:high] for column in self.columns]
         return self._replace(start=self.start + low, size=high - low, columns=columns)
 
@@ -56,7 +56,7 @@ class Shape(NamedTuple):
 
 
 class RowReader:
-    """Reads the rows of a caller: mappings, new instances of the model, Pydantic objects."""
+    """Reads the caller's rows: mappings, new instances of the model, Pydantic objects."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -79,7 +79,7 @@ class RowReader:
             raise self._refusal(start, rows, error) from None
 
     def _refusal(self, start: int, rows: Sequence[Any], error: ValidationError) -> ValidationError:
-        """Return what is wrong with the first bad row, and which it is."""
+        """Return the error for the first bad row, with its index."""
         index = start
         for index, row in enumerate(rows, start):
             try:
@@ -116,7 +116,7 @@ class RowReader:
         )
 
     def _of_instance(self, row: Any, state: InstanceState[Any]) -> Values:
-        """Return what the ORM would write: None is not a value where there is a default."""
+        """Return what the ORM would write: None does not count as a value if there is a default."""
         if type(row) is not self._model:
             raise ValidationError(
                 f"this is a {type(row).__name__}, not a {self._model.__name__}", field="rows"
@@ -154,7 +154,7 @@ class RowReader:
     # --- by columns ------------------------------------------------------------------------------
 
     def _uniform(self, start: int, rows: list[Values]) -> Shape | None:
-        """Return the rows as one shape, None if they do not give the same fields."""
+        """Return the rows as one shape, or None if they have different fields."""
         names = tuple(rows[0])
         if len(names) < 2 or set(map(len, rows)) != {len(names)}:
             return None
@@ -168,9 +168,10 @@ class RowReader:
         return Shape(start, len(rows), names, columns)
 
     def _levelled(self, start: int, rows: list[Values]) -> list[Shape]:
-        """Sort rows into as few shapes as their meaning allows, in their order.
+        """Group rows into as few shapes as possible, in their order.
 
-        A column that is NULL in a new row whether it is given or not is given by all of them.
+        A column that is NULL in a new row, whether it is given as None or omitted, is added to all
+        rows.
         """
         self_filling = self._target.self_filling
         complete = [
@@ -207,7 +208,7 @@ class RowReader:
         return valid_values(attribute, values)
 
     def _filled(self, shape: Shape) -> Shape:
-        """Add what neither the caller nor the table says, and the ORM would fill in."""
+        """Add the defaults that the ORM would fill in."""
         for name, fill in self._target.fills.items():
             if name not in shape.names:
                 column = [fill(row) for row in shape.mappings(shape.names)]

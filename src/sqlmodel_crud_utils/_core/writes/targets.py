@@ -1,4 +1,4 @@
-"""What a table takes: its columns, keys and defaults, for statements that write many rows."""
+"""The target of a bulk write: the columns, keys and defaults of a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ColumnNames = str | Sequence[str] | None
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What an upsert writes to.
+    """The target of an upsert or a bulk insert.
 
     Attributes:
         facts: What the model is.
@@ -68,22 +68,22 @@ class Target:
 
     @cached_property
     def conflicting(self) -> list[Column[Any]]:
-        """The columns of the unique key as the database has it."""
+        """The columns of the unique key in the database."""
         return [*(self.columns[name] for name in self.key), *self.beside]
 
     @cached_property
     def criteria(self) -> list[ColumnElement[bool]]:
-        """What a row has to meet besides having the key."""
+        """The criteria that an existing row has to meet besides having the key."""
         return [policy.criterion(self.model) for policy in self.policies]
 
     @cached_property
     def stamped(self) -> frozenset[str]:
-        """The fields that are filled in for good when a row is made."""
+        """The fields that are set once, when a row is created."""
         return _stamps(self.facts)
 
     @cached_property
     def is_shared(self) -> bool:
-        """Whether a row that nobody here sees may have the key: one of another tenant."""
+        """Whether a row that is not visible here, one of another tenant, may have the key."""
         policies = [each for each in self.facts.policies if each.everywhere]
         names = {name for policy in policies for name in policy.key_columns}
         return bool(names) and names.isdisjoint(column.name for column in self.conflicting)
@@ -138,7 +138,7 @@ class Target:
 
     @cached_property
     def fills(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
-        """What a new row gets where neither the caller nor the table says anything.
+        """The values of a new row for columns that neither the caller nor the table fills.
 
         That is what the ORM and the model's constructor would fill in: the first version, the
         discriminator of an inheritance, the defaults that only Pydantic knows.
@@ -159,7 +159,7 @@ class Target:
 
     @cached_property
     def entangled(self) -> frozenset[str]:
-        """The fields that make the order of the rows matter.
+        """The fields that make the order of rows significant.
 
         Rows of different keys can be written in any order unless they meet in another unique key,
         or one refers to another.
@@ -170,7 +170,7 @@ class Target:
             if columns != frozenset(self.conflicting)
         ]
         if any(column.computed is not None for columns in met for column in columns):
-            return frozenset(self.columns)  # any of them may be what it is computed from
+            return frozenset(self.columns)  # it may be computed from any of them
         referring = {key.parent for key in self.table.foreign_keys if key.references(self.table)}
         return self._names_of(referring.union(*met))
 
@@ -266,7 +266,7 @@ def _key(
     """Return the fields of the key, and the columns that it has because of policies."""
     unique = unique_keys(facts.table)
     if wished is None:
-        # v0.1.0's default, where it can be one.
+        # v0.1.0's default, if the model has such a field.
         by_id = "id" in columns and frozenset((columns["id"],)) in unique
         return ("id",) if by_id else facts.key, ()
     _check_names(facts.model, columns, wished)
@@ -301,7 +301,7 @@ def _check_names(model: type[Any], columns: Mapping[str, Column[Any]], names: li
 
 
 def _fixed(facts: Facts) -> set[str]:
-    """Return the fields that a conflict never overwrites: identity, version, policies' stamps."""
+    """Return the fields that a conflict never overwrites: key, version and policies' stamps."""
     version = set() if facts.version is None else {facts.version}
     return {*facts.key, *_stamps(facts)} | version
 
@@ -336,7 +336,7 @@ def _fills_in(column: Column[Any]) -> bool:
 
 
 def _pydantic_default(model: type[Any], name: str) -> Callable[[Mapping[str, Any]], Any] | None:
-    # SQLModel hands defaults on to the columns that it makes itself, not to a sa_column.
+    # SQLModel passes a field's default to columns that it creates, but not to a sa_column.
     field = getattr(model, "model_fields", {}).get(name)
     if field is None or field.is_required():
         return None
@@ -349,7 +349,7 @@ def _pydantic_default(model: type[Any], name: str) -> Callable[[Mapping[str, Any
 
 
 def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
-    """Yield the columns of everything that lets a row in only where no other one is in its way."""
+    """Yield the columns of each constraint that allows one row only: unique and exclusion."""
     harmless = (ForeignKeyConstraint, CheckConstraint)
     for constraint in table.constraints:
         if isinstance(constraint, ColumnCollectionConstraint) and not isinstance(
@@ -357,7 +357,7 @@ def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
         ):
             if isinstance(constraint, PrimaryKeyConstraint) and not constraint.columns:
                 continue
-            # An exclusion may name its columns without the table.
+            # An exclusion constraint may name its columns without the table.
             yield frozenset(table.columns[column.name] for column in constraint.columns)
     for index in table.indexes:
         if index.unique:
@@ -371,7 +371,7 @@ def _exclusive_columns(table: Table) -> Iterator[frozenset[Column[Any]]]:
 
 
 def check_dialect(dialect: Dialect) -> None:
-    """Refuse a database for which there is no upsert here."""
+    """Refuse a database for which the library has no upsert."""
     if features_of(dialect).conflict is None:
         *others, last = (features.title for features in FEATURES.values())
         raise ValidationError(
@@ -383,7 +383,7 @@ def check_dialect(dialect: Dialect) -> None:
 
 @cached
 def deferrable_keys(table: Table) -> list[ColumnCollectionConstraint]:
-    """Return the unique and exclusion constraints that are not checked at once.
+    """Return the deferrable unique and exclusion constraints.
 
     PostgreSQL refuses an ON CONFLICT for these, and one that names no key where there is any.
     """
@@ -409,7 +409,7 @@ def check_skipping(target: Target, dialect: Dialect) -> None:
 
 
 def check_key(target: Target, dialect: Dialect) -> None:
-    """Refuse a key by which the database cannot tell whether a row is there."""
+    """Refuse a key by which the database cannot detect an existing row."""
     features = features_of(dialect)
     keys = [set(constraint.columns) for constraint in deferrable_keys(target.table)]
     if set(target.conflicting) in keys and not features.conflict_skips_deferrable:

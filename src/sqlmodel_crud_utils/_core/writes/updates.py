@@ -1,4 +1,4 @@
-"""Updates and deletions of all rows that a query matches, as single statements."""
+"""Set-based UPDATE and DELETE statements: one statement for all rows that a query matches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _S = TypeVar("_S", bound=Update | Delete)
 
 
 def check_target(query: Query, method: str, *, everything: bool) -> None:
-    """Refuse what would write to more rows than one may think of, or to others."""
+    """Refuse a query without conditions, with a limit, or of a model in several tables."""
     name = query.model.__name__
     if not query.conditions and not everything:
         raise ValidationError(
@@ -60,7 +60,7 @@ def check_target(query: Query, method: str, *, everything: bool) -> None:
 
 
 def check_soft_target(query: Query) -> None:
-    """Refuse to mark rows as deleted that are marked already."""
+    """Refuse to soft-delete rows that are already deleted."""
     if query.only_deleted:
         raise ValidationError(
             "the rows are already marked as deleted; delete(soft=False) removes them",
@@ -71,7 +71,7 @@ def check_soft_target(query: Query) -> None:
 def changes_of(
     model: type[Any], values: Mapping[str, Any] | None, more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what an update of all rows that match writes, validated.
+    """Return the validated changes of a set-based update.
 
     Args:
         model: The model of the rows.
@@ -101,8 +101,8 @@ def criteria_of(query: Query, *, only_visible: bool = False) -> list[ColumnEleme
     own = query.criteria(foreign=False)
     if not foreign and not _names_itself(query, own):
         return [*criteria, *own]
-    # SQL of the caller's is given its criteria for deleted rows as in a SELECT. And MySQL takes
-    # the table that it writes to in a subquery only if it is hidden in another one.
+    # The caller's SQL gets its criteria for deleted rows as in a SELECT. And MySQL accepts the
+    # written table in a subquery only if another subquery is around it.
     keys = facts_of(query.model).key_attributes
     rows = query.keys().order_by(None).subquery()
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
@@ -125,14 +125,14 @@ def _names_itself(query: Query, criteria: Iterable[ColumnElement[bool]]) -> bool
 
 
 def hidden(query: Query, statement: _S) -> _S:
-    """Hide from the caller's SQL in a statement what is hidden from the query."""
+    """Hide the same rows from the caller's SQL in a statement as from the query."""
     if not query.criteria(foreign=True):
         return statement
     return hide_anywhere(statement, query.visibility, query.model)
 
 
 def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
-    """Return what is written into many rows, validated as for one; values may be SQL.
+    """Return the changes for many rows, validated as for one; values may be SQL.
 
     Raises:
         UnknownFieldError: A name that is not a column of the model.
@@ -177,9 +177,10 @@ def update_of(
 
 
 def _assigned(facts: Facts, values: Mapping[str, Any]) -> dict[Any, Any]:
-    """Return what an UPDATE sets, with parameters that are not called like columns.
+    """Return the assignments of an UPDATE, with parameters that are not named like columns.
 
-    SQLAlchemy would call that of `address_1` so, and that of a criterion for `address` as well.
+    SQLAlchemy would give the parameter of the column `address_1` the same name as that of a
+    criterion on `address`.
     """
     prefix = prefix_for(facts.mapper.local_table)
     assigned = {}
@@ -193,7 +194,7 @@ def _assigned(facts: Facts, values: Mapping[str, Any]) -> dict[Any, Any]:
 
 def _next_version(facts: Facts, name: str) -> dict[str, Any]:
     generator = facts.mapper.version_id_generator
-    if not callable(generator):  # the database counts by itself
+    if not callable(generator):  # the database sets the version
         return {}
     attribute = facts.attributes[name]
     return {name: attribute + 1 if isinstance(attribute.type, Integer) else generator(None)}
@@ -205,7 +206,7 @@ def delete_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> Dele
 
 
 def link_deletes_of(model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> list[Delete]:
-    """Return the DELETEs of what the model's many-to-many relationships keep for these rows."""
+    """Return the DELETEs of the rows' links in many-to-many tables."""
     statements = []
     for relationship in facts_of(model).relationships.values():
         table: Any = relationship.secondary

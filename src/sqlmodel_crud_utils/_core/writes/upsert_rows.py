@@ -1,7 +1,7 @@
-"""The rows of an upsert: made plain, merged by key, and sorted into batches.
+"""The rows of an upsert: converted, merged by key, and grouped into batches.
 
-A batch is what one statement can write: rows that give the same fields. The outcome is that of
-writing the rows one after the other, in the order of the payload.
+One statement writes a batch: rows with the same fields. The result is the same as writing the rows
+one by one, in the order of the payload.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Entry:
 
 
 class Payload(NamedTuple):
-    """All rows of a call: what is to be written, and what each row of the payload became."""
+    """All rows of a call: the entries to write, and the entry of each row of the payload."""
 
     entries: list[Entry]
     places: list[Entry]
@@ -70,14 +70,14 @@ class Payload(NamedTuple):
 class Action(Enum):
     """How a batch is written."""
 
-    INSERT = auto()  # the database makes the key, so there is nothing to be in conflict with
+    INSERT = auto()  # the database generates the key, so no conflict is possible
     UPSERT = auto()
-    UPDATE = auto()  # too few fields for a new row: only existing rows can be meant
+    UPDATE = auto()  # too few fields for a new row: it can only be an update
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Entries that give the same fields."""
+    """Entries with the same fields."""
 
     target: Target
     names: tuple[str, ...]
@@ -96,18 +96,18 @@ class Batch:
         return not self.target.overwritten.isdisjoint(self.names)
 
     def part(self, entries: list[Entry]) -> Batch:
-        """Return some of the entries."""
+        """Return a part of the entries."""
         return Batch(self.target, self.names, entries)
 
     def shape(self) -> Shape:
-        """Return the rows by columns, with what neither the table nor SQLAlchemy fills in."""
+        """Return the rows by column, with defaults that only this library fills in."""
         columns = [[entry.values[name] for entry in self.entries] for name in self.names]
         fills = {k: fill for k, fill in self.target.fills.items() if k not in self.names}
         columns += [[fill(entry.values) for entry in self.entries] for fill in fills.values()]
         return Shape(0, len(self.entries), (*self.names, *fills), columns)
 
     def insert_parameters(self) -> Parameters:
-        """Return the rows by column keys, with what neither the table nor SQLAlchemy fills in."""
+        """Return the rows by column key, with defaults that only this library fills in."""
         columns = self.target.columns
         keys = [(name, columns[name].key) for name in self.names]
         rows = [{key: entry.values[name] for name, key in keys} for entry in self.entries]
@@ -132,7 +132,7 @@ class Batch:
 
 
 def check_payload(rows: Any) -> None:
-    """Refuse what is not a list of rows."""
+    """Refuse anything but a list of rows."""
     if isinstance(rows, Mapping | str | bytes | BaseModel) or not isinstance(rows, Iterable):
         raise ValidationError(
             f"payload must be a list of mappings, not {type(rows).__name__}", field="payload"
@@ -140,7 +140,7 @@ def check_payload(rows: Any) -> None:
 
 
 def payloads_of(target: Target, rows: Iterable[Any], size: int) -> Iterator[Payload]:
-    """Return what `payload_of` does for so many rows at a time."""
+    """Yield a `payload_of` for each group of `size` rows."""
     start = 0
     for chunk in chunked(rows, size):
         yield payload_of(target, chunk, start)
@@ -186,7 +186,7 @@ def payload_of(target: Target, rows: Iterable[Any], start: int = 0) -> Payload:
 
 
 def _are_plain(target: Target, rows: list[Any]) -> bool:
-    """Tell quickly whether all rows are dicts of the same fields, with values of their types."""
+    """Return whether all rows are dicts with the same fields and values of the right types."""
     if target.stamped or target.policies:
         return False
     if set(map(type, rows)) != {dict} or len(set(map(len, rows))) != 1:
@@ -209,7 +209,7 @@ def _are_plain(target: Target, rows: list[Any]) -> bool:
 
 
 def _distinct(target: Target, rows: list[dict[str, Any]], start: int) -> list[Entry] | None:
-    """Return an entry for each row, None where they do not all have a key of their own."""
+    """Return an entry for each row, or None if keys are missing or repeated."""
     keys = [tuple(map(row.get, target.key)) for row in rows]
     if len(set(keys)) < len(keys) or any(None in key for key in keys):
         return None
@@ -218,7 +218,7 @@ def _distinct(target: Target, rows: list[dict[str, Any]], start: int) -> list[En
 
 
 def _mergeable(target: Target, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
-    """Return whether writing both rows at once, where the earlier one is, comes to the same."""
+    """Return whether both rows can be merged at the earlier one's place with the same result."""
     decisive = later.keys() & target.entangled & target.overwritten
     return all(earlier.get(name, _MISSING) == later[name] for name in decisive)
 
@@ -252,7 +252,7 @@ def _values(target: Target, index: int, row: Any) -> dict[str, Any]:
 
 
 def placed(error: _E, index: int) -> _E:
-    """Let the text of an error say which row of the payload it is about."""
+    """Add to an error's text which row of the payload it is about."""
     head, _, reason = str(error).partition(": ")
     error.args = (f"{head}: row {index} of the payload: {reason}",)
     return error
@@ -269,7 +269,7 @@ def _given(index: int, row: Any) -> Mapping[str, Any]:
         )
     state = inspect(row, raiseerr=False)
     if state is not None and state.has_identity:
-        # Which of its fields are meant to be written, nothing tells.
+        # Nothing shows which of its fields are meant to be written.
         raise ValidationError(
             f"row {index} of the payload was read from the database; "
             "change it and commit, or pass the fields to write as a mapping",
@@ -313,7 +313,7 @@ def _python_default(target: Target, name: str) -> Any:
 
 
 def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -> Iterator[Batch]:
-    """Sort entries into batches of at most `size`, each of entries that give the same fields.
+    """Group entries with the same fields into batches of at most `size`.
 
     Where the order matters only neighbours share a batch.
     """
@@ -321,7 +321,7 @@ def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -
     _level(target, keyless)
     given: set[str] = set().union(*(entry.values for entry in entries))
     if target.entangled.isdisjoint(given):
-        # Rows without a key come last, so that no key made for them is that of a later row.
+        # Rows without a key come last, so that no generated key collides with a later row's.
         keyed = [entry for entry in entries if entry.key is not None]
         groups = [*_by_shape(keyed), *_neighbours(keyless)]
     else:
@@ -333,7 +333,7 @@ def batches(target: Target, entries: list[Entry], size: int, dialect: Dialect) -
 
 
 def _level(target: Target, entries: list[Entry]) -> None:
-    """Let new rows give the same fields, so that they can be written at once, in their order."""
+    """Give new rows the same fields, so that one statement can write them in their order."""
     given: set[str] = set().union(*(entry.values for entry in entries))
     for entry in entries:
         entry.values.update(dict.fromkeys(given & target.empty - entry.values.keys()))
@@ -355,7 +355,7 @@ def _neighbours(entries: list[Entry]) -> list[list[Entry]]:
 
 
 class Tally:
-    """How many rows are written, each counted once; it takes eight bytes for each."""
+    """Counts the written rows, each once; it takes eight bytes for each."""
 
     def __init__(self) -> None:
         self._created = 0
@@ -363,12 +363,12 @@ class Tally:
         self._keys = [array("q") for _ in range(256)]
 
     def add(self, batch: Batch, there: int) -> None:
-        """Count a batch, of which so many rows were there before."""
+        """Count a batch, given how many of its rows existed before."""
         self._created += len(batch.entries) - there
         if not batch.overwrites:
             self._left_alone += there
         for entry in batch.entries:
-            # The hashes of -1 and -2 are the same.
+            # hash(-1) equals hash(-2).
             digest = hash(tuple((value, value == -1) for value in entry.key or ()))
             self._keys[digest & 255].append(digest)
 
@@ -406,7 +406,7 @@ def matched(names: tuple[str, ...], keys: Mapping[Entry, Key], rows: Iterable[T]
 
 
 def not_read_back(target: Target, entry: Entry) -> SQLModelCRUDError:
-    """Return the error for a row that is missing although it was written."""
+    """Return the error for a row that was written but cannot be read back."""
     if target.is_shared:
         return ConstraintViolationError(
             f"row {entry.index} of the payload: another {target.model.__name__} row has the same "

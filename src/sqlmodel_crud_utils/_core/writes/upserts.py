@@ -1,7 +1,7 @@
 """The statements of an upsert, on each database.
 
-The statements are executed with a list of parameters, a row each. That keeps the order in which
-the rows were given, takes the same key twice, and needs no statement that grows with the input.
+The statements are executed with a list of parameters, one set for each row. That keeps the order of
+the rows, allows the same key twice, and keeps the statement short.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Parameters = list[dict[str, Any]]
 
 
 def insert_statement(target: Target, *, returning: bool) -> Insert:
-    """Return the INSERT of rows whose key the database makes, and gives back in their order."""
+    """Return the INSERT of rows whose keys the database generates and returns in order."""
     statement = insert(target.model)
     if not returning:
         return statement
@@ -57,7 +57,7 @@ def upsert_statement(
     *,
     counting: bool = False,
 ) -> tuple[Insert, Parameters | None]:
-    """Return the INSERT that updates the rows which are already there, and its parameters.
+    """Return the INSERT that updates existing rows, and its parameters.
 
     Args:
         target: What to write to.
@@ -72,8 +72,8 @@ def upsert_statement(
 
 
 def on_conflict(target: Target, entity: Any, names: Iterable[str], dialect: Dialect) -> Any:
-    """Return the INSERT into a model, or its table, that updates rows which are there already."""
-    # A statement that is "inline" asks for no keys of new rows: it may have made none.
+    """Return the INSERT into a model, or its table, that updates existing rows."""
+    # inline() keeps SQLAlchemy from fetching the new key: there may be none.
     statement = own_insert(dialect, entity).inline()
     key = target.conflicting
     assigned = _assignments(target, names, statement.excluded)
@@ -93,12 +93,12 @@ def _on_duplicate_key(
     counting: bool,
 ) -> tuple[Insert, Parameters | None]:
     statement = own_insert(dialect, target.model).inline()
-    # There is no DO NOTHING; INSERT IGNORE would hide other errors too.
+    # MySQL has no DO NOTHING, and INSERT IGNORE would hide other errors too.
     first = target.columns[target.key[0]]
     assigned = _assignments(target, names, statement.inserted) or {first: first}
     criteria = visible_in(target.table, elsewhere())
     if criteria:
-        # There is no WHERE: rows of others keep what they have.
+        # MySQL has no WHERE here, so rows of others are assigned their own values.
         assigned = {
             column: case((and_(*criteria), value), else_=column)
             for column, value in assigned.items()
@@ -110,7 +110,7 @@ def _on_duplicate_key(
     statement = statement.on_duplicate_key_update(changes)
     if not any(_has_bind(value) for value in assigned.values()):
         return statement, parameters
-    # The drivers turn many rows into one statement by its text, and can't where a parameter
+    # The drivers rewrite the statement's text to insert many rows at once, and fail if a parameter
     # follows the VALUES.
     columns = target.table.columns
     rows = [{columns[key]: value for key, value in row.items()} for row in parameters]
@@ -122,7 +122,7 @@ def _has_bind(value: ColumnElement[Any]) -> bool:
 
 
 def update_statement(target: Target, names: Iterable[str]) -> Update | None:
-    """Return the UPDATE by key of the fields that the rows give, or None if they give none.
+    """Return the UPDATE by key of the rows' fields, or None without fields.
 
     Its parameters are those of `update_parameters`.
     """
@@ -145,7 +145,7 @@ def _assignments(
     names: Iterable[str],
     proposed: ReadOnlyColumnCollection[str, Any],
 ) -> dict[Column[Any], ColumnElement[Any]]:
-    """Return what a conflict sets: nothing at all if the caller's fields are not to be."""
+    """Return the assignments of a conflict: empty if none of the caller's fields is written."""
     given = [target.columns[name] for name in names if name in target.overwritten]
     if not given:
         return {}
@@ -160,7 +160,7 @@ def _assignments(
 
 
 class _NoRow:
-    """What a function of `onupdate` is told in an upsert, which has one value for all its rows."""
+    """The context of an `onupdate` function in an upsert, which has no single current row."""
 
     def __init__(self, model: type[Any], name: str) -> None:
         self._model = model
@@ -178,7 +178,7 @@ class _NoRow:
 def _on_update(
     target: Target, name: str, column: Column[Any]
 ) -> dict[Column[Any], ColumnElement[Any]]:
-    # An INSERT ignores `onupdate`, whatever its ON CONFLICT does.
+    # SQLAlchemy ignores `onupdate` in an INSERT, ON CONFLICT or not.
     onupdate = column.onupdate
     if not isinstance(onupdate, ColumnDefault):
         return {}
@@ -191,7 +191,7 @@ def _on_update(
 def _next_version(target: Target) -> dict[Column[Any], ColumnElement[Any]]:
     generator = target.facts.mapper.version_id_generator
     version = target.facts.version
-    if version is None or not callable(generator):  # the database counts by itself
+    if version is None or not callable(generator):  # the database sets the version
         return {}
     column = target.columns[version]
     if isinstance(column.type, Integer):
