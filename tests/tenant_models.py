@@ -186,6 +186,11 @@ class Fleet(TenantMixin, SQLModel, table=True):
     name: str = Field(max_length=20)
     size: int = 0
 
+    ships: list["Ship"] = Relationship(
+        back_populates="fleet",
+        sa_relationship_kwargs={"foreign_keys": "Ship.fleet_id", "passive_deletes": "all"},
+    )
+
 
 class Ship(TenantMixin, SQLModel, table=True):
     """It refers to a row of the same tenant."""
@@ -196,7 +201,9 @@ class Ship(TenantMixin, SQLModel, table=True):
     name: str = Field(max_length=20)
     fleet_id: int | None = None
 
-    fleet: Fleet | None = Relationship(sa_relationship_kwargs={"foreign_keys": "Ship.fleet_id"})
+    fleet: Fleet | None = Relationship(
+        back_populates="ships", sa_relationship_kwargs={"foreign_keys": "Ship.fleet_id"}
+    )
 
 
 class Port(SQLModel, TenantMixin, table=True):

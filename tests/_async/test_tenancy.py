@@ -714,6 +714,22 @@ async def test_no_row_of_another_tenant_can_be_related(
         await session.commit()
 
 
+@pytest.mark.parametrize("count", [1, 2, 150])
+async def test_a_new_row_may_be_related_to_one_that_a_commit_expired(
+    session: AsyncSession, count: int
+) -> None:
+    """Its tenant is read again, without a flush that would meet the new row."""
+    with tenant_scope("a"):
+        _, fleet = await write_row(Fleet(name="North"), session)
+        await write_row(Fleet(name="South"), session)
+        ships = [Ship(name=f"Ship {number}", fleet=fleet) for number in range(count)]
+        if count == 1:
+            await write_row(ships[0], session, raise_on_error=True)
+        else:
+            await insert_data_rows(ships, session, raise_on_error=True)
+        assert await QueryBuilder(session, Ship).where(fleet__name="North").count() == count
+
+
 async def test_in_the_scope_of_all_related_rows_are_of_one_tenant(session: AsyncSession):
     """Also where everybody's rows are visible."""
     await ships_of(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, ORMExecuteState, Session
@@ -139,6 +140,12 @@ def _check_values(state: InstanceState[Any]) -> None:
             check_value(value)
 
 
+def check_rows(rows: Iterable[Any]) -> None:
+    """Check rows before they are in the session, as `check_row` does."""
+    for row in rows:
+        check_row(row)
+
+
 def check_row(row: Any) -> None:
     """Give a new row its tenant, and refuse one that is, or becomes, another tenant's.
 
@@ -182,7 +189,9 @@ def _loaded_tenant(state: InstanceState[Any]) -> Any:
         raise TenantError(FOREIGN)
     session.expire(row, [TENANT])
     try:
-        return getattr(row, TENANT)
+        # A flush would warn of the new row that hangs on this one, and is not in the session yet.
+        with session.no_autoflush:
+            return getattr(row, TENANT)
     except ObjectDeletedError:
         raise TenantError(FOREIGN) from None
 

@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
 from sqlmodel_crud_utils._core.rows import Untouched, column_values
+from sqlmodel_crud_utils._core.visibility.tenancy import leads_to_tenants
 from sqlmodel_crud_utils._runtime_async import (
     DRIVERS,
     AsyncSession,
@@ -29,7 +30,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._session.tenants import check_row
+from sqlmodel_crud_utils._session.tenants import check_rows
 from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
@@ -101,20 +102,25 @@ async def inserted_at_once(
     if not are_allowed():
         return None
     plain, dialect = sync_session(session), dialect_of(session, facts)
-    check_row(row)
+    await _check_tenants(session, [row])
     new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
     return None if new is None else await run_sync(session, new.run, plain)
 
 
 async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:
     """Add new rows to the session and write them, quickly where nobody can tell the difference."""
-    for row in rows:
-        check_row(row)
+    await _check_tenants(session, rows)
     if not are_allowed() or not await _written(session, rows):
         dialect = dialect_of(session, facts_of(type(rows[0])))
         for part in fitting(rows, len(rows), dialect, column_values):
             session.add_all(part)
             await session.flush()
+
+
+async def _check_tenants(session: AsyncSession, rows: Sequence[Any]) -> None:
+    # The tenant of a related row may have to be read.
+    if any(leads_to_tenants(type(row)) for row in rows):
+        await run_sync(session, check_rows, rows)
 
 
 async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:

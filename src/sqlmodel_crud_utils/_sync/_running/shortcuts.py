@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
 from sqlmodel_crud_utils._core.rows import Untouched, column_values
+from sqlmodel_crud_utils._core.visibility.tenancy import leads_to_tenants
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
     Session,
@@ -28,7 +29,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._session.tenants import check_row
+from sqlmodel_crud_utils._session.tenants import check_rows
 from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
@@ -103,20 +104,25 @@ def inserted_at_once(
     if not are_allowed():
         return None
     plain, dialect = sync_session(session), dialect_of(session, facts)
-    check_row(row)
+    _check_tenants(session, [row])
     new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
     return None if new is None else run_sync(session, new.run, plain)
 
 
 def add_and_flush(session: Session, rows: Sequence[Any]) -> None:
     """Add new rows to the session and write them, quickly where nobody can tell the difference."""
-    for row in rows:
-        check_row(row)
+    _check_tenants(session, rows)
     if not are_allowed() or not _written(session, rows):
         dialect = dialect_of(session, facts_of(type(rows[0])))
         for part in fitting(rows, len(rows), dialect, column_values):
             session.add_all(part)
             session.flush()
+
+
+def _check_tenants(session: Session, rows: Sequence[Any]) -> None:
+    # The tenant of a related row may have to be read.
+    if any(leads_to_tenants(type(row)) for row in rows):
+        run_sync(session, check_rows, rows)
 
 
 def _written(session: Session, rows: Sequence[Any]) -> bool:
