@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -58,6 +59,26 @@ class Gadget(Base):
     price: Mapped[int | None]
     cost: Mapped[int | None]
     part_of: Mapped[int | None] = mapped_column(ForeignKey("gadget.id"))
+
+
+class Ticket(Base):
+    """Keys without names that begin with the same column."""
+
+    __tablename__ = "ticket"
+    __table_args__ = (
+        UniqueConstraint("hall", "row"),
+        ForeignKeyConstraint(["hall", "before"], ["ticket.hall", "ticket.seat"]),
+        UniqueConstraint("hall", "guest"),
+        UniqueConstraint("hall", "seat"),
+        {"mysql_engine": "InnoDB"},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hall: Mapped[int]
+    seat: Mapped[int]
+    row: Mapped[int]
+    guest: Mapped[int]
+    before: Mapped[int | None]
 
 
 class Label(Base):

@@ -31,7 +31,7 @@ from tests._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from tests.constraint_models import Base, Booking, Gadget, Label, PostgresBase
+from tests.constraint_models import Base, Booking, Gadget, Label, PostgresBase, Ticket
 from tests.databases import Database
 from tests.models import Account, AllTypes, DeferredChild, Hero, Invoice, Seat, Setting, Team
 
@@ -131,6 +131,18 @@ class TestUnique:
         assert (error.kind, error.constraint) == ("unique", "uq_setting_scope_key")
         assert error.columns == ("scope", "key")
         assert error.field is None
+
+    @pytest.mark.usefixtures("extra_tables")
+    @pytest.mark.parametrize("taken", ["row", "guest", "seat"])
+    async def test_keys_that_begin_with_the_same_column(
+        self, session: AsyncSession, taken: str
+    ) -> None:
+        """Each is told by all of its columns, though MySQL calls them hall, hall_2, and so on."""
+        values = {"hall": 1, "seat": 1, "row": 1, "guest": 1}
+        await _run(session, insert(Ticket).values(values))
+        others = {name: value + 1 for name, value in values.items() if name not in {"hall", taken}}
+        error = await violation_of(session, insert(Ticket).values(values | others), Ticket)
+        assert (error.kind, error.columns) == ("unique", ("hall", taken))
 
     async def test_a_taken_primary_key_is_unique_too(self, session: AsyncSession) -> None:
         """A composite primary key is told with its columns."""

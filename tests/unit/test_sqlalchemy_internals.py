@@ -12,11 +12,16 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from sqlalchemy import (
     NUMERIC,
+    Column,
     Connection as PlainConnection,
     Engine,
     Float,
+    Integer,
+    MetaData,
     Numeric,
     StaticPool,
+    Table,
+    UniqueConstraint,
     column,
     create_engine,
     delete,
@@ -444,6 +449,13 @@ def test_types() -> None:
     assert core.variants_of(Numeric()) == {}
     assert list(core.variants_of(Numeric().with_variant(Float(), "sqlite"))) == ["sqlite"]
     assert core.kind_of(NUMERIC(6, 2)) is Numeric
+
+
+def test_constraints_in_order() -> None:
+    """`_sorted_constraints` of a table."""
+    unique = [UniqueConstraint("b"), UniqueConstraint("a")]
+    table = Table("t", MetaData(), Column("a", Integer), Column("b", Integer), *unique)
+    assert [each for each in core.constraints_in_order(table) if each in unique] == unique
 
 
 def test_json_serializer_of() -> None:

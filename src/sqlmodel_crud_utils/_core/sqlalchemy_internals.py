@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import (
     ClauseElement,
     ColumnElement,
+    Constraint,
     FromClause,
     Insert,
     Join as JoinClause,
     Result,
     Select,
+    Table,
     TextClause,
     Update,
     inspect,
@@ -251,6 +253,11 @@ def variants_of(type_: TypeEngine[Any]) -> Mapping[str, TypeEngine[Any]]:
 def kind_of(type_: Any) -> Any:
     """Return the most general base type of a type."""
     return type_._type_affinity
+
+
+def constraints_in_order(table: Table) -> Sequence[Constraint]:
+    """Return the constraints of a table in the order in which CREATE TABLE names them."""
+    return table._sorted_constraints
 
 
 def json_serializer_of(dialect: Any) -> Any:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.schema import ColumnCollectionConstraint
 
 from sqlmodel_crud_utils._core.errors.driver_errors import DriverError
+from sqlmodel_crud_utils._core.errors.mysql_keys import key_names
 from sqlmodel_crud_utils._core.models.unique import MARKER
 from sqlmodel_crud_utils.exceptions import ConstraintKind, ConstraintViolationError
 
@@ -180,10 +181,9 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
         case PrimaryKeyConstraint():
             return {"PRIMARY", f"{table.name}_pkey"}
         case UniqueConstraint():
-            # MySQL numbers the indexes that begin with the same column. The last one is the name in
-            # `NAMING_CONVENTION` of `ext.alembic`, which programs that do not migrate do not know.
-            numbered = (f"{columns[0]}_{number}" for number in range(2, 9))
-            return {f"{joined}_key", *columns[:1], *numbered, f"uq_{joined}"}
+            # The last one is the name in `NAMING_CONVENTION` of `ext.alembic`, which programs that
+            # do not migrate do not know.
+            return {f"{joined}_key", key_names(table).get(constraint, ""), f"uq_{joined}"}
         case ForeignKeyConstraint():
             return {f"{joined}_fkey"}
         case CheckConstraint():
