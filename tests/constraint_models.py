@@ -64,10 +64,10 @@ class Gadget(Base):
 class Ticket(Base):
     """Keys without names that begin with the same column."""
 
-    __tablename__ = "ticket"
+    __tablename__ = "theater_ticket"
     __table_args__ = (
         UniqueConstraint("hall", "row"),
-        ForeignKeyConstraint(["hall", "before"], ["ticket.hall", "ticket.seat"]),
+        ForeignKeyConstraint(["hall", "before"], ["theater_ticket.hall", "theater_ticket.seat"]),
         UniqueConstraint("hall", "guest"),
         UniqueConstraint("hall", "seat"),
         {"mysql_engine": "InnoDB"},
