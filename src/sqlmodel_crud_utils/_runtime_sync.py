@@ -15,11 +15,11 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
 from sqlmodel_crud_utils._core.connections.redis import options_for_redis
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import (
     COLUMN_TYPES,

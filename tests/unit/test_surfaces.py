@@ -284,7 +284,7 @@ def _among(loaded: list[str], unwanted: list[str]) -> list[str]:
 ORDER = [
     *("_lazy", "pagination", "results", "exceptions"),
     *("_core.sqlalchemy_internals", "_core.dialects"),
-    *("_core.caching", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
+    *("_core.memoizing", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
     "_core.scopes",
     "_core.models",
     *("_core.listeners", "_core.observers", "_core.rows", "_core.cached_reads"),

@@ -1,4 +1,4 @@
-"""The functions that write: one row, many rows, updates, deletes, get-or-create."""
+"""One row written, updated or deleted."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.sqlalchemy_internals import kind_of, variants_of
 
 # The attributes that limit numeric and datetime types.

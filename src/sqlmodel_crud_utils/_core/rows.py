@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.base import DEFAULT_STATE_ATTR
 from sqlalchemy.orm.collections import collection_adapter
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import repeats_rows, width_of
 

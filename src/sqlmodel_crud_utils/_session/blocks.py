@@ -36,7 +36,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import (
     rollback_exception,
 )
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
-from sqlmodel_crud_utils._session.transactions import begins_on, connections_of, is_lost
+from sqlmodel_crud_utils._session.transaction_state import begins_on, connections_of, is_lost
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Insert, Te
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
 from sqlmodel_crud_utils._session.links import links_of
@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._session.savepoints import (
 )
 from sqlmodel_crud_utils._session.sqlalchemy_internals import all_mappers
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
-from sqlmodel_crud_utils._session.transactions import connections_in, connections_of
+from sqlmodel_crud_utils._session.transaction_state import connections_in, connections_of
 from sqlmodel_crud_utils._session.witnessing import (
     inserted,
     keys_among,

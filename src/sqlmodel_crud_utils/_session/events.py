@@ -21,9 +21,9 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 from sqlalchemy.sql.functions import FunctionElement
 
-from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.errors.translation import shared_session
 from sqlmodel_crud_utils._core.listeners import own
+from sqlmodel_crud_utils._core.memoizing import forget_all
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, elsewhere
 from sqlmodel_crud_utils._core.sqlalchemy_internals import criteria_of
@@ -47,11 +47,11 @@ from sqlmodel_crud_utils._session import (
     sole_use,
     statements,
     tenants,
-    transactions,
+    transaction_state,
 )
 from sqlmodel_crud_utils._session.replicas import RoutedSession
 from sqlmodel_crud_utils._session.state import forget
-from sqlmodel_crud_utils._session.transactions import may_be_committed, sending_commit
+from sqlmodel_crud_utils._session.transaction_state import may_be_committed, sending_commit
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -158,7 +158,7 @@ def _before_commit(session: Session) -> None:
 @event.listens_for(Session, "after_commit", insert=True)
 def _on_commit(session: Session) -> None:
     # SQLAlchemy tells of released savepoints too.
-    transactions.committed(session)
+    transaction_state.committed(session)
     blocks.committed(session)
     commit_callbacks.committed(session, session.get_nested_transaction())
 

@@ -11,8 +11,8 @@ from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, Session
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
-from sqlmodel_crud_utils._core.caching import forget_all
 from sqlmodel_crud_utils._core.listeners import own
+from sqlmodel_crud_utils._core.memoizing import forget_all
 from sqlmodel_crud_utils._core.mixins import (
     AuditMixin,
     SoftDeleteMixin,

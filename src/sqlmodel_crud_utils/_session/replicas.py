@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.row_security import is_secured
 from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush, begun_connections, is_clean
-from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils._session.transaction_state import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 # For how many seconds a replica that failed is left alone.

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.databases import has_begun, is_shared, level_of, sees_commits
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
-from sqlmodel_crud_utils._session.transactions import connections_in, connections_of
+from sqlmodel_crud_utils._session.transaction_state import connections_in, connections_of
 
 # Each connection of a session lasts as long as its transaction; only one that a program has bound
 # the session to lasts longer.

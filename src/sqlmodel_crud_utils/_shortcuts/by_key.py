@@ -20,9 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.listeners import listens_to_fields, listens_to_rows
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.mixins import SoftDeleteMixin
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import Visibility, here

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.listeners import is_heard
+from sqlmodel_crud_utils._core.memoizing import cached
 
 _switched_off = False
 

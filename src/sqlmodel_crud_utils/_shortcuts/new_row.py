@@ -9,9 +9,9 @@ from sqlalchemy import Column, CursorResult, Dialect, Insert, insert
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import Features, features_of, insert_of
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.writes.targets import deferrable_keys

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlmodel import AutoString
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.mixins import UTCDateTime
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of

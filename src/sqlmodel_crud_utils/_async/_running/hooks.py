@@ -7,7 +7,7 @@ from inspect import signature
 from types import FunctionType
 from typing import Any
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, require_callable
 from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils.exceptions import ValidationError

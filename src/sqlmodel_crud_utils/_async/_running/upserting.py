@@ -35,7 +35,7 @@ from sqlmodel_crud_utils._runtime_async import run_on_connection, sync_session
 from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.held_rows import holds
-from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
+from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     SQLModelCRUDError,

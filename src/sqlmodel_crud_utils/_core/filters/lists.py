@@ -26,9 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.json import compared, holds_json, operand
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.parameters import array_of, exact
 from sqlmodel_crud_utils._core.values.columns import python_type
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, ColumnElement, Dialect, bindparam, exists, not_, select
 from sqlalchemy.orm import InstrumentedAttribute, RelationshipProperty, aliased
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.filters.lookups import (
     LOOKUPS,
     asks_for_null,
     compared_value,
     criterion,
 )
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.visibility.criteria import visible

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Dialect, String, cast, collate, func, literal
 from sqlalchemy.orm import InstrumentedAttribute
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.memoizing import cached
 
 _Text = ColumnElement[Any] | InstrumentedAttribute[Any]
 

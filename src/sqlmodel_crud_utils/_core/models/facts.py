@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import manager_of_class
 from sqlalchemy.orm.interfaces import MANYTOONE, ONETOMANY
 from sqlalchemy.sql import visitors
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.policies import Policy, Visibility, holding
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError

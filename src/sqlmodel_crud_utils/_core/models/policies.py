@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.orm import Mapper
 
-from sqlmodel_crud_utils._core.caching import cached, forget_all
+from sqlmodel_crud_utils._core.memoizing import cached, forget_all
 
 
 @dataclass(frozen=True, eq=False)

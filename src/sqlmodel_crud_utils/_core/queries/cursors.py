@@ -36,8 +36,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.memoizing import Store
 from sqlmodel_crud_utils._core.queries.ordering import Term
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.columns import python_type

@@ -19,10 +19,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TupleType, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.chunks import COMPOSITE_KEYS_PER_QUERY, fitting
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.lists import in_list, is_beyond, longest_list
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.parameters import exact

@@ -29,9 +29,9 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql import coercions, operators, roles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.paths import names_in, splits
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
 from sqlmodel_crud_utils._core.queries.expressions import require_own

@@ -20,8 +20,8 @@ from sqlalchemy.orm import load_only
 from sqlalchemy.sql.base import ExecutableOption
 
 from sqlmodel_crud_utils._core.cached_reads import Caching, Form, Question, ways_of
-from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.filters.json import compared
+from sqlmodel_crud_utils._core.memoizing import Store
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.conditions import Condition

@@ -17,10 +17,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import FromStatement, InstrumentedAttribute
 
-from sqlmodel_crud_utils._core.caching import Store
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.filters.json import compared, operand
 from sqlmodel_crud_utils._core.filters.paths import compared_values, with_parameters
+from sqlmodel_crud_utils._core.memoizing import Store
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.conditions import Condition, matches, meets

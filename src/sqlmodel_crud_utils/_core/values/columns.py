@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.readers import (
     RULES,

@@ -24,7 +24,7 @@ from pydantic import (
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import is_json

@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import BindParameter, String, bindparam
 from sqlalchemy.types import TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.logs import log_line
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.scopes import Scope
 from sqlmodel_crud_utils.exceptions import TenantError, ValidationError
 

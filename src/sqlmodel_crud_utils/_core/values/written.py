@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import Kept, stored_as_is

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_, inspect
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Policy, Visibility, holding, mappers_of
 

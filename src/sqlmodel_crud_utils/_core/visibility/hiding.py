@@ -22,7 +22,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.interfaces import CriteriaOption
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from sqlmodel_crud_utils._core.caching import Store, cached
+from sqlmodel_crud_utils._core.memoizing import Store, cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import (
     Policy,

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import RelationshipProperty
 from sqlalchemy.schema import DDL
 
-from sqlmodel_crud_utils._core.caching import Store, cached
+from sqlmodel_crud_utils._core.memoizing import Store, cached
 from sqlmodel_crud_utils._core.mixins import TenantMixin
 from sqlmodel_crud_utils._core.models.facts import expressions_of, facts_of
 from sqlmodel_crud_utils._core.models.policies import Policy, everywhere, mappers_of, registered

@@ -22,8 +22,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.schema import ColumnCollectionConstraint
 from sqlalchemy.sql import visitors
 
-from sqlmodel_crud_utils._core.caching import cached
 from sqlmodel_crud_utils._core.dialects import FEATURES, features_of
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Policy
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError

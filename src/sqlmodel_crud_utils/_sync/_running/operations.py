@@ -41,7 +41,7 @@ from sqlmodel_crud_utils._session.replicas import stay_with_primary
 from sqlmodel_crud_utils._session.sharing import sharing_of
 from sqlmodel_crud_utils._session.sole_use import sole_use
 from sqlmodel_crud_utils._session.tenants import serve_model
-from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose, is_lost
+from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.conflicts import conflict_of
 from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, Hooks, want_session

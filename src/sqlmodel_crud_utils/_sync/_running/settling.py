@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sole_use import is_interrupted, is_used_by_others
 from sqlmodel_crud_utils._session.state import forget
-from sqlmodel_crud_utils._session.transactions import (
+from sqlmodel_crud_utils._session.transaction_state import (
     abandon,
     committing,
     connections_of,

@@ -32,7 +32,7 @@ from sqlmodel_crud_utils._runtime_sync import run_on_connection, sync_session
 from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.held_rows import holds
-from sqlmodel_crud_utils._session.transactions import has_nothing_to_lose
+from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose
 from sqlmodel_crud_utils._sync._running.changes import announce, happened
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none, tell
 from sqlmodel_crud_utils._sync._running.operations import Write, insist

@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from sqlmodel_crud_utils._core.cached_reads import Form, Question
-from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.memoizing import Store
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import expired_columns
 from sqlmodel_crud_utils._session import kept_rows

@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._core.cached_reads import check_ttl
 from sqlmodel_crud_utils._session import events
 from sqlmodel_crud_utils._session.changes import Change, Need, TableChange
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
-from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils._session.transaction_state import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache.entries import Settings
 from sqlmodel_crud_utils.ext.cache.keys import written_tokens

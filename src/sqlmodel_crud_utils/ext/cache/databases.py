@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.snapshots import line_of
-from sqlmodel_crud_utils._session.transactions import connections_of
+from sqlmodel_crud_utils._session.transaction_state import connections_of
 
 _FAMILIES = {"mariadb": "mysql"}
 _PORTS = {"postgresql": 5432, "mysql": 3306}

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import FromClause, Integer
 from sqlalchemy.orm import Mapper
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._session.changes import Change, TableChange

@@ -14,7 +14,7 @@ from sqlalchemy.orm import RelationshipProperty
 from sqlalchemy.sql import visitors
 
 from sqlmodel_crud_utils._core.cached_reads import Question
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.ext.cache.keys import tables_of

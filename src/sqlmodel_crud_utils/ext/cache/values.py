@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Enum as EnumType, PickleType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from sqlmodel_crud_utils._core.caching import cached
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.columns import is_json, python_type
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Integer, MetaData, Table
 from sqlalchemy.orm import configure_mappers, registry
 
-from sqlmodel_crud_utils._core.caching import Store
+from sqlmodel_crud_utils._core.memoizing import Store
 
 KEY = Column("id", Integer, primary_key=True)
 
