@@ -144,6 +144,9 @@ def _find_declared(
     for constraint in declared:
         if driver.columns and _column_names(table, constraint) == driver.columns:
             return constraint
+    numbered = [each for each in declared if _may_be_numbered(driver.constraint, table, each)]
+    if len(numbered) == 1:
+        return numbered[0]
     # SQLite does not say which foreign key it was.
     is_told = driver.constraint is not None or driver.columns or kind != "foreign_key"
     is_insert = statement.lstrip()[:6].upper() == "INSERT"
@@ -192,6 +195,14 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
             return {f"{name}_check", str(constraint.sqltext)}
         case _:
             return {f"{joined}_excl"}
+
+
+def _may_be_numbered(name: str | None, table: Table, constraint: _Declared) -> bool:
+    """Return whether a key may have a name of MySQL's, where CREATE TABLE has not made it."""
+    if name is None or not isinstance(constraint, UniqueConstraint):
+        return False
+    first = re.escape(_column_names(table, constraint)[0])
+    return not isinstance(constraint.name, str) and bool(re.fullmatch(rf"{first}_\d+", name))
 
 
 def _constraint_name(driver: DriverError, declared: _Declared | None) -> str | None:
