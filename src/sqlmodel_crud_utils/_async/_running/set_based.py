@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._session.changes import (
 )
 
 _ROWS_AT_ONCE = 1_000
-"""How many rows are read after a write, and told, at once."""
+"""How many rows are read back after a write, and reported to subscribers, at once."""
 
 
 async def write_set(

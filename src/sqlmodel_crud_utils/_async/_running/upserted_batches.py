@@ -258,7 +258,7 @@ async def _found_by(
     # Keys may be equal for the database and not for Python: collations that ignore case, padding.
     if len(keys) == 1:
         return {missing[0]: rows[0]}
-    # To ask for each of them would be a query for every new row.
+    # Asking for each key alone would send one query per new row.
     middle = len(missing) // 2
     for part in [missing] if found else [missing[:middle], missing[middle:]]:
         found |= await _found_by(session, target, names, part, dialect)

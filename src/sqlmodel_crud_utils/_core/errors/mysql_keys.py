@@ -1,4 +1,4 @@
-"""The names that MySQL gives to the keys of a table that have none."""
+"""The names that MySQL generates for unnamed keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = UniqueConstraint | ForeignKeyConstraint
 
 
 def key_names(table: Table) -> Mapping[Key, str]:
-    """Return the name of each key of a table, as CREATE TABLE makes them.
+    """Return the names that CREATE TABLE gives to the keys of a table.
 
     A key without a name gets that of its first column, with a number if another key has it. Foreign
     keys take part, as each brings a key of its own, unless another one begins with its columns.

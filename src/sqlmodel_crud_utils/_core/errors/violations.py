@@ -198,7 +198,7 @@ def _names(table: Table, constraint: _Declared) -> set[str]:
 
 
 def _may_be_numbered(name: str | None, table: Table, constraint: _Declared) -> bool:
-    """Return whether a key may have a name of MySQL's, where CREATE TABLE has not made it."""
+    """Return whether MySQL may have generated the name, in a table that was created differently."""
     if name is None or not isinstance(constraint, UniqueConstraint):
         return False
     first = re.escape(_column_names(table, constraint)[0])

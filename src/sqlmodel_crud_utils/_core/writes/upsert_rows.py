@@ -384,9 +384,9 @@ class Tally:
 def unique_values(
     target: Target, names: tuple[str, ...], entries: Iterable[Entry]
 ) -> dict[Entry, Key]:
-    """Return what the entries give for a unique key; those that do not give all of it are left out.
+    """Return the entries' values of a unique key, without the entries that lack one of them.
 
-    The key that rows are identified by may have been made by the database.
+    The database may have generated the values of the key that identifies the rows.
     """
     if names == target.key:
         return {entry: entry.key for entry in entries if entry.key is not None}

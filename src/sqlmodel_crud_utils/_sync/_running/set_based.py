@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._session.changes import (
 from sqlmodel_crud_utils._sync._running.changes import announce, happened
 
 _ROWS_AT_ONCE = 1_000
-"""How many rows are read after a write, and told, at once."""
+"""How many rows are read back after a write, and reported to subscribers, at once."""
 
 
 def write_set(

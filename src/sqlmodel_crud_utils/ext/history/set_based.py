@@ -149,7 +149,7 @@ class _Field(NamedTuple):
 
 
 def _object(fields: Mapping[str, _Field], hidden: Collection[str]) -> Text_:
-    """Return the JSON text of what becomes of the fields that differ in a row."""
+    """Return the JSON text of the changed fields of a row."""
     pairs = {name: _pair(name, each, name in hidden) for name, each in fields.items()}
     if len(pairs) == 1:  # it differs: rows in which nothing does are not recorded
         [pair] = pairs.values()
@@ -161,13 +161,13 @@ def _object(fields: Mapping[str, _Field], hidden: Collection[str]) -> Text_:
 
 
 def _pair(name: str, field: _Field, is_hidden: bool) -> Sequence[str | Text_]:
-    """Return what a field is called, and from what to what it changes, as parts of a text."""
+    """Return a field's name, old value and new value as parts of a JSON text."""
     start = f"{json.dumps(name)}:["
     return [f'{start}"…","…"]'] if is_hidden else [start, field.old, ",", field.new, "]"]
 
 
 def _joined(*parts: str | Text_) -> Text_:
-    """Return a text of several parts; what is known beforehand is one constant."""
+    """Concatenate the parts of a text; adjacent constants become one."""
     known, texts = "", []
     for part in parts:
         if isinstance(part, str):
