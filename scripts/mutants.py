@@ -152,7 +152,12 @@ VALUE_MUTANTS = [
         "(column.primary_key or not column.nullable)",
         "not column.nullable",
     ),
-    (UPSERTS, "for entry, key in keys.items() if None not in key}", "for entry, key in keys.items()}"),
+    (UPSERTS, "keys.items() if None not in key}", "keys.items()}"),
+    (
+        "_async/_running/upserted_batches.py",
+        "criteria = target.criteria if set(names) == set(target.key) else ()",
+        "criteria = ()",
+    ),
     (SHAPES, "if not keys:", "if False:"),
     (SHAPES, "            or column is column.table.autoincrement_column\n", ""),
     (SHAPES, "if len(names) < 2 or ", "if "),

@@ -455,6 +455,16 @@ class TestMixins:
             assert (found.note, found.is_deleted) == ("new", False)
         assert sorted(row.note for row in stored_rows(session, Person)) == ["new", "old"]
 
+    def test_the_visible_row_among_deleted_ones_comes_back(self, session: Session) -> None:
+        """Wherever the deleted rows with the same key are in the table."""
+        deleted = [Person(id=1, email="a@x"), Person(id=3, email="a@x")]
+        for row in deleted:
+            row.soft_delete()
+        given(session, *deleted, Person(id=2, email="a@x"))
+        rows = [{"email": "a@x", "note": "new"}]
+        _, (found,) = bulk_upsert_mappings(rows, session, Person, ["email"])
+        assert (found.id, found.note) == (2, "new")
+
 
 class TestResult:
     """The rows that come back."""
