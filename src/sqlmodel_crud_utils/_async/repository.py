@@ -354,8 +354,8 @@ class AsyncRepository(Generic[T]):
             RecordNotFoundError: Another caller deletes the row at the same moment, and the call is
                 inside a transaction block. Outside, the row is created again.
             QueryExecutionError: The database refused a statement. On MySQL that includes a deadlock
-                with other callers, but only inside a transaction block; outside, the call is
-                repeated.
+                with other callers if the session has begun its transaction before this call, in a
+                block or with a read; otherwise the call is repeated.
             ConstraintViolationError: A constraint is broken.
             UnknownFieldError: A name that is not a field of the model.
             ValidationError: A value that its field does not accept; no value to search for.

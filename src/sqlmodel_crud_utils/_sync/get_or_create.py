@@ -98,7 +98,8 @@ def get_one_or_create(
         UnknownFieldError: A name that is not a field of the model.
         ValidationError: A value that its field does not accept.
         QueryExecutionError: The database refused a statement. On MySQL that includes a deadlock
-            with other callers, but only inside a transaction block; outside, the call is repeated.
+            with other callers if the session has begun its transaction before this call, in a block
+            or with a read; otherwise the call is repeated.
         DatabaseConnectionError: The database cannot be reached.
 
     Example:
