@@ -349,8 +349,9 @@ class Repository(Generic[T]):
 
         Raises:
             MultipleRecordsError: Several rows have these values.
-            RecordNotFoundError: Another caller deletes the row at the same moment, and the call is
-                inside a transaction block. Outside, the row is created again.
+            RecordNotFoundError: Another caller deletes the row at the same moment, and the session
+                has begun its transaction before this call, in a block or with a read. Otherwise the
+                row is created again.
             QueryExecutionError: The database refused a statement. On MySQL that includes a deadlock
                 with other callers if the session has begun its transaction before this call, in a
                 block or with a read; otherwise the call is repeated.
