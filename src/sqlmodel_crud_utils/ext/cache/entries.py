@@ -90,10 +90,8 @@ def asked_of(session: Session, question: Question, dialect: Dialect) -> Asked | 
         database_of(session, facts),
         repr(in_scope() if current_tenant() is None else current_tenant()),
         fingerprint(question.model),
-        outline.text,
-        # The columns of a model may be asked for, or the model itself.
+        outline.digest,
         question.form,
-        "".join("r" if type_ is None else "v" for type_ in outline.types),
         parameters,
         str([(list(map(str, path)), way) for path, way in question.loading]),
         str(sorted(question.visibility.lifted)),

@@ -179,10 +179,14 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
     Raises:
         UncacheableError: A value of a type that has no such text.
     """
-    return json.dumps(parameters, default=_parameter)
+    return _write_parameters(parameters)
 
 
 def _parameter(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return ["set", *sorted(map(repr, value))]
     return encoded(value)
+
+
+# `json.dumps` would make an encoder for each call.
+_write_parameters = json.JSONEncoder(default=_parameter).encode

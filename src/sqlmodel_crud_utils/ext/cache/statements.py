@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Outline:
     """A SELECT, as far as it does not differ from read to read.
 
     Attributes:
-        text: Its SQL.
+        digest: What its SQL and the types of its result come to, short enough for a name.
         tables: The tables that it reads.
         is_known: Whether these are all; SQL as text may read others.
         parameters: The values of parameters that are fixed.
@@ -46,7 +47,7 @@ class Outline:
         types: The types of the columns of a result, None for a model.
     """
 
-    text: str
+    digest: str
     tables: frozenset[str]
     is_known: bool
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -79,8 +80,10 @@ def _outline(statement: Select[Any], dialect: Dialect) -> Outline:
     elements = [each for part in parts for each in visitors.iterate(part)]
     described = statement.column_descriptions
     types = tuple(None if each["expr"] is each["entity"] else each["type"] for each in described)
+    # The columns of a model may be asked for, or the model itself.
+    kinds = "".join("r" if type_ is None else "v" for type_ in types)
     return Outline(
-        compiled.string,
+        hashlib.blake2b(f"{kinds} {compiled.string}".encode(), digest_size=16).hexdigest(),
         _tables(elements),
         not any(isinstance(each, TextClause) for each in elements),
         {name: bind.value for name, bind in binds.items() if bind.callable is None},
@@ -136,9 +139,13 @@ def _tables_behind(relationship: RelationshipProperty[Any]) -> frozenset[str]:
 
 def are_columns_cacheable(question: Question) -> bool:
     """Return whether all that the read may return can be kept without executing it."""
-    mappers = {facts_of(question.model).mapper}
-    if question.loading or facts_of(question.model).loads_eagerly:
-        mappers = set(facts_of(question.model).reachable())
+    facts = facts_of(question.model)
+    return _are_cacheable(facts, bool(question.loading) or facts.loads_eagerly)
+
+
+@cached
+def _are_cacheable(facts: Facts, with_related: bool) -> bool:
+    mappers = facts.reachable() if with_related else [facts.mapper]
     columns = (
         column
         for mapper in mappers
