@@ -100,6 +100,34 @@ class Typed(SQLModel, table=True):
     parsed: Json[list[int]] | None = Field(default=None, sa_type=String(40))
 
 
+class _Alone(TypeDecorator[Any]):
+    """A type of PostgreSQL's own, which takes what its driver does; text elsewhere."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, type_: type[TypeEngine[Any]]) -> None:
+        super().__init__(60)
+        self.type_ = type_
+
+    @property
+    def python_type(self) -> type[Any]:
+        """Return that it takes anything."""
+        return object
+
+    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
+        """Return the type of the database."""
+        return self.type_() if dialect.name == "postgresql" else String(60)
+
+
+class Gateway(SQLModel, table=True):
+    """Addresses and networks as objects, and a key that the database makes."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    ip: Any = Field(default=None, nullable=True, unique=True, sa_type=_Alone(INET))
+    network: Any = Field(default=None, nullable=True, sa_type=_Alone(CIDR))
+
+
 class Device(SQLModel, table=True):
     """Types of PostgreSQL's own; of the last, asyncpg's COPY knows nothing."""
 

@@ -30,7 +30,17 @@ from tests.databases import Database
 from tests.models import AllTypes, Colour, Hero, Team
 from tests.models_mixins import Letter
 from tests.recording import recorded
-from tests.value_models import Address, AddressIn, Carton, Configured, Device, Later, Point, Typed
+from tests.value_models import (
+    Address,
+    AddressIn,
+    Carton,
+    Configured,
+    Device,
+    Gateway,
+    Later,
+    Point,
+    Typed,
+)
 
 Write = Callable[[AsyncSession, dict[str, Any]], Any]
 
@@ -224,6 +234,58 @@ async def test_many_rows_hold_what_one_row_does(
     await _MANY[write](session, rows)
     found = await AsyncQueryBuilder(session, Device).order_by("id").values()
     assert found == rows
+
+
+async def _by_one_each(session: AsyncSession, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        await write_row(Gateway(**row), session, raise_on_error=True)
+
+
+async def _by_flush(session: AsyncSession, rows: list[dict[str, Any]]) -> None:
+    async with transaction(session):
+        session.add_all([Gateway(**row) for row in rows])
+
+
+async def _by_update(session: AsyncSession, rows: list[dict[str, Any]]) -> None:
+    _, gateways = await insert_data_rows([Gateway() for _ in rows], session, raise_on_error=True)
+    for key, row in zip([gateway.id for gateway in gateways], rows, strict=True):
+        await bulk_update_rows([key], row, session, Gateway)
+
+
+_GATEWAYS: dict[str, Callable[[AsyncSession, list[dict[str, Any]]], Any]] = {
+    "write_row": _by_one_each,
+    "insert_data_rows": lambda session, rows: insert_data_rows(
+        [Gateway(**row) for row in rows], session, raise_on_error=True
+    ),
+    "bulk_insert_rows": lambda session, rows: bulk_insert_rows(rows, session, Gateway),
+    "bulk_upsert_mappings": lambda session, rows: bulk_upsert_mappings(
+        rows, session, Gateway, ["ip"]
+    ),
+    "bulk_update_rows": _by_update,
+    "flush": _by_flush,
+}
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("number", [1, 3, 150])
+@pytest.mark.parametrize("write", _GATEWAYS)
+@pytest.mark.parametrize("as_text", [False, True])
+async def test_addresses_and_networks_are_written_as_objects_and_as_texts(
+    session: AsyncSession, write: str, number: int, as_text: bool
+) -> None:
+    """Whether the driver takes one row or many, and found again by the object and by its text."""
+    rows = [
+        {"ip": IPv4Address("10.0.0.1") + place, "network": IPv4Network("10.1.0.0/24")}
+        for place in range(number)
+    ]
+    texts = [{name: str(value) for name, value in row.items()} for row in rows]
+    await _GATEWAYS[write](session, texts if as_text else rows)
+    found = await AsyncQueryBuilder(session, Gateway).order_by("id").values("ip", "network")
+    assert found == rows
+    first = rows[0]["ip"]
+    for wanted in (first, str(first)):
+        assert await AsyncQueryBuilder(session, Gateway).where(ip=wanted).count() == 1
+        assert await AsyncQueryBuilder(session, Gateway).where(ip__in=[wanted]).count() == 1
 
 
 class Shouting:

@@ -198,6 +198,15 @@ def test_record_of(engine: Engine) -> None:
         assert record.dbapi_connection is connection.connection.dbapi_connection
 
 
+def test_forget_types() -> None:
+    """`_type_memos` of a dialect."""
+    dialect, type_ = sqlite.dialect(), Integer()
+    before = type_.dialect_impl(dialect)
+    assert type_.dialect_impl(dialect) is before
+    internals.forget_types(dialect)
+    assert type_.dialect_impl(dialect) is not before
+
+
 def test_connections_of_threads() -> None:
     """`SingletonThreadPool._all_conns`."""
     engine = create_engine("sqlite://", poolclass=SingletonThreadPool)

@@ -1,4 +1,4 @@
-"""Statements that one database needs: to begin on SQLite, snapshots and counts on MySQL."""
+"""What one database needs: to begin on SQLite, counts on MySQL, casts with asyncpg."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
-from sqlmodel_crud_utils._session.sqlalchemy_internals import level_on_connect
+from sqlmodel_crud_utils._session.sqlalchemy_internals import forget_types, level_on_connect
 
 # Whether a connection is in a transaction, as its driver knows without asking the server.
 IN_TRANSACTION: Mapping[str, Callable[[Any], bool]] = {
@@ -75,6 +75,25 @@ def level_of(connection: Connection) -> str | None:
         dialect.default_isolation_level,
     )
     return next((level for level in levels if level), None)
+
+
+def cast_addresses(dialect: Any) -> None:
+    """Let asyncpg know addresses and networks for what they are, wherever they stand.
+
+    An INSERT of several rows has them in a subquery. There PostgreSQL takes a parameter without a
+    cast for a text, and asyncpg refuses any other object. SQLAlchemy casts all types but these.
+    """
+    if dialect.driver != "asyncpg":
+        return
+    from sqlalchemy.dialects.postgresql import CIDR, INET  # only where it is the database
+
+    if INET not in dialect.colspecs:
+        dialect.colspecs = {**dialect.colspecs, INET: _cast(INET), CIDR: _cast(CIDR)}
+        forget_types(dialect)
+
+
+def _cast(type_: type[Any]) -> type[Any]:
+    return type(type_.__name__, (type_,), {"render_bind_cast": True})
 
 
 _NAME = "innodb_snapshot_isolation"

@@ -49,6 +49,7 @@ from sqlmodel_crud_utils._session import (
     tenants,
     transaction_state,
 )
+from sqlmodel_crud_utils._session.databases import cast_addresses
 from sqlmodel_crud_utils._session.replicas import RoutedSession
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils._session.transaction_state import may_be_committed, sending_commit
@@ -143,6 +144,7 @@ def _on_shared_read(execution: ORMExecuteState) -> Any:
 
 @event.listens_for(Session, "after_begin")
 def _on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    cast_addresses(connection.dialect)
     sole_use.begun(session, connection)
     blocks.begun(session, transaction, connection)
 

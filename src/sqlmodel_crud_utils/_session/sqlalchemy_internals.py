@@ -155,6 +155,12 @@ def level_on_connect(dialect: Dialect) -> str | None:
     return found
 
 
+def forget_types(dialect: Dialect) -> None:
+    """Let a dialect work out again how it binds each type."""
+    known: Any = dialect
+    known._type_memos.clear()
+
+
 def max_overflow(pool: QueuePool) -> int:
     """Return how many connections a pool may have beyond its size; -1 is any number."""
     return pool._max_overflow

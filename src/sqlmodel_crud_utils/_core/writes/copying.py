@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.exc import StatementError
 
+from sqlmodel_crud_utils._core.errors.refused_values import MISFITS
+
 # The names and types of a table's columns. A binary COPY sends enums and CHAR(n) as text, and a
 # domain's values as its base type.
 COLUMN_TYPES = """
@@ -28,7 +30,7 @@ def refused_values() -> Iterator[None]:
     """Raise SQLAlchemy's error for a value that the driver cannot convert for its column."""
     try:
         yield
-    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+    except MISFITS as error:
         message = f"a value cannot be copied ({type(error).__name__})"
         raise StatementError(message, None, None, error) from error
 
