@@ -183,7 +183,7 @@ ROW_SECURITY_MUTANTS = [
     (ROW_SECURITY, '"tenant"), String), True)', '"tenant"), String), False)'),
     (ROW_SECURITY, "if re.match(_ENDS, statement):", "if False:"),
     (ROW_SECURITY, " or re.match(_SETS, statement)", ""),
-    (ROW_SECURITY, 'connection.info[_TOLD] = ""', "pass"),
+    (ROW_SECURITY, 'connection.info[_TENANT] = ""', "pass"),
     (ROW_SECURITY, "renew_cursor(context)", "pass"),
     (ROW_SECURITY, "    if is_autocommitting(connection):", "    if False:"),
     (ROW_SECURITY, "if reason is not None:", "if False:"),
@@ -219,7 +219,7 @@ PARAMETER_MUTANTS = [
 ]
 # Those that only a server's answers kill.
 LOSS_MUTANTS = [
-    (OPERATIONS, "is_cut_off = not isinstance(error, Exception)", "is_cut_off = False"),
+    (OPERATIONS, "is_interrupted = not isinstance(error, Exception)", "is_cut_off = False"),
     ("_session/blocks.py", "context.is_disconnect = True", "pass"),
     ("_core/errors/translation.py", "    if is_cut_connection(error):", "    if False:"),
 ]

@@ -71,7 +71,7 @@ class LoopQueue:
             raise Empty
         return entry
 
-    def take_out_those_of(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
+    def take_out_connections_of(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
         """Take the connections at rest that belong to a loop out of the pool, and return them."""
         with self._lock:
             entries = [each for each in self._entries if each.info.get(_LOOP) is loop]
@@ -250,7 +250,7 @@ async def _until_the_end(engine: Engine, loop: asyncio.AbstractEventLoop) -> Asy
         yield
     finally:
         pool = cast(LoopPool, engine.pool)
-        for connection in pool.queue.take_out_those_of(loop):
+        for connection in pool.queue.take_out_connections_of(loop):
             await _close(engine.dialect, connection)
 
 

@@ -210,7 +210,7 @@ async def copy_rows(
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    statements.tell(copy_statement(quoted_name_of(table), names))
+    statements.notify(copy_statement(quoted_name_of(table), names))
     with refused_values():
         await driver.copy_records_to_table(
             table.name, schema_name=table.schema, columns=names, records=rows

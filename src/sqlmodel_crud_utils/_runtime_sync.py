@@ -192,7 +192,7 @@ def copy_rows(
     driver: Any = connection.connection.driver_connection
     quoted = quoted_name_of(table)
     statement = copy_statement(quoted, names)
-    statements.tell(statement)
+    statements.notify(statement)
     with refused_values(), driver.cursor() as cursor:
         found = dict(cursor.execute(COLUMN_TYPES, [quoted]).fetchall())
         types = [found[name] for name in names]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect, Insert
 
-from sqlmodel_crud_utils._async._running.changes import happened
+from sqlmodel_crud_utils._async._running.changes import report
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
-from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
 from sqlmodel_crud_utils._core.chunks import chunked
@@ -40,7 +40,7 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
+from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import (
     COUNTING,
     begin_immediate,
@@ -48,11 +48,11 @@ from sqlmodel_crud_utils._session.databases import (
     start_counting,
 )
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
-    Way,
+    Route,
     driver_copy,
     driver_insert,
     execute_rows,
-    way_of,
+    route_of,
 )
 from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, ValidationError
 
@@ -60,7 +60,7 @@ __all__ = ["bulk_insert_rows"]
 
 _NAME = "bulk_insert_rows"
 # The statements are the Core's; the model in them only tells the session which database to use.
-_PLAIN = {**TOLD, "dml_strategy": "raw"}
+_PLAIN = {**REPORTED, "dml_strategy": "raw"}
 
 
 async def bulk_insert_rows(
@@ -150,7 +150,7 @@ async def bulk_insert_rows(
                 await insertion.run(write, rows, size, report)
             return []
 
-        await insist(write, work)
+        await run_or_raise(write, work)
         return write.rows or 0
 
 
@@ -164,7 +164,7 @@ class _Insertion:
     total: int | None
     method: str
     skipping: bool
-    way: Way = Way.ORDINARY
+    route: Route = Route.ORDINARY
     need: Need = Need.NOTHING
 
     async def run(
@@ -187,7 +187,7 @@ class _Insertion:
         self.need = need_of(self.target.model)
         # The driver gives no keys back.
         if self.need < Need.KEYS:
-            self.way = way_of(sync_session(self.session), connection)
+            self.route = route_of(sync_session(self.session), connection)
 
     async def _write(self, shapes: list[Shape]) -> int:
         async def work() -> int:
@@ -224,7 +224,7 @@ class _Insertion:
 
     async def _tell_some(self) -> None:
         if self.need:
-            await happened(self.session, Change(self.target.model, "create"))
+            await report(self.session, Change(self.target.model, "create"))
 
     async def _insert_and_tell(self, shape: Shape) -> int:
         facts, names = self.target.facts, tuple(self.target.columns)
@@ -236,7 +236,7 @@ class _Insertion:
             statement = self._statement(facts.model, keyed=True)
             rows = await insert_returning(self.session, facts, statement, parameters, names, _PLAIN)
         if rows:
-            await happened(self.session, change_of(facts, "create", names, rows))
+            await report(self.session, change_of(facts, "create", names, rows))
         return len(rows)
 
     async def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
@@ -252,7 +252,7 @@ class _Insertion:
 
     async def _execute(self, shape: Shape) -> Any:
         model, table = self.target.model, self.target.table
-        if self.way is Way.DRIVER:
+        if self.route is Route.DRIVER:
             prepared = driver_insert(self.target, self._statement(table), shape, self.dialect)
             if prepared is not None:
                 return await run_on_connection(
@@ -274,8 +274,8 @@ class _Insertion:
         if self.skipping or not may_copy(self.dialect, DRIVERS["postgresql"], self.method):
             return False
         if self.method == "copy":
-            return self.way is not Way.ORDINARY
-        return self.way is Way.DRIVER and count >= COPY_FROM
+            return self.route is not Route.ORDINARY
+        return self.route is Route.DRIVER and count >= COPY_FROM
 
     async def _copy(self, shapes: list[Shape]) -> bool:
         """Write rows with COPY; False if they are left to be inserted.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
-from sqlmodel_crud_utils._async._running.settling import let_go
+from sqlmodel_crud_utils._async._running.settling import close_safely
 from sqlmodel_crud_utils._core.connections.engines import (
     Password,
     PoolStatus,
@@ -240,7 +240,7 @@ def get_session(
         try:
             yield session
         finally:
-            await shielded(let_go, session)
+            await shielded(close_safely, session)
 
     return open_session
 

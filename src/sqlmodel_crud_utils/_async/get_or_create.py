@@ -11,7 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
-from sqlmodel_crud_utils._async._running.operations import Write, insist, searching, translated
+from sqlmodel_crud_utils._async._running.operations import (
+    Write,
+    run_or_raise,
+    searching,
+    translated,
+)
 from sqlmodel_crud_utils._async._running.rows import change, insert
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.dialects import features_of
@@ -194,7 +199,7 @@ async def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
         await change(write, row, without_key(facts, row, changes))
         return [row]
 
-    await insist(write, work)
+    await run_or_raise(write, work)
 
 
 def _is_alone(session: AsyncSession, model: type[Any]) -> bool:
@@ -205,7 +210,7 @@ def _is_alone(session: AsyncSession, model: type[Any]) -> bool:
         or plain.new
         or plain.dirty
         or plain.deleted
-        or commit_callbacks.are_waiting(plain)
+        or commit_callbacks.has_waiting(plain)
         or (plain.identity_map and not plain.expire_on_commit)
         or isinstance(plain.get_bind(model), Connection)
     )
@@ -251,7 +256,7 @@ class _Search(NamedTuple):
             statement,
             parameters,
             eagerly=bool(options),
-            meets_again=self.loading.meets_again,
+            reaches_twice=self.loading.reaches_twice,
             visibility=self.visibility,
         )
         if len(rows) > 1:
@@ -281,7 +286,7 @@ async def _create_or_find(
         nonlocal existed
         if not write.hooks and values.keys().isdisjoint(write.facts.relationships):
             row = write.model(**values)
-            inserted = await inserted_at_once(write.session, write.facts, row, unless_there=True)
+            inserted = await inserted_at_once(write.session, write.facts, row, skip_existing=True)
             if inserted is False:
                 row = await _first_as_of_now(search)
                 existed = row is not None
@@ -297,7 +302,7 @@ async def _create_or_find(
         return [row]
 
     try:
-        rows = await insist(write, work)
+        rows = await run_or_raise(write, work)
     except ConstraintViolationError as refusal:
         if not await _is_held_by_deleted(search, values, refusal):
             raise

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Delete, Update
 from sqlmodel_crud_utils._async._running.cached import answered
 from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import fetch
-from sqlmodel_crud_utils._async._running.operations import Read, Write, insist
+from sqlmodel_crud_utils._async._running.operations import Read, Write, run_or_raise
 from sqlmodel_crud_utils._async._running.rows import soft_for
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
@@ -557,7 +557,7 @@ class AsyncQueryBuilder(QueryShape[T]):
             statement,
             parameters,
             eagerly=query.loads_related,
-            meets_again=query.loading.meets_again,
+            reaches_twice=query.loading.reaches_twice,
             visibility=query.visibility,
         )
         question = self._question(prepared)
@@ -591,7 +591,7 @@ class AsyncQueryBuilder(QueryShape[T]):
                 await load_expired(session, loaded)
                 return []
 
-            await insist(write, work)
+            await run_or_raise(write, work)
             return write.rows or 0
 
     async def _at_most(self, read: Read, count: int) -> list[T]:

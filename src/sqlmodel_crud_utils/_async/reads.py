@@ -266,7 +266,7 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
                 statement,
                 parameters,
                 eagerly=eagerly,
-                meets_again=query.loading.meets_again,
+                reaches_twice=query.loading.reaches_twice,
                 visibility=query.visibility,
             )
 

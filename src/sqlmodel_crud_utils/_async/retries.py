@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlmodel_crud_utils._async._running.blocks import block
 from sqlmodel_crud_utils._async._running.operations import Block, keep_loaded
-from sqlmodel_crud_utils._async._running.settling import let_go
+from sqlmodel_crud_utils._async._running.settling import close_safely
 from sqlmodel_crud_utils._core.errors.retries import Retries, refuse_generators, retries_for
 from sqlmodel_crud_utils._core.errors.transient import Cause, cause_of, is_transient
 from sqlmodel_crud_utils._core.logs import log_retry
@@ -119,7 +119,7 @@ async def run_transaction(
                     raise
             finally:
                 operation.levels = attempt.block
-                await shielded(let_go, session)
+                await shielded(close_safely, session)
             await pause(seconds)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async._running.changes import announce, happened
+from sqlmodel_crud_utils._async._running.changes import announce, report
 from sqlmodel_crud_utils._async._running.chunks import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import find_for
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
-from sqlmodel_crud_utils._async._running.operations import Write, insist, searching
+from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise, searching
 from sqlmodel_crud_utils._async._running.rows import delete, reload_marks, update
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
@@ -31,7 +31,7 @@ from sqlmodel_crud_utils._runtime_async import (
     require_session,
     run_on_connection,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
+from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
 
@@ -242,7 +242,7 @@ async def purge_rows(
                     await write.written(count)
             return []
 
-        await insist(write, work)
+        await run_or_raise(write, work)
         return write.rows or 0
 
 
@@ -254,7 +254,7 @@ async def _purge_chunk(session: AsyncSession, purge: Purge) -> int:
         await execute_writing(session, statement)
     if need_of(purge.model) >= Need.BEFORE:
         await announce(session, purge.model, keys)
-    result = await execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
-    await happened(session, Change(purge.model, "delete", keys))
+    result = await execute_writing(session, purge.without_rows(keys), execution_options=REPORTED)
+    await report(session, Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

@@ -1,8 +1,8 @@
-"""Reads that PostgreSQL gets without a BEGIN before them and a ROLLBACK after them.
+"""Reads that are sent to PostgreSQL without BEGIN and ROLLBACK.
 
-Under READ COMMITTED each statement sees what is committed when it begins, in a transaction and
-without one. So a read for which nothing has to begin is sent alone: one round trip instead of
-three, and no transaction that stays open meanwhile.
+Under READ COMMITTED each statement sees what is committed when it begins, with or without a
+transaction. So a read that needs no transaction is sent alone: one round trip instead of three,
+and no transaction stays open.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ALONE: Mapping[str, Any] = {_WANTED: True}
 
 NO_OPTIONS: Mapping[str, Any] = {}
 
-# Those that begin transactions by themselves, each with a round trip.
+# These drivers begin transactions themselves, each with a round trip.
 _DRIVERS = ("asyncpg", "psycopg")
 
-# For poolers, which hand a connection of the server to somebody else after each transaction. What
-# is prepared for a single use would be executed on another one, unless a transaction is around.
+# Settings for poolers, which may switch server connections after each transaction. Without a
+# transaction, a statement could be prepared on one of them and executed on another.
 _FOR_POOLERS = (
     "statement_cache_size",
     "prepared_statement_cache_size",
@@ -38,17 +38,17 @@ _FOR_POOLERS = (
 
 
 def may_read_alone(plan: EnginePlan) -> bool:
-    """Return whether reads on an engine may do without a transaction."""
+    """Return whether an engine's reads may be sent without a transaction."""
     settings = {*plan.arguments["connect_args"], *plan.url.query}
     return plan.url.get_driver_name() in _DRIVERS and settings.isdisjoint(_FOR_POOLERS)
 
 
 def with_autocommit(session: Session, options: Mapping[str, Any] = NO_OPTIONS) -> Mapping[str, Any]:
-    """Return execution options that let a read do without a transaction, unless one was begun."""
+    """Return options that let a read be sent without a transaction, unless one was begun."""
     transaction = session.get_transaction()
     if (
         is_inside(session)
-        # The transaction of a connection is its owner's.
+        # A session on a connection joins the transaction of the connection's owner.
         or not isinstance(session.bind, Engine)
         or (
             transaction is not None and transaction.origin is not SessionTransactionOrigin.AUTOBEGIN
@@ -75,9 +75,9 @@ def is_sent_alone(context: Any) -> bool:
 
 @contextmanager
 def autocommitting(dbapi_connection: Any) -> Iterator[None]:
-    """Let a connection begin no transaction inside.
+    """Keep a connection from beginning a transaction inside.
 
-    After an interruption SQLAlchemy gives the connection up.
+    After an interruption, SQLAlchemy discards the connection.
     """
     dbapi_connection.autocommit = True
     try:
@@ -91,5 +91,5 @@ def autocommitting(dbapi_connection: Any) -> Iterator[None]:
 def _begin_again(dbapi_connection: Any) -> None:
     try:
         dbapi_connection.autocommit = False
-    except Exception:  # noqa: BLE001 - psycopg refuses it on a lost connection, or one at work
+    except Exception:  # noqa: BLE001 - psycopg refuses it on a lost or busy connection
         dbapi_connection.close()

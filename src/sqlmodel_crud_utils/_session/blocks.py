@@ -2,8 +2,8 @@
 
 A *level* is one `with transaction(...)`; the outermost level is the database transaction, each
 inner one a savepoint. When the database refuses a statement, the innermost transaction is *doomed*:
-PostgreSQL ignores everything that follows and turns the COMMIT into a ROLLBACK without a word, so
-the level must not pretend to have succeeded. A refusal goes with the savepoint that is rolled back.
+PostgreSQL ignores everything that follows and silently turns the COMMIT into a ROLLBACK, so the
+level must not pretend to have succeeded. Rolling back a savepoint also removes its refusals.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 @dataclass(slots=True, weakref_slot=True)
 class BlockState:
-    """What a session's nested levels share, from the outermost entry to its exit."""
+    """The state that a session's nested levels share, from the outermost entry to its exit."""
 
     session: weakref.ref[Session]
     in_callers: bool = False
-    """Whether all of it is a savepoint in the caller's own `with session.begin()`."""
+    """Whether the block is a savepoint in the caller's own `with session.begin()`."""
     modes: Modes = USUAL
     locks_first: bool = True
-    """Whether SQLite's lock is taken at the beginning; else by the first change, or a savepoint."""
+    """Whether SQLite's lock is taken at the beginning, not by the first change or savepoint."""
     depth: int = 0
     committed: bool = False
-    """Whether some of it is committed: by a commit by hand, or at its end."""
+    """Whether a part of the block is committed: by an explicit commit, or at the end."""
     kept: weakref.WeakSet[InstanceState[Any]] = field(default_factory=weakref.WeakSet)
     refusals: PerSavepoint[BaseException] = field(default_factory=PerSavepoint)
 
     def keep(self, states: Iterable[InstanceState[Any]]) -> None:
-        """Remember rows that have to stay loaded after the commit."""
+        """Remember rows that must stay loaded after the commit."""
         self.kept.update(states)
 
     def doom(self, error: BaseException, *, wholly: bool = False) -> None:
-        """Note that the innermost transaction, or all of it, holds a refused statement."""
+        """Note that the innermost transaction, or the whole one, had a statement refused."""
         session = self.session()
         if session is None:
             return
@@ -70,7 +70,7 @@ class BlockState:
             self.refusals.add(doomed, error)
 
     def refusal(self, savepoint: SessionTransaction | None) -> BaseException | None:
-        """Return the first error that dooms this savepoint, or with None the block; else None."""
+        """Return the first error that doomed this savepoint (with None, the block), or None."""
         errors = (
             error
             for doomed, error in self.refusals
@@ -79,7 +79,7 @@ class BlockState:
         return next(errors, None)
 
     def lost(self, error: BaseException) -> None:
-        """Note that all of it is gone, with the error that came first."""
+        """Note that the whole transaction is gone; the latest refusal, if any, is the cause."""
         behind = [earlier for _, earlier in self.refusals]
         self.doom(behind[-1] if behind else error, wholly=True)
 
@@ -90,13 +90,13 @@ def block_of(session: Session) -> BlockState | None:
 
 
 def refuse_in_reading(session: Session) -> None:
-    """Refuse a write in a block that is for reading; a database may take it all the same."""
+    """Refuse a write in a read-only block; not every database would."""
     if only_reads(session):
         raise ValidationError("it is read-only; write with another session", field="session")
 
 
 def only_reads(session: Session) -> bool:
-    """Return whether the session is in a block for reading."""
+    """Return whether the session is in a read-only block."""
     block = block_of(session)
     return block is not None and block.modes.read_only
 
@@ -104,18 +104,18 @@ def only_reads(session: Session) -> bool:
 def in_callers_block(session: Session) -> bool:
     """Return whether the session is in the caller's own `with session.begin()` or a nested one.
 
-    That commits at its exit, so that nobody else may; SQLAlchemy would refuse what comes after.
+    That block commits on exit, so nothing else may: SQLAlchemy would refuse further statements.
     """
     return is_in_context_manager(session) and block_of(session) is None
 
 
 def is_inside(session: Session) -> bool:
-    """Return whether somebody else is to commit: a block of the library, or the caller's own."""
+    """Return whether a block will commit: the library's, or the caller's own."""
     return is_in_context_manager(session) or block_of(session) is not None
 
 
 def behind(session: Session, error: Exception) -> Exception:
-    """Return what ended the session's transaction, where an error says no more than that it did."""
+    """Return the cause of a `PendingRollbackError` if it is known, or else the error itself."""
     if not isinstance(error, PendingRollbackError):
         return error
     block, transaction = block_of(session), session.get_transaction()
@@ -126,7 +126,7 @@ def behind(session: Session, error: Exception) -> Exception:
 
 
 def may_try_again(session: Session, error: Exception) -> bool:
-    """Return whether there is still a transaction in which to do otherwise what was refused."""
+    """Return whether the transaction survived an error, so that another statement may be tried."""
     return not ends_transaction(error) and not is_lost(session)
 
 
@@ -147,7 +147,7 @@ def leave(session: Session, block: BlockState) -> None:
         forget(session, "block")
 
 
-# --- what SQLAlchemy tells us --------------------------------------------------------------------
+# --- SQLAlchemy's events -------------------------------------------------------------------------
 
 _watched: weakref.WeakKeyDictionary[Connection, weakref.ref[BlockState]] = (
     weakref.WeakKeyDictionary()
@@ -155,22 +155,22 @@ _watched: weakref.WeakKeyDictionary[Connection, weakref.ref[BlockState]] = (
 
 
 def begin(session: Session) -> None:
-    """Begin the transaction of an outermost level, or take over the one under way."""
+    """Begin the transaction of an outermost level, or adopt the current one."""
     bind = session.bind
     if isinstance(bind, Connection) and bind.in_transaction():
-        # The session may join it with a savepoint, before which SQLite has to begin.
+        # The session may join it with a savepoint, and SQLite needs a BEGIN before one.
         begin_immediate(bind)
     if session.in_transaction():
-        if bind is not None:  # a session with a bind per model begins as it goes
+        if bind is not None:  # a session with a bind per model begins on each when it is used
             join(session, session.connection())
         return
     session.begin()  # also for a session with autobegin=False
     if bind is not None:
-        session.connection()  # takes part as it begins: see `begun`
+        session.connection()  # joins the block when it begins: see `begun`
 
 
 def begin_without_lock(session: Session) -> None:
-    """Begin the transaction of an outermost level; the connections begin with their statements."""
+    """Begin the transaction of an outermost level; connections begin with their first statement."""
     if not session.in_transaction():
         session.begin()
     for connection in connections_of(session):
@@ -178,7 +178,7 @@ def begin_without_lock(session: Session) -> None:
 
 
 def join_callers(session: Session) -> None:
-    """Let a block begin inside the caller's own transaction."""
+    """Begin a block inside the caller's own transaction."""
     if session.bind is not None:
         session.connection()
     for connection in connections_of(session):
@@ -186,7 +186,7 @@ def join_callers(session: Session) -> None:
 
 
 def join(session: Session, connection: Connection) -> None:
-    """Make a connection take part in the session's block."""
+    """Make a connection part of the session's block."""
     block = block_of(session)
     if block is None:
         return
@@ -206,7 +206,7 @@ def _refuse_autocommit(connection: Connection) -> None:
 
 
 def begun(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    """Let a connection on which a transaction has begun take part in the session's block."""
+    """Set up a connection whose transaction has begun for the session's block, and join it."""
     block = block_of(session)
     if block is None:
         return
@@ -219,13 +219,13 @@ def begun(session: Session, transaction: SessionTransaction, connection: Connect
 
 
 def before_savepoint(connection: Connection) -> None:
-    """Begin before a savepoint in a block: its release would commit where nothing has begun."""
+    """Begin a transaction before a block's savepoint, whose release would otherwise commit."""
     if connection in _watched:
         begin_immediate(connection)
 
 
 def committed(session: Session) -> None:
-    """Hand on the refusals of a released savepoint; note that a transaction is committed."""
+    """Pass on the refusals of a released savepoint, or note that a transaction was committed."""
     block = block_of(session)
     committed = None if block is None else innermost_transaction(session)
     if block is not None and committed is not None:
@@ -234,14 +234,14 @@ def committed(session: Session) -> None:
 
 
 def ended(session: Session, transaction: SessionTransaction) -> None:
-    """Forget the refusals of what has ended."""
+    """Drop the refusals of a transaction that has ended."""
     block = block_of(session)
     if block is not None:
         block.refusals.drop(transaction)
 
 
 def refused(context: ExceptionContext) -> None:
-    """Doom the block that a connection takes part in, as the database refused a statement."""
+    """Doom the block of a connection on which the database refused a statement."""
     if not isinstance(context.original_exception, Exception):
         _release_lock(context)
     if is_cut_connection(context.original_exception):
@@ -252,7 +252,7 @@ def refused(context: ExceptionContext) -> None:
     reference = _watched.get(context.connection)
     block = reference() if reference is not None else None
     if block is not None:
-        # Without its savepoint the transaction is gone too: MySQL ends all of it in a deadlock.
+        # If the savepoint is gone, so is the transaction: MySQL ends it in a deadlock.
         if (context.statement or "").startswith("ROLLBACK TO"):
             block.lost(refusal)
         else:
@@ -260,17 +260,17 @@ def refused(context: ExceptionContext) -> None:
 
 
 def _release_lock(context: ExceptionContext) -> None:
-    """End the statement that an interruption cut off, and its transaction.
+    """End an interrupted statement and its transaction.
 
-    SQLAlchemy discards the connection. SQLite however keeps a closed connection, and its lock on
-    the file, until the last of its statements is gone, and in tracebacks they live on.
+    SQLAlchemy discards the connection, but SQLite keeps a closed connection, and its lock on the
+    file, as long as a traceback refers to one of its statements.
     """
     connection = context.connection
-    # Where the end of a statement is cut off, SQLAlchemy tells of it once more afterwards.
+    # If ending a statement is interrupted as well, SQLAlchemy fires the event again.
     holds_lock = features_of(context.dialect).single_writer
     if not holds_lock or connection is None or connection.invalidated:
         return
-    # SQLAlchemy 2.0 has aiosqlite's cursor in local variables only.
+    # SQLAlchemy 2.0 keeps aiosqlite's cursor only in local variables.
     traceback.clear_frames(context.original_exception.__traceback__)
     cursor = getattr(context.execution_context, "cursor", None)
     if cursor is not None:
@@ -279,12 +279,12 @@ def _release_lock(context: ExceptionContext) -> None:
 
 
 def _finish(func: Callable[[], object]) -> None:
-    """Call a function until it is not cut off itself; the first interruption is on its way."""
+    """Call a function until it is not interrupted; the first interruption already propagates."""
     while True:
         try:
             func()
-        except Exception as error:  # noqa: BLE001 - the connection is given up either way
+        except Exception as error:  # noqa: BLE001 - the connection is discarded either way
             get_logger().error(f"ending an interrupted statement failed: {type(error).__name__}")
-        except BaseException:  # noqa: BLE001, S112 - cut off as well: once more
+        except BaseException:  # noqa: BLE001, S112 - interrupted again: try once more
             continue
         return

@@ -1,7 +1,7 @@
-"""Objects of a session whose rows came from a cache, and which are therefore not written.
+"""Objects whose rows came from a cache, and which therefore must not be flushed.
 
-Such a row may be a little older than the one in the database. A flush that is based on it would
-undo what others wrote meanwhile, so it is refused until the row was read again.
+Such a row may be outdated, and a flush based on it would undo what others wrote meanwhile. So the
+flush is refused until the row is read from the database.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-# Of all sessions: such a row is no newer in another one, to which a program may move it.
+# For all sessions: a program may move an object to another session, where it is as outdated.
 _cached: weakref.WeakSet[InstanceState[Any]] = weakref.WeakSet()
 
 
 def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Note that these objects came from a cache; the next read that queries reads them again."""
+    """Note that objects came from a cache; the next query that returns them refreshes them."""
     found = set(states)
     _cached.update(found)
     kept_rows.note_more(session, found)
 
 
-def read_again(state: InstanceState[Any], _context: Any, names: Iterable[str] | None) -> None:
-    """Forget an object all of whose columns were read from the database."""
+def refreshed(state: InstanceState[Any], _context: Any, names: Iterable[str] | None) -> None:
+    """Forget an object once all of its columns were read from the database."""
     if state not in _cached:
         return
     facts = facts_of(state.class_)

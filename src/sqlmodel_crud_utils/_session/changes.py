@@ -1,10 +1,10 @@
-"""What was written: the one place that hears of every write.
+"""Changes: each write through a session is reported here and passed on to subscribers.
 
-Whatever writes through a session says so here, after it is done and before the commit: flushes, the
-library's statements past them, and the caller's own UPDATE, DELETE and INSERT statements. Who wants
-to know subscribes (`_session.events.subscribe`) and says how much; as long as nobody does, a write
-costs one truth test. Of `text()` no more is heard than that it may have written anything;
-`session.connection()`, the database's own cascades and other programs are not heard.
+Flushes, the library's own statements and the caller's UPDATE, DELETE and INSERT statements are
+reported after they ran and before the commit. A subscriber (`_session.events.subscribe`) says how
+much it needs to know; without subscribers, a write costs one truth test. `text()` is reported only
+as a statement that may have written anything. Statements on `session.connection()`, the database's
+own cascades and other programs are not seen.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from sqlmodel_crud_utils._session.witnessing import (
 
 WriteKind = Literal["create", "update", "delete"]
 
-_TOLD = "sqlmodel_crud_utils_told"
+_REPORTED = "sqlmodel_crud_utils_reported"
 
-TOLD: Mapping[str, Any] = {_TOLD: True}
-"""The execution option of a statement whose writer says by itself what it writes."""
+REPORTED: Mapping[str, Any] = {_REPORTED: True}
+"""The execution option of a statement whose caller reports the change itself."""
 
 
 class Need(IntEnum):
-    """How much a subscriber has to know; the more, the more a set-based write costs."""
+    """How much a subscriber needs to know; the more it is, the more a set-based write costs."""
 
     NOTHING = 0
-    MODEL = 1  # whose rows were written; which ones, where that is known anyway
+    MODEL = 1  # the model whose rows were written; the keys only if they are known anyway
     KEYS = 2  # which rows were written
-    ROWS = 3  # and what was written into each of them
-    BEFORE = 4  # and, before the write, which rows it may reach
+    ROWS = 3  # and the values written to each of them
+    BEFORE = 4  # and which rows a write may reach, before it runs
 
 
 class Change(NamedTuple):
@@ -61,10 +61,9 @@ class Change(NamedTuple):
     Attributes:
         model: The table model.
         operation: What happened to the rows. A soft deletion is an update.
-        keys: The primary keys that the rows had before; None for some rows of the model, which
-            ones nobody knows.
-        values: For each key what was written by the names of the fields, all columns for a new
-            row; None where that is not known.
+        keys: The primary keys that the rows had before the write; None if they are unknown.
+        values: For each key the written values by field name, all columns for a new row; None if
+            they are unknown.
     """
 
     model: type[Any]
@@ -74,50 +73,50 @@ class Change(NamedTuple):
 
 
 class TableChange(NamedTuple):
-    """Rows that were written past every model: links of a many-to-many relationship, for instance.
+    """Rows written to a table without a model, such as links of a many-to-many relationship.
 
     Attributes:
-        table: Their table; None where SQL as text may have written anything.
+        table: The table; None if SQL text may have written to any.
     """
 
     table: FromClause | None
 
 
 class Subscriber(Protocol):
-    """Who wants to know of changes."""
+    """A receiver of changes."""
 
     def need(self, model: type[Any]) -> Need:
-        """Return how much has to be told of the rows of a model."""
+        """Return how much the subscriber needs to know about a model's rows."""
         ...
 
     def written(self, session: Session, change: Change) -> None:
-        """Hear of a change, in its transaction; what is raised undoes the write."""
+        """Receive a change, inside its transaction; an exception undoes the write."""
         ...
 
     def committed(self, session: Session, changes: Sequence[Change]) -> None:
-        """Hear of all changes of a transaction that is committed, in their order.
+        """Receive all changes of a committed transaction, in order.
 
-        The session is just ending the transaction: nothing can be queried with it.
+        The session is about to end the transaction and cannot query.
         """
         ...
 
 
 @runtime_checkable
 class TableSubscriber(Subscriber, Protocol):
-    """A subscriber that hears of tables without a model, too."""
+    """A subscriber that also receives changes of tables without a model."""
 
     def tables_written(
         self, connections: Collection[Connection], changes: Sequence[Change | TableChange]
     ) -> None:
-        """Hear of all changes of a transaction that is committed, in place of `committed`.
+        """Receive all changes of a committed transaction; called instead of `committed`.
 
-        So it does where the COMMIT was sent and nobody knows what became of it.
+        It is also called if a COMMIT was sent and its outcome is unknown.
         """
         ...
 
 
 class Witness(Subscriber, Protocol):
-    """A subscriber that looks at rows before they are written; its need is `Need.BEFORE`."""
+    """A subscriber that reads rows before they are written; it needs `Need.BEFORE`."""
 
     def recording(
         self,
@@ -126,24 +125,24 @@ class Witness(Subscriber, Protocol):
         statement: Update | Delete,
         criteria: Sequence[ColumnElement[bool]],
     ) -> Recording | None:
-        """Return what records a set-based write before it, None if its rows have to be read."""
+        """Return a function that records a set-based write, or None if its rows must be read."""
         ...
 
     def writing(
         self, session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]
     ) -> None:
-        """Hear, in the transaction, that rows which meet the criteria may be written next."""
+        """Learn, inside the transaction, that the next write may reach rows that match."""
         ...
 
 
 Recording = Callable[[], int | None]
-"""Records a write; returns how many rows were seen, None where nobody can intervene."""
+"""Records a write; returns how many rows were seen, or None if no other writer can intervene."""
 
 subscribers: list[Subscriber] = []
 
 
 def need_of(model: type[Any]) -> Need:
-    """Return the largest need that anybody has to know of a model's rows."""
+    """Return the largest need of any subscriber for a model's rows."""
     return max((each.need(model) for each in subscribers), default=Need.NOTHING)
 
 
@@ -153,7 +152,7 @@ def recording_of(
     statement: Update | Delete,
     criteria: Sequence[ColumnElement[bool]],
 ) -> Recording | None:
-    """Return what records a set-based write without its rows, None if somebody needs these."""
+    """Return a function that records a set-based write, or None if its rows must be read."""
     needing = [each for each in subscribers if each.need(model) >= Need.KEYS]
     if len(needing) > 1:
         return None
@@ -161,35 +160,35 @@ def recording_of(
 
 
 def announce(session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]) -> None:
-    """Tell those who look at rows before a write which rows it may reach."""
+    """Pass the criteria of a write that is about to run to the witnesses."""
     for each in subscribers:
         if each.need(model) >= Need.BEFORE:
             cast("Witness", each).writing(session, model, criteria)
 
 
 def announce_keys(session: Session, model: type[Any], keys: Sequence[Key]) -> None:
-    """Tell those who look at rows before a write the keys of the rows that it may reach."""
+    """Pass the keys of the rows that a write may reach to the witnesses."""
     facts = facts_of(model)
     dialect = session.get_bind(facts.mapper).dialect
     for chunk in chunked(keys, longest_key_list(model, facts.key, dialect)):
         announce(session, model, [among_keys(model, facts.key, chunk, dialect)])
 
 
-def happened(session: Session, change: Change) -> None:
-    """Tell those who want to know that rows were written."""
+def report(session: Session, change: Change) -> None:
+    """Report to subscribers that rows were written."""
     state = state_of(session)
     owner = innermost_transaction(session)
     for each in subscribers:
         need = each.need(change.model)
-        if Need.NOTHING < need < Need.BEFORE:  # a witness is done with it at once
+        if Need.NOTHING < need < Need.BEFORE:  # a witness needs no second call at the commit
             state.changes = state.changes or PerSavepoint()
             state.changes.add(owner, (each, change))
         if need:
             each.written(session, change)
 
 
-def tables_happened(session: Session, *tables: FromClause | None) -> None:
-    """Tell those who want to know that rows of tables were written past every model."""
+def report_tables(session: Session, *tables: FromClause | None) -> None:
+    """Report to subscribers that rows of tables without a model were written."""
     owner = innermost_transaction(session)
     for each in subscribers:
         if isinstance(each, TableSubscriber):
@@ -202,12 +201,12 @@ def tables_happened(session: Session, *tables: FromClause | None) -> None:
 def pending_of(
     session: Session,
 ) -> PerSavepoint[tuple[Subscriber, Change | TableChange]] | None:
-    """Return what the session has written and not committed yet, None for nothing."""
+    """Return the session's uncommitted changes, or None."""
     return noted(session).changes
 
 
-def tell_committed(session: Session) -> None:
-    """Tell what was waiting for the commit."""
+def notify_committed(session: Session) -> None:
+    """Pass on the changes of a transaction that was committed."""
     pending = noted(session).changes
     forget(session, "changes")
     told = [] if pending is None else pending.take()
@@ -219,11 +218,8 @@ def tell_committed(session: Session) -> None:
             each.committed(session, [change for change in found if isinstance(change, Change)])
 
 
-def tell_uncertain(session: Session, transaction: SessionTransaction) -> None:
-    """Tell what was waiting for a commit that has failed on its way; it may be done for all that.
-
-    The transaction has ended.
-    """
+def notify_uncertain(session: Session, transaction: SessionTransaction) -> None:
+    """Pass on the changes of an ended transaction whose COMMIT failed but may have taken effect."""
     told = [thing for owner, thing in noted(session).changes or () if is_within(owner, transaction)]
     for each in subscribers:
         found = [change for subscriber, change in told if subscriber is each]
@@ -231,8 +227,8 @@ def tell_uncertain(session: Session, transaction: SessionTransaction) -> None:
             each.tables_written(connections_in(transaction), found)
 
 
-def tell_of_tables(transaction: SessionTransaction, tables: Iterable[FromClause]) -> None:
-    """Tell of tables that were written though their transaction was rolled back, and has ended."""
+def notify_of_tables(transaction: SessionTransaction, tables: Iterable[FromClause]) -> None:
+    """Report tables that were written although their transaction was rolled back."""
     told: list[Change | TableChange] = [TableChange(table) for table in tables]
     told += [Change(model, "update") for table in tables for model in _models_of(table)]
     for each in subscribers:
@@ -244,7 +240,7 @@ def tell_of_tables(transaction: SessionTransaction, tables: Iterable[FromClause]
 
 
 def flushing(session: Session) -> None:
-    """Announce what a flush is going to write, as far as that is known before it."""
+    """Announce the rows that a flush will write, as far as they are known beforehand."""
     changed = (each for each in session.dirty if session.is_modified(each))
     states = map(instance_state, [*changed, *session.deleted])
     waiting = [each for each in states if need_of(each.class_) >= Need.BEFORE]
@@ -258,7 +254,7 @@ def flushing(session: Session) -> None:
 
 
 def flushing_row(state: InstanceState[Any]) -> None:
-    """Announce a row that only the flush itself finds: an orphan, a row that referred to one."""
+    """Announce a row found only during the flush: an orphan, or a row that referred to one."""
     session = state.session
     if (
         session is not None
@@ -269,9 +265,9 @@ def flushing_row(state: InstanceState[Any]) -> None:
 
 
 def flushed(session: Session, context: Any) -> None:
-    """Tell what a flush has written."""
+    """Report what a flush has written."""
     forget(session, "announced")
-    # A row that takes the place of a deleted one comes after it.
+    # Deletions come first: a new row may replace a deleted one.
     written: dict[WriteKind, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
     for state, (is_deleted, listed_only) in list(context.states.items()):
         if not listed_only and need_of(state.class_):
@@ -279,23 +275,23 @@ def flushed(session: Session, context: Any) -> None:
     for operation, states in written.items():
         for model, group in _by_model(states).items():
             for change in _of_states(model, operation, group):
-                happened(session, change)
-    tables_happened(session, *_links_written(context.states))
+                report(session, change)
+    report_tables(session, *_links_written(context.states))
     flushed_now = [(state, gone) for state, (gone, listed) in context.states.items() if not listed]
     for model, links in links_of(flushed_now, _witnessed_of).items():
         if links.removed:
-            happened(session, Change(model, "delete", list(links.removed)))
+            report(session, Change(model, "delete", list(links.removed)))
         if links.added:
-            happened(session, Change(model, "create", list(links.added)))
+            report(session, Change(model, "create", list(links.added)))
 
 
 def _witnessed_of(table: FromClause) -> list[type[Any]]:
-    """Return the models of a link table whose rows somebody looks at before they are written."""
+    """Return the models of a link table whose rows a witness reads before they are written."""
     return [model for model in _models_of(table) if need_of(model) >= Need.BEFORE]
 
 
 def _links_written(states: Mapping[InstanceState[Any], tuple[bool, bool]]) -> set[FromClause]:
-    """Return the link tables to which a flush may have written."""
+    """Return the link tables that a flush may have written to."""
     return {
         link for state, (is_deleted, _) in states.items() for link in _links_of(state, is_deleted)
     }
@@ -332,7 +328,7 @@ def _of_states(
         yield Change(model, operation, list(map(_identity, states)))
         return
     facts = facts_of(model)
-    # What is not asked for is not read, either: that may take a query.
+    # Read only what a subscriber needs: reading may take a query.
     told = facts.columns if need_of(model) >= Need.ROWS else facts.key
     if operation == "create":
         rows = [(_key_of(state), _values(state, told)) for state in states]
@@ -356,9 +352,9 @@ def _key_of(state: InstanceState[Any]) -> Key:
 
 
 def _written_names(state: InstanceState[Any]) -> list[str]:
-    """Return the columns that an UPDATE of the flush has set, by the program or by itself."""
+    """Return the columns that the flush's UPDATE has set, including on-update values."""
     changed = {name for name in state.committed_state if state.attrs[name].history.has_changes()}
-    changed |= state.expired_attributes  # what was set to SQL is among them
+    changed |= state.expired_attributes  # columns set to SQL are among them
     facts = facts_of(state.class_)
     if changed.isdisjoint(facts.columns):
         return []
@@ -367,40 +363,40 @@ def _written_names(state: InstanceState[Any]) -> list[str]:
 
 
 def _values(state: InstanceState[Any], names: Iterable[str]) -> dict[str, Any]:
-    # What the database has filled in is read here.
+    # This loads values that the database generated.
     row = state.obj()
     return {name: getattr(row, name) for name in names}
 
 
-# --- statements of the caller's ------------------------------------------------------------------
+# --- the caller's statements ---------------------------------------------------------------------
 
 
-def is_told(execution: ORMExecuteState) -> bool:
-    """Return whether a statement is the library's, which says by itself what it writes."""
-    return bool(execution.execution_options.get(_TOLD))
+def is_reported(execution: ORMExecuteState) -> bool:
+    """Return whether a statement is the library's, which reports its change itself."""
+    return bool(execution.execution_options.get(_REPORTED))
 
 
 def executed(execution: ORMExecuteState) -> Any:
-    """Run a statement that writes, and tell whose rows it wrote."""
+    """Run a statement that writes, and report the models whose rows it wrote."""
     statement = execution.statement
-    if is_told(execution):
+    if is_reported(execution):
         return None
     if isinstance(statement, TextClause):
-        tables_happened(execution.session, None)
+        report_tables(execution.session, None)
     if not isinstance(statement, Update | Delete | Insert):
         return None
     of_table = _models_of(statement.table)
     if not of_table:
-        tables_happened(execution.session, statement.table)
+        report_tables(execution.session, statement.table)
     models = [model for model in of_table if need_of(model)]
     if not models:
         return None
     if watched := [model for model in models if need_of(model) >= Need.BEFORE]:
-        # The base of those that share a table: its key is that of all.
+        # The base of the models that share a table: they all have its key.
         return _witnessed(execution, min(watched, key=lambda model: len(model.__mro__)))
     result = execution.invoke_statement()
     for model in models:
-        happened(execution.session, Change(model, _OPERATIONS[type(statement).__visit_name__]))
+        report(execution.session, Change(model, _OPERATIONS[type(statement).__visit_name__]))
     return result
 
 
@@ -411,7 +407,7 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
     session, facts = execution.session, facts_of(model)
     if isinstance(execution.statement, Insert):
         result, keys = inserted(execution, facts)
-        happened(session, Change(model, "create", keys))
+        report(session, Change(model, "create", keys))
         return result
     keys = keys_to_write(execution, facts)
     announce_keys(session, model, keys)
@@ -420,7 +416,7 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
     if operation == "delete":
         left = set(keys_among(session, facts, keys))
         keys = [key for key in keys if key not in left]
-    happened(session, Change(model, operation, keys))
+    report(session, Change(model, operation, keys))
     return result
 
 

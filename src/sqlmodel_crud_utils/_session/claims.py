@@ -1,4 +1,4 @@
-"""Which rows a flush is about to write, and the version that each was read in."""
+"""The rows that a flush is about to write, each with the version in which it was read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlmodel_crud_utils.exceptions import ConflictError
 
 
 class Claim(NamedTuple):
-    """A row that a flush is about to write, and the version that it was read in."""
+    """A row that a flush is about to write, and the version in which it was read."""
 
     model: type[Any]
     identity: tuple[Any, ...]
@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 def claim(session: Session, row: Any) -> None:
-    """Note that the flush under way writes to a row; when it fails, the row has no version left."""
+    """Note a row that the current flush writes; if the flush fails, the row loses its version."""
     state = instance_state(row)
     version = held_version(facts_of(type(row)), row)
     _claims(session)[state] = Claim(type(row), state.identity or (), version)
@@ -46,7 +46,7 @@ def settle(session: Session, row: Any) -> None:
 
 
 def take_claims(session: Session) -> list[Claim]:
-    """Return the rows that the last flush failed to write; the one to blame is among them."""
+    """Remove and return the rows that the last flush failed to write, whether or not to blame."""
     claims = noted(session).claims or {}
     forget(session, "claims")
     return list(claims.values())

@@ -1,7 +1,7 @@
-"""What is to run after a commit, kept on the session until it is known to be committed.
+"""Callbacks to run after a commit, kept on the session until the commit is known to be done.
 
-A callback belongs to the transaction or savepoint in which it was registered. A savepoint that is
-released hands it on to what is around it; one that ends without that takes it along.
+A callback belongs to the transaction or savepoint in which it was registered. A released savepoint
+passes it to the transaction around it; a savepoint that is rolled back drops it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ Callback = Callable[[], Any]
 def add(session: Session, callback: Callback) -> None:
     """Register a callback with the session's innermost transaction."""
     if block_of(session) is not None and not session.in_transaction():
-        # After a commit by hand: what comes now belongs to the rest of the block.
+        # After an explicit commit: what follows belongs to the rest of the block.
         session.begin()
     state = state_of(session)
     state.waiting = state.waiting or PerSavepoint()
     state.waiting.add(innermost_transaction(session), callback)
 
 
-def are_waiting(session: Session) -> bool:
+def has_waiting(session: Session) -> bool:
     """Return whether a rollback would drop callbacks."""
     return bool(noted(session).waiting)
 
 
 def take_due(session: Session) -> list[Callback]:
-    """Return the callbacks whose transaction is committed, and forget them."""
+    """Remove and return the callbacks whose transaction is committed."""
     due = noted(session).due
     forget(session, "due")
     return due or []
 
 
 def committed(session: Session, savepoint: SessionTransaction | None) -> None:
-    """Let callbacks run whose transaction is committed, or hand on those of a savepoint."""
+    """Mark callbacks as due after a commit; after a released savepoint, pass them to its parent."""
     waiting = noted(session).waiting
     if waiting is None:
         return
@@ -53,15 +53,15 @@ def committed(session: Session, savepoint: SessionTransaction | None) -> None:
 
 
 def ended(session: Session, transaction: SessionTransaction) -> None:
-    """Drop what a transaction that has ended takes along.
+    """Drop the callbacks of a transaction that ended without a commit.
 
-    Every end comes here, also where SQLAlchemy tells of no rollback: after a flush that failed,
-    when a session is closed. What is committed is not waiting any more.
+    Called for every end, even if SQLAlchemy fires no rollback event, as after a failed flush or
+    when a session is closed. Callbacks of a commit are no longer waiting by then.
     """
     waiting = noted(session).waiting
     if waiting is None:
         return
     if transaction.parent is None:
-        forget(session, "waiting")  # those that were registered before the transaction began, too
+        forget(session, "waiting")  # including those registered before the transaction began
     else:
         waiting.drop(transaction)

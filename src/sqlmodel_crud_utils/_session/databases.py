@@ -1,4 +1,4 @@
-"""What one database needs: to begin on SQLite, counts on MySQL, casts with asyncpg."""
+"""Code for one database: BEGIN on SQLite, snapshots and counts on MySQL, casts with asyncpg."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
 from sqlmodel_crud_utils._session.sqlalchemy_internals import forget_types, level_on_connect
 
-# Whether a connection is in a transaction, as its driver knows without asking the server.
+# Return whether a connection is in a transaction, without asking the server.
 IN_TRANSACTION: Mapping[str, Callable[[Any], bool]] = {
     "asyncpg": lambda connection: connection.is_in_transaction(),
     "psycopg": lambda connection: connection.pgconn.transaction_status != 0,
@@ -22,10 +22,10 @@ IN_TRANSACTION: Mapping[str, Callable[[Any], bool]] = {
 
 
 def begin_immediate(connection: Connection) -> None:
-    """Begin the transaction that SQLite's driver does not begin for SELECT or SAVEPOINT.
+    """Begin a transaction on SQLite, whose driver begins none for SELECT or SAVEPOINT.
 
-    Without it, the release of the first savepoint would commit. IMMEDIATE makes two blocks that
-    read and then write wait for each other; a deferred transaction fails at its first write.
+    Without it, the release of the first savepoint would commit. With IMMEDIATE, two blocks that
+    read and then write wait for each other; a deferred one would fail at its first write.
     """
     if features_of(connection.dialect).single_writer and not has_begun(connection):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -35,10 +35,10 @@ _SHARING = (StaticPool, SingletonThreadPool)
 
 
 def begin_again_immediate(connection: Connection) -> None:
-    """Begin again where the engine's own BEGIN did not take the lock, as `begin_immediate` does.
+    """Replace an engine's own BEGIN, which took no lock, by a BEGIN IMMEDIATE.
 
-    A deferred transaction that has just begun holds nothing: no lock, no snapshot, no change. Only
-    sessions that share one connection, as they do in memory, may have changed something in it.
+    A deferred transaction that has just begun holds nothing: no lock, no snapshot, no change. A
+    connection that sessions share, as for databases in memory, is left alone: it may hold changes.
     """
     if not features_of(connection.dialect).single_writer or is_shared(connection):
         return
@@ -48,21 +48,21 @@ def begin_again_immediate(connection: Connection) -> None:
 
 
 def is_shared(connection: Connection) -> bool:
-    """Return whether several sessions use this connection at the same time, as in memory."""
+    """Return whether sessions share this connection, as for databases in memory."""
     return isinstance(connection.engine.pool, _SHARING)
 
 
 def has_begun(connection: Connection) -> bool:
-    """Return whether SQLite's driver has begun a transaction; it does so for the first change."""
+    """Return whether SQLite's driver has begun a transaction, as it does at the first change."""
     driver_connection: Any = connection.connection.driver_connection
     begun: bool = driver_connection.in_transaction
     return begun
 
 
 def sees_commits(connection: Connection) -> bool:
-    """Return whether a statement sees what others committed since the transaction began."""
+    """Return whether a statement sees commits made since the transaction began."""
     if features_of(connection.dialect).single_writer:
-        return True  # nobody else commits while one writes
+        return True  # no other connection commits while this one writes
     return level_of(connection) in {"READ COMMITTED", "AUTOCOMMIT"}
 
 
@@ -100,7 +100,7 @@ _NAME = "innodb_snapshot_isolation"
 
 
 def lift_snapshot(connection: Connection) -> bool:
-    """Switch snapshot isolation off where there is such a thing; return whether it was on."""
+    """Switch snapshot isolation off on MariaDB; return whether it was on."""
     if not getattr(connection.dialect, "is_mariadb", False):
         return False
     setting = connection.exec_driver_sql(f"SHOW VARIABLES LIKE '{_NAME}'").first()
@@ -111,16 +111,16 @@ def lift_snapshot(connection: Connection) -> bool:
 
 
 def restore_snapshot(connection: Connection) -> None:
-    """Switch snapshot isolation on again."""
+    """Switch snapshot isolation back on."""
     connection.exec_driver_sql(f"SET SESSION {_NAME} = ON")
 
 
 COUNTING: Mapping[str, Any] = {"any_tenant": True}
-"""The execution options of a statement that counts: its SQL as text reads no rows of a tenant."""
+"""Execution options for counting statements: their SQL text reads no rows of any tenant."""
 
 
 def start_counting(connection: Connection) -> None:
-    """Let MySQL count the duplicates from here on."""
+    """Start counting the duplicates that MySQL skips."""
     connection.exec_driver_sql(f"SET {SKIPPED} = 0")
 
 

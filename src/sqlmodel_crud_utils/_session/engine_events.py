@@ -1,4 +1,4 @@
-"""Listeners to single engines: this is the one place that registers them."""
+"""Listeners to single engines, registered here and nowhere else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sqlmodel_crud_utils._session.databases import IN_TRANSACTION
 def prepare_engine(
     engine: Engine, plan: EnginePlan, ask: Callable[[Callable[[], Any]], Any]
 ) -> None:
-    """Set up every connection that the engine is going to make.
+    """Set up every connection that the engine makes.
 
     Args:
         engine: The engine that connects.
-        plan: What it was made with.
-        ask: Calls the user's function from inside a connection attempt.
+        plan: The engine's settings.
+        ask: Calls the user's password function during a connection attempt.
     """
     if features_of(engine.dialect).has_pragmas:
         event.listen(engine, "connect", engines.pragmas_of(plan))
@@ -39,23 +39,23 @@ def prepare_engine(
 def replace_dead_connections(
     engine: Engine, ping_after: float, *, autocommit_reads: bool = False
 ) -> None:
-    """Let an engine replace connections that died before they were used.
+    """Make an engine replace connections that died before they were used.
 
     Args:
-        engine: An engine that has a server; SQLite's connections don't die.
-        ping_after: How many seconds a connection may have rested without being asked.
-        autocommit_reads: Whether it sends reads without a transaction where it can.
+        engine: The engine; SQLite's is left alone, as its connections don't die.
+        ping_after: After how many idle seconds a connection is pinged before it is used.
+        autocommit_reads: Whether to send reads without a transaction where possible.
     """
     dialect = engine.dialect
     if not features_of(dialect).has_server:
         return
     if ping_after < math.inf:
         event.listen(engine, "checkin", liveness.rests)
-        event.listen(engine, "checkout", liveness.asked_after(ping_after, dialect))
+        event.listen(engine, "checkout", liveness.pinged_after(ping_after, dialect))
     event.listen(engine, "handle_error", liveness.failed)
     liveness.end_without_error(dialect)
     if dialect.driver in IN_TRANSACTION:
-        # What was set up for a new connection does not count, hence the mark is not set before.
+        # Set at checkout, because statements that set up a new connection do not count.
         event.listen(engine, "checkout", liveness.is_to_be_used)
         event.listen(engine, "checkin", liveness.is_used)
         for name, send in liveness.senders(dialect, autocommit_reads).items():
@@ -63,7 +63,7 @@ def replace_dead_connections(
 
 
 def secure_rows(engine: Engine) -> None:
-    """Let an engine tell its database the tenant in scope, and refuse a role that needs none."""
+    """Make an engine tell its database the tenant, and refuse a role that bypasses row security."""
     event.listen(engine, "connect", row_security.roles_checked(engine.dialect))
     event.listen(engine, "begin", row_security.begun)
     event.listen(engine, "begin_twophase", row_security.begun)
@@ -71,7 +71,7 @@ def secure_rows(engine: Engine) -> None:
 
 
 def close_streams(engine: Engine) -> None:
-    """Close results that nobody reads to their end when their connection is used next."""
+    """Close abandoned results when their connection is next used."""
     if not event.contains(engine, "before_cursor_execute", open_streams.executing):
         event.listen(engine, "before_cursor_execute", open_streams.executing)
         event.listen(engine, "commit", open_streams.close_all)
@@ -79,7 +79,7 @@ def close_streams(engine: Engine) -> None:
 
 
 def requests_of(engine: Engine) -> pool_requests.Requests:
-    """Return the count of an engine's requests, which begins with the first call."""
+    """Return the count of an engine's connection requests; it starts with the first call."""
     requests, is_new = pool_requests.counted(engine)
     if is_new:
         event.listen(engine, "engine_disposed", pool_requests.renewed)

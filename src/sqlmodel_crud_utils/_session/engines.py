@@ -1,4 +1,4 @@
-"""What an engine does at each new connection, and what its pool holds."""
+"""Set-up of an engine's new connections, and the state of its pool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import connections_of_thr
 
 
 def status_of(pool: Pool) -> PoolStatus:
-    """Return the state of any pool; one that keeps no count of its connections has zeros."""
+    """Return the state of a pool; a pool that does not count its connections reports zeros."""
     if isinstance(pool, QueuePool):
         return PoolStatus(
             size=pool.size(),
@@ -39,9 +39,9 @@ def status_of(pool: Pool) -> PoolStatus:
 
 
 def _kept(pool: Pool) -> tuple[int, Iterable[ConnectionPoolEntry]]:
-    """Return how many connections a pool without a queue keeps, and those that there are."""
+    """Return how many connections a pool without a queue may keep, and those it holds now."""
     if isinstance(pool, StaticPool):
-        # Looked up in this way, because to ask for the attribute is to connect.
+        # Not `pool.connection`: reading that attribute would connect.
         entry = vars(pool).get("connection")
         return 1, [entry] if entry is not None else []
     if isinstance(pool, SingletonThreadPool):
@@ -52,7 +52,7 @@ def _kept(pool: Pool) -> tuple[int, Iterable[ConnectionPoolEntry]]:
 def password_of(
     source: Callable[[], Any], dialect: Dialect, ask: Callable[[Callable[[], Any]], Any]
 ) -> Callable[..., None]:
-    """Return what asks for the password of each new connection."""
+    """Return a listener that supplies the password of each new connection."""
     encode = dialect.driver in _DRIVERS_THAT_TAKE_BYTES
 
     def supply(_dialect: Any, _entry: Any, _args: Any, parameters: dict[str, Any]) -> None:
@@ -63,11 +63,11 @@ def password_of(
 
 
 def pragmas_of(plan: EnginePlan) -> Callable[..., None]:
-    """Return what sets up each new connection to SQLite."""
-    import sqlite3  # only where it is the database
+    """Return a listener that sets up each new connection to SQLite."""
+    import sqlite3  # only if SQLite is used
 
     is_file = not is_memory(plan.url)
-    # Then the driver has begun a transaction, and inside one the pragmas do nothing.
+    # With autocommit=False the driver has begun a transaction, in which the pragmas do nothing.
     begun = plan.arguments["connect_args"].get("autocommit") is False
 
     def set_pragmas(connection: Any, _entry: Any) -> None:
@@ -76,8 +76,8 @@ def pragmas_of(plan: EnginePlan) -> Callable[..., None]:
             cursor.execute("COMMIT")
         cursor.execute("PRAGMA foreign_keys = ON")
         if is_file:
-            # A file that is read-only, or locked just now, can be used without. If there is
-            # another reason, the first statement will tell it.
+            # A file that is read-only, or currently locked, works without WAL. Any other
+            # problem shows at the first statement.
             with suppress(sqlite3.OperationalError):
                 cursor.execute("PRAGMA journal_mode = WAL")
         if begun:

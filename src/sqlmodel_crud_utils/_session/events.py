@@ -1,12 +1,11 @@
-"""Listeners to all mappers, sessions and engines: this is the one place that registers them.
+"""Listeners to all mappers, sessions and engines, registered here and nowhere else.
 
-What a model's mixin listens to stands in `model_events`, what a single engine needs in
-`engine_events`.
+The listeners of mixins are in `model_events`, those of single engines in `engine_events`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +34,7 @@ from sqlmodel_crud_utils._core.visibility.hiding import (
     hide_in_tables,
     hiding_of,
 )
-from sqlmodel_crud_utils._core.visibility.tenancy import are_there_tenants
+from sqlmodel_crud_utils._core.visibility.tenancy import has_tenant_models
 from sqlmodel_crud_utils._session import (
     blocks,
     cached_rows,
@@ -61,7 +60,7 @@ def _on_execute(execution: ORMExecuteState) -> None:
     hiding = hiding_of(execution.user_defined_options)
     if isinstance(execution.statement, FunctionElement):
         execution.statement = execution.statement.select()  # as a connection executes it
-    if are_there_tenants():
+    if has_tenant_models():
         tenants.check_statement(execution, hiding)
     if hiding is None:
         _check_reach(execution)
@@ -73,7 +72,7 @@ def _on_execute(execution: ORMExecuteState) -> None:
 
 
 def _check_reach(execution: ORMExecuteState) -> None:
-    """Refuse the ORM's update of many rows by their keys, to which no criterion can be added."""
+    """Refuse the ORM's bulk UPDATE by primary key, to which no criterion can be added."""
     statement, mapper = execution.statement, execution.bind_mapper
     if (
         isinstance(statement, Update)
@@ -98,14 +97,14 @@ def _on_configured() -> None:
 
 
 def listen_where_needed() -> None:
-    """Listen to the statements of sessions where a policy has to be added to some of them.
+    """Listen to the statements of sessions if a policy applies to some of them.
 
-    Only programs that have such a policy, or a link table that one is about, pay for it.
+    Programs without such a policy, and without a link table under one, pay for no listener.
     """
     needed = concerns_callers() or has_hidden_links(USUAL)
     if needed and not event.contains(Session, "do_orm_execute", _on_execute):
         event.listen(Session, "do_orm_execute", _on_execute)
-    if are_there_tenants() and not event.contains(Session, "before_flush", _on_flushing):
+    if has_tenant_models() and not event.contains(Session, "before_flush", _on_flushing):
         event.listen(Session, "before_flush", _on_flushing)
 
 
@@ -115,7 +114,7 @@ def _on_flushing(session: Session, *_: Any) -> None:
 
 
 def listen_to_loads() -> None:
-    """Listen to lazy loads; programs without a strict session pay for no listener."""
+    """Listen to lazy loads; a program without strict sessions pays for no listener."""
     if not event.contains(Session, "do_orm_execute", _on_load):
         event.listen(Session, "do_orm_execute", _on_load)
 
@@ -127,19 +126,19 @@ def _on_load(execution: ORMExecuteState) -> None:
 
 
 def listen_to_shared_reads() -> None:
-    """Listen to what shared sessions load; programs without one pay for no listener."""
+    """Listen to the reads of shared sessions; a program without one pays for no listener."""
     if not event.contains(Session, "do_orm_execute", _on_shared_read):
         event.listen(Session, "do_orm_execute", _on_shared_read)
 
 
 @own
 def _on_shared_read(execution: ORMExecuteState) -> Any:
-    return sharing.executed_beside(execution)
+    return sharing.execute_in_shared_read(execution)
 
 
 # --- transactions --------------------------------------------------------------------------------
 
-# To all sessions at once, as listeners to each would cost more than the rest of a block.
+# On the class `Session`: listeners on each session would cost more than the rest of a block.
 
 
 @event.listens_for(Session, "after_begin")
@@ -151,7 +150,7 @@ def _on_begin(session: Session, transaction: SessionTransaction, connection: Con
 
 @event.listens_for(Session, "before_commit")
 def _before_commit(session: Session) -> None:
-    # What they are about to send may come after it, and where they were interrupted a part is lost.
+    # Others may send statements after this commit; an interrupted transaction has lost a part.
     if sole_use.is_used_by_others(session) or sole_use.is_interrupted(session):
         raise shared_session()
 
@@ -159,7 +158,7 @@ def _before_commit(session: Session) -> None:
 # Before the caller's listeners: one that fails would hide the commit.
 @event.listens_for(Session, "after_commit", insert=True)
 def _on_commit(session: Session) -> None:
-    # SQLAlchemy tells of released savepoints too.
+    # SQLAlchemy also fires this event for released savepoints.
     transaction_state.committed(session)
     blocks.committed(session)
     commit_callbacks.committed(session, session.get_nested_transaction())
@@ -175,7 +174,7 @@ def _on_end(session: Session, transaction: SessionTransaction) -> None:
 @event.listens_for(Session, "before_flush")
 @own
 def _before_any_flush(session: Session, *_: Any) -> None:
-    if sole_use.is_used_by_others(session):  # it would write what they are about to write
+    if sole_use.is_used_by_others(session):  # it would write their pending changes
         raise shared_session()
     forget(session, "claims")
 
@@ -188,7 +187,7 @@ def _on_savepoint(connection: Connection, _name: str) -> None:
 event.listen(Engine, "rollback", sole_use.rolling_back)
 event.listen(Engine, "rollback_twophase", sole_use.rolling_back)
 
-# A statement is cut off outside blocks, too.
+# Statements are interrupted outside blocks, too.
 event.listen(Engine, "handle_error", blocks.refused)
 
 
@@ -212,38 +211,38 @@ def _stay_with_primary(session: Any, *_: Any) -> None:
 
 
 @contextmanager
-def heard(hearer: Callable[[str], None]) -> Iterator[None]:
-    """Tell somebody of each statement that is sent inside, by whatever engine or thread."""
+def listening_to_statements(listener: statements.Listener) -> Iterator[None]:
+    """Call a listener with each statement sent inside the block, by any engine and thread."""
     if not event.contains(Engine, "before_cursor_execute", _on_statement):
         event.listen(Engine, "before_cursor_execute", _on_statement)
-    statements.add(hearer)
+    statements.add(listener)
     try:
         yield
     finally:
-        statements.remove(hearer)
+        statements.remove(listener)
 
 
 @own
 def _on_statement(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    statements.tell(statement)
+    statements.notify(statement)
 
 
 # --- changes -------------------------------------------------------------------------------------
 
 
 def subscribe(subscriber: changes.Subscriber) -> None:
-    """Tell a subscriber of every change from here on; programs without one pay for no listener."""
+    """Add a subscriber to changes; a program without subscribers pays for no listener."""
     if not changes.subscribers:
         for target, name, listener in _CHANGES:
-            # SQLAlchemy would put another function around one for mappers, which nobody knows as
-            # the library's: each write would step aside for it.
+            # Otherwise SQLAlchemy would wrap a listener for mappers. The shortcuts would not
+            # recognize the wrapper as the library's, and would not be taken.
             plainly = {"raw": True, "retval": True} if target is Mapper else {}
             event.listen(target, name, listener, **plainly)
     changes.subscribers.append(subscriber)
 
 
 def unsubscribe(subscriber: changes.Subscriber) -> None:
-    """Tell a subscriber of no further change."""
+    """Remove a subscriber."""
     changes.subscribers.remove(subscriber)
     if not changes.subscribers:
         for target, name, listener in _CHANGES:
@@ -272,26 +271,26 @@ def _on_write(execution: ORMExecuteState) -> Any:
 
 
 @own
-def _tell_on_commit(session: Session) -> None:
+def _notify_on_commit(session: Session) -> None:
     pending = changes.pending_of(session)
     if pending is None:
         return
     savepoint = session.get_nested_transaction()
     if savepoint is None:
-        changes.tell_committed(session)
-    else:  # SQLAlchemy tells of released savepoints too
+        changes.notify_committed(session)
+    else:  # SQLAlchemy also fires this event for released savepoints
         pending.release(savepoint)
 
 
 @own
 def _drop_on_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None and (tables := snapshots.take_committed(transaction)):
-        changes.tell_of_tables(transaction, tables)
+        changes.notify_of_tables(transaction, tables)
     pending = changes.pending_of(session)
     if pending is None:
         return
     if transaction.parent is None and may_be_committed(transaction):
-        changes.tell_uncertain(session, transaction)
+        changes.notify_uncertain(session, transaction)
     pending.drop(transaction)
 
 
@@ -301,7 +300,7 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
     (Mapper, "before_delete", _before_row),
     (Session, "after_flush", _on_flush),
     (Session, "do_orm_execute", _on_write),
-    (Session, "after_commit", _tell_on_commit),
+    (Session, "after_commit", _notify_on_commit),
     (Session, "after_transaction_end", _drop_on_end),
     (Engine, "commit", sending_commit),
     (Engine, "commit_twophase", sending_commit),
@@ -312,14 +311,14 @@ _CHANGES: tuple[tuple[Any, str, Any], ...] = (
 
 
 def listen_to_cached_rows() -> None:
-    """Listen to what rows from a cache need; programs without one pay for no listener."""
+    """Register the listeners that rows from a cache need; programs without one pay nothing."""
     for target, name, listener, how in _CACHED_ROWS:
         if not event.contains(target, name, listener):
             event.listen(target, name, listener, **how)
 
 
 def ignore_cached_rows() -> None:
-    """Listen no more."""
+    """Remove the listeners for rows from a cache."""
     for target, name, listener, _ in _CACHED_ROWS:
         if event.contains(target, name, listener):
             event.remove(target, name, listener)
@@ -332,7 +331,7 @@ def _refuse_cached(session: Session, *_: Any) -> None:
 
 _CACHED_ROWS: tuple[tuple[Any, str, Any, dict[str, bool]], ...] = (
     (Session, "before_flush", _refuse_cached, {}),
-    (Mapper, "refresh", cached_rows.read_again, {"raw": True}),
+    (Mapper, "refresh", cached_rows.refreshed, {"raw": True}),
     (Engine, "before_cursor_execute", snapshots.executing, {}),
     (Engine, "commit", snapshots.committing, {}),
     (Engine, "commit_twophase", snapshots.committing, {}),

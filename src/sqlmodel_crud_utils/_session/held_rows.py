@@ -1,4 +1,4 @@
-"""The objects that a session holds: those a statement writes past, and what they show."""
+"""The objects that a session holds while a statement writes rows without the unit of work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sqlmodel_crud_utils._core.rows import expired_columns
 
 
 def held(session: Session, model: type[Any]) -> list[InstanceState[Any]]:
-    """Return the states of the session's objects that a statement may leave without values."""
+    """Return the states of the session's objects that have no expired columns yet."""
     rows = [row for row in session.identity_map.values() if isinstance(row, model)]
     states = map(instance_state, rows)
     return [state for state in states if not expired_columns(facts_of(state.class_), state)]
 
 
 def synchronization(session: Session, model: type[Any]) -> dict[str, Any]:
-    """Return the options with which a statement reaches the objects that the session holds.
+    """Return execution options that make a statement update the session's objects.
 
-    SQLAlchemy asks for the keys of all rows then, which is wasted in a session without any.
+    SQLAlchemy then fetches the keys of all rows, which is wasted if the session holds none.
     """
     return {"synchronize_session": "fetch" if holds(session, model) else False}
 
@@ -33,7 +33,7 @@ def holds(session: Session, model: type[Any]) -> bool:
 
 
 def forget_related(facts: Facts, row: Any, changes: Mapping[str, Any]) -> None:
-    """Forget the related rows that are to be replaced, so that they are compared as they are."""
+    """Expire related rows that will be replaced, to compare the new ones with the database's."""
     state = instance_state(row)
     names = [name for name in changes if name in facts.relationships]
     loaded = [name for name in names if name in _unchanged(state)]
@@ -42,10 +42,10 @@ def forget_related(facts: Facts, row: Any, changes: Mapping[str, Any]) -> None:
 
 
 def columns_to_reload(facts: Facts, row: Any, changes: Mapping[str, Any]) -> list[str]:
-    """Return the columns that have to be read again before changes are compared with them.
+    """Return the columns to reload before changes are compared with them.
 
-    What a row shows already as it is to be written would not be written: a value that is out of
-    date, or one that was changed in place.
+    A value that already equals the new one would not be written, although it may be outdated or
+    changed in place.
     """
     state = instance_state(row)
     names: set[str] = set()
@@ -55,7 +55,7 @@ def columns_to_reload(facts: Facts, row: Any, changes: Mapping[str, Any]) -> lis
 
 
 def _unchanged(state: InstanceState[Any]) -> set[str]:
-    # What was set since then is written either way.
+    # Columns that were set since then are written either way.
     return state.dict.keys() - state.committed_state.keys()
 
 

@@ -1,7 +1,7 @@
-"""Rows that stayed loaded beyond a commit, and so may be older than what the database has now.
+"""Rows that stayed loaded after a commit, and so may be outdated.
 
-SQLAlchemy never overwrites what an object holds. Without this note the next read would return the
-values from before the commit, and an update that is based on them would undo what others wrote.
+SQLAlchemy never overwrites what an object holds. Without this note, the next read would return the
+values from before the commit, and an update based on them would undo what others wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._session.state import noted, state_of
 
 
 def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Note the rows that this commit left loaded; all others expired."""
+    """Note the rows that a commit left loaded; all others have expired."""
     kept = weakref.WeakSet(states)
     if kept:
         state_of(session).kept = kept
@@ -27,7 +27,7 @@ def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 
 
 def note_more(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Note rows that may be outdated for another reason than a commit."""
+    """Note rows that may be outdated for a reason other than a commit."""
     kept = noted(session).kept or weakref.WeakSet()
     kept.update(states)
     state_of(session).kept = kept
@@ -41,7 +41,7 @@ def forget(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 
 
 def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Return the primary keys of those of the rows that are kept."""
+    """Return the primary keys of those rows that are kept."""
     kept = noted(session).kept
     if not kept:
         return []
@@ -49,7 +49,7 @@ def keys_among(session: Session, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
     return [each.identity for each in states if each in kept and each.identity is not None]
 
 
-def there_are(session: Session) -> bool:
-    """Return whether the session holds such rows; what was expunged may live on elsewhere."""
+def has_any(session: Session) -> bool:
+    """Return whether the session holds kept rows; expunged ones may live on elsewhere."""
     kept = noted(session).kept
     return kept is not None and any(each.session is session for each in kept)

@@ -1,4 +1,4 @@
-"""Strict loading: a lazy load is an error that says what would have loaded the rows."""
+"""Strict loading: a lazy load raises an error that says how to load the rows beforehand."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import missing_columns
 from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError, ValidationError
 
 Mode = bool | Literal["n_plus_one"]
-"""True refuses lazy loads, "n_plus_one" those for a second row of the same query, False none."""
+"""True refuses all lazy loads, "n_plus_one" those for a second row of a query, False none."""
 
 KEY = "sqlmodel_crud_utils.strict_loading"
 _LOADED = "sqlmodel_crud_utils.loaded_lazily"
-_REMEMBERED = 100  # queries, so that a session that lives long does not grow
+_REMEMBERED = 100  # queries; otherwise a long-lived session would grow
 
 
 class Strictness(NamedTuple):
-    """How strict a session is, for a while.
+    """How strict a session currently is.
 
     Attributes:
-        mode: What it refuses.
-        can_load: Returns whether the database can be queried where it happens; None where it
-            always can.
+        mode: Which lazy loads it refuses.
+        can_load: Returns whether the calling code can query the database; None if it always can.
     """
 
     mode: Mode
@@ -35,7 +34,7 @@ class Strictness(NamedTuple):
 
 
 def checked(mode: Any) -> Mode:
-    """Return a caller's mode; anything else is a `ValidationError`."""
+    """Return the caller's mode, or raise a `ValidationError` if it is not one."""
     if mode is True or mode is False or mode == "n_plus_one":
         found: Mode = mode
         return found
@@ -48,7 +47,7 @@ def check_load(execution: ORMExecuteState) -> None:
     """Refuse a lazy load in a strict session.
 
     Raises:
-        RelationshipNotLoadedError: It is refused; nothing was sent.
+        RelationshipNotLoadedError: The load is refused; nothing was sent.
     """
     strictness = execution.session.info.get(KEY)
     state = execution.lazy_loaded_from
@@ -76,9 +75,9 @@ def _check_relationship(
 
 
 def _is_meant(frame: FrameType | None) -> bool:
-    """Return whether SQLAlchemy loads by itself: for a flush, a refresh, or because it was told.
+    """Return whether SQLAlchemy itself needs the load: for a flush, a refresh, or an explicit load.
 
-    It tells the strategies so, for `lazy="raise"`, and nobody else.
+    It passes this on only to loader strategies, for `lazy="raise"`; hence the look at its frame.
     """
     while frame is not None:
         if frame.f_code.co_name == "_load_for_state" and "passive" in frame.f_locals:
@@ -90,9 +89,9 @@ def _is_meant(frame: FrameType | None) -> bool:
 def _count(
     relationship: RelationshipProperty[Any], state: InstanceState[Any], loaded: dict[Any, Any]
 ) -> None:
-    if state.runid is None:  # of no query: the session wrote it
+    if state.runid is None:  # not from a query: the session wrote the row
         return
-    # For each relationship the queries, and the first row of each that it was loaded for.
+    # For each relationship: its queries, and the first row of each query that loaded it.
     queries = loaded.setdefault(relationship, {})
     if queries.setdefault(state.runid, state.key) != state.key:
         raise RelationshipNotLoadedError(

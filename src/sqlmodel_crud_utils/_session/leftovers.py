@@ -1,8 +1,8 @@
-"""What a session still holds of earlier reads, and how a new read gets past it.
+"""Relationships and loader options that objects keep from earlier reads, and how to override them.
 
-SQLAlchemy never loads a relationship again that an object holds already, and an object keeps the
-loader options of the query that brought it in. A read that leaves out deleted rows, or brings
-them back, must not be answered from such memories.
+SQLAlchemy does not reload a relationship that an object already holds, and an object keeps the
+loader options of the query that loaded it. A read that leaves out deleted rows, or includes them,
+must not return such leftovers.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ Held = tuple[InstanceState[Any], str, Any]
 """An object, the name of a relationship, and what it holds."""
 
 
-def loads_anew(*models: type[Any], eagerly: bool) -> bool:
-    """Return whether a read of models has relationships to load that may hold deleted rows."""
+def reloads_relationships(*models: type[Any], eagerly: bool) -> bool:
+    """Return whether a read of models loads relationships that may hold deleted rows."""
     if not hiding_options(USUAL, *models):
         return False
     return eagerly or any(facts_of(each).loads_eagerly for each in models)
 
 
 @contextmanager
-def loaded_anew(session: Session, *models: type[Any], eagerly: bool) -> Iterator[None]:
-    """Let the read inside load relationships that the session's objects hold already.
+def reloading_relationships(session: Session, *models: type[Any], eagerly: bool) -> Iterator[None]:
+    """Make the read inside reload relationships that the session's objects already hold.
 
-    What the read doesn't load again is as it was afterwards, the relationships of other objects
-    in particular. Changes of a relationship that are not flushed yet stay, so flush them first
-    where the session would do so before the query.
+    Relationships that the read does not reload, such as those of other objects, are restored.
+    Unflushed changes of a relationship stay, so flush first if the session would flush before the
+    query.
 
     Args:
         session: The session that reads; nothing is queried here.
         models: The models that are read.
-        eagerly: Whether the read asks for related rows (what the models' own relationships load
-            eagerly is known).
+        eagerly: Whether the read asks for related rows, besides those that the models'
+            relationships load eagerly.
     """
-    held = set_aside(session) if loads_anew(*models, eagerly=eagerly) else []
+    held = set_aside(session) if reloads_relationships(*models, eagerly=eagerly) else []
     try:
         yield
     finally:
@@ -53,7 +53,7 @@ def loaded_anew(session: Session, *models: type[Any], eagerly: bool) -> Iterator
 
 
 def set_aside(session: Session) -> list[Held]:
-    """Take away the relationships that the session's objects hold, and return them."""
+    """Remove and return the relationships that the session's objects hold."""
     states = [instance_state(instance) for instance in session.identity_map.values()]
     return [
         (state, key, state.dict.pop(key))
@@ -64,7 +64,7 @@ def set_aside(session: Session) -> list[Held]:
 
 
 def put_back(held: Iterable[Held]) -> None:
-    """Give objects the relationships back that were set aside, and not loaded again."""
+    """Restore the relationships that were set aside and have not been reloaded."""
     for state, key, value in held:
         state.dict.setdefault(key, value)
 
@@ -72,20 +72,20 @@ def put_back(held: Iterable[Held]) -> None:
 def remember_choice(
     states: Iterable[InstanceState[Any]], *models: type[Any], visibility: Visibility
 ) -> None:
-    """Let later lazy loading of these rows do as the read did that returned them.
+    """Make later lazy loads of these rows follow the visibility of the read that returned them.
 
-    Rows that the session held before the read keep the options of the query that loaded them;
-    objects that the program made itself have none.
+    Otherwise rows that the session already held would keep the options of the query that loaded
+    them, and objects that the program created would have no options.
     """
     ours: tuple[ORMOption, ...] = hiding_options(visibility, *models)
     held, chosen = None, ours
     for state in states if hiding_options(USUAL, *models) else ():
-        # The rows of one query have the same options, and mostly the right ones.
+        # Rows of one query share their options, usually the right ones.
         if state.load_options is not held:
             held = state.load_options
             others = tuple(option for option in held if not isinstance(option, Hiding))
             chosen = (*ours, *others)
         state.load_options = chosen
         if state.load_path.is_root:
-            # Options stand on the path of the query that loaded the row; here there was none.
+            # Options apply to the path of the query that loaded the row; no query loaded this one.
             state.load_path = path_of(state.mapper)

@@ -1,7 +1,7 @@
-"""Rows of link tables that have models of their own, and that a flush writes past these models.
+"""Rows of link tables with models of their own that a flush writes without these models.
 
-It does so for the collections that the links make up: a row that is appended to one, or taken out
-of it, is a row of the link table that is inserted or deleted.
+It does so for collections: appending a row to one inserts a row into the link table, and removing a
+row deletes one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Links(NamedTuple):
     """Rows of a link model.
 
     Attributes:
-        added: The keys of those that are inserted.
-        removed: The keys of those that are deleted.
+        added: The keys of the rows that are inserted.
+        removed: The keys of the rows that are deleted.
     """
 
     added: dict[Key, None]
@@ -34,11 +34,11 @@ class Links(NamedTuple):
 def links_of(
     states: Iterable[tuple[InstanceState[Any], bool]], models: Models
 ) -> Mapping[type[Any], Links]:
-    """Return the links that a flush writes, each once, whichever end it hangs on.
+    """Return the links that a flush writes, each once, whichever end was changed.
 
     Args:
-        states: What is flushed, and whether it is deleted.
-        models: Returns those of the models of a table that somebody asks for.
+        states: The flushed objects, each with whether it is deleted.
+        models: Returns the models of a table that are of interest.
     """
     found: dict[type[Any], Links] = {}
     for state, is_deleted in states:
@@ -60,9 +60,9 @@ def _with_links(state: InstanceState[Any]) -> Iterator[RelationshipProperty[Any]
 def _ends(
     state: InstanceState[Any], relationship: RelationshipProperty[Any], is_deleted: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Return what is linked from now on, and what is linked no more."""
+    """Return the rows that are newly linked, and those that are no longer linked."""
     attribute = state.attrs[relationship.key]
-    if is_deleted:  # the flush loads the collection, too, in order to delete its links
+    if is_deleted:  # the flush loads the collection too, to delete its links
         history = attribute.load_history()
         return [], [*history.unchanged, *history.deleted]
     history = attribute.history
@@ -94,7 +94,7 @@ def _keys(
 
 
 def _values(state: InstanceState[Any], pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return what the columns of a link hold of one of its ends."""
+    """Return the values of a link's columns that refer to one of its ends."""
     mapper, row = state.mapper, state.obj()
     return {
         column: getattr(row, mapper.get_property_by_column(source).key) for source, column in pairs

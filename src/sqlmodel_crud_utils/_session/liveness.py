@@ -1,8 +1,8 @@
-"""Connections that died in the pool: they are replaced before anybody hears of it.
+"""Connections that died in the pool are replaced before an error surfaces.
 
-One that has rested for a while is asked before it is handed out. For one that has not, the first
-statement is the question: nothing else depends on that connection yet, so another one takes its
-place, and the statement is sent again.
+A connection that was idle for a while is pinged at checkout. For any other, the first statement
+serves as the ping: nothing else depends on that connection yet, so it is replaced, and the
+statement is sent again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _C = TypeVar("_C")
 _RESTS_SINCE = "sqlmodel_crud_utils.rests_since"
 _UNUSED = "sqlmodel_crud_utils.unused"
 
-# For how many seconds a first statement is sent again. One that has run for longer was perhaps
-# ended by somebody who wanted to be rid of it.
+# For how many seconds a first statement is retried. After that, somebody may have killed it on
+# purpose.
 _PATIENCE = 5.0
-# How often a connection is tried when it is lost again and again.
+# How often connecting is tried if the connection is lost each time.
 _ATTEMPTS = 10
 
 
 class Reconnects(Pool):
-    """A pool that tries again when a connection is lost while it is made."""
+    """A pool that tries again if a new connection is lost during its set-up."""
 
     def connect(self) -> PoolProxiedConnection:
         """Return a connection of the pool."""
@@ -46,7 +46,7 @@ class Reconnects(Pool):
 
 
 class ReconnectingPool(Reconnects, QueuePool):
-    """SQLAlchemy's usual pool, which tries again."""
+    """SQLAlchemy's `QueuePool`, with retries."""
 
 
 def _persistently(connect: Callable[[], _C]) -> _C:
@@ -60,20 +60,20 @@ def _persistently(connect: Callable[[], _C]) -> _C:
 
 
 def rests(_connection: Any, entry: Any) -> None:
-    """Note since when a connection rests in the pool."""
+    """Note when a connection was returned to the pool."""
     entry.info[_RESTS_SINCE] = monotonic()
 
 
-def asked_after(ping_after: float, dialect: Dialect) -> Callable[..., None]:
-    """Return what asks a connection that has rested whether it lives.
+def pinged_after(ping_after: float, dialect: Dialect) -> Callable[..., None]:
+    """Return a listener that pings a connection at checkout if it was idle for long.
 
     Args:
-        ping_after: How many seconds it may have rested without being asked.
+        ping_after: After how many idle seconds it is pinged.
         dialect: The dialect of its engine.
     """
 
     def ask(connection: Any, entry: Any, _proxy: Any) -> None:
-        # A new connection has not rested, for it has an `info` of its own.
+        # A new connection was never idle: its `info` is new, too.
         since = entry.info.get(_RESTS_SINCE, math.inf)
         if monotonic() - since >= ping_after and not _is_alive(dialect, connection):
             raise InvalidatePoolError
@@ -97,14 +97,14 @@ def _is_lost(dialect: Dialect, error: BaseException, connection: Any, cursor: An
     found = read_driver_error(error)
     return (
         dialect.is_disconnect(error, connection, cursor)
-        # The last words of a server can be heard before its end of the line is closed.
+        # A server's last message may arrive before the connection is closed.
         or (found is not None and found.problem == "connection")
         or is_cut_off(error)
     )
 
 
 def failed(context: ExceptionContext) -> None:
-    """Let the pool drop the connections that SQLAlchemy takes for alive still."""
+    """Make the pool drop lost connections that SQLAlchemy does not recognize as lost."""
     connection = context.connection
     if context.is_disconnect or connection is None or connection.closed or connection.invalidated:
         return
@@ -114,7 +114,7 @@ def failed(context: ExceptionContext) -> None:
 
 
 def end_without_error(dialect: Any) -> None:
-    """Let a transaction end on a lost connection, where there is nothing that could get lost."""
+    """Suppress the error of a transaction's end on a lost connection if nothing can be lost."""
 
     def ending(method: Callable[[Any], None], only_unused: bool) -> Callable[[Any], None]:
         def end(proxy: Any) -> None:
@@ -124,12 +124,12 @@ def end_without_error(dialect: Any) -> None:
             except Exception as error:
                 if (only_unused and not is_unused) or not _is_lost(dialect, error, proxy):
                     raise
-                # It is in use still; the pool replaces it after that.
+                # It is still in use; the pool replaces it later.
                 proxy.invalidate(error, soft=True)
 
         return end
 
-    # There is no event that could keep an error from being raised.
+    # No event can suppress the error.
     dialect.do_rollback = ending(dialect.do_rollback, only_unused=False)
     dialect.do_commit = ending(dialect.do_commit, only_unused=True)
 
@@ -138,17 +138,17 @@ def end_without_error(dialect: Any) -> None:
 
 
 def is_to_be_used(_connection: Any, entry: Any, _proxy: Any) -> None:
-    """Note that nothing was sent on a connection yet."""
+    """Note at checkout that nothing was sent on a connection yet."""
     entry.record_info[_UNUSED] = True
 
 
 def is_used(_connection: Any, entry: Any) -> None:
-    """Forget that nothing was sent on it."""
+    """Remove that note at checkin."""
     entry.record_info.pop(_UNUSED, None)
 
 
 def senders(dialect: Dialect, autocommit_reads: bool) -> dict[str, Callable[..., bool]]:
-    """Return what sends statements, and sends a first one again, by the names of the events."""
+    """Return listeners, by event name, that send statements and retry the first one."""
     names = ("do_execute", "do_execute_no_params", "do_executemany")
     return {name: _sender(dialect, getattr(dialect, name), autocommit_reads) for name in names}
 
@@ -156,7 +156,7 @@ def senders(dialect: Dialect, autocommit_reads: bool) -> dict[str, Callable[...,
 def _sender(
     dialect: Dialect, execute: Callable[..., Any], autocommit_reads: bool
 ) -> Callable[..., bool]:
-    """Return the listener that sends a statement; False lets SQLAlchemy do it."""
+    """Return a listener that sends a statement; it returns False to leave that to SQLAlchemy."""
 
     def execute_alone(cursor: Any, *statement: Any) -> None:
         with autocommitting(statement[-1].root_connection.connection.dbapi_connection):
@@ -165,7 +165,7 @@ def _sender(
     def send(cursor: Any, *statement: Any) -> bool:
         context = statement[-1]
         if context.cursor is not cursor:
-            # A later part of a statement whose first part was sent again.
+            # A later batch of a statement whose first batch was sent on a new connection.
             execute(context.cursor, *statement)
             return True
         is_alone = autocommit_reads and is_sent_alone(context)
@@ -173,7 +173,7 @@ def _sender(
         record_info = context.root_connection.connection.record_info or {}
         if record_info.pop(_UNUSED, False):
             _send_first(dialect, send_it, context, statement)
-            if is_alone:  # nothing depends on the connection after it, either
+            if is_alone:  # it leaves nothing on the connection either
                 record_info[_UNUSED] = True
             return True
         if is_alone:
@@ -207,10 +207,10 @@ def _send_first(
 
 
 def _is_replaceable(dialect: Dialect, context: Any) -> bool:
-    """Return whether nothing is lost with a connection but the connection.
+    """Return whether losing a connection loses nothing else.
 
-    Whoever has the driver's connection may have used it already. A two-phase transaction has
-    begun on it.
+    Code that got hold of the driver's connection may have used it already. A two-phase transaction
+    has already begun on it.
     """
     connection: Connection = context.root_connection
     return (
@@ -221,13 +221,13 @@ def _is_replaceable(dialect: Dialect, context: Any) -> bool:
 
 
 def _is_kept_at_once(dialect: Dialect, context: Any) -> bool:
-    """Return whether a statement is not undone by the loss of its connection."""
+    """Return whether a statement takes effect even if its connection is lost."""
     autocommits = dialect.detect_autocommit_setting(context.root_connection.connection)
     return autocommits or (context.isddl and features_of(dialect).commits_ddl)
 
 
 def _replace(connection: Connection, error: Exception) -> None:
-    """Put a new connection in the place of a lost one, in the pool too."""
+    """Replace a lost connection by a new one, in the pool too."""
     proxy: Any = connection.connection
     entry = record_of(connection)
     undo = list(entry.finalize_callback)
@@ -235,7 +235,7 @@ def _replace(connection: Connection, error: Exception) -> None:
     try:
         proxy.dbapi_connection = _persistently(entry.get_connection)
     except Exception as failure:
-        # SQLAlchemy knows what to do about a lost connection.
+        # SQLAlchemy handles the error of a lost connection.
         raise error from failure
     entry.fresh = False
     _set_options(connection)
@@ -245,7 +245,7 @@ def _replace(connection: Connection, error: Exception) -> None:
 
 
 def _set_options(connection: Connection) -> None:
-    """Give a new connection the isolation level that the old one had, and the like."""
+    """Give a new connection the settings of the old one, such as the isolation level."""
     dialect: Any = connection.dialect
     options = connection.get_execution_options()
     for name, characteristic in dialect.connection_characteristics.items():
@@ -256,10 +256,10 @@ def _set_options(connection: Connection) -> None:
 
 
 def renew_cursor(context: Any) -> None:
-    """Let a statement that is about to be sent use the connection that replaces its own."""
-    with suppress(Exception):  # there is no connection any more
+    """Move a statement that is about to be sent to the connection that replaced its own."""
+    with suppress(Exception):  # its connection is gone
         context.cursor.close()
     context.cursor = context.create_cursor()
-    # SQLAlchemy passes it the cursor that it began with.
+    # SQLAlchemy would pass it the old cursor.
     fetchall: Callable[[Any], Any] = type(context).fetchall_for_returning.__get__(context)
     context.fetchall_for_returning = lambda _: fetchall(context.cursor)

@@ -1,4 +1,4 @@
-"""What the mixins do when a model is mapped, and when its rows are changed or flushed."""
+"""The mixins' listeners: to the mapping of a model, and to changes and flushes of its rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 def _refuse_naive_datetimes(
     _model: type[Any], key: str, attribute: InstrumentedAttribute[Any]
 ) -> None:
-    """Refuse them when they are assigned: a table model doesn't validate its fields by itself."""
+    """Refuse them on assignment, because a table model does not validate its fields."""
     columns = getattr(attribute.property, "columns", ())
     if columns and isinstance(columns[0].type, UTCDateTime):
 
@@ -54,7 +54,7 @@ def _refuse_naive_datetimes(
 def _keep_named_updater(
     _mapper: Mapper[Any], _connection: Connection, state: InstanceState[Any]
 ) -> Any:
-    """Let an explicit `updated_by` win although it is the name that was there before."""
+    """Keep an explicit `updated_by` even if it equals the previous name."""
     row, session = state.obj(), state.session
     attribute = state.attrs.updated_by
     if (
@@ -74,26 +74,26 @@ def _leave_marker_unmapped(mapper: Mapper[Any], _model: type[Any]) -> None:
 
 @event.listens_for(VersionMixin, "instrument_class", propagate=True)
 def _count_versions(mapper: Mapper[Any], _model: type[Any]) -> None:
-    """Make `version` the mapper's version, beside whatever `__mapper_args__` the model has."""
+    """Make `version` the mapper's version column, in addition to the model's `__mapper_args__`."""
     column = mapper.local_table.c.get("version")
     if mapper.version_id_col is None and isinstance(column, Column):
         mapper.version_id_col = column
-        # For a Core UPDATE; the ORM counts by itself.
+        # For a Core UPDATE; the ORM increments the version itself.
         column.onupdate = ColumnDefault(column + 1, for_update=True)
 
 
 @event.listens_for(TenantMixin, "after_mapper_constructed", propagate=True)
 def _keep_to_tenant(mapper: Mapper[Any], _model: type[Any]) -> None:
-    """Give new rows their tenant, and let what a flush writes by a key reach one tenant only."""
+    """Give new rows their tenant, and limit a flush's UPDATE and DELETE to the tenant's rows."""
     column = mapper.columns[TENANT]
     if column.table is not mapper.local_table:
-        # A table of a subclass, for example: a statement that names it alone could not be kept.
+        # As in joined-table inheritance: a statement on the subclass's table could not be limited.
         raise ValidationError(
             f"{mapper.class_.__name__} has no {TENANT} in the table {str(mapper.local_table)!r}; "
             "give each model of tenants a table with all of its columns",
             field=TENANT,
         )
-    # Whatever type, key or default a model has declared for the column.
+    # Overrides any default that the model has declared for the column.
     column.default = ColumnDefault(tenant_of_new_row)
     make_targets_unique(column.table.metadata)
     if mapper.base_mapper is mapper:
@@ -108,7 +108,7 @@ _BY_KEY = frozenset(("update", "post_update", "delete"))
 
 
 def _keep(usual: Callable[..., Any], key: tuple[str, Any], make: Callable[[], Any]) -> Any:
-    """Keep a statement as the mapper does, with the criterion for the tenant."""
+    """Memoize a statement as the mapper does, adding the criterion for the tenant."""
     kind, table = key
     if kind not in _BY_KEY or TENANT not in table.c:
         return usual(key, make)

@@ -1,4 +1,4 @@
-"""The isolation level of a transaction, and whether it may write: set where it begins."""
+"""The isolation level of a transaction, and whether it is read-only; set when it begins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABL
 
 
 class Modes(NamedTuple):
-    """What a transaction is like; the engine's own settings where nothing is said."""
+    """The modes of a transaction; by default the engine's."""
 
     isolation_level: str | None = None
     read_only: bool = False
@@ -28,7 +28,7 @@ USUAL = Modes()
 
 
 def modes_for(isolation_level: Any, read_only: Any) -> Modes:
-    """Check what a caller asked for."""
+    """Check the modes that a caller asked for."""
     if isolation_level is not None and isolation_level not in _LEVELS:
         raise ValidationError(f"must be one of: {', '.join(_LEVELS)}", field="isolation_level")
     if not isinstance(read_only, bool):
@@ -39,11 +39,11 @@ def modes_for(isolation_level: Any, read_only: Any) -> Modes:
 def begin_in(connection: Connection, modes: Modes) -> None:
     """Set the modes of the transaction that a connection begins.
 
-    Servers set them for this transaction alone. SQLAlchemy's option would set the level on the
-    connection, with round trips before and after.
+    `SET TRANSACTION` applies to this transaction only. SQLAlchemy's option would set the level on
+    the connection, with round trips before and after.
     """
     if features_of(connection.dialect).has_pragmas:
-        # Its transactions are serializable, which is more than any level asks for.
+        # Its transactions are always serializable, the strictest level.
         if modes.read_only:
             _begin_reading(connection)
         return
@@ -56,7 +56,7 @@ def begin_in(connection: Connection, modes: Modes) -> None:
 
 
 def _begin_reading(connection: Connection) -> None:
-    """Begin a transaction of SQLite that takes no lock of writers."""
+    """Begin a transaction of SQLite that takes no write lock."""
     if not is_shared(connection):
         record_of(connection).finalize_callback.append(_allow_writes)
         connection.exec_driver_sql("PRAGMA query_only = ON")

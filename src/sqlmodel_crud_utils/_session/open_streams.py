@@ -1,8 +1,8 @@
-"""Results that are read row by row: what becomes of one that nobody reads to its end.
+"""Streamed results: closing those that are not read to their end.
 
-Its cursor has to be closed, which is I/O, and the moment at which it is dropped may be one without.
-So that happens when its connection is used next, or ends its transaction. On MySQL also a result
-that is still being read goes then, as the connection does nothing else until its last row is read.
+Closing a cursor is I/O, which may be impossible when a result is abandoned. So the cursor is closed
+when its connection is next used or ends its transaction. On MySQL a result that is still being read
+is closed as well, because its connection can do nothing else until the last row is read.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _abandoned: weakref.WeakKeyDictionary[Connection, set[Any]] = weakref.WeakKeyDic
 
 
 def opened(connection: Connection, result: Any) -> None:
-    """Note that the connection has a result that is being read."""
+    """Note that a result is being read on a connection."""
     _open.setdefault(connection, set()).add(result)
 
 
 def finished(connection: Connection, result: Any) -> None:
-    """Note that the result is closed."""
+    """Note that a result was closed."""
     _open.get(connection, set()).discard(result)
 
 
 def abandon(connection: Connection, result: Any) -> None:
-    """Let the result be closed when its connection is used next; nothing is done here."""
+    """Schedule a result to be closed when its connection is next used; do no I/O now."""
     finished(connection, result)
     if not connection.closed:
         _abandoned.setdefault(connection, set()).add(result)
 
 
 def transaction_ended() -> ValidationError:
-    """Return the error of a loop that goes on when what it reads is gone."""
+    """Return the error of a loop that continues after its result is gone."""
     return ValidationError(
         "the transaction that stream() reads in has ended inside the loop; put the loop and what "
         "it writes into one transaction() block, write with another session, or read with keyset()",
@@ -47,16 +47,16 @@ def transaction_ended() -> ValidationError:
 
 
 def executing(connection: Connection, *_: Any) -> None:
-    """Close what is in the way of the next statement."""
+    """Close results that would block the next statement."""
     if features_of(connection.dialect).one_result_at_a_time:
-        # What these have not read yet, they read with other queries.
+        # Their loops read the remaining rows with further queries.
         close_all(connection)
     else:
         _close(_abandoned.pop(connection, ()))
 
 
 def close_all(connection: Connection) -> None:
-    """Close all results of a connection whose transaction ends."""
+    """Close all results of a connection, as at the end of its transaction."""
     _close(_abandoned.pop(connection, ()))
     _close(_open.pop(connection, ()))
 

@@ -1,4 +1,4 @@
-"""What a flush must not meet before it is its turn: new rows, and changes of others."""
+"""New rows that are kept away from the session's flushes until it is their turn."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING
 
 
 class SetApart:
-    """Keeps new rows out of their session, and off the rows they are linked with.
+    """Keeps new rows out of their session, and unlinked from related rows.
 
-    The flush before a savepoint would insert those that were added already, and warn of those
-    that hang on a row of the session, as in `Hero(team=team)`.
+    The flush before a savepoint would insert rows that are already added, and warn about rows
+    that are linked with a row of the session, as in `Hero(team=team)`.
     """
 
     def __init__(self, rows: Iterable[Any]) -> None:
@@ -29,15 +29,15 @@ class SetApart:
                 self._take(state)
 
     def __enter__(self) -> Self:
-        """Return itself; at the exit all links are there again, whatever happened."""
+        """Return itself; the exit restores all links, also after an error."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put all links back."""
+        """Restore all links."""
         self.put_back()
 
     def put_back(self, only: Any = None) -> None:
-        """Link all rows, or only one, as they were; to add them is left to the caller."""
+        """Restore the links of all rows, or of one; the caller adds the rows to the session."""
         waiting, self._links = self._links, []
         for row, name, value in waiting:
             if only is None or row is only:
@@ -46,16 +46,16 @@ class SetApart:
                 self._links.append((row, name, value))
 
     def show(self) -> None:
-        """Let the rows show what they are linked with; the others do not hear of it."""
+        """Set the links on the new rows, without events that would change the related rows."""
         for row, name, value in self._links:
             set_committed_value(row, name, value)
         self._shown = True
 
     def _taken_back(self, row: Any, name: str) -> Any:
-        """Return what a row shows, or a hook has put in its place, and take it away again."""
+        """Remove and return a row's link, which a hook may have replaced."""
         state = instance_state(row)
         value = _plain(state.dict[name])
-        setattr(row, name, _nothing_like(value))
+        setattr(row, name, _empty_like(value))
         del state.dict[name]
         state.committed_state.pop(name, None)
         return value
@@ -68,13 +68,14 @@ class SetApart:
             value: Any = state.dict.get(name)
             if _is_known_to(row, value, relationship.back_populates):
                 self._links.append((row, name, _plain(value)))
-                setattr(row, name, _nothing_like(value))
+                setattr(row, name, _empty_like(value))
 
 
 class seen_by_hooks:  # noqa: N801 - reads as a function
-    """Let a new row show its links inside, while the rows it is linked with know nothing of it.
+    """Show a new row's links inside, while the related rows do not refer back to it.
 
-    A hook may look at them, and query: the flush before its query would warn of the row.
+    So a hook can look at the links, and query: otherwise the flush before its query would warn
+    about the row.
     """
 
     __slots__ = ("_apart",)
@@ -87,25 +88,25 @@ class seen_by_hooks:  # noqa: N801 - reads as a function
         self._apart.show()
 
     def __exit__(self, *_: object) -> None:
-        """Put the links back, as the row or a hook has them."""
+        """Restore the links, as the row has them or a hook has changed them."""
         self._apart.put_back()
 
 
 def _plain(value: Any) -> Any:
-    """Return a related row, or related rows in a collection that no event is fired for."""
+    """Return a related row, or a copy of a collection as a plain list or set without events."""
     if isinstance(value, list):
         return list(value)
     return set(value) if isinstance(value, set) else value
 
 
-def _nothing_like(value: Any) -> Any:
+def _empty_like(value: Any) -> Any:
     if isinstance(value, list):
         return []
     return set() if isinstance(value, set) else None
 
 
 def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
-    """Return whether one of the linked rows has this one among what it was given."""
+    """Return whether one of the linked rows has the row among its unflushed additions."""
     others = value if isinstance(value, list | set) else [value]
     return name is not None and any(
         each is row
@@ -118,9 +119,9 @@ Places = list[tuple[Any, str]]
 
 
 def missing_keys(rows: Iterable[Any]) -> Places:
-    """Return the new instances that have no key yet, each with the name of what is missing.
+    """Return the new objects without a key, each with the name of the missing key field.
 
-    Those that come along through relationships are among them.
+    New objects that they are related to are included.
     """
     return [
         (state.obj(), name)
@@ -132,7 +133,7 @@ def missing_keys(rows: Iterable[Any]) -> Places:
 
 
 def forget_keys(places: Places) -> None:
-    """Take the keys away again from those that are not in the database."""
+    """Remove the keys again from objects that have no row."""
     for row, name in places:
         if instance_state(row).key is None:
             setattr(row, name, None)

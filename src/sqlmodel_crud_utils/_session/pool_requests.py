@@ -1,6 +1,6 @@
-"""How many callers wait for a connection of an engine, and how many have waited in vain.
+"""The number of pending requests for a connection of an engine, and of those that timed out.
 
-SQLAlchemy tells of a connection that is taken, and of no one who waits for it.
+SQLAlchemy fires an event when a connection is checked out, but not when a caller starts to wait.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 @dataclass(slots=True)
 class Requests:
-    """The requests for a connection.
+    """The counts of requests for a connection.
 
     Attributes:
-        pending: How many are under way, to open a new connection among them.
-        timeouts: How many have ended because no connection came free in time.
+        pending: How many are under way, including those that open a new connection.
+        timeouts: How many failed because no connection became free in time.
     """
 
     pending: int = 0
@@ -48,7 +48,7 @@ class Requests:
 
 
 def counted(engine: Engine) -> tuple[Requests, bool]:
-    """Return the count of an engine's requests, and whether it has just begun."""
+    """Return the counts of an engine's requests, and whether counting has just begun."""
     with _beginning:
         requests = _counted.get(engine)
         if requests is not None:
@@ -59,7 +59,7 @@ def counted(engine: Engine) -> tuple[Requests, bool]:
 
 
 def renewed(engine: Engine) -> None:
-    """Go on counting where an engine has another pool."""
+    """Continue counting after an engine has replaced its pool."""
     _count(engine.pool, _counted[engine])
 
 
@@ -68,12 +68,12 @@ _beginning = Lock()
 
 
 def _count(pool: Pool, requests: Requests) -> None:
-    # `connect` is public, and the one way to a connection; a reference to the pool itself would
-    # keep it alive until the garbage collector comes.
+    # `connect` is public, and every connection comes from it. A strong reference to the pool would
+    # be a cycle and keep it alive until the garbage collector runs.
     vars(pool)["connect"] = partial(_connected, ref(pool), requests)
 
 
 def _connected(pool: ref[Pool], requests: Requests) -> Any:
-    found: Any = pool()  # whoever calls a method of the pool holds it
+    found: Any = pool()  # alive, because its method is being called
     with requests.one():
         return type(found).connect(found)

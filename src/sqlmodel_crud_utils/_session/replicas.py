@@ -1,4 +1,4 @@
-"""Sessions that read from replicas: which statements go there, and what is done when one fails."""
+"""Sessions that read from replicas: which statements go there, and how failures are handled."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush, begun_c
 from sqlmodel_crud_utils._session.transaction_state import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-# For how many seconds a replica that failed is left alone.
+# For how many seconds a failed replica is not used.
 _REST = 5.0
 
-# `pg_current_wal_flush_lsn` is where a commit ends that waited for its log; one that did not wait
-# is somewhere before the end of what is in memory.
+# A commit that waited for its WAL is before `pg_current_wal_flush_lsn`; one that did not wait is
+# before the end of the WAL in memory.
 _POSITION = """
 SELECT system_identifier, CASE
     WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
@@ -42,10 +42,10 @@ END - '0/0'::pg_lsn FROM pg_control_system()
 
 
 def position_of(engine: Engine) -> Position:
-    """Return how far a PostgreSQL has come: a primary with commits, a standby with repeating them.
+    """Return the WAL position of a server: committed on a primary, replayed on a standby.
 
-    The question has a connection and a snapshot of its own: in a transaction under way the answer
-    could be newer than what its statements see.
+    The query runs on its own connection with its own snapshot: inside an open transaction, the
+    answer could be newer than what the transaction's statements see.
     """
     with nobody(), engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -61,14 +61,14 @@ class Replica:
     rests_until: float = -math.inf
     is_failing: bool = False
     reached: Position | None = None
-    """How far it is known to have come."""
+    """The last position that it is known to have replayed."""
 
     def is_ready(self) -> bool:
-        """Return whether it may be asked now."""
+        """Return whether the replica may be used now."""
         return self.rests_until <= monotonic()
 
     def has_come_to(self, wanted: Position) -> bool:
-        """Return whether it has everything up to a position."""
+        """Return whether the replica has replayed everything up to a position."""
         if not features_of(self.engine.dialect).has_log_positions:
             return False
         if self.reached is None or not self.reached.includes(wanted):
@@ -82,14 +82,14 @@ class Replica:
 
 @dataclass(eq=False)
 class Replicas:
-    """The replicas of a primary, asked in turn."""
+    """The replicas of a primary, used in turn."""
 
     primary: Engine
     members: Sequence[Replica]
     _turns: Iterator[int] = field(default_factory=count)
 
     def in_turn(self) -> Iterator[Replica]:
-        """Return the replicas that may be asked now, each session beginning with another one."""
+        """Yield the replicas that may be used now, starting with a different one each time."""
         first = next(self._turns)
         for number in range(len(self.members)):
             replica = self.members[(first + number) % len(self.members)]
@@ -97,7 +97,7 @@ class Replicas:
                 yield replica
 
     def put_aside(self, replica: Replica, error: BaseException) -> None:
-        """Leave a replica alone for a while; say so once, not each time that it fails again."""
+        """Stop using a replica for a while; log that once, not each time that it fails again."""
         replica.rests_until = monotonic() + _REST
         if replica.is_failing:
             return
@@ -108,7 +108,7 @@ class Replicas:
 
 
 def replicas_of(primary: Engine, engines: Sequence[Engine]) -> Replicas:
-    """Return the replicas with these engines; what can be none is refused."""
+    """Return the replicas with these engines; raise a `ValidationError` if one is unsuitable."""
     for each in engines:
         if each is primary or each.dialect.name != primary.dialect.name:
             raise ValidationError(
@@ -130,9 +130,9 @@ class RoutedSession(SQLModelSession):
     def __init__(self, *args: Any, replicas: Replicas, **options: Any) -> None:
         super().__init__(*args, **options)
         self._replicas = replicas
-        self._begin_anew()
+        self._start_over()
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         self._stays = False
         self._replica: Replica | None = None
         self._seen: Position | None = None
@@ -141,33 +141,33 @@ class RoutedSession(SQLModelSession):
     def close(self) -> None:
         """Close the session; it may read from a replica again."""
         super().close()
-        self._begin_anew()
+        self._start_over()
 
     def reset(self) -> None:
-        """Close the session for a while; it may read from a replica again."""
+        """Reset the session; it may read from a replica again."""
         super().reset()
-        self._begin_anew()
+        self._start_over()
 
     def connection(self, *args: Any, **options: Any) -> Connection:
-        """Return the connection to the primary, on which anything may be done."""
+        """Return the connection to the primary, which allows reads and writes."""
         self.stay_with_primary()
         return super().connection(*args, **options)
 
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Return a row by its key, read again where the session may hold an outdated one."""
+        """Return a row by its key, refreshed if the session may hold an outdated one."""
         may_be_outdated = self._is_outdated or wanted_freshness() != ANY
         if may_be_outdated and not self.dirty:
             options = {**options, "populate_existing": True}
         return super().get(entity, ident, **options)
 
     def stay_with_primary(self) -> None:
-        """Read from the primary from here on, until the session is closed."""
+        """Read from the primary from now on, until the session is closed."""
         if not self._stays:
             self._stays = True
             self._outdate()
 
     def _outdate(self) -> None:
-        """Let rows that came from a replica be read again where they are read."""
+        """Mark rows that came from a replica as outdated, so that the next read refreshes them."""
         if self._replica is not None and not self._is_outdated:
             self._is_outdated = True
             kept_rows.note_more(self, self.identity_map.all_states())
@@ -175,7 +175,7 @@ class RoutedSession(SQLModelSession):
     # --- one statement ---------------------------------------------------------------------------
 
     def route(self, execution: ORMExecuteState) -> Any:
-        """Execute a statement where it belongs; None leaves that to SQLAlchemy."""
+        """Execute a statement on the right database; None leaves that to SQLAlchemy."""
         if not self._is_ours(execution):
             return None
         if not self._may_leave_primary(execution):
@@ -195,7 +195,7 @@ class RoutedSession(SQLModelSession):
         return result
 
     def _is_ours(self, execution: ORMExecuteState) -> bool:
-        """Return whether nobody has said where a statement belongs, so that it is the primary."""
+        """Return whether a statement goes to the primary by default, without an explicit bind."""
         arguments = execution.bind_arguments
         if arguments.get("bind") is None:
             return self.get_bind(**arguments) is self._replicas.primary
@@ -216,7 +216,7 @@ class RoutedSession(SQLModelSession):
         options = {}
         if self._is_outdated and execution.is_select and execution.is_orm_statement:
             autoflush(self)
-            # Changes that are not written yet would be overwritten, too.
+            # With unflushed changes, populate_existing would overwrite them.
             options = {} if self.dirty else {"populate_existing": True}
         return execution.invoke_statement(
             bind_arguments={"bind": engine}, execution_options=options
@@ -225,13 +225,13 @@ class RoutedSession(SQLModelSession):
     # --- which replica ---------------------------------------------------------------------------
 
     def _replica_to_read(self) -> Replica | None:
-        """Return the replica for the next read, None where it has to be the primary."""
+        """Return the replica for the next read, or None if it must go to the primary."""
         wanted = wanted_freshness()
         begun = {connection.engine for connection in connections_of(self)}
         if wanted.primary_only or self._replicas.primary in begun:
             return None
         if self._replica is not None and self._replica.engine in begun:
-            # What its transaction sees may be older than what it has.
+            # The transaction's snapshot may be older than the replica's position.
             return self._replica if self._has_seen(wanted.after) else None
         found = next(
             (each for each in self._candidates() if self._is_far_enough(each, wanted.after)), None
@@ -243,7 +243,7 @@ class RoutedSession(SQLModelSession):
         return found
 
     def _candidates(self) -> Iterator[Replica]:
-        """Return the replicas, the one of the session first: time must not run backwards."""
+        """Yield the replicas, the session's current one first: reads must not go back in time."""
         if self._replica is not None and self._replica.is_ready():
             yield self._replica
         yield from self._replicas.in_turn()
@@ -261,7 +261,7 @@ class RoutedSession(SQLModelSession):
             return False
 
     def _goes_on_without(self, replica: Replica, error: Exception) -> bool:
-        """Return whether the primary is to be asked what a replica could not answer."""
+        """Return whether the primary should run the statement that failed on a replica."""
         is_lost = is_unreachable(error)
         if not is_lost and not is_lost_race(error) and not is_read_only(error):
             return False
@@ -273,7 +273,7 @@ class RoutedSession(SQLModelSession):
 
 
 def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
-    """End what a session has begun on a replica, so that the rest of its transaction can go on."""
+    """End a session's transaction on a replica, so that the rest of it can continue."""
     transaction = session.get_transaction()
     begun = {} if transaction is None else begun_connections(transaction)
     found = begun.pop(engine, None)
@@ -288,13 +288,13 @@ def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
 
 
 def stay_with_primary(session: Session) -> None:
-    """Let a session read from the primary from here on, if it has replicas at all."""
+    """Make a session with replicas read from the primary from now on."""
     if isinstance(session, RoutedSession):
         session.stay_with_primary()
 
 
 def token_of(session: Session) -> str:
-    """Return the token for what the database of a session has committed."""
+    """Return the token for the current position of a session's database."""
     if is_inside(session):
         raise ValidationError(
             "call replication_token() after the commit, not inside a transaction block",

@@ -1,4 +1,4 @@
-"""Sessions that choose a database for each statement: the leader or a follower, say."""
+"""Sessions that choose a database for each statement, such as the primary or a replica."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import flushing
 
 @contextmanager
 def as_writing(session: Session) -> Iterator[None]:
-    """Let all statements inside go where a flush goes.
+    """Send all statements inside to the database that a flush would go to.
 
-    A `get_bind` of the user's own sends a flush, and some kinds of statements, to the database that
-    is written to. An INSERT may be none of these, a SELECT that belongs to a write never is, and a
-    connection is asked for without any statement.
+    A `get_bind` of the user's own sends flushes, and some kinds of statements, to the database for
+    writes. An INSERT may not be among these kinds, a SELECT that is part of a write never is, and
+    a connection is requested without any statement.
     """
     if type(session).get_bind is Session.get_bind:
         yield

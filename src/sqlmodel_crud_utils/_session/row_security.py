@@ -15,12 +15,12 @@ from sqlmodel_crud_utils._session.liveness import renew_cursor
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
 from sqlmodel_crud_utils.exceptions import TenantError
 
-# Until the end of the transaction: behind a PgBouncer the next one is somebody else's.
-_TELL = select(func.set_config(SETTING, cast(bindparam("tenant"), String), True))
+# True: until the end of the transaction. Behind PgBouncer, the next one may be another client's.
+_SET_CONFIG = select(func.set_config(SETTING, cast(bindparam("tenant"), String), True))
 
-_TOLD = "sqlmodel_crud_utils.told_tenant"
+_TENANT = "sqlmodel_crud_utils.tenant"
 
-# What is told in a savepoint is forgotten with it, and the modes of a transaction come first.
+# A rollback to a savepoint also undoes the setting; a transaction's modes must be set before it.
 _ENDS = r"(?i)\s*(ROLLBACK|COMMIT|END|ABORT)\b"
 _SETS = r"(?i)\s*SET\b"
 
@@ -33,7 +33,7 @@ def is_secured(engine: Engine) -> bool:
 
 
 def roles_checked(dialect: Dialect) -> Callable[..., None]:
-    """Return what refuses a role for which row security does not hold, with new connections."""
+    """Return a listener to new connections that refuses a role that bypasses row security."""
     _secured.add(dialect)
     is_checked = False
 
@@ -46,7 +46,7 @@ def roles_checked(dialect: Dialect) -> Callable[..., None]:
 
 
 def _check_role(dialect: Dialect, connection: Any) -> bool:
-    """Refuse a role for which row security does not hold; return whether all tables are there."""
+    """Refuse a role that bypasses row security; return whether all tables exist."""
     cursor = connection.cursor()
     try:
         cursor.execute(question(dialect))
@@ -61,19 +61,19 @@ def _check_role(dialect: Dialect, connection: Any) -> bool:
 
 
 def begun(connection: Connection, *_: Any) -> None:
-    """Note that a transaction has begun, in which nothing was told yet."""
-    connection.info[_TOLD] = ""
+    """Note that a transaction has begun, whose tenant is not set yet."""
+    connection.info[_TENANT] = ""
 
 
 def executing(
     connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any
 ) -> None:
-    """Tell the tenant in scope before a statement that needs it."""
+    """Set the tenant in scope before a statement, unless it is already set."""
     tenant = named_tenant()
     if re.match(_ENDS, statement):
-        connection.info.pop(_TOLD, None)
+        connection.info.pop(_TENANT, None)
         return
-    if connection.info.get(_TOLD) == tenant or re.match(_SETS, statement):
+    if connection.info.get(_TENANT) == tenant or re.match(_SETS, statement):
         return
     if is_autocommitting(connection):
         if tenant:
@@ -83,18 +83,18 @@ def executing(
                 field="row_security",
             )
         return
-    _tell(connection, tenant, context)
+    _set_tenant(connection, tenant, context)
 
 
-def _tell(connection: Connection, tenant: str, context: Any) -> None:
+def _set_tenant(connection: Connection, tenant: str, context: Any) -> None:
     before = connection.connection.dbapi_connection
-    connection.info[_TOLD] = tenant  # it is a statement, too
+    connection.info[_TENANT] = tenant  # first: the statement calls this listener, too
     try:
-        connection.execute(_TELL, {"tenant": tenant})
+        connection.execute(_SET_CONFIG, {"tenant": tenant})
     except BaseException:
-        connection.info.pop(_TOLD, None)
+        connection.info.pop(_TENANT, None)
         raise
     if connection.connection.dbapi_connection is not before:
-        # The connection was dead, and another one has taken its place.
-        connection.info[_TOLD] = tenant
+        # The connection was dead and has been replaced.
+        connection.info[_TENANT] = tenant
         renew_cursor(context)

@@ -1,4 +1,4 @@
-"""What belongs to a savepoint: it goes to the parent on release, and away on rollback."""
+"""Things owned by a savepoint: passed to its parent on release, dropped on rollback."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class PerSavepoint(Generic[T]):
-    """Things in their order, each owned by the transaction or savepoint in which it was added.
+    """An ordered list of things, each owned by the transaction or savepoint it was added in.
 
-    Whoever keeps one calls `release` when a savepoint is released (SQLAlchemy's `after_commit`
-    with a nested transaction), and `drop` when a transaction has ended (`after_transaction_end`).
+    Its owner calls `release` when a savepoint is released (SQLAlchemy's `after_commit` with a
+    nested transaction), and `drop` when a transaction has ended (`after_transaction_end`).
     """
 
     __slots__ = ("_owned",)
@@ -29,22 +29,22 @@ class PerSavepoint(Generic[T]):
         return iter(self._owned)
 
     def add(self, owner: SessionTransaction | None, thing: T) -> None:
-        """Add a thing that lives and dies with a transaction."""
+        """Add a thing owned by a transaction."""
         self._owned.append((owner, thing))
 
     def release(self, savepoint: SessionTransaction) -> None:
-        """Give what a released savepoint owns to the transaction around it."""
+        """Pass what a released savepoint owns to the transaction around it."""
         self._owned = [
             (savepoint.parent if owner is savepoint else owner, thing)
             for owner, thing in self._owned
         ]
 
     def drop(self, ended: SessionTransaction) -> None:
-        """Forget what an ended transaction owned, and what savepoints inside it did."""
+        """Drop what an ended transaction and the savepoints inside it own."""
         self._owned = [pair for pair in self._owned if not is_within(pair[0], ended)]
 
     def take(self) -> list[T]:
-        """Return all things, and forget them."""
+        """Remove and return all things."""
         things = [thing for _, thing in self._owned]
         self._owned = []
         return things

@@ -1,7 +1,7 @@
-"""A session that several tasks read with: each waits for its turn, and spoils nothing for others.
+"""A session shared by several tasks that read: each waits its turn and leaves objects intact.
 
-Resolvers of GraphQL run beside each other. What one of them has read is looked at while another
-one waits for the database, so that no relationship may be missing then.
+GraphQL resolvers run concurrently. One of them may look at objects while another waits for the
+database, so no relationship may be missing from them at that time.
 """
 
 from __future__ import annotations
@@ -21,39 +21,40 @@ from sqlmodel_crud_utils._session.state import noted, state_of
 
 @dataclass(slots=True)
 class Sharing:
-    """Who waits for a session, and what its reader has set aside.
+    """The tasks that wait for a session, and the relationships that its reader has set aside.
 
     Attributes:
-        waiting: What wakes those who wait, the first first.
-        aside: The relationships that are loaded again; None while nobody reads.
+        waiting: Functions that wake the waiting tasks, in order of arrival.
+        aside: The relationships that are being loaded again; None while no task reads.
     """
 
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
     aside: list[Held] | None = None
 
     def next(self) -> None:
-        """Wake whoever has waited longest."""
+        """Wake the task that has waited longest."""
         if self.waiting:
             self.waiting.popleft()()
 
 
 def share(session: Session) -> None:
-    """Let those who read with the session at the same time wait for each other, from now on."""
+    """Make concurrent readers of a session wait for each other from now on."""
     state = state_of(session)
     if state.sharing is None:
         state.sharing = Sharing()
 
 
 def sharing_of(session: Session) -> Sharing | None:
-    """Return the notes on how a session is shared; None if one alone works with it."""
+    """Return how a session is shared, or None if it is not."""
     return noted(session).sharing
 
 
 @contextmanager
-def loaded_beside(sharing: Sharing) -> Iterator[None]:
-    """Let the read inside load relationships that the session's objects hold already.
+def shared_read(sharing: Sharing) -> Iterator[None]:
+    """Let the read inside reload relationships that the session's objects already hold.
 
-    They are out of the way while rows are put together, and back while the database is waited for.
+    They are set aside while objects are built from rows, and put back while waiting for the
+    database.
     """
     sharing.aside = []
     try:
@@ -63,8 +64,8 @@ def loaded_beside(sharing: Sharing) -> Iterator[None]:
         sharing.aside = None
 
 
-def executed_beside(execution: ORMExecuteState) -> Any:
-    """Execute a statement of such a read; None for any other one, which goes on as it is."""
+def execute_in_shared_read(execution: ORMExecuteState) -> Any:
+    """Execute a statement of a shared read; return None for any other statement."""
     sharing = sharing_of(execution.session)
     if sharing is None or sharing.aside is None:
         return None

@@ -1,7 +1,7 @@
-"""What a session's transaction sees: whether it may keep what it reads for others.
+"""Whether what a session's transaction reads may be cached for others.
 
-A database that shows a transaction the state of its beginning, or what it has written itself, shows
-nobody else the same.
+A transaction may see an old snapshot or its own uncommitted writes, which no other transaction
+sees.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sqlmodel_crud_utils._session.databases import has_begun, is_shared, level_o
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
 from sqlmodel_crud_utils._session.transaction_state import connections_in, connections_of
 
-# Each connection of a session lasts as long as its transaction; only one that a program has bound
-# the session to lasts longer.
+# A session's connection lives as long as its transaction, unless the program has bound the session
+# to a connection.
 _used: weakref.WeakSet[Connection] = weakref.WeakSet()
 _written: weakref.WeakSet[Connection] = weakref.WeakSet()
 
-# What was written where each statement is a commit, so that no rollback undoes it.
+# Tables written under AUTOCOMMIT, which no rollback undoes.
 _committed: weakref.WeakKeyDictionary[Connection, set[FromClause]] = weakref.WeakKeyDictionary()
 
 _lines: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
@@ -57,22 +57,22 @@ def executing(
 
 
 def rolled_back(connection: Connection, *_: Any) -> None:
-    """Note that a connection shows no more what it has shown."""
+    """Note that a rollback has changed what a connection sees."""
     _lines.pop(connection, None)
 
 
 def line_of(connection: Connection) -> str:
-    """Return a name for what a connection shows; it has another one after each rollback."""
+    """Return an identifier for what a connection sees; it changes with each rollback."""
     return _lines.setdefault(connection, uuid4().hex)
 
 
 def committing(connection: Connection, *_: Any) -> None:
-    """Note that a transaction ends with a commit, of which all is told that it has written."""
+    """Forget the tables written under AUTOCOMMIT, as a commit reports all changes anyway."""
     _committed.pop(connection, None)
 
 
 def take_committed(transaction: SessionTransaction) -> set[FromClause]:
-    """Return the tables that a transaction has written for good though it was rolled back."""
+    """Return the tables whose writes remain although the transaction was rolled back."""
     if not _committed:
         return set()
     connections = connections_in(transaction)
@@ -80,12 +80,12 @@ def take_committed(transaction: SessionTransaction) -> set[FromClause]:
 
 
 def sees_what_others_see(session: Session) -> bool:
-    """Return whether a read begins with what is committed now, and sees nothing else."""
+    """Return whether a read sees exactly what is committed now."""
     return all(_is_fresh(session, connection) for connection in connections_of(session))
 
 
 def may_be_kept(session: Session) -> bool:
-    """Return whether what the session has just read is what others see."""
+    """Return whether others see what the session has just read, so that it may be cached."""
     return all(_is_committed(session, connection) for connection in connections_of(session))
 
 
@@ -96,7 +96,7 @@ def _is_fresh(session: Session, connection: Connection) -> bool:
 
 
 def _is_committed(session: Session, connection: Connection) -> bool:
-    """Return whether all that the connection shows is committed."""
+    """Return whether the connection sees only committed data."""
     if level_of(connection) == "READ UNCOMMITTED":
         return False
     if connection in _written and connection is not session.bind:
@@ -108,6 +108,6 @@ def _is_committed(session: Session, connection: Connection) -> bool:
 def _shows_commits(session: Session, connection: Connection) -> bool:
     if not features_of(connection.dialect).single_writer or not has_begun(connection):
         return sees_commits(connection)
-    # Who holds the lock sees the last commit; who only reads sees the one at which that began.
+    # A block with the write lock sees the last commit; a reader sees the commit at its beginning.
     block = block_of(session)
     return block is not None and not block.modes.read_only

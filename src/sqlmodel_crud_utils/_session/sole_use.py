@@ -1,7 +1,7 @@
-"""One user at a time: a session that two tasks, or two threads, work with at once is refused.
+"""One user at a time: concurrent use of a session by two tasks or threads is refused.
 
-SQLAlchemy's sessions are not made for it, and notice it only by chance. Whoever works with a
-session is known by its context: what a hook starts to wait for belongs to the same work.
+SQLAlchemy's sessions do not support it, and notice it only by chance. The user of a session is
+identified by its context: what a hook awaits is part of the same work.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _works: ContextVar[tuple[object, ...]] = ContextVar("works", default=())
 
 
 def is_used_by_others(session: Session) -> bool:
-    """Return whether somebody else is at work with the session."""
+    """Return whether another task or thread is using the session."""
     user = noted(session).user
     return user is not None and user not in _works.get()
 
 
 def is_interrupted(session: Session) -> bool:
-    """Return whether somebody else has ended, or is ending, the transaction of the work."""
+    """Return whether another user has ended, or is ending, the transaction of the current work."""
     state = noted(session)
     if state.user is None:
         return False
@@ -38,13 +38,13 @@ def is_interrupted(session: Session) -> bool:
 
 
 def _is_replaced(session: Session, state: SessionState) -> bool:
-    # SQLAlchemy takes a transaction from its session first, and tells of the end when the driver
-    # has answered; a commit in between would carry out nothing.
+    # SQLAlchemy detaches a transaction from its session first, and fires the event of its end once
+    # the driver has answered. A commit in between would commit nothing.
     return state.transaction is not None and session.get_transaction() is not state.transaction
 
 
 def begun(session: Session, connection: Connection) -> None:
-    """Note whose transaction has begun on a connection."""
+    """Note which session has begun a transaction on a connection."""
     _sessions[connection] = weakref.ref(session)
     state = noted(session)
     if state.user is not None and state.transaction is None:
@@ -52,27 +52,28 @@ def begun(session: Session, connection: Connection) -> None:
 
 
 def rolling_back(connection: Connection, *_: Any) -> None:
-    """Cut off a connection that is rolled back while somebody else is at work with it.
+    """Invalidate a connection that is rolled back while another user is working with it.
 
-    A driver may carry out the statement that is under way after the rollback, in no transaction.
+    A driver might otherwise execute the other user's statement after the rollback, outside any
+    transaction.
     """
     reference = _sessions.get(connection)
     session = None if reference is None else reference()
     if session is not None and is_used_by_others(session) and not connection.invalidated:
-        _interrupt(session)  # before this waits for the connection, and the work goes on
+        _interrupt(session)  # first, because the next step may wait, and the other work continues
         _cut_off(connection)
 
 
 def _cut_off(connection: Connection) -> None:
     if not features_of(connection.dialect).single_writer:
         connection.invalidate()
-    elif isinstance(connection.engine.pool, QueuePool):  # others may have the database in memory
-        # Closed before its next use: what is at work with it now, sqlite3 would not survive.
+    elif isinstance(connection.engine.pool, QueuePool):  # others may share one in memory
+        # Soft: closed before its next use. sqlite3 may crash if it is closed during a statement.
         connection.connection.invalidate(soft=True)
 
 
 def ended(session: Session, transaction: SessionTransaction) -> None:
-    """Note that a transaction ended, maybe while somebody else was at work in it."""
+    """Note that a transaction ended, possibly while another user was working in it."""
     state = noted(session)
     if state.transaction is transaction:
         del state.transaction
@@ -86,10 +87,10 @@ def _interrupt(session: Session) -> None:
 
 
 class sole_use:  # noqa: N801 - reads as a function; a generator would cost more than the rest
-    """Work with a session, alone; work inside this work is part of it.
+    """Exclusive use of a session; nested uses are part of the same work.
 
     Raises:
-        ValidationError: Somebody else is at work with the session, or has ended its transaction
+        ValidationError: Another user is working with the session, or has ended its transaction
             before this work was done.
     """
 
@@ -100,7 +101,7 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
         self._work: object | None = None
 
     def __enter__(self) -> None:
-        """Begin to work with the session."""
+        """Begin to use the session."""
         self._before = _works.get()
         self._state = state_of(self._session)
         user = self._state.user
@@ -117,17 +118,17 @@ class sole_use:  # noqa: N801 - reads as a function; a generator would cost more
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the session to others."""
+        """Release the session for others."""
         if self._work is not None:
             interrupted = is_interrupted(self._session)
-            if interrupted:  # which of its objects have a row, SQLAlchemy does not know any more
+            if interrupted:  # SQLAlchemy no longer knows which objects have a row
                 self._session.expunge_all()
-            del self._state.user  # the rest stays: the next work needs it at once
+            del self._state.user  # the state itself stays: the next use needs it
             vars(self._state).pop("transaction", None)
             if self._state.sharing is not None:
                 self._state.sharing.next()
             # Not reset(): work that is abandoned may end in another context.
             _works.set(self._before)
-            # Whatever failed is what came of it; only what stops the task or thread goes on.
+            # An ordinary error is a consequence of the interruption; a cancellation propagates.
             if interrupted and (error is None or isinstance(error, Exception)):
                 raise shared_session() from error

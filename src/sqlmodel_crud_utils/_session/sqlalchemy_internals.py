@@ -1,7 +1,7 @@
-"""The one door to private parts of SQLAlchemy's sessions, transactions, connections and pools.
+"""The only access to private parts of SQLAlchemy's sessions, transactions, connections and pools.
 
-Nobody promises that they stay. Each function is one use; its test names the attribute and runs with
-the oldest and the newest version, so that a version without it fails with a list of names.
+SQLAlchemy may remove them at any time. Each function is one use; its test names the attribute and
+runs with the oldest and the newest version, so a version without it fails with a list of names.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from sqlalchemy.pool import QueuePool, SingletonThreadPool
 
 
 def is_clean(session: Session) -> bool:
-    """Return whether a flush would have nothing to do, without a look at each object."""
+    """Return whether a flush would have nothing to do, without checking each object."""
     return session._is_clean()
 
 
 def autoflush(session: Session) -> None:
-    """Flush where the session flushes before a query."""
+    """Flush if the session would flush before a query."""
     session._autoflush()
 
 
 def is_in_context_manager(session: Session) -> bool:
-    """Return whether the session is in a `with session.begin()`, which commits at its exit."""
+    """Return whether the session is in a `with session.begin()`, which commits on exit."""
     return session._trans_context_manager is not None
 
 
 @contextmanager
 def flushing(session: Session) -> Iterator[None]:
-    """Let the session believe that it flushes."""
+    """Make the session act as if it were flushing."""
     before, session._flushing = session._flushing, True
     try:
         yield
@@ -53,7 +53,7 @@ def flushing(session: Session) -> Iterator[None]:
 
 @contextmanager
 def flush_transaction(session: Session) -> Iterator[None]:
-    """Let a refusal inside end the transaction of the session as the one of a flush does."""
+    """Make an error inside end the session's transaction as an error in a flush does."""
     transaction = session._autobegin_t()._begin()
     try:
         yield
@@ -64,27 +64,27 @@ def flush_transaction(session: Session) -> Iterator[None]:
 
 
 def add_pending(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Add new objects to the session, without those that hang on them."""
+    """Add new objects to the session, without cascading to related ones."""
     for state in states:
         session._save_impl(state)
 
 
 def register_persistent(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Make pending objects persistent, as a flush does that has written them."""
+    """Make pending objects persistent, as after a flush that has written them."""
     session._register_persistent(set(states))
 
 
 def register_altered(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Let the rollback of a savepoint expire objects, as after a flush that has written them."""
+    """Make the rollback of a savepoint expire objects, as after a flush that has written them."""
     session._register_altered(states)
 
 
 def adopting(
     session: Session, mapper: Mapper[Any], names: Collection[str]
 ) -> Callable[[Any, dict[str, Any]], Any]:
-    """Return what makes persistent objects of a session, as a query makes them from rows.
+    """Return a function that creates persistent objects, as a query does from rows.
 
-    It gets an identity key, of which the session holds no object, and the values of columns.
+    It takes an identity key, which must not be in the session yet, and the columns' values.
 
     Args:
         session: The session.
@@ -93,7 +93,7 @@ def adopting(
     """
     manager, identity_map, owner = mapper.class_manager, session.identity_map, session.hash_key
     load = manager.dispatch.load
-    # What the query left out is loaded when it is looked at; what is deferred is so by itself.
+    # Columns that the query left out load on access; deferred columns do so anyway.
     missing = [
         each.key for each in mapper.column_attrs if each.key not in names and not each.deferred
     ]
@@ -117,15 +117,16 @@ def adopting(
 
 
 def begun_connections(transaction: SessionTransaction) -> dict[Any, tuple[Any, ...]]:
-    """Return what a session's transaction has begun on: tuples that start with a connection.
+    """Return the connections on which a session's transaction has begun, in tuples.
 
-    Whether the transaction of the connection is the session's own is last in a tuple.
+    Each starts with a connection and ends with whether the connection's transaction is the
+    session's own.
     """
     return transaction._connections
 
 
 def rollback_exception(transaction: SessionTransaction) -> BaseException | None:
-    """Return what ended a transaction in a flush, if anything did."""
+    """Return the error that ended a transaction in a flush, if any."""
     return transaction._rollback_exception
 
 
@@ -138,12 +139,12 @@ def is_autocommitting(connection: Connection) -> bool:
 
 
 def innermost_savepoint(connection: Connection) -> str | None:
-    """Return the name of the savepoint that was set last and has not ended."""
+    """Return the name of the innermost open savepoint."""
     return getattr(connection.get_nested_transaction(), "_savepoint", None)
 
 
 def record_of(connection: Connection) -> Any:
-    """Return what the pool keeps beside a connection of the driver."""
+    """Return the pool's record of a driver connection."""
     proxy: Any = connection.connection
     return proxy._connection_record
 
@@ -162,25 +163,25 @@ def forget_types(dialect: Dialect) -> None:
 
 
 def max_overflow(pool: QueuePool) -> int:
-    """Return how many connections a pool may have beyond its size; -1 is any number."""
+    """Return how many connections a pool may open beyond its size; -1 means no limit."""
     return pool._max_overflow
 
 
 def connections_of_threads(pool: SingletonThreadPool) -> list[Any]:
-    """Return the connections of a pool that has one for each thread."""
+    """Return the connections of a pool that keeps one for each thread."""
     return list(pool._all_conns)
 
 
 def unlock(connection: Any) -> None:
-    """Take the lock around statements from an adapted connection of aiosqlite, if it has one."""
-    with suppress(AttributeError):  # 2.0 has none
+    """Remove the lock around statements from an adapted connection of aiosqlite, if present."""
+    with suppress(AttributeError):  # SQLAlchemy 2.0 has no such lock
         connection._execute_mutex = nullcontext()
 
 
 def close_cursor(result: Result[Any]) -> None:
-    """Close the cursor of a result whose rows are fetched; reading them waits for nothing then.
+    """Close the cursor of a result with fetched rows, so that reading them needs no waiting.
 
-    Only drivers of asyncio wait for it, in the greenlet that the statement ran in.
+    Only asyncio drivers wait for the close, in the greenlet that ran the statement.
     """
     cursor: Any = getattr(getattr(result, "raw", None), "cursor", None)
     if hasattr(cursor, "_async_soft_close"):
@@ -193,12 +194,12 @@ def close_cursor(result: Result[Any]) -> None:
 
 
 def path_of(mapper: Mapper[Any]) -> Any:
-    """Return the path of a query that loads rows of a model by itself."""
+    """Return the loader path of a query whose entity is the model."""
     return mapper._path_registry
 
 
 def missing_columns(execution: ORMExecuteState) -> list[str]:
-    """Return the columns that a load of more columns of a row is for."""
+    """Return the columns that a load of missing columns fetches."""
     statement: Any = execution.statement
     names = [column.key for column in statement.selected_columns]
     wanted = statement._compile_options._only_load_props
@@ -212,11 +213,12 @@ def all_mappers() -> Iterator[Mapper[Any]]:
 
 
 def keep_statements(mapper: Mapper[Any], keep: Callable[..., Any]) -> None:
-    """Let a function keep the statements of flushes, which SQLAlchemy makes once for each table.
+    """Replace how a mapper memoizes the statements of flushes, one of each kind for a table.
 
     Args:
         mapper: The base mapper of the table's models.
-        keep: It gets the usual way to keep one, its kind and table, and what makes it.
+        keep: Takes the mapper's own memoizing function, the statement's kind and table, and the
+            function that builds the statement.
     """
     keeper: Any = mapper
     keeper._memo = partial(keep, keeper._memo)

@@ -1,4 +1,4 @@
-"""What the library notes on a session: all of it in one object, under one key of `session.info`."""
+"""The library's notes on a session: one object under one key of `session.info`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ Note = Literal["block", "kept", "claims", "waiting", "due", "changes", "announce
 
 
 class SessionState:
-    """The notes on one session; an attribute is set as long as there is something to note.
+    """The notes on one session; an attribute is set only while there is something to note.
 
     Attributes:
-        block: The `transaction()` block that is under way.
-        user: Who works with the session.
-        transaction: The one that the work is in; none where it has none yet.
-        interrupted: Whose work somebody else has ended the transaction of.
-        kept: Rows that stayed loaded beyond a commit.
-        claims: The rows that the flush under way writes to, if it checks their versions.
-        waiting: What runs after the commit.
-        due: What runs now, as its commit is done.
-        changes: What was written and is not committed yet, for each subscriber.
-        announced: The rows whose changes were announced before the flush under way.
-        committing: Whether the library's commit is under way and not carried out yet.
-        tenant: The scope that the session serves, and the identity map that it began with.
-        sharing: How several tasks read with the session.
+        block: The current `transaction()` block.
+        user: The work that is using the session.
+        transaction: The transaction of that work; None if it has not begun.
+        interrupted: The work whose transaction was ended by other work.
+        kept: Rows that stayed loaded after a commit.
+        claims: The rows that the current flush writes, if it checks their versions.
+        waiting: Callbacks to run after the commit.
+        due: Callbacks to run now, because their commit is done.
+        changes: Uncommitted changes, for each subscriber.
+        announced: The rows that were announced before the current flush.
+        committing: Whether a commit by the library has begun and is not done.
+        tenant: The scope that the session serves, and its identity map at that time.
+        sharing: How several tasks share the session.
     """
 
     block: BlockState | None = None
@@ -59,13 +59,13 @@ _NOTHING = SessionState()
 
 
 def noted(session: Session) -> SessionState:
-    """Return the notes on a session, to be read."""
+    """Return the notes on a session, for reading only."""
     found: SessionState = session.info.get(_KEY, _NOTHING)
     return found
 
 
 def state_of(session: Session) -> SessionState:
-    """Return the notes on a session, to add to them."""
+    """Return the notes on a session, for changing them."""
     found: SessionState | None = session.info.get(_KEY)
     if found is None:
         found = session.info[_KEY] = SessionState()
@@ -73,7 +73,7 @@ def state_of(session: Session) -> SessionState:
 
 
 def forget(session: Session, note: Note) -> None:
-    """Remove a note; with the last one nothing of the library is left on the session."""
+    """Remove a note; with the last one, remove the library's key from the session."""
     found: Any = session.info.get(_KEY)
     if found is not None:
         notes: dict[str, Any] = vars(found)

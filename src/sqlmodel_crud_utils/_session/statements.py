@@ -1,30 +1,30 @@
-"""Who hears of each statement that is sent, COPY included, of which SQLAlchemy's events don't tell.
+"""Listeners to every statement sent, including COPY, for which SQLAlchemy fires no event.
 
-`events.heard` lets somebody hear.
+`events.listening_to_statements` registers them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Hearer = Callable[[str], None]
+Listener = Callable[[str], None]
 
-hearers: tuple[Hearer, ...] = ()
-
-
-def tell(statement: str) -> None:
-    """Tell that a statement is sent."""
-    for hearer in hearers:
-        hearer(statement)
+listeners: tuple[Listener, ...] = ()
 
 
-def add(hearer: Hearer) -> None:
-    """Tell somebody of every statement from here on."""
-    global hearers  # noqa: PLW0603 - replaced as a whole: another thread may be telling
-    hearers = (*hearers, hearer)
+def notify(statement: str) -> None:
+    """Call each listener with a statement that is about to be sent."""
+    for listener in listeners:
+        listener(statement)
 
 
-def remove(hearer: Hearer) -> None:
-    """Tell somebody of no further statement."""
-    global hearers  # noqa: PLW0603 - replaced as a whole: another thread may be telling
-    hearers = tuple(each for each in hearers if each is not hearer)
+def add(listener: Listener) -> None:
+    """Add a listener."""
+    global listeners  # noqa: PLW0603 - replaced as a whole: another thread may iterate over it
+    listeners = (*listeners, listener)
+
+
+def remove(listener: Listener) -> None:
+    """Remove a listener."""
+    global listeners  # noqa: PLW0603 - replaced as a whole: another thread may iterate over it
+    listeners = tuple(each for each in listeners if each is not listener)

@@ -24,21 +24,21 @@ from sqlmodel_crud_utils._core.visibility.tenancy import (
     reach_of,
     refusal_of_attributes,
 )
-from sqlmodel_crud_utils._session.changes import is_told
+from sqlmodel_crud_utils._session.changes import is_reported
 from sqlmodel_crud_utils._session.state import noted, state_of
 from sqlmodel_crud_utils.exceptions import TenantError
 
 
 def serve(session: Session) -> None:
-    """Bind a session to what is in scope.
+    """Bind a session to the scope.
 
     Raises:
-        TenantError: It serves something else already.
+        TenantError: The session already serves another scope.
     """
     scope = in_scope()
     if scope is None:
         return
-    # A session that is closed, or has let go of all its rows, has another map of them.
+    # A session that was closed, or has expunged all objects, has a new identity map.
     bound = noted(session).tenant
     if bound is None or bound[1] is not session.identity_map:
         state_of(session).tenant = scope, session.identity_map
@@ -50,11 +50,11 @@ def serve(session: Session) -> None:
 
 
 def serve_model(session: Session, model: type[Any] | None) -> None:
-    """Bind a session that a function of the library works on a model with.
+    """Bind a session to the scope before a library function works on a model with it.
 
     Raises:
-        TenantError: It serves something else already, or no tenant is in scope and the rows of
-            the model belong to tenants.
+        TenantError: The session already serves another scope, or no tenant is in scope and the
+            model's rows belong to tenants.
     """
     if model is None or not leads_to_tenants(model):
         return
@@ -70,14 +70,14 @@ def serve_model(session: Session, model: type[Any] | None) -> None:
 
 
 def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
-    """Refuse a statement that cannot be kept to the rows of the tenant in scope.
+    """Refuse a statement that cannot be limited to the rows of the tenant in scope.
 
     Args:
         execution: The statement that is about to run.
-        hiding: What it leaves out already, if it is the library's or loads more of a row.
+        hiding: The rows that it already leaves out, if it is the library's or loads more of a row.
 
     Raises:
-        TenantError: It is refused; nothing was sent.
+        TenantError: The statement is refused; nothing was sent.
     """
     session, statement = execution.session, execution.statement
     if hiding is not None:
@@ -101,7 +101,7 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
             "SQL text cannot be limited to the rows of one tenant; use models, or add "
             "execution_options(any_tenant=True) if it may reach the rows of all"
         )
-    if is_told(execution):  # its rows have been checked
+    if is_reported(execution):  # its caller has checked the rows
         return
     refusal = reach.refusal or (reach.links if hiding is None else None)
     if refusal is not None:
@@ -118,10 +118,10 @@ def _is_bound(session: Session) -> bool:
 
 
 def check_flush(session: Session) -> None:
-    """Give new rows their tenant, and refuse to write rows of another one.
+    """Give new rows their tenant, and refuse to write another tenant's rows.
 
     Raises:
-        TenantError: A row, or one that was related to it, is of another tenant, or would become
+        TenantError: A row, or a row newly related to it, belongs to another tenant or would do
             so; nothing was written.
     """
     for row in (*session.new, *session.dirty, *session.deleted):
@@ -141,16 +141,16 @@ def _check_values(state: InstanceState[Any]) -> None:
 
 
 def check_rows(rows: Iterable[Any]) -> None:
-    """Check rows before they are in the session, as `check_row` does."""
+    """Check rows that are not in the session yet, as `check_row` does."""
     for row in rows:
         check_row(row)
 
 
 def check_row(row: Any) -> None:
-    """Give a new row its tenant, and refuse one that is, or becomes, another tenant's.
+    """Give a new row its tenant, and refuse a row that belongs, or would belong, to another.
 
     Raises:
-        TenantError: It is refused, or a row that was related to it is of another tenant.
+        TenantError: The row, or a row newly related to it, belongs to another tenant.
     """
     state = instance_state(row)
     if not leads_to_tenants(state.class_):
@@ -163,14 +163,14 @@ def check_row(row: Any) -> None:
 def _check_own_tenant(state: InstanceState[Any]) -> None:
     given = state.dict.get(TENANT)
     if given is None and (state.key is None or TENANT in state.committed_state):
-        # A new row names none, and neither does one that `merge` has copied onto a row.
+        # A new row without a tenant, perhaps copied onto an existing row by `merge`.
         given = check_tenant(None)
         set_attribute(state.obj(), TENANT, given)
     if state.key is None:
         check_tenant(given)
         return
     before = state.committed_state.get(TENANT, given)
-    # What an expired row had is not known; the flush reaches it only if it is the tenant's.
+    # The old tenant of an expired row is unknown; the flush only reaches rows of this tenant.
     if (in_scope() if before is LoaderCallableStatus.NO_VALUE else before) != given:
         raise TenantError(FIXED, field=TENANT)
     if given is not None and not all_in_scope():
@@ -183,13 +183,13 @@ def _check_own(given: Any) -> None:
 
 
 def _loaded_tenant(state: InstanceState[Any]) -> Any:
-    """Return the tenant of a row of which the session knows no more than the key."""
+    """Return the tenant of a row of which the session knows only the key."""
     row, session = state.obj(), state.session
     if session is None:
         raise TenantError(FOREIGN)
     session.expire(row, [TENANT])
     try:
-        # A flush would warn of the new row that hangs on this one, and is not in the session yet.
+        # A flush would warn about the new row that refers to this one and is not in the session.
         with session.no_autoflush:
             return getattr(row, TENANT)
     except ObjectDeletedError:

@@ -1,4 +1,4 @@
-"""What state a session's transaction is in, as SQLAlchemy knows it."""
+"""The state of a session's transaction, as known to SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import (
 )
 from sqlmodel_crud_utils._session.state import forget, noted, state_of
 
-# Of a session's own transactions, so that an entry lasts no longer than its connection.
+# The connections of sessions' own transactions, hence short-lived.
 _sent: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def is_lost(session: Session) -> bool:
     """Return whether the session's transaction can only be rolled back.
 
-    It is so after a flush that failed, and when the connection was lost or a statement cut off.
+    This is so after a failed flush, a lost connection or an interrupted statement.
     """
     if not session.in_transaction():
         return False
@@ -35,18 +35,18 @@ def is_lost(session: Session) -> bool:
 
 
 def connections_of(session: Session) -> set[Connection]:
-    """Return the connections that the session's transaction has begun on."""
+    """Return the connections on which the session's transaction has begun."""
     transaction = session.get_transaction()
     return set() if transaction is None else connections_in(transaction)
 
 
 def connections_in(transaction: SessionTransaction) -> set[Connection]:
-    """Return the connections that a transaction has begun on, after its end too."""
+    """Return the connections on which a transaction has begun, also after its end."""
     return {connection for connection, *_ in begun_connections(transaction).values()}
 
 
 def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
-    """Return whether the connection's transaction begins with this one, and is not joined."""
+    """Return whether this transaction began the connection's, instead of joining it."""
     if transaction.parent is not None:
         return False
     *_, is_of_session = begun_connections(transaction)[connection]
@@ -54,7 +54,7 @@ def begins_on(transaction: SessionTransaction, connection: Connection) -> bool:
 
 
 def abandon(connections: Iterable[Connection]) -> None:
-    """Take connections out of the pool that failed while they were given back."""
+    """Discard connections that could not be returned to the pool."""
     kept = [connection for connection in connections if not connection.closed]
     release_locks(kept)
     for connection in kept:
@@ -63,21 +63,21 @@ def abandon(connections: Iterable[Connection]) -> None:
 
 
 def cut_off(session: Session) -> None:
-    """Take the session's connections away, so that its transaction can only be rolled back."""
+    """Invalidate the session's connections, so that its transaction can only be rolled back."""
     for connection in connections_of(session):
         connection.invalidate()
 
 
 def release_locks(connections: Iterable[Connection]) -> None:
-    """Undo what connections have begun, before they are thrown away.
+    """Roll connections back before they are discarded.
 
-    SQLite keeps a closed connection, and its lock on the file, as long as one of its statements
-    lives on in a traceback.
+    SQLite keeps a closed connection, and its lock on the file, as long as a traceback refers to one
+    of its statements.
     """
     for connection in connections:
         dialect = connection.dialect
         if features_of(dialect).single_writer and not connection.invalidated:
-            # Where even this fails, the connection has no transaction any more.
+            # If even this fails, the connection has no transaction left.
             with suppress(dialect.loaded_dbapi.Error):
                 connection.connection.rollback()
 
@@ -88,7 +88,7 @@ def committing(session: Session) -> None:
 
 
 def is_committing(session: Session) -> bool:
-    """Return whether the session was about to commit, and has not."""
+    """Return whether the session was about to commit and has not committed."""
     return noted(session).committing
 
 
@@ -99,16 +99,16 @@ def committed(session: Session) -> None:
 
 
 def sending_commit(connection: Connection, *_: Any) -> None:
-    """Note that a COMMIT is sent next."""
+    """Note that a COMMIT is about to be sent."""
     _sent.add(connection)
 
 
 def may_be_committed(transaction: SessionTransaction) -> bool:
-    """Return whether a COMMIT was sent in a transaction, or each statement is one."""
+    """Return whether a COMMIT was sent in a transaction, or each statement commits itself."""
     connections = connections_in(transaction)
     return not _sent.isdisjoint(connections) or any(map(is_autocommitting, connections))
 
 
 def has_nothing_to_lose(session: Session) -> bool:
-    """Return whether a rollback of what begins now would undo that alone."""
+    """Return whether a rollback would undo nothing but what the caller is about to do."""
     return not session.in_transaction() and is_clean(session)

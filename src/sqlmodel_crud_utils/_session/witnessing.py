@@ -1,4 +1,4 @@
-"""Statements of the caller's to rows that somebody looks at before they are written."""
+"""The caller's own statements on models with a witness, which reads rows before the write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def keys_to_write(execution: ORMExecuteState, facts: Facts) -> list[Key]:
     """Return the keys of the rows that an UPDATE or DELETE reaches, and lock these rows.
 
     Raises:
-        ValidationError: The statement sets primary keys, so the rows could not be found after it.
+        ValidationError: The statement sets primary keys, so the rows could not be found afterwards.
     """
     statement: Any = execution.statement
     if isinstance(statement, Update):
@@ -55,7 +55,7 @@ def _check_assignments(execution: ORMExecuteState, statement: Update, facts: Fac
 
 
 def keys_among(session: Session, facts: Facts, keys: list[Key]) -> list[Key]:
-    """Return those of the keys that rows have."""
+    """Return the keys that still have a row."""
     found: list[Key] = []
     dialect = session.get_bind(facts.mapper).dialect
     own = [facts.columns[name] for name in facts.key]
@@ -66,14 +66,14 @@ def keys_among(session: Session, facts: Facts, keys: list[Key]) -> list[Key]:
 
 
 def _rows(session: Session, facts: Facts, statement: Any, parameters: Any) -> list[Key]:
-    # On the connection, where no criteria are added to it.
+    # On the connection, because the session would add criteria.
     with as_writing(session):
         connection = session.connection(bind_arguments={"mapper": facts.mapper})
     return [tuple(row) for row in connection.execute(statement, parameters)]
 
 
 def narrowed(execution: ORMExecuteState, facts: Facts, keys: list[Key]) -> Update | Delete:
-    """Return the statement for no other rows than these, which are locked."""
+    """Return the statement limited to these rows, which are locked."""
     statement: Any = execution.statement
     dialect = execution.session.get_bind(facts.mapper).dialect
     fits = len(next(key_chunks(facts.model, facts.key, keys, dialect), ())) == len(keys)
@@ -85,7 +85,7 @@ def narrowed(execution: ORMExecuteState, facts: Facts, keys: list[Key]) -> Updat
 
 
 def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], list[Key]]:
-    """Execute an INSERT; return its result, and the keys of the rows that it has made.
+    """Execute an INSERT; return its result, and the keys of the new rows.
 
     Raises:
         ValidationError: The statement may update rows, or the database returns no keys for it.
@@ -99,7 +99,7 @@ def inserted(execution: ORMExecuteState, facts: Facts) -> tuple[Result[Any], lis
         )
     if _is_one_row(execution, statement):
         result: Any = execution.invoke_statement()
-        # SQLite remembers the last key if nothing was inserted, and PostgreSQL has none then.
+        # If nothing was inserted, SQLite still reports the last key, and PostgreSQL reports none.
         key = result.inserted_primary_key if result.rowcount else None
         return result, [] if key is None else [tuple(key)]
     if not execution.session.get_bind(facts.mapper).dialect.insert_returning:

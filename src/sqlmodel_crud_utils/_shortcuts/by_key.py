@@ -1,4 +1,4 @@
-"""A row changed or deleted by its key with one statement, without the SELECT before it."""
+"""Update or delete a row by its key with one statement, without a SELECT first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
-from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, happened, need_of
+from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of, report
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard, sets_plainly
@@ -49,10 +49,10 @@ class Sought(NamedTuple):
     Attributes:
         session: The session that writes; nothing is queried with it here.
         dialect: The dialect of its database.
-        facts: What the model is.
+        facts: The facts of the model.
         names: The fields of the key.
         key: The caller's key.
-        values: The key's values, of their columns' types.
+        values: The key's values, converted to their columns' types.
     """
 
     session: Session
@@ -63,10 +63,10 @@ class Sought(NamedTuple):
     values: tuple[Any, ...]
 
     def is_written_alone(self, operation: str) -> bool:
-        """Return whether an "update" or a "delete" is nothing but its statement."""
+        """Return whether an "update" or "delete" consists only of its statement."""
         facts, session = self.facts, self.session
         return (
-            # A missing row would cost a lock on the gap where it could be.
+            # For a missing row, the statement would lock the gap where it could be.
             not features_of(self.dialect).locks_gaps
             and facts.is_simple
             and facts.loads_alone
@@ -79,7 +79,7 @@ class Sought(NamedTuple):
         )
 
     def _may_be_held(self) -> bool:
-        """Return whether the session may hold the row, which then has to hear of it."""
+        """Return whether the session may hold the row, whose object would have to be updated."""
         if not self.facts.has_exact_key:
             return len(self.session.identity_map) > 0
         identity = self.facts.mapper.identity_key_from_primary_key(self.values)
@@ -93,14 +93,14 @@ class Sought(NamedTuple):
 
 
 class ByKey(NamedTuple):
-    """The statement that changes or deletes one row.
+    """The statement that updates or deletes one row.
 
     Attributes:
         row: The row.
         statement: The statement.
         parameters: The values of its parameters.
         changed: The fields that it changes in the row that it returns; empty if it returns none.
-        written: What it writes, None if it deletes the row.
+        written: The values that it writes; None if it deletes the row.
     """
 
     row: Sought
@@ -113,7 +113,7 @@ class ByKey(NamedTuple):
         """Execute the statement; return the row if it returns one.
 
         Args:
-            inside: Whether a block is under way, which has taken SQLite's lock already.
+            inside: Whether the session is in a block, which already holds SQLite's lock.
         """
         session, mapper = self.row.session, self.row.facts.mapper
         connection = session.connection(bind_arguments={"mapper": mapper})
@@ -122,18 +122,18 @@ class ByKey(NamedTuple):
             return Untouched.NOT_AT_ONCE
         rows = self._executed(session, connection)
         if takes_lock and rows is Untouched.NOT_THERE:
-            # A SELECT would not have taken it. The driver's transaction holds nothing else.
+            # A SELECT would not have taken the lock. The driver's transaction holds nothing else.
             connection.connection.rollback()
         if rows is not Untouched.NOT_THERE:
-            self._tell()
+            self._report()
         return rows
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         model, session = self.row.facts.model, self.row.session
         if need_of(model):
             operation: WriteKind = "delete" if self.written is None else "update"
             values = None if self.written is None else [self.written]
-            happened(session, Change(model, operation, [self.row.values], values))
+            report(session, Change(model, operation, [self.row.values], values))
 
     def _executed(self, session: Session, connection: Connection) -> list[Any] | Untouched:
         with flush_transaction(session):
@@ -150,12 +150,12 @@ class ByKey(NamedTuple):
 def update_at_once(
     sought: Sought, changes: Mapping[str, Any], visibility: Visibility
 ) -> ByKey | None:
-    """Return the UPDATE that returns the row as it is then, None where it takes a flush.
+    """Return an UPDATE that returns the updated row, or None if a flush is needed.
 
     Args:
         sought: The row.
-        changes: The new values, of the columns' types.
-        visibility: Which rows may be changed.
+        changes: The new values, converted to the columns' types.
+        visibility: Which rows may be updated.
     """
     facts, own = sought.facts, sought.facts.key
     changed = tuple(name for name in changes if name not in own)
@@ -179,7 +179,7 @@ def update_at_once(
 
 
 def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
-    """Return the UPDATE that marks a row as deleted, None where it takes a flush."""
+    """Return the UPDATE that marks a row as deleted, or None if a flush is needed."""
     facts = sought.facts
     if (
         not sought.is_written_alone("update")
@@ -193,7 +193,7 @@ def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:
-    """Return the DELETE of a row, None where it takes a flush."""
+    """Return the DELETE of a row, or None if a flush is needed."""
     if not sought.facts.leaves_alone or not sought.is_written_alone("delete"):
         return None
     return ByKey(sought, _delete(sought.facts, here(WITH_DELETED)), sought.parameters)
@@ -201,18 +201,18 @@ def delete_at_once(sought: Sought) -> ByKey | None:
 
 @cached
 def _can_be_set(facts: Facts, names: tuple[str, ...]) -> bool:
-    """Return whether these are fields that an UPDATE can set, and there are some."""
+    """Return whether there are such fields, and an UPDATE can set all of them."""
     return bool(
         names and all(name in facts.columns for name in names) and sets_plainly(facts.model, names)
     )
 
 
 def _can_be_stamped(facts: Facts, changes: Mapping[str, Any]) -> bool:
-    """Return whether the stamps can come with the UPDATE; nobody may ask what they are."""
+    """Return whether the UPDATE can set the stamps; no subscriber may need their values."""
     return (
         can_stamp(facts, tuple(changes))
         and need_of(facts.model) < Need.ROWS
-        # What is not a number is another one each time.
+        # NaN differs from itself.
         and all(value == value for value in changes.values())  # noqa: PLR0124
     )
 
@@ -230,7 +230,7 @@ def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Exe
     returning = statement.returning(*facts.columns.values())
     options = {"populate_existing": True}
     rows = select(facts.model).from_statement(returning).execution_options(**options)
-    # It says by itself which rows are visible.
+    # The statement itself says which rows are visible.
     return rows.options(*hiding_options(visibility, facts.model))
 
 
@@ -261,13 +261,13 @@ def _has_key(facts: Facts) -> list[ColumnElement[bool]]:
 
 
 def _marks_plainly(model: type[Any]) -> bool:
-    """Return whether to mark a row as deleted is all that its class does then."""
+    """Return whether a soft deletion has no side effects in the model's class."""
     return getattr(model, "soft_delete", None) is SoftDeleteMixin.soft_delete and sets_plainly(
         model, _MARKS
     )
 
 
 def _is_at_rest(session: Session) -> bool:
-    """Return whether a session has nothing to flush, and nothing to undo but all of it."""
-    # What was flushed in a savepoint expires with it; what was written otherwise does not.
+    """Return whether a session has nothing to flush and is in no savepoint."""
+    # The rollback of a savepoint expires flushed rows, but not rows written by a shortcut.
     return is_clean(session) and not session.in_nested_transaction()

@@ -1,4 +1,4 @@
-"""Whether a write may go past the unit of work, and what it then owes to the session."""
+"""Conditions under which a write may take a shortcut past the unit of work."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def are_allowed() -> bool:
 
 @contextmanager
 def switched_off() -> Iterator[None]:
-    """Let every write of the program go through the unit of work, and through SQLAlchemy, inside.
+    """Make every write of the program use SQLAlchemy's unit of work inside.
 
-    The outcome is the same; the tests of behaviour run both ways to show it.
+    The outcome is the same; the tests of behaviour run with and without shortcuts to show it.
     """
     global _switched_off  # noqa: PLW0603 - one switch for all threads
     before, _switched_off = _switched_off, True
@@ -36,14 +36,14 @@ def switched_off() -> Iterator[None]:
 
 
 def is_unheard(session: Session, *events: str) -> bool:
-    """Return whether nobody wants to know, or to decide, how a session writes."""
-    # A session that routes statements to several databases goes by the kind of statement.
+    """Return whether a session has no listeners to these events and no routing of its own."""
+    # A custom `get_bind` may choose the database by the kind of statement.
     return type(session).get_bind is Session.get_bind and not listens_to_session(session, *events)
 
 
 @cached
 def sets_plainly(model: type[Any], names: tuple[str, ...]) -> bool:
-    """Return whether to set fields of an instance is all that its class does then."""
+    """Return whether assigning these fields has no side effects in the model's class."""
     if not issubclass(model, BaseModel):
         plain: Any = object.__setattr__
         return model.__setattr__ is plain
@@ -61,5 +61,5 @@ FLUSH = ("before_flush", "after_flush", "after_flush_postexec")
 
 
 def listens_to_session(session: Session, *names: str) -> bool:
-    """Return whether somebody listens to one of these events of a session."""
+    """Return whether a session has a listener to one of these events."""
     return is_heard(session.dispatch, names)

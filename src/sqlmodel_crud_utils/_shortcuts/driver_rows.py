@@ -1,7 +1,7 @@
-"""Rows as the drivers take them: tuples of processed values, past SQLAlchemy's way of binding.
+"""Rows in the form that drivers take: tuples of processed values, without SQLAlchemy's binding.
 
-That way costs more for each row than most databases need to store it. What comes out is the same:
-the types process the values, and defaults that Python makes are filled in.
+That binding costs more per row than most databases need to store it. The result is the same: the
+types process the values, and Python defaults are filled in.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Slot(NamedTuple):
-    """A column, and where its values come from.
+    """A column and the source of its values.
 
     Attributes:
         column: The column.
-        field: The field that gives them; None for the column's default.
-        processor: What its type does to a value before the driver sees it.
+        field: The field that provides them; None for the column's default.
+        processor: Its type's bind processor, if it has one.
     """
 
     column: Column[Any]
@@ -51,12 +51,12 @@ class Slot(NamedTuple):
     processor: _Processor | None
 
     def values(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
-        """Return the values of so many rows, as the driver takes them."""
+        """Return the processed values of `count` rows."""
         raw = self.raw(given, count)
         return raw if self.processor is None else map(self.processor, raw)
 
     def raw(self, given: dict[str, Sequence[Any]], count: int) -> Iterable[Any]:
-        """Return the values of so many rows."""
+        """Return the unprocessed values of `count` rows."""
         return given[self.field] if self.field is not None else self._defaults(count)
 
     def _defaults(self, count: int) -> Iterable[Any]:
@@ -67,9 +67,10 @@ class Slot(NamedTuple):
 
 
 def slots_of(target: Target, names: Sequence[str], dialect: Dialect) -> list[Slot] | None:
-    """Return the columns of which Python has the values: those given, and those with a default.
+    """Return the columns whose values come from Python: given ones, and those with a default.
 
-    None means that just SQLAlchemy can tell them, as a default looks at the rest of the row.
+    Return None if only SQLAlchemy can compute them, because a default depends on the rest of the
+    row.
     """
     slots = [_slot(target.columns[name], name, dialect) for name in names]
     given = {slot.column for slot in slots}
@@ -82,7 +83,7 @@ def slots_of(target: Target, names: Sequence[str], dialect: Dialect) -> list[Slo
 
 
 def is_made_here(column: Column[Any]) -> bool:
-    """Return whether a column's default is a value, or a function, of Python's."""
+    """Return whether a column's default is a Python value or function."""
     default = column.default
     return isinstance(default, ColumnDefault) and (default.is_scalar or default.is_callable)
 
@@ -96,7 +97,7 @@ def _processor_of(type_: TypeEngine[Any], dialect: Dialect) -> _Processor | None
 
 
 def stands_alone(default: Any) -> bool:
-    """Return whether a default ignores the row; SQLAlchemy wraps functions of that kind."""
+    """Return whether a default ignores the row; SQLAlchemy wraps such functions."""
     if default.is_scalar:
         return True
     try:
@@ -111,18 +112,18 @@ def _rows(slots: Iterable[Slot], shape: Shape) -> list[tuple[Any, ...]]:
     return list(zip(*(slot.values(given, shape.size) for slot in slots), strict=True))
 
 
-class Way(Enum):
-    """How near to the driver rows may be written."""
+class Route(Enum):
+    """How directly rows may be passed to the driver."""
 
-    ORDINARY = auto()  # SQLAlchemy sends statements to other schemas than the tables say
-    WATCHED = auto()  # somebody wants to see the statements that it executes, or refuses COPY
+    ORDINARY = auto()  # SQLAlchemy has to rewrite statements, as for `schema_translate_map`
+    WATCHED = auto()  # there are listeners to executed statements, or COPY is not allowed
     DRIVER = auto()
 
 
-def way_of(session: Session, connection: Connection) -> Way:
-    """Return how near to the driver a session's rows may be written without being missed."""
+def route_of(session: Session, connection: Connection) -> Route:
+    """Return how directly a session's rows may be passed to the driver."""
     if not are_allowed() or "schema_translate_map" in connection.get_execution_options():
-        return Way.ORDINARY
+        return Route.ORDINARY
     events = connection.dispatch
     is_watched = (
         listens_to_session(session, "do_orm_execute")
@@ -130,7 +131,7 @@ def way_of(session: Session, connection: Connection) -> Way:
         or events.after_execute
         or is_secured(connection.engine)
     )
-    return Way.WATCHED if is_watched else Way.DRIVER
+    return Route.WATCHED if is_watched else Route.DRIVER
 
 
 # --- INSERT --------------------------------------------------------------------------------------
@@ -139,10 +140,10 @@ def way_of(session: Session, connection: Connection) -> Way:
 def driver_insert(
     target: Target, statement: Insert, shape: Shape, dialect: Dialect
 ) -> tuple[str, list[tuple[Any, ...]]] | None:
-    """Return the text of an INSERT into the table, and the rows as its driver takes them.
+    """Return the text of an INSERT into the table, and the rows in the form that its driver takes.
 
-    None means that SQLAlchemy has to execute it: it returns rows, its parameters have names, there
-    are others than those of the rows, or a value is refused and SQLAlchemy has the words for it.
+    Return None if SQLAlchemy has to execute it: it returns rows, its parameters are named, it has
+    other parameters than the rows, or a value is refused, for which SQLAlchemy raises the error.
     """
     try:
         slots = slots_of(target, shape.names, dialect)
@@ -156,7 +157,7 @@ def driver_insert(
         if order is None or sorted(order) != sorted(by_key) or compiled.effective_returning:
             return None
         return str(compiled), _rows([by_key[key] for key in order], shape)
-    except Exception:  # noqa: BLE001 - the ordinary way meets it again
+    except Exception:  # noqa: BLE001 - SQLAlchemy will raise it again
         return None
 
 
@@ -169,9 +170,9 @@ def execute_rows(text: str, rows: list[tuple[Any, ...]], connection: Connection)
 
 
 def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) -> Any:
-    """Return an INSERT of PostgreSQL's whose rows are arrays, a parameter for each column.
+    """Return a PostgreSQL INSERT with one array parameter for each column.
 
-    None means that it would not write the same as one with a parameter for each value.
+    Return None if it would not write the same as one with a parameter for each value.
     """
     slots = slots_of(target, shape.names, dialect)
     if not slots or not _can_be_copied(target, slots):
@@ -194,16 +195,16 @@ def from_arrays(target: Target, statement: Any, shape: Shape, dialect: Dialect) 
 def driver_copy(
     target: Target, shape: Shape, dialect: Dialect
 ) -> tuple[list[str], list[tuple[Any, ...]]] | None:
-    """Return the columns of a COPY, and the rows as its driver takes them.
+    """Return the columns of a COPY, and the rows in the form that its driver takes.
 
-    None means that they have to be inserted: COPY would not write the same, or a value is refused.
+    Return None if they have to be inserted: COPY would not write the same, or a value is refused.
     """
     try:
         slots = slots_of(target, shape.names, dialect)
         if not slots or not _can_be_copied(target, slots):
             return None
         return [slot.column.name for slot in slots], _rows(slots, shape)
-    except Exception:  # noqa: BLE001 - the ordinary way meets it again
+    except Exception:  # noqa: BLE001 - SQLAlchemy will raise it again
         return None
 
 
@@ -214,7 +215,7 @@ def _can_be_copied(target: Target, slots: Iterable[Slot]) -> bool:
             always = column.identity is not None and column.identity.always
             if always or _is_wrapped_in_sql(column.type):
                 return False
-        elif column.default is not None:  # one that SQLAlchemy would write into the statement
+        elif column.default is not None:  # SQLAlchemy would render it into the statement
             return False
     return True
 

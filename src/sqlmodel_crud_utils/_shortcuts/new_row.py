@@ -30,12 +30,12 @@ class NewRow(NamedTuple):
     """The statement that inserts a row.
 
     Attributes:
-        facts: What its model is.
+        facts: The facts of its model.
         row: The row.
         statement: The INSERT.
         parameters: The values of the row's columns.
-        missing: The fields that the database fills in, and the statement returns.
-        unless_there: Whether it leaves a row alone that has one of the unique values already.
+        missing: The fields that the database fills in and the statement returns.
+        skip_existing: Whether to insert nothing if a row with one of the unique values exists.
     """
 
     facts: Facts
@@ -43,17 +43,18 @@ class NewRow(NamedTuple):
     statement: Insert
     parameters: Mapping[str, Any]
     missing: tuple[str, ...]
-    unless_there: bool
+    skip_existing: bool
 
     def run(self, session: Session) -> bool | None:
-        """Insert the row; return whether that was done, or another row was in its way.
+        """Insert the row; return whether it was inserted.
 
         Returns:
-            None where nothing was done, as it takes a savepoint and a flush.
+            False if a row with one of the unique values exists; None if nothing was done, because a
+            savepoint and a flush are needed.
         """
         connection = session.connection(bind_arguments={"mapper": self.facts.mapper})
-        if self.unless_there and not sees_commits(connection):
-            return None  # PostgreSQL refuses to leave a row alone that the snapshot doesn't show
+        if self.skip_existing and not sees_commits(connection):
+            return None  # PostgreSQL refuses to skip a row that the snapshot does not see
         session.add(self.row)
         with flush_transaction(session):
             returned = _returned(connection.execute(self.statement, self.parameters))
@@ -72,7 +73,7 @@ class NewRow(NamedTuple):
         if changes.need_of(model):
             values = {name: getattr(self.row, name) for name in self.facts.columns}
             change = Change(model, "create", [tuple(state.identity or ())], [values])
-            changes.happened(session, change)
+            changes.report(session, change)
 
 
 def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:
@@ -82,21 +83,21 @@ def _returned(result: CursorResult[Any]) -> Sequence[Any] | None:
 
 
 def insert_at_once(
-    session: Session, dialect: Dialect, facts: Facts, row: Any, *, unless_there: bool
+    session: Session, dialect: Dialect, facts: Facts, row: Any, *, skip_existing: bool
 ) -> NewRow | None:
-    """Return the INSERT of a row, None where it takes a flush.
+    """Return the INSERT of a row, or None if a flush is needed.
 
     Args:
         session: The session that writes; nothing is queried here.
         dialect: The dialect of its database.
-        facts: What the row's model is.
-        row: The row; the session may know it already.
-        unless_there: Whether it leaves a row alone that has one of the unique values already.
+        facts: The facts of the row's model.
+        row: The row; it may be pending in the session.
+        skip_existing: Whether to insert nothing if a row with one of the unique values exists.
     """
     state = instance_state(row)
     if (
         state.key is not None
-        or not _is_inserted_alone(facts, dialect, unless_there)
+        or not _is_inserted_alone(facts, dialect, skip_existing)
         or any(name in state.dict for name in facts.relationships)
         or _has_other_changes(session, row)
         or not is_unheard(session, *FLUSH)
@@ -109,15 +110,15 @@ def insert_at_once(
         return None
     parameters, missing = given
     if not missing and state.mapper.identity_key_from_instance(row) in session.identity_map:
-        return None  # the flush warns of it
-    statement = _insert(facts, missing, unless_there, dialect)
-    return NewRow(facts, row, statement, parameters, missing, unless_there)
+        return None  # a flush warns about that
+    statement = _insert(facts, missing, skip_existing, dialect)
+    return NewRow(facts, row, statement, parameters, missing, skip_existing)
 
 
-def _is_inserted_alone(facts: Facts, dialect: Dialect, unless_there: bool) -> bool:
+def _is_inserted_alone(facts: Facts, dialect: Dialect, skip_existing: bool) -> bool:
     if not facts.is_simple:
         return False
-    if unless_there:
+    if skip_existing:
         knows_conflicts = features_of(dialect).conflict == "ON CONFLICT"
         return knows_conflicts and not deferrable_keys(facts.table)
     return dialect.insert_returning
@@ -133,7 +134,7 @@ def _has_other_changes(session: Session, row: Any) -> bool:
 def _given(
     facts: Facts, values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]] | None:
-    """Return the values of a new row's columns and the fields left to the database, as a flush."""
+    """Return a new row's column values and the fields left to the database, as in a flush."""
     parameters: dict[str, Any] = {}
     missing: list[str] = []
     for name, column in facts.columns.items():
@@ -152,7 +153,7 @@ def _given(
 
 
 def _is_filled(column: Column[Any]) -> bool:
-    """Return whether a column may become something else than NULL where a row gives nothing."""
+    """Return whether a column without a value may become anything but NULL."""
     has_default = column.default is not None or column.server_default is not None
     return has_default or column.primary_key or column.type.should_evaluate_none
 
@@ -162,22 +163,26 @@ def _makes_key(column: Column[Any]) -> bool:
     return has_default or column is column.table.autoincrement_column
 
 
-def _insert(facts: Facts, missing: tuple[str, ...], unless_there: bool, dialect: Any) -> Insert:
-    # As the flush does: a last id saves SQLite a fetch.
+def _insert(facts: Facts, missing: tuple[str, ...], skip_existing: bool, dialect: Any) -> Insert:
+    # As in a flush: the last inserted id saves SQLite a fetch.
     by_last_id = dialect.postfetch_lastrowid and not dialect.favor_returning_over_lastrowid
-    return _insert_on(facts, missing, unless_there, features_of(dialect), by_last_id)
+    return _insert_on(facts, missing, skip_existing, features_of(dialect), by_last_id)
 
 
 @cached
 def _insert_on(
-    facts: Facts, missing: tuple[str, ...], unless_there: bool, features: Features, by_last_id: bool
+    facts: Facts,
+    missing: tuple[str, ...],
+    skip_existing: bool,
+    features: Features,
+    by_last_id: bool,
 ) -> Insert:
     table = facts.table
     statement: Insert = insert(table)
-    if unless_there:
+    if skip_existing:
         statement = insert_of(features)(table).on_conflict_do_nothing()
     returned = [facts.columns[name] for name in missing]
     if by_last_id and len(returned) == 1 and returned[0] is table.autoincrement_column:
         return statement
-    # What tells a row that was left alone from one that has nothing missing.
+    # Always returns a column, so that a skipped row can be recognized.
     return statement.returning(*(returned or table.primary_key))

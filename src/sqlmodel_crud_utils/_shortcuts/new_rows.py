@@ -1,7 +1,7 @@
-"""New rows that can be written without a flush, and then be what a flush would have made of them.
+"""New rows that are written without a flush and end up in the same state as after one.
 
-A flush works out for each row by itself what these checks find out for all of them at once: that
-nothing depends on the rows, that nobody listens, and that their columns are all there is to write.
+A flush checks row by row what is checked here for all rows at once: that nothing depends on the
+rows, that there are no listeners, and that only their columns have to be written.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     stands_alone,
 )
 
-# With fewer rows there is nothing to gain.
+# Fewer rows are not worth it.
 QUICK_FROM = 100
 
 _SQL = "__clause_element__"
 
 
 class NewRows(NamedTuple):
-    """Instances of one model that wait to be written.
+    """Pending objects of one model.
 
     Attributes:
-        target: Where they go.
+        target: The table that they are written to.
         states: Their states.
         shape: The values of their fields.
-        filled: The fields that the instances lack.
-        key: The field of the key that the database makes, if it makes one.
+        filled: The fields that the objects lack.
+        key: The key field that the database generates, if any.
     """
 
     target: Target
@@ -63,40 +63,40 @@ class NewRows(NamedTuple):
         return self.target.model
 
     def keyed(self, keys: ColumnValues) -> NewRows:
-        """Return them with the keys that the database has made."""
+        """Return the rows with the keys that the database has generated."""
         key = self.key or ""
         shape = self.shape
         shape = shape._replace(names=(*shape.names, key), columns=[*shape.columns, keys])
         return self._replace(shape=shape, filled=(*self.filled, key), key=None)
 
     def attach(self, session: Session) -> None:
-        """Make the instances what a flush makes of them: persistent, with what was filled in."""
+        """Make the objects persistent and fill in generated values, as a flush does."""
         columns = dict(zip(self.shape.names, self.shape.columns, strict=True))
         for name in self.filled:
             for state, value in zip(self.states, columns[name], strict=True):
                 state.dict[name] = value
         add_pending(session, self.states)
         register_persistent(session, self.states)
-        self._tell(session)
+        self._report(session)
 
-    def _tell(self, session: Session) -> None:
+    def _report(self, session: Session) -> None:
         if changes.need_of(self.model):
             keys = [tuple(state.identity or ()) for state in self.states]
             names = self.target.columns
             values = [{name: state.dict.get(name) for name in names} for state in self.states]
-            changes.happened(session, Change(self.model, "create", keys, values))
+            changes.report(session, Change(self.model, "create", keys, values))
 
 
 def new_rows_of(
     session: Session, rows: Sequence[Any], dialect: Dialect, drivers: Mapping[str, str]
 ) -> NewRows | None:
-    """Return rows that can be written without a flush, None for those that need one.
+    """Return the rows if they can be written without a flush, or else None.
 
     Args:
         session: The session that writes; nothing is queried here.
         rows: The rows.
         dialect: The dialect of its database.
-        drivers: The driver of each database that it can be done with.
+        drivers: The supported driver of each database.
     """
     facts = facts_of(type(rows[0]))
     features = features_of(dialect)
@@ -113,7 +113,7 @@ def new_rows_of(
 
 
 def _is_idle(session: Session, facts: Facts) -> bool:
-    """Return whether a flush would have nothing else to do, and nobody to tell of it."""
+    """Return whether a flush would have nothing else to do, and no listeners to call."""
     if session.new or session.dirty or session.deleted:
         return False
     if type(session).flush is not Session.flush:
@@ -123,7 +123,7 @@ def _is_idle(session: Session, facts: Facts) -> bool:
 
 
 def _is_fresh(facts: Facts, state: InstanceState[Any]) -> bool:
-    """Return whether a row is new, and linked with no other row; an idle session has none yet."""
+    """Return whether a row is new and not linked with other rows."""
     if state.key is not None or state.class_ is not facts.model:
         return False
     loaded = state.dict
@@ -157,7 +157,7 @@ def _with_values(target: Target, states: list[InstanceState[Any]]) -> NewRows | 
 
 
 def _written(target: Target, name: str, values: ColumnValues) -> ColumnValues | None:
-    """Return what a flush would write of a field's values, None where only it can tell."""
+    """Return the values that a flush would write for a field, or None if only a flush knows."""
     column, kinds = target.columns[name], set(map(type, values))
     if any(issubclass(kind, ClauseElement) or hasattr(kind, _SQL) for kind in kinds):
         return None
@@ -173,7 +173,7 @@ def _written(target: Target, name: str, values: ColumnValues) -> ColumnValues | 
 
 
 def _is_filled(column: Column[Any]) -> bool:
-    """Return whether a new row gets something else where it holds None."""
+    """Return whether a column without a value may become anything but NULL."""
     has_default = column.default is not None or column.server_default is not None
     return has_default or column.primary_key or column.computed is not None
 
@@ -192,7 +192,7 @@ _TAKE_KEYS = text(
 
 
 def take_keys(new: NewRows, connection: Connection) -> NewRows | None:
-    """Return the rows with keys from PostgreSQL's sequence, None if the column owns none."""
+    """Return the rows with keys from PostgreSQL's sequence, or None if the column owns none."""
     if new.key is None:
         return new
     table = new.target.table
@@ -206,9 +206,9 @@ def take_keys(new: NewRows, connection: Connection) -> NewRows | None:
 
 
 def insert_rows(new: NewRows, dialect: Dialect, connection: Connection) -> NewRows | None:
-    """Insert the rows on SQLite, where nobody else writes meanwhile; return them with their keys.
+    """Insert the rows on SQLite, which has a single writer; return them with their keys.
 
-    None means that the keys cannot be told, as something else than these rows was inserted too.
+    Return None if the keys are unclear, because other rows were inserted too, as by a trigger.
     """
     prepared = driver_insert(new.target, insert_into(new.target.table), new.shape, dialect)
     if prepared is None:

@@ -1,7 +1,7 @@
-"""The stamps of an UPDATE that is sent without knowing whether it changes the row.
+"""The stamps of an UPDATE that may not change the row.
 
-A row that stays as it is must not say that it was changed. So each stamp is written under the
-condition that one of the new values is another one than the row has.
+A row that does not change must keep its stamps, such as `updated_at`. So each stamp is set only if
+one of the new values differs from the row's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.sqlalchemy_internals import variants_of
 from sqlmodel_crud_utils._core.values.on_update import on_update_values
 
-# Types whose values are equal in the database where they are equal in Python.
+# Types whose values are equal in the database if they are equal in Python.
 _COMPARED = frozenset(
     {
         *(BigInteger, Integer, SmallInteger, Numeric, Float, Boolean, Date, DateTime, UTCDateTime),
@@ -49,14 +49,14 @@ _COMPARED = frozenset(
 
 @cached
 def can_stamp(facts: Facts, names: tuple[str, ...]) -> bool:
-    """Return whether an UPDATE of these fields can set the stamps under that condition."""
+    """Return whether an UPDATE of these fields can set the stamps conditionally."""
     return all(map(_is_known_before, facts.columns.values())) and all(
         _compares(facts.columns[name]) for name in names
     )
 
 
 def _is_known_before(column: Column[Any]) -> bool:
-    """Return whether a stamp, if there is one, depends on nothing but the moment."""
+    """Return whether a column's stamp, if any, depends only on the current time."""
     default = column.onupdate
     if default is None:
         return not column.server_onupdate
@@ -67,15 +67,15 @@ def _is_known_before(column: Column[Any]) -> bool:
 
 def _takes_nothing(function: Any) -> bool:
     try:
-        # SQLAlchemy wraps functions that take nothing into one that takes its context.
+        # SQLAlchemy wraps functions without parameters in one that takes the context.
         return not signature(function).parameters
-    except ValueError:  # some that are written in C
+    except ValueError:  # some functions in C have no signature
         return False
 
 
 def _compares(column: Column[Any]) -> bool:
     kind: Any = column.type
-    # A collation may take two texts for equal that are not, and a variant may have one.
+    # A collation may treat different texts as equal, and a variant may have a collation.
     is_exact = getattr(kind, "collation", None) is None and not variants_of(kind)
     return type(kind) in _COMPARED and is_exact
 
@@ -83,12 +83,12 @@ def _compares(column: Column[Any]) -> bool:
 def stamps(
     facts: Facts, new: Mapping[str, ColumnElement[Any]], prefix: str
 ) -> dict[Column[Any], ColumnElement[Any]]:
-    """Return what the stamped columns are set to, where an UPDATE sets others.
+    """Return the values of the stamped columns in an UPDATE of other columns.
 
     Args:
-        facts: What the model is.
-        new: The new values by fields, as the UPDATE sets them.
-        prefix: What the names of the parameters of `stamp_values` begin with.
+        facts: The facts of the model.
+        new: The UPDATE's new values by field.
+        prefix: The prefix of the names of `stamp_values`' parameters.
     """
     columns = facts.columns
     is_changed = or_(*(columns[name].is_distinct_from(value) for name, value in new.items()))
@@ -107,6 +107,6 @@ def _stamp(name: str, column: Column[Any], prefix: str) -> Any:
 
 
 def stamp_values(facts: Facts, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stamps of this moment, but those that the database works out."""
+    """Return the current stamps, except those that the database computes."""
     found = on_update_values(facts, changes)
     return {name: value for name, value in found.items() if not isinstance(value, ColumnElement)}

@@ -42,7 +42,7 @@ from sqlmodel_crud_utils._session.engines import status_of
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
 from sqlmodel_crud_utils._session.replicas import replicas_of
-from sqlmodel_crud_utils._sync._running.settling import let_go
+from sqlmodel_crud_utils._sync._running.settling import close_safely
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["PoolStatus", "create_pooled_engine", "get_session", "pool_status", "session_factory"]
@@ -242,7 +242,7 @@ def get_session(
         try:
             yield session
         finally:
-            shielded(let_go, session)
+            shielded(close_safely, session)
 
     return open_session
 

@@ -39,7 +39,12 @@ from sqlmodel_crud_utils._session import commit_callbacks
 from sqlmodel_crud_utils._session.databases import begin_immediate, lift_snapshot, restore_snapshot
 from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
-from sqlmodel_crud_utils._sync._running.operations import Write, insist, searching, translated
+from sqlmodel_crud_utils._sync._running.operations import (
+    Write,
+    run_or_raise,
+    searching,
+    translated,
+)
 from sqlmodel_crud_utils._sync._running.rows import change, insert
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import (
@@ -194,7 +199,7 @@ def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
         change(write, row, without_key(facts, row, changes))
         return [row]
 
-    insist(write, work)
+    run_or_raise(write, work)
 
 
 def _is_alone(session: Session, model: type[Any]) -> bool:
@@ -205,7 +210,7 @@ def _is_alone(session: Session, model: type[Any]) -> bool:
         or plain.new
         or plain.dirty
         or plain.deleted
-        or commit_callbacks.are_waiting(plain)
+        or commit_callbacks.has_waiting(plain)
         or (plain.identity_map and not plain.expire_on_commit)
         or isinstance(plain.get_bind(model), Connection)
     )
@@ -249,7 +254,7 @@ class _Search(NamedTuple):
             statement,
             parameters,
             eagerly=bool(options),
-            meets_again=self.loading.meets_again,
+            reaches_twice=self.loading.reaches_twice,
             visibility=self.visibility,
         )
         if len(rows) > 1:
@@ -277,7 +282,7 @@ def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) ->
         nonlocal existed
         if not write.hooks and values.keys().isdisjoint(write.facts.relationships):
             row = write.model(**values)
-            inserted = inserted_at_once(write.session, write.facts, row, unless_there=True)
+            inserted = inserted_at_once(write.session, write.facts, row, skip_existing=True)
             if inserted is False:
                 row = _first_as_of_now(search)
                 existed = row is not None
@@ -293,7 +298,7 @@ def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) ->
         return [row]
 
     try:
-        rows = insist(write, work)
+        rows = run_or_raise(write, work)
     except ConstraintViolationError as refusal:
         if not _is_held_by_deleted(search, values, refusal):
             raise

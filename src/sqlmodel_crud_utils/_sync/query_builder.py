@@ -49,7 +49,7 @@ from sqlmodel_crud_utils._session.held_rows import held, synchronization
 from sqlmodel_crud_utils._sync._running.cached import answered
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import fetch
-from sqlmodel_crud_utils._sync._running.operations import Read, Write, insist
+from sqlmodel_crud_utils._sync._running.operations import Read, Write, run_or_raise
 from sqlmodel_crud_utils._sync._running.rows import soft_for
 from sqlmodel_crud_utils._sync._running.set_based import write_set
 from sqlmodel_crud_utils._sync._running.settling import load_expired
@@ -557,7 +557,7 @@ class QueryBuilder(QueryShape[T]):
             statement,
             parameters,
             eagerly=query.loads_related,
-            meets_again=query.loading.meets_again,
+            reaches_twice=query.loading.reaches_twice,
             visibility=query.visibility,
         )
         question = self._question(prepared)
@@ -591,7 +591,7 @@ class QueryBuilder(QueryShape[T]):
                 load_expired(session, loaded)
                 return []
 
-            insist(write, work)
+            run_or_raise(write, work)
             return write.rows or 0
 
     def _at_most(self, read: Read, count: int) -> list[T]:

@@ -32,7 +32,7 @@ from sqlmodel_crud_utils._session.modes import Modes, modes_for
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils._sync._running.blocks import block
 from sqlmodel_crud_utils._sync._running.operations import Block, keep_loaded
-from sqlmodel_crud_utils._sync._running.settling import let_go
+from sqlmodel_crud_utils._sync._running.settling import close_safely
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 
@@ -121,7 +121,7 @@ def run_transaction(
                     raise
             finally:
                 operation.levels = attempt.block
-                shielded(let_go, session)
+                shielded(close_safely, session)
             pause(seconds)
 
 

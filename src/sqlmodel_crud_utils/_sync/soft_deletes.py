@@ -26,14 +26,14 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
     run_on_connection,
 )
-from sqlmodel_crud_utils._session.changes import TOLD, Change, Need, need_of
+from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
-from sqlmodel_crud_utils._sync._running.changes import announce, happened
+from sqlmodel_crud_utils._sync._running.changes import announce, report
 from sqlmodel_crud_utils._sync._running.chunks import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import find_for
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
-from sqlmodel_crud_utils._sync._running.operations import Write, insist, searching
+from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise, searching
 from sqlmodel_crud_utils._sync._running.rows import delete, reload_marks, update
 from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
@@ -244,7 +244,7 @@ def purge_rows(
                     write.written(count)
             return []
 
-        insist(write, work)
+        run_or_raise(write, work)
         return write.rows or 0
 
 
@@ -256,7 +256,7 @@ def _purge_chunk(session: Session, purge: Purge) -> int:
         execute_writing(session, statement)
     if need_of(purge.model) >= Need.BEFORE:
         announce(session, purge.model, keys)
-    result = execute_writing(session, purge.without_rows(keys), execution_options=TOLD)
-    happened(session, Change(purge.model, "delete", keys))
+    result = execute_writing(session, purge.without_rows(keys), execution_options=REPORTED)
+    report(session, Change(purge.model, "delete", keys))
     count: int = result.rowcount
     return count

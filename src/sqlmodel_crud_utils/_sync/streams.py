@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
 from sqlmodel_crud_utils._runtime_sync import Session, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.engine_events import close_streams
-from sqlmodel_crud_utils._session.leftovers import loaded_anew
+from sqlmodel_crud_utils._session.leftovers import reloading_relationships
 from sqlmodel_crud_utils._session.open_streams import (
     abandon,
     finished,
@@ -130,7 +130,7 @@ class RowStream(Generic[T]):
     def _new_reader(self) -> _Cursor | _Chunks:
         query = self._query
         may_need_more = not query.values and (
-            loads_with_queries(query) or kept_rows.there_are(self._plain)
+            loads_with_queries(query) or kept_rows.has_any(self._plain)
         )
         if may_need_more and features_of(query.dialect).one_result_at_a_time:
             return _Chunks(self._session, query)
@@ -176,7 +176,7 @@ class _Cursor:
         if self._result is None:
             self._open(size)
         query, plain = self._query, sync_session(self._session)
-        with loaded_anew(plain, query.model, eagerly=query.loads_related):
+        with reloading_relationships(plain, query.model, eagerly=query.loads_related):
             found: list[Any] = run_sync(self._session, partial(next, self._batches, []))
         self._count += len(found)
         if len(found) < size:
@@ -213,7 +213,7 @@ class _Cursor:
                 self._query.model,
                 self._query.rows_with_keys(keys),
                 eagerly=self._query.loads_related,
-                meets_again=self._query.loading.meets_again,
+                reaches_twice=self._query.loading.reaches_twice,
                 visibility=self._query.visibility,
             )
 
@@ -245,7 +245,7 @@ class _Chunks:
             statement,
             parameters,
             eagerly=query.loads_related,
-            meets_again=query.loading.meets_again,
+            reaches_twice=query.loading.reaches_twice,
             visibility=query.visibility,
         )
         self._count += len(found)

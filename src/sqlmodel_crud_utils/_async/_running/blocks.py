@@ -1,4 +1,4 @@
-"""One level of a `transaction()` block: how it begins, ends, or is undone."""
+"""One level of a `transaction()` block: its beginning, its end, its rollback."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, TransactionError
 
 
 class block:  # noqa: N801 - reads as a function; generators would cost more than the rest
-    """Run a level of a block, and after the outermost one what waited for its commit.
+    """Run a level of a block; after the outermost one, run the commit's callbacks.
 
     Args:
         session: The session.
-        wrap_errors: Whether an error is raised as a `TransactionError`.
-        modes: What a transaction that begins here is begun with.
-        locks_first: Whether SQLite's lock is taken before anything is read.
-        model: The model that is worked on, if it is one; errors name its fields.
+        wrap_errors: Whether to raise an error as a `TransactionError`.
+        modes: The modes of a transaction that begins here.
+        locks_first: Whether to take SQLite's lock before anything is read.
+        model: The only model that the block is about, if so; errors name its fields.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         try:
             await self._undo(error)
         finally:
-            # What was committed by hand inside the block stays.
+            # An explicit commit inside the block has taken effect.
             await run_commit_callbacks(self._session)
 
     async def _end(self) -> None:
@@ -123,7 +123,7 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
             raise TransactionError(original_error=error) from error
 
     async def _run(self, step: Work[None]) -> None:
-        """Begin or end; what the database refuses is raised as the library's error."""
+        """Begin or end the level; raise database errors as the library's errors."""
         with sole_use(self._plain):
             try:
                 await step()
@@ -173,10 +173,9 @@ class _Level:
             await self._end_savepoint("commit")
             return
         for state in list(self._block.kept):
-            with suppress(InvalidRequestError):  # the row is gone, there is nothing to load
+            with suppress(InvalidRequestError):  # the row is gone
                 await load_expired(self._session, [state])
-        # From here on a cancellation waits: whether a COMMIT that is cut off was carried out,
-        # nobody could tell.
+        # A cancellation has to wait from here on: the outcome of an interrupted COMMIT is unknown.
         await shielded(commit, self._session, self._block.kept)
 
     async def _flush(self) -> None:
@@ -192,7 +191,7 @@ class _Level:
             await roll_back(self._session)
             return
         if is_used_by_others(self._plain):
-            # Another task's statement is under way in the savepoint: all of it has to go.
+            # Another task is using the savepoint: the whole block must be undone.
             self._block.doom(shared_session(), wholly=True)
             if self._block.in_callers:
                 await roll_back(self._session)
@@ -200,16 +199,16 @@ class _Level:
         try:
             await self._end_savepoint("rollback")
             if self._savepoint is not None:
-                # What failed after SQLAlchemy's own rollback is undone just as well.
+                # Also drops refusals that came after SQLAlchemy ended the savepoint itself.
                 self._block.refusals.drop(self._savepoint)
         except Exception as error:  # noqa: BLE001 - the first error counts; this dooms the block
             get_logger().error(f"rollback to a savepoint failed: {type(error).__name__}")
             if self._block.in_callers:
-                # Nobody else would keep the caller from committing the rest.
+                # Nothing else would stop the caller from committing the rest.
                 await roll_back(self._session)
 
     async def _end_savepoint(self, how: Literal["commit", "rollback"]) -> None:
-        # A commit or rollback by hand inside the block has ended the savepoint already.
+        # An explicit commit or rollback inside the block has already ended the savepoint.
         if self._savepoint is not None and self._is_open(self._savepoint):
             await run_sync(self._session, getattr(self._savepoint, how))
 

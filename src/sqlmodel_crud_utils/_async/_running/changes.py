@@ -1,4 +1,4 @@
-"""What is told of a write, where those who hear it may want to query the database."""
+"""Report changes to subscribers that may query the database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlmodel_crud_utils._session import changes
 from sqlmodel_crud_utils._session.changes import Change
 
 
-async def happened(session: AsyncSession, change: Change) -> None:
-    """Tell those who want to know that rows were written."""
+async def report(session: AsyncSession, change: Change) -> None:
+    """Report to subscribers that rows were written."""
     if changes.need_of(change.model):
-        await run_sync(session, changes.happened, sync_session(session), change)
+        await run_sync(session, changes.report, sync_session(session), change)
 
 
 async def announce(session: AsyncSession, model: type[Any], keys: Sequence[Key]) -> None:
-    """Tell those who look at rows before a write the keys of the rows that it may reach."""
+    """Pass the keys of the rows that a write may reach to the witnesses."""
     await run_sync(session, changes.announce_keys, sync_session(session), model, keys)

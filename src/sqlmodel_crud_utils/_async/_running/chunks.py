@@ -1,4 +1,4 @@
-"""What writes in chunks share: all of them or none, and a report after each."""
+"""Writes in chunks: all of them or none, with a progress report after each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from sqlmodel_crud_utils._session.blocks import block_of
 
 @contextmanager
 def all_or_none(session: AsyncSession) -> Iterator[None]:
-    """Doom the block that is under way when something fails, whoever raised it.
-
-    The chunks that went well are in its transaction.
-    """
+    """Doom the current block after any error, because its transaction holds earlier chunks."""
     try:
         yield
     except BaseException as error:
@@ -32,13 +29,13 @@ def all_or_none(session: AsyncSession) -> Iterator[None]:
 
 
 def check_report(progress: Any) -> None:
-    """Refuse a `progress` that cannot be told, before anything is written."""
+    """Refuse a `progress` that cannot be called, before anything is written."""
     check_progress(progress)
     if callable(progress):
         require_callable(progress, "progress")
 
 
 async def tell(report: Report | None, done: int, total: int | None) -> None:
-    """Tell how many rows are done, where somebody wants to know."""
+    """Report how many rows are done, if the caller wants to know."""
     if report is not None:
         await call_hook(report, done, total)

@@ -1,4 +1,4 @@
-"""Which row a flush found changed by somebody else."""
+"""Find the row that made a flush fail because somebody else has changed it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.claims import Claim, take_claims
 from sqlmodel_crud_utils.exceptions import ConflictError
 
-# More rows in one flush are not looked up one by one.
+# If a flush had more rows, they are not looked up one by one.
 _MOST_LOOKED_UP = 100
 
 
 async def conflict_of(session: AsyncSession) -> ConflictError | None:
-    """Return the error with the row's key and versions, None where they cannot be told.
+    """Return the error with the row's key and versions, or None if they are unknown.
 
-    The current version is looked up where the session can still query: not inside a
-    block whose transaction is over with the failed flush.
+    The current version is looked up if the session can still query, unlike inside a block whose
+    transaction the failed flush has ended.
     """
     plain = sync_session(session)
     claims = take_claims(plain)
@@ -32,7 +32,7 @@ async def conflict_of(session: AsyncSession) -> ConflictError | None:
                 if found != claim.version:
                     return claim.conflict(found)
         except (SQLAlchemyError, OSError):
-            # The conflict counts, not that the database went away after it.
+            # Report the conflict, not that the database became unreachable afterwards.
             await roll_back(session)
     return claims[0].conflict() if len(claims) == 1 else None
 

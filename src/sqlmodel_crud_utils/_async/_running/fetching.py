@@ -1,4 +1,4 @@
-"""How a SELECT of the library runs: past what the session remembers, kept for after the block."""
+"""Run the library's SELECTs: refresh outdated rows, and keep rows loaded after the block."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ from sqlmodel_crud_utils._runtime_async import (
 )
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.autocommit_reads import with_autocommit
-from sqlmodel_crud_utils._session.leftovers import loaded_anew, loads_anew, remember_choice
-from sqlmodel_crud_utils._session.sharing import Sharing, loaded_beside, sharing_of
+from sqlmodel_crud_utils._session.leftovers import (
+    reloading_relationships,
+    reloads_relationships,
+    remember_choice,
+)
+from sqlmodel_crud_utils._session.sharing import Sharing, shared_read, sharing_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 from sqlmodel_crud_utils.exceptions import MultipleRecordsError, RecordNotFoundError
 
@@ -42,7 +46,7 @@ async def fetch(
     parameters: Mapping[str, Any] | None = None,
     *,
     eagerly: bool = False,
-    meets_again: bool = False,
+    reaches_twice: bool = False,
     visibility: Visibility = USUAL,
     refresh: bool = True,
 ) -> list[Any]:
@@ -51,23 +55,23 @@ async def fetch(
     Args:
         session: The session to query with.
         model: The model that is read.
-        statement: The SELECT; what it must leave out, it leaves out already.
+        statement: The SELECT, with its criteria for visibility.
         parameters: The values of its parameters.
-        eagerly: Whether it asks for related rows.
-        meets_again: Whether one row can be met on two ways, among the related ones.
-        visibility: Which rows it brings in.
-        refresh: Whether rows that stayed loaded beyond a commit are brought up to date.
+        eagerly: Whether it loads related rows.
+        reaches_twice: Whether a related row can be reached by two paths.
+        visibility: Which rows it includes.
+        refresh: Whether to refresh rows that stayed loaded after a commit.
     """
     options = await _prepare(session, model, eagerly=eagerly) if refresh else {}
     sharing = sharing_of(sync_session(session))
-    # A row that is brought up to date keeps only what the last way to it loads of its
-    # relationships; the second time, rows are left as they are but for what they lack.
-    passes = [options, {}] if options and meets_again else [options]
+    # A refreshed row keeps only the relationships that the last path to it loads; a second pass
+    # loads only what rows still lack.
+    passes = [options, {}] if options and reaches_twice else [options]
     rows: list[Any] = []
     if sharing is not None:
         rows = await _fetch_beside(session, sharing, statement, parameters, passes)
     else:
-        with loaded_anew(sync_session(session), model, eagerly=eagerly):
+        with reloading_relationships(sync_session(session), model, eagerly=eagerly):
             for each in passes:
                 result = await execute(session, statement, parameters, execution_options=each)
                 rows = fetched(result)
@@ -82,12 +86,12 @@ async def _fetch_beside(
     parameters: Mapping[str, Any] | None,
     passes: Sequence[Mapping[str, bool]],
 ) -> list[Any]:
-    """Return all rows, with their relationships loaded past what other tasks have loaded."""
+    """Return all rows of a shared read; reload relationships that other tasks have loaded."""
     plain = sync_session(session)
 
     def fetch_all() -> list[Any]:
         rows: list[Any] = []
-        with loaded_beside(sharing):
+        with shared_read(sharing):
             for each in passes:
                 options = with_autocommit(plain, each)
                 rows = fetched(plain.execute(statement, parameters, execution_options=options))
@@ -97,51 +101,55 @@ async def _fetch_beside(
 
 
 async def fetch_first(session: AsyncSession, statement: Executable, visibility: Visibility) -> Any:
-    """Return the first row of a caller's statement or None, whatever models it names."""
+    """Return the first row of a caller's statement, which may name any models, or None."""
     models = models_in(statement)
     statement = hide_anywhere(statement, visibility, *models)
     options = await _prepare(session, *models, eagerly=True)
-    with loaded_anew(sync_session(session), *models, eagerly=True):
+    with reloading_relationships(sync_session(session), *models, eagerly=True):
         row = first_of(await execute(session, statement, execution_options=options))
     remember(session, [row], *models, visibility=visibility)
     return row
 
 
 async def _prepare(session: AsyncSession, *models: type[Any], eagerly: bool) -> Mapping[str, bool]:
-    """Return the execution options with which a read gets past what the session remembers."""
+    """Return execution options that refresh outdated rows; flush first if it would lose changes."""
     plain = sync_session(session)
-    kept = kept_rows.there_are(plain)
-    if plain.autoflush and not is_clean(plain) and (kept or loads_anew(*models, eagerly=eagerly)):
+    kept = kept_rows.has_any(plain)
+    if (
+        plain.autoflush
+        and not is_clean(plain)
+        and (kept or reloads_relationships(*models, eagerly=eagerly))
+    ):
         await session.flush()
-    return {"populate_existing": True} if _is_read_anew(plain) else {}
+    return {"populate_existing": True} if _refreshes(plain) else {}
 
 
 def may_find_outdated(write: Write) -> bool:
-    """Return whether the row that is looked for may be found as it was earlier."""
+    """Return whether the search for a row may return an outdated one."""
     plain = sync_session(write.session)
     features = features_of(dialect_of(write.session, write.facts))
     if features.keeps_snapshot and plain.in_transaction():
         return True
-    is_read_anew = _is_read_anew(plain) and _refreshes_kept(write.facts)
-    return len(plain.identity_map) > 0 and not is_read_anew
+    is_refreshed = _refreshes(plain) and _refreshes_kept(write.facts)
+    return len(plain.identity_map) > 0 and not is_refreshed
 
 
-def _is_read_anew(session: PlainSession) -> bool:
-    # Changes that are not written yet would be overwritten, too.
-    return kept_rows.there_are(session) and not session.dirty
+def _refreshes(session: PlainSession) -> bool:
+    # With unflushed changes, populate_existing would overwrite them.
+    return kept_rows.has_any(session) and not session.dirty
 
 
 def _refreshes_kept(facts: Facts) -> bool:
-    # With versions, what counts is the row as the caller has seen it.
+    # With a version, the row must stay as the caller has seen it.
     return facts.version is None
 
 
 def remember(
     session: AsyncSession, rows: Sequence[Any], *models: type[Any], visibility: Visibility
 ) -> None:
-    """Let rows that were read load their relationships later as they were read, and be kept."""
+    """Do as `remember_read`, and note that the rows are no longer outdated."""
     plain = sync_session(session)
-    if kept_rows.there_are(plain):
+    if kept_rows.has_any(plain):
         kept_rows.forget(plain, with_related(states_of(rows)))
     remember_read(session, rows, *models, visibility=visibility)
 
@@ -149,7 +157,7 @@ def remember(
 def remember_read(
     session: AsyncSession, rows: Sequence[Any], *models: type[Any], visibility: Visibility
 ) -> None:
-    """Let rows load their relationships later as they were read, and be kept."""
+    """Make lazy loads of rows follow the visibility of the read, and keep the rows loaded."""
     if hiding_options(USUAL, *models):
         states = with_related(states_of(rows))
         remember_choice(states, *models, visibility=here(visibility))
@@ -167,7 +175,7 @@ async def find(
     refresh: bool = True,
     caching: Caching | None = None,
 ) -> Any:
-    """Return the row with this key or None; several are a `MultipleRecordsError`."""
+    """Return the row with this key or None; raise a `MultipleRecordsError` for several."""
     session, facts = call.session, call.facts
     names = key_names(facts, pk_field, key)
     parameters = key_parameters(facts, names, key)
@@ -183,7 +191,7 @@ async def find(
         statement.options(*options) if options else statement,
         parameters,
         eagerly=bool(options),
-        meets_again=loading.meets_again,
+        reaches_twice=loading.reaches_twice,
         visibility=visibility,
         refresh=refresh,
     )
@@ -214,7 +222,7 @@ async def find_for(
     visibility: Visibility,
     criteria: Sequence[ColumnElement[bool]] = (),
 ) -> Any:
-    """Return the row to write to; a missing one raises or is None, as the write says."""
+    """Return the row to write to; if it is missing, raise or return None, as the write says."""
     async with searching(write):
         row = await find(
             write,
@@ -230,7 +238,7 @@ async def find_for(
 
 
 def refuse_missing(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> None:
-    """Raise for a row that is to be written to and not there, if the write says so."""
+    """Raise a `RecordNotFoundError` for a row to be written, if the write is strict."""
     write.rows = 0
     if write.strict:
         raise RecordNotFoundError(write.model, key, key_names(write.facts, pk_field, key))

@@ -1,4 +1,4 @@
-"""How hooks are called, and how what they raise gets out of the operation as it is."""
+"""Call hooks, and let their exceptions propagate unchanged from the operation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Hooks = Sequence[Any]
 
 
 class HookFailedError(Exception):
-    """Carries what a hook raised past the handlers for errors of the database."""
+    """Carries a hook's exception past the handlers for database errors."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -25,7 +25,7 @@ class HookFailedError(Exception):
 
 
 def hooks_of(model: type[Any], operation: WriteKind) -> Hooks:
-    """Return the hooks that an operation on a model runs; one that cannot be called is refused."""
+    """Return the hooks that an operation on a model runs; refuse one that cannot be called."""
     names = (f"before_{operation}", f"after_{operation}")
     hooks = [hook for hook in get_hooks(model) if any(_method(hook, name) for name in names)]
     for hook in hooks:
@@ -40,7 +40,7 @@ def _method(hook: Any, name: str) -> Any:
 
 
 async def before_create(session: AsyncSession, hooks: Hooks, row: Any) -> Any:
-    """Return the row that is to be inserted in place of this one."""
+    """Run the `before_create` hooks; return the row to insert."""
     for hook in hooks:
         returned = await _call(session, hook, "before_create", row)
         if returned is not None and not isinstance(returned, type(row)):
@@ -52,7 +52,7 @@ async def before_create(session: AsyncSession, hooks: Hooks, row: Any) -> Any:
 async def before_update(
     session: AsyncSession, hooks: Hooks, row: Any, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the data that are to be written in place of these."""
+    """Run the `before_update` hooks; return the data to write."""
     current = dict(data)
     for hook in hooks:
         returned = await _call(session, hook, "before_update", row, current)
@@ -63,7 +63,7 @@ async def before_update(
 
 
 async def run_hooks(session: AsyncSession, hooks: Hooks, name: str, row: Any) -> None:
-    """Call one of the hook methods whose result does not matter."""
+    """Call a hook method whose result is ignored."""
     for hook in hooks:
         await _call(session, hook, name, row)
 
@@ -80,7 +80,7 @@ async def _call(session: AsyncSession, hook: Any, name: str, *args: Any) -> Any:
 
 
 def want_session(hooks: Hooks) -> bool:
-    """Return whether one of the hooks is given the session."""
+    """Return whether one of the hooks takes the session."""
     methods = (_method(hook, name) for hook in hooks for name in METHODS)
     return any(_wants_session(method) for method in methods if method is not None)
 
@@ -95,7 +95,7 @@ def _wants_session(method: Any) -> bool:
 def _names_session(function: Any) -> bool:
     try:
         return "session" in signature(function).parameters
-    except ValueError:  # some functions in C do not tell
+    except ValueError:  # some functions in C have no signature
         return False
 
 

@@ -1,4 +1,4 @@
-"""Writes to all rows whose keys are in a list, a chunk of keys at a time."""
+"""Writes to the rows with listed keys, one chunk of keys at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
-from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.set_based import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -33,14 +33,14 @@ OneChunk = Callable[["ListedWrite", list[Key]], Any]
 
 
 class ListedWrite(NamedTuple):
-    """A write to listed rows: how it runs, and which rows they are."""
+    """A write to listed rows."""
 
     write: Write
     listed: KeyList
 
     @property
     def by_row(self) -> bool:
-        """Whether each row has to be read, and written by itself."""
+        """Whether each row must be read and written individually."""
         return bool(self.write.hooks) or not self.write.facts.is_one_table
 
     async def in_chunks(
@@ -51,12 +51,12 @@ class ListedWrite(NamedTuple):
         *,
         changing: Iterable[str] = (),
     ) -> int:
-        """Write to all rows as one transaction, and return how many there were.
+        """Write to all rows in one transaction, and return their number.
 
         Args:
             one_chunk: Writes to the rows of some keys, and counts them.
-            chunk_size: How many keys are taken at once, as the caller wishes.
-            progress: What the caller wants to see of it.
+            chunk_size: The caller's number of keys in a chunk.
+            progress: The caller's progress option.
             changing: The fields that are written.
         """
         session = self.write.session
@@ -78,13 +78,13 @@ class ListedWrite(NamedTuple):
         async with self.write as write:
             write.batch = len(self.listed.keys)
             if self.listed.keys:
-                await insist(write, work)
+                await run_or_raise(write, work)
             return write.rows or 0
 
     async def _fixed(self, chunk_size: int | None, changing: Iterable[str]) -> ListedWrite:
-        """Return the write with keys that it does not change itself.
+        """Return the write with keys that it does not change.
 
-        Otherwise a row could be met again, by the value that an earlier chunk has given it.
+        Otherwise a later chunk could match a row by the value that an earlier chunk has written.
         """
         listed = self.listed
         if listed.is_one_chunk(chunk_size) or set(listed.names).isdisjoint(changing):
@@ -97,14 +97,14 @@ class ListedWrite(NamedTuple):
         return self._replace(listed=listed._replace(names=names, keys=list(dict.fromkeys(found))))
 
     async def read(self, keys: list[Key]) -> list[Any]:
-        """Return the rows of some keys, as these are listed."""
+        """Return the rows of some keys, in the keys' order."""
         listed, visibility = self.listed, self.listed.visibility
         statement = by_key_list(listed.model, listed.names, keys, listed.dialect, visibility)
         rows = await fetch(self.write.session, listed.model, statement, visibility=visibility)
         return listed.in_order(keys, rows)
 
     async def update(self, keys: list[Key], changes: dict[str, Any]) -> int:
-        """Write the same values into the rows of some keys, and return how many there were."""
+        """Write the same values to the rows of some keys, and return their number."""
         session, listed = self.write.session, self.listed
         plain = sync_session(session)
         loaded = held(plain, listed.model) if any(map(is_sql, changes.values())) else []
@@ -112,7 +112,7 @@ class ListedWrite(NamedTuple):
         statement = update_of(listed.model, changes, criteria)
         options = synchronization(plain, listed.model)
         count = await write_set(session, listed.facts, statement, criteria, options)
-        # What only the database can work out is read back: nothing is left to lazy loading.
+        # Load what the database has computed, so that no lazy load is left.
         await load_expired(session, loaded)
         return count
 
@@ -126,11 +126,11 @@ def listed_write(
     pk_field: str | Sequence[str] | None,
     visibility: Visibility,
 ) -> ListedWrite:
-    """Return a write to the rows that a caller's list of keys stands for.
+    """Return a write to the rows in a caller's list of keys.
 
     Raises:
         UnknownFieldError: `pk_field` is not a column of the model.
-        ValidationError: A key of a wrong type, or no list of keys.
+        ValidationError: A key has a wrong type, or the keys are not a list.
     """
     facts = facts_of(model)
     dialect = dialect_of(session, facts)

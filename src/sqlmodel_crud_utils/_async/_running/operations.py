@@ -1,4 +1,4 @@
-"""How every function of the library runs: what it does on a failure, inside and outside a block."""
+"""Run the library's functions: commits, failures and observers, inside and outside a block."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _Outcome = TypeVar("_Outcome", bound=Sequence[Any] | Untouched)
 class Operation(Call):
     """A call of a public function, from its beginning to its end.
 
-    Who listens to calls hears of both; whoever limits them may refuse it at the beginning.
+    Observers are notified of both, and may refuse the call at its beginning.
     """
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class Operation(Call):
             observers.end(self, error)
 
     async def begin(self) -> None:
-        """Tell that the call begins; what an observer raises ends it."""
+        """Notify observers that the call begins; an exception of theirs ends it."""
         observers.begin(self)
         try:
             for observer in self.observers:
@@ -94,7 +94,7 @@ class Operation(Call):
             raise
 
     async def written(self, rows: int) -> None:
-        """Count rows that are written and not committed yet; an observer may refuse them."""
+        """Count rows that are written but not committed yet; an observer may refuse them."""
         self.rows = rows + (self.rows or 0)
         for observer in self.observers:
             await call_hook(observer.admit_rows, self, rows)
@@ -107,7 +107,7 @@ class Block(Operation):
     kind: ClassVar[Kind] = "block"
 
     levels: blocks.BlockState | None = field(default=None, init=False)
-    """The state of its levels, once the block has begun."""
+    """The state of the block's levels, once it has begun."""
 
     async def __aexit__(
         self,
@@ -123,10 +123,7 @@ class Block(Operation):
 
 @dataclass(slots=True, eq=False)
 class _OnSession(Operation):
-    """An operation that nobody else may disturb, by using its session at the same time.
-
-    Where the session is shared, it waits for its turn.
-    """
+    """An operation with exclusive use of its session; with a shared session, it waits its turn."""
 
     _use: sole_use = field(init=False, repr=False)
 
@@ -164,9 +161,9 @@ class _OnSession(Operation):
 
 @dataclass(slots=True, eq=False)
 class Read(_OnSession):
-    """A read: a failure of the database is raised as an error of the library.
+    """A read; it raises database errors as the library's errors.
 
-    A transaction that began here and is lost with its connection is rolled back, so that the
+    A transaction that began here and was lost with its connection is rolled back, so that the
     session can be used at once.
     """
 
@@ -191,7 +188,7 @@ class Read(_OnSession):
                 model = self.model or "query"
                 failure = await _raised(self.session, error, model, self.name, self._began_here)
             if failure is not None:
-                failure.__cause__ = error  # who hears of the end reads it
+                failure.__cause__ = error  # observers of the end read it
         finally:
             await _OnSession.__aexit__(self, kind, failure or error, trace)
         if failure is not None:
@@ -200,7 +197,7 @@ class Read(_OnSession):
 
 @dataclass(slots=True, eq=False)
 class Write(_OnSession):
-    """A write in progress: for whom, on which model, what a failure does, what else runs."""
+    """A write; it knows the model, what a failure does, and which hooks run."""
 
     kind: ClassVar[Kind] = "write"
 
@@ -208,9 +205,9 @@ class Write(_OnSession):
     raise_on_error: bool | None = None
     hooks: Hooks = ()
     adding: Sequence[Any] = ()
-    """New rows: the keys that they are given are taken back when the write is undone."""
+    """New rows; keys that the write gives them are removed if it is undone."""
     deletes: bool = False
-    """Whether it removes rows, to which others may refer."""
+    """Whether it removes rows, which others may refer to."""
 
     @property
     def model(self) -> type[Any]:
@@ -218,34 +215,34 @@ class Write(_OnSession):
         return self.facts.model
 
     def __post_init__(self) -> None:
-        # What is searched for in order to be written is read where it is written.
+        # A row that will be written is searched for in the database that is written to.
         stay_with_primary(sync_session(self.session))
 
     @property
     def inside(self) -> bool:
-        """Whether somebody else commits: a `transaction()` block, or the caller's own one."""
+        """Whether a block will commit: a `transaction()` block, or the caller's own."""
         return is_inside(sync_session(self.session))
 
     @property
     def in_savepoint(self) -> bool:
-        """Whether it is written in a savepoint of its own, outside a block in a transaction.
+        """Whether the write needs a savepoint of its own (outside a block: a transaction).
 
-        A hook that raises has to take the write with it, even if the caller catches the error in a
-        block; and what hooks write with the library belongs to the write, it must not be
-        committed. In a block of the caller's nobody else notices a failure that was caught.
+        A hook's exception must undo the write, even if the caller catches it inside a block; and
+        the library's functions must not commit inside hooks. In the caller's own block, nothing
+        else would undo a write whose failure was caught.
         """
         tolerant = self.inside and not self.strict
         return bool(self.hooks) or tolerant or in_callers_block(sync_session(self.session))
 
     @property
     def strict(self) -> bool:
-        """Whether a data outcome raises: as the caller says, else inside a block only."""
+        """Whether a refusal by the data raises: as the caller says, by default inside a block."""
         return self.inside if self.raise_on_error is None else self.raise_on_error
 
 
 @asynccontextmanager
 async def translated(session: AsyncSession, model: type[Any], name: str) -> AsyncIterator[None]:
-    """Raise a failure of the database as `Read` does, in a part of an operation."""
+    """Raise database errors as `Read` does, in a part of an operation."""
     began_here = has_nothing_to_lose(sync_session(session))
     try:
         yield
@@ -270,13 +267,13 @@ async def _raised(
 
 @asynccontextmanager
 async def searching(write: Write) -> AsyncIterator[None]:
-    """Raise what fails in the search that a write begins with; outside a block it rolls back."""
+    """Raise errors of the search that a write begins with; outside a block, roll back."""
     async with translated(write.session, write.model, write.name):
         try:
             yield
         except BaseException as error:
-            is_cut_off = not isinstance(error, Exception)
-            if (is_cut_off or _is_refusal(error)) and not write.inside:
+            is_interrupted = not isinstance(error, Exception)
+            if (is_interrupted or _is_refusal(error)) and not write.inside:
                 await shielded(roll_back, write.session)
             raise
 
@@ -285,13 +282,13 @@ async def attempt(write: Write, work: Work[_Rows]) -> _Rows | None:
     """Run a write to its end and return its rows, or undo it.
 
     Outside a block a success commits and a failure rolls the session back. Inside a block nothing
-    is committed, and a failure is left to the block, except with `raise_on_error=False`: then just
-    this write is undone, with a savepoint. What a hook raises undoes the write too and goes on as
-    it is.
+    is committed, and a failure is left to the block, except with `raise_on_error=False`: then only
+    this write is undone, with a savepoint. A hook's exception undoes the write too, and propagates
+    unchanged.
 
     Returns:
-        The rows that `work` returned, or None when the database refused the write and a failure
-        is not to raise.
+        The rows that `work` returned, or None if the database refused the write and failures do
+        not raise.
     """
     outcome = await outcome_of(write, work)
     if isinstance(outcome, SQLModelCRUDError):
@@ -303,9 +300,9 @@ async def attempt(write: Write, work: Work[_Rows]) -> _Rows | None:
 
 
 async def outcome_of(write: Write, work: Work[_Outcome]) -> _Outcome | SQLModelCRUDError:
-    """Run a write as `attempt` does; return its rows, or the failure that is not to raise.
+    """Run a write as `attempt` does; return its rows, or a failure that does not raise.
 
-    To log a failure that is returned is left to the caller.
+    The caller logs a returned failure.
     """
     outcome = await _run(write, work)
     if not isinstance(outcome, Refusal):
@@ -314,7 +311,7 @@ async def outcome_of(write: Write, work: Work[_Outcome]) -> _Outcome | SQLModelC
     return outcome.failure
 
 
-async def insist(write: Write, work: Work[_Rows]) -> _Rows:
+async def run_or_raise(write: Write, work: Work[_Rows]) -> _Rows:
     """Run a set-based write to its end and return its rows, or undo it and raise.
 
     It commits and undoes as `attempt` does. `raise_on_error` only decides what a refusal raises:
@@ -328,7 +325,7 @@ async def insist(write: Write, work: Work[_Rows]) -> _Rows:
 
 
 async def _run(write: Write, work: Work[_Outcome]) -> _Outcome | Refusal:
-    """Run a write to its end; return what it is refused with where that is not to raise."""
+    """Run a write to its end; return its refusal if that does not raise."""
     try:
         return await _ended(write, work)
     except HookFailedError as failed:
@@ -344,8 +341,8 @@ async def _run(write: Write, work: Work[_Outcome]) -> _Outcome | Refusal:
 
 
 async def _failure_of(write: Write, error: Exception) -> SQLModelCRUDError | None:
-    """Return a failed write as the library's error, None for any other."""
-    if isinstance(error, ConflictError):  # found out before anything was written
+    """Return an error of a write as the library's, or None for errors other than the database's."""
+    if isinstance(error, ConflictError):  # detected before anything was written
         return error
     failure = _translated(write.session, error, write.model, deletes=write.deletes)
     if isinstance(error, StaleDataError):
@@ -364,7 +361,7 @@ def _refuse(write: Write, failure: SQLModelCRUDError, error: Exception) -> NoRet
 def _reported(
     session: AsyncSession, error: BaseException, model: type[Any] | str, name: str
 ) -> SQLModelCRUDError | None:
-    """Log a failure of the database and return it as the library's error, None for any other."""
+    """Log a database error and return it as the library's; return None for any other error."""
     failure = _translated(session, error, model)
     if failure is not None:
         log_failure(name, model, failure, "debug")
@@ -389,13 +386,13 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _is_mistake(error: SQLModelCRUDError) -> bool:
-    """Tell a caller's mistake, which always raises, from a refusal by the data."""
+    """Return whether an error is the caller's mistake, which always raises, not the data's."""
     return isinstance(error, ValidationError) and not isinstance(error, ConstraintViolationError)
 
 
 def _doom(write: Write, failure: SQLModelCRUDError) -> None:
-    # A savepoint (for hooks, or in get_one_or_create) takes the refusal out of the block's sight;
-    # and a flush may end a transaction without a refusal by the database (a conflict of versions).
+    # The rollback of a savepoint (for hooks, or in get_one_or_create) drops the block's refusal;
+    # and a flush may end a transaction although the database refused nothing (a version conflict).
     plain = sync_session(write.session)
     block = block_of(plain)
     refused = write.strict and not _is_mistake(failure)
@@ -406,7 +403,7 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
 async def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
     refuse_in_reading(sync_session(write.session))
     if write.inside and not sync_session(write.session).is_active:
-        # The flush would say so, but by then the row would be in the session.
+        # A flush would raise this too, but by then the row would be in the session.
         raise PendingRollbackError("an earlier statement of the block was refused")
     keyless = missing_keys(write.adding)
     try:
@@ -419,16 +416,16 @@ async def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
 async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.in_savepoint:
         with SetApart(write.adding) as apart:
-            # What a hook reads, and then writes by, nobody else may change meanwhile.
+            # A hook may write based on what it reads, which must not change in between.
             locks_first = write.inside or want_session(write.hooks)
             level = block(
                 write.session, wrap_errors=False, locks_first=locks_first, model=write.model
             )
             async with level:
                 apart.put_back()
-                return await _held(write.session, work)
+                return await _uncommitted(write.session, work)
     if write.inside:
-        return await _held(write.session, work)
+        return await _uncommitted(write.session, work)
     return await concluded(write.session, partial(_committed, write.session, work))
 
 
@@ -447,7 +444,7 @@ async def _committed(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
         raise
 
 
-async def _held(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
+async def _uncommitted(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
     outcome = await work()
     if not isinstance(outcome, Untouched):
         await load_expired(session, states_of(outcome))
@@ -456,12 +453,12 @@ async def _held(session: AsyncSession, work: Work[_Outcome]) -> _Outcome:
 
 
 def keep_loaded(session: AsyncSession, rows: Iterable[Any], *, related: bool = False) -> None:
-    """Keep rows loaded beyond the commit of the block under way, if there is one.
+    """Keep rows loaded after the commit of the current block, if there is one.
 
     Args:
-        session: The session the rows belong to.
-        rows: What a function of the library is about to return.
-        related: Whether the rows they hold through loaded relationships are kept too.
+        session: The session that holds the rows.
+        rows: The rows that a function of the library is about to return.
+        related: Whether to keep rows in their loaded relationships too.
     """
     block = block_of(sync_session(session))
     if block is not None:

@@ -1,4 +1,4 @@
-"""Work in a savepoint, which the database may refuse without ending the transaction."""
+"""Run work in a savepoint, so that a refusal by the database does not end the transaction."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the database has refused; the transaction is as it was before.
+    """Work that the database has refused; the transaction is as it was before.
 
     Attributes:
-        error: What was raised.
-        failure: The same as an error of the library.
+        error: The error that was raised.
+        failure: The same as the library's error.
     """
 
     error: Exception
@@ -29,16 +29,16 @@ class Refusal:
 
     def __post_init__(self) -> None:
         if self.failure is not self.error:
-            # Also where it is only returned, as part of what failed.
+            # Also set if the failure is returned instead of raised.
             self.failure.__cause__ = self.error
 
     @property
     def is_of_rows(self) -> bool:
-        """Whether a row that was written is to blame."""
+        """Whether a written row is to blame."""
         return isinstance(self.failure, ValidationError)
 
     def throw(self) -> NoReturn:
-        """Raise it as an error of the library."""
+        """Raise it as the library's error."""
         if self.failure is self.error:
             raise self.failure
         raise self.failure from self.error
@@ -47,15 +47,15 @@ class Refusal:
 async def in_savepoint(
     session: AsyncSession, model: type[Any], work: Work[_R], *, adding: Sequence[Any] = ()
 ) -> _R | Refusal:
-    """Run work in a savepoint, and return its result or what the database has refused.
+    """Run work in a savepoint, and return its result or the database's refusal.
 
-    What ends the transaction is raised as it is, since nothing can be tried in it any more.
+    Errors that end the transaction propagate unchanged, because nothing else can be tried in it.
 
     Args:
-        session: The session that works.
-        model: The model that is worked on.
+        session: The session.
+        model: The model that the work is about.
         work: The work.
-        adding: New rows: the keys that they are given are taken back when the work is undone.
+        adding: New rows; keys that the work gives them are removed if it is undone.
     """
     generated = missing_keys(adding)
     try:

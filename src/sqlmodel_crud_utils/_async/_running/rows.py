@@ -1,4 +1,4 @@
-"""One row inserted, changed or removed, inside an operation."""
+"""Insert, update or delete one row, inside an operation."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ T = TypeVar("T")
 
 
 async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
-    """Write what was set on a row that already exists, with the hooks of an update."""
+    """Write unflushed changes of an existing row, with the hooks of an update."""
     changes = changes_on(write.facts, row)
     if changes:
-        # Not before the hooks have seen it, and not outside the savepoint that may undo it.
+        # Take the changes off the row: hooks must see it before they are written, and they must
+        # be written inside the savepoint that may undo them.
         write.session.expire(row, list(changes))
         async with searching(write):
             await write.session.refresh(row, list(changes))
@@ -44,7 +45,7 @@ async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Liter
 
 
 async def insert(session: AsyncSession, facts: Facts, row: T, hooks: Hooks) -> T:
-    """Insert a row, or the one that a hook puts in its place, and return it."""
+    """Insert a row, or the one that a hook replaces it by, and return it."""
     if hooks:
         with seen_by_hooks(row):
             made = await before_create(session, hooks, row)
@@ -59,13 +60,13 @@ async def insert(session: AsyncSession, facts: Facts, row: T, hooks: Hooks) -> T
 
 async def _run_after(session: AsyncSession, hooks: Hooks, name: str, row: Any) -> None:
     if hooks:
-        # A hook may look at every column.
+        # A hook may read every column.
         await load_expired(session, [instance_state(row)])
         await run_hooks(session, hooks, name, row)
 
 
 def facts_for(session: AsyncSession, row: Any) -> Facts:
-    """Return the facts of a row's model; one of another session's rows is refused."""
+    """Return the facts of a row's model; refuse a row of another session."""
     facts = facts_of(type(row))
     if object_session(row) not in (None, sync_session(session)):
         raise ValidationError(
@@ -84,14 +85,14 @@ async def update(
     *,
     is_outdated: bool = False,
 ) -> tuple[bool, T]:
-    """Write changes to a row that was found; return whether that was done.
+    """Write changes to a row; return whether they were written.
 
     Args:
         write: The write.
         row: The row.
         changes: The new values.
         expected_version: The version that the caller has seen, if any.
-        is_outdated: Whether the row may be older than what the database has.
+        is_outdated: Whether the row may be outdated.
     """
     session = write.session
     before = snapshot([instance_state(row)])
@@ -108,9 +109,9 @@ async def update(
 
 
 async def reload_marks(session: AsyncSession, row: Any, *, is_deleted: bool) -> None:
-    """Read the marks again where the session remembers them otherwise than the query said.
+    """Reload the flags of a soft deletion if the object disagrees with the query's criteria.
 
-    What the session believes to be so already is not written.
+    Otherwise the flush would not write flags that the object already seems to have.
     """
     if row.is_deleted is not is_deleted:
         await session.refresh(row, list(restored_values()))
@@ -120,7 +121,7 @@ async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expecte
     if expected is None:
         return
     if held_version(facts, row) != expected:
-        # The session may hold the row as it was earlier.
+        # The session's row may be outdated.
         await session.flush()
         await session.refresh(row)
     check_version(facts, row, expected, given=True)
@@ -129,7 +130,7 @@ async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expecte
 async def change(
     write: Write, row: Any, changes: Mapping[str, Any], *, is_outdated: bool = False
 ) -> None:
-    """Write changes to a row, or what hooks make of them."""
+    """Write changes to a row, as modified by its hooks."""
     session, facts, hooks = write.session, write.facts, write.hooks
     if hooks:
         made = await before_update(session, hooks, row, changes)
@@ -145,7 +146,7 @@ async def change(
 async def _reload_shown(
     session: AsyncSession, facts: Facts, row: Any, changes: Mapping[str, Any]
 ) -> None:
-    """Read again what the row shows as it is to be written, for the flush to compare with."""
+    """Reload columns that already equal their new values, so that the flush compares correctly."""
     forget_related(facts, row, changes)
     names = columns_to_reload(facts, row, changes)
     if not names:
@@ -153,16 +154,16 @@ async def _reload_shown(
     seen = held_version(facts, row)
     if facts.version is not None:
         names.append(facts.version)
-    # The lock is that of the UPDATE to come; a plain SELECT may be answered from a snapshot.
+    # The UPDATE that follows needs the lock anyway; a plain SELECT may read an old snapshot.
     await session.refresh(row, names, with_for_update=True)
     if seen is not None:
         check_version(facts, row, seen)
 
 
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
-    # For a collection SQLAlchemy queries what it held before.
+    # For a collection, SQLAlchemy loads its previous content.
     for name, value in changes.items():
-        if is_sql(value):  # no value yet that the class could look at
+        if is_sql(value):  # not a value yet, so the class's own __setattr__ must not see it
             set_attribute(row, name, value)
         else:
             setattr(row, name, value)
@@ -171,7 +172,7 @@ def _assign(row: Any, changes: Mapping[str, Any]) -> None:
 async def delete(
     write: Write, row: Any, marks: bool, deleted_by: str | None, expected_version: Any = None
 ) -> bool:
-    """Remove or mark a row that was found; return whether that was done."""
+    """Delete a row, or mark it as deleted; return whether that was done."""
     session = write.session
 
     async def work() -> Sequence[Any]:
@@ -183,7 +184,7 @@ async def delete(
 
 
 async def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) -> None:
-    """Remove or mark a row, with the hooks of a deletion."""
+    """Delete a row, or mark it as deleted, with the hooks of a deletion."""
     session, hooks = write.session, write.hooks
     if marks:
         await reload_marks(session, row, is_deleted=False)
@@ -197,7 +198,7 @@ async def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) ->
 
 
 def soft_for(facts: Facts, soft: bool | None, deleted_by: str | None) -> bool:
-    """Return whether a deletion marks the rows; a `ValidationError` where it cannot."""
+    """Return whether a deletion is soft; raise a `ValidationError` if the model forbids that."""
     if soft:
         require_soft_delete(facts, "soft")
     marks = is_soft_delete(facts) if soft is None else soft

@@ -1,4 +1,4 @@
-"""How a set-based UPDATE or DELETE runs, and tells which rows it reached to those who asked."""
+"""Run a set-based UPDATE or DELETE, and report the rows it reached to subscribers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select
 
-from sqlmodel_crud_utils._async._running.changes import announce, happened
+from sqlmodel_crud_utils._async._running.changes import announce, report
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.changes import (
-    TOLD,
+    REPORTED,
     Change,
     Need,
     WriteKind,
@@ -42,7 +42,7 @@ async def write_set(
 
     Args:
         session: The session that writes.
-        facts: What the model of the rows is.
+        facts: The facts of the rows' model.
         statement: The statement.
         criteria: Its criteria.
         options: The execution options of the statement.
@@ -53,17 +53,17 @@ async def write_set(
         return count
     operation: WriteKind = "update" if isinstance(statement, Update) else "delete"
     names = tuple(facts.columns) if need >= Need.ROWS and operation == "update" else ()
-    options = {**options, **TOLD}
+    options = {**options, **REPORTED}
     if need >= Need.BEFORE:
         recorded = await _recorded_at_once(session, facts, statement, criteria, options)
         if recorded is not None:
-            await happened(session, Change(facts.model, operation))
+            await report(session, Change(facts.model, operation))
             return recorded
     if need < Need.BEFORE and _returns_rows(session, facts, operation):
         found = _columns(facts, names)
         rows = await _fetched(session, statement.returning(*found), options)
     else:
-        # The locks let nobody else change in between what the criteria find.
+        # The locks keep others from changing the matching rows in between.
         keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = await _fetched(session, keys, {})
         if need >= Need.BEFORE:
@@ -71,10 +71,10 @@ async def write_set(
         await execute_writing(session, statement, execution_options=options)
         for part in chunked(rows, _ROWS_AT_ONCE):
             written = await rows_of_keys(session, facts, names, part) if names else part
-            await happened(session, change_of(facts, operation, names, written))
+            await report(session, change_of(facts, operation, names, written))
         return len(rows)
     if rows:
-        await happened(session, change_of(facts, operation, names, rows))
+        await report(session, change_of(facts, operation, names, rows))
     return len(rows)
 
 
@@ -85,7 +85,7 @@ async def _recorded_at_once(
     criteria: Sequence[ColumnElement[bool]],
     options: Mapping[str, Any],
 ) -> int | None:
-    """Write, with a record that the database makes by itself; None if its rows have to be read."""
+    """Write with a record made by the database alone; return None if rows have to be read."""
     plain = sync_session(session)
     record = recording_of(plain, facts.model, statement, criteria)
     if record is None:
@@ -96,7 +96,7 @@ async def _recorded_at_once(
         count: int = result.rowcount
         if seen in (None, count):
             return count
-        # Others have inserted rows meanwhile that were written, and not recorded.
+        # Rows that others inserted meanwhile were written but not recorded.
         await savepoint.rollback()
     return None
 
@@ -104,7 +104,7 @@ async def _recorded_at_once(
 async def _announced(
     session: AsyncSession, facts: Facts, statement: Any, rows: Sequence[Any]
 ) -> Any:
-    """Announce the rows; return the statement for no others, where one list takes all keys."""
+    """Announce the rows; return the statement limited to them, if one list can hold all keys."""
     keys, dialect = [tuple(row) for row in rows], dialect_of(session, facts)
     await announce(session, facts.model, keys)
     if len(next(key_chunks(facts.model, facts.key, keys, dialect), ())) < len(keys):
@@ -124,8 +124,8 @@ async def insert_returning(
 
     Args:
         session: The session that writes.
-        facts: What the model of the rows is.
-        statement: The INSERT, which may leave duplicates out.
+        facts: The facts of the rows' model.
+        statement: The INSERT, which may skip duplicates.
         parameters: The rows.
         names: The fields to return after the key.
         options: The execution options of the statement.
@@ -160,7 +160,7 @@ async def rows_of_keys(
 def change_of(
     facts: Facts, operation: WriteKind, names: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> Change:
-    """Return the change of rows that begin with their keys and go on with values of some fields."""
+    """Return the change for rows that consist of their keys, then values of some fields."""
     width = len(facts.key)
     keys = [tuple(row[:width]) for row in rows]
     values = [dict(zip(names, row[width:], strict=True)) for row in rows] if names else None

@@ -1,4 +1,4 @@
-"""How work ends: rows made readable, a commit that keeps them so, or a rollback."""
+"""End work: load expired rows, commit and keep them loaded, or roll back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _R = TypeVar("_R")
 
 
 class CommittedError(Exception):
-    """Carries what failed after the commit past the handlers for failed writes."""
+    """Carries an error raised after the commit past the handlers for failed writes."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -46,7 +46,7 @@ class CommittedError(Exception):
 
 
 async def load_expired(session: AsyncSession, states: Sequence[InstanceState[Any]]) -> None:
-    """Read back what the database itself filled in, where the flush did not bring it along."""
+    """Load values that the database generated and the flush did not fetch."""
     for state in states:
         facts = facts_of(state.class_)
         names = expired_columns(facts, state)
@@ -58,9 +58,9 @@ async def load_expired(session: AsyncSession, states: Sequence[InstanceState[Any
 
 
 async def reload(session: AsyncSession, row: Any, before: Snapshot) -> None:
-    """Read a row again whose write was undone, so that its columns can be looked at.
+    """Refresh a row whose write was undone, so that its columns are loaded.
 
-    Where that cannot be, they are as they were before.
+    If that fails, restore the values from before.
     """
     try:
         await session.refresh(row)
@@ -75,10 +75,10 @@ async def reload(session: AsyncSession, row: Any, before: Snapshot) -> None:
 
 
 async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) -> None:
-    """Commit; these rows stay loaded, the others expire as the session is configured.
+    """Commit; these rows stay loaded, others expire as the session is configured.
 
     Raises:
-        TransactionError: Whether it was carried out is unknown.
+        TransactionError: The outcome of the commit is unknown.
         CommittedError: A listener of the caller's failed after the commit.
     """
     plain = sync_session(session)
@@ -90,7 +90,7 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
         if not is_committing(plain):
             await _end_committed(session)
             raise CommittedError(error) from error
-        # What only read has no outcome to wonder about.
+        # For a read-only transaction, the outcome does not matter.
         unknown = None if only_reads(plain) else unknown_outcome(error)
         if unknown is None:
             raise
@@ -102,19 +102,19 @@ async def commit(session: AsyncSession, states: Iterable[InstanceState[Any]]) ->
 
 
 async def _end_committed(session: AsyncSession) -> None:
-    """End a transaction that a listener has kept from it; the listener may fail again."""
+    """End a transaction whose end a listener prevented; the listener may fail again."""
     try:
         if sync_session(session).in_transaction():
             await session.close()
-    except Exception as error:  # noqa: BLE001 - what failed first is raised
+    except Exception as error:  # noqa: BLE001 - the first error is raised
         log_failure("close", "the session", error, "error")
 
 
 async def roll_back(session: AsyncSession) -> None:
-    """Roll back whatever happens: a connection that cannot is thrown away.
+    """Roll back, and discard connections on which that fails.
 
-    So is one that another task is at work with: a driver may carry out the statement of that task
-    after the rollback, outside any transaction.
+    A connection in use by another task is discarded too: its driver might execute that task's
+    statement after the rollback, outside any transaction.
     """
     plain = sync_session(session)
     if is_used_by_others(plain):
@@ -122,8 +122,8 @@ async def roll_back(session: AsyncSession) -> None:
         return
     try:
         await session.rollback()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the first error counts
-        if is_interrupted(plain):  # who ends the transaction sees to its connection, too
+    except Exception as error:  # noqa: BLE001 - the first error counts
+        if is_interrupted(plain):  # the task that ends the transaction handles its connection
             return
         get_logger().error(f"rollback failed, the connection is discarded: {type(error).__name__}")
         await run_sync(session, release_locks, connections_of(plain))
@@ -131,18 +131,18 @@ async def roll_back(session: AsyncSession) -> None:
 
 
 async def _discard(session: AsyncSession) -> None:
-    """Throw the session's connections away."""
+    """Discard the session's connections."""
     try:
         await session.invalidate()
-    except IllegalStateChangeError:  # the other task is just getting a connection
+    except IllegalStateChangeError:  # the other task is checking out a connection
         await run_sync(session, cut_off, sync_session(session))
 
 
-async def let_go(session: AsyncSession) -> None:
-    """Close a session, also one whose connection is dead.
+async def close_safely(session: AsyncSession) -> None:
+    """Close a session, even if its connection is dead; log a failure instead of raising it.
 
-    What was to be written is committed already, or lost with an error of its own, so that nobody
-    could do anything about a failure.
+    All work is already committed, or was lost with an error of its own, so the caller could do
+    nothing about the failure.
     """
     connections = connections_of(sync_session(session))
     try:
@@ -153,10 +153,10 @@ async def let_go(session: AsyncSession) -> None:
 
 
 async def concluded(session: AsyncSession, end: Work[_R]) -> _R:
-    """Run what ends in a commit, then what waited for that; return what it returns.
+    """Run work that ends in a commit, then the callbacks of the commit; return its result.
 
     Raises:
-        ExceptionGroup: What failed after the commit; the transaction is committed all the same.
+        ExceptionGroup: Callbacks or listeners failed after the commit, which is done.
     """
     outcome, late = None, []
     try:
@@ -164,7 +164,7 @@ async def concluded(session: AsyncSession, end: Work[_R]) -> _R:
     except CommittedError as failed:
         late = [failed.error]
     except BaseException:
-        # What was committed by hand, or while a cancellation came in, stays.
+        # An explicit commit, or one that a cancellation arrived in, has taken effect.
         await run_commit_callbacks(session)
         raise
     late += await run_commit_callbacks(session)
@@ -176,9 +176,9 @@ async def concluded(session: AsyncSession, end: Work[_R]) -> _R:
 
 
 async def run_commit_callbacks(session: AsyncSession) -> list[Exception]:
-    """Run what waited for the commit, in order; return what the callbacks raised.
+    """Run the callbacks that are due, in order; return their exceptions.
 
-    Inside a block they go on waiting.
+    Inside a block they keep waiting.
     """
     plain = sync_session(session)
     due = [] if is_inside(plain) else commit_callbacks.take_due(plain)
@@ -194,6 +194,6 @@ async def _run_each(callbacks: Iterator[Callable[[], Any]]) -> list[Exception]:
             get_logger().error(f"on_commit callback failed: {type(error).__name__}")
             failures.append(error)
         except BaseException:
-            await _run_each(callbacks)  # what waited for the commit runs either way
+            await _run_each(callbacks)  # the remaining callbacks run either way
             raise
     return failures

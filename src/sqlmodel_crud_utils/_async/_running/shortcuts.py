@@ -1,4 +1,4 @@
-"""How a row is written with one statement, past the flush, and as if there had been one."""
+"""Take a shortcut: write a row with one statement, with the same outcome as a flush."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.tenants import check_rows
 from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
-from sqlmodel_crud_utils._shortcuts.driver_rows import Way, driver_copy, way_of
+from sqlmodel_crud_utils._shortcuts.driver_rows import Route, driver_copy, route_of
 from sqlmodel_crud_utils._shortcuts.new_row import insert_at_once
 from sqlmodel_crud_utils._shortcuts.new_rows import NewRows, insert_rows, new_rows_of, take_keys
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, SQLModelCRUDError
 
 
 def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sought | None:
-    """Return the row that a write looks for, None where there is more to it than its statement."""
+    """Return the row that a write looks for, or None if shortcuts or this write rule it out."""
     if not are_allowed() or write.in_savepoint:
         return None
     session, facts = write.session, write.facts
@@ -52,16 +52,16 @@ def alone(write: Write, key: Any, pk_field: str | Sequence[str] | None) -> Sough
 async def written_at_once(
     write: Write, change: ByKey | None, visibility: Visibility
 ) -> tuple[bool, Any] | None:
-    """Change or delete a row by its key, and commit outside a block.
+    """Update or delete a row by its key, and commit outside a block.
 
     Args:
         write: The write.
-        change: The statement; None where it takes a flush.
+        change: The statement; None if a flush is needed.
         visibility: Which rows may be written to.
 
     Returns:
-        Whether it was done, and the row as far as it is known; None where nothing was done, as it
-        takes a SELECT and a flush.
+        Whether the row was written, and the row if it is known; None if nothing was done, because
+        a SELECT and a flush are needed.
     """
     if change is None:
         return None
@@ -78,7 +78,7 @@ async def written_at_once(
         return None
     if isinstance(outcome, DatabaseConnectionError):
         log_failure(write.name, write.model, outcome, "debug")
-        raise outcome from outcome.original_error  # as from the search that was spared
+        raise outcome from outcome.original_error  # as the search would have, which was skipped
     if isinstance(outcome, SQLModelCRUDError):
         write.error = outcome
         found = await find_for(write, row.key, row.names, visibility=visibility)
@@ -92,23 +92,24 @@ async def written_at_once(
 
 
 async def inserted_at_once(
-    session: AsyncSession, facts: Facts, row: Any, *, unless_there: bool = False
+    session: AsyncSession, facts: Facts, row: Any, *, skip_existing: bool = False
 ) -> bool | None:
-    """Insert a new row; return whether that was done, or another row was in its way.
+    """Insert a new row; return whether it was inserted.
 
     Returns:
-        None where nothing was done, as it takes a flush.
+        False if a row with one of the unique values exists; None if nothing was done, because a
+        flush is needed.
     """
     if not are_allowed():
         return None
     plain, dialect = sync_session(session), dialect_of(session, facts)
     await _check_tenants(session, [row])
-    new = insert_at_once(plain, dialect, facts, row, unless_there=unless_there)
+    new = insert_at_once(plain, dialect, facts, row, skip_existing=skip_existing)
     return None if new is None else await run_sync(session, new.run, plain)
 
 
 async def add_and_flush(session: AsyncSession, rows: Sequence[Any]) -> None:
-    """Add new rows to the session and write them, quickly where nobody can tell the difference."""
+    """Add new rows to the session and write them, by a shortcut if the outcome is the same."""
     await _check_tenants(session, rows)
     if not are_allowed() or not await _written(session, rows):
         dialect = dialect_of(session, facts_of(type(rows[0])))
@@ -124,9 +125,9 @@ async def _check_tenants(session: AsyncSession, rows: Sequence[Any]) -> None:
 
 
 async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
-    """Write rows without a flush, all or none of them; False where they need one.
+    """Write rows without a flush, all or none; return whether that was possible.
 
-    What the database refuses is left to the flush as well: it says what is wrong.
+    If the database refuses them, a flush has to raise the right error.
     """
     plain = sync_session(session)
     dialect = dialect_of(session, facts_of(type(rows[0])))
@@ -154,7 +155,7 @@ async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
 
 def _begin(session: PlainSession, connection: Connection) -> bool:
     begin_immediate(connection)
-    return way_of(session, connection) is Way.DRIVER
+    return route_of(session, connection) is Route.DRIVER
 
 
 async def _write(session: AsyncSession, new: NewRows, dialect: Dialect) -> NewRows | None:

@@ -37,32 +37,32 @@ from sqlmodel_crud_utils._runtime_async import (
     run_on_connection,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import TOLD
+from sqlmodel_crud_utils._session.changes import REPORTED
 from sqlmodel_crud_utils._session.databases import COUNTING, skipped, start_counting
 from sqlmodel_crud_utils._session.sqlalchemy_internals import register_altered
 from sqlmodel_crud_utils._shortcuts.driver_rows import (
-    Way,
+    Route,
     driver_insert,
     execute_rows,
     from_arrays,
-    way_of,
+    route_of,
 )
 
-# The statements are the Core's; the model in them only tells the session which database to use.
-_PLAIN_INSERT = {**TOLD, "dml_strategy": "raw"}
-_PLAIN_UPDATE = {**TOLD, "dml_strategy": "core_only", "synchronize_session": False}
-# From here on, what it costs to write rows at once is less than what it saves.
+# These are Core statements; the model only tells the session which database to use.
+_PLAIN_INSERT = {**REPORTED, "dml_strategy": "raw"}
+_PLAIN_UPDATE = {**REPORTED, "dml_strategy": "core_only", "synchronize_session": False}
+# From this number of rows on, writing them at once saves more than it costs.
 _MANY = 100
 _FRESH = {"populate_existing": True}
 
 
-async def told_apart(
+async def split_existing(
     session: AsyncSession, batch: Batch, dialect: Dialect
 ) -> tuple[dict[Entry, Any], Batch]:
-    """Return the existing rows, and what is left to be written.
+    """Return the existing rows, and the part of the batch that is left to write.
 
-    Where others may insert a row after it was looked for, what is missing is inserted at once: a
-    row that exists by then is another one's, and is updated like the others.
+    If others may insert a row after the search, missing rows are inserted right away: one that
+    exists by then was inserted by others, and is updated like the existing ones.
     """
     there, features = await _there(session, batch, dialect), features_of(dialect)
     if batch.action is not Action.UPSERT or features.locks_gaps or features.single_writer:
@@ -74,13 +74,13 @@ async def told_apart(
             return there, batch.part(list(there))
         await savepoint.rollback()
         before, there = there, await _there(session, batch, dialect)
-        if len(there) <= len(before):  # they are in nobody's sight: rows of other tenants
+        if len(there) <= len(before):  # the rest is invisible: rows of other tenants
             break
     return there, batch
 
 
 async def _inserted_or_skipped(session: AsyncSession, batch: Batch, dialect: Dialect) -> int:
-    """Insert rows, but for those whose key is there; return how many it were."""
+    """Insert the rows whose keys do not exist; return how many were inserted."""
     target = batch.target
     statement = on_conflict(target, target.model, (), dialect)
     returning = statement.returning(*target.table.primary_key.columns)
@@ -90,10 +90,10 @@ async def _inserted_or_skipped(session: AsyncSession, batch: Batch, dialect: Dia
     return len(result.all())
 
 
-async def written_by(
+async def write_batch(
     session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool
 ) -> int:
-    """Write rows; return how many of them were there, where that is asked for."""
+    """Write rows; if counting, return how many of them existed."""
     if not batch.entries:
         return 0
     if batch.action is Action.UPDATE:
@@ -129,7 +129,7 @@ async def _insert_one(session: AsyncSession, target: Target, row: dict[str, Any]
 async def _upsert(
     session: AsyncSession, batch: Batch, dialect: Dialect, *, counting: bool = False
 ) -> int:
-    """Insert or update rows; return how many of them were there, where that is asked for."""
+    """Insert or update rows; if counting, return how many of them existed."""
     target = batch.target
     if counting and features_of(dialect).conflict == "ON DUPLICATE KEY":
         await run_on_connection(session, start_counting, target.model)
@@ -166,9 +166,9 @@ async def _count_of(session: AsyncSession, batch: Batch, dialect: Dialect) -> in
 
 
 async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialect) -> bool:
-    """Write many rows the quick way of their database; False if they are left to the usual one.
+    """Write many rows in the fastest way of their database; return whether they were written.
 
-    That is also where the database refuses them: the usual way says what is wrong.
+    They are not if the database refuses them: the usual statement then raises the right error.
     """
     target, features = batch.target, features_of(dialect)
     if features.has_arrays:
@@ -178,9 +178,9 @@ async def _upserted_at_once(session: AsyncSession, batch: Batch, dialect: Dialec
     if (
         not features.quick_many
         or await run_on_connection(
-            session, lambda connection: way_of(sync_session(session), connection), target.model
+            session, lambda connection: route_of(sync_session(session), connection), target.model
         )
-        is not Way.DRIVER
+        is not Route.DRIVER
     ):
         return False
     statement = on_conflict(target, target.table, batch.names, dialect)
@@ -202,8 +202,8 @@ async def _executed(session: AsyncSession, model: type[Any], statement: Any) -> 
 async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> None:
     """Update the existing rows.
 
-    Databases refuse an incomplete row before they look whether it is there already, so these rows
-    are not upserted. A missing one is, to meet that refusal.
+    Databases refuse an incomplete row before they check whether it exists, so these rows are not
+    upserted. A missing one is, to raise that error.
     """
     statement = update_statement(batch.target, batch.names)
     if statement is not None:
@@ -216,8 +216,8 @@ async def _update(session: AsyncSession, batch: Batch, dialect: Dialect) -> None
             await _upsert(session, batch.part([entry]), dialect)
 
 
-async def written(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the rows that were written, which have to be there."""
+async def read_back(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+    """Return the rows that were written; raise an error if one is not found."""
     found = await _there(session, batch, dialect)
     for entry in batch.entries:
         if entry not in found:
@@ -226,7 +226,7 @@ async def written(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict
 
 
 async def _there(session: AsyncSession, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
-    """Return the rows that an upsert finds, with the values that the database has now."""
+    """Return the existing rows of a batch, with the database's current values."""
     target = batch.target
     # MySQL updates a row with any equal unique key.
     any_key = features_of(dialect).conflict == "ON DUPLICATE KEY"
@@ -244,7 +244,7 @@ async def _found_by(
     entries: Sequence[Entry],
     dialect: Dialect,
 ) -> dict[Entry, Any]:
-    """Return the rows that the database finds by a unique key of the entries."""
+    """Return the rows that match a unique key of the entries."""
     keys = unique_values(target, names, entries)
     criteria = target.criteria if set(names) == set(target.key) else ()
     rows: list[Any] = []
@@ -255,10 +255,10 @@ async def _found_by(
     missing = [entry for entry in keys if entry not in found]
     if not rows or not missing:
         return found
-    # Keys may be equal for the database and not for Python: collations that ignore case, padding.
+    # Keys may be equal in the database but not in Python: collations may ignore case or padding.
     if len(keys) == 1:
         return {missing[0]: rows[0]}
-    # Asking for each key alone would send one query per new row.
+    # One query for each key would mean one for each new row.
     middle = len(missing) // 2
     for part in [missing] if found else [missing[:middle], missing[middle:]]:
         found |= await _found_by(session, target, names, part, dialect)
@@ -267,10 +267,10 @@ async def _found_by(
 
 async def _fetch(session: AsyncSession, statement: Select[Any], dialect: Dialect) -> list[Any]:
     if features_of(dialect).keeps_snapshot:
-        # A transaction sees the rows of others as they were at its first query, unless it locks
-        # them; what was written here is locked already.
+        # A transaction sees others' rows as of its first query, unless it locks them; rows written
+        # here are locked already.
         statement = statement.with_for_update(read=True)
     rows = fetched(await execute_writing(session, statement, execution_options=_FRESH))
-    # As after a flush: the rollback of a savepoint expires them, and they are read again.
+    # As after a flush, the rollback of a savepoint expires them.
     register_altered(sync_session(session), states_of(rows))
     return rows

@@ -1,4 +1,4 @@
-"""How an upsert runs: in batches, all or none, up to the row that the database refuses."""
+"""Run an upsert: in batches, all or none, naming the row that the database refuses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 from sqlalchemy import Dialect
 from sqlalchemy.orm.attributes import instance_state
 
-from sqlmodel_crud_utils._async._running.changes import announce, happened
+from sqlmodel_crud_utils._async._running.changes import announce, report
 from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
-from sqlmodel_crud_utils._async._running.operations import Write, insist
+from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
-from sqlmodel_crud_utils._async._running.upserted_batches import told_apart, written, written_by
+from sqlmodel_crud_utils._async._running.upserted_batches import (
+    read_back,
+    split_existing,
+    write_batch,
+)
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import breaks_row_policy
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
@@ -45,14 +49,14 @@ from sqlmodel_crud_utils.results import UpsertCounts
 
 
 class Upsertion(NamedTuple):
-    """An upsert under way.
+    """An upsert in progress.
 
     Attributes:
-        write: How it runs.
-        target: What is written to.
+        write: The write.
+        target: The target.
         dialect: The dialect of the database.
         size: How many rows one statement writes.
-        tally: What counts the rows, if they are not to be returned.
+        tally: The counter of rows; None if they are returned.
     """
 
     write: Write
@@ -61,7 +65,7 @@ class Upsertion(NamedTuple):
     size: int
     tally: Tally | None
     careful: bool = True
-    """Whether each batch has a savepoint, which lets a row that is refused be found."""
+    """Whether each batch runs in a savepoint, so that a refused row can be identified."""
 
     async def counted(
         self, payload: Iterable[Any], progress: bool | Report | None, tally: Tally
@@ -90,7 +94,7 @@ class Upsertion(NamedTuple):
                 except Exception as error:
                     if self._refusal(error) is None:
                         raise
-                # Savepoints cost too much to have them for this only. Once more, with them.
+                # Try again, with savepoints: they cost too much to use them from the start.
                 await session.rollback()
                 self.write.rows = None
                 for entry in keyless:
@@ -110,19 +114,19 @@ class Upsertion(NamedTuple):
 
         async def whole() -> Sequence[Any]:
             nonlocal found
-            # Also where autoflush is off: rows that are read back fresh would lose pending changes.
+            # Even without autoflush: reading rows back would overwrite pending changes.
             await session.flush()
             with all_or_none(session), progress_to(progress, name, total) as report:
                 found = await work(report)
             return list(found.values())
 
-        await insist(self.write, whole)
+        await run_or_raise(self.write, whole)
         return found
 
     async def _all(
         self, payloads: Iterable[Payload], total: int | None, report: Report | None
     ) -> Mapping[Entry, Any]:
-        """Write all rows, and return them if they are wanted."""
+        """Write all rows; return them if they are not just counted."""
         rows: dict[Entry, Any] = {}
         done = 0
         for payload in payloads:
@@ -147,7 +151,7 @@ class Upsertion(NamedTuple):
                 self._refuse(error, batch.entries[0])
                 raise
         await self._begin()
-        # The savepoint is what lets the failing row be found afterwards.
+        # The savepoint allows the search for the refused row afterwards.
         found = await self._tried(batch)
         if not isinstance(found, Refusal):
             return found
@@ -164,7 +168,7 @@ class Upsertion(NamedTuple):
             await run_on_connection(self.write.session, begin_immediate, self.write.model)
 
     async def _searched(self, batch: Batch) -> Mapping[Entry, Any]:
-        """Write a batch in ever smaller parts, up to the row that the database refuses."""
+        """Write a batch by bisection, up to the row that the database refuses."""
         entries, found = batch.entries, dict[Entry, Any]()
         low, high = 0, len(entries)
         while low < len(entries):
@@ -181,7 +185,7 @@ class Upsertion(NamedTuple):
         return found
 
     def _refuse(self, error: Exception, entry: Entry) -> None:
-        """Raise the error of a row with its place in the payload, as the caller wants errors."""
+        """Raise a row's error with its index in the payload, if the caller wants errors raised."""
         if self.target.is_shared and breaks_row_policy(error):
             raise not_read_back(self.target, entry) from error
         failure = self._refusal(error)
@@ -194,30 +198,30 @@ class Upsertion(NamedTuple):
         error.add_note(f"row {entry.index} of the payload")
 
     def _refusal(self, error: Exception) -> ValidationError | None:
-        """Return what is wrong with a row, None where it is not a row's fault."""
+        """Return the error as a `ValidationError` about a row, or None if no row is to blame."""
         if not is_database_error(error) or isinstance(error, SQLModelCRUDError):
             return None
         failure = translate(error, self.write.model)
         return failure if isinstance(failure, ValidationError) else None
 
     async def _attempt(self, batch: Batch) -> Mapping[Entry, Any]:
-        """Write rows; count them and tell those who asked, or return them."""
+        """Write rows and report them to subscribers; count or return them."""
         session, model = self.write.session, self.write.model
         need = need_of(model)
         returns = self.tally is None or bool(need) or holds(sync_session(session), model)
-        # Rows of other tenants are left alone, which has to be noticed.
+        # Rows of other tenants are skipped, which has to be detected.
         returns = returns or self.target.is_shared
         there: dict[Entry, Any] = {}
         rest = batch
         if need >= Need.KEYS:
-            there, rest = await told_apart(session, batch, self.dialect)
+            there, rest = await split_existing(session, batch, self.dialect)
         if need >= Need.BEFORE:
             await announce(session, model, list(map(_key_of, there.values())))
-        count = await written_by(session, rest, self.dialect, counting=self.tally is not None)
-        found = await written(session, batch, self.dialect) if returns else {}
+        count = await write_batch(session, rest, self.dialect, counting=self.tally is not None)
+        found = await read_back(session, batch, self.dialect) if returns else {}
         if need:
             for change in _changes(batch, found, there):
-                await happened(session, change)
+                await report(session, change)
         if self.tally is not None:
             self.tally.add(batch, count)
         return found

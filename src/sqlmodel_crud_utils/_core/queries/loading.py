@@ -157,7 +157,7 @@ class Loading(NamedTuple):
         return not _WITH_QUERIES.isdisjoint(self.ways.values())
 
     @property
-    def meets_again(self) -> bool:
+    def reaches_twice(self) -> bool:
         """Whether a row can be reached in two ways, for example from another row of its model."""
         steps = {path[:length] for path in self.ways for length in range(1, len(path) + 1)}
         roots = {path[0].property.parent.base_mapper for path in self.ways}

@@ -157,7 +157,7 @@ def _goes_through_tables(relationship: RelationshipProperty[Any]) -> bool:
     return any(concerns(each, _rules()) for each in (*given, *(relationship.order_by or ())))
 
 
-def are_there_tenants() -> bool:
+def has_tenant_models() -> bool:
     """Return whether any model has rows of tenants."""
     return bool(mappers_of(TENANCY))
 

@@ -15,11 +15,11 @@ _R = TypeVar("_R")
 
 
 def answered(call: Call, question: Question | None, query: Work[_R]) -> _R:
-    """Return the answer to a question, from the cache if it has it; else what a query returns.
+    """Return the answer to a question from the cache, or else the result of a query.
 
     Args:
-        call: The read, which is told what the cache did for it.
-        question: What is asked for; None where the cache has no part in it.
+        call: The read, on which the cache notes what it did.
+        question: The question; None if the cache is not to be used.
         query: Queries the database.
     """
     reads = cached_reads.registered

@@ -86,7 +86,7 @@ def loaded_states(session: Session) -> Collection[InstanceState[Any]]:
 
     Where the session keeps rows from before, a query of the library reads all that it finds again.
     """
-    if kept_rows.there_are(session):
+    if kept_rows.has_any(session):
         return ()
     return {state for state in session.identity_map.all_states() if not state.expired}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlmodel_crud_utils._session.events import heard
+from sqlmodel_crud_utils._session.events import listening_to_statements
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = ["assert_queries"]
@@ -45,7 +45,7 @@ def assert_queries(count: int) -> Iterator[list[str]]:
         if not statement.lstrip().upper().startswith(_CONTROL):
             queries.append(statement)
 
-    with heard(note):
+    with listening_to_statements(note):
         yield queries
     if len(queries) != count:
         listed = "".join(f"\n{place}. {text}" for place, text in enumerate(queries, start=1))

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlmodel import col, select
 
-from sqlmodel_crud_utils._async._running.operations import Read, Write, insist
+from sqlmodel_crud_utils._async._running.operations import Read, Write, run_or_raise
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import key_values
 from sqlmodel_crud_utils._core.writes.purges import deleted_before
@@ -113,5 +113,5 @@ async def purge_change_history(
             await write.written((await execute_writing(session, statement)).rowcount)
             return []
 
-        await insist(write, work)
+        await run_or_raise(write, work)
         return write.rows or 0

@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     execute_writing,
     require_session,
 )
-from sqlmodel_crud_utils._sync._running.operations import Read, Write, insist
+from sqlmodel_crud_utils._sync._running.operations import Read, Write, run_or_raise
 from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
 from sqlmodel_crud_utils.ext.history.values import key_text
 
@@ -115,5 +115,5 @@ def purge_change_history(
             write.written(execute_writing(session, statement).rowcount)
             return []
 
-        insist(write, work)
+        run_or_raise(write, work)
         return write.rows or 0
