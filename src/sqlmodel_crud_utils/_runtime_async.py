@@ -256,7 +256,7 @@ def routed_sessions(
 def make_engine(plan: EnginePlan) -> AsyncEngine:
     """Make the engine that was planned; on SQLite its connections are the library's own."""
     if _is_for_own_connections(plan):
-        creator = _aiosqlite_creator(plan.url, plan.arguments["connect_args"])
+        creator = _AiosqliteCreator(plan.url, plan.arguments["connect_args"])
         plan = replace(plan, arguments={**plan.arguments, "async_creator": creator})
     engine = build_engine(create_async_engine, plan.with_queue(LoopPool))
     tell_loops_apart(engine.sync_engine)
@@ -271,15 +271,20 @@ def _is_for_own_connections(plan: EnginePlan) -> bool:
     return is_aiosqlite and not connects_otherwise and not asks_for_others
 
 
-def _aiosqlite_creator(url: URL, connect_args: Mapping[str, Any]) -> Callable[[], Any]:
-    def create() -> Any:
+class _AiosqliteCreator:
+    """Connects with aiosqlite, as SQLAlchemy's dialect would."""
+
+    def __init__(self, url: URL, connect_args: Mapping[str, Any]) -> None:
+        self._url = url
+        self._connect_args = connect_args
+        self.parameters = tuple(url.query)  # for the error of a connection that fails
+
+    def __call__(self) -> Any:
         # Imported when SQLAlchemy has found that aiosqlite is installed.
         from sqlmodel_crud_utils._aiosqlite import connect
 
-        positional, named = url.get_dialect()().create_connect_args(url)
-        return connect(*positional, **{**named, **connect_args})
-
-    return create
+        positional, named = self._url.get_dialect()().create_connect_args(self._url)
+        return connect(*positional, **{**named, **self._connect_args})
 
 
 def sync_engine(engine: AsyncEngine) -> Engine:

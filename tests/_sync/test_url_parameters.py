@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 
@@ -123,6 +125,8 @@ def test_a_value_that_cannot_be_read_shows_when_the_engine_is_made(url: str, nam
     [
         *("sslmode=s3cret", "target_session_attrs=s3cret", "gsslib=s3cret", "service=s3cret"),
         *("ssl_min_protocol_version=s3cret", "client_encoding=s3cret", "sslnegotiation=s3cret"),
+        *("options=s3cret", "options=-c%20s3cret%3D1"),
+        "sslrootcert=/s3cret&sslmode=verify-ca",
     ],
 )
 @pytest.mark.parametrize("driver", ["", "+psycopg"])
@@ -137,15 +141,15 @@ def test_a_value_that_postgresql_refuses(database: Database, query: str, driver:
             refused = error
     engine.dispose()
     assert isinstance(refused, ValidationError | DatabaseConnectionError | None)
-    if query == "sslmode=s3cret":
+    if query.startswith(("sslmode=", "options=", "sslrootcert=")):
         assert refused is not None
-    if refused is not None and not query.startswith("ssl_min"):  # libpq names it in other words
+    if refused is not None:
         assert query.partition("=")[0] in str(refused)
     assert "s3cret" not in str(refused)
 
 
 @pytest.mark.databases("mysql")
-@pytest.mark.parametrize("query", ["ssl=s3cret", "read_timeout=-1"])
+@pytest.mark.parametrize("query", ["ssl=s3cret", "read_timeout=-1", "port=s3cret"])
 def test_a_value_that_mysql_refuses(database: Database, query: str):
     """Its drivers raise errors of Python's before they connect."""
     engine = create_pooled_engine(with_query(database, query))
@@ -154,3 +158,62 @@ def test_a_value_that_mysql_refuses(database: Database, query: str):
             get_rows(session, Hero)
     engine.dispose()
     assert caught.value.field == "database_url"
+
+
+def failure_of_connecting(url: str) -> DatabaseConnectionError:
+    """Return the error of the first read of an engine."""
+    engine = create_pooled_engine(url)
+    with Session(engine) as session:
+        with pytest.raises(DatabaseConnectionError) as caught:
+            get_rows(session, Hero)
+    engine.dispose()
+    assert "s3cret" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.databases("mysql")
+@pytest.mark.parametrize(
+    "query", ["init_command=s3cret", "sql_mode=s3cret", "ssl_ca=/s3cret", "charset=utf8s3cret"]
+)
+def test_a_value_that_the_server_of_mysql_refuses(database: Database, query: str):
+    """Or that the driver finds wrong on the way; the error names the parameter."""
+    name = query.partition("=")[0]
+    engine = create_pooled_engine(with_query(database, query))
+    with Session(engine) as session:
+        with pytest.raises((DatabaseConnectionError, ValidationError), match=rf"check {name}$"):
+            get_rows(session, Hero)
+    engine.dispose()
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("query", ["cache=s3cret", "mode=s3cret", "vfs=s3cret"])
+def test_a_value_that_sqlite_refuses(tmp_path: Path, query: str):
+    """The file is not opened, and the error names the parameter."""
+    failure = failure_of_connecting(f"sqlite:///file:{tmp_path}/heroes.db?uri=true&{query}")
+    assert str(failure).endswith(f"check {query.partition('=')[0]}")
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_parameters_are_suspects_only_while_the_reason_is_unknown(database: Database):
+    """Without a server they may be right; where the server says why, they are not named."""
+    query = "connect_timeout=5"
+    name = database.sync_url.rpartition("/")[2].partition("?")[0]
+    url = with_query(database, query)
+    missing = str(failure_of_connecting(url.replace(f"/{name}?", f"/{name}_missing?")))
+    assert "does not exist" in missing or "if the server is up, check" in missing
+    assert "connect_timeout" not in missing or "does not exist" not in missing
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql+psycopg://h/d?row_factory=s3cret", "row_factory"),
+        ("postgresql+psycopg://h/d?cursor_factory=s3cret", "cursor_factory"),
+        ("mysql://h/d?conv=s3cret", "conv"),
+        ("mysql://h/d?auth_plugin_map=s3cret", "auth_plugin_map"),
+    ],
+)
+def test_a_parameter_that_takes_an_object_shows_when_the_engine_is_made(url: str, name: str):
+    """No URL can hold one; the error says where it goes."""
+    with pytest.raises(ValidationError, match=f"{name}' that takes an object.*connect_args"):
+        create_pooled_engine(url)

@@ -235,6 +235,8 @@ def check_parameters(url: URL, dialect: Dialect, moved: Iterable[str]) -> None:
     accepted = _parameters_of(dialect)
     if accepted is None:
         return
+    for name in sorted(_OBJECTS[dialect.driver] & url.query.keys()):
+        raise bad_url(f"has a parameter {name!r} that takes an object; pass it in connect_args")
     _, arguments = dialect.create_connect_args(url)
     for name in (*arguments, *moved):
         if name not in accepted:
@@ -263,6 +265,14 @@ _OWN_PARAMETERS = {
     ),
     "psycopg": (),
     "pymysql": (),
+}
+
+# What drivers take as classes, functions and other objects, which a URL cannot hold.
+_OBJECTS: Mapping[str, AbstractSet[str]] = {
+    "asyncmy": {*("auth_plugin_map", "conv", "cursor_cls", "password_creator"), "query_callback"},
+    "asyncpg": {"connection_class", "loop", "record_class", "server_settings"},
+    "psycopg": {"context", "cursor_factory", "row_factory"},
+    "pymysql": {"auth_plugin_map", "conv", "cursorclass"},
 }
 
 

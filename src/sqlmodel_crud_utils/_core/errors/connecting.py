@@ -1,4 +1,4 @@
-"""Which arguments of a connection a driver refused before it reached a server."""
+"""With which parameters a connection failed: a driver, or the server, may refuse one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 # What SQLAlchemy's dialects pass for every URL.
 _USUAL = frozenset(
-    {"client_flag", "database", "db", "dsn", "host", "passwd", "password", "port", "user"}
+    {
+        *("check_same_thread", "client_flag", "context", "database", "db", "dbname", "dsn"),
+        *("host", "passwd", "password", "port", "uri", "user"),
+    }
 )
 
 
@@ -26,22 +29,46 @@ def refused_arguments(error: BaseException) -> ValidationError | None:
     """
     original: Any = error.orig if isinstance(error, DBAPIError) else error
     refusal = original.__cause__ if isinstance(error, DBAPIError) else error
-    given = _given_to_connect(error) if isinstance(refusal, MISFITS) else None
-    if given is None:
+    is_misfit = isinstance(refusal, (*MISFITS, NotImplementedError))
+    names = parameters_of_connecting(error) if is_misfit else None
+    if names is None:
         return None
-    names = {*given, *re.findall(r"(\w+)=", str(given.get("dsn", "")))} - _USUAL
     return ValidationError(
         f"the driver does not take a value that it is to connect with ({type(refusal).__name__}); "
-        f"check {', '.join(sorted(names)) or 'the URL'}",
+        f"check {', '.join(names) or 'the URL'}",
         field="database_url",
     )
 
 
-def _given_to_connect(error: BaseException) -> dict[str, Any] | None:
+def parameters_of_connecting(error: BaseException) -> list[str] | None:
+    """Return the parameters that a driver failed to connect with; None where it did not connect.
+
+    They are those that a URL may have after its `?`, by their names.
+    """
     for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_name != "connect":
+            continue
         found = frame.f_locals
-        if frame.f_code.co_name == "connect" and isinstance(found.get("self"), Dialect):
-            given: dict[str, Any] = found.get("cparams", {})
-            # A function of the caller's own that connects has errors of its own.
-            return None if "async_creator_fn" in given else given
+        own = getattr(found.get("creator_fn"), "parameters", None)
+        if own is not None:
+            return sorted(set(own) - _USUAL)
+        given: dict[str, Any] = found.get("cparams", {})
+        # A function of the caller's own that connects has errors of its own.
+        if isinstance(found.get("self"), Dialect) and "async_creator_fn" not in given:
+            return sorted(_named(given, found.get("cargs", ())))
     return None
+
+
+def _named(given: dict[str, Any], places: tuple[Any, ...]) -> set[str]:
+    # SQLite has its parameters in the name of the file, the others as arguments.
+    text = str(places[0]) if "uri" in given and places else str(given.get("dsn", ""))
+    names = set(re.findall(r"[?&](\w+)=", text))
+    if "uri" in given:
+        return names
+    for name, value in given.items():
+        if name == "ssl" and isinstance(value, dict):  # of ssl_ca, ssl_key and their like
+            names |= {f"ssl_{part}" for part in value}
+        # As a part of the URL the port is a number.
+        elif name not in _USUAL or (name == "port" and isinstance(value, str)):
+            names.add(name)
+    return names

@@ -16,6 +16,7 @@ from sqlalchemy.exc import StatementError
 from sqlmodel_crud_utils.exceptions import ConstraintKind
 
 __all__ = [
+    "VAGUE",
     "DriverError",
     "Problem",
     "breaks_row_policy",
@@ -184,6 +185,9 @@ _LOGIN = "the server refuses the login; check the user and the password"
 _NO_DATABASE = "the database does not exist on the server"
 _CANNOT_OPEN = "the database file cannot be opened; check its folder and the permissions"
 _NO_DATABASE_FILE = "the file is not a SQLite database"
+
+VAGUE = frozenset({_UNREACHABLE, _NO_LOGIN, _LOST})
+"""Reasons of a failed connection that a parameter of it may be behind."""
 
 _LOCKED = (
     "the database is locked by another connection; keep transactions short, "

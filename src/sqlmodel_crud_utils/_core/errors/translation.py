@@ -20,8 +20,12 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from sqlmodel_crud_utils._core.errors.connecting import refused_arguments
+from sqlmodel_crud_utils._core.errors.connecting import (
+    parameters_of_connecting,
+    refused_arguments,
+)
 from sqlmodel_crud_utils._core.errors.driver_errors import (
+    VAGUE,
     DriverError,
     is_cut_connection,
     is_lost_race,
@@ -233,7 +237,9 @@ def _is_connection_failure(error: Exception, driver: DriverError | None) -> bool
     if is_cut_connection(error):
         return True
     # asyncpg lets the operating system's errors through.
-    return isinstance(error, OSError | PoolTimeoutError) or says_closed(error)
+    if isinstance(error, OSError | PoolTimeoutError) or says_closed(error):
+        return True
+    return parameters_of_connecting(error) is not None and refused_arguments(error) is None
 
 
 # SQLAlchemy's error code for a transaction whose connection was lost.
@@ -262,11 +268,28 @@ def _connection_failure(error: Exception, driver: DriverError | None) -> Databas
     elif isinstance(error, OSError):
         is_timeout = isinstance(error, TimeoutError)
         reason = f"the server {'did not answer in time' if is_timeout else 'cannot be reached'}"
+    elif parameters_of_connecting(error) is not None:
+        reason = "the connection is refused"
     else:
         reason = "the connection was lost"
+    hint = _hint_at_parameters(error, driver)
     return DatabaseConnectionError(
-        f"Database connection failed: {reason} ({_label(error, driver)})", original_error=error
+        f"Database connection failed: {reason} ({_label(error, driver)}){hint}",
+        original_error=error,
     )
+
+
+def _hint_at_parameters(error: Exception, driver: DriverError | None) -> str:
+    """Return which parameters of the URL may be behind a failed connection."""
+    names = parameters_of_connecting(error)
+    is_explained = (
+        driver is not None and driver.problem == "connection" and driver.reason not in VAGUE
+    )
+    if not names or is_explained or isinstance(error, ConnectionError | TimeoutError):
+        return ""
+    # Of the network a driver's error may say nothing.
+    condition = "if the server is up, " if driver is None or driver.problem == "connection" else ""
+    return f"; {condition}check {', '.join(names)}"
 
 
 # --- values and statements
