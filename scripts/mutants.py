@@ -202,7 +202,9 @@ FAILURE_MUTANTS = [
     ("_async/_running/upserting.py", "middle - low > 1 and part.is_of_rows", "middle - low > 1"),
     (REFUSED_VALUES, "if execution is None:", "if True:"),
     (REFUSED_VALUES, "json_serializer_of(execution.dialect)", "None"),
-    (REFUSED_VALUES, "if facts.columns[name].key in parameter.key", "if True"),
+    (REFUSED_VALUES, "if name in named or facts.columns[name].key in named", "if True"),
+    (REFUSED_VALUES, "if len(found) > 1:", "if False:"),
+    (REFUSED_VALUES, "_compared_with(parameter, execution.compiled) or", ""),
     ("_session/sole_use.py", " or _is_replaced(session, state)", ""),
 ]
 # What fails at the COMMIT or at a savepoint, and which refusals are a row's.

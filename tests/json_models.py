@@ -1,13 +1,11 @@
 """Neutral table models that hold JSON."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sqlalchemy import JSON, Dialect
+from sqlalchemy import JSON, Column, Dialect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, Relationship, SQLModel
 
 
 class Tagged(TypeDecorator[Any]):
@@ -38,3 +36,17 @@ class Report(SQLModel, table=True):
             JSONB(none_as_null=True), "postgresql"
         ),
     )
+
+
+_OurJSON = JSON(none_as_null=True)
+
+
+class Settings(SQLModel, table=True):
+    """JSON of one type object in several columns, one of them with another name than its field."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    data: Any = Field(default=None, nullable=True, sa_type=_OurJSON)  # type: ignore[call-overload]
+    data_b: Any = Field(default=None, nullable=True, sa_type=_OurJSON)  # type: ignore[call-overload]
+    da: Any = Field(default=None, sa_column=Column("other", _OurJSON))
+    report_id: int | None = Field(default=None, foreign_key="report.id")
+    report: Report | None = Relationship()

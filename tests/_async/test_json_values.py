@@ -25,7 +25,7 @@ from sqlmodel_crud_utils.aio import (
 from sqlmodel_crud_utils.exceptions import BulkOperationError, ValidationError
 from tests._runtime_async import AsyncSession, make_engine
 from tests.databases import Database
-from tests.json_models import Report
+from tests.json_models import Report, Settings
 
 A: Any = {"a": 1, "b": [1, 2]}
 B: Any = ["x", None, {}]
@@ -119,6 +119,46 @@ async def test_a_value_that_no_json_can_hold(filled: AsyncSession, call: str, na
     await filled.rollback()
     assert await found(filled, **{name: A}) == [1, 3]
     assert await found(filled) == [1, 2, 3, 4]
+
+
+_FILTERS: dict[str, Callable[[AsyncSession, str, Any], Any]] = {
+    "get_rows": lambda s, name, value: get_rows(s, Settings, **{name: value}),
+    "get_one_or_create": lambda s, name, value: get_one_or_create(s, Settings, **{name: value}),
+    "ne": lambda s, name, value: QueryBuilder(s, Settings).where(**{f"{name}__ne": value}).all(),
+    "in": lambda s, name, value: get_rows(s, Settings, **{f"{name}__in": [A, value]}),
+    "not": lambda s, name, value: (
+        QueryBuilder(s, Settings).exclude(**{f"{name}__not_in": [value]}).count()
+    ),
+    "others": lambda s, name, value: get_rows(s, Settings, **{"data": A, "da": B, name: value}),
+    "expression": lambda s, name, value: (
+        QueryBuilder(s, Settings).where(getattr(Settings, name) == value).all()
+    ),
+    "of an update": lambda s, name, value: (
+        QueryBuilder(s, Settings).where(**{name: value}).update(data=A)
+    ),
+    "update": lambda s, name, value: (
+        QueryBuilder(s, Settings).where(data=A).update(**{"da": B, name: value})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["data", "data_b", "da"])
+@pytest.mark.parametrize("call", _FILTERS)
+async def test_columns_that_share_a_type_are_told_apart(
+    session: AsyncSession, call: str, name: str
+) -> None:
+    """By what a filter compares the value with, or an update writes it to."""
+    with pytest.raises(ValidationError, match=rf"Settings\.{name} cannot be") as raised:
+        await _FILTERS[call](session, name, {"prices": [Decimal(1)]})
+    assert raised.value.field == name
+
+
+async def test_the_column_of_a_related_row_is_told(session: AsyncSession) -> None:
+    """Neither of the model's own columns, which has the same name."""
+    for filters in ({"report__data": Decimal(1)}, {"report__data__in": [A, Decimal(1)]}):
+        with pytest.raises(ValidationError, match=r"Report\.data cannot be") as raised:
+            await get_rows(session, Settings, **filters)
+        assert raised.value.field == "data"
 
 
 async def test_lists_of_keys_hold_no_json(session: AsyncSession) -> None:

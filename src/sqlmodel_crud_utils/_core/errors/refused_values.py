@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BinaryExpression, BindParameter
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeEngine
 
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.sqlalchemy_internals import json_serializer_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import json_serializer_of, notes_of
 
 MISFITS = (
     ValueError,
@@ -68,7 +69,7 @@ def unwritable_field(error: Exception, model: type[Any]) -> tuple[str, str] | No
     dialect = _PlainDialect(execution.dialect.name, json_serializer_of(execution.dialect))
     for parameter, value in _parameters_of(execution):
         if _is_refused(parameter.type, value, dialect):
-            return _owner_of(parameter, model)
+            return _compared_with(parameter, execution.compiled) or _owner_of(parameter, model)
     return None
 
 
@@ -112,6 +113,23 @@ def _is_refused(type_: TypeEngine[Any], value: Any, dialect: DefaultDialect) -> 
     return False
 
 
+def _compared_with(parameter: BindParameter[Any], compiled: Any) -> tuple[str, str] | None:
+    """Return the model and the field of the column that a filter compares a parameter with."""
+    found = None
+    for element in iterate(compiled.statement):  # what is inside of another element comes later
+        if isinstance(element, BinaryExpression):
+            parts = [*iterate(element.left), *iterate(element.right)]
+            if any(isinstance(each, BindParameter) and each.key == parameter.key for each in parts):
+                fields = (_field_in_notes(notes_of(each)) for each in parts)
+                found = next(filter(None, fields), found)
+    return found
+
+
+def _field_in_notes(notes: Mapping[str, Any]) -> tuple[str, str] | None:
+    entity, name = notes.get("parententity"), notes.get("proxy_key")
+    return None if entity is None or name is None else (entity.mapper.class_.__name__, name)
+
+
 def _owner_of(parameter: BindParameter[Any], model: type[Any]) -> tuple[str, str] | None:
     """Return the model and the field of the column that a parameter takes its type from."""
     related = (each.class_ for each in facts_of(model).mapper.registry.mappers)
@@ -124,6 +142,7 @@ def _owner_of(parameter: BindParameter[Any], model: type[Any]) -> tuple[str, str
 
 def _field_of(parameter: BindParameter[Any], facts: Facts) -> str | None:
     found = [name for name, column in facts.columns.items() if column.type is parameter.type]
-    if len(found) > 1:  # they share the type; parameters are mostly named after their column
-        found = [name for name in found if facts.columns[name].key in parameter.key]
+    if len(found) > 1:  # they share the type; what is written is named after its field or column
+        named = parameter.key
+        found = [name for name in found if name in named or facts.columns[name].key in named]
     return max(found, key=len, default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, bindparam
+from sqlalchemy import JSON, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -57,8 +57,7 @@ def operand(attribute: InstrumentedAttribute[Any], value: Any) -> Any:
     type_ = attribute.property.columns[0].type
     if is_sql(value):
         return ComparableJSON(value)
-    # An error about the value names the field, and finds it by the parameter's name.
-    return ComparableJSON(bindparam(attribute.key, value, type_, unique=True))
+    return ComparableJSON(literal(value, type_))
 
 
 def holds_json(attribute: InstrumentedAttribute[Any]) -> bool:
