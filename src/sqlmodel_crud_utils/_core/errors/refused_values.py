@@ -116,7 +116,7 @@ def _is_refused(type_: TypeEngine[Any], value: Any, dialect: DefaultDialect) -> 
 def _compared_with(parameter: BindParameter[Any], compiled: Any) -> tuple[str, str] | None:
     """Return the model and the field of the column that a filter compares a parameter with."""
     found = None
-    for element in iterate(compiled.statement):  # what is inside of another element comes later
+    for element in iterate(compiled.statement):  # inner elements come later
         if isinstance(element, BinaryExpression):
             parts = [*iterate(element.left), *iterate(element.right)]
             if any(isinstance(each, BindParameter) and each.key == parameter.key for each in parts):
