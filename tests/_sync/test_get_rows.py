@@ -26,6 +26,7 @@ from sqlmodel_crud_utils.sync import (
     transaction,
 )
 from tests._runtime_sync import Session
+from tests._sync.rows import given
 from tests.crud_models import Cabinet, Drawer
 from tests.models import Hero, Seat, Team
 
@@ -254,6 +255,23 @@ def test_a_statement_of_one_column_gives_values(session: Session, select: Any) -
     _, rows = get_rows(session, Hero, stmnt=select(Hero.name, Hero.age), age__gt=0)
     assert sorted(tuple(row) for row in rows) == [("h1", 1), ("h2", 2)]
     assert get_rows(session, Hero, stmnt=select(func.count(Hero.id)), page=1) == (True, [3])
+
+
+def test_values_of_another_table(session: Session) -> None:
+    """They are for statements that join it; otherwise each row would match once per row there."""
+    given(
+        session,
+        *(Team(id=number, name=f"team {number}") for number in (1, 2, 3)),
+        *(Hero(id=n, name=f"hero {n}", secret_name="?", age=n, team_id=n) for n in (1, 2, 3)),
+    )
+    with pytest.raises(ValidationError, match="team says nothing about rows of Hero") as caught:
+        get_rows(session, Hero, age__gte=Team.id)
+    assert caught.value.field == "age__gte"
+    joined = sqlmodel.select(Hero).join(Team)
+    _, rows = get_rows(session, Hero, stmnt=joined, age=Team.id, sort_field="age")
+    assert [row.id for row in rows] == [1, 2, 3]
+    _, rows = get_rows(session, Hero, team__id=Hero.age, sort_field="age")
+    assert [row.id for row in rows] == [1, 2, 3]
 
 
 def test_joined_entities_come_in_stable_pages(session: Session) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.orm import aliased
 
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -16,9 +17,10 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import ValidateOnWrite, registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
-from sqlmodel_crud_utils.sync import get_row, transaction, update_row
+from sqlmodel_crud_utils.sync import get_row, transaction, update_row, write_row
 from tests._runtime_sync import Session
 from tests._sync.rows import given, stored_rows
+from tests.bulk_models import Truck
 from tests.crud_models import Careful, Product
 from tests.models import Currency, Hero, Seat, Team
 from tests.models_mixins import Counter, Letter, Parcel, Visit
@@ -166,3 +168,37 @@ def test_a_model_that_validates_assignments(session: Session) -> None:
     _, row = update_row(1, {"size": Careful.size + 1}, session, Careful)
     assert row is not None
     assert row.size == 5
+
+
+def test_a_value_of_another_table_needs_a_subquery(session: Session) -> None:
+    """An UPDATE that names another table would take any of its rows; nothing is written."""
+    given(
+        session,
+        *(Team(id=number, name=f"team {number}") for number in (1, 2, 3)),
+        Hero(id=1, name="Ann", secret_name="?", age=7, team_id=3),
+    )
+    _, hero = get_row(1, session, Hero)
+    assert hero is not None
+    for value in (Team.id, Team.id + Hero.age, aliased(Hero).age):
+        with pytest.raises(ValidationError, match="give a subquery") as caught:
+            update_row(1, {"age": value}, session, Hero)
+        assert caught.value.field == "age"
+        hero.age = value
+        with pytest.raises(ValidationError, match="read from"):
+            write_row(hero, session)
+        session.rollback()
+    assert [hero.age for hero in stored_rows(session, Hero)] == [7]
+    own = select(Team.id).where(Team.id == Hero.team_id).scalar_subquery()
+    _, row = update_row(1, {"age": own}, session, Hero)
+    assert row is not None
+    assert row.age == 3
+
+
+def test_a_value_of_another_table_of_the_row_itself(session: Session) -> None:
+    """With joined inheritance, the table of a base class is another one."""
+    given(session, Truck(id=1, name="a", load=1), Truck(id=2, name="b", load=2))
+    _, row = update_row(2, {"load": Truck.load + 1}, session, Truck)
+    assert row is not None
+    assert row.load == 3
+    with pytest.raises(ValidationError, match="Truck.load is read from vehicle, another table"):
+        update_row(2, {"load": func.length(Truck.name)}, session, Truck)

@@ -241,7 +241,8 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
     session = require_session(session_inst)
     facts = facts_of(model)
     check_page(page, page_size)
-    query = _filtered(model, dialect_of(session, facts), text_field, filters)._replace(
+    joins = stmnt is not None
+    query = _filtered(model, dialect_of(session, facts), text_field, filters, joins=joins)._replace(
         size=int(page_size),
         start=(page - 1) * page_size,
         loading=loading_for(model, selectin, select_in_keys, lazy, lazy_load_keys),
@@ -276,13 +277,18 @@ async def get_rows(  # noqa: PLR0913 - parameters of v0.1.0, and the switches of
 
 
 def _filtered(
-    model: type[Any], dialect: Dialect, text_field: str | None, filters: dict[str, Any]
+    model: type[Any],
+    dialect: Dialect,
+    text_field: str | None,
+    filters: dict[str, Any],
+    *,
+    joins: bool,
 ) -> Query:
     """Return the query for v0.1.0's filters, among which is what sorts the rows."""
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     conditions = text_match(model, text_field, filters, dialect)
     if filters:
-        conditions = (*conditions, matches(model, filters, dialect))
+        conditions = (*conditions, matches(model, filters, dialect, joins=joins))
     order = sort_terms(model, sort_field, bool(sort_desc))
     return Query(model, dialect, conditions=conditions, order=order)
 

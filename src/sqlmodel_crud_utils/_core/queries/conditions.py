@@ -13,8 +13,8 @@ from sqlalchemy.sql import coercions, roles
 
 from sqlmodel_crud_utils._core.filters.paths import compared_values, where_clauses, with_parameters
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
-from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.values.expressions import require_own
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 Build = Callable[[Visibility], ColumnElement[bool]]
@@ -55,9 +55,18 @@ class Template(NamedTuple):
         return Condition(_not(all_of) if self.negated else all_of)
 
 
-def matches(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
-    """Return the condition that a row meets all of the filters."""
-    return _filtered(model, lookups, dialect, negated=False)
+def matches(
+    model: type[Any], lookups: Mapping[str, Any], dialect: Dialect, *, joins: bool = False
+) -> Condition:
+    """Return the condition that a row meets all of the filters.
+
+    Args:
+        model: The model that is queried.
+        lookups: The filters.
+        dialect: The dialect of the database.
+        joins: Whether they are for a statement of the caller's, which may join other tables.
+    """
+    return _filtered(model, lookups, dialect, negated=False, joins=joins)
 
 
 def differs(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> Condition:
@@ -69,15 +78,23 @@ def differs(model: type[Any], lookups: Mapping[str, Any], dialect: Dialect) -> C
 
 
 def _filtered(
-    model: type[Any], lookups: Mapping[str, Any], dialect: Dialect, *, negated: bool
+    model: type[Any],
+    lookups: Mapping[str, Any],
+    dialect: Dialect,
+    *,
+    negated: bool,
+    joins: bool = False,
 ) -> Condition:
     kept = {name: _kept(value) for name, value in lookups.items()}
     all_of = _all_of(model, kept, dialect)
     build = cache(_not(all_of) if negated else all_of)
     values = compared_values(model, kept)
     if values is None:
-        build(USUAL)  # evaluated now, so that a mistake raises at once
-        return Condition(build, foreign=any(map(_has_sql, kept.values())))
+        criterion = build(USUAL)  # evaluated now, so that a mistake raises at once
+        sql = [name for name, value in kept.items() if _has_sql(value)]
+        if sql and not joins:
+            require_own(model, criterion, sql[0])
+        return Condition(build, foreign=bool(sql))
     return Condition(build, template=Template(tuple(kept), negated), values=values)
 
 

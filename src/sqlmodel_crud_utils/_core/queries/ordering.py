@@ -34,8 +34,8 @@ from sqlmodel_crud_utils._core.filters.paths import names_in, splits
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
-from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
+from sqlmodel_crud_utils._core.values.expressions import require_own
 from sqlmodel_crud_utils._core.visibility.hiding import (
     hide_in_tables,
     link_criteria,

@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import is_json
+from sqlmodel_crud_utils._core.values.expressions import require_assignable
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
 # Pydantic accepts every value of these types if they are declared without constraints.
@@ -128,7 +129,10 @@ def _valid(facts: Facts, name: str, value: Any) -> Any:
     if name in facts.relationships:
         return _related(facts, name, value)
     attribute = _written(facts, name, value)
-    return value if is_sql(value) else valid_values(attribute, [value])[0]
+    if is_sql(value):
+        require_assignable(facts, name, value)
+        return value
+    return valid_values(attribute, [value])[0]
 
 
 def valid_values(attribute: InstrumentedAttribute[Any], values: Sequence[Any]) -> Sequence[Any]:

@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.values.coercion import is_sql, is_storable, storable
 from sqlmodel_crud_utils._core.values.columns import Kept, stored_as_is
+from sqlmodel_crud_utils._core.values.expressions import require_assignable
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 
@@ -86,8 +87,13 @@ def _check(facts: Facts, state: InstanceState[Any]) -> None:
     held = state.dict
     for column in _changed(facts, state):
         value = held.get(column.name)
-        if value is not None and not column.keeps(value) and not is_sql(value):
+        if value is None or column.keeps(value):
+            continue
+        if not is_sql(value):
             _convert(facts, state, column, value)
+        else:
+            facts.check_written(column.name, value)
+            require_assignable(facts, column.name, value)
 
 
 def _convert(facts: Facts, state: InstanceState[Any], column: _Column, value: Any) -> None:

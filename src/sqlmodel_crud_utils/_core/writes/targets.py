@@ -245,7 +245,7 @@ def _check_table(facts: Facts) -> None:
     if not facts.is_one_table:
         raise ValidationError(
             f"{facts.model.__name__} is not stored in one table of its own; "
-            "an upsert writes to one table",
+            "write its rows with insert_data_rows, or one by one",
             field="model",
         )
 

@@ -23,9 +23,9 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.parameters import prefix_for
-from sqlmodel_crud_utils._core.queries.expressions import require_own
 from sqlmodel_crud_utils._core.queries.query import Query
 from sqlmodel_crud_utils._core.values.coercion import is_sql
+from sqlmodel_crud_utils._core.values.expressions import require_assignable
 from sqlmodel_crud_utils._core.values.on_update import on_update_values
 from sqlmodel_crud_utils._core.values.payload import changes_for
 from sqlmodel_crud_utils._core.visibility.criteria import visible
@@ -156,7 +156,7 @@ def bulk_changes_for(model: type[Any], data: Any) -> dict[str, Any]:
             )
     for name, expression in sql.items():
         facts.check_written(name, expression)
-        require_own(model, expression, name)
+        require_assignable(facts, name, expression)
     return changes
 
 
