@@ -156,3 +156,30 @@ class Voucher(SQLModel, SoftDeleteMixin, table=True):
     code: str = Field(unique=True, max_length=20)
     email: str = Field(unique=True, max_length=50)
     owner_id: int | None = Field(default=None, foreign_key="player.id")
+
+
+class Trunk(SoftDeleteMixin, SQLModel, table=True):
+    """Is deleted along with its boughs, and they with their twigs."""
+
+    id: int | None = Field(default=None, primary_key=True)
+
+    boughs: list["Bough"] = Relationship(back_populates="trunk", cascade_delete=True)
+
+
+class Bough(SoftDeleteMixin, SQLModel, table=True):
+    """The first level below."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    trunk_id: int = Field(foreign_key="trunk.id")
+
+    trunk: Trunk = Relationship(back_populates="boughs")
+    twigs: list["Twig"] = Relationship(back_populates="bough", cascade_delete=True)
+
+
+class Twig(SoftDeleteMixin, SQLModel, table=True):
+    """The second."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    bough_id: int = Field(foreign_key="bough.id")
+
+    bough: Bough = Relationship(back_populates="twigs")

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils.hooks import registered_hook
 from tests._async.rows import given, stored_rows
 from tests._runtime_async import AsyncSession
 from tests.crud_models import Dock, Warehouse
+from tests.models_mixins import Badge, Bough, Club, Player, PlayerBadge, Trunk, Twig
 from tests.reference_models import Box, Line, Purchase, Rack, Ware
 
 Key = Any
@@ -167,3 +168,67 @@ async def test_what_was_pending_keeps_its_own_error(session: AsyncSession) -> No
     with pytest.raises(ConstraintViolationError) as refused:
         await delete_row(1, session, Ware, raise_on_error=True)
     assert refused.value.kind == "not_null"
+
+
+class TestHiddenReferences:
+    """A soft-deleted row refers to a row as any other does, whatever was read before."""
+
+    @pytest.mark.parametrize("many", [False, True])
+    async def test_references_are_cleared(self, session: AsyncSession, many: bool) -> None:
+        """Those that a read has left out of the relationship, too."""
+        await given(
+            session,
+            Club(id=1, name="Reds"),
+            Player(id=1, name="Ann", club_id=1),
+            Player(id=2, name="Bob", club_id=1, is_deleted=True),
+        )
+        club = await QueryBuilder(session, Club).selectin("players").one()
+        assert [player.name for player in club.players] == ["Ann"]
+        with registered_hook(Club, _Watching()):
+            if many:
+                deleting = delete_rows_within_id_list([1], session, Club, soft=False)
+                assert await deleting == (True, 1)
+            else:
+                assert await delete_row(1, session, Club, soft=False, raise_on_error=True)
+        assert [player.club_id for player in await stored_rows(session, Player)] == [None, None]
+
+    async def test_links_are_removed(self, session: AsyncSession) -> None:
+        """To soft-deleted rows, and soft-deleted links."""
+        await given(
+            session,
+            *(Badge(id=n, label=f"b{n}", is_deleted=n == 2) for n in (1, 2, 3)),
+            Player(id=1, name="Ann"),
+        )
+        links = [PlayerBadge(player_id=1, badge_id=n, is_deleted=n == 3) for n in (1, 2, 3)]
+        await given(session, *links)
+        player = await QueryBuilder(session, Player).selectin("badges").one()
+        assert [badge.id for badge in player.badges] == [1]
+        async with transaction(session):
+            assert await delete_row(1, session, Player, soft=False)
+        assert await stored_rows(session, PlayerBadge) == []
+        assert len(await stored_rows(session, Badge)) == 3
+
+    @pytest.mark.parametrize("paths", [(), ("boughs",), ("boughs__twigs",)])
+    async def test_deletions_reach_hidden_rows(
+        self, session: AsyncSession, paths: tuple[str, ...]
+    ) -> None:
+        """On each level, with rows that the session holds as they were read."""
+        await given(
+            session,
+            Trunk(id=1),
+            *(Bough(id=n, trunk_id=1, is_deleted=n == 1) for n in (1, 2)),
+            *(Twig(id=n, bough_id=(n + 1) // 2, is_deleted=n % 2 == 1) for n in (1, 2, 3, 4)),
+        )
+        trunk = await QueryBuilder(session, Trunk).selectin(*paths).one()
+        boughs = await QueryBuilder(session, Bough).selectin("twigs").all()
+        assert [twig.id for bough in boughs for twig in bough.twigs] == [4]
+        assert await delete_row(trunk.id, session, Trunk, soft=False, raise_on_error=True)
+        for model in (Trunk, Bough, Twig):
+            assert await stored_rows(session, model) == []
+
+
+class _Watching:
+    """A hook that lets rows be deleted one by one."""
+
+    def after_delete(self, instance: Any) -> None:
+        pass

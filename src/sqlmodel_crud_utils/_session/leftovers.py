@@ -16,8 +16,9 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.interfaces import ORMOption
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility
+from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.visibility.hiding import Hiding, hiding_options
+from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
 from sqlmodel_crud_utils._session.sqlalchemy_internals import path_of
 
 Held = tuple[InstanceState[Any], str, Any]
@@ -49,6 +50,28 @@ def reloading_relationships(session: Session, *models: type[Any], eagerly: bool)
     try:
         yield
     finally:
+        put_back(held)
+
+
+@contextmanager
+def shown_to_deletion(session: Session, model: type[Any]) -> Iterator[None]:
+    """Let the flush inside see all that refers to a row of the model that it deletes.
+
+    Relationships that were read without soft-deleted rows would keep the unit of work from these:
+    from their references, their links and what it deletes along.
+    """
+    if not hiding_options(USUAL, model):
+        yield
+        return
+    states = [instance_state(instance) for instance in session.identity_map.values()]
+    ways = [(state, state.load_options, state.load_path) for state in states]
+    held = set_aside(session)
+    remember_choice(states, model, visibility=here(WITH_DELETED))
+    try:
+        yield
+    finally:
+        for state, options, path in ways:
+            state.load_options, state.load_path = options, path
         put_back(held)
 
 

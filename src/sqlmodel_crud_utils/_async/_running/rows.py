@@ -25,6 +25,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import (
 )
 from sqlmodel_crud_utils._runtime_async import AsyncSession, run_sync, sync_session
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
+from sqlmodel_crud_utils._session.leftovers import shown_to_deletion
 from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -191,9 +192,11 @@ async def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) ->
     await run_hooks(session, hooks, "before_delete", row)
     if marks:
         row.soft_delete(deleted_by)
+        await session.flush()
     else:
-        await session.delete(row)
-    await session.flush()
+        with shown_to_deletion(sync_session(session), write.model):
+            await session.delete(row)
+            await session.flush()
     await _run_after(session, hooks, "after_delete", row)
 
 

@@ -23,6 +23,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import (
 )
 from sqlmodel_crud_utils._runtime_sync import Session, run_sync, sync_session
 from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
+from sqlmodel_crud_utils._session.leftovers import shown_to_deletion
 from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils._sync._running.hooks import Hooks, before_create, before_update, run_hooks
 from sqlmodel_crud_utils._sync._running.operations import Write, attempt, searching
@@ -191,9 +192,11 @@ def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) -> None:
     run_hooks(session, hooks, "before_delete", row)
     if marks:
         row.soft_delete(deleted_by)
+        session.flush()
     else:
-        session.delete(row)
-    session.flush()
+        with shown_to_deletion(sync_session(session), write.model):
+            session.delete(row)
+            session.flush()
     _run_after(session, hooks, "after_delete", row)
 
 
