@@ -66,6 +66,17 @@ class Truck(Vehicle):
     __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "truck"}
 
 
+class Van(Vehicle):
+    """Another second, which is loaded by a query of its own where vehicles are read."""
+
+    __tablename__ = "van"
+
+    id: Mapped[int] = mapped_column(ForeignKey("vehicle.id"), primary_key=True)
+    seats: Mapped[int]
+
+    __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "van", "polymorphic_load": "selectin"}
+
+
 class NowhereBase(DeclarativeBase):
     """Models whose tables nobody makes."""
 

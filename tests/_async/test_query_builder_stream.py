@@ -24,7 +24,9 @@ from sqlmodel_crud_utils.exceptions import (
     QueryExecutionError,
     ValidationError,
 )
+from tests._async.rows import given
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, execute
+from tests.bulk_models import Truck, Van, Vehicle
 from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded
@@ -305,3 +307,16 @@ async def test_an_order_that_no_query_continues_after(session: AsyncSession):
     with pytest.raises(ValidationError, match="sort by a field other than payload"):
         async for _ in query.stream(2):
             await query.count()
+
+
+async def test_rows_of_subclasses(session: AsyncSession) -> None:
+    """They are completed by queries of their own, which MySQL's cursor does not survive."""
+    await given(
+        session,
+        *(Van(id=n, name=f"van {n}", seats=n) for n in (1, 2, 4, 5)),
+        Truck(id=3, name="truck", load=9),
+    )
+    stream = AsyncQueryBuilder(session, Vehicle).order_by("id").stream(batch_size=2)
+    rows = [row async for row in stream]
+    assert [row.seats for row in rows if isinstance(row, Van)] == [1, 2, 4, 5]
+    assert [row.name for row in rows if isinstance(row, Truck)] == ["truck"]

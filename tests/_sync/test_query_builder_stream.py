@@ -27,6 +27,8 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, PlainSession, Session, execute
+from tests._sync.rows import given
+from tests.bulk_models import Truck, Van, Vehicle
 from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded
@@ -301,3 +303,16 @@ def test_an_order_that_no_query_continues_after(session: Session):
     with pytest.raises(ValidationError, match="sort by a field other than payload"):
         for _ in query.stream(2):
             query.count()
+
+
+def test_rows_of_subclasses(session: Session) -> None:
+    """They are completed by queries of their own, which MySQL's cursor does not survive."""
+    given(
+        session,
+        *(Van(id=n, name=f"van {n}", seats=n) for n in (1, 2, 4, 5)),
+        Truck(id=3, name="truck", load=9),
+    )
+    stream = QueryBuilder(session, Vehicle).order_by("id").stream(batch_size=2)
+    rows = [row for row in stream]
+    assert [row.seats for row in rows if isinstance(row, Van)] == [1, 2, 4, 5]
+    assert [row.name for row in rows if isinstance(row, Truck)] == ["truck"]

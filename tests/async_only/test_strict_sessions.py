@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 from sqlmodel_crud_utils.aio import get_row, session_factory, write_row
 from sqlmodel_crud_utils.exceptions import RelationshipNotLoadedError
 from tests._runtime_async import AsyncEngine, make_engine
+from tests.bulk_models import Truck, Vehicle
 from tests.databases import Database, prepare
 from tests.models import Hero, Team
 
@@ -64,3 +65,16 @@ async def test_columns_that_have_expired(engine: AsyncEngine) -> None:
             _ = hero.name
         await session.refresh(hero)
         assert hero.name == "Ann"
+
+
+async def test_columns_of_a_subclass(engine: AsyncEngine) -> None:
+    """A read of the base class leaves them to later loads, unless their mapping says otherwise."""
+    async with session_factory(engine)() as session:
+        await write_row(Truck(id=1, name="a", load=7), session)
+        session.expunge_all()
+        _, truck = await get_row(1, session, Vehicle)
+        assert isinstance(truck, Truck)
+        with pytest.raises(RelationshipNotLoadedError, match=r"columns of Truck .*\(load\)"):
+            _ = truck.load
+        await session.refresh(truck)
+        assert truck.load == 7

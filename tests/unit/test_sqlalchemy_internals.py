@@ -57,6 +57,7 @@ import sqlmodel_crud_utils
 from sqlmodel_crud_utils._core import sqlalchemy_internals as core
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session import sqlalchemy_internals as internals
+from tests.bulk_models import Truck, Vehicle
 from tests.models import Hero, Team
 
 PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
@@ -64,9 +65,10 @@ PACKAGE = Path(sqlmodel_crud_utils.__file__).parent
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    """A database in memory with the table of `Team`."""
+    """A database in memory with the tables of `Team` and `Truck`."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    inspect(Team).local_table.create(engine)
+    for model in (Team, Vehicle, Truck):
+        inspect(model).local_table.create(engine)
     yield engine
     engine.dispose()
 
@@ -290,6 +292,13 @@ def test_missing_columns(session: Session) -> None:
     team = session.scalars(select(Team).options(load_only(Team.name))).one()
     assert team.city is None
     assert asked == [["city"]]
+    session.add(Truck(id=1, name="a", load=7))
+    session.commit()
+    session.expunge_all()
+    truck = session.scalars(select(Vehicle)).one()
+    assert isinstance(truck, Truck)
+    assert truck.load == 7
+    assert asked == [["city"], ["load"]]
 
 
 def test_unlock() -> None:

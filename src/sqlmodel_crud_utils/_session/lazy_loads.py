@@ -116,6 +116,6 @@ def _of_columns(execution: ORMExecuteState) -> str:
     names = ", ".join(missing_columns(execution))
     return (
         f"columns of {model} are not loaded ({names}): a commit or a rollback has expired the row, "
-        "or they are deferred; refresh the row, read it again, or make sessions with "
-        "expire_on_commit=False"
+        "or they are deferred, as those of subclasses are without polymorphic_load in their "
+        "mapping; refresh the row, read it again, or make sessions with expire_on_commit=False"
     )

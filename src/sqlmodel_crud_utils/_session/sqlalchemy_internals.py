@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Dialect, Result
 from sqlalchemy.orm import (
+    FromStatement,
     InstanceState,
     Mapper,
     ORMExecuteState,
@@ -201,7 +202,11 @@ def path_of(mapper: Mapper[Any]) -> Any:
 def missing_columns(execution: ORMExecuteState) -> list[str]:
     """Return the columns that a load of missing columns fetches."""
     statement: Any = execution.statement
-    names = [column.key for column in statement.selected_columns]
+    if isinstance(statement, FromStatement):  # of a subclass, for which there is a shorter SELECT
+        mapper, shorter = cast("Any", execution.bind_mapper), cast("Any", statement.element)
+        names = [mapper.get_property_by_column(each).key for each in shorter.selected_columns]
+    else:
+        names = [column.key for column in statement.selected_columns]
     wanted = statement._compile_options._only_load_props
     return [name for name in names if wanted is None or name in wanted]
 

@@ -266,6 +266,11 @@ class Facts:
         )
 
     @cached_property
+    def loads_subclasses(self) -> bool:
+        """Whether rows of subclasses are completed by queries of their own."""
+        return any(each.polymorphic_load == "selectin" for each in self.mapper.self_and_descendants)
+
+    @cached_property
     def leaves_alone(self) -> bool:
         """Whether deleting a row leaves its related rows unchanged."""
         return all(

@@ -287,7 +287,9 @@ class Query(NamedTuple):
 
 def loads_with_queries(query: Query) -> bool:
     """Return whether loading the rows may take more queries."""
-    return query.loading.selects or bool(query.options) or facts_of(query.model).loads_eagerly
+    facts = facts_of(query.model)
+    by_mapping = facts.loads_eagerly or facts.loads_subclasses
+    return by_mapping or query.loading.selects or bool(query.options)
 
 
 def number_parameter(name: str) -> BindParameter[int]:
