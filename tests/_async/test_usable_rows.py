@@ -14,7 +14,9 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError
-from tests._runtime_async import AsyncSession
+from tests._async.rows import given
+from tests._runtime_async import AsyncSession, run_sync
+from tests.bulk_models import Truck, Vehicle
 from tests.models import Hero, Setting, Team
 
 
@@ -56,3 +58,15 @@ async def test_a_write_that_begins_with_a_failing_search_leaves_the_session_usab
     with pytest.raises(SQLModelCRUDError):
         await get_one_or_create(session, Team, name="t")
     assert (await get_one_or_create(session, Team, name="t"))[1] is False
+
+
+async def test_columns_of_a_subclass_can_be_loaded(session: AsyncSession) -> None:
+    """Also where the rows of some other model are those of tenants."""
+    await given(session, Truck(id=1, name="a", load=7))
+    _, truck = await get_row(1, session, Vehicle)
+    assert isinstance(truck, Truck)
+    assert await run_sync(session, lambda: truck.load) == 7
+    _, truck = await get_row(1, session, Truck)
+    assert truck is not None
+    session.expire(truck, ["load"])
+    assert await run_sync(session, lambda: truck.load) == 7

@@ -16,7 +16,9 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Session
+from tests._runtime_sync import Session, run_sync
+from tests._sync.rows import given
+from tests.bulk_models import Truck, Vehicle
 from tests.models import Hero, Setting, Team
 
 
@@ -58,3 +60,15 @@ def test_a_write_that_begins_with_a_failing_search_leaves_the_session_usable(
     with pytest.raises(SQLModelCRUDError):
         get_one_or_create(session, Team, name="t")
     assert get_one_or_create(session, Team, name="t")[1] is False
+
+
+def test_columns_of_a_subclass_can_be_loaded(session: Session) -> None:
+    """Also where the rows of some other model are those of tenants."""
+    given(session, Truck(id=1, name="a", load=7))
+    _, truck = get_row(1, session, Vehicle)
+    assert isinstance(truck, Truck)
+    assert run_sync(session, lambda: truck.load) == 7
+    _, truck = get_row(1, session, Truck)
+    assert truck is not None
+    session.expire(truck, ["load"])
+    assert run_sync(session, lambda: truck.load) == 7

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, true
 from sqlalchemy.orm import (
+    FromStatement,
     InstrumentedAttribute,
     LoaderCriteriaOption,
     Mapper,
@@ -32,6 +33,7 @@ from sqlmodel_crud_utils._core.models.policies import (
     mappers_of,
 )
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    add_criteria,
     cache_key_of,
     group_texts,
     noted,
@@ -231,8 +233,14 @@ def hide_in_refresh(statement: Any, visibility: Visibility) -> Any:
 
     SQLAlchemy's own criteria don't count there.
     """
-    tables = {column.table for column in statement.selected_columns}
-    return statement.where(*(each for table in tables for each in visible_in(table, visibility)))
+    is_shorter = isinstance(statement, FromStatement)  # for columns of a subclass alone
+    select = statement.element if is_shorter else statement
+    tables = {column.table for column in select.selected_columns}
+    criteria = [each for table in tables for each in visible_in(table, visibility)]
+    if not is_shorter:
+        return select.where(*criteria)
+    add_criteria(select, criteria)  # it was made for this load
+    return statement
 
 
 def concerns_callers() -> bool:
