@@ -138,7 +138,7 @@ SHORTCUT_MUTANTS = [
     (NEW_ROW, "state.key is not None\n        or not _is", "not _is"),
     (NEW_ROW, "        or any(name in state.dict for name in facts.relationships)\n", ""),
     (NEW_ROW, "        or _has_other_changes(session, row)\n", ""),
-    (NEW_ROW, "        or not is_unheard(session, *FLUSH)\n", ""),
+    (NEW_ROW, "        or not has_no_listeners(session, *FLUSH)\n", ""),
     (NEW_ROW, '        or listens_to_rows(facts, "insert")\n', ""),
     (NEW_ROW, "        or bool(state.manager.dispatch.refresh_flush)\n", ""),
     (NEW_ROW, "if not missing and state.mapper", "if False and state.mapper"),

@@ -1,11 +1,11 @@
 """Connections to SQLite for asyncio that make one trip to their thread per statement.
 
-aiosqlite makes four of them: for the cursor, to execute, to fetch, and to close. On a small
-statement they cost more than SQLite does.
+aiosqlite makes four: to create the cursor, execute, fetch and close. For a small statement, these
+cost more than SQLite itself.
 
-Only the thread touches a cursor of SQLite, from its beginning to its end. If the garbage collector
-freed one, it would wait for the lock of the connection, and with it the event loop would: up to the
-end of a statement that waits for what another task of that loop holds.
+Only the thread uses a SQLite cursor, from creation to close. If the garbage collector freed one in
+the event loop, the loop would block on the connection's lock, possibly for the length of a
+statement that waits for a lock of another task in the same loop.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from typing import Any, Self, cast
 
 import aiosqlite
 
-# How many rows come along with a statement. Of a longer result the rest stays in SQLite until it
-# is asked for, so that a stream of rows needs memory for these only.
+# How many rows are fetched with a statement. The rest of a longer result stays in SQLite until it
+# is requested, so that a stream holds only this many rows in memory.
 _ROWS_PER_TRIP = 1000
 
 
 def connect(database: str, **options: Any) -> QuickConnection:
-    """Return a connection for `await`, with the parameters of `sqlite3.connect`."""
+    """Return an awaitable connection; the parameters are those of `sqlite3.connect`."""
     return QuickConnection(partial(sqlite3.connect, database, factory=_SQLite, **options))
 
 
 class QuickConnection(aiosqlite.Connection):
-    """An aiosqlite connection whose cursors bring the rows along, and that skips idle trips.
+    """An aiosqlite connection that fetches rows with the statement and skips needless trips.
 
-    It belongs to no event loop: what one of them asks is answered in that one.
+    It belongs to no event loop: each request is answered in the loop that made it.
     """
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=_ROWS_PER_TRIP)
-        # The last trip that was begun, and the last one that the thread has finished.
+        # The last trip that was started, and the last one that the thread has finished.
         self._begun: object = None
         self._finished: object = None
-        # Cursors of SQLite whose readers are gone.
+        # SQLite cursors whose readers are gone.
         self._abandoned: deque[sqlite3.Cursor] = deque()
-        # Until version 0.22 of aiosqlite the connection was a thread, now it has one.
+        # Until aiosqlite 0.22 the connection was a thread; now it has one.
         thread = self if isinstance(self, Thread) else self._thread
-        # A connection that is left open must not keep the program from ending.
+        # An open connection must not prevent the program from exiting.
         thread.daemon = True
 
     def cursor(self) -> Cursor:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return a cursor, for `async with` or `await`; the first statement opens it."""
+        """Return a cursor for `async with` or `await`; the first statement opens it."""
         return Cursor(self)
 
     async def commit(self) -> None:
@@ -63,16 +63,16 @@ class QuickConnection(aiosqlite.Connection):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the thread still works, perhaps for somebody who was cancelled meanwhile."""
+        """Whether the thread is still working, perhaps for a task that was cancelled."""
         return self._finished is not self._begun
 
     @property
     def sqlite(self) -> _SQLite:
-        """The connection of the thread."""
+        """The thread's own connection."""
         return cast(_SQLite, self._conn)
 
     def abandon(self, cursor: sqlite3.Cursor) -> None:
-        """Let the thread close a cursor of SQLite before it does anything else."""
+        """Schedule a SQLite cursor to be closed before the thread's next work."""
         self._abandoned.append(cursor)
 
     def _may_have_work(self) -> bool:
@@ -80,7 +80,7 @@ class QuickConnection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         trip = self._begun = object()
-        # The thread remembers its last trip until the next one, but no cursor with it.
+        # The thread refers to its last trip until the next one; that must not keep a cursor alive.
         work = [partial(fn, *args, **kwargs)]
 
         def run() -> Any:
@@ -95,9 +95,9 @@ class QuickConnection(aiosqlite.Connection):
 
 
 class _SQLite(sqlite3.Connection):
-    """A connection that keeps its cursors until they are closed, and is gone when it is closed.
+    """A connection that tracks its cursors and closes them when it is closed.
 
-    With a cursor left, SQLite would keep the closed connection and its lock on the file.
+    SQLite keeps a closed connection, and its lock on the file, while a cursor is open.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,13 +123,13 @@ class _SQLite(sqlite3.Connection):
 
 
 class Cursor:
-    """A cursor that executes, and fetches the first rows, in one trip.
+    """A cursor that executes a statement and fetches the first rows in one trip.
 
     Attributes:
-        arraysize: How many rows `fetchmany` returns.
-        description: The columns of the result, None for a statement without one.
-        rowcount: How many rows the last statement changed, -1 if it was no change.
-        lastrowid: The key of the last row that was inserted.
+        arraysize: How many rows `fetchmany` returns by default.
+        description: The columns of the result; None for a statement without a result.
+        rowcount: How many rows the last statement changed; -1 if it changes none.
+        lastrowid: The key of the last inserted row.
     """
 
     def __init__(self, connection: QuickConnection) -> None:
@@ -139,7 +139,7 @@ class Cursor:
         self.lastrowid: int | None = None
         self._connection = connection
         self._rows: deque[Any] = deque()
-        # There is one as long as it has rows left.
+        # Set while it has rows left.
         self._source: sqlite3.Cursor | None = None
 
     def __await__(self) -> Generator[Any, None, Cursor]:
@@ -154,13 +154,13 @@ class Cursor:
         await self.close()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        """Return the rows one by one."""
+        """Yield the rows."""
         while rows := await self.fetchmany(_ROWS_PER_TRIP):
             for row in rows:
                 yield row
 
     def __del__(self) -> None:
-        """Leave what has not been read to the thread."""
+        """Let the thread close a cursor that was not read to its end."""
         if self._source is not None:
             self._connection.abandon(self._source)
 
@@ -180,19 +180,19 @@ class Cursor:
         return self
 
     async def fetchone(self) -> Any:
-        """Return the next row, None at the end."""
+        """Return the next row, or None at the end."""
         rows = await self.fetchmany(1)
         return rows[0] if rows else None
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next rows, `arraysize` of them unless a number is given."""
+        """Return the next rows: `size` of them, by default `arraysize`."""
         wanted = self.arraysize if size is None else size
         if self._source is not None and len(self._rows) < wanted:
             await self._travel(self._read, max(wanted, _ROWS_PER_TRIP))
         return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
 
     async def fetchall(self) -> list[Any]:
-        """Return all rows that are left."""
+        """Return all remaining rows."""
         if self._source is not None:
             await self._travel(self._read, None)
         rows = list(self._rows)
@@ -200,8 +200,8 @@ class Cursor:
         return rows
 
     async def close(self) -> None:
-        """Give up what has not been fetched."""
-        # A statement that nobody waits for any more may be under way.
+        """Discard the rows that have not been fetched."""
+        # A statement whose task was cancelled may still be running.
         if self._source is not None or self._connection.is_under_way:
             await self._connection._execute(self._finish)
         self._rows.clear()
@@ -209,7 +209,7 @@ class Cursor:
     async def _travel(self, work: Callable[..., None], *args: Any) -> None:
         await self._connection._execute(self._carry_out, work, *args)
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _carry_out(self, work: Callable[..., None], *args: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Names of a module that are loaded from others when they are first used."""
+"""Modules whose names are imported from other modules on first use."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 def attach(
     face: dict[str, Any], exported: Sequence[str], package: str, homes: Sequence[str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` of a module that shows names of others.
+    """Return `__getattr__` and `__dir__` for a module that re-exports names of others.
 
     Args:
         face: The namespace of the module.
-        exported: The names that it shows.
-        package: Where the others are.
-        homes: The others, those first whose names are used most.
+        exported: The names that it exports.
+        package: The package of the other modules.
+        homes: The other modules, the most used first.
     """
 
     def load(name: str) -> Any:
@@ -30,7 +30,7 @@ def attach(
             for each in (name, f"Async{name}")
             if each in module.__all__
         )
-        # From now on the name is found without this function.
+        # From now on, the name is found without this function.
         face[name] = found
         return found
 

@@ -1,9 +1,9 @@
 """A pool for async engines that outlive an event loop, or serve several of them.
 
-A connection of asyncpg, asyncmy or psycopg belongs to the loop in which it was made. In another
-loop its place in the pool is taken by a new one, so that the pool's numbers are those of the whole
-process. Connections to SQLite belong to no loop. Clients of other servers, such as Redis, are made
-for each loop.
+A connection of asyncpg, asyncmy or psycopg belongs to the loop that created it. In another loop, a
+new connection takes its place in the pool, so that the pool's limits apply to the whole process.
+Connections to SQLite belong to no loop. Clients of other servers, such as Redis, are created for
+each loop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LOOP = "sqlmodel_crud_utils.loop"
 
 
 class LoopQueue:
-    """The connections at rest, for tasks of any number of event loops and threads."""
+    """The idle connections, for tasks of any number of event loops and threads."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         self.maxsize = maxsize
@@ -48,11 +48,11 @@ class LoopQueue:
         self._lock = threading.Lock()
 
     def qsize(self) -> int:
-        """Return how many connections rest."""
+        """Return the number of idle connections."""
         return len(self._entries)
 
     def put(self, entry: ConnectionPoolEntry, _block: bool = True) -> None:
-        """Let a connection rest; if there are enough of them, raise `Full`."""
+        """Add an idle connection; raise `Full` if there are enough."""
         with self._lock:
             if 0 < self.maxsize <= len(self._entries):
                 raise Full
@@ -60,11 +60,11 @@ class LoopQueue:
         self._wake_one()
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
-        """Take a connection that the running loop can use; without one raise `Empty`.
+        """Take a connection that the running loop can use, or raise `Empty`.
 
         Args:
             block: Whether to wait for one.
-            timeout: For how many seconds.
+            timeout: How many seconds to wait.
         """
         entry = await_only(self._wait(timeout)) if block else self._take()
         if entry is None:
@@ -72,7 +72,7 @@ class LoopQueue:
         return entry
 
     def take_out_connections_of(self, loop: asyncio.AbstractEventLoop) -> list[Any]:
-        """Take the connections at rest that belong to a loop out of the pool, and return them."""
+        """Remove and return the idle connections that belong to a loop."""
         with self._lock:
             entries = [each for each in self._entries if each.info.get(_LOOP) is loop]
             taken = [_taken_out(entry) for entry in entries]
@@ -96,12 +96,12 @@ class LoopQueue:
             with suppress(ValueError):
                 self._waiting.remove(waiter)
             if not waiter.cancelled():
-                # It was woken and will not come.
+                # It was woken, but will not take the connection.
                 self._wake_one()
             raise
 
     def _take(self, waiter: asyncio.Future[None] | None = None) -> ConnectionPoolEntry | None:
-        """Return a connection; None if all are in use, and then the waiter is woken later."""
+        """Return a connection, or None if all are in use; then the waiter is woken later."""
         loop = _running_loop()
         with self._lock:
             entry = self._pick(loop)
@@ -142,18 +142,18 @@ class LoopQueue:
 
 
 class LeavingConnections:
-    """Connections of other loops that are to be closed: each in its loop, as long as it runs."""
+    """Connections of other loops that must be closed, each in its own loop while that runs."""
 
     def __init__(self) -> None:
         self._all: dict[Any, asyncio.AbstractEventLoop] = {}
         self._lock = threading.Lock()
 
     def take_out(self, entry: Any) -> None:
-        """Take the connection of an entry of the pool out of it."""
+        """Remove the connection of a pool entry, and close it."""
         loop = entry.info[_LOOP]
         connection = _taken_out(entry)
         if not hasattr(connection, "terminate"):
-            # That of psycopg, which needs no loop for this.
+            # psycopg's connection can be closed without its loop.
             connection.driver_connection.pgconn.finish()
             return
         self._all[connection] = loop
@@ -161,10 +161,10 @@ class LeavingConnections:
             loop.call_soon_threadsafe(self._close, connection)
 
     def close_those_of_ended_loops(self, running: asyncio.AbstractEventLoop | None) -> None:
-        """Close what waits for a loop in vain."""
+        """Close the connections whose loop has ended."""
         for connection, loop in list(self._all.items()):
             if loop.is_closed() and running is not None:
-                # Later, as SQLAlchemy would wait for the server in its greenlet.
+                # Later, because in its greenlet SQLAlchemy would wait for the server.
                 running.call_soon(self._close, connection)
             elif loop.is_closed():
                 self._close(connection)
@@ -173,7 +173,7 @@ class LeavingConnections:
         with self._lock:
             loop = self._all.pop(connection, None)
             if loop is not None:
-                # uvloop has closed it, together with the loop, and says so.
+                # uvloop has closed the connection together with the loop, and raises an error.
                 refused = (RuntimeError,) if loop.is_closed() else ()
                 with _calling_at_once(loop), suppress(*refused):
                     connection.terminate()
@@ -181,9 +181,9 @@ class LeavingConnections:
 
 @contextmanager
 def _calling_at_once(loop: Any) -> Iterator[None]:
-    """Let a loop call at once what is to be called soon.
+    """Make a loop's `call_soon` call functions immediately.
 
-    One that is closed would refuse it, and one that ends would not come to it.
+    A closed loop would refuse them, and one that is ending would not get to them.
     """
     with suppress(AttributeError):  # uvloop has no such attribute
         loop.call_soon = _call
@@ -210,13 +210,14 @@ class LoopPool(Reconnects, AsyncAdaptedQueuePool):
 
     @property
     def queue(self) -> LoopQueue:
-        """The connections at rest."""
+        """The idle connections."""
         return cast(LoopQueue, self._pool)
 
     def connect(self) -> PoolProxiedConnection:
         """Return a connection of the pool.
 
-        The first one sets up SQLAlchemy's dialect, behind a lock that is for tasks of one loop.
+        The first connection initializes SQLAlchemy's dialect under a lock that only works within
+        one loop, so other loops wait here.
         """
         loop = asyncio.get_running_loop()
         while not self._is_set_up and self._setting_up.setdefault(None, loop) is not loop:
@@ -229,8 +230,8 @@ class LoopPool(Reconnects, AsyncAdaptedQueuePool):
             self._setting_up.pop(None, None)
 
 
-def tell_loops_apart(engine: Engine) -> None:
-    """Let a `LoopPool` know which loop a connection belongs to, and when a loop ends."""
+def track_loops(engine: Engine) -> None:
+    """Make a `LoopPool` track which loop a connection belongs to, and when a loop ends."""
     if not features_of(engine.dialect).has_server:
         event.listen(engine, "connect", _unlock)
         return
@@ -245,7 +246,7 @@ def tell_loops_apart(engine: Engine) -> None:
 
 
 async def _until_the_end(engine: Engine, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
-    """Close the connections of a loop when it shuts down, as it closes all async generators."""
+    """Close a loop's connections on its shutdown, which closes all async generators."""
     try:
         yield
     finally:
@@ -257,19 +258,20 @@ async def _until_the_end(engine: Engine, loop: asyncio.AbstractEventLoop) -> Asy
 async def _close(dialect: Dialect, connection: Any) -> None:
     try:
         await greenlet_spawn(dialect.do_terminate, connection)
-    except Exception as error:  # noqa: BLE001 - it is gone either way
+    except Exception as error:  # noqa: BLE001 - it is lost either way
         get_logger().debug(f"closing a connection failed: {type(error).__name__}")
 
 
 def run_apart(engine: AsyncEngine, func: Callable[[Engine], None], *, dispose: bool) -> None:
-    """Call a function with the plain engine of an async one, in an event loop of its own.
+    """Call a function with an async engine's plain engine, in a separate event loop.
 
-    Where a loop runs in this thread, it waits. No connection of the own loop stays in a pool.
+    A loop that runs in this thread is blocked meanwhile. No connection of the separate loop stays
+    in a pool.
 
     Args:
-        engine: The engine; a pool that does not know loops is left alone, and another one is used.
+        engine: The engine; if its pool does not track loops, a new pool is used instead.
         func: The function.
-        dispose: Whether the engine is not needed any more.
+        dispose: Whether the engine is no longer needed.
     """
 
     async def work() -> None:
@@ -300,7 +302,7 @@ def _for_one_loop(engine: Engine) -> Engine:
 
 def _unlock(connection: Any, _entry: ConnectionPoolEntry) -> None:
     # SQLAlchemy 2.1 has a lock around statements, which belongs to the first loop that waits for
-    # it. The connection's thread does one thing after the other anyway.
+    # it. It is not needed: the connection's thread runs one statement at a time.
     unlock(connection)
 
 
@@ -325,7 +327,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 class PerLoop(Generic[_C]):
-    """A client for each event loop; those of loops that are closed are dropped.
+    """A client for each event loop; clients of closed loops are dropped.
 
     Args:
         make: Makes a client.
@@ -337,7 +339,7 @@ class PerLoop(Generic[_C]):
         self._lock = threading.Lock()
 
     def here(self) -> _C:
-        """Return the client of the loop that runs."""
+        """Return the client of the running loop."""
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None:
@@ -347,13 +349,13 @@ class PerLoop(Generic[_C]):
         return found
 
     def take(self) -> _C | None:
-        """Return the client of the loop that runs, if it has one, and forget it."""
+        """Remove and return the client of the running loop, if it has one."""
         with self._lock:
             self._drop_old()
             return self._clients.pop(asyncio.get_running_loop(), None)
 
     def _drop_old(self) -> None:
-        # Their connections cannot be closed any more, for that takes the loop.
+        # Their connections can no longer be closed, which would need the loop.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             for loop in [each for each in self._clients if each.is_closed()]:

@@ -1,7 +1,7 @@
-"""What differs by nature between the two APIs, for async; `_runtime_sync` is its plain twin.
+"""The primitives that differ between the two APIs, for async; `_runtime_sync` is the sync twin.
 
-Both modules have the same names with the same parameters, so that the code in `_async/` reads
-the same after generation.
+Both modules have the same names with the same parameters, so that the code in `_async/` stays the
+same when it is generated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
-from sqlmodel_crud_utils._loops import LoopPool, PerLoop, tell_loops_apart
+from sqlmodel_crud_utils._loops import LoopPool, PerLoop, track_loops
 from sqlmodel_crud_utils._session import statements
 from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
 from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
@@ -96,7 +96,7 @@ DRIVERS = {
     "mariadb": "asyncmy",
 }
 
-# Whether a lazy load can be waited for where it happens, as in `run_sync`.
+# Returns whether a lazy load can be awaited in the calling code, as in `run_sync`.
 CAN_LOAD: Callable[[], bool] | None = in_greenlet
 
 _P = ParamSpec("_P")
@@ -111,7 +111,7 @@ Function = Callable[..., Awaitable[_R]]
 
 
 def require_session(session: Any) -> AsyncSession:
-    """Return the session itself, out of its scoped registry where it has one."""
+    """Return the session itself; for a scoped session, the registry's current one."""
     found = session() if isinstance(session, async_scoped_session) else session
     if isinstance(found, AsyncSession):
         return found
@@ -119,7 +119,7 @@ def require_session(session: Any) -> AsyncSession:
 
 
 def sync_session(session: AsyncSession) -> Session:
-    """Return the plain session that does the work, for what needs no I/O."""
+    """Return the plain session inside, for work without I/O."""
     return session.sync_session
 
 
@@ -138,8 +138,8 @@ async def execute(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement; the sessions of SQLModel give SQLAlchemy's own `Result`, too."""
-    # `execute` of SQLModel's sessions warns, and `exec` unwraps some results and not others.
+    """Execute a statement; return SQLAlchemy's own `Result`, also for SQLModel's sessions."""
+    # SQLModel's own `execute` warns, and its `exec` unwraps some results but not others.
     run = (
         AsyncSession.execute if isinstance(session, SQLModelAsyncSession) else type(session).execute
     )
@@ -154,7 +154,7 @@ async def execute_writing(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement that belongs to a write, where a flush would write to."""
+    """Execute a statement that is part of a write, on the database that a flush would go to."""
     with as_writing(session.sync_session):
         return await execute(session, statement, params, execution_options=execution_options)
 
@@ -162,7 +162,7 @@ async def execute_writing(
 async def open_stream(
     session: AsyncSession, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
-    """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
+    """Execute a SELECT whose rows are fetched in batches; return its connection and result."""
 
     def opened(plain: Session) -> tuple[Connection, Any]:
         result: Any = plain.execute(statement, execution_options={"yield_per": batch_size})
@@ -172,14 +172,14 @@ async def open_stream(
 
 
 async def run_sync(session: AsyncSession, func: Callable[..., _R], *args: Any) -> _R:
-    """Call a function of the plain session that does I/O."""
+    """Call a function that does I/O with the plain session."""
     return await session.run_sync(lambda _: func(*args))
 
 
 async def run_on_connection(
     session: AsyncSession, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
-    """Call a function with the connection that writes in the session's transaction, to a model."""
+    """Call a function with the session's connection for writes (to a model)."""
     bind = {} if model is None else {"mapper": facts_of(model).mapper}
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments=bind)
@@ -202,10 +202,10 @@ async def copy_rows(
 
     Args:
         session: A session on asyncpg.
-        model: What tells the session which database to use.
+        model: The model, which tells the session which database to use.
         table: The table.
-        names: The columns that the rows give.
-        rows: Their values as the driver takes them.
+        names: The columns that the rows have values for.
+        rows: The values in the form that the driver takes.
     """
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments={"mapper": facts_of(model).mapper})
@@ -224,13 +224,13 @@ async def call_hook(func: Callable[..., Any], *args: Any, **wanted: Any) -> Any:
 
 
 def require_callable(func: Callable[..., Any], what: str) -> None:
-    """Accept every callable; the sync twin refuses `async def`."""
+    """Refuse anything that is not callable; the sync twin also refuses `async def`."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
 
 
 def require_engine(engine: Any) -> AsyncEngine:
-    """Return the engine; one of the other API is a `ValidationError`."""
+    """Return the engine; raise a `ValidationError` for one of the other API."""
     if isinstance(engine, AsyncEngine):
         return engine
     raise ValidationError(
@@ -254,18 +254,18 @@ def routed_sessions(
 
 
 def make_engine(plan: EnginePlan) -> AsyncEngine:
-    """Make the engine that was planned; on SQLite its connections are the library's own."""
+    """Create a planned engine; on SQLite, it uses the library's own connections."""
     if _is_for_own_connections(plan):
         creator = _AiosqliteCreator(plan.url, plan.arguments["connect_args"])
         plan = replace(plan, arguments={**plan.arguments, "async_creator": creator})
     engine = build_engine(create_async_engine, plan.with_queue(LoopPool))
-    tell_loops_apart(engine.sync_engine)
+    track_loops(engine.sync_engine)
     return engine
 
 
 def _is_for_own_connections(plan: EnginePlan) -> bool:
     connects_otherwise = {"creator", "async_creator", "pool"} & plan.arguments.keys()
-    # What only aiosqlite knows, and the class of the connection.
+    # An option of aiosqlite, and a custom connection class.
     asks_for_others = {"iter_chunk_size", "factory"} & plan.arguments["connect_args"].keys()
     is_aiosqlite = plan.url.get_driver_name() == "aiosqlite"
     return is_aiosqlite and not connects_otherwise and not asks_for_others
@@ -277,10 +277,10 @@ class _AiosqliteCreator:
     def __init__(self, url: URL, connect_args: Mapping[str, Any]) -> None:
         self._url = url
         self._connect_args = connect_args
-        self.parameters = tuple(url.query)  # for the error of a connection that fails
+        self.parameters = tuple(url.query)  # for the error of a failed connection
 
     def __call__(self) -> Any:
-        # Imported when SQLAlchemy has found that aiosqlite is installed.
+        # Imported after SQLAlchemy has checked that aiosqlite is installed.
         from sqlmodel_crud_utils._aiosqlite import connect
 
         positional, named = self._url.get_dialect()().create_connect_args(self._url)
@@ -288,12 +288,12 @@ class _AiosqliteCreator:
 
 
 def sync_engine(engine: AsyncEngine) -> Engine:
-    """Return the plain engine that does the work."""
+    """Return the plain engine inside."""
     return engine.sync_engine
 
 
 def ask(func: Callable[[], Any]) -> Any:
-    """Call a user's function, `def` or `async def`, from inside a connection attempt."""
+    """Call a user's function, `def` or `async def`, during a connection attempt."""
     answer = func()
     return await_only(answer) if inspect.isawaitable(answer) else answer
 
@@ -301,8 +301,8 @@ def ask(func: Callable[[], Any]) -> Any:
 async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Call a function and let it finish, even if the task is cancelled meanwhile.
 
-    The cancellation goes on only when the work is done: a rollback that is left half-way would
-    keep its connection checked out.
+    The cancellation propagates only when the work is done: an interrupted rollback would leave its
+    connection checked out.
     """
     work = asyncio.ensure_future(func(*args, **kwargs))
     try:
@@ -318,7 +318,7 @@ async def shielded(func: Callable[_P, Awaitable[_R]], *args: _P.args, **kwargs: 
 
 
 async def take_turn(session: AsyncSession, sharing: Sharing) -> None:
-    """Wait until nobody else is at work with a session that is shared."""
+    """Wait until no other task uses a shared session."""
     while is_used_by_others(session.sync_session):
         turn = asyncio.get_running_loop().create_future()
         sharing.waiting.append(partial(_wake, turn, sharing))
@@ -326,7 +326,7 @@ async def take_turn(session: AsyncSession, sharing: Sharing) -> None:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                sharing.next()  # woken and cancelled at once: the turn is somebody else's
+                sharing.next()  # woken and cancelled at once: pass the turn on
             raise
 
 
@@ -338,18 +338,18 @@ def _wake(turn: asyncio.Future[None], sharing: Sharing) -> None:
 
 
 async def pause(seconds: float) -> None:
-    """Let others go on for a while."""
+    """Sleep, so that others can proceed."""
     await asyncio.sleep(seconds)
 
 
 async def within(seconds: float | None, func: Function[_R], *args: Any) -> _R:
-    """Call a function that does I/O; longer than so many seconds is a `TimeoutError`."""
+    """Call a function that does I/O; raise a `TimeoutError` after this many seconds."""
     async with asyncio.timeout(seconds):
         return await func(*args)
 
 
 class RedisClients:
-    """Clients of redis-py for an address, one for each event loop: connections belong to one."""
+    """Clients of redis-py for an address, one per event loop, because connections belong to one."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
@@ -371,34 +371,34 @@ class RedisClients:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        # A call that fails is not repeated: that would take longer than the timeout.
+        # Failed calls are not retried, which would exceed the timeout.
         retry = Retry(NoBackoff(), 0)
         options = options_for_redis(self._timeout)
         return Redis.from_pool(BlockingConnectionPool.from_url(self._url, retry=retry, **options))
 
 
 def runner() -> object:
-    """Return the task that runs."""
+    """Return the current task."""
     return asyncio.current_task()
 
 
 def event_loop() -> object:
-    """Return what callers have to have in common in order to wait for each other."""
+    """Return the scope in which callers can wait for each other: the event loop."""
     return asyncio.get_running_loop()
 
 
 class Signal:
-    """Something that happens once, and that others wait for."""
+    """An event that happens once and that others wait for."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def give(self) -> None:
-        """Let go on who waits."""
+        """Wake all waiters."""
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for it; return whether it has happened."""
+        """Wait for the event; return whether it has happened."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -408,7 +408,7 @@ class Signal:
 
 
 def wait_for(work: Awaitable[_R]) -> _R:
-    """Wait for something from inside what a session does in its greenlet."""
+    """Await something inside a session's greenlet."""
     return await_only(work)
 
 

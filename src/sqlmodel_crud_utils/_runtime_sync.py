@@ -1,4 +1,4 @@
-"""What differs by nature between the two APIs, for sync; `_runtime_async` is its async twin."""
+"""The primitives that differ between the two APIs, for sync; `_runtime_async` is the async twin."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ DRIVERS = {
     "mariadb": "pymysql",
 }
 
-# All loads can be waited for.
+# A lazy load always works.
 CAN_LOAD: Callable[[], bool] | None = None
 
 _P = ParamSpec("_P")
@@ -99,7 +99,7 @@ Function = Callable[..., _R]
 
 
 def require_session(session: Any) -> Session:
-    """Return the session itself, out of its scoped registry where it has one."""
+    """Return the session itself; for a scoped session, the registry's current one."""
     found = session() if isinstance(session, scoped_session) else session
     if isinstance(found, Session):
         return found
@@ -126,7 +126,7 @@ def execute(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement; the sessions of SQLModel give SQLAlchemy's own `Result`, too."""
+    """Execute a statement; return SQLAlchemy's own `Result`, also for SQLModel's sessions."""
     options = with_autocommit(sync_session(session), execution_options or NO_OPTIONS)
     return session.execute(statement, params, execution_options=options)
 
@@ -138,7 +138,7 @@ def execute_writing(
     *,
     execution_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Execute a statement that belongs to a write, where a flush would write to."""
+    """Execute a statement that is part of a write, on the database that a flush would go to."""
     with as_writing(session):
         return execute(session, statement, params, execution_options=execution_options)
 
@@ -146,20 +146,20 @@ def execute_writing(
 def open_stream(
     session: Session, model: type[Any], statement: Executable, batch_size: int
 ) -> tuple[Connection, Any]:
-    """Execute a SELECT whose rows are fetched in batches; return its connection and its result."""
+    """Execute a SELECT whose rows are fetched in batches; return its connection and result."""
     result: Any = session.execute(statement, execution_options={"yield_per": batch_size})
     return result.raw.connection, result
 
 
 def run_sync(session: Session, func: Callable[..., _R], *args: Any) -> _R:
-    """Call a function of the session that does I/O."""
+    """Call a function that does I/O with the session."""
     return func(*args)
 
 
 def run_on_connection(
     session: Session, func: Callable[[Connection], _R], model: type[Any] | None = None
 ) -> _R:
-    """Call a function with the connection that writes in the session's transaction, to a model."""
+    """Call a function with the session's connection for writes (to a model)."""
     bind = {} if model is None else {"mapper": facts_of(model).mapper}
     with as_writing(session):
         connection = session.connection(bind_arguments=bind)
@@ -182,10 +182,10 @@ def copy_rows(
 
     Args:
         session: A session on psycopg.
-        model: What tells the session which database to use.
+        model: The model, which tells the session which database to use.
         table: The table.
-        names: The columns that the rows give.
-        rows: Their values as the driver takes them.
+        names: The columns that the rows have values for.
+        rows: The values in the form that the driver takes.
     """
     with as_writing(session):
         connection = session.connection(bind_arguments={"mapper": facts_of(model).mapper})
@@ -204,7 +204,7 @@ def copy_rows(
 
 
 def call_hook(func: Callable[..., Any], *args: Any, **wanted: Any) -> Any:
-    """Call a user's function; a coroutine that it returns would never run, and is refused."""
+    """Call a user's function; refuse a coroutine as its result, which would never run."""
     result = func(*args, **wanted)
     if inspect.iscoroutine(result):
         result.close()
@@ -217,7 +217,7 @@ def call_hook(func: Callable[..., Any], *args: Any, **wanted: Any) -> Any:
 
 
 def require_callable(func: Callable[..., Any], what: str) -> None:
-    """Refuse what cannot be called here: nothing would ever run an `async def`."""
+    """Refuse anything that is not callable, and `async def`, which would never run."""
     if not callable(func):
         raise ValidationError(f"{what} must be callable, not {type(func).__name__}", field=what)
     if _is_async(func):
@@ -241,8 +241,8 @@ _is_coroutine_function = cached(inspect.iscoroutinefunction)
 
 
 def require_engine(engine: Any) -> Engine:
-    """Return the engine; one of the other API is a `ValidationError`."""
-    # An AsyncEngine has such an Engine inside it, which only works there.
+    """Return the engine; raise a `ValidationError` for one of the other API."""
+    # The plain engine inside an AsyncEngine only works there.
     if isinstance(engine, Engine) and not engine.dialect.is_async:
         return engine
     kind = "one with an async driver" if isinstance(engine, Engine) else type(engine).__name__
@@ -261,7 +261,7 @@ def routed_sessions(
 
 
 def make_engine(plan: EnginePlan) -> Engine:
-    """Make the engine that was planned."""
+    """Create a planned engine."""
     return build_engine(create_engine, plan.with_queue(ReconnectingPool))
 
 
@@ -271,10 +271,10 @@ def sync_engine(engine: Engine) -> Engine:
 
 
 def ask(func: Callable[[], Any]) -> Any:
-    """Call a user's function from inside a connection attempt."""
+    """Call a user's function during a connection attempt."""
     answer = func()
     if inspect.iscoroutine(answer):
-        # It is refused as an answer, and would complain that it never ran.
+        # The caller refuses it; without close(), Python would warn that it was never awaited.
         answer.close()
     return answer
 
@@ -289,12 +289,12 @@ def take_turn(session: Session, sharing: Sharing) -> None:
 
 
 def pause(seconds: float) -> None:
-    """Let others go on for a while."""
+    """Sleep, so that others can proceed."""
     sleep(seconds)
 
 
 def within(_seconds: float | None, func: Function[_R], *args: Any) -> _R:
-    """Call a function that does I/O; it has to know by itself how long it may take."""
+    """Call a function that does I/O, which must have a timeout of its own."""
     return func(*args)
 
 
@@ -323,40 +323,40 @@ class RedisClients:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        # A call that fails is not repeated: that would take longer than the timeout.
+        # Failed calls are not retried, which would exceed the timeout.
         retry = Retry(NoBackoff(), 0)
         options = options_for_redis(self._timeout)
         return Redis.from_pool(BlockingConnectionPool.from_url(self._url, retry=retry, **options))
 
 
 def runner() -> object:
-    """Return the thread that runs."""
+    """Return the current thread."""
     return current_thread()
 
 
 def event_loop() -> object:
-    """Return what callers have to have in common in order to wait for each other: the process.
+    """Return the scope in which callers can wait for each other: the process.
 
-    Whom a forked one finds waited for may run in its parent.
+    A forked process may inherit waits for callers that run in its parent.
     """
     return getpid()
 
 
 class Signal:
-    """Something that happens once, and that others wait for."""
+    """An event that happens once and that others wait for."""
 
     def __init__(self) -> None:
         self._event = Event()
 
     def give(self) -> None:
-        """Let go on who waits."""
+        """Wake all waiters."""
         self._event.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for it; return whether it has happened."""
+        """Wait for the event; return whether it has happened."""
         return self._event.wait(seconds)
 
 
 def wait_for(work: _R) -> _R:
-    """Return what was done already."""
+    """Return the result, which is already there."""
     return work

@@ -132,7 +132,7 @@ class AfterDelete(Protocol[_Row_contra]):
         ...
 
 
-# The same with the session of the operation: a `Session`, or an `AsyncSession` in the async API.
+# The same with the operation's session: a `Session`, or an `AsyncSession` in the async API.
 
 
 class _BeforeCreateInSession(Protocol[_Same]):
@@ -186,7 +186,7 @@ Each method may have one parameter more, `session`: it gets the session of the o
 # --- the registry --------------------------------------------------------------------------------
 
 _lock = Lock()
-# The tuples are replaced, never changed: whoever reads needs no lock.
+# The tuples are replaced, never changed, so that readers need no lock.
 _registered: dict[type[Any], tuple[Any, ...]] = {}
 
 
@@ -356,7 +356,7 @@ def _require_hook(hook: Any) -> None:
 
 
 def _is_like_a_method(name: str) -> bool:
-    """Return whether a name is one of the methods, or may have been meant to be."""
+    """Return whether a name is a hook method's, or probably meant to be."""
     from difflib import get_close_matches  # few programs need it
 
     return name.startswith(("before_", "after_")) or bool(
@@ -411,12 +411,12 @@ def _validate(instance: Any, data: Mapping[str, Any]) -> None:
         )
     fields = model.model_fields
     held = {name: value for name, value in vars(instance).items() if name in fields}
-    # What the database works out cannot be validated; the value before stands in for it.
+    # A SQL expression cannot be validated; the current value stands in for it.
     held |= {name: value for name, value in data.items() if name in fields and not is_sql(value)}
     try:
         model.model_validate({fields[name].alias or name: held[name] for name in held})
     except PydanticError as error:
-        # Pydantic's own text quotes the values.
+        # Pydantic's own message quotes the values.
         details = error.errors(include_input=False, include_url=False, include_context=False)
         reasons = "; ".join(_reason(each["loc"], each["msg"]) for each in details)
         raise ValidationError(reasons, _place(details[0]["loc"]) or None, errors=details) from error

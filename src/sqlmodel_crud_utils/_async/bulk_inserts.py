@@ -1,4 +1,4 @@
-"""Many new rows, written past the ORM."""
+"""Bulk inserts, which bypass the unit of work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Dialect, Insert
 
 from sqlmodel_crud_utils._async._running.changes import report
-from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, tell
+from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, report_progress
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
@@ -59,7 +59,7 @@ from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError
 __all__ = ["bulk_insert_rows"]
 
 _NAME = "bulk_insert_rows"
-# The statements are the Core's; the model in them only tells the session which database to use.
+# These are Core statements; the model only tells the session which database to use.
 _PLAIN = {**REPORTED, "dml_strategy": "raw"}
 
 
@@ -156,7 +156,7 @@ async def bulk_insert_rows(
 
 @dataclass(slots=True)
 class _Insertion:
-    """A bulk insert under way."""
+    """A bulk insert in progress."""
 
     session: AsyncSession
     target: Target
@@ -180,12 +180,12 @@ class _Insertion:
             copied = self._wants_copy(len(chunk)) and await self._copy(shapes)
             await write.written(len(chunk) if copied else await self._write(shapes))
             done += len(chunk)
-            await tell(report, done, self.total)
+            await report_progress(report, done, self.total)
 
     def _begin(self, connection: Connection) -> None:
         begin_immediate(connection)
         self.need = need_of(self.target.model)
-        # The driver gives no keys back.
+        # The driver returns no keys.
         if self.need < Need.KEYS:
             self.route = route_of(sync_session(self.session), connection)
 
@@ -193,7 +193,7 @@ class _Insertion:
         async def work() -> int:
             return sum([await self._insert(shape) for shape in shapes])
 
-        # The savepoint is what lets the failing row be found afterwards.
+        # The savepoint allows the search for the refused row afterwards.
         inserted = await in_savepoint(self.session, self.target.model, work)
         if not isinstance(inserted, Refusal):
             return inserted
@@ -203,13 +203,13 @@ class _Insertion:
 
     @property
     def _counts_by_itself(self) -> bool:
-        """Whether the statement counts the rows that it skips, as the drivers do not."""
+        """Whether the statement itself counts the rows that it skips, because drivers do not."""
         return features_of(self.dialect).conflict == "ON DUPLICATE KEY"
 
     async def _insert(self, shape: Shape) -> int:
         if self.need >= Need.KEYS:
-            return await self._insert_and_tell(shape)
-        await self._tell_some()
+            return await self._insert_and_report(shape)
+        await self._report_some()
         if not self.skipping:
             await self._execute(shape)
             return shape.size
@@ -222,15 +222,15 @@ class _Insertion:
         await self._execute(shape)
         return shape.size - await run_on_connection(self.session, skipped, model)
 
-    async def _tell_some(self) -> None:
+    async def _report_some(self) -> None:
         if self.need:
             await report(self.session, Change(self.target.model, "create"))
 
-    async def _insert_and_tell(self, shape: Shape) -> int:
+    async def _insert_and_report(self, shape: Shape) -> int:
         facts, names = self.target.facts, tuple(self.target.columns)
         parameters = shape.mappings(self.target.columns[name].key for name in shape.names)
         if self.skipping and self._counts_by_itself:
-            keys = [key for row in parameters if (key := await self._insert_unless_there(row))]
+            keys = [key for row in parameters if (key := await self._insert_or_skip(row))]
             rows = await rows_of_keys(self.session, facts, names, keys)
         else:
             statement = self._statement(facts.model, keyed=True)
@@ -239,7 +239,7 @@ class _Insertion:
             await report(self.session, change_of(facts, "create", names, rows))
         return len(rows)
 
-    async def _insert_unless_there(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
+    async def _insert_or_skip(self, row: Mapping[str, Any]) -> Sequence[Any] | None:
         model = self.target.model
         await run_on_connection(self.session, start_counting, model)
         statement = self._statement(model, keyed=True)
@@ -278,10 +278,10 @@ class _Insertion:
         return self.route is Route.DRIVER and count >= COPY_FROM
 
     async def _copy(self, shapes: list[Shape]) -> bool:
-        """Write rows with COPY; False if they are left to be inserted.
+        """Write rows with COPY; return whether they were written.
 
-        What is refused is inserted, too: that goes well where only COPY is refused (row policies,
-        types that its driver cannot send), and else it tells the row.
+        Refused rows have to be inserted. That succeeds if only COPY is refused (row security, types
+        that its driver cannot send), and otherwise identifies the row.
         """
         prepared = [driver_copy(self.target, shape, self.dialect) for shape in shapes]
         copies = [copy for copy in prepared if copy is not None]
@@ -289,7 +289,7 @@ class _Insertion:
             return False
 
         async def work() -> None:
-            await self._tell_some()
+            await self._report_some()
             for copy in copies:
                 await copy_rows(self.session, self.target.model, self.target.table, *copy)
 
@@ -300,10 +300,10 @@ class _Insertion:
             self.method = "insert"
         return refusal is None
 
-    # --- what failed -----------------------------------------------------------------------------
+    # --- refusals --------------------------------------------------------------------------------
 
     async def _explained(self, shapes: list[Shape], refusal: Refusal) -> SQLModelCRUDError:
-        """Return the error that names the first failing row; the rows before it are inserted."""
+        """Return an error that names the first refused row, after inserting the rows before it."""
         if refusal.is_of_rows:
             for shape in shapes:
                 found = await self._search(shape)

@@ -1,4 +1,4 @@
-"""How a program reports to the cache a write that the library cannot see."""
+"""Report to the cache a write that the library does not see."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def session_factory(
 
 
 def _strict(mode: bool | Literal["n_plus_one"] | None, info: Any) -> dict[str, Any]:
-    """Return the setting that makes sessions strict, beside what their program keeps there."""
+    """Return the setting that makes sessions strict, merged with the program's own `info`."""
     mode = checked(CAN_LOAD is not None if mode is None else mode)
     if not mode:
         return {}

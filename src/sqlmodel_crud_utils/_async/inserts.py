@@ -1,4 +1,4 @@
-"""Many new rows: all together, or one by one when that failed."""
+"""Insert many new rows: all together, or one by one if that fails."""
 
 from __future__ import annotations
 
@@ -149,15 +149,15 @@ async def _insert_what_can_be(write: Write, rows: list[T]) -> tuple[bool, list[T
     if failures:
         write.error = BulkOperationError(len(rows), len(failures), failures)
         log_failure(_NAME, write.model, write.error)
-    # The commits and rollbacks that came after a row expired it.
+    # Later commits and rollbacks have expired the rows.
     restore(loaded)
     return bool(outcome["success"]), outcome
 
 
 def _raise_unless_of_a_row(session: AsyncSession, failure: SQLModelCRUDError) -> None:
-    """Raise what is not a row's fault: good rows must not be taken for bad ones.
+    """Raise a failure that no row caused, so that good rows are not reported as failed.
 
-    Outside a block a race that was lost is over with its transaction; the next row has its own.
+    Outside a block, a lost race only affects its own row, because each row has a transaction.
     """
     inside = block_of(sync_session(session)) is not None
     if isinstance(failure, DatabaseConnectionError) or (inside and ends_transaction(failure)):
@@ -178,7 +178,7 @@ async def _refusal_of(write: Write, rows: list[Any]) -> SQLModelCRUDError | None
 async def _insert_with_hooks(
     write: Write, rows: list[Any]
 ) -> tuple[bool, list[Any] | InsertOutcome]:
-    """Insert each row alone from the start, so that none is hooked twice."""
+    """Insert each row alone from the start, so that no row's hooks run twice."""
     session, strict = write.session, write.strict
     try:
         with SetApart(rows) as apart:
@@ -254,7 +254,7 @@ async def _insert_all_or_none(write: Write, rows: list[Any]) -> None:
             await add_and_flush(session, rows)
             await load_expired(session, states_of(rows))
 
-        # The savepoint is what lets the failing rows be found afterwards.
+        # The savepoint allows the search for the refused rows afterwards.
         refusal = await in_savepoint(session, write.model, work, adding=rows)
     if refusal is not None:
         failure = await _explained(session, rows, refusal)
@@ -273,7 +273,7 @@ def _doom(session: AsyncSession, failure: SQLModelCRUDError) -> None:
 
 
 async def _explained(session: AsyncSession, rows: list[Any], refusal: Refusal) -> SQLModelCRUDError:
-    """Return the error that names the failing rows, found by trying each one; none is kept."""
+    """Return an error that names the refused rows, found by inserting and undoing each row."""
     with SetApart(rows) as apart:
 
         async def work(row: Any) -> None:
@@ -285,7 +285,7 @@ async def _explained(session: AsyncSession, rows: list[Any], refusal: Refusal) -
         tried = [await in_savepoint(session, type(row), partial(work, row)) for row in rows]
         await probing.rollback()
     failures = [(index, each.failure) for index, each in enumerate(tried) if each is not None]
-    if not failures:  # the rows are good each by itself, or it was not a row's fault
+    if not failures:  # each row alone is accepted, or no row is to blame
         return refusal.failure
     return BulkOperationError(
         len(rows),

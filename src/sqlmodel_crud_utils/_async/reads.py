@@ -1,4 +1,4 @@
-"""The functions that read: one row by its key, lists, id lists."""
+"""Read rows: one by its key, lists, lists of keys."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def _filtered(
     *,
     joins: bool,
 ) -> Query:
-    """Return the query for v0.1.0's filters, among which is what sorts the rows."""
+    """Return the query for v0.1.0's filters, which include the sort options."""
     sort_field, sort_desc = filters.pop("sort_field", None), filters.pop("sort_desc", False)
     conditions = text_match(model, text_field, filters, dialect)
     if filters:

@@ -1,4 +1,4 @@
-"""Replicas: how far the primary has progressed, so that a read can wait for it."""
+"""Replicas: tokens for the primary's position, so that reads can require it."""
 
 from __future__ import annotations
 

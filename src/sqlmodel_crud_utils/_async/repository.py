@@ -589,7 +589,7 @@ class AsyncRepository(Generic[T]):
         )
         return counts
 
-    # --- queries: from here on it is the query builder -------------------------------------------
+    # --- queries: delegated to the query builder -------------------------------------------------
 
     @property
     def query(self) -> AsyncQueryBuilder[T]:
@@ -772,7 +772,7 @@ class AsyncRepository(Generic[T]):
         """
         return await self.query.keyset(size, after, max_size=max_size)
 
-    # --- how they run ----------------------------------------------------------------------------
+    # --- execution -------------------------------------------------------------------------------
 
     def _matching(
         self, method: str, unique: Mapping[str, Any], *, include_deleted: bool

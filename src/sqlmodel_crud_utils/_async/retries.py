@@ -1,4 +1,4 @@
-"""A transaction that runs again if it failed because of others."""
+"""Transactions that are retried if concurrent ones made them fail."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class _Attempt:
     modes: Modes
     block: blocks.BlockState | None = None
     ended_by: BaseException | None = None
-    """What ended the transaction before the function was over, whatever it made of that."""
+    """The error that ended the transaction, even if the function caught it."""
 
     async def run(
         self, work: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -153,7 +153,7 @@ class _Attempt:
         return result
 
     def next_pause(self, retries: Retries, error: Exception) -> float | None:
-        """Return the seconds until the next attempt, None where no attempt is left."""
+        """Return the seconds until the next attempt, or None to give up."""
         if self.block is not None and self.block.committed:
             return None
         cause: Cause | None = cause_of(error) or cause_of(self.ended_by)
@@ -164,7 +164,7 @@ class _Attempt:
 
 
 def _members(value: Any) -> Iterator[Any]:
-    """Return what a result holds, at any depth."""
+    """Yield the members of a result, at any depth."""
     if isinstance(value, Page | CursorPage):
         value = value.items
     parts: Iterable[Any] | None = None
@@ -193,7 +193,7 @@ _running: ContextVar[object] = ContextVar("sqlmodel_crud_utils_running", default
 
 @contextmanager
 def _at_work() -> Iterator[None]:
-    """Mark the task or thread, while it is in the function of a `run_transaction`."""
+    """Mark the current task or thread while it runs the function of a `run_transaction`."""
     before = _running.get()
     _running.set(runner())
     try:
@@ -212,7 +212,7 @@ def _refuse_nested() -> None:
 
 
 async def _opened(new_session: Callable[[], AnySession]) -> AsyncSession:
-    """Return a new session; what the factory returned may be none, or in use."""
+    """Return a new session; refuse a result of the factory that is no session, or in use."""
     made = await call_hook(new_session)
     try:
         session = require_session(made)

@@ -1,4 +1,4 @@
-"""Soft-deleted rows: marked, restored, and finally removed for good."""
+"""Soft deletion: mark, restore and permanently delete rows."""
 
 from __future__ import annotations
 

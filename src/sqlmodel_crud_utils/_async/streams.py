@@ -1,4 +1,4 @@
-"""Rows that are read from the database while a loop runs over them."""
+"""Streams: rows that are fetched in batches while a loop iterates over them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class RowStream(Generic[T]):
             observers.end(operation)
 
     def _check_transaction(self) -> None:
-        # Rows of a transaction that has ended have expired, and its cursor is gone.
+        # After the end of the transaction, its rows have expired and its cursor is closed.
         if self._reader is not None and (self._batch or not self._is_over):
             raise transaction_ended()
 
@@ -136,7 +136,7 @@ class RowStream(Generic[T]):
 
 
 class _Cursor:
-    """Reads batches with a cursor of the database."""
+    """Reads batches with a database cursor."""
 
     def __init__(self, session: AsyncSession, query: Query) -> None:
         self._session = session
@@ -154,23 +154,23 @@ class _Cursor:
 
     @property
     def is_closed(self) -> bool:
-        """Whether another statement needed the connection, so that the cursor had to go."""
+        """Whether the cursor was closed because another statement needed the connection."""
         return self._result is not None and self._result.closed
 
     def rest(self) -> _Chunks:
-        """Return a reader of the rows that come after those that were read."""
+        """Return a reader of the remaining rows."""
         after = None if self._last is None else _sort_values(self._query, self._last)
         return _Chunks(self._session, self._query, after, self._count)
 
     async def close(self) -> None:
-        """Close the cursor, as far as it is still open."""
+        """Close the cursor if it is open."""
         result, self._result = self._result, None
         if result is not None:
             finished(self._connection, result)
             await run_sync(self._session, result.close)
 
     async def read(self, size: int) -> Sequence[Any]:
-        """Return the next rows, fewer than this many at the end only."""
+        """Return the next rows; fewer than `size` means the end."""
         if self._result is None:
             await self._open(size)
         query, plain = self._query, sync_session(self._session)
@@ -203,7 +203,7 @@ class _Cursor:
             self._batches = rows.partitions()
 
     async def _renew(self, rows: Sequence[Any]) -> None:
-        """Bring those of the rows up to date that stayed loaded beyond a commit."""
+        """Refresh the rows that stayed loaded after a commit."""
         kept = kept_rows.keys_among(sync_session(self._session), rows)
         for keys in chunked(kept, COMPOSITE_KEYS_PER_QUERY):
             await fetch(
@@ -217,7 +217,7 @@ class _Cursor:
 
 
 class _Chunks:
-    """Reads batches with a query for each, which continues after the row that was the last."""
+    """Reads each batch with a query that continues after the last row."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class _Chunks:
         self._count = count
 
     async def read(self, size: int) -> Sequence[Any]:
-        """Return the next rows, fewer than this many at the end only."""
+        """Return the next rows; fewer than `size` means the end."""
         query, limit = self._query, self._query.size
         part = query._replace(size=size if limit is None else min(size, limit - self._count))
         statement, parameters = prepared_from(part, self._after)
@@ -253,7 +253,7 @@ class _Chunks:
 
 
 def _results(query: Query, found: Sequence[Any]) -> list[Any]:
-    """Return the rows, or the dicts, without the values that they are sorted by."""
+    """Return rows or dicts without their sort values."""
     return as_dicts(query.values, found) if query.values else [row[0] for row in found]
 
 

@@ -1,4 +1,4 @@
-"""Sessions in which a lazy load is an error that says what would have loaded the rows."""
+"""Sessions in which a lazy load raises an error that says how to load the rows beforehand."""
 
 from __future__ import annotations
 

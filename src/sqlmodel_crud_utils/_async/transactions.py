@@ -1,4 +1,4 @@
-"""All or nothing: `transaction()` blocks, and callbacks that run after the commit."""
+"""`transaction()` blocks, and callbacks that run after the commit."""
 
 from __future__ import annotations
 

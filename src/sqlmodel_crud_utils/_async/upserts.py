@@ -1,4 +1,4 @@
-"""Rows that are inserted, or updated if they already exist."""
+"""Upserts: insert rows, or update those that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row written, updated or deleted."""
+"""Write, update or delete one row."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ def own(listener: _F) -> _F:
 
 def listens_to_rows(facts: Facts, operation: str) -> bool:
     """Return whether anybody listens to the "insert", "update" or "delete" of a model's rows."""
-    return is_heard(facts.mapper.dispatch, (f"before_{operation}", f"after_{operation}"))
+    return has_listeners(facts.mapper.dispatch, (f"before_{operation}", f"after_{operation}"))
 
 
 def listens_to_fields(facts: Facts, names: Iterable[str]) -> bool:
     """Return whether anything, such as a validator, listens to changes of these fields."""
-    return any(is_heard(facts.attributes[name].dispatch, ("set",)) for name in names)
+    return any(has_listeners(facts.attributes[name].dispatch, ("set",)) for name in names)
 
 
-def is_heard(dispatch: Any, names: Iterable[str]) -> bool:
+def has_listeners(dispatch: Any, names: Iterable[str]) -> bool:
     """Return whether anything but the library listens to one of these events."""
     return any(listener not in _own for name in names for listener in getattr(dispatch, name))

@@ -118,7 +118,7 @@ def begin(call: Call) -> None:
     """Notify the observers that a call begins."""
     call.observers = registered
     for observer in call.observers:
-        _tell(observer.begin, call)
+        _notify(observer.begin, call)
 
 
 def end(call: Call, error: BaseException | None = None) -> None:
@@ -130,7 +130,7 @@ def end(call: Call, error: BaseException | None = None) -> None:
     if error is not None:
         call.error = error
     for observer in reversed(told):
-        _tell(observer.end, call)
+        _notify(observer.end, call)
 
 
 @contextmanager
@@ -138,15 +138,15 @@ def at_work(call: Call) -> Iterator[None]:
     """Notify the observers that a stream reads rows inside the block."""
     told = call.observers
     for observer in told:
-        _tell(observer.resume, call)
+        _notify(observer.resume, call)
     try:
         yield
     finally:
         for observer in reversed(told):
-            _tell(observer.pause, call)
+            _notify(observer.pause, call)
 
 
-def _tell(method: Callable[[Call], None], call: Call) -> None:
+def _notify(method: Callable[[Call], None], call: Call) -> None:
     try:
         method(call)
     except Exception as error:  # noqa: BLE001 - whoever only listens breaks nothing

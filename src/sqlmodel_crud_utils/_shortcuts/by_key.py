@@ -37,7 +37,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, delet
 from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of, report
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
-from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard, sets_plainly
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, has_no_listeners, sets_plainly
 from sqlmodel_crud_utils._shortcuts.stamping import can_stamp, stamp_values, stamps
 
 _MARKS = ("is_deleted", "deleted_at", "deleted_by")
@@ -72,7 +72,7 @@ class Sought(NamedTuple):
             and facts.loads_alone
             and self.names == facts.key
             and _is_at_rest(session)
-            and is_unheard(session, *FLUSH, "do_orm_execute")
+            and has_no_listeners(session, *FLUSH, "do_orm_execute")
             and need_of(facts.model) < Need.BEFORE
             and not listens_to_rows(facts, operation)
             and not self._may_be_held()

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 
-from sqlmodel_crud_utils._core.listeners import is_heard
+from sqlmodel_crud_utils._core.listeners import has_listeners
 from sqlmodel_crud_utils._core.memoizing import cached
 
 _switched_off = False
@@ -35,7 +35,7 @@ def switched_off() -> Iterator[None]:
         _switched_off = before
 
 
-def is_unheard(session: Session, *events: str) -> bool:
+def has_no_listeners(session: Session, *events: str) -> bool:
     """Return whether a session has no listeners to these events and no routing of its own."""
     # A custom `get_bind` may choose the database by the kind of statement.
     return type(session).get_bind is Session.get_bind and not listens_to_session(session, *events)
@@ -62,4 +62,4 @@ FLUSH = ("before_flush", "after_flush", "after_flush_postexec")
 
 def listens_to_session(session: Session, *names: str) -> bool:
     """Return whether a session has a listener to one of these events."""
-    return is_heard(session.dispatch, names)
+    return has_listeners(session.dispatch, names)

@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import (
     is_clean,
     register_persistent,
 )
-from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, is_unheard
+from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, has_no_listeners
 
 
 class NewRow(NamedTuple):
@@ -100,7 +100,7 @@ def insert_at_once(
         or not _is_inserted_alone(facts, dialect, skip_existing)
         or any(name in state.dict for name in facts.relationships)
         or _has_other_changes(session, row)
-        or not is_unheard(session, *FLUSH)
+        or not has_no_listeners(session, *FLUSH)
         or listens_to_rows(facts, "insert")
         or bool(state.manager.dispatch.refresh_flush)
     ):

@@ -147,11 +147,11 @@ def found_or_created(
         model: The table model.
         searched: The values to search for.
         further: Further values of a new row.
-        loading: How related rows are loaded with the row.
-        visibility: Which rows count as found.
-        single: Whether several such rows are an error.
-        changes: What is written to an existing row; None leaves it alone.
-        name: The public function that does it.
+        loading: How related rows are loaded.
+        visibility: Which rows are searched.
+        single: Whether several matching rows are an error.
+        changes: The values to write to an existing row; None leaves it alone.
+        name: The public function that was called.
     """
     facts = facts_of(model)
     wanted = values_for(facts, searched_values(model, searched))
@@ -159,7 +159,7 @@ def found_or_created(
     search = _Search(session, facts, wanted, loading, here(visibility), single)
     hooks = hooks_of(model, "create")
     with Write(session, facts, name, raise_on_error=True, hooks=hooks) as write:
-        # On MySQL callers that wait for the same row deadlock when its creator rolls back.
+        # On MySQL, callers that wait for the same row deadlock if its creator rolls back.
         with translated(session, model, name):
             retries = Retries(_ATTEMPTS if _is_alone(session, model) else 1)
         while True:
@@ -178,12 +178,12 @@ def found_or_created(
 
 
 def _may_succeed_again(failure: QueryExecutionError | RecordNotFoundError) -> bool:
-    # A row that was found and is gone when it is to be updated can be created.
+    # If the row that was found is deleted before its update, it can be created.
     return isinstance(failure, RecordNotFoundError) or is_lost_race(failure.original_error)
 
 
 def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
-    """Write to the row that was found, whatever others have made of it meanwhile."""
+    """Update the row that was found, even if others have changed it meanwhile."""
     session, facts = write.session, facts_of(type(row))
     hooks = hooks_of(facts.model, "update")
     write = replace(write, facts=facts, hooks=hooks)
@@ -203,7 +203,7 @@ def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
 
 
 def _is_alone(session: Session, model: type[Any]) -> bool:
-    """Return whether a rollback would undo nothing else, and expire no more than the commit."""
+    """Return whether a rollback would undo nothing else, and expire no more than a commit."""
     plain = sync_session(session)
     return not (
         plain.in_transaction()
@@ -226,7 +226,7 @@ def _first_or_created(write: Write, search: _Search, values: Mapping[str, Any]) 
 
 
 class _Search(NamedTuple):
-    """What is looked for, and how."""
+    """A search for one row."""
 
     session: Session
     facts: Facts
@@ -236,7 +236,7 @@ class _Search(NamedTuple):
     single: bool
 
     def first(self, *, as_of_now: bool = False) -> Any:
-        """Return the first such row or None, on request past the transaction's snapshot.
+        """Return the first matching row or None; `as_of_now` reads past the transaction's snapshot.
 
         Raises:
             MultipleRecordsError: There are several, and `single` forbids that.
@@ -263,10 +263,9 @@ class _Search(NamedTuple):
 
 
 def past_snapshot(session: Session, facts: Facts, statement: Select[Any]) -> Select[Any]:
-    """Let a SELECT in a transaction see what others have committed meanwhile.
+    """Make a SELECT in a transaction see what others have committed meanwhile.
 
-    On MySQL a transaction sees what was committed before its first query; only locking reads see
-    more.
+    On MySQL, a transaction sees what was committed before its first query, except in locking reads.
     """
     features = features_of(dialect_of(session, facts))
     if not (features.keeps_snapshot and session.in_transaction()):
@@ -275,7 +274,7 @@ def past_snapshot(session: Session, facts: Facts, statement: Select[Any]) -> Sel
 
 
 def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Create the row; where another caller was faster, return theirs."""
+    """Create the row; if another caller was faster, return theirs."""
     existed = False
 
     def work() -> Sequence[Any]:
@@ -314,7 +313,7 @@ def _create_or_find(write: Write, search: _Search, values: Mapping[str, Any]) ->
 
 
 def _first_as_of_now(search: _Search) -> Any:
-    """Return the row that somebody else has just committed, or None."""
+    """Return the row that another caller has just committed, or None."""
     was_on = run_on_connection(search.session, lift_snapshot)
     try:
         return search.first(as_of_now=True)
@@ -324,7 +323,7 @@ def _first_as_of_now(search: _Search) -> Any:
 
 
 def _insert_alone(write: Write, values: Mapping[str, Any]) -> Any:
-    """Insert a row in a savepoint, so that a refusal costs nothing but this row."""
+    """Insert a row in a savepoint, so that a refusal undoes only this row."""
     run_on_connection(write.session, begin_immediate, write.model)
     with write.session.begin_nested():
         return insert(write.session, write.facts, write.model(**values), write.hooks)
@@ -335,7 +334,7 @@ def _is_held_by_deleted(
     values: Mapping[str, Any],
     refusal: ConstraintViolationError,
 ) -> bool:
-    """Return whether it is a soft-deleted row that has the unique value of the refused one."""
+    """Return whether a soft-deleted row holds the unique value of the refused row."""
     session, facts = search.session, search.facts
     if refusal.kind != "unique" or not is_soft_delete(facts):
         return False

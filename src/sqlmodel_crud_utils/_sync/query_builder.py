@@ -370,12 +370,12 @@ class QueryBuilder(QueryShape[T]):
                 items, total = self._later_page(read, query)
             else:
                 items = self._rows(read, query)
-                # A row may have gone meanwhile, but those on this page were there.
+                # Rows may have been deleted meanwhile, but those on this page existed.
                 total = len(items) if len(items) < size else max(self._total(read), size)
         return Page(items=items, total=total, page=page, size=size)
 
     def _later_page(self, read: Read, query: Query) -> tuple[list[T], int]:
-        # The pages before were full, so this one can hardly tell the total by itself.
+        # The page's own length does not tell the total, so the query counts as well.
         prepared = query.prepared("rows with total", Query.rows_with_total)
         found = self._fetch(read, prepared)
         total = found[0][-1] if found else min(self._total(read), query.start)
@@ -513,7 +513,7 @@ class QueryBuilder(QueryShape[T]):
         removal = delete_of(query.model, criteria)
         return self._write("delete", [*links, removal], criteria)
 
-    # --- how they run ----------------------------------------------------------------------------
+    # --- execution -------------------------------------------------------------------------------
 
     def _page_after(
         self, size: int, after: str | None, cursors_of: Callable[[PageAfter[T]], object]
@@ -548,7 +548,7 @@ class QueryBuilder(QueryShape[T]):
         query = self._query
         statement, parameters = prepared
         if query.lock is not None:
-            # What is read again would overwrite changes that are not written yet.
+            # A locked row is refreshed, which would overwrite unflushed changes.
             self._session.flush()
         work = partial(
             fetch,
@@ -573,7 +573,7 @@ class QueryBuilder(QueryShape[T]):
         statements: Sequence[Update | Delete],
         criteria: Sequence[ColumnElement[bool]],
     ) -> int:
-        """Run statements, as one write; return how many rows the last one reached."""
+        """Run statements as one write; return how many rows the last one reached."""
         session, facts = self._session, facts_of(self._query.model)
         plain = sync_session(session)
         with Write(session, facts, name, raise_on_error=True) as write:
@@ -587,7 +587,7 @@ class QueryBuilder(QueryShape[T]):
                 last = hidden(self._query, statements[-1])
                 with all_or_none(session):
                     write.written(write_set(session, facts, last, criteria, options))
-                # What only the database can work out is read back: nothing is left to lazy loading.
+                # Load what the database has computed, so that no lazy load is left.
                 load_expired(session, loaded)
                 return []
 
@@ -604,7 +604,7 @@ class QueryBuilder(QueryShape[T]):
         if len(rows) > 1:
             found = self._total(read) - (self._query.start or 0)
             found = found if self._query.size is None else min(found, self._query.size)
-            # A row may have gone meanwhile, but two were there.
+            # A row may have been deleted meanwhile, but there were two.
             raise MultipleRecordsError(self._query.model, max(found, 2), dict(self._query.lookups))
         return rows[0] if rows else None
 

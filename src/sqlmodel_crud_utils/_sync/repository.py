@@ -587,7 +587,7 @@ class Repository(Generic[T]):
         )
         return counts
 
-    # --- queries: from here on it is the query builder -------------------------------------------
+    # --- queries: delegated to the query builder -------------------------------------------------
 
     @property
     def query(self) -> QueryBuilder[T]:
@@ -770,7 +770,7 @@ class Repository(Generic[T]):
         """
         return self.query.keyset(size, after, max_size=max_size)
 
-    # --- how they run ----------------------------------------------------------------------------
+    # --- execution -------------------------------------------------------------------------------
 
     def _matching(
         self, method: str, unique: Mapping[str, Any], *, include_deleted: bool

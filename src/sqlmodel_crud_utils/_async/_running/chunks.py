@@ -35,7 +35,7 @@ def check_report(progress: Any) -> None:
         require_callable(progress, "progress")
 
 
-async def tell(report: Report | None, done: int, total: int | None) -> None:
+async def report_progress(report: Report | None, done: int, total: int | None) -> None:
     """Report how many rows are done, if the caller wants to know."""
     if report is not None:
         await call_hook(report, done, total)

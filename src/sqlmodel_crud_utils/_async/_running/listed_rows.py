@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
+from sqlmodel_crud_utils._async._running.chunks import all_or_none, report_progress
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
@@ -72,7 +72,7 @@ class ListedWrite(NamedTuple):
                 for chunk in rows.listed.chunks(chunk_size):
                     await self.write.written(await one_chunk(rows, chunk))
                     done += len(chunk)
-                    await tell(report, done, len(keys))
+                    await report_progress(report, done, len(keys))
             return []
 
         async with self.write as write:

@@ -10,7 +10,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._async._running.changes import announce, report
-from sqlmodel_crud_utils._async._running.chunks import all_or_none, tell
+from sqlmodel_crud_utils._async._running.chunks import all_or_none, report_progress
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._async._running.upserted_batches import (
@@ -137,7 +137,7 @@ class Upsertion(NamedTuple):
                 count = sum(entry.rows for entry in batch.entries)
                 done += count
                 await self.write.written(count)
-                await tell(report, done, total)
+                await report_progress(report, done, total)
         return rows
 
     async def _write(self, batch: Batch) -> Mapping[Entry, Any]:

@@ -37,7 +37,7 @@ def check_report(progress: Any) -> None:
         require_callable(progress, "progress")
 
 
-def tell(report: Report | None, done: int, total: int | None) -> None:
+def report_progress(report: Report | None, done: int, total: int | None) -> None:
     """Report how many rows are done, if the caller wants to know."""
     if report is not None:
         call_hook(report, done, total)

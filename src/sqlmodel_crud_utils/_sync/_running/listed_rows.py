@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none, tell
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none, report_progress
 from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
@@ -74,7 +74,7 @@ class ListedWrite(NamedTuple):
                 for chunk in rows.listed.chunks(chunk_size):
                     self.write.written(one_chunk(rows, chunk))
                     done += len(chunk)
-                    tell(report, done, len(keys))
+                    report_progress(report, done, len(keys))
             return []
 
         with self.write as write:

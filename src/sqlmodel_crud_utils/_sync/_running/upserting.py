@@ -34,7 +34,7 @@ from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose
 from sqlmodel_crud_utils._sync._running.changes import announce, report
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none, tell
+from sqlmodel_crud_utils._sync._running.chunks import all_or_none, report_progress
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
 from sqlmodel_crud_utils._sync._running.upserted_batches import (
@@ -137,7 +137,7 @@ class Upsertion(NamedTuple):
                 count = sum(entry.rows for entry in batch.entries)
                 done += count
                 self.write.written(count)
-                tell(report, done, total)
+                report_progress(report, done, total)
         return rows
 
     def _write(self, batch: Batch) -> Mapping[Entry, Any]:

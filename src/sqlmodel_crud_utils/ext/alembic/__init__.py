@@ -5,7 +5,7 @@ with both APIs: with an `Engine` and with an `AsyncEngine`.
 """
 
 try:
-    import alembic as _alembic  # noqa: F401 - to say what is missing, and how to get it
+    import alembic as _alembic  # noqa: F401 - to say what is missing, and how to install it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "sqlmodel_crud_utils.ext.alembic needs Alembic: "

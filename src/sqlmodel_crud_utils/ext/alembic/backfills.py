@@ -1,4 +1,4 @@
-"""Updates and deletes of many rows of a large table, in small transactions."""
+"""Update or delete many rows of a large table in small transactions."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def drop_tenant(op: Any, table: str, *, schema: str | None = None) -> None:
     _drop(op, table, schema, (_TENANT,), indexed=_TENANT)
 
 
-# --- how -----------------------------------------------------------------------------------------
+# --- implementation ------------------------------------------------------------------------------
 
 
 def _timestamps() -> list[Column[Any]]:
@@ -241,7 +241,7 @@ def _create_index(op: Any, table: str, schema: str | None, name: str) -> None:
 
 
 def _index_name(op: Any, table: str, schema: str | None, name: str) -> str:
-    """Return the name that the index of a column has in the project's models."""
+    """Return the name that a column's index has in the project's models."""
     models = op.get_context().opts.get("target_metadata")
     convention = None if models is None else models.naming_convention
     described = Table(table, MetaData(naming_convention=convention), Column(name), schema=schema)

@@ -1,4 +1,4 @@
-"""Alembic's command from inside a program."""
+"""Run Alembic's upgrade command from inside a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alembic.config import Config
 
 __all__ = ["upgrade"]
 
-# Alembic keeps what runs in a module of its own.
+# Alembic keeps the running migration in a module-level variable.
 _one_at_a_time = Lock()
 
 

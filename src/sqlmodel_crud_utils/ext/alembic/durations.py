@@ -1,4 +1,4 @@
-"""Durations, as a caller gives them."""
+"""Parse durations given by a caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seconds_of(duration: object, field: str) -> float:
         field: The name of the parameter; the error names it.
 
     Raises:
-        ValidationError: It is anything else, or below 0.
+        ValidationError: The duration is anything else, or below 0.
     """
     seconds: float | None = None
     if isinstance(duration, timedelta):

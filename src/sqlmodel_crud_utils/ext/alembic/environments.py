@@ -1,4 +1,4 @@
-"""What an env.py does: it connects, waits for its turn, and lets Alembic run."""
+"""A complete env.py: connect, wait for the lock, run the migrations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMING_CONVENTION: Mapping[str, str] = {
 CHECK constraints are not in it: name them yourself.
 """
 
-_PLACEHOLDER = "driver"  # of the alembic.ini that `alembic init` writes
+_PLACEHOLDER = "driver"  # in the alembic.ini that `alembic init` writes
 
 
 def run_migrations(
@@ -107,7 +107,7 @@ def _name_constraints(metadata: MetaData, convention: Mapping[str, Any] | None) 
 
 
 def _set_up_logging() -> None:
-    """Let Alembic's command show what it does, as its alembic.ini says."""
+    """Set up logging for Alembic's command as configured in alembic.ini."""
     config = context.config
     if config.cmd_opts is not None and config.file_config.has_section("loggers"):
         fileConfig(config.file_config, disable_existing_loggers=False)
@@ -125,7 +125,7 @@ def _with_engine(engine: Engine | AsyncEngine | None, work: Callable[[Engine], N
         return
     url = _url()
     if "+" in url.drivername and url.get_dialect().is_async:
-        # Imported where they are needed: sync code does without the async parts.
+        # Imported here, so that sync code does not load the async parts.
         from sqlmodel_crud_utils.aio import create_pooled_engine as create_async_pooled_engine
 
         _in_loop(create_async_pooled_engine(url), work, is_own=True)
@@ -146,7 +146,7 @@ def _in_loop(engine: AsyncEngine, work: Callable[[Engine], None], *, is_own: boo
 
 
 def _url() -> URL:
-    """Return the URL of alembic.ini; no error quotes it, as it may hold a password."""
+    """Return the URL in alembic.ini; errors do not quote it, because it may contain a password."""
     try:
         text = context.config.get_main_option("sqlalchemy.url")
     except InterpolationError:
@@ -206,7 +206,7 @@ def _transaction(
 
 @contextmanager
 def _lock_waits(connection: Connection, seconds: float) -> Iterator[None]:
-    """Set the limit in each transaction; what runs outside one, and afterwards, has none."""
+    """Limit lock waits in each transaction, but not outside transactions or afterwards."""
     features = features_of(connection.dialect)
     limits, before = _lock_timeout(features, seconds), _restored(connection, features)
 
@@ -225,7 +225,7 @@ def _lock_waits(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def _lock_timeout(features: Features, seconds: float) -> list[str]:
-    # 0 would be no limit.
+    # 0 would mean no limit.
     if features.lock_limit == "lock_timeout":
         return [f"SET LOCAL lock_timeout = '{max(1, round(seconds * 1000))}ms'"]
     if features.lock_limit == "lock_wait_timeout":
@@ -234,7 +234,7 @@ def _lock_timeout(features: Features, seconds: float) -> list[str]:
 
 
 def _restored(connection: Connection, features: Features) -> list[str]:
-    """Return what takes back a limit that a transaction leaves behind, as MySQL's does."""
+    """Return statements that restore a limit that outlives its transaction, as MySQL's does."""
     if features.lock_limit != "lock_wait_timeout":
         return []
     seconds = connection.exec_driver_sql("SELECT @@SESSION.lock_wait_timeout").scalar()

@@ -1,7 +1,7 @@
-"""Migrations of SQLite: one transaction, in which no foreign key deletes rows.
+"""Migrations on SQLite: one transaction, in which foreign keys delete no rows.
 
-A batch of Alembic copies a table and drops the old one. Where foreign keys are enforced, the drop
-deletes all rows first, and with them those that refer to them ON DELETE CASCADE.
+A batch operation of Alembic copies a table and drops the old one. If foreign keys are enforced, the
+drop first deletes all rows, and thereby rows that refer to them with ON DELETE CASCADE.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlmodel_crud_utils.exceptions import ConstraintViolationError, MigrationLo
 
 @contextmanager
 def unchecked(connection: Connection, patience: float) -> Iterator[None]:
-    """Do not enforce foreign keys on a connection, on which no transaction has begun."""
+    """Do not enforce foreign keys on a connection, which must not be in a transaction."""
     before = [_pragma(connection, name) for name in ("foreign_keys", "busy_timeout")]
     _pragma(connection, f"busy_timeout = {round(patience * 1000)}")
     _pragma(connection, "foreign_keys = OFF")
@@ -34,11 +34,11 @@ def unchecked(connection: Connection, patience: float) -> Iterator[None]:
 
 @contextmanager
 def begin_checked(connection: Connection, patience: float) -> Iterator[None]:
-    """Take the lock of the database; refuse foreign keys that are broken at the end.
+    """Take the database's lock; at the end, refuse newly broken foreign keys.
 
     Raises:
-        MigrationLockError: Somebody else has the lock.
-        ConstraintViolationError: Rows refer to rows that are gone.
+        MigrationLockError: Another process has the lock.
+        ConstraintViolationError: Rows refer to rows that no longer exist.
     """
     try:
         begin_again_immediate(connection)
@@ -63,10 +63,10 @@ def _broken(connection: Connection) -> Counter[tuple[str, str]]:
 
 
 def _pragma(connection: Connection, statement: str) -> Any:
-    """Run a PRAGMA outside a transaction; in one, that of foreign keys does nothing."""
+    """Run a PRAGMA outside a transaction; inside one, `foreign_keys` has no effect."""
     driver: Any = connection.connection.dbapi_connection
     cursor = driver.cursor()
-    # A driver that commits nothing by itself is always in a transaction.
+    # A driver with autocommit=False is always in a transaction.
     begun = has_begun(connection)
     if begun:
         cursor.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""How autogenerate writes what is not SQLAlchemy's own."""
+"""How autogenerate renders types and defaults that are not SQLAlchemy's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HERE = "sqlmodel_crud_utils.ext.alembic"
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Let a revision import the types that it names, and write defaults for every database."""
+    """Add imports for the types in a revision, and render defaults that suit every database."""
     if kind == "type" and isinstance(item, TypeEngine):
         module = type(item).__module__
         if not module.startswith("sqlalchemy."):

@@ -1,4 +1,4 @@
-"""Whether a database has what the models need."""
+"""Compare a database with the models."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _differences(connection: Connection, metadata: MetaData) -> Iterator[str]:
     }
     migration = MigrationContext.configure(connection, opts=options)
     for difference in compare_metadata(migration, metadata):
-        # Changes of a column come as a list of their own.
+        # Changes of a column come as a nested list.
         for change in difference if isinstance(difference, list) else [difference]:
             yield from _described(change, connection.dialect)
 
@@ -114,7 +114,7 @@ def _described(change: Any, dialect: Dialect) -> Iterator[str]:
         schema, table, column, _, stored, wanted = parts
         name = f"{_place(schema, table)}.{column}"
         if kind == "modify_type":
-            # As this database calls them: elsewhere the two may have one name.
+            # In this database's dialect: other dialects may have one name for both.
             names = [each.compile(dialect) for each in (stored, wanted)]
             yield f"column {name} is {names[0]}, and in the models {names[1]}"
         else:

@@ -1,8 +1,8 @@
-"""What a read returns, as a text for the store, and the rows of a session that are made of it.
+"""Answers: the result of a read, encoded for the store, and decoded into rows of a session.
 
-An answer is one column or several, of plain values or of rows of models. Each row is in it once,
-whatever leads to it, with the values of its columns and the places of the related rows that it
-holds. Values stand by column, too: most are checked, encoded and decoded a column at a time.
+An answer is one column or several, of plain values or of rows of models. It contains each row once,
+with the values of its columns and the places of its related rows. Values are grouped by column, so
+that most are checked, encoded and decoded a column at a time.
 """
 
 from __future__ import annotations
@@ -58,33 +58,33 @@ _of_cells: Store[Any, Codec] = Store()
 
 
 def _codec_of(type_: Any, dialect: Dialect) -> Codec | None:
-    """Return how values are kept whose type converts them; others are kept as they are."""
+    """Return the codec of a type that converts values, or None for other types."""
     if not converts(type_):
         return None
     return _of_cells.get((type_, dialect.name), lambda: Codec(type_, dialect))
 
 
 def has_tuples(form: Form, types: Sequence[Any]) -> bool:
-    """Return whether an answer has several columns, or one that stands in tuples."""
+    """Return whether the rows of an answer are tuples."""
     return form == "tuples" or (form == "rows" and len(types) > 1)
 
 
 def name_of(mapper: Mapper[Any]) -> str:
-    """Return what an answer calls a model."""
+    """Return the name of a model in answers."""
     return f"{mapper.class_.__module__}.{mapper.class_.__qualname__}"
 
 
 class UnfitError(Exception):
-    """The session holds a row of an answer otherwise, so that the database has to be asked."""
+    """The session's state of a row differs from the answer, so the database must be queried."""
 
 
-# --- into the store ------------------------------------------------------------------------------
+# --- encoding ------------------------------------------------------------------------------------
 
 
 def loaded_states(session: Session) -> Collection[InstanceState[Any]]:
-    """Return the objects that the next query leaves as they are: they say nothing about it.
+    """Return the objects that the next query would not refresh, and whose values are no evidence.
 
-    Where the session keeps rows from before, a query of the library reads all that it finds again.
+    If the session holds kept rows, the library's queries refresh all rows that they find.
     """
     if kept_rows.has_any(session):
         return ()
@@ -100,9 +100,9 @@ class _Alike:
     """Rows of one shape.
 
     Attributes:
-        facts: What their model is.
+        facts: The facts of their model.
         number: The number of the shape in the answer.
-        values: What their columns hold, for each row.
+        values: The values of their columns, for each row.
         related: The places of their related rows, for each row.
     """
 
@@ -114,13 +114,13 @@ class _Alike:
 
 @dataclass(slots=True)
 class Writer:
-    """Puts down an answer.
+    """Encodes an answer.
 
     Attributes:
         dialect: The dialect of the database.
         held: Objects that were loaded before the read.
-        form: What the answer consists of.
-        types: The types of the columns of a result, None for a model.
+        form: The form of the answer.
+        types: The types of the result's columns; None for a model.
     """
 
     dialect: Dialect
@@ -132,11 +132,11 @@ class Writer:
     places: dict[InstanceState[Any], int] = field(default_factory=dict, init=False)
 
     def write(self, answer: Sequence[Any]) -> dict[str, Any]:
-        """Return the answer as what JSON can hold.
+        """Return the answer in a form that JSON can represent.
 
         Raises:
-            UncacheableError: It has something that the store cannot hold, or that is not as the
-                database has it.
+            UncacheableError: The answer contains a value that cannot be stored, or that may differ
+                from the database's.
         """
         columns = zip(*answer, strict=True) if has_tuples(self.form, self.types) else [answer]
         written = [self._column(values, at) for at, values in enumerate(columns)]
@@ -163,7 +163,7 @@ class Writer:
         return [codecs[name].encode_all(column) for name, column in pairs]
 
     def _place(self, state: InstanceState[Any]) -> int:
-        """Return the place of a row in the answer, to which it and its related rows are added."""
+        """Return the place of a row in the answer, adding it and its related rows if necessary."""
         found = self.places.get(state)
         if found is not None:
             return found
@@ -197,7 +197,7 @@ class Writer:
         return [self._place(instance_state(each)) for each in collection_adapter(value)]
 
 
-# --- out of it -----------------------------------------------------------------------------------
+# --- decoding ------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -205,12 +205,12 @@ class _Row:
     """A row of an answer.
 
     Attributes:
-        facts: What its model is.
-        key: Its key in a session.
-        values: What its columns hold.
+        facts: The facts of its model.
+        key: Its identity key.
+        values: The values of its columns.
         related: The places of the related rows by relationship.
-        adopt: Makes a persistent object of a session.
-        instance: The object of the session.
+        adopt: Creates a persistent object in the session.
+        instance: The session's object.
     """
 
     facts: Facts
@@ -223,13 +223,13 @@ class _Row:
 
 @dataclass(slots=True)
 class Reader:
-    """Makes the rows of an answer.
+    """Decodes an answer into rows.
 
     Attributes:
-        session: The session whose objects they become.
+        session: The session that gets the rows.
         dialect: The dialect of the database.
-        question: What was asked for.
-        types: The types of the columns of a result, None for a model.
+        question: The question.
+        types: The types of the result's columns; None for a model.
     """
 
     session: Session
@@ -237,14 +237,14 @@ class Reader:
     question: Question
     types: Sequence[Any]
     made: list[InstanceState[Any]] = field(default_factory=list, init=False)
-    """The objects that were made; others were there."""
+    """The objects that were created; others existed."""
 
     def read(self, answer: Any) -> list[Any]:
-        """Return the answer; nothing of the session is changed where it is damaged.
+        """Return the answer; if it is damaged, the session stays unchanged.
 
         Raises:
-            DamagedError: No read has put this there.
-            UnfitError: The session holds a row of it that is not as in the answer.
+            DamagedError: No read has stored this answer.
+            UnfitError: The session's state of a row differs from the answer.
         """
         try:
             rows = self._rows(answer)
@@ -261,9 +261,9 @@ class Reader:
         return has_tuples(self.question.form, self.types)
 
     def _check(self, columns: Sequence[Sequence[Any]]) -> None:
-        """Refuse other columns than such a question has."""
+        """Refuse columns that do not fit the question."""
         sizes = set(map(len, columns))
-        # Without a row there are no tuples, and thus no columns.
+        # Without rows there are no tuples, and thus no columns.
         is_empty = self._has_tuples and not columns
         if len(sizes) > 1 or not (is_empty or len(columns) == len(self.types)):
             raise DamagedError
@@ -326,7 +326,7 @@ class Reader:
         return found
 
     def _find(self, rows: Sequence[_Row]) -> None:
-        """Find the object of the session for each row, or make one."""
+        """Find the session's object for each row, or create one."""
         if len(self.session.identity_map):
             for row in rows:
                 row.instance = self._held(row)
@@ -339,7 +339,7 @@ class Reader:
                 _relate(row, rows)
 
     def _held(self, row: _Row) -> Any:
-        """Return the object that the session holds for a row, None without one."""
+        """Return the session's object for a row, or None."""
         held = self.session.identity_map.get(row.key)
         if held is None:
             return None
@@ -364,7 +364,7 @@ def _filled(column: _Places | list[Any], rows: Sequence[_Row]) -> list[Any]:
 
 def _relate(row: _Row, rows: Sequence[_Row]) -> None:
     for name, places in row.related.items():
-        # What an object of the session holds already stays, as after a query.
+        # A relationship that the object already holds stays, as after a query.
         if name not in instance_state(row.instance).dict:
             set_committed_value(row.instance, name, _members(places, rows))
 
@@ -378,7 +378,7 @@ def _members(places: Any, rows: Sequence[_Row]) -> Any:
 
 
 def _check_related(row: _Row, rows: Sequence[_Row]) -> None:
-    """Refuse a row with related rows of another model."""
+    """Refuse a row whose related rows belong to another model."""
     for name, places in row.related.items():
         relationship = row.facts.relationships[name]
         if isinstance(places, list) != bool(relationship.uselist):
@@ -388,7 +388,7 @@ def _check_related(row: _Row, rows: Sequence[_Row]) -> None:
 
 
 def _checked(places: Any, rows: Sequence[_Row], facts: Facts) -> list[int]:
-    """Return places if there are rows of a model at them."""
+    """Return places after checking that each has a row of the model."""
     found: list[int] = _listed(places)
     if not set(map(type, found)) <= {int} or min(found, default=0) < 0:
         raise DamagedError

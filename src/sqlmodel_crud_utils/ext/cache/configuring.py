@@ -1,4 +1,4 @@
-"""Switching the cache on and off."""
+"""Switch the cache on and off."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Cache(Protocol):
 
 
 class _Cached:
-    """The cache of a program: it answers reads, and hears of writes."""
+    """The cache of a program: it answers reads, and subscribes to changes."""
 
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache = cache
@@ -43,7 +43,7 @@ class _Cached:
 
     @cached_property
     def aio(self) -> Any:
-        """The reads of the async API, which a sync program does not load."""
+        """The reads of the async API; a sync program does not load them."""
         from sqlmodel_crud_utils.ext.cache._async.reads import Reads
 
         return Reads(self._cache.aio, self._settings)
@@ -55,24 +55,24 @@ class _Cached:
 
         return Reads(self._cache.sync, self._settings)
 
-    def need(self, model: type[Any]) -> Need:  # noqa: ARG002 - all are alike
-        """Return that writes to every model count, whatever this process reads."""
+    def need(self, model: type[Any]) -> Need:  # noqa: ARG002 - the same for all
+        """Return `Need.MODEL` for every model, because other processes may cache any of them."""
         return Need.MODEL
 
     def written(self, session: Session, change: Change) -> None:
-        """End entries at once where the database commits each statement by itself."""
+        """Invalidate entries at once under AUTOCOMMIT, where each statement is committed."""
         connections = connections_of(session)
         if any(map(is_autocommitting, connections)):
             self.tables_written(connections, [change])
 
     def committed(self, session: Session, changes: Sequence[Change]) -> None:
-        """End the entries of what a transaction has written."""
+        """Invalidate the entries of what a transaction has written."""
         self.tables_written(connections_of(session), changes)
 
     def tables_written(
         self, connections: Collection[Connection], changes: Sequence[Change | TableChange]
     ) -> None:
-        """End the entries of what a transaction has written."""
+        """Invalidate the entries of what a transaction has written."""
         names = written_tokens(changes)
         if not names:
             return
@@ -105,7 +105,7 @@ def configure_cache(cache: Cache | None, *, ttl: float | None = None) -> None:
         >>> configure_cache(InMemoryCache(), ttl=60)
         >>> configure_cache(None)
     """
-    global _configured  # noqa: PLW0603 - there is one cache for a process
+    global _configured  # noqa: PLW0603 - one cache per process
     made = None if cache is None else _made(cache, ttl)
     if _configured is not None:
         events.unsubscribe(_configured)

@@ -1,4 +1,4 @@
-"""Which database a session reads from, as a text that sync and async code share."""
+"""The identity of a session's database, as a text that is equal for sync and async engines."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sqlmodel_crud_utils._session.transaction_state import connections_of
 _FAMILIES = {"mariadb": "mysql"}
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 
-# Where it is, beside what a URL has places for; the rest is how one gets there.
+# Query options that identify the database; the others only say how to connect.
 _PLACES = ("host", "port", "service", "unix_socket", "options")
 
 _known: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
 
 def database_of(session: Session, facts: Facts) -> str:
-    """Return the name of the database that a model's rows are written to.
+    """Return a name for the database that a model's rows are written to.
 
-    It has no user, no password and no driver in it.
+    It contains no user, password or driver.
     """
     with as_writing(session):
         bind = session.get_bind(facts.mapper)
     if isinstance(bind, Connection):
-        # A transaction around the session: what it shows is for itself, in tests for instance.
+        # The session joins an outer transaction, as in tests, which has a view of its own.
         return f"connection {line_of(bind)}{_translation(session, bind)}"
     name = _known.get(bind)
     if name is None:
@@ -60,13 +60,13 @@ def _file_of(url: URL) -> list[str] | None:
 def _server_of(url: URL, family: str) -> list[str] | None:
     query = {name: url.query[name] for name in _PLACES if name in url.query}
     if url.host is None and url.database is None and not query:
-        return None  # a function of the program's connects, nobody knows to what
+        return None  # the program's own function connects, so the database is unknown
     port = url.port or _PORTS.get(family)
     return [url.host or "", str(port), url.database or "", json.dumps(query, default=list)]
 
 
 def _translation(session: Session, bind: Engine | Connection) -> str:
-    """Return how names of schemas are translated, "" where they are not."""
+    """Return the translation of schema names as text, or "" without one."""
     options: list[Mapping[str, Any]] = [
         connection.get_execution_options()
         for connection in connections_of(session)

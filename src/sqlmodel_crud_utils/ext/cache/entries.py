@@ -1,4 +1,4 @@
-"""What a read asks the store for, and what an entry looks like."""
+"""Names of entries for reads, and the format of entries."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What both APIs share.
+    """The settings that both APIs share.
 
     Attributes:
-        ttl: For how many seconds an entry is kept that does not say so.
-        outages: What is known of the failures of the store.
+        ttl: For how many seconds an entry is kept by default.
+        outages: The known failures of the store.
     """
 
     ttl: float
@@ -53,20 +53,20 @@ class Settings:
 
     @property
     def token_ttl(self) -> float:
-        """For how long a token is kept: one that is gone ends entries before their time."""
+        """For how long a token is kept; a missing token invalidates entries early."""
         return max(86_400.0, 2 * self.ttl)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a read asks the store for.
+    """A lookup in the store.
 
     Attributes:
         question: The question.
         dialect: The dialect of its database.
         name: The name of its entry.
-        tokens: The names of the tokens that it stands under.
-        types: The types of the columns of a result, None for a model.
+        tokens: The names of the tokens that its validity depends on.
+        types: The types of the result's columns; None for a model.
     """
 
     question: Question
@@ -77,7 +77,7 @@ class Asked:
 
 
 def asked_of(session: Session, question: Question, dialect: Dialect) -> Asked | None:
-    """Return what a question asks the store for, None where the database has to answer it."""
+    """Return the lookup for a question, or None if only the database can answer it."""
     outline = outline_of(question, dialect)
     if not outline.is_known or not are_columns_cacheable(question):
         return None
@@ -114,15 +114,15 @@ def _tokens(question: Question, facts: Facts, outline: Outline) -> list[str]:
 
 
 def made_entry(name: str, tokens: Sequence[bytes], answer: Any) -> bytes:
-    """Return an entry: an answer, and the tokens that were there before it was read."""
+    """Return an entry: an answer, and the tokens from before its rows were read."""
     return json.dumps([name, [token.decode() for token in tokens], answer]).encode()
 
 
 def entry_of(entry: bytes, name: str, tokens: Sequence[bytes | None]) -> Any:
-    """Return the answer of an entry, None if one of its tokens is another one now.
+    """Return the answer of an entry, or None if one of its tokens has changed.
 
     Raises:
-        DamagedError: It is not an entry.
+        DamagedError: The bytes are not an entry.
     """
     try:
         own_name, found, answer = json.loads(entry)

@@ -1,4 +1,4 @@
-"""Reads that are under way, so that callers who miss the same entry wait for one of them."""
+"""Reads in progress: callers that miss the same entry wait for one query."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _S = TypeVar("_S")
 
 @dataclass(slots=True, eq=False)
 class Flight(Generic[_S]):
-    """A read that others wait for.
+    """A read that others may wait for.
 
     Attributes:
-        signal: Is given when it is over.
-        is_stored: Whether its answer went into the store.
-        has_failed: Whether it was cut off, so that another one has to query.
+        signal: Given when the read is over.
+        is_stored: Whether its answer was stored.
+        has_failed: Whether it was interrupted, so that another caller has to query.
     """
 
     signal: _S
@@ -26,13 +26,13 @@ class Flight(Generic[_S]):
 
 
 class Flights(Generic[_S]):
-    """The reads that are under way in a process.
+    """The reads in progress in a process.
 
     Args:
-        make_signal: Makes what others wait for.
+        make_signal: Creates the signal of a read.
 
     Attributes:
-        landed: How many are over.
+        landed: How many reads are over.
     """
 
     def __init__(self, make_signal: Callable[[], _S]) -> None:
@@ -42,7 +42,7 @@ class Flights(Generic[_S]):
         self._lock = Lock()
 
     def join(self, key: Hashable) -> tuple[Flight[_S], bool]:
-        """Return the read of an entry that is under way, and whether it begins with this call."""
+        """Return the current read of an entry, and whether this call has started it."""
         with self._lock:
             found = self._under_way.get(key)
             if found is not None:
@@ -51,7 +51,7 @@ class Flights(Generic[_S]):
             return made, True
 
     def land(self, key: Hashable) -> None:
-        """Forget a read that is over."""
+        """Remove a read that is over."""
         with self._lock:
             del self._under_way[key]
             self.landed += 1

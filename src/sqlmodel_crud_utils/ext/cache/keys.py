@@ -1,8 +1,8 @@
-"""Names in the store: of entries, and of the tokens by which writes end them.
+"""Names in the store: of entries, and of the tokens by which writes invalidate them.
 
-A token is a random text. An entry holds the tokens that were there before its rows were read from
-the database; a write puts new ones in their place, and with that the entry is over. Tokens belong
-to tables, whatever database holds them, so that a write never has to know who reads.
+A token is a random text. An entry contains the tokens from before its rows were read; a write
+replaces them, which invalidates the entry. Tokens are named after tables, regardless of the
+database, so that a write need not know which reads there are.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._session.changes import Change, TableChange
 from sqlmodel_crud_utils.ext.cache.values import encoded
 
-# A change of what entries look like gives them other names.
+# Changed whenever the format of entries changes.
 _VERSION = "scu1"
 
 _MOST_KEYS = 100
-"""How many rows of a model a transaction names; more than these are "some rows"."""
+"""The most rows of a model that a transaction names; more count as "some rows"."""
 
 
 def new_token() -> bytes:
-    """Return a token that was never there."""
+    """Return a token that was never used."""
     return token_hex(8).encode("ascii")
 
 
@@ -43,7 +43,7 @@ def table_token(table: str) -> str:
 
 @cached
 def some_token(table: str) -> str:
-    """Return the name of the token of all rows, renewed by a write that does not say which."""
+    """Return the name of the token that a write to unknown rows of a table renews."""
     return _name("s", table)
 
 
@@ -58,7 +58,7 @@ def entry_name(*parts: str) -> str:
 
 
 def _name(kind: str, *parts: str) -> str:
-    # Hashes, as keys of memcached have at most 250 bytes and no spaces.
+    # Hashed, because memcached's keys have at most 250 bytes and no spaces.
     text = json.dumps(parts).encode()
     return f"{_VERSION}:{kind}:{hashlib.blake2b(text, digest_size=16).hexdigest()}"
 
@@ -67,14 +67,14 @@ def _name(kind: str, *parts: str) -> str:
 
 
 def home_of(facts: Facts) -> str:
-    """Return the table whose primary key the rows of a model have."""
+    """Return the table that defines the primary key of a model's rows."""
     return str(facts.mapper.base_mapper.local_table)
 
 
 def key_text(facts: Facts, key: Sequence[Any]) -> str | None:
-    """Return a primary key as a text that is equal where keys are, None where nobody can tell.
+    """Return a primary key as a text that is equal for equal keys, or None if that is unknown.
 
-    Databases may take texts for equal that differ in case.
+    Databases may treat texts that differ in case as equal.
     """
     if not facts.has_exact_key:
         return None
@@ -90,7 +90,7 @@ def key_text(facts: Facts, key: Sequence[Any]) -> str | None:
 
 @cached
 def tables_of(mapper: Mapper[Any]) -> frozenset[str]:
-    """Return the tables that hold the rows of a model, those of its heirs included."""
+    """Return the tables of a model's rows, including those of its subclasses."""
     return frozenset(str(table) for each in mapper.self_and_descendants for table in each.tables)
 
 
@@ -112,7 +112,7 @@ def written_tokens(changes: Iterable[Change | TableChange]) -> list[str]:
     names = [table_token(table) for table in tables]
     for home, keys in rows.items():
         names += [some_token(home)] if keys is None else [row_token(home, key) for key in keys]
-    # A table of which only links were told may belong to a model as well.
+    # A table that was only reported as a link table may have a model as well.
     return [*names, *(some_token(table) for table in tables - rows.keys())]
 
 
@@ -133,7 +133,7 @@ def _keys_of(facts: Facts, change: Change) -> set[str] | None:
 
 
 def _keys_after(facts: Facts, change: Change) -> Iterable[Key]:
-    """Return the keys that rows have after a write that changes them."""
+    """Yield the new keys of rows whose keys a write changes."""
     if change.values is None or change.keys is None:
         return
     for key, values in zip(change.keys, change.values, strict=True):
@@ -142,7 +142,7 @@ def _keys_after(facts: Facts, change: Change) -> Iterable[Key]:
 
 
 def model_tokens(facts: Facts, key: Sequence[Any] | None) -> list[str]:
-    """Return the names of the tokens of a model's rows, or of one row and all lists."""
+    """Return the names of the tokens of all rows of a model, or of one row and all lists."""
     keys = None if key is None else [tuple(key)]
     return written_tokens([Change(facts.model, "update", keys)])
 
@@ -152,7 +152,7 @@ def model_tokens(facts: Facts, key: Sequence[Any] | None) -> list[str]:
 
 @cached
 def fingerprint(model: type[Any]) -> str:
-    """Return what tells the columns and relationships of a model, and of those around it."""
+    """Return a hash of the columns and relationships of a model and of the models it reaches."""
     found = [
         (
             mapper.class_.__qualname__,
@@ -174,10 +174,10 @@ def _described(column: Any) -> str:
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:
-    """Return the parameters of a statement as a text that is equal for equal values.
+    """Return a statement's parameters as a text that is equal for equal values.
 
     Raises:
-        UncacheableError: A value of a type that has no such text.
+        UncacheableError: A value's type has no such text.
     """
     return _write_parameters(parameters)
 
@@ -188,5 +188,5 @@ def _parameter(value: Any) -> Any:
     return encoded(value)
 
 
-# `json.dumps` would make an encoder for each call.
+# `json.dumps` would create an encoder on each call.
 _write_parameters = json.JSONEncoder(default=_parameter).encode

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 _PORT = 11211
 _LONGEST = 30 * 24 * 3600
-"""The most seconds that memcached takes for a time from now, and not for a moment."""
+"""The longest expiry in seconds; memcached takes a larger number as a Unix time."""
 
 _LARGEST = 1_000_000
-"""The most bytes of a value; memcached itself takes 1 MiB with key and overhead."""
+"""The most bytes of a value; memcached allows 1 MiB with key and overhead."""
 
 
 class MemcachedCache:
@@ -61,7 +61,7 @@ class MemcachedCache:
     @cached_property
     def sync(self) -> _SyncMemcached:
         """The store for the sync API."""
-        pymemcache: Any = import_module("pymemcache.client.base")  # it has no types
+        pymemcache: Any = import_module("pymemcache.client.base")  # untyped
 
         def make() -> Any:
             return pymemcache.PooledClient(
@@ -99,7 +99,7 @@ class MemcachedCache:
 
 
 def _seconds(ttl: float) -> int:
-    # It counts whole seconds, and takes 0 for "for ever".
+    # memcached counts whole seconds, and 0 means no expiry.
     return min(max(1, int(ttl)), _LONGEST)
 
 
@@ -108,7 +108,7 @@ def _fitting(entries: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 class _RefusedError(Exception):
-    """Memcached has not kept a value."""
+    """Memcached did not store a value."""
 
 
 class _SyncMemcached:
@@ -119,7 +119,7 @@ class _SyncMemcached:
 
     @property
     def _client(self) -> Any:
-        """The client of this process: a forked one must not use the sockets of its parent."""
+        """The client of this process; a forked process must not use its parent's sockets."""
         process = getpid()
         found = self._clients.get(process)
         if found is None:
@@ -144,19 +144,19 @@ class _SyncMemcached:
 
 
 class _FreeClients:
-    """Clients of one connection each, of an event loop, that nobody uses just now."""
+    """The unused clients of an event loop, with one connection each."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._free: list[Any] = []
 
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
-        """Call a method of a client that nobody else uses meanwhile."""
+        """Call a method of a client, with exclusive use of its connection."""
         client = self._free.pop() if self._free else self._make()
         try:
             found = await getattr(client, method)(*args, **options)
         except BaseException:
-            # What is still answered to a call that was cut off is no answer to the next one.
+            # The next call must not receive the late answer to an interrupted one.
             await client.close()
             raise
         self._free.append(client)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlmodel_crud_utils.exceptions import ValidationError
 
-# What Python needs for an entry beside its key and value, roughly.
+# Python's approximate overhead for an entry, besides its key and value.
 _OVERHEAD = 200
 
 
@@ -57,20 +57,20 @@ class InMemoryCache:
         return self
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of keys, None for each missing one."""
+        """Return the values of keys; None for each missing one."""
         now = monotonic()
         with self._lock:
             return [self._get(key, now) for key in keys]
 
     def set_many(self, entries: Mapping[str, bytes], ttl: float) -> bool:
-        """Keep values under keys; return whether all of them are kept."""
+        """Store values; return whether all of them were stored."""
         with self._lock:
             for key, value in entries.items():
                 self._set(key, value, ttl)
             return all(key in self._entries for key in entries)
 
     def add(self, key: str, value: bytes, ttl: float) -> bool:
-        """Keep a value unless the key has one; return whether it is kept."""
+        """Store a value unless the key has one; return whether it was stored."""
         with self._lock:
             if self._get(key, monotonic()) is not None:
                 return False
@@ -114,7 +114,7 @@ def _positive(name: str, number: Any) -> int:
 
 
 class _AsyncMemory:
-    """The same store; nothing in it waits."""
+    """The same store for async code; it never waits."""
 
     timeout: float | None = None
 

@@ -37,7 +37,7 @@ class RedisCache:
         if not isinstance(url, str) or not url.startswith(_SCHEMES):
             raise ValidationError(f"must begin with {', '.join(_SCHEMES)}", field="url")
         try:
-            import redis  # noqa: F401 - to say now what is missing
+            import redis  # noqa: F401 - to fail now if it is missing
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 'RedisCache needs redis: pip install "sqlmodel-crud-utils[cache]"'

@@ -1,4 +1,4 @@
-"""When a session may read from the cache, and when it may fill it."""
+"""Whether a session may read from the cache, and whether it may fill it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
 
 
 def may_read(session: Session) -> bool:
-    """Return whether a session may be given what the cache holds.
+    """Return whether a session may read from the cache.
 
-    Not where its transaction has written something, or has something to write; and not where the
-    database shows it an earlier state.
+    It may not if its transaction has written or is about to write, or reads an old snapshot.
     """
     return not has_written(session) and sees_what_others_see(session)
 
 
 def may_fill(session: Session) -> bool:
-    """Return whether others may be given what a session has just read."""
+    """Return whether a session's last read may be stored for others."""
     return not has_written(session) and may_be_kept(session)
 
 
 def has_written(session: Session) -> bool:
-    """Return whether a transaction holds something that nobody else sees."""
+    """Return whether a session has written, or is about to write, anything uncommitted."""
     return bool(pending_of(session)) or not is_clean(session)

@@ -1,4 +1,4 @@
-"""What is found out once about a SELECT: its text, the tables that it reads, what it returns."""
+"""The constant parts of a SELECT: its text, the tables it reads, its result types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.ext.cache.keys import tables_of
 from sqlmodel_crud_utils.ext.cache.values import is_cacheable
 
-# Drivers of one database write the same statement in several ways.
+# The drivers of a database compile the same statement differently, so one dialect is used.
 _CLASSES: Mapping[str, Any] = {
     "mariadb": mysql.dialect,
     "mysql": mysql.dialect,
@@ -36,15 +36,15 @@ _OTHER = DefaultDialect(paramstyle="named")
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A SELECT, as far as it does not differ from read to read.
+    """The parts of a SELECT that are the same for each read.
 
     Attributes:
-        digest: What its SQL and the types of its result come to, short enough for a name.
+        digest: A hash of its SQL and the kinds of its columns, short enough for a name.
         tables: The tables that it reads.
-        is_known: Whether these are all; SQL as text may read others.
-        parameters: The values of parameters that are fixed.
-        callables: What returns the values of the others that the statement has by itself.
-        types: The types of the columns of a result, None for a model.
+        is_known: Whether these are all; SQL text may read others.
+        parameters: The values of fixed parameters.
+        callables: Functions that return the values of the statement's other parameters.
+        types: The types of the result's columns; None for a model.
     """
 
     digest: str
@@ -60,7 +60,7 @@ class Outline:
         return {**self.parameters, **called, **(given or {})}
 
 
-# The statements of templates come again and again.
+# Statements from templates are reused.
 _outlines: weakref.WeakKeyDictionary[Select[Any], Outline] = weakref.WeakKeyDictionary()
 
 
@@ -80,7 +80,7 @@ def _outline(statement: Select[Any], dialect: Dialect) -> Outline:
     elements = [each for part in parts for each in visitors.iterate(part)]
     described = statement.column_descriptions
     types = tuple(None if each["expr"] is each["entity"] else each["type"] for each in described)
-    # The columns of a model may be asked for, or the model itself.
+    # A SELECT of a model and one of its columns may have the same SQL.
     kinds = "".join("r" if type_ is None else "v" for type_ in types)
     return Outline(
         hashlib.blake2b(f"{kinds} {compiled.string}".encode(), digest_size=16).hexdigest(),
@@ -106,12 +106,12 @@ def _tables(elements: Iterable[Any]) -> frozenset[str]:
 
 
 def computes(facts: Facts) -> bool:
-    """Return whether a query works out fields of a model, perhaps from other rows."""
+    """Return whether a query computes fields of a model, perhaps from other rows."""
     return not all(isinstance(column, Column) for column in facts.columns.values())
 
 
 def loaded_tables(question: Question) -> frozenset[str]:
-    """Return the tables of the related rows that are loaded with the rows."""
+    """Return the tables of related rows that are loaded."""
     facts = facts_of(question.model)
     if facts.loads_eagerly:
         mappers = facts.reachable()
@@ -123,7 +123,7 @@ def loaded_tables(question: Question) -> frozenset[str]:
 
 @cached
 def _tables_behind(relationship: RelationshipProperty[Any]) -> frozenset[str]:
-    """Return the tables that the rows of a relationship are found and read in."""
+    """Return the tables that loading a relationship reads."""
     joined = (relationship.primaryjoin, relationship.secondaryjoin, relationship.secondary)
     parts = [*joined, relationship.entity.selectable, *(relationship.order_by or ())]
     columns = (
@@ -138,7 +138,7 @@ def _tables_behind(relationship: RelationshipProperty[Any]) -> frozenset[str]:
 
 
 def are_columns_cacheable(question: Question) -> bool:
-    """Return whether all that the read may return can be kept without executing it."""
+    """Return whether all columns that a read may return can be stored without pickling."""
     facts = facts_of(question.model)
     return _are_cacheable(facts, bool(question.loading) or facts.loads_eagerly)
 

@@ -1,4 +1,4 @@
-"""Values of columns as JSON and back, so that nothing that comes from a store is executed."""
+"""Column values as JSON and back, so that nothing from a store is executed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class UncacheableError(Exception):
-    """A value that would not come back from JSON as it is."""
+    """A value that JSON cannot restore unchanged."""
 
 
 class DamagedError(Exception):
-    """Something from a store that no read has put there."""
+    """Data from a store that no read has stored there."""
 
 
 _TO_TEXT: Mapping[type[Any], tuple[str, Callable[[Any], Any]]] = {
@@ -50,16 +50,16 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
 
 
 def encoded(value: Any) -> Any:
-    """Return a value as what `json.dumps` writes without a loss.
+    """Return a value in a form that `json.dumps` writes without loss.
 
-    What is not a number, text or boolean is a list of a word and a text.
+    Anything but a number, text or boolean becomes a list of a type name and a text.
 
     Raises:
-        UncacheableError: It would not come back the same.
+        UncacheableError: The value could not be restored unchanged.
     """
     if value is None or type(value) in _PLAIN:
         return value
-    # asyncpg has a class of its own for what is the same as any UUID.
+    # asyncpg has its own subclass of UUID.
     known = _TO_TEXT.get(UUID if isinstance(value, UUID) else type(value))
     if known is not None:
         word, to_text = known
@@ -72,7 +72,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(raw: Any, type_: TypeEngine[Any] | None = None) -> Any:
-    """Return the value of what `encoded` has made; anything else is a `DamagedError`."""
+    """Return the value that `encoded` has encoded; raise a `DamagedError` for anything else."""
     if raw is None or type(raw) in _PLAIN:
         return raw
     if not isinstance(raw, list) or len(raw) != 2:
@@ -94,7 +94,7 @@ def _member(type_: TypeEngine[Any] | None, name: str) -> Enum:
 
 
 def _checked(value: Any) -> Any:
-    """Return nested lists and dicts if JSON has all that is in them."""
+    """Return nested lists and dicts if JSON can represent their content."""
     if isinstance(value, dict):
         if not all(type(key) is str for key in value):
             raise UncacheableError("a key that is not a text")
@@ -110,9 +110,9 @@ _NUMBERS = (int, float, Decimal)
 
 
 def are_of(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
-    """Return whether values are such as an expression of a type has; NULLs are.
+    """Return whether values fit the type of an expression; NULL fits any type.
 
-    What databases make of numbers, by adding them up for example, are numbers of some kind.
+    For numbers, any type of number fits, because databases change it, for instance in sums.
     """
     kind = python_type(type_)
     if kind is object or is_json(type_):
@@ -125,7 +125,7 @@ def are_of(type_: TypeEngine[Any], values: Sequence[Any]) -> bool:
 
 
 class Codec:
-    """How the values of a column are kept: as the column holds them, before its type converts them.
+    """Encodes the values of a column as stored, before the type's own conversion.
 
     Args:
         type_: The type of the column.
@@ -138,22 +138,22 @@ class Codec:
         self._kind = python_type(type_)
         self._decorator: Any = type_ if converts(type_) else None
         self._is_json = is_json(type_)
-        self._as_is = self._stands_as_is()
+        self._as_is = self._unencoded_types()
 
-    def _stands_as_is(self) -> frozenset[type[Any]]:
-        """Return the types of values that JSON has as they are."""
+    def _unencoded_types(self) -> frozenset[type[Any]]:
+        """Return the types of values that JSON represents directly."""
         if self._decorator is not None or self._is_json or self._kind not in _PLAIN:
             return frozenset()
         return frozenset((self._kind, type(None)))
 
     def encode_all(self, values: Sequence[Any]) -> list[Any]:
-        """Return values for JSON; one that would not come back the same is refused."""
+        """Return values for JSON; refuse one that could not be restored unchanged."""
         if self._as_is.issuperset(map(type, values)):
             return list(values)
         return list(map(self.encode, values))
 
     def decode_all(self, raws: Any) -> list[Any]:
-        """Return the values of what `encode_all` has made; anything else is a `DamagedError`."""
+        """Return the values that `encode_all` has encoded; raise a `DamagedError` otherwise."""
         if type(raws) is not list:
             raise DamagedError
         if self._as_is.issuperset(map(type, raws)):
@@ -161,7 +161,7 @@ class Codec:
         return list(map(self.decode, raws))
 
     def encode(self, value: Any) -> Any:
-        """Return a value for JSON; one that would not come back the same is refused."""
+        """Return a value for JSON; refuse one that could not be restored unchanged."""
         if self._decorator is not None:
             return self._converted(value)
         if value is None or (self._kind in _PLAIN and type(value) is self._kind):
@@ -175,7 +175,7 @@ class Codec:
         return encoded(value)
 
     def decode(self, raw: Any) -> Any:
-        """Return the value of what `encode` has made; anything else is a `DamagedError`."""
+        """Return the value that `encode` has encoded; raise a `DamagedError` otherwise."""
         if self._decorator is not None:
             return self._converted_back(decoded(raw))
         if isinstance(raw, list) and raw and raw[0] == "list":
@@ -191,7 +191,7 @@ class Codec:
     def _converted(self, value: Any) -> Any:
         try:
             raw = encoded(self._stored(value))
-            # A type that hashes what it is given, for one, gives something else back.
+            # Some types do not return what they were given, for instance hashes.
             again = self._read(decoded(raw))
         except Exception as error:
             raise UncacheableError(type(value).__name__) from error
@@ -226,7 +226,7 @@ def _item(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
 
 @cached
 def converts(type_: TypeEngine[Any]) -> bool:
-    """Return whether a type is the user's own and converts values itself."""
+    """Return whether a type is a user's own that converts values."""
     methods = ("process_bind_param", "process_result_value")
     return any(_has_own(type_, name) for name in methods)
 
@@ -239,17 +239,17 @@ def _has_own(type_: TypeEngine[Any], method: str) -> bool:
 
 
 def _types_in(type_: TypeEngine[Any]) -> list[TypeEngine[Any]]:
-    """Return the types that some databases have in the place of a type, and that of its items."""
+    """Return a type's variants for some databases, and the type of its items."""
     item = _item(type_)
     return [*variants_of(type_).values(), *(() if item is None else (item,))]
 
 
 @cached
 def is_cacheable(type_: TypeEngine[Any]) -> bool:
-    """Return whether values of a type can be kept without executing what is read."""
+    """Return whether values of a type can be stored without pickling."""
     if isinstance(type_, PickleType):
         return False
-    # Only a column's own type is asked to convert what is kept.
+    # Only a column's own type converts stored values.
     if any(converts(each) or not is_cacheable(each) for each in _types_in(type_)):
         return False
     if not isinstance(type_, TypeDecorator) or type(type_).__module__.startswith("sqlalchemy."):

@@ -5,7 +5,7 @@ both APIs: with an `Engine` and with an `AsyncEngine`.
 """
 
 try:
-    import fastapi as _fastapi  # noqa: F401 - to say what is missing, and how to get it
+    import fastapi as _fastapi  # noqa: F401 - to say what is missing, and how to install it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'sqlmodel_crud_utils.ext.fastapi needs FastAPI: pip install "sqlmodel-crud-utils[fastapi]"',

@@ -1,4 +1,4 @@
-"""What a client is told of an error: where in its request it is, of what kind, and why."""
+"""Details of errors for clients: the place in the request, the kind of error, and the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.ext.fastapi.resources import called_in_body, models_in
 
 
 class Detail(BaseModel):
-    """One thing that is wrong; FastAPI describes its own errors in the same way."""
+    """One error, in the format of FastAPI's own errors."""
 
     type: str
     loc: list[str | int]
@@ -30,12 +30,12 @@ class Detail(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The names that a client knows, as it has sent them.
+    """The names that a client has sent, which errors may mention.
 
     Attributes:
         body: The body, if it is JSON.
-        row: The place of the row that an error is about, where the body is a list.
-        aliases: What fields of the body are called in it, where that is not their own name.
+        row: The place of the failed row, if the body is a list.
+        aliases: The names of fields in the body, if they differ from the fields' own names.
         path: The parameters of the path.
         query: The parameters of the query string.
         header: The headers.
@@ -49,7 +49,7 @@ class Sent:
     header: Collection[str] = field(default_factory=tuple)
 
     def place_of(self, name: str | None) -> list[str | int] | None:
-        """Return where a name was sent, or None."""
+        """Return where the client sent a name, or None."""
         body = self.body
         if self.row is not None and isinstance(body, list) and self.row < len(body):
             body = body[self.row]
@@ -64,7 +64,7 @@ class Sent:
         return None
 
     def whole(self) -> list[str | int]:
-        """Return the place of what was sent as a whole."""
+        """Return the place of the request as a whole."""
         if self.body is None and self.path:
             return ["path"]
         return ["body"] if self.row is None else ["body", self.row]
@@ -72,7 +72,7 @@ class Sent:
 
 def sent_with(request: Request) -> Sent:
     """Return the names that came with a request."""
-    # FastAPI has read the body by now, unless the route takes none; the stream has no second one.
+    # FastAPI has read the body by now, if the route takes one; it cannot be read a second time.
     body = getattr(request, "_json", None)
     return Sent(
         body=body,
@@ -94,7 +94,7 @@ def details_of(error: Exception, sent: Sent) -> list[dict[str, Any]]:
 
     Args:
         error: A `ConflictError`, a `ValidationError`, or a `BulkOperationError` of such.
-        sent: What the client has sent.
+        sent: The names that the client sent.
     """
     match error:
         case BulkOperationError():
@@ -153,8 +153,8 @@ def _of_value(error: Any, sent: Sent) -> dict[str, Any]:
     return _detail("value_error", place, known[1] if known else "this value is invalid")
 
 
-# The texts of the library name the class, as "Hero.age must be ...", and may end with advice to
-# programmers; Pydantic's own name neither. Those of others may.
+# The library's messages name the class, as in "Hero.age must be ...", and may end with advice for
+# programmers; Pydantic's do neither. Other messages may reveal anything, and are not passed on.
 _FOR_CLIENTS = (
     r"(?:\w+\.\w+ )?((?:must|takes|[A-Z][a-z]+(?: input)? should) [^\n]*?)"
     r"(?:; use [^\n]*)?"

@@ -1,4 +1,4 @@
-"""From the errors of the library to the responses of a web service."""
+"""Convert the library's errors to HTTP responses."""
 
 from __future__ import annotations
 
@@ -152,10 +152,10 @@ _HANDLED = (SQLModelCRUDError, DBAPIError, PoolTimeoutError, StaleDataError)
 
 
 class _LateErrors:
-    """Lets errors pass that come when the response has begun: in background tasks and streams.
+    """Re-raises errors that occur after the response has begun, in background tasks and streams.
 
-    Nothing can be answered any more. Starlette, which finds a handler for them, would raise a
-    `RuntimeError` in their place.
+    It is too late for a response. Starlette, which finds a handler for them, would raise a
+    `RuntimeError` instead.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -176,7 +176,7 @@ class _LateErrors:
 async def _answer(request: Request, error: Exception) -> Response:
     while isinstance(error, TransactionError) and isinstance(error.original_error, Exception):
         if error.outcome_unknown:
-            break  # a client that is told to try again may write twice
+            break  # a client that retries could write twice
         error = error.original_error
     handler = _handler(request.app.exception_handlers, error)
     if handler not in {None, _answer}:
@@ -198,7 +198,7 @@ def _headers_of(error: Exception, status: int) -> dict[str, str] | None:
 
 
 def _translated(error: Exception) -> SQLModelCRUDError:
-    """Return the library's error for one of a database; let any other go to the server."""
+    """Return a database error as the library's error; raise any other for the server."""
     if not is_database_error(error):
         raise error
     failure = translate(error)
@@ -250,10 +250,10 @@ _TEXTS = {
 
 
 def _handler(handlers: Mapping[Any, Callable[..., Any]], error: Exception) -> Any:
-    """Return the application's handler for an error: by its status, else by its class."""
+    """Return the application's handler for an error, by its status or else by its class."""
     if found := handlers.get(getattr(error, "status_code", None)):
         return found
-    # A handler for every Exception answers, but the error goes on to the server's log.
+    # A handler for Exception sends a response, but Starlette still raises the error.
     classes = [cls for cls in type(error).__mro__ if cls is not Exception]
     return next((handlers[cls] for cls in classes if cls in handlers), None)
 

@@ -1,4 +1,4 @@
-"""From the parameters of a query string to filters, an order and a page."""
+"""Convert the parameters of a query string to filters, an order and a page."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def filter_params(
 def _alternatives_of(
     filters: Iterable[QueryParam],
 ) -> Callable[[Iterable[str]], Iterator[dict[str, Any]]]:
-    """Return what reads sets of filters, each a query string of its own."""
+    """Return a function that parses sets of filters, each from a query string."""
     known = {param.name: param for param in filters}
     adapters: dict[str, TypeAdapter[Any]] = {
         name: TypeAdapter(param.type) for name, param in known.items()
@@ -301,7 +301,7 @@ def _names(argument: str, names: Iterable[str]) -> list[str]:
 
 
 def _filter(name: str) -> str:
-    """Return the name of a filter as `get_rows` takes it, which has parameters of its own."""
+    """Return the name of a filter for `get_rows`, which has parameters of its own."""
     return f"{name}__eq" if name in GET_ROWS_PARAMETERS else name
 
 
@@ -357,7 +357,7 @@ def _refuse_repeated(request: Request, singles: Sequence[str]) -> None:
 
 
 def _signature(params: Iterable[QueryParam]) -> Signature:
-    """Return the parameters for FastAPI; a name in a URL need not be one in Python."""
+    """Return the signature for FastAPI; names in a URL need not be valid in Python."""
     read = [
         Parameter(
             f"param_{i}",

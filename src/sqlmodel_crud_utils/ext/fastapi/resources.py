@@ -1,4 +1,4 @@
-"""A model as clients see it: keys in URLs, fields in bodies, tags of versions, links to pages."""
+"""A model as clients see it: keys in URLs, fields in bodies, ETags, links to pages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Restriction = Any
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A model, and what of it goes out.
+    """A model, and the parts of it that responses show.
 
     Attributes:
-        facts: What the model is.
-        public: What its rows are answered as.
-        to_one: The relationships to one row that `public` shows, nested ones as paths.
-        to_many: Those that have others, or are behind others.
+        facts: The facts of the model.
+        public: The model of its rows in responses.
+        to_one: The to-one relationships that `public` shows, nested ones as paths.
+        to_many: The to-many relationships, and those nested in them.
     """
 
     facts: Facts
@@ -50,7 +50,7 @@ class Resource:
 
     @property
     def shows_related(self) -> bool:
-        """Whether rows go out with others."""
+        """Whether responses show related rows."""
         return bool(self.to_one or self.to_many)
 
     def key_of(self, row: Any) -> tuple[Any, ...]:
@@ -58,9 +58,9 @@ class Resource:
         return tuple(getattr(row, name) for name in self.facts.key)
 
     def tag_of(self, row: Any) -> str | None:
-        """Return the ETag of a row, None where it has no versions.
+        """Return the ETag of a row, or None if its model has no versions.
 
-        Related rows have versions of their own, so that only the whole answer tells.
+        With related rows, it is a hash of the response, because they have versions of their own.
         """
         if self.facts.version is None:
             return None
@@ -70,15 +70,15 @@ class Resource:
         return f'"{sha256(shown.encode()).hexdigest()[:32]}"'
 
     def where_it_is(self, request: Request, row: Any) -> str:
-        """Return the address of a row that was created."""
-        # As a path is read: the value of an Enum, a duration of ISO 8601.
+        """Return the URL path of a new row."""
+        # In the format in which paths are parsed: an Enum's value, an ISO 8601 duration.
         segments = (str(to_jsonable_python(value)) for value in self.key_of(row))
         key = "/".join(quote(segment, safe="") for segment in segments)
         return f"{request.url.path.rstrip('/')}/{key}"
 
 
 def resource_of(model: type[Any], public: type[BaseModel]) -> Resource:
-    """Return a model as it goes out."""
+    """Return the resource of a model."""
     facts = facts_of(model)
     _require_readable(facts, public)
     paths = list(_paths(facts, public, "", several=False))
@@ -93,7 +93,7 @@ def resource_of(model: type[Any], public: type[BaseModel]) -> Resource:
 def _paths(
     facts: Facts, public: type[BaseModel], prefix: str, *, several: bool
 ) -> Iterator[tuple[str, bool]]:
-    """Yield the relationships that a public model shows, and whether they have many rows."""
+    """Yield the relationships that a public model shows, and whether they lead to many rows."""
     for name, field in public.model_fields.items():
         relationship = facts.relationships.get(name)
         if relationship is None:
@@ -109,9 +109,9 @@ def _paths(
 
 
 def _require_readable(facts: Facts, public: type[BaseModel]) -> None:
-    """Refuse a field that no row can fill: each answer would be a failure of the server."""
+    """Refuse a field that no row can fill, because each response would be a server error."""
     if public.__pydantic_decorators__.model_validators:
-        return  # they may fill it
+        return  # they may fill the field
     config = public.model_config
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
     for name, field in public.model_fields.items():
@@ -127,7 +127,7 @@ def _require_readable(facts: Facts, public: type[BaseModel]) -> None:
 
 
 def _require_optional(public: type[BaseModel], name: str, related: Facts) -> None:
-    """Refuse a field that must have a related row, where that can be deleted and not be shown."""
+    """Refuse a field that requires a related row which may be soft-deleted, and so be hidden."""
     annotation: Any = public.model_fields[name].annotation
     if is_soft_delete(related) and NoneType not in get_args(annotation):
         raise ValidationError(
@@ -138,7 +138,7 @@ def _require_optional(public: type[BaseModel], name: str, related: Facts) -> Non
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the Pydantic models that a type is made of."""
+    """Yield the Pydantic models in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
@@ -149,10 +149,10 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def check_restriction(model: type[Any], found: Restriction) -> None:
-    """Refuse what a dependency should not have returned; no client can do anything about it.
+    """Refuse an invalid restriction, which is the program's fault and not the client's.
 
     Raises:
-        TypeError: It is neither filters nor an expression, or names what the model does not have.
+        TypeError: The restriction is neither filters nor an expression, or names an unknown field.
     """
     if found is None:
         raise TypeError("restrict returned None; return {} for a request that may see all rows")
@@ -166,13 +166,13 @@ def check_restriction(model: type[Any], found: Restriction) -> None:
         raise TypeError(f"restrict returned what cannot restrict rows: {error}") from error
 
 
-# --- what comes in -------------------------------------------------------------------------------
+# --- bodies --------------------------------------------------------------------------------------
 
 
 def values_of(facts: Facts, data: BaseModel, restriction: Restriction = None) -> dict[str, Any]:
-    """Return the values of a new row: what was sent, and defaults other than None.
+    """Return the values of a new row: those that were sent, and defaults other than None.
 
-    A field that a restriction fixes and nobody has sent is filled with what it has to be.
+    A field that was not sent, and whose value a restriction fixes, gets that value.
     """
     values = {
         name: value
@@ -189,12 +189,12 @@ def changes_of(data: BaseModel) -> dict[str, Any]:
 
 
 def _declared(data: BaseModel) -> set[str]:
-    # Not what a model computes, nor what it lets through beside its fields.
+    # Neither computed fields nor extra ones.
     return set(type(data).model_fields)
 
 
 def _fixed(facts: Facts, restriction: Restriction) -> dict[str, Any]:
-    """Return the values that a restriction leaves no choice for."""
+    """Return the values that a restriction fixes."""
     given = restriction if isinstance(restriction, Mapping) else {}
     paths = {path_of(facts.model, name): value for name, value in given.items()}
     return {
@@ -207,7 +207,7 @@ def _fixed(facts: Facts, restriction: Restriction) -> dict[str, Any]:
 def outside(
     facts: Facts, restriction: Restriction, data: BaseModel, place: Sequence[int]
 ) -> Exception:
-    """Return the error for a row that would be outside what the client may see."""
+    """Return the error for a row that the restriction would exclude."""
     sent = [name for name in _fixed(facts, restriction) if name in data.model_fields_set]
     names = [called_in_body(name, type(data).model_fields[name]) for name in sent]
     where = ("body", *place, *names) if len(names) == 1 else ("body", *place)
@@ -216,7 +216,7 @@ def outside(
 
 
 def called_in_body(name: str, field: FieldInfo) -> str:
-    """Return what a field is called in a body."""
+    """Return the name of a field in a body."""
     return field.validation_alias if isinstance(field.validation_alias, str) else name
 
 
@@ -226,18 +226,18 @@ _TAG = re.compile(r'(W/)?("[^"]*")')
 
 
 def tags_sent(request: Request, name: Literal["if-match", "if-none-match"]) -> str | None:
-    """Return the tags in a header, which may come in several lines; None without it."""
+    """Return the tags in a header, which may have several lines; None without the header."""
     lines = request.headers.getlist(name)
     return ", ".join(lines) if lines else None
 
 
 def is_among(tag: str, header: str, *, weakly: bool = False) -> bool:
-    """Return whether a tag is one of those in the header If-Match or If-None-Match.
+    """Return whether a tag is in the header If-Match or If-None-Match.
 
     Args:
-        tag: The strong tag of the row as it is.
-        header: What the client sent.
-        weakly: Whether tags that are marked as weak count.
+        tag: The strong tag of the current row.
+        header: The client's header.
+        weakly: Whether weak tags count.
     """
     if header.strip() == "*":
         return True

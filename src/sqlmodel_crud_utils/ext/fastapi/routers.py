@@ -36,7 +36,7 @@ _MOST_ROWS = 1_000
 
 
 class _Kind(NamedTuple):
-    """What kind of route an operation is."""
+    """The kind of route of an operation."""
 
     method: str
     path: str
@@ -209,7 +209,7 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
     return router
 
 
-# --- what the caller gave ------------------------------------------------------------------------
+# --- the caller's arguments ----------------------------------------------------------------------
 
 
 def _require_class(argument: str, given: Any) -> None:
@@ -262,7 +262,7 @@ def _dependencies(given: Dependencies) -> tuple[Sequence[Any], Mapping[Any, Sequ
 
 
 def _sessions_of(dependency: Callable[..., Any]) -> bool:
-    """Return whether a dependency gives an `AsyncSession`, by its return type."""
+    """Return whether a dependency's return type is an `AsyncSession`."""
     returns = str(signature(dependency).return_annotation)
     if "Session" not in returns:
         raise ValidationError(
@@ -274,7 +274,7 @@ def _sessions_of(dependency: Callable[..., Any]) -> bool:
 
 
 def _twin(is_async: bool) -> Any:
-    # Not before it is needed: the sync API does without the async one, and the other way round.
+    # Imported here, so that neither API loads the other.
     tree = "_async" if is_async else "_sync"
     return import_module(f"sqlmodel_crud_utils.ext.fastapi.{tree}.operations")
 
@@ -282,7 +282,7 @@ def _twin(is_async: bool) -> Any:
 def _restriction_of(
     restrict: Callable[..., Any] | None, resource: Resource
 ) -> Callable[..., Any] | None:
-    """Return a dependency that refuses a restriction in which somebody has made a mistake."""
+    """Return a dependency that checks the restriction that `restrict` returns."""
     if restrict is None:
         return None
 
@@ -295,7 +295,7 @@ def _restriction_of(
     return restriction
 
 
-# --- what FastAPI is told ------------------------------------------------------------------------
+# --- declarations for FastAPI --------------------------------------------------------------------
 
 
 def _key_path(resource: Resource) -> str:
@@ -327,7 +327,7 @@ def _shape(
 
 
 def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI is to say of the answers, besides the usual one."""
+    """Return OpenAPI's description of the error responses and of the headers."""
     statuses = [status for status in kind.errors if status != 412 or has_version]
     described = error_responses(*statuses, *_OF_EVERY_ROUTE)
     headers = {}
@@ -360,10 +360,10 @@ def _operation_id(route: APIRoute) -> str:
 
 
 class _Route(APIRoute):
-    """A route that answers bodies which nobody can read as those which don't fit."""
+    """A route that answers unreadable bodies like invalid ones."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what handles a request."""
+        """Return the handler of a request."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -386,19 +386,19 @@ class _Route(APIRoute):
 
 
 def _is_of_body(error: Exception) -> bool:
-    """Return whether Pydantic raised it for a body: it lets durations overflow."""
+    """Return whether Pydantic raised the error for a body, as it does for overflowing durations."""
     frames = (frame for frame, _ in walk_tb(error.__traceback__))
     return any(frame.f_code.co_name == "request_body_to_args" for frame in frames)
 
 
 def _encodable(errors: Sequence[Any]) -> list[Any]:
-    """Leave out of errors what cannot be sent back: lone surrogates, NaN, which bodies may hold."""
+    """Remove input that cannot be sent back from errors, such as lone surrogates or NaN."""
     return [
-        each if _is_encodable(each) else {name: each[name] for name in _TOLD} for each in errors
+        each if _is_encodable(each) else {name: each[name] for name in _KEPT} for each in errors
     ]
 
 
-_TOLD = ("type", "loc", "msg")
+_KEPT = ("type", "loc", "msg")
 
 
 def _is_encodable(error: Mapping[str, Any]) -> bool:

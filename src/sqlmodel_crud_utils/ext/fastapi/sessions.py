@@ -28,7 +28,7 @@ __all__ = ["session_dependency"]
 
 T = TypeVar("T")
 
-_WAITING_THREADS = 40  # as many as AnyIO has for everything else
+_WAITING_THREADS = 40  # AnyIO's default for everything else
 
 
 @overload
@@ -119,20 +119,20 @@ def session_dependency(
             field="engine",
         )
 
-    # What ends with the function ends before the response is sent. As a dependency of this one,
-    # it does so however this one is declared.
+    # With the scope "function", it ends before the response is sent. As a sub-dependency, it does
+    # so regardless of the scope that the user declares.
     session_of_the_function = Depends(opened, scope="function")
 
     async def request_session(session: Any = session_of_the_function) -> Any:
         return session
 
-    # Whoever takes the dependency may ask what it gives.
+    # Lets `crud_router`, for instance, see which kind of session it yields.
     request_session.__annotations__["return"] = gives
     return request_session
 
 
 def _is_async(engine: Any) -> bool:
-    """Return whether it is an async engine or factory; their classes are not imported for it."""
+    """Return whether an engine or factory is async, without importing the async classes."""
     made = getattr(engine, "class_", None)
     return hasattr(engine, "sync_engine") or hasattr(made, "sync_session_class")
 
@@ -140,7 +140,7 @@ def _is_async(engine: Any) -> bool:
 def _async_sessions(
     engine: AsyncEngine | async_sessionmaker[AsyncSession], modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[AsyncSession]]:
-    # Here, so that the sync API does without the async one, and the other way round.
+    # Imported here, so that neither API loads the other.
     from sqlmodel_crud_utils._async._running.blocks import block
     from sqlmodel_crud_utils._async.connections import session_factory
     from sqlmodel_crud_utils._runtime_async import async_sessionmaker
@@ -185,10 +185,10 @@ def _sync_sessions(
 async def _in_threads(
     block: AbstractContextManager[T], waiting: RunVar[CapacityLimiter]
 ) -> AsyncIterator[T]:
-    """Enter and leave a block in other threads than those that run the routes.
+    """Enter and leave a block in threads other than those that run the routes.
 
-    Requests that wait for a connection or a lock would take all threads otherwise, and the
-    request that has it would find none to run its route in and to let go of it.
+    Otherwise requests that wait for a connection or lock could occupy all threads, and the request
+    that holds it would find no thread to run its route and release it.
     """
     value = await to_thread.run_sync(block.__enter__, limiter=_limiter(waiting))
     try:
@@ -202,7 +202,7 @@ async def _in_threads(
 
 async def _leave(block: AbstractContextManager[Any], error: BaseException | None) -> None:
     of_error = (None, None, None) if error is None else (type(error), error, error.__traceback__)
-    # A limiter of its own is no limit: whoever leaves makes room.
+    # A separate limiter, so that leaving, which frees a connection, never waits for a thread.
     await to_thread.run_sync(block.__exit__, *of_error, limiter=CapacityLimiter(1))
 
 

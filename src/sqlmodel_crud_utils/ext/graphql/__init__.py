@@ -6,7 +6,7 @@ work with both APIs: with a `QueryBuilder` and with an `AsyncQueryBuilder`.
 """
 
 try:
-    import graphql as _graphql  # noqa: F401 - to say what is missing, and how to get it
+    import graphql as _graphql  # noqa: F401 - to say what is missing, and how to install it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "sqlmodel_crud_utils.ext.graphql needs graphql-core: "

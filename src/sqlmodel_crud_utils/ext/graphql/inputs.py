@@ -1,4 +1,4 @@
-"""From GraphQL inputs to filters."""
+"""Convert GraphQL inputs to filters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sqlmodel_crud_utils.ext.graphql.selections import snake_case
 
 __all__ = ["lookups"]
 
-# An expression from outside may run for hours, and a wrong one is an error of the database.
+# A client's expression may run for hours, and an invalid one is a database error.
 _REFUSED = frozenset(("regex",))
-# Each level is a relationship or a lookup; Python's stack is not for clients to fill.
+# Each level is a relationship or a lookup; clients must not exhaust Python's stack.
 _DEEPEST = 50
 
 
@@ -59,7 +59,7 @@ def lookups(given: Any, model: type[Any], *, allow: Collection[str]) -> dict[str
 
 
 def _allowed(model: type[Any], allow: Collection[str]) -> frozenset[Path | tuple[str, ...]]:
-    """Return the fields, as the names that lead to them, and those that stand with a lookup."""
+    """Return the allowed fields as tuples of names, and those with a lookup as paths."""
     if isinstance(allow, str):
         raise ValidationError("allow takes a set of names, not a str", field="allow")
     found: set[Path | tuple[str, ...]] = set()
@@ -108,12 +108,12 @@ def _is_input(value: Any) -> bool:
 
 
 def _is_left_out(value: Any) -> bool:
-    # Strawberry's UNSET: to compare with it would need Strawberry.
+    # Strawberry's UNSET, recognized without importing Strawberry.
     return value is Undefined or type(value).__name__ == "UnsetType"
 
 
 def _path(model: type[Any], text: str) -> Path | None:
-    """Return what a name stands for, None for nothing; clients may write it in camel case."""
+    """Return the path for a name, which may be in camel case, or None."""
     for name in dict.fromkeys((text, snake_case(text))):
         try:
             return path_of(model, name)
@@ -129,7 +129,7 @@ def _facts_at(model: type[Any], path: Path) -> Any:
 
 
 def _check_null(model: type[Any], path: Path, text: str, value: Any) -> None:
-    """Refuse to compare a relationship with a value; the error of a query would name all fields."""
+    """Refuse to compare a relationship with a value; a query's error would name all fields."""
     attribute = _facts_at(model, path).relationship(path.name)
     if asks_for_null(attribute, path.lookup, value) is None:
         raise ValidationError("takes null alone, or is_null", field=text)

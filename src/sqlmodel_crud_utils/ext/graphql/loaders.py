@@ -65,7 +65,7 @@ def relationship_loader(
         keys = [_key_of(facts, row) for row in rows]
         session = new_session()
         tree = "_async" if hasattr(session, "sync_session") else "_sync"
-        # Not before it is needed: each API does without the other one.
+        # Imported here, so that neither API loads the other.
         twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.loaders")
         found = twin.related_rows(session, facts, name, list(dict.fromkeys(keys)))
         empty = list if facts.relationships[name].uselist else lambda: None

@@ -1,4 +1,4 @@
-"""From a selection to what is loaded: the columns, and relationships level by level."""
+"""Load the columns and relationships of a selection, level by level."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ B = TypeVar("B", bound=QueryShape[Any])
 
 MAX_DEPTH = 5
 _Path = tuple[str, ...]
-# These are not loaded with their row, whatever is asked for.
+# These strategies never load related rows with their row.
 _NEVER_WITH_ROWS = frozenset(("dynamic", "write_only", "noload"))
 
 
@@ -67,7 +67,7 @@ def for_selection(
 
 
 def selecting(builder: B, selections: Collection[Selection], max_depth: int) -> B:
-    """Return a builder that loads what is selected in several places.
+    """Return a builder that loads the selections of several places.
 
     Raises:
         ValidationError: A selection is too deep.
@@ -127,7 +127,7 @@ def _share_session(builder: Any) -> None:
         from sqlmodel_crud_utils._runtime_async import CAN_LOAD
 
         session = session.sync_session
-        # What cannot be loaded any more is an error that names it; SQLAlchemy's has the SQL.
+        # A lazy load raises an error that names the relationship; SQLAlchemy's shows the SQL.
         listen_to_loads()
         session.info.setdefault(KEY, Strictness(True, CAN_LOAD))
     share(session)

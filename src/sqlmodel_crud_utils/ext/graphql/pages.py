@@ -1,4 +1,4 @@
-"""Connections: pages of rows as in Relay."""
+"""Relay connections: pages of rows."""
 
 from __future__ import annotations
 
@@ -182,19 +182,19 @@ def connection(
     most = whole("max_size", max_size, least=1)
     size = min(_SIZE, most) if first is None else whole("first", first, least=1, most=most)
     tree = "_async" if hasattr(session_of(builder), "sync_session") else "_sync"
-    # Not before it is needed: the sync API does without the async one, and the other way round.
+    # Imported here, so that neither API loads the other.
     twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.pages")
     return twin.page(builder, Selected.by(info), size, after, max_depth)
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What is selected of a connection.
+    """The selection of a connection.
 
     Attributes:
-        rows: What is selected of its rows.
-        has_rows: Whether a page of them is needed.
-        has_total: Whether their number is.
+        rows: The selections of its rows.
+        has_rows: Whether a page of rows is needed.
+        has_total: Whether their total number is needed.
     """
 
     rows: tuple[Selection, ...]
@@ -203,7 +203,7 @@ class Selected:
 
     @classmethod
     def by(cls, info: Any) -> Selected:
-        """Return what a resolver's query selects."""
+        """Return the selection of a resolver's query."""
         selection = selection_of(info)
         names = {name for each in selection.fields.values() for name in each.names}
         return cls(
@@ -214,12 +214,12 @@ class Selected:
 
 
 def connection_of(page: PageAfter[T] | None, total: int | None, *, is_later: bool) -> Connection[T]:
-    """Return a page in the shape of Relay.
+    """Return a page as a Relay connection.
 
     Args:
-        page: The rows, None where nobody has selected them.
-        total: How many rows match, None where nobody has selected it.
-        is_later: Whether the page follows after a cursor.
+        page: The rows; None if they are not selected.
+        total: How many rows match; None if it is not selected.
+        is_later: Whether the page follows a cursor.
     """
     if page is None:
         return Connection([], [], PageInfo(False, is_later, None), total)

@@ -1,4 +1,4 @@
-"""What a GraphQL query selects: fields of objects, as they will be executed."""
+"""The selection of a GraphQL query: the fields of objects that will be executed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 
 def resolve_info(info: Any) -> GraphQLResolveInfo[Any]:
-    """Return graphql-core's info; Strawberry has one of its own around it.
+    """Return graphql-core's info, which Strawberry wraps in its own.
 
     Raises:
-        ValidationError: Something that is not the info of a resolver.
+        ValidationError: The argument is not a resolver's info.
     """
     found: Any = getattr(info, "_raw_info", info)
-    # Servers have classes of their own, which are not derived from graphql-core's.
+    # Some servers have their own classes, not derived from graphql-core's.
     if all(hasattr(found, name) for name in ("field_nodes", "fragments", "return_type", "schema")):
         resolved: GraphQLResolveInfo[Any] = found
         return resolved
@@ -44,7 +44,7 @@ def resolve_info(info: Any) -> GraphQLResolveInfo[Any]:
 
 
 def snake_case(name: str) -> str:
-    """Return a name of GraphQL as Python has it.
+    """Return a GraphQL name in Python's snake case.
 
     Example:
         >>> snake_case("secretName"), snake_case("hasHTTPAddress"), snake_case("age__gte")
@@ -56,13 +56,13 @@ def snake_case(name: str) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is selected of the objects that a field gives.
+    """The selection of a field's objects.
 
     Attributes:
         info: The query that is executed.
-        sets: The selections, of all fields of this name.
-        type: The type that the schema says the objects have.
-        types: The names of the object types that they may have in fact.
+        sets: The selection sets of all occurrences of the field.
+        type: The objects' type in the schema.
+        types: The names of the object types that they may actually have.
     """
 
     info: GraphQLResolveInfo[Any]
@@ -78,13 +78,13 @@ class Selection:
         nodes: Iterable[FieldNode],
         types: Collection[str] = (),
     ) -> Selection:
-        """Return what is selected of a field.
+        """Return the selection of a field.
 
         Args:
             info: The query that is executed.
             output: The type of the field.
-            nodes: The field, as often as the query names it.
-            types: The object types that its objects have; without any, all that the schema allows.
+            nodes: All occurrences of the field in the query.
+            types: The object types of its objects; by default, all that the schema allows.
         """
         named = get_named_type(output)
         sets = tuple(node.selection_set for node in nodes if node.selection_set is not None)
@@ -93,7 +93,7 @@ class Selection:
 
     @cached_property
     def fields(self) -> Mapping[tuple[str, int], SelectedField]:
-        """The fields that are selected, by their names and definitions."""
+        """The selected fields, by name and definition."""
         found: dict[tuple[str, int], SelectedField] = {}
         visited: set[str] = set()
         for each in self.sets:
@@ -104,7 +104,7 @@ class Selection:
         return found
 
     def at(self, path: str) -> Selection:
-        """Return what is selected of objects that are found by names with dots between them."""
+        """Return the selection of objects at a dotted path."""
         found = self
         for name in path.split("."):
             below = [each for each in found.fields.values() if name in each.names]
@@ -136,7 +136,7 @@ class Selection:
                 yield from self._collected(part.selection_set, target, visited)
 
     def _part(self, node: Any, visited: set[str]) -> Any:
-        """Return a fragment, None for one that was met before."""
+        """Return a fragment, or None if it was already visited."""
         if isinstance(node, InlineFragmentNode):
             return node
         name = node.name.value if isinstance(node, FragmentSpreadNode) else None
@@ -148,12 +148,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class SelectedField:
-    """A field that is selected.
+    """A selected field.
 
     Attributes:
         info: The query that is executed.
-        definition: What the schema says of it.
-        nodes: The field, as often as the query names it.
+        definition: Its definition in the schema.
+        nodes: All its occurrences in the query.
     """
 
     info: GraphQLResolveInfo[Any]
@@ -162,30 +162,30 @@ class SelectedField:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What an attribute of Python may be called that the field stands for."""
+        """The possible names of the Python attribute behind the field."""
         name = self.nodes[0].name.value
-        # Strawberry notes what it has made a field of; others keep names, or change their case.
+        # Strawberry notes the attribute's name; other servers keep the name or change its case.
         noted = (self.definition.extensions or {}).get("strawberry-definition")
         return (getattr(noted, "python_name", None) or name, name, snake_case(name))
 
     @property
     def takes_arguments(self) -> bool:
-        """Whether more than an attribute is needed to answer it."""
+        """Whether the field has arguments, so that an attribute alone cannot answer it."""
         return bool(self.definition.args)
 
     @cached_property
     def selection(self) -> Selection:
-        """What is selected of its objects."""
+        """The selection of its objects."""
         return Selection.of(self.info, self.definition.type, self.nodes)
 
 
 def selection_of(info: Any, at: str | None = None, types: Collection[str] = ()) -> Selection:
-    """Return what is selected of the objects that a resolver returns.
+    """Return the selection of the objects that a resolver returns.
 
     Args:
         info: The resolver's info.
-        at: Where in its object they are, if it does not return them themselves.
-        types: The object types that they have; without any, all that the schema allows.
+        at: The path of the objects in the resolver's result, if they are not the result itself.
+        types: Their object types; by default, all that the schema allows.
     """
     found = resolve_info(info)
     whole = Selection.of(found, found.return_type, found.field_nodes, () if at else types)
@@ -204,7 +204,7 @@ def _object_types(info: GraphQLResolveInfo[Any], named: Any) -> frozenset[str]:
 
 
 def _definition(static: Any, name: str) -> GraphQLField | None:
-    """Return a field of a type; unions have none, and `__typename` belongs to no type."""
+    """Return a field of a type; unions have no fields, and `__typename` belongs to no type."""
     if isinstance(static, GraphQLObjectType | GraphQLInterfaceType):
         found: GraphQLField | None = static.fields.get(name)
         return found
@@ -225,5 +225,5 @@ def _condition(info: GraphQLResolveInfo[Any], directive: DirectiveNode) -> bool:
     if not isinstance(value, VariableNode):
         return bool(value.value)
     variables: Any = info.variable_values
-    # graphql-core 3.3 tells how a value came there; Strawberry, and 3.2, the values alone.
+    # graphql-core 3.3 wraps the values with their sources; Strawberry and 3.2 have plain values.
     return bool(getattr(variables, "coerced", variables)[value.name.value])

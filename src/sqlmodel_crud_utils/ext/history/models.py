@@ -64,8 +64,8 @@ HISTORY.table = SQLModel.metadata.tables["change_history"]
 _EXCLUDED, _REDACTED = "__track_exclude__", "__track_redact__"
 
 if TYPE_CHECKING:
-    # SQLModel and BaseModel declare some methods differently, which checkers would blame on the
-    # models that inherit both.
+    # SQLModel and BaseModel declare some methods differently, which type checkers would report
+    # for models that inherit both.
     class _Base: ...
 
 else:
@@ -103,13 +103,13 @@ class TrackChangesMixin(_Base):
 
         @classmethod
         def __pydantic_init_subclass__(cls, **kwargs):
-            """Refuse wrong names when the class is made."""
+            """Refuse wrong names when the class is defined."""
             super().__pydantic_init_subclass__(**kwargs)
             _check_names(cls)
 
 
 def _check_names(model: type[BaseModel]) -> None:
-    """Refuse names in what a class says that are not fields of it, or part of its key."""
+    """Refuse excluded and redacted names that are no fields of the model, or part of its key."""
     for name in (*model.__dict__.get(_EXCLUDED, ()), *model.__dict__.get(_REDACTED, ())):
         field = model.model_fields.get(name)
         if field is None:
@@ -130,13 +130,13 @@ def _is_tenant(model: type[BaseModel], name: str) -> bool:
 
 @event.listens_for(TrackChangesMixin, "instrument_class", propagate=True)
 def _track(_mapper: Mapper[Any], _model: type[Any]) -> None:
-    """Record changes from now on."""
+    """Start recording changes."""
     if HISTORY not in changes.subscribers:
         events.subscribe(HISTORY)
 
 
 def recorded_of(model: type[Any]) -> list[ColumnElement[bool]]:
-    """Return the criteria for the changes of a model, those of the tenant in scope.
+    """Return the criteria for a model's changes, limited to the tenant in scope.
 
     Raises:
         ValidationError: Changes of the model are not recorded.

@@ -1,4 +1,4 @@
-"""What writes the history: it looks at rows before and after a write, and records what differs."""
+"""Record the history: read rows before and after a write, and store the differences."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ Values = Mapping[str, Any]
 
 @dataclass
 class _Transaction:
-    """What the history knows of a transaction of a session.
+    """The state of the history for a session's transaction.
 
     Attributes:
         transaction: The transaction.
-        key: What all its changes have in common.
-        before: The rows of each table that are about to be written, as they were.
+        key: The `transaction_key` of all its changes.
+        before: For each table, the rows about to be written, with their old values.
     """
 
     transaction: SessionTransaction | None
@@ -61,22 +61,22 @@ class _Transaction:
 
 
 class History:
-    """Records the changes of all models that ask for it.
+    """Records the changes of all tracked models.
 
     Attributes:
-        table: Where they are recorded.
+        table: The history table.
     """
 
     table: Table
 
     def need(self, model: type[Any]) -> Need:
-        """Return that rows of a tracked model have to be seen before a write."""
+        """Return `Need.BEFORE` for a tracked model."""
         return Need.BEFORE if hasattr(model, "__track_exclude__") else Need.NOTHING
 
     def writing(
         self, session: Session, model: type[Any], criteria: Sequence[ColumnElement[bool]]
     ) -> None:
-        """Remember rows as they are before a write, and lock them."""
+        """Read and lock rows before a write."""
         facts = facts_of(model)
         before = _transaction_of(session).before.setdefault(table_name(facts), {})
         connection = _connection(session, facts)
@@ -90,7 +90,7 @@ class History:
         statement: Update | Delete,
         criteria: Sequence[ColumnElement[bool]],
     ) -> Recording | None:
-        """Return what lets the database record a set-based write, None where rows are read."""
+        """Return a function that makes the database record a write; None if it must read rows."""
         facts = facts_of(model)
         operation: WriteKind = "update" if isinstance(statement, Update) else "delete"
         same = _in_common(session, facts, operation)
@@ -102,7 +102,7 @@ class History:
         return lambda: found.run(_connection(session, facts))
 
     def written(self, session: Session, change: Change) -> None:
-        """Record what a write has changed, a chunk at a time."""
+        """Record the changes of a write, a chunk at a time."""
         same = _in_common(session, facts_of(change.model), change.operation)
         for part in _parts(change):
             self._record(session, part, same)
@@ -113,7 +113,7 @@ class History:
         seen = _transaction_of(session).before.get(table_name(facts), {})
         before = {key: seen.pop(key) for key in keys if key in seen}
         now = dict(zip(keys, _keys_now(facts, change), strict=True))
-        after = _told(facts, change, now, before)
+        after = _rows_after(facts, change, now, before)
         if after is None:
             after = _by_keys(connection, facts, now.values())
         found = [
@@ -130,14 +130,14 @@ class History:
             connection.execute(insert(self.table), found)
 
     def committed(self, session: Session, changes: Sequence[Change]) -> None:
-        """Do nothing: all is recorded by then."""
+        """Do nothing: all changes are recorded by then."""
 
 
 HISTORY = History()
 
 
 def table_name(facts: Facts) -> str:
-    """Return the name under which changes of a model are recorded, that of its base's table."""
+    """Return the name under which a model's changes are recorded: its base model's table."""
     return str(facts.mapper.base_mapper.local_table)
 
 
@@ -150,7 +150,7 @@ def _transaction_of(session: Session) -> _Transaction:
 
 
 def _in_common(session: Session, facts: Facts, operation: WriteKind) -> Values:
-    """Return what all rows of a write have in common in the history."""
+    """Return the history columns that are equal for all rows of a write."""
     return {
         "table_name": table_name(facts),
         "operation": operation,
@@ -165,7 +165,7 @@ def _tenant_of(facts: Facts, values: Values) -> str | None:
 
 
 def _connection(session: Session, facts: Facts) -> Connection:
-    """Return the connection that writes the model's rows; no criteria are added to statements."""
+    """Return the connection for writes to the model, where no criteria are added to statements."""
     with as_writing(session):
         return session.connection(bind_arguments={"mapper": facts.mapper})
 
@@ -176,7 +176,7 @@ def _names(facts: Facts) -> list[str]:
 
 
 def _rows(connection: Connection, facts: Facts) -> Select[Any]:
-    """Return the SELECT of rows: the key first, then the fields as they are stored."""
+    """Return the SELECT of rows: the key, then the fields as they are stored."""
     columns = facts.columns
     key = [columns[name] for name in facts.key]
     fields = [as_stored(columns[name], connection.dialect) for name in _names(facts)]
@@ -203,7 +203,7 @@ def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mappi
 
 
 def _parts(change: Change) -> Iterator[Change]:
-    """Cut the rows of a change: no more of them are read and recorded at once."""
+    """Split a change into parts, to limit how many rows are read and recorded at once."""
     keys, values = change.keys or (), change.values
     for start in range(0, len(keys), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -211,16 +211,16 @@ def _parts(change: Change) -> Iterator[Change]:
 
 
 def _keys_now(facts: Facts, change: Change) -> Iterator[Key]:
-    """Return the keys that the rows of a change have after it."""
+    """Yield the keys that a change's rows have after it."""
     values = change.values or [{}] * len(change.keys or ())
     for key, written in zip(change.keys or (), values, strict=True):
         yield tuple(written.get(name, old) for name, old in zip(facts.key, key, strict=True))
 
 
-def _told(
+def _rows_after(
     facts: Facts, change: Change, now: Mapping[Key, Key], before: Mapping[Key, Values]
 ) -> Mapping[Key, Values] | None:
-    """Return the rows after a change by their keys; None where somebody has to look."""
+    """Return the rows after a change by key, or None if they must be read."""
     if change.operation == "delete":
         return {}
     if change.values is None:
@@ -238,7 +238,7 @@ def _told(
 
 
 def _differences(facts: Facts, old: Values, new: Values) -> dict[str, list[Any]]:
-    """Return what differs by the names of the fields, without what nobody may see."""
+    """Return the differences by field name, with the values of redacted fields hidden."""
     redacted = facts.model.__track_redact__
     changed = ((name, [old.get(name), new.get(name)]) for name in _names(facts))
     return {

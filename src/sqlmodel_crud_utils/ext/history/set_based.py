@@ -1,8 +1,8 @@
-"""The history of a set-based write, made by the database itself: no row goes through Python.
+"""Record a set-based write entirely in the database, without reading rows into Python.
 
-What is recorded is worked out before the write, from the rows and from what the statement sets. So
-it takes values that are constants or sums of the row's own columns, of types whose text the
-database writes as `values.text_of` does; for all others the rows are read.
+The record is computed before the write, from the rows and from the statement's values. So these
+must be constants or sums of the row's own columns, of types that the database converts to the same
+text as `values.text_of` does. Otherwise the rows are read.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ Text_ = ColumnElement[str]
 
 
 class NeedsRowsError(Exception):
-    """The database cannot work out by itself what a write changes."""
+    """The database cannot compute what a write changes."""
 
 
 @dataclass(frozen=True)
 class SetBased:
-    """How a set-based write is recorded.
+    """The record of a set-based write.
 
     Attributes:
-        statement: The INSERT into the history; None where nothing changes that is recorded.
-        is_counted: Whether the statement returns how many rows it has seen, and locked.
+        statement: The INSERT into the history; None if no recorded field changes.
+        is_counted: Whether the statement returns how many rows it has seen and locked.
     """
 
     statement: Any
     is_counted: bool = False
 
     def run(self, connection: Connection) -> int | None:
-        """Record the write; return how many rows it may reach, None where nobody can intervene."""
+        """Record the write; return how many rows it may reach, or None if no one can intervene."""
         if self.statement is None:
             return None
         result = connection.execute(self.statement)
@@ -89,18 +89,18 @@ def recorded_by_database(
     history: Table,
     same: Mapping[str, Any],
 ) -> SetBased:
-    """Return how a write is recorded.
+    """Return the record of a write that is about to run.
 
     Args:
-        facts: What the model of the rows is.
+        facts: The facts of the rows' model.
         dialect: The dialect of the database.
-        statement: The UPDATE or DELETE that is going to be executed.
+        statement: The UPDATE or DELETE.
         criteria: Its criteria.
-        history: Where it is recorded.
-        same: What all changes have in common, by the columns of the history.
+        history: The history table.
+        same: The history columns that are equal for all changes.
 
     Raises:
-        NeedsRowsError: The rows have to be read.
+        NeedsRowsError: The rows must be read.
     """
     texts = _Texts(facts, dialect)
     fields = dict(texts.fields(statement))
@@ -122,7 +122,7 @@ def recorded_by_database(
     features = features_of(dialect)
     if features.locks_gaps or features.single_writer:
         return SetBased(_insert(history, rows.where(differs), constants))
-    # What others insert meanwhile is not locked: the counts tell.
+    # Rows that others insert meanwhile are not locked; comparing the counts reveals them.
     seen = rows.add_columns(differs.label("differs")).cte("seen")
     changed = select(seen.c.row_key, cast(seen.c.changes, history.c.changes.type), seen.c.tenant_id)
     recorded = _insert(history, changed.where(seen.c.differs), constants).cte("recorded")
@@ -135,7 +135,7 @@ def _insert(history: Table, rows: Any, constants: Mapping[str, Any]) -> Any:
 
 
 class _Field(NamedTuple):
-    """What a write makes of a field.
+    """The change of a field by a write.
 
     Attributes:
         old: The JSON text of the old value.
@@ -151,7 +151,7 @@ class _Field(NamedTuple):
 def _object(fields: Mapping[str, _Field], hidden: Collection[str]) -> Text_:
     """Return the JSON text of the changed fields of a row."""
     pairs = {name: _pair(name, each, name in hidden) for name, each in fields.items()}
-    if len(pairs) == 1:  # it differs: rows in which nothing does are not recorded
+    if len(pairs) == 1:  # unconditional: rows without a difference are not recorded
         [pair] = pairs.values()
         return _joined("{", *pair, "}")
     parts = [
@@ -167,7 +167,7 @@ def _pair(name: str, field: _Field, is_hidden: bool) -> Sequence[str | Text_]:
 
 
 def _joined(*parts: str | Text_) -> Text_:
-    """Concatenate the parts of a text; adjacent constants become one."""
+    """Concatenate parts of a text, merging adjacent constants."""
     known, texts = "", []
     for part in parts:
         if isinstance(part, str):
@@ -188,7 +188,7 @@ class _Texts:
 
     @property
     def features(self) -> Features:
-        """What the database does its own way."""
+        """The features of the database."""
         return features_of(self.dialect)
 
     def key(self) -> Text_:
@@ -199,7 +199,7 @@ class _Texts:
         return self._text(columns[0])
 
     def tenant(self) -> Text_:
-        """Return the text of the tenant, NULL for rows without one."""
+        """Return the text of the tenant, or NULL for rows without one."""
         if not belongs_to_tenants(self.facts.model):
             return cast(null(), Text)
         column = self.facts.columns[TENANT]
@@ -208,7 +208,7 @@ class _Texts:
         return self._text(column)
 
     def fields(self, statement: Update | Delete) -> Iterator[tuple[str, _Field]]:
-        """Yield what becomes of each field that may change."""
+        """Yield the change of each field that may change."""
         excluded = self.facts.model.__track_exclude__
         assigned = self._assigned(statement) if isinstance(statement, Update) else None
         for name, column in self.facts.columns.items():
@@ -227,7 +227,7 @@ class _Texts:
         return _Field(old, new, self._differ(old, new))
 
     def _differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
-        """Return whether two texts differ, whatever the collation says."""
+        """Return whether two texts differ, ignoring the collation."""
         if self.features.text == "BINARY":
             binary: ColumnElement[bool] = cast(old, LargeBinary) != cast(new, LargeBinary)
             return binary
@@ -261,7 +261,7 @@ class _Texts:
         if constant is None:
             return literal(_NULL, Text)
         if type_ is not column.type and not isinstance(column.type, AutoString):
-            raise NeedsRowsError  # what the type makes of the value may differ from time to time
+            raise NeedsRowsError  # the type may convert equal values differently
         if isinstance(type_, Integer | Boolean | UTCDateTime | Enum):
             return literal(json.dumps(text_of(constant)), Text)
         return self._json(cast(bindparam(None, constant, type_=type_, unique=True), type_), type_)
@@ -305,7 +305,7 @@ class _Texts:
     def _number(self, value: ColumnElement[Any], scale: int) -> Text_:
         text = self._text(value)
         if "decimal" in self.features.stored_as:
-            # It would write NULL as 0.
+            # printf() would write NULL as 0.
             text = case((value.is_not(None), func.printf(f"%.{scale}f", value)))
         return literal('"', Text).concat(text).concat('"')
 
@@ -315,7 +315,7 @@ def _columns(value: Any) -> Iterator[Any]:
 
 
 def _is_sum(value: Any) -> bool:
-    """Return whether a value is nothing but a sum of columns and constants."""
+    """Return whether a value consists only of sums of columns and constants."""
     if isinstance(value, Grouping):
         return _is_sum(value.element)
     if isinstance(value, BinaryExpression):

@@ -1,4 +1,4 @@
-"""How values of fields stand in the history: as JSON, with texts for what JSON does not have."""
+"""Values of fields in the history: JSON, with texts for types that JSON lacks."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from sqlmodel_crud_utils.mixins import UTCDateTime
 
 
 def stored_type(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
-    """Return the type that reads a column as it is stored: what is encrypted stays encrypted."""
+    """Return a type that reads a column as stored, so that encrypted values stay encrypted."""
     while isinstance(type_, TypeDecorator) and not isinstance(type_, UTCDateTime | Interval):
         type_ = type_.load_dialect_impl(dialect)
     return type_
 
 
 def as_stored(column: ColumnElement[Any], dialect: Dialect) -> ColumnElement[Any]:
-    """Return what a SELECT has for a column, to read what is stored and nothing else."""
+    """Return the expression with which a SELECT reads a column exactly as stored."""
     if is_rounded(column.type, dialect):
         return type_coerce(column + literal_column("0E0"), Double())
     return type_coerce(column, stored_type(column.type, dialect))
 
 
 def is_rounded(type_: TypeEngine[Any], dialect: Dialect) -> bool:
-    """Return whether a column holds numbers of four bytes that a SELECT rounds to six digits."""
+    """Return whether a column holds 4-byte floats, which a SELECT rounds to six digits."""
     if not isinstance(type_, Float) or isinstance(type_, Double):
         return False
     is_short = (type_.precision or 0) <= _LONGEST_OF_FOUR_BYTES
@@ -61,7 +61,7 @@ _LONGEST_OF_FOUR_BYTES = 24
 
 
 def shortest(value: float | None) -> float | None:
-    """Return a number of four bytes with no more digits than tell it from all others."""
+    """Return a 4-byte float with the fewest digits that identify it."""
     if value is None:
         return None
     texts = (float(f"{value:.{digits}g}") for digits in range(6, 9))
@@ -69,7 +69,7 @@ def shortest(value: float | None) -> float | None:
 
 
 def is_stored_as_is(type_: TypeEngine[Any], value: Any) -> bool:
-    """Return whether a column holds a value as it is, so that nobody has to look what it holds."""
+    """Return whether a column stores a value unchanged, so that it need not be read back."""
     if value is None:
         return True
     if isinstance(type_, UTCDateTime | Enum | Uuid):
@@ -80,7 +80,7 @@ def is_stored_as_is(type_: TypeEngine[Any], value: Any) -> bool:
 
 @singledispatch
 def text_of(value: Any) -> Any:
-    """Return a value as it stands in the history: a text, a number, a boolean, None, or JSON."""
+    """Return a value in the form of the history: text, number, boolean, None, or JSON."""
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
@@ -127,6 +127,6 @@ def _(value: Sequence[Any]) -> list[Any]:
 
 
 def key_text(key: Sequence[Any]) -> str:
-    """Return the text of a primary key; one of several columns is a JSON list."""
+    """Return the text of a primary key; a composite one becomes a JSON list."""
     values = list(map(text_of, key))
     return str(values[0]) if len(values) == 1 else json.dumps(values, separators=(",", ":"))

@@ -11,7 +11,7 @@ Example:
 
 try:
     import opentelemetry.metrics
-    import opentelemetry.trace  # noqa: F401 - to say what is missing, and how to get it
+    import opentelemetry.trace  # noqa: F401 - to say what is missing, and how to install it
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "sqlmodel_crud_utils.ext.opentelemetry needs OpenTelemetry's API: "

@@ -26,7 +26,7 @@ from sqlmodel_crud_utils.ext.opentelemetry.outcomes import (
 
 __all__ = ["instrument", "uninstrument"]
 
-# Seconds; those that OpenTelemetry recommends for calls of a database.
+# In seconds, as OpenTelemetry recommends for database calls.
 _BOUNDARIES = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10]
 
 
@@ -69,7 +69,7 @@ def uninstrument() -> None:
 
 
 def _replace(telemetry: _Telemetry | None) -> None:
-    global _current  # noqa: PLW0603 - there is one for the process, as `instrument` is told
+    global _current  # noqa: PLW0603 - one per process, as the docstring of `instrument` says
     with _replacing:
         if _current is not None:
             observers.unregister(_current)
@@ -80,12 +80,12 @@ def _replace(telemetry: _Telemetry | None) -> None:
 
 @dataclass(slots=True)
 class _Running:
-    """A call under way.
+    """A call in progress.
 
     Attributes:
         span: Its span.
-        about: What is known of it from its beginning.
-        outside: What was current before the span was.
+        about: Its attributes known from the beginning.
+        outside: The context before the span became current.
         begun_at: When it began, in seconds.
     """
 
@@ -95,22 +95,22 @@ class _Running:
     begun_at: float = field(default_factory=perf_counter)
 
     def enter(self) -> None:
-        """Make the span the current one."""
+        """Make the span current."""
         self.outside = context.get_current()
         context.attach(trace.set_span_in_context(self.span, self.outside))
 
     def leave(self) -> None:
-        """Make current again what was so before, unless this runs in another context.
+        """Restore the previous context, unless this runs in another one.
 
-        A token of `attach` would not do: a dependency of FastAPI may end in another thread, or a
-        generator in another task, where nothing is to be taken back.
+        A token of `attach` would not work: a FastAPI dependency may end in another thread, or a
+        generator in another task, where there is nothing to restore.
         """
         if self.outside is not None and trace.get_current_span() is self.span:
             context.attach(self.outside)
 
 
 class _Telemetry(Observer):
-    """Hears of calls and tells OpenTelemetry; what that raises is logged by who tells of calls."""
+    """Reports calls to OpenTelemetry; the caller of an observer logs its exceptions."""
 
     def __init__(
         self, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
@@ -152,7 +152,7 @@ class _Telemetry(Observer):
 
 
 def _is_inner_block(call: Call) -> bool:
-    """Return whether a call is a savepoint, which belongs to the span of its transaction."""
+    """Return whether a call is a savepoint, which is part of its transaction's span."""
     if call.kind != "block" or call.session is None:
         return False
     plain = getattr(call.session, "sync_session", call.session)
@@ -162,7 +162,7 @@ def _is_inner_block(call: Call) -> bool:
 def _finish(span: Span, call: Call) -> None:
     try:
         if span.is_recording():
-            for name, value in of_end(call).items():  # mostly one: `set_attributes` takes longer
+            for name, value in of_end(call).items():  # usually one: `set_attributes` is slower
                 span.set_attribute(name, value)
             if error_type_of(call.error):
                 span.set_status(StatusCode.ERROR)

@@ -1,4 +1,4 @@
-"""The names of what is exported: OpenTelemetry's own where it has them, else our own."""
+"""The names of attributes and metrics: OpenTelemetry's where it defines one, or else our own."""
 
 from typing import Final
 

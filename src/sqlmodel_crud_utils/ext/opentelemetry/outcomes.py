@@ -1,4 +1,4 @@
-"""What is told of a call: names, numbers and codes, and never a value or a text."""
+"""The attributes exported for a call: names, numbers and codes, never values or messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Attributes = dict[str, str | int | bool]
 
 
 def of_begin(call: Call) -> Attributes:
-    """Return what is known of a call from its beginning: the function and the table."""
+    """Return the attributes known at the beginning of a call: the function and the table."""
     about: Attributes = {names.FUNCTION: call.name}
     if call.facts is not None:
         table, model = call.facts.mapper.local_table, call.facts.model
@@ -31,37 +31,37 @@ def of_begin(call: Call) -> Attributes:
 
 
 def of_scope() -> Attributes:
-    """Return what is known of where a call begins: whether it reaches the rows of all tenants."""
+    """Return the attributes of a call's scope: whether it reaches the rows of all tenants."""
     return {names.ALL_TENANTS: True} if all_in_scope() else {}
 
 
 def of_end(call: Call) -> Attributes:
-    """Return what is known of a call at its end: rows, attempts, and how it ended."""
-    told: Attributes = {}
+    """Return the attributes known at the end of a call: rows, attempts, and the outcome."""
+    found: Attributes = {}
     if call.rows is not None:
-        told[names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS] = call.rows
+        found[names.WRITTEN_ROWS if call.kind == "write" else names.RETURNED_ROWS] = call.rows
     if call.batch is not None and call.batch != 1:  # one row is not a batch
-        told[names.BATCH_SIZE] = call.batch
+        found[names.BATCH_SIZE] = call.batch
     if call.attempts > 1:
-        told[names.ATTEMPTS] = call.attempts
+        found[names.ATTEMPTS] = call.attempts
     if call.cache is not None:
-        told[names.CACHE_RESULT] = call.cache
+        found[names.CACHE_RESULT] = call.cache
     if call.refused:
-        told[names.REFUSED] = True
+        found[names.REFUSED] = True
     if (outcome := outcome_of(call)) is not None:
-        told[names.OUTCOME] = outcome
+        found[names.OUTCOME] = outcome
     if call.error is not None:
-        told |= _of_error(call.error)
-    return told
+        found |= _of_error(call.error)
+    return found
 
 
 def _of_error(error: BaseException) -> Attributes:
-    told = {names.ERROR_TYPE: error_type_of(error), names.STATUS_CODE: _status_code(error)}
-    return {name: value for name, value in told.items() if value is not None}
+    found = {names.ERROR_TYPE: error_type_of(error), names.STATUS_CODE: _status_code(error)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def error_type_of(error: BaseException | None) -> str | None:
-    """Return the class of an error; None for what is not an error: that nothing was found."""
+    """Return the class of an error; None without an error, or if only no row was found."""
     if error is None or isinstance(error, RecordNotFoundError):
         return None
     if not isinstance(error, Exception):
@@ -70,7 +70,7 @@ def error_type_of(error: BaseException | None) -> str | None:
 
 
 def outcome_of(call: Call) -> Literal["committed", "rolled_back", "unknown"] | None:
-    """Return how the transaction of a block has ended; None for everything else."""
+    """Return how a block's transaction has ended; None for any other call."""
     if call.kind != "block" or call.committed is None:
         return None
     if isinstance(call.error, TransactionError) and call.error.outcome_unknown:
@@ -79,13 +79,13 @@ def outcome_of(call: Call) -> Literal["committed", "rolled_back", "unknown"] | N
 
 
 def _status_code(error: BaseException | None) -> str | None:
-    """Return the code that the database gave for a failure, if it is one of the database."""
+    """Return the database's code for an error, if it comes from the database."""
     codes = (status_code_of(each) for each in _behind(error))
     return next((code for code in codes if code is not None), None)
 
 
 def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what caused it, the first one of many."""
+    """Yield an error and its causes; of a bulk error, the first one."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

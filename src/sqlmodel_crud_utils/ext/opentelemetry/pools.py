@@ -68,7 +68,7 @@ def observe_pool(
 
 
 class _Global:
-    """Stands for the global provider, which may be set later than it is used."""
+    """Stands for the global provider, which may be set after its first use."""
 
 
 _GLOBAL = _Global()
@@ -77,7 +77,7 @@ _observing = Lock()
 
 
 class _Pools:
-    """The pools that one provider is told of: one instrument for all of them."""
+    """The pools observed with one provider, which share its instruments."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
         self._names: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
@@ -100,7 +100,7 @@ class _Pools:
         )
 
     def add(self, engine: Engine, name: str) -> None:
-        """Tell of one more engine, or of one by another name."""
+        """Observe another engine, or rename one."""
         requests_of(engine)
         with self._lock:
             self._names[engine] = name
@@ -108,7 +108,7 @@ class _Pools:
     def _sum(
         self, numbers_of: Callable[[Engine], Iterable[tuple[str, int]]]
     ) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        """Return a callback that adds up the numbers of all pools, by name and state."""
+        """Return a callback that sums the numbers of all pools by name and state."""
 
         def observe(_options: CallbackOptions) -> Iterator[Observation]:
             with self._lock:

@@ -37,10 +37,10 @@ __all__ = ["assert_queries", "isolated"]
 _HOMES = {"assert_queries": "queries", "isolated": "isolation"}
 
 
-if not TYPE_CHECKING:  # or every name would pass for one of them
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Load a public name; every run of pytest imports this module, and few use it."""
+        """Load a public name on first use, because every pytest run imports this module."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -48,7 +48,7 @@ if not TYPE_CHECKING:  # or every name would pass for one of them
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add the async fixtures; the plugin that runs async tests is loaded by now."""
+    """Add the async fixtures, now that the plugin that runs async tests is loaded."""
     config.pluginmanager.register(import_module(f"{__name__}.async_fixtures"))
 
 

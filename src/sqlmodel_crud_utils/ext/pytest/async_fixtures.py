@@ -1,4 +1,4 @@
-"""The async fixtures of the plugin; they run in the event loops of the project's own settings."""
+"""The plugin's async fixtures; they run in the event loops that the project's settings choose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 fixture: Callable[..., Callable[[Any], Any]] = pytest.fixture
 with suppress(ModuleNotFoundError):
-    # In its strict mode pytest-asyncio runs no fixtures but its own.
+    # In strict mode, pytest-asyncio only runs its own fixtures.
     fixture = import_module("pytest_asyncio").fixture
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _scope_of_loops(fixture_name: str, config: pytest.Config) -> Any:  # noqa: A
 
 @fixture(scope=_scope_of_loops)
 async def _async_crud_engines() -> AsyncIterator[set[AsyncEngine]]:
-    """The engines that the tests of an event loop use; no connection outlives the loop."""
+    """The engines used by the tests of an event loop; their connections are closed with it."""
     engines: set[AsyncEngine] = set()
     yield engines
     for engine in engines:

@@ -64,7 +64,7 @@ def isolated(engine: Any, **kwargs: Any) -> Any:
         raise ValidationError(
             "isolated sessions have one connection, so leave replicas out", field="replicas"
         )
-    # Here, so that the sync API does without the async one, and the other way round.
+    # Imported here, so that neither API loads the other.
     if isinstance(engine, Engine):
         from sqlmodel_crud_utils.ext.pytest._sync.isolation import isolated_sessions
 

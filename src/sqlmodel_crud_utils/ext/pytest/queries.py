@@ -1,4 +1,4 @@
-"""How many statements a piece of code sends."""
+"""Count the statements that a piece of code sends."""
 
 from __future__ import annotations
 

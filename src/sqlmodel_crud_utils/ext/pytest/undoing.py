@@ -1,4 +1,4 @@
-"""A connection in a transaction that nobody but the test ends."""
+"""A connection in a transaction that only the test fixture ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def begin(connection: Connection) -> None:
             field="engine",
         )
     connection.begin()
-    # SQLite's driver begins none before a savepoint, whose release would be a commit.
+    # SQLite's driver begins no transaction before a savepoint, whose release would then commit.
     begin_immediate(connection)
     event.listen(connection, "commit", _refuse_commit)
     event.listen(connection, "release_savepoint", _refuse_overlap)
 
 
 def end(connection: Connection) -> None:
-    """Undo everything, also where the code under test has ended the transaction by hand."""
+    """Undo everything, even if the code under test has ended the transaction explicitly."""
     if connection.in_transaction():
         connection.rollback()
     elif not connection.invalidated:
@@ -41,7 +41,7 @@ def _refuse_commit(_connection: Connection) -> None:
 
 
 def _refuse_overlap(connection: Connection, savepoint: str, _context: None) -> None:
-    # A savepoint takes along all that were set after it; the driver's error names none of them.
+    # Releasing a savepoint also releases all later ones; the driver's error would not say so.
     if innermost_savepoint(connection) != savepoint:
         raise TransactionError(
             "the sessions of a test share one transaction, so the one that began last has to end "

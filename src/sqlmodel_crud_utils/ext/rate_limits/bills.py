@@ -1,4 +1,4 @@
-"""What a call has to pay to the limits that count it, at its beginning and as it goes."""
+"""Bills: the charges of a call, at its beginning and as it writes rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlmodel_crud_utils.ext.rate_limits.limits import Limit
 
 @dataclass(slots=True)
 class Bill:
-    """What a call pays.
+    """The charges of a call.
 
     Attributes:
         call: The call.
         limits: The limits that count it, by the keys of its buckets.
-        paid: For how many rows it has paid; the first one is paid as the call itself.
+        paid: For how many rows it has paid; the call itself pays for the first.
     """
 
     call: Call
@@ -26,14 +26,14 @@ class Bill:
     paid: int = 1
 
     def first(self) -> list[Charge]:
-        """Return what is paid at the beginning."""
+        """Return the charges at the beginning."""
         return [limit.charge(key) for key, limit in self.limits.items()]
 
     def of_rows(self) -> list[Charge]:
-        """Return what is to be paid for the rows that are written up to now.
+        """Return the charges for the rows written so far.
 
         Raises:
-            ValidationError: There are more of them than a limit ever lets through at once.
+            ValidationError: There are more rows than a limit ever allows in one call.
         """
         written = self.call.rows or 0
         owed = written - self.paid
@@ -51,7 +51,7 @@ class Bill:
         return [limit.charge(key, owed, paid) for key, limit in counting.items()]
 
     def check(self, charges: Sequence[Charge], refusal: Denial | None) -> None:
-        """Raise the error of a charge that was refused."""
+        """Raise the error for a refused charge."""
         if refusal is not None:
             self.call.refused = True
             limit = self.limits[charges[refusal.place].key]
@@ -59,7 +59,7 @@ class Bill:
 
 
 def bill_for(call: Call, limits: Iterable[Limit]) -> Bill | None:
-    """Return the bill of a call, None where no limit counts it."""
+    """Return the bill of a call, or None if no limit counts it."""
     try:
         keys = [(limit.key(), limit) for limit in limits if limit.counts(call)]
     except RateLimitExceededError:

@@ -1,8 +1,8 @@
-"""How much a limit lets through: a bucket that leaks evenly, so that no window has an edge.
+"""Leaky buckets: they leak evenly, so that a limit has no windows with edges.
 
-What a call costs is poured into the bucket of its key; a call that would make it flow over is
-refused and pours nothing. A full bucket is empty after the time of the rate. So as many calls as
-the rate names may come at once, and from then on they come evenly.
+The cost of a call is poured into the bucket of its key; a call that would overflow it is refused
+and pours nothing. A full bucket is empty after the period of the rate. So the rate's number of
+calls may come at once, and after that they come evenly.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 TOLERANCE = 1e-6
-"""How far above the brim still fits: what is lost in floating-point numbers."""
+"""The overflow that is accepted, to allow for rounding of floating-point numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a call has to pay.
+    """The charge for a call.
 
     Attributes:
         key: The key of the bucket.
-        amount: How much fits into it.
-        seconds: How long it takes a full one to become empty.
-        cost: What is poured in.
-        paid: What the same call has poured in before, and would have to pour in again.
+        amount: The bucket's capacity.
+        seconds: In how many seconds a full bucket becomes empty.
+        cost: The amount to pour in.
+        paid: The amount that the call has already poured in, and would pour in again if repeated.
     """
 
     key: str
@@ -36,11 +36,11 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """That a bucket would have flown over.
+    """The refusal of a charge that would overflow its bucket.
 
     Attributes:
-        place: The place of its charge among those that were to be paid together.
-        seconds: After how long the same call would be let through.
+        place: The place of the charge among those to be paid together.
+        seconds: After how many seconds the same call would be allowed.
     """
 
     place: int
@@ -48,19 +48,19 @@ class Denial:
 
 
 def leaked(level: float, elapsed: float, charge: Charge) -> float:
-    """Return what is left in a bucket after some seconds."""
+    """Return the level of a bucket after some seconds."""
     return max(0.0, level - max(0.0, elapsed) * charge.amount / charge.seconds)
 
 
 def wait_for(level: float, charge: Charge) -> float:
-    """Return how many seconds it takes until a charge fits; 0 where it does."""
+    """Return after how many seconds a charge fits; 0 if it fits now."""
     if level + charge.cost <= charge.amount + TOLERANCE:
         return 0.0
     return (level + charge.cost + charge.paid - charge.amount) * charge.seconds / charge.amount
 
 
-# The same for Redis, with the clock of Redis, in microseconds. All charges are paid or none is. A
-# bucket is the text "level:microseconds", and is gone when it is empty.
+# The same for Redis, with Redis's clock, in microseconds. All charges are paid or none. A bucket is
+# the text "level:microseconds", and expires when it is empty.
 SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -105,6 +105,6 @@ def arguments(charges: Sequence[Charge]) -> list[str]:
 
 
 def refusal_of(answer: tuple[int, bytes]) -> Denial | None:
-    """Return what the script's answer says."""
+    """Return the refusal in the script's answer, or None."""
     place, microseconds = answer
     return Denial(place - 1, int(microseconds) / 1e6) if place else None

@@ -1,4 +1,4 @@
-"""The limiter: its limits, the calls that they count, and where the buckets are kept."""
+"""The limiter: its limits, and the observer that charges calls."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class RateLimiter:
         """
         made = self._made(rate, model, on, by, rows=rows, anonymous=anonymous)
         with self._lock:
-            # The same limit twice is two: each has its own buckets.
+            # Equal limits count separately: each has its own buckets.
             same = sum(each.identity == made.identity for each in self._limits)
             made = replace(made, _ordinal=same)
             self._limits = (*self._limits, made)
@@ -205,7 +205,7 @@ class RateLimiter:
 
 
 class _Cashier(Observer):
-    """Lets calls pay before they run, and for their rows as they go."""
+    """Charges calls before they run, and for rows as they are written."""
 
     def __init__(self, limits: Any, stores: Stores) -> None:
         self._limits = limits
@@ -237,7 +237,7 @@ class _Cashier(Observer):
         return self._stores.of(call).settle(bill, bill.first())
 
     def admit_rows(self, call: Call, rows: int) -> Any:
-        del rows  # the call itself has counted them
+        del rows  # call.rows includes them
         bill = self._bills.get(call)
         charges = [] if bill is None else bill.of_rows()
         if bill is None or not charges:

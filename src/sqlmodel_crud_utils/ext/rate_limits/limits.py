@@ -1,4 +1,4 @@
-"""A limit: which calls it counts, whose, and the keys of its buckets."""
+"""Limits: which calls a limit counts, for which callers, and the keys of its buckets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Limit:
         self._remove(self)
 
     def counts(self, call: Call) -> bool:
-        """Return whether a call is one of those that it counts."""
+        """Return whether the limit counts a call."""
         if call.kind not in {"read", "write"} or self.on not in {"all", call.kind}:
             return False
         if self.model is None:
@@ -65,10 +65,10 @@ class Limit:
         return call.model is not None and issubclass(call.model, self.model)
 
     def key(self) -> str | None:
-        """Return the key of the caller's bucket; None for nobody, whom it lets through.
+        """Return the key of the caller's bucket; None for an anonymous caller that is allowed.
 
         Raises:
-            RateLimitExceededError: The caller is nobody, and is refused.
+            RateLimitExceededError: The caller is anonymous and refused.
         """
         caller = self.by() if callable(self.by) else self.by
         if self.by is not None and caller is None:
@@ -79,12 +79,12 @@ class Limit:
         return f"{self._prefix}:{digest.hexdigest()}"
 
     def charge(self, key: str, cost: int = 1, paid: int = 0) -> Charge:
-        """Return what a call has to pay."""
+        """Return the charge for a call."""
         return Charge(key, self.rate.amount, self.rate.seconds, cost, paid)
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What this limit has in common with the same one in other processes."""
+        """What identifies the same limit across processes."""
         return (
             *(self.rate.amount, self.rate.seconds, self.on, self.rows),
             None if self.model is None else _name_of(self.model),
@@ -100,7 +100,7 @@ def _name_of(thing: Any) -> str:
 def check_limit(
     rate: str, model: type[Any] | None, on: str, by: object, *, rows: bool, anonymous: str
 ) -> Rate:
-    """Refuse what makes no limit; return the rate."""
+    """Check the arguments of a limit; return the rate."""
     if model is not None:
         facts_of(model)
     if on not in {"read", "write", "all"}:

@@ -11,11 +11,11 @@ from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge, Denial, leaked, 
 
 
 class MemoryBuckets:
-    """The buckets; where there are too many, the one that was used least recently goes.
+    """The buckets; if there are too many, the least recently used is dropped.
 
     Args:
-        max_keys: How many there may be.
-        clock: What tells the time, in seconds.
+        max_keys: The maximum number of buckets.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, max_keys: int, clock: Callable[[], float] = monotonic) -> None:
@@ -28,7 +28,7 @@ class MemoryBuckets:
         return len(self._buckets)
 
     def pour(self, charges: Sequence[Charge]) -> Denial | None:
-        """Pay all charges, or none of them; return what refuses them."""
+        """Pay all charges or none; return the refusal, if any."""
         with self._lock:
             now = self._clock()
             levels = [self._level(each, now) for each in charges]
@@ -43,16 +43,16 @@ class MemoryBuckets:
         return None
 
     def settle(self, bill: Bill, charges: list[Charge]) -> None:
-        """Pay a part of a bill, or raise what refuses it."""
+        """Pay a part of a bill, or raise its refusal."""
         bill.check(charges, self.pour(charges))
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all buckets."""
         with self._lock:
             self._buckets.clear()
 
     def _level(self, charge: Charge, now: float) -> float:
-        """Return what is in a bucket; it becomes the one that was used last."""
+        """Return the level of a bucket, and mark it as the most recently used."""
         found = self._buckets.pop(charge.key, None)
         if found is None:
             return 0.0

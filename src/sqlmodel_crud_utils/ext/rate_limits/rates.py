@@ -18,9 +18,9 @@ class Rate:
     """The number of calls and the period.
 
     Attributes:
-        text: As the program writes it.
-        amount: How much.
-        seconds: In how many seconds.
+        text: The rate as the program wrote it.
+        amount: The number of calls.
+        seconds: The period in seconds.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Rate:
 
 
 def rate_of(text: object) -> Rate:
-    """Return the rate that a text names; anything else is a `ValidationError`."""
+    """Return the rate in a text; raise a `ValidationError` for anything else."""
     found = _RATE.fullmatch(text) if isinstance(text, str) else None
     unit = found and _SECONDS.get(found[3].lower())
     if not isinstance(text, str) or not found or not unit:

@@ -1,4 +1,4 @@
-"""Whether a call runs inside another one, of which a hook has called it."""
+"""Track nested calls, such as those made by the hooks of another call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlmodel_crud_utils._core.observers import Call
 
 
 class Nesting:
-    """The outermost call that is under way in a task or thread."""
+    """The outermost call that runs in a task or thread."""
 
     def __init__(self) -> None:
         self._outermost: ContextVar[Call | None] = ContextVar("outermost_call", default=None)
@@ -29,6 +29,6 @@ class Nesting:
         return outermost is not None and outermost is not call
 
     def _under_way(self) -> Call | None:
-        # One that has ended in another task or thread is noted here still.
+        # A call that has ended in another task or thread is still noted here.
         outermost = self._outermost.get()
         return outermost if outermost is not None and outermost.observers else None

@@ -1,4 +1,4 @@
-"""Where the buckets are: in memory, or in Redis, which each API asks in its own way."""
+"""The stores of buckets: in memory, or in Redis with a client for each API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LimiterSettings:
-    """What a limiter is made with."""
+    """The settings of a limiter."""
 
     url: str
     on_failure: str
@@ -33,7 +33,7 @@ class LimiterSettings:
     max_keys: int
 
     def check(self) -> None:
-        """Refuse what cannot be used."""
+        """Raise a `ValidationError` for an unusable setting."""
         schemes = ("redis://", "rediss://", "unix://")
         if not isinstance(self.url, str) or not (
             self.url == "memory://" or self.url.startswith(schemes)
@@ -54,36 +54,36 @@ def _is_number(value: object, *kinds: type[Any]) -> bool:
 
 
 class Buckets(Protocol):
-    """Where a bill is paid."""
+    """A store in which bills are paid."""
 
     def settle(self, bill: Bill, charges: list[Charge]) -> Any:
-        """Pay a part of a bill, or raise what refuses it; in the async API it is to be awaited."""
+        """Pay a part of a bill, or raise its refusal; in the async API, await the result."""
         ...
 
 
 class Stores(Protocol):
-    """The buckets of a limiter."""
+    """The stores of a limiter."""
 
     def of(self, call: Call) -> Buckets:
-        """Return where a call pays."""
+        """Return the store for a call."""
         ...
 
     def close(self) -> None:
-        """Close what the sync API has opened."""
+        """Close the connections of the sync API."""
         ...
 
     async def aclose(self) -> None:
-        """Close what the running event loop has opened."""
+        """Close the connections of the running event loop."""
         ...
 
 
 class _InMemory(Stores):
-    """Both APIs share the buckets, which need no I/O."""
+    """Buckets in memory, which both APIs share."""
 
     def __init__(self, settings: LimiterSettings) -> None:
         self._buckets = MemoryBuckets(settings.max_keys)
 
-    def of(self, call: Call) -> Buckets:  # noqa: ARG002 - one place for all calls
+    def of(self, call: Call) -> Buckets:  # noqa: ARG002 - the same for all calls
         return self._buckets
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class _InMemory(Stores):
 
 
 class _InRedis(Stores):
-    """Each API has connections of its own; the one that nobody uses is not even imported."""
+    """Buckets in Redis; each API has its own connections, and is imported only when used."""
 
     def __init__(self, settings: LimiterSettings) -> None:
         _require_redis()
@@ -131,13 +131,13 @@ class _InRedis(Stores):
 
 
 def stores_for(settings: LimiterSettings) -> Stores:
-    """Return the buckets that a limiter's settings name."""
+    """Return the stores for a limiter's settings."""
     return _InMemory(settings) if settings.url == "memory://" else _InRedis(settings)
 
 
 def _require_redis() -> None:
     try:
-        import redis  # noqa: F401 - to say what is missing, and how to get it
+        import redis  # noqa: F401 - to say what is missing, and how to install it
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'limits in Redis need redis-py: pip install "sqlmodel-crud-utils[ratelimit]"',

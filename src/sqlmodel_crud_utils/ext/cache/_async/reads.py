@@ -1,4 +1,4 @@
-"""How a read goes through the cache: asked, answered, queried once for all who wait, and kept."""
+"""Cached reads: look up an entry, or else query once for all waiting callers and store it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from sqlmodel_crud_utils.ext.cache.sessions import may_fill, may_read
 from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
 
 _PATIENCE = 1.0
-"""For how many seconds a read waits for another one, whose connection it may be holding."""
+"""For how many seconds a read waits for another, which may be waiting for its connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the store had for a read.
+    """The store's content for a read.
 
     Attributes:
-        tokens: The tokens, None for each that was missing.
-        entry: The entry, None without one.
+        tokens: The tokens; None for each missing one.
+        entry: The entry, or None.
     """
 
     tokens: list[bytes | None]
@@ -54,11 +54,11 @@ class _Seen:
 
 
 class Reads:
-    """The reads of one API.
+    """The cached reads of one API.
 
     Args:
-        store: Where entries are kept.
-        settings: What both APIs share.
+        store: The store for entries.
+        settings: The settings that both APIs share.
     """
 
     def __init__(self, store: Any, settings: Settings) -> None:
@@ -68,7 +68,7 @@ class Reads:
         self._flights: Flights[Signal] = Flights(Signal)
 
     async def answer(self, call: Call, question: Question, query: Work[list[Any]]) -> list[Any]:
-        """Return what a question is answered with, from the cache or by a query."""
+        """Return the answer to a question, from the cache or from a query."""
         call.cache = call.cache or "bypass"
         session: AsyncSession = call.session
         plain = sync_session(session)
@@ -82,33 +82,33 @@ class Reads:
         return await _Read(self, call, asked, query).run()
 
     async def invalidate(self, facts: Facts, key: Sequence[Any] | None) -> None:
-        """End the entries of a model, or of one of its rows and all lists."""
+        """Invalidate the entries of a model, or of one of its rows and all lists."""
         await shielded(self.renew, model_tokens(facts, key))
 
     async def renew(self, names: Iterable[str]) -> None:
-        """Put new tokens in the place of these, and so end what was read before."""
+        """Replace tokens by new ones, which invalidates all entries with the old ones."""
         renewed = {*names, *self._outages.take_owed()}
-        if self._outages.may_tell():
+        if self._outages.may_renew():
             for _ in range(2):
                 entries = {name: new_token() for name in renewed}
                 if await self._tried("set_many", entries, self._settings.token_ttl) is not _FAILED:
                     return
-            self._outages.fall_silent()
+            self._outages.pause_renewals()
         self._outages.owe(renewed)
 
     def renew_in_commit(self, names: Iterable[str]) -> None:
-        """Renew tokens from inside a session's commit, whatever is cancelled meanwhile."""
+        """Renew tokens inside a session's commit, even if it is cancelled meanwhile."""
         wait_for(shielded(self.renew, names))
 
     # --- the store -------------------------------------------------------------------------------
 
     async def look(self, asked: Asked) -> _Seen | None:
-        """Return what the store has for a read, None where it does not answer."""
+        """Return the store's content for a read, or None if the store fails."""
         found = await self._tried("get_many", [asked.name, *asked.tokens])
         return None if found is _FAILED else _Seen(found[1:], found[0])
 
     async def tokens_for(self, asked: Asked, seen: _Seen) -> list[bytes] | None:
-        """Return the tokens, with new ones for those that are missing; None if others race."""
+        """Return the tokens, adding missing ones; return None if another caller adds one first."""
         tokens: list[bytes] = []
         for name, token in zip(asked.tokens, seen.tokens, strict=True):
             if token is not None:
@@ -121,17 +121,17 @@ class Reads:
         return tokens
 
     async def keep(self, asked: Asked, entry: bytes) -> bool:
-        """Keep an entry; return whether the store has taken it."""
-        # Not all at once are to be over that were made at once.
+        """Store an entry; return whether the store has accepted it."""
+        # Spread the expiry of entries that were made at the same time.
         longest = asked.question.ttl or self._settings.ttl
-        ttl = longest * random.uniform(0.9, 1.0)  # noqa: S311 - nobody has to guess it
+        ttl = longest * random.uniform(0.9, 1.0)  # noqa: S311 - needs no secrecy
         self._outages.keep_for(longest)
         return await self._tried("set_many", {asked.name: entry}, ttl) is True
 
     async def _tried(self, operation: str, *args: Any) -> Any:
         try:
             found = await within(self._store.timeout, getattr(self._store, operation), *args)
-        except Exception as error:  # noqa: BLE001 - whatever a client raises: the database is there
+        except Exception as error:  # noqa: BLE001 - after any error, the database answers
             self._outages.failed(operation, error)
             return _FAILED
         self._outages.succeeded(operation)
@@ -139,7 +139,7 @@ class Reads:
 
     @property
     def flights(self) -> Flights[Signal]:
-        """The reads that are under way."""
+        """The reads in progress."""
         return self._flights
 
 
@@ -147,7 +147,7 @@ _FAILED = object()
 
 
 class _Read:
-    """One read that may be answered from the store."""
+    """A read that may be answered from the store."""
 
     def __init__(self, reads: Reads, call: Call, asked: Asked, query: Work[list[Any]]) -> None:
         self._reads = reads
@@ -179,7 +179,7 @@ class _Read:
                 try:
                     if landed == flights.landed or is_certain:
                         return await self._queried(seen, flight)
-                    is_certain = True  # somebody may have kept it since the store was asked
+                    is_certain = True  # another read may have stored the entry since the lookup
                 finally:
                     flights.land(key)
                     flight.signal.give()
@@ -190,11 +190,11 @@ class _Read:
                 return await self._query()
 
     def _note(self, result: Literal["hit", "miss"]) -> None:
-        """Tell observers what the cache did; a call with several reads is a hit if all are."""
+        """Note the result for observers; a call with several reads is a hit if all are."""
         self._call.cache = "miss" if self._call.cache == "miss" else result
 
     def _answered(self, seen: _Seen) -> list[Any] | None:
-        """Return the answer that the store had, None if it is missing, over or damaged."""
+        """Return the store's answer, or None if it is missing, invalidated or damaged."""
         if seen.entry is None:
             return None
         asked = self._asked

@@ -1,4 +1,4 @@
-"""What the routes of `crud_router` do, in the transaction of their request."""
+"""The operations behind the routes of `crud_router`, in the transaction of the request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Key = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operations on the rows of one model; each is a route when it has a signature."""
+    """The operations on the rows of one model; `endpoint` makes a route of each."""
 
     resource: Resource
 
@@ -169,7 +169,7 @@ class Operations:
     async def _check(
         self, request: Request, session: Any, key: Key, restriction: Restriction
     ) -> int | None:
-        """Refuse a write to a row that is out of reach, or not as the client has seen it."""
+        """Refuse a write to a row that is not visible, or has changed since the client read it."""
         seen = tags_sent(request, "if-match") if self.resource.facts.version else None
         if seen is None and restriction is None:
             return None
@@ -192,7 +192,7 @@ class Operations:
         restriction: Restriction,
         *place: int,
     ) -> None:
-        """Refuse a row that was written and is out of reach now."""
+        """Refuse a written row that no longer matches the restriction."""
         if restriction is None:
             return
         within = self._within(session, restriction).where(**self._key(row))
@@ -202,12 +202,12 @@ class Operations:
     async def _are_within(
         self, session: Any, rows: Sequence[Any], restriction: Restriction
     ) -> bool:
-        """Return whether all of these rows are within reach."""
+        """Return whether all rows match the restriction."""
         query = self._within(session, restriction).where(self._are(session, rows))
         return await query.count() == len(rows)
 
     def _are(self, session: Any, rows: Sequence[Any]) -> ColumnElement[bool]:
-        """Return the criterion that a row is one of these; a body has as many as that can take."""
+        """Return the criterion for these rows; a body's limit keeps their number low enough."""
         keys = [self.resource.key_of(row) for row in rows]
         dialect = dialect_of(require_session(session), self.resource.facts)
         return among_keys(self.resource.model, self.resource.facts.key, keys, dialect)
@@ -216,7 +216,7 @@ class Operations:
         if not self.resource.shows_related:
             return row
         query = self._shown(AsyncQueryBuilder(session, self.resource.model)).where(**self._key(row))
-        # As it is stored: the tag is one of the answer, and "1.5" becomes "1.50" in a column.
+        # Read it as stored, because the tag is a hash of the response, and "1.5" may become "1.50".
         session.expire(row)
         return await query.one()
 
@@ -232,12 +232,12 @@ class Operations:
 
 
 def endpoint(operation: Callable[..., Any], signature: Signature, keys: Mapping[str, str]) -> Any:
-    """Return an operation as FastAPI calls it.
+    """Return an operation as an endpoint for FastAPI.
 
     Args:
         operation: One of `Operations`.
-        signature: What FastAPI passes.
-        keys: The filters of the key, by the parameters that have its values.
+        signature: The parameters that FastAPI passes.
+        keys: The filters of the key, by the parameters that contain its values.
     """
 
     async def run(**given: Any) -> Any:

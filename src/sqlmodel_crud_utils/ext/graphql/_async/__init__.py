@@ -1,1 +1,1 @@
-"""What queries the database for GraphQL; the sync twin is generated."""
+"""The parts for GraphQL that query the database; the sync twin is generated."""

@@ -12,13 +12,13 @@ from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._runtime_async import AnySession, dialect_of, require_session
 
 _Key = tuple[Any, ...]
-_PARENTS_PER_QUERY = 500  # as many as SQLAlchemy's selectin asks for
+_PARENTS_PER_QUERY = 500  # like SQLAlchemy's selectin
 
 
 async def related_rows(
     session: AnySession, facts: Facts, name: str, keys: Sequence[_Key]
 ) -> dict[_Key, Any]:
-    """Return what the rows with these keys are related to, and close the session."""
+    """Return the related rows of the rows with these keys, and close the session."""
     opened = require_session(session)
     found: dict[_Key, Any] = {}
     async with opened:

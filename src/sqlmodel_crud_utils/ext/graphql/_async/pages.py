@@ -1,4 +1,4 @@
-"""Pages of rows, as they are selected."""
+"""Pages of rows with their selected fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 async def page(
     builder: AsyncQueryBuilder[T], selected: Selected, size: int, after: str | None, max_depth: int
 ) -> Connection[T]:
-    """Return the page that follows after a cursor, as far as it is selected."""
+    """Return the selected parts of the page after a cursor."""
     builder = selecting(builder, selected.rows, max_depth)
     found = await page_after(builder, size, after) if selected.has_rows else None
     total = await builder.count() if selected.has_total else None

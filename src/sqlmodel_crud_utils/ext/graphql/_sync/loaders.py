@@ -14,13 +14,13 @@ from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, require_se
 from sqlmodel_crud_utils._sync.query_builder import QueryBuilder
 
 _Key = tuple[Any, ...]
-_PARENTS_PER_QUERY = 500  # as many as SQLAlchemy's selectin asks for
+_PARENTS_PER_QUERY = 500  # like SQLAlchemy's selectin
 
 
 def related_rows(
     session: AnySession, facts: Facts, name: str, keys: Sequence[_Key]
 ) -> dict[_Key, Any]:
-    """Return what the rows with these keys are related to, and close the session."""
+    """Return the related rows of the rows with these keys, and close the session."""
     opened = require_session(session)
     found: dict[_Key, Any] = {}
     with opened:

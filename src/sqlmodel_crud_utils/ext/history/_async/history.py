@@ -1,4 +1,4 @@
-"""Reading the history of a row, and purging old changes."""
+"""Read the history of a row, and purge old changes."""
 
 from __future__ import annotations
 

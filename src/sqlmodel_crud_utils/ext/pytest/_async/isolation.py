@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.ext.pytest.undoing import begin, end
 async def isolated_sessions(
     engine: AsyncEngine, settings: dict[str, Any]
 ) -> AsyncIterator[async_sessionmaker[SQLModelAsyncSession]]:
-    """Give a factory of sessions whose every write is undone at the end."""
+    """Yield a factory of sessions; undo all of their writes at the end."""
     new_session = session_factory(engine, **settings)
     connection = await engine.connect()
     try:
@@ -29,6 +29,6 @@ async def isolated_sessions(
         new_session.configure(bind=connection, join_transaction_mode="create_savepoint")
         yield new_session
     finally:
-        # A test that is cancelled lets go of its connection, too.
+        # Shielded, so that a cancelled test also returns its connection.
         await shielded(run_with, connection, end)
         await shielded(connection.close)

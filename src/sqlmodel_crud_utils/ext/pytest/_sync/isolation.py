@@ -23,7 +23,7 @@ from sqlmodel_crud_utils.ext.pytest.undoing import begin, end
 def isolated_sessions(
     engine: Engine, settings: dict[str, Any]
 ) -> Iterator[sessionmaker[SQLModelSession]]:
-    """Give a factory of sessions whose every write is undone at the end."""
+    """Yield a factory of sessions; undo all of their writes at the end."""
     new_session = session_factory(engine, **settings)
     connection = engine.connect()
     try:
@@ -31,6 +31,6 @@ def isolated_sessions(
         new_session.configure(bind=connection, join_transaction_mode="create_savepoint")
         yield new_session
     finally:
-        # A test that is cancelled lets go of its connection, too.
+        # Shielded, so that a cancelled test also returns its connection.
         shielded(run_with, connection, end)
         shielded(connection.close)

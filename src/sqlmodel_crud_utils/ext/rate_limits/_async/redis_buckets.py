@@ -1,4 +1,4 @@
-"""Buckets in Redis, which any number of processes share."""
+"""Buckets in Redis, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class RedisBuckets:
     """The buckets.
 
     Args:
-        url: Where Redis is.
-        timeout: How many seconds it may take to answer.
-        outage: What is known of its failures.
-        refuses: Whether calls are refused while it fails.
+        url: The URL of Redis.
+        timeout: How many seconds Redis may take to answer.
+        outage: Tracks its failures.
+        refuses: Whether calls are refused while Redis fails.
     """
 
     def __init__(self, url: str, timeout: float, outage: Outage, *, refuses: bool) -> None:
@@ -37,11 +37,11 @@ class RedisBuckets:
         self._refuses = refuses
 
     async def settle(self, bill: Bill, charges: list[Charge]) -> None:
-        """Pay a part of a bill, or raise what refuses it.
+        """Pay a part of a bill, or raise its refusal.
 
         Raises:
-            RateLimitExceededError: A bucket would flow over.
-            RateLimitUnavailableError: Redis fails, and calls are refused then.
+            RateLimitExceededError: A bucket would overflow.
+            RateLimitUnavailableError: Redis fails, and calls are refused meanwhile.
         """
         try:
             refusal = await self._pour(charges)
@@ -51,7 +51,7 @@ class RedisBuckets:
         bill.check(charges, refusal)
 
     async def aclose(self) -> None:
-        """Close the connections, those of the running event loop where there is one."""
+        """Close the connections; with an event loop, those of the running one."""
         await self._clients.aclose()
 
     async def _pour(self, charges: list[Charge]) -> Denial | None:
@@ -72,5 +72,5 @@ class RedisBuckets:
         keys = [each.key for each in charges]
         try:
             return await client.evalsha(DIGEST, len(keys), *keys, *arguments(charges))
-        except NoScriptError:  # Redis has started since
+        except NoScriptError:  # Redis was restarted
             return await client.eval(SCRIPT, len(keys), *keys, *arguments(charges))
