@@ -58,7 +58,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def measure(
     settings: argparse.Namespace, sizes: Sizes, tell: Callable[[Result], None]
 ) -> dict[str, str]:
-    """Run the cases, tell each result, and return the versions of the databases."""
+    """Run the cases, report each result, and return the versions of the databases."""
 
     def wanted(name: str) -> bool:
         return any(word in name for word in settings.only)
@@ -81,7 +81,7 @@ def measure(
 def found_again(
     settings: argparse.Namespace, sizes: Sizes, results: Sequence[Result]
 ) -> list[Regression]:
-    """Return which ratios are worse than those in the file, in the results and once more."""
+    """Return the ratios that are worse than in the file, both in the results and in a rerun."""
     earlier = report.Report.read(settings.against).results
     suspects = regressions(results, earlier)
     if not suspects:
@@ -94,7 +94,7 @@ def found_again(
 
 
 def main(given: Sequence[str] | None = None, sizes: Sizes | None = None) -> None:
-    """Print the tables, and write the file."""
+    """Print the tables, and write the file of results."""
     settings, sizes = arguments(given), sizes or Sizes()
     results: list[Result] = []
 

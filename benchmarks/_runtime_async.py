@@ -29,29 +29,29 @@ API = "async"
 
 
 def make_engine(url: str, **options: Any) -> AsyncEngine:
-    """Return an engine made by hand."""
+    """Return an engine created with plain SQLAlchemy."""
     engine = create_async_engine(url, **options)
     tune(engine.sync_engine)
     return engine
 
 
 def make_pooled_engine(url: str, **options: Any) -> AsyncEngine:
-    """Return an engine of the library."""
+    """Return an engine created by the library."""
     engine = library.create_pooled_engine(url, **options)
     tune(engine.sync_engine)
     return engine
 
 
 def plain_engine(engine: AsyncEngine) -> Engine:
-    """Return the plain engine that does the work."""
+    """Return the plain engine inside."""
     return engine.sync_engine
 
 
 async def open_rows(session: AsyncSession, statement: Any) -> AsyncScalarResult[Any]:
-    """Execute a SELECT of a model, for rows that are read one after the other."""
+    """Execute a SELECT of a model, and stream its rows."""
     return await session.stream_scalars(statement)
 
 
 async def together(function: Callable[[], Awaitable[Any]], times: int) -> list[Any]:
-    """Call a function many times side by side."""
+    """Call a function many times concurrently."""
     return await asyncio.gather(*(function() for _ in range(times)))

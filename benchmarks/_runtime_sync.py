@@ -1,4 +1,4 @@
-"""What the cases need in two kinds; `_runtime_async.py` has the same names for async."""
+"""The primitives of the cases that differ between the APIs; `_runtime_async.py` is the twin."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ API = "sync"
 
 
 def make_engine(url: str, **options: Any) -> Engine:
-    """Return an engine made by hand."""
+    """Return an engine created with plain SQLAlchemy."""
     engine = create_engine(url, **options)
     tune(engine)
     return engine
 
 
 def make_pooled_engine(url: str, **options: Any) -> Engine:
-    """Return an engine of the library."""
+    """Return an engine created by the library."""
     engine = library.create_pooled_engine(url, **options)
     tune(engine)
     return engine
@@ -48,12 +48,12 @@ def plain_engine(engine: Engine) -> Engine:
 
 
 def open_rows(session: Session, statement: Any) -> ScalarResult[Any]:
-    """Execute a SELECT of a model, for rows that are read one after the other."""
+    """Execute a SELECT of a model, and stream its rows."""
     return session.scalars(statement)
 
 
 def together(function: Callable[[], Any], times: int) -> list[Any]:
-    """Call a function many times side by side, in threads that exist already."""
+    """Call a function many times concurrently, in existing threads."""
     calls = [_threads(times).submit(function) for _ in range(times)]
     return [call.result() for call in calls]
 

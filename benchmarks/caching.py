@@ -1,8 +1,8 @@
-"""What the cache saves and costs, beside work by hand: `python -m benchmarks.caching [URL ...]`.
+"""What the cache saves and costs: `python -m benchmarks.caching [URL ...]`.
 
-Each case runs in turn with the same by hand, in sessions of its own, in one process; shown are the
-medians, their ratio and its target. A write is compared with the same write while no cache is
-configured. `REDIS_URL` names a Redis; without it, only memory is measured.
+Each case alternates with the same work by hand, each in its own sessions, in one process. It prints
+the medians, their ratio and its target. A write is compared with the same write without a cache.
+`REDIS_URL` names a Redis; without it, only the cache in memory is measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Case = Callable[[AsyncSession], Awaitable[Any]]
 
 
 class Base(SQLModel, registry=registry()):
-    """Models apart from those of the other benchmarks."""
+    """Models with a separate registry."""
 
 
 class Ware(Base, table=True):
@@ -75,7 +75,7 @@ async def _miss(session: AsyncSession) -> Any:
 
 
 async def _missed(session: AsyncSession) -> Any:
-    # An entry of its own each time, that the store does not have.
+    # A new entry each time, which the store does not have.
     _, row = await get_row(next(_numbers) + 1_000, session, Ware, use_cache=True)
     return row
 
@@ -90,7 +90,7 @@ CASES: Mapping[str, tuple[Case, Case]] = {
     "page with total": (_page, _page_cached),
     "a miss": (_miss, _missed),
 }
-# The ratio that a case does not exceed, by the store or by the store and the driver.
+# The largest ratio of a case, by store, or by store and driver.
 TARGETS: Mapping[str, Mapping[str, float]] = {
     "by key": {"memory": 0.15, "redis asyncpg": 0.40, "redis aiosqlite": 0.55},
     "list of 100": {"redis": 0.70},
@@ -152,7 +152,7 @@ async def measure(url: str, store: str, cache: Any) -> None:
 
 
 def main() -> None:
-    """Measure the databases that are named, or SQLite in a file."""
+    """Measure the given databases, or SQLite in a file."""
     urls = sys.argv[1:] or ["sqlite+aiosqlite:///benchmark-caching.db"]
     for url in urls:
         asyncio.run(measure(url, "memory", InMemoryCache()))

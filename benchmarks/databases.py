@@ -1,4 +1,4 @@
-"""The databases of the benchmarks: one of each kind, with the tables, dropped at the end."""
+"""The databases of the benchmarks: one of each kind, with tables, dropped at the end."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Database:
 
     Attributes:
         kind: "sqlite" or "postgresql".
-        version: That of the database.
-        urls: Its address with the drivers of the two APIs.
+        version: The version of the database.
+        urls: Its URLs, with the drivers of the two APIs.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Database:
 
 @contextmanager
 def provide(kind: str, sizes: Sizes) -> Iterator[Database]:
-    """Make a database with tables, filled as far as nothing is written to them."""
+    """Create a database with tables; fill those that are only read."""
     with _address(kind) as url:
         urls = {
             api: url.set(drivername=driver).render_as_string(hide_password=False)
@@ -67,7 +67,7 @@ def provide(kind: str, sizes: Sizes) -> Iterator[Database]:
 
 
 def tune(engine: Engine) -> None:
-    """Take the disk out of the comparison: SQLite does not wait for it."""
+    """Remove the disk from the comparison: SQLite does not wait for it."""
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

@@ -1,8 +1,8 @@
-"""Renew docs/performance.md and its plots from the measured results.
+"""Update docs/performance.md and its plots from the measured results.
 
     python -m benchmarks.documentation
 
-The tables stand between markers such as `<!-- reads -->` and `<!-- end of reads -->`.
+The tables are between markers such as `<!-- reads -->` and `<!-- end of reads -->`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results.json"
 PAGE = ROOT / "docs/performance.md"
 PLOTS = ROOT / "docs/performance"
-# What stands in one table of the page, and in one plot.
+# The groups in each table and plot of the page.
 RATIO_GROUPS = ("reads", "writes", "soft deletes", "bulk", "pages", "streams", "hooks", "pool")
 FIGURE_GROUPS = ("memory", "imports")
 # Ratios that are no further from 1 count as equal.
@@ -29,7 +29,7 @@ PLACES = list(product(KINDS, ("async", "sync")))
 
 
 def renewed(page: str, report: Report) -> str:
-    """Return the page with the tables of these results."""
+    """Return the page with updated tables."""
     contents = {"in short": in_short(report.results), "measured": measured(report)}
     for group in RATIO_GROUPS:
         contents[group] = ratio_table(each for each in report.results if each.group == group)
@@ -56,7 +56,7 @@ def in_short(results: Iterable[Result]) -> str:
 
 
 def measured(report: Report) -> str:
-    """Return what a reader has to know about the run."""
+    """Return a description of the run for readers."""
     made = report.made
     versions = [("Python", made["python"])]
     versions += [(KINDS[kind], version) for kind, version in made["databases"].items()]

@@ -1,11 +1,11 @@
-"""What resolvers of `ext.graphql` cost, by what hand-written ones with the right options cost.
+"""What resolvers of `ext.graphql` cost, compared with optimal handwritten ones.
 
     python -m benchmarks.graphql [SECONDS]
 
-Three levels on SQLite, crews of 10 sailors with a knot each, are asked for with graphql-core: in
-turns by `for_selection`, by a SELECT that is written for this query, and once by naive resolvers,
-which load each relationship when they come to it. It prints the ratio, which is to be 1.20 or less,
-and the statements of each, of which naive resolvers take at least 10 times as many.
+A query for three levels on SQLite, crews of 10 sailors with a knot each, runs with graphql-core:
+alternately with `for_selection` and a SELECT written for this query, and once with naive resolvers,
+which load each relationship on access. It prints the ratio, which should be 1.20 or less, and the
+number of statements of each; naive resolvers need at least 10 times as many.
 """
 
 import sys
@@ -55,12 +55,12 @@ class Knot(SQLModel, table=True):
 
 
 def library(session: Session, info: Any) -> list[Crew]:
-    """Return the crews with what is selected."""
+    """Return the crews with the selected fields."""
     return for_selection(QueryBuilder(session, Crew), info).all()
 
 
 def by_hand(session: Session, _info: Any) -> list[Crew]:
-    """Return the crews with what this one query selects."""
+    """Return the crews with the fields that this one query selects."""
     knots: Any = Sailor.knots
     sailors: Any = Crew.sailors
     loading = selectinload(sailors).selectinload(knots)
@@ -69,12 +69,12 @@ def by_hand(session: Session, _info: Any) -> list[Crew]:
 
 
 def naive(session: Session, _info: Any) -> list[Crew]:
-    """Return the crews, and load the rest when somebody looks."""
+    """Return the crews, and load the rest on access."""
     return list(session.exec(select(Crew)).all())
 
 
 def schema_of(resolve: Any) -> GraphQLSchema:
-    """Return a schema whose one field is resolved by a function of the session."""
+    """Return a schema whose only field is resolved by a function that takes the session."""
     schema = build_schema(SCHEMA)
     query: Any = schema.query_type
     query.fields["crews"].resolve = lambda _, info: resolve(info.context, info)
@@ -82,7 +82,7 @@ def schema_of(resolve: Any) -> GraphQLSchema:
 
 
 def main(seconds: float) -> None:
-    """Measure in turns, and print."""
+    """Measure alternately, and print the results."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     tables = [SQLModel.metadata.tables[name] for name in ("crew", "sailor", "knot")]
     SQLModel.metadata.create_all(engine, tables=tables)

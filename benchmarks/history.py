@@ -1,12 +1,12 @@
-"""What the history costs, against one written by hand: `python -m benchmarks.history [URL ...]`.
+"""What the history costs: `python -m benchmarks.history [URL ...]`.
 
-All rows of a table are updated: without a history, with a set-based one by hand, and by the query
-builder on a tracked model. They run in turn, in one process; shown is the best of the rounds.
-The last one reads and flushes row by row, as a history does that knows flushes alone. Behind the
-times stand the ratios of the query builder to the two others, with their targets.
+All rows of a table are updated: without a history, with a handwritten set-based one, by the query
+builder on a tracked model, and by reading and flushing row by row, as a history based on flushes
+would. They alternate in one process; the best round is shown. After the times come the ratios of
+the query builder to the handwritten history and to the flush, with their targets.
 
-A second line has one tracked `update_row`, against a row that is read FOR UPDATE, changed and
-flushed by hand with an INSERT into the history, and against `update_row` without a history.
+A second line shows one tracked `update_row`, compared with a row that is read FOR UPDATE, changed
+and flushed by hand with an INSERT into the history, and with `update_row` without a history.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlmodel_crud_utils.sync import QueryBuilder, update_row
 
 
 class Base(SQLModel, registry=registry()):
-    """Models apart from those of the other benchmarks."""
+    """Models with a separate registry."""
 
 
 class Stock(Base, TrackChangesMixin, table=True):
@@ -39,7 +39,7 @@ class Stock(Base, TrackChangesMixin, table=True):
 
 
 class Loose(Base, table=True):
-    """The same without a history."""
+    """The same table without a history."""
 
     id: int | None = Field(default=None, primary_key=True)
     amount: int
@@ -130,15 +130,15 @@ ROW_WAYS: Mapping[str, Callable[[Session], None]] = {
 }
 
 
-# The builder takes no more than this times the history by hand, and flushes no less than that.
-# Neither does `update_row`, of one row.
+# The builder takes at most this many times as long as the handwritten history, and the flush at
+# least this many times as long as the builder. The former also holds for `update_row`.
 MOST_OF_BY_HAND = 1.15
 LEAST_OF_FLUSH = 5.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What it costs to update rows of a database.
+    """The cost of updating rows in a database.
 
     Attributes:
         database: The kind of database.
@@ -152,7 +152,7 @@ class Cost:
 
 
 def measure(engine: Engine, rows: int = 10_000, rounds: int = 3) -> Cost:
-    """Return what updates cost on a database, whose tables are made and dropped."""
+    """Return the cost of updates on a database, whose tables are created and dropped."""
     tables: list[Any] = [_TABLE, _LOOSE, _HISTORY]
     best = dict.fromkeys(WAYS, float("inf"))
     best_of_row = dict.fromkeys(ROW_WAYS, float("inf"))

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.results import Effort, Result
 
-# The asyncio part of SQLModel and SQLAlchemy is there in every program that uses the async API.
+# Every program that uses the async API imports the asyncio parts of SQLModel and SQLAlchemy.
 _ASYNC = "sqlmodel.ext.asyncio.session"
-# The APIs load their names when they are used; with `*` all of them are.
+# The APIs load their names on first use; `*` loads all of them.
 OPERATIONS = {
     "import sqlmodel_crud_utils": ("sync", "sqlmodel", "sqlmodel_crud_utils"),
     "import sqlmodel_crud_utils.sync": ("sync", "sqlmodel", "sqlmodel_crud_utils.sync"),
@@ -38,7 +38,7 @@ print(times[1] - times[0], times[2] - times[1])
 
 
 def run(effort: Effort, wanted: Callable[[str], bool], report: Callable[[Result], None]) -> None:
-    """Measure the imports that are wanted, each in fresh processes."""
+    """Measure the selected imports, each in new processes."""
     for operation, (api, base, module) in OPERATIONS.items():
         if wanted(f"imports: {operation}"):
             rounds = measure(base, module, effort)
@@ -48,7 +48,7 @@ def run(effort: Effort, wanted: Callable[[str], bool], report: Callable[[Result]
 
 
 def measure(base: str, module: str, effort: Effort) -> list[tuple[float, float]]:
-    """Return the seconds for the base and then for the module, process by process."""
+    """Return the seconds for the base and for the module, for each process."""
     rounds: list[tuple[float, float]] = []
     with TemporaryDirectory() as compiled:
         _import(base, module, compiled)
@@ -59,7 +59,7 @@ def measure(base: str, module: str, effort: Effort) -> list[tuple[float, float]]
 
 
 def _import(base: str, module: str, compiled: str) -> tuple[float, float]:
-    """Import both; the first time, they are compiled into a folder, as an installer would do."""
+    """Import both; the first time, they are compiled to a folder, as an installer would do."""
     command = [sys.executable, "-c", _PROGRAM, base, module]
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -1,9 +1,8 @@
 """What the isolation of a test costs: `python -m benchmarks.isolation [URL ...]`.
 
-A test that does nothing in its session, one that reads a row and one that writes one, each in a
-transaction of its own that is undone, as the fixtures of the plugin do it; the last two beside the
-same without it. They run in turn, in one process; shown is what the quickest tenth took at most, in
-milliseconds: a round trip takes longer where other programs want the processor.
+Three tests, which do nothing, read a row and write a row, each run in a transaction that is undone,
+as with the plugin's fixtures; the last two also run without it. They alternate in one process. It
+prints the first decile in milliseconds, because other programs may delay a round trip.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sqlmodel_crud_utils.sync import Repository, create_pooled_engine
 
 
 class Base(SQLModel, registry=registry()):
-    """Models apart from those of the other benchmarks."""
+    """Models with a separate registry."""
 
 
 class Tested(Base, table=True):
@@ -73,7 +72,7 @@ WAYS: Mapping[str, tuple[Callable[..., None], Callable[[Session], None]]] = {
 
 
 def measure(engine: Engine, rounds: int = 200) -> Costs:
-    """Return the milliseconds of each way on a database, whose table is made and dropped."""
+    """Return the milliseconds of each variant on a database, whose table is created and dropped."""
     Base.metadata.create_all(engine)
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     try:

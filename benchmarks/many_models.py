@@ -1,6 +1,6 @@
-"""What a read costs among many models, against one among two: `python -m benchmarks.many_models`.
+"""What a read costs with many models, compared with two: `python -m benchmarks.many_models`.
 
-The models can be soft-deleted, and each is related to the next one. Both sides run in turn, in one
+The models support soft deletion, and each is related to the next. Both sides alternate in one
 process, on SQLite in memory; the ratio is the median of the rounds' ratios of CPU time. The last
 line is a read by hand.
 """
@@ -40,12 +40,12 @@ READS: dict[str, Read] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What a read costs.
+    """The cost of a read.
 
     Attributes:
         read: The read.
-        few: The median of its microseconds among few models.
-        many: The same among many.
+        few: The median of its microseconds with few models.
+        many: The same with many models.
         ratio: The median of the rounds' ratios.
     """
 
@@ -56,7 +56,7 @@ class Cost:
 
 
 def measure(few: int = 2, many: int = 300, rounds: int = 40, calls: int = 20) -> list[Cost]:
-    """Return what the reads cost among few models and among many."""
+    """Return the cost of the reads with few models and with many."""
     worlds = [_world(few), _world(many)]
     costs = []
     for name, read in READS.items():
@@ -81,10 +81,10 @@ def _seconds(read: Read, engine: Engine, model: Any, calls: int) -> float:
 
 
 def _world(count: int) -> tuple[Engine, type[Any]]:
-    """Return a database of so many tables, and the model of the one that has a row."""
+    """Return a database with `count` tables, and the model of the one that has a row."""
 
     class Base(SQLModel, registry=registry()):
-        """Models apart from all others."""
+        """Models with a separate registry."""
 
     models = [_model(Base, number, count) for number in range(count)]
     for number, model in enumerate(models):

@@ -1,4 +1,4 @@
-"""By how much a process grows while it reads a stream."""
+"""The memory growth of a process that reads a stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     wanted: Callable[[str], bool],
     report: Callable[[Result], None],
 ) -> None:
-    """Measure each side in a fresh process, if this is wanted."""
+    """Measure each side in a new process, if selected."""
     if wanted(f"memory: {OPERATION}"):
         sides: tuple[Side, Side] = ("library", "by hand")
         ours, theirs = (
@@ -40,7 +40,7 @@ def run(
 
 
 def growth(url: str, api: str, side: Side, rows: int) -> int:
-    """Return the growth in bytes, from after a short stream to the peak of a long one."""
+    """Return the growth in bytes from the end of a short stream to the peak of a long one."""
     _read(url, api, side, rows // 100)
     before = _resident()
     peaks = [before]
@@ -74,7 +74,7 @@ def _read(url: str, api: str, side: Side, rows: int) -> None:
 
 
 def _resident() -> int:
-    """Return the bytes that this process has in memory; where Linux does not tell, its peak."""
+    """Return this process's memory in bytes; on systems other than Linux, its peak."""
     with suppress(FileNotFoundError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

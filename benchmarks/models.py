@@ -1,4 +1,4 @@
-"""The tables of the benchmarks; apart from every other table in `SQLModel.metadata`."""
+"""The tables of the benchmarks, with a registry separate from `SQLModel.metadata`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows there are.
+    """Numbers of rows.
 
     Attributes:
-        rows: In the tables of the single-row work.
+        rows: In the tables for operations on single rows.
         many: In a bulk operation.
-        lots: In a large one.
+        lots: In a large bulk operation.
         stream: In a stream.
         depth: Before the last keyset page.
     """
@@ -49,7 +49,7 @@ class Team(Table, table=True):
 
 
 class Ghost(SoftDeleteMixin, Table, table=True):
-    """A row that is marked when it is deleted; every tenth one is."""
+    """A row with soft deletion; every tenth is deleted."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=100)
@@ -57,7 +57,7 @@ class Ghost(SoftDeleteMixin, Table, table=True):
 
 
 class Page(AuditMixin, Table, table=True):
-    """A row that says when it was changed, and by whom."""
+    """A row that records when it was changed, and by whom."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=100)
@@ -65,7 +65,7 @@ class Page(AuditMixin, Table, table=True):
 
 
 class Item(Table, table=True):
-    """What the bulk operations write."""
+    """A row for the bulk operations."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=100)
@@ -74,7 +74,7 @@ class Item(Table, table=True):
 
 
 class Reading(Table, table=True):
-    """A row of a large table that is read only; a rank belongs to ten rows."""
+    """A row of a large table that is only read; ten rows share a rank."""
 
     __table_args__ = (Index("ix_reading_rank_id", "rank", "id"),)
 
@@ -83,7 +83,7 @@ class Reading(Table, table=True):
     name: str
 
 
-# The columns that a table is filled with, and what is in them in the row with the number n.
+# The columns to fill in each table, with the SQL of their values in row n.
 CONTENTS: dict[type[SQLModel], dict[str, str]] = {
     Team: {"name": "'team ' || n"},
     Hero: {
@@ -105,7 +105,7 @@ def core_table(model: type[SQLModel]) -> Any:
 
 
 def refilling(model: type[SQLModel], count: int, dialect: str) -> list[str]:
-    """Return the SQL that leaves just the rows 1 to `count` in a table."""
+    """Return the SQL that leaves only the rows 1 to `count` in a table."""
     name = str(model.__tablename__)
     empty = f"DELETE FROM {name}"
     if dialect == "postgresql":
@@ -116,5 +116,5 @@ def refilling(model: type[SQLModel], count: int, dialect: str) -> list[str]:
         f"INSERT INTO {name} ({columns}) WITH RECURSIVE numbers(n) AS ({numbers}) "
         f"SELECT {values} FROM numbers"
     )
-    # Or the plans depend on what was there when the first statement came.
+    # Otherwise the plans would depend on the table's content at the first statement.
     return [empty, *([fill] if count else []), f"ANALYZE {name}"]

@@ -18,9 +18,9 @@ from benchmarks.results import Result
 
 COLORS = {"async": "#2563eb", "sync": "#ea7317"}
 BY_HAND = "#9ca3af"
-# What the library is compared with, where that is not the same work by hand.
+# The baselines of groups that are not compared with work by hand.
 BASELINES = {"hooks": "without the look for hooks", "imports": "import sqlmodel"}
-# Where the two APIs of an operation stand, above and below its line.
+# The offsets of the two APIs above and below the line of an operation.
 OFFSETS = {"async": -0.16, "sync": 0.16}
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0)
 COARSE_TICKS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -33,8 +33,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "font.size": 9.5,
     "grid.color": "#e5e7eb",
-    "svg.fonttype": "path",  # it looks the same wherever it is shown
-    "svg.hashsalt": "benchmarks",  # the same results make the same file
+    "svg.fonttype": "path",  # the same appearance everywhere
+    "svg.hashsalt": "benchmarks",  # the same file for the same results
     "text.color": "#111827",
     "xtick.color": "#6b7280",
     "ytick.color": "#111827",
@@ -70,7 +70,7 @@ def ratios_of(results: Sequence[Result], baseline: str) -> Figure:
 
 
 def prepare_panel(panel: Axes, title: str, names: Sequence[str]) -> None:
-    """Name the lines, the first one at the top."""
+    """Label the lines, the first one at the top."""
     panel.set_title(title, loc="left", fontweight="bold")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.4, -0.6)
@@ -86,7 +86,7 @@ def plot_ratio(panel: Axes, result: Result, line: int) -> None:
 
 
 def limit_ratios(panel: Axes, results: Sequence[Result]) -> None:
-    """Scale the axis so that half and double are as far from 1; 1 is always on it."""
+    """Use a logarithmic scale, so that half and double are equally far from 1; always show 1."""
     ratios = [end for each in results for end in (each.low or 1, each.high or 1, each.ratio or 1)]
     low, high = min(*ratios, 0.65) / 1.08, max(*ratios, 1.45) * 1.08
     panel.set_xscale("log")
@@ -99,7 +99,7 @@ def limit_ratios(panel: Axes, results: Sequence[Result]) -> None:
 
 
 def add_legend(figure: Figure, colors: Mapping[str, str], marker: str) -> None:
-    """Tell what the colors mean."""
+    """Explain the colors."""
     handles = [
         Line2D([], [], marker=marker, markersize=7, color=color, linewidth=0, label=name)
         for name, color in colors.items()

@@ -1,4 +1,4 @@
-"""Which ratios are worse than those of an earlier run."""
+"""Find ratios that are worse than those of an earlier run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.results import Result
 
-# By how much a ratio may be larger than it was.
+# How many times as large a ratio may become.
 TOLERANCE = 1.15
 
 Place = tuple[str, str, str]
@@ -15,10 +15,10 @@ Place = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Regression:
-    """A ratio that is worse than it was.
+    """A ratio that has become worse.
 
     Attributes:
-        result: The result of now.
+        result: The new result.
         before: The ratio of the earlier run.
     """
 
@@ -31,21 +31,21 @@ class Regression:
 
 
 def place_of(result: Result) -> Place:
-    """Return what tells a result from others of its run."""
+    """Return what identifies a result in its run."""
     return result.operation, result.database, result.api
 
 
 def regressions(
     results: Iterable[Result], earlier: Iterable[Result], *, among: Iterable[Regression] = ()
 ) -> list[Regression]:
-    """Return the ratios that are worse than they were, by more than may be chance.
+    """Return the ratios that have become worse by more than the tolerance.
 
-    What only one of the runs has measured does not count.
+    Results that only one of the runs has are ignored.
 
     Args:
-        results: The results of now.
-        earlier: Those to compare with.
-        among: What was found in a run before; nothing else counts then.
+        results: The new results.
+        earlier: The results to compare with.
+        among: Regressions found before; if given, only these are checked.
     """
     before = {place_of(each): each.ratio for each in earlier}
     suspects = {place_of(each.result) for each in among}

@@ -41,7 +41,7 @@ class Report:
     results: list[Result]
 
     def write(self, path: Path) -> None:
-        """Write the JSON file, a line for each result."""
+        """Write the JSON file, with a line for each result."""
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(f"  {json.dumps(_rounded(each))}" for each in self.results)
         made = json.dumps(self.made, indent=2)
@@ -59,7 +59,7 @@ class Report:
 
 
 def circumstances(sizes: Sizes, effort: Effort, databases: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a reader has to know about a run; no name of the machine."""
+    """Return the circumstances of a run for readers, without the machine's name."""
     return {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "effort": asdict(effort),
@@ -101,7 +101,7 @@ def shown(value: float) -> str:
 
 
 def judged(result: Result) -> str:
-    """Return the target and whether it is met; an empty string without one."""
+    """Return the target and whether it is met, or an empty string without a target."""
     found = verdict(result)
     if found is None:
         return ""
@@ -116,7 +116,7 @@ def conclusion(results: Sequence[Result]) -> str:
 
 
 def _rounded(result: Result) -> dict[str, Any]:
-    """Return a result for the file, four digits being more than what repeats."""
+    """Return a result for the file, rounded to four digits: more are not reproducible."""
     return {
         name: float(f"{each:.4g}") if isinstance(each, float) else each
         for name, each in asdict(result).items()

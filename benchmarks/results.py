@@ -1,4 +1,4 @@
-"""What is measured, and how two outcomes are compared."""
+"""Results of measurements, and the comparison of outcomes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Effort:
     """How thoroughly a case is measured.
 
     Attributes:
-        seconds: For how long, what is not timed included.
-        fewest_rounds: How often at least, however long it takes.
-        cpu: Whether the time of this process on the CPU is measured, instead of the time that
-            passes: steadier on a busy machine, and blind for what a database server does.
+        seconds: For how long, including parts that are not timed.
+        fewest_rounds: The minimum number of rounds, however long they take.
+        cpu: Whether this process's CPU time is measured instead of wall time: steadier on a busy
+            machine, but it ignores the work of database servers.
     """
 
     seconds: float
@@ -35,17 +35,17 @@ class Result:
 
     Attributes:
         group: A group of operations.
-        operation: What was done.
-        database: "sqlite", "postgresql", or "" where none takes part.
+        operation: The operation.
+        database: "sqlite", "postgresql", or "" without a database.
         api: "async" or "sync".
-        unit: Of `library` and `by_hand`: "ms" or "MiB".
+        unit: The unit of `library` and `by_hand`: "ms" or "MiB".
         library: The median with the library.
         by_hand: The median of the same by hand.
-        ratio: The median of the rounds' ratios, the library's time by that by hand.
+        ratio: The median of the rounds' ratios of the library's time to the time by hand.
         low: The lower quartile of these ratios.
         high: The upper quartile.
         rounds: How often both were measured.
-        statements: How many statements the library and the work by hand sent in a call.
+        statements: How many statements the library and the work by hand send per call.
     """
 
     group: str
@@ -78,10 +78,10 @@ def counted(engine: Engine) -> Iterator[list[str]]:
 
 
 def comparable(returned: Any, before: Sequence[Any] | None, after: Any) -> Any:
-    """Return what a call returned and left in the table, but for what no two calls have alike.
+    """Return the result of a call and the rows it left, without values that differ in each call.
 
-    This is times, and the keys that the database gave to new rows. What is not loaded of a row
-    shows as such. `before` are the rows that were there, None where nothing is written.
+    These are times, and keys generated for new rows. Columns that are not loaded are shown as such.
+    `before` has the rows from before the call, or None if it writes nothing.
     """
     known = None if before is None else {row["id"] for row in before}
 
@@ -102,7 +102,7 @@ def comparable(returned: Any, before: Sequence[Any] | None, after: Any) -> Any:
 
 
 def difference(ours: Any, theirs: Any) -> str:
-    """Return where two comparable outcomes differ first, and how; an empty string if nowhere."""
+    """Return the first difference between two comparable outcomes, or an empty string."""
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
         pairs = [(key, ours[key], theirs[key]) for key in ours]
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):

@@ -1,6 +1,6 @@
-"""Measure what lies past one machine, on clusters that are started for it: `make bench-scaling`.
+"""Measure features for several machines, on clusters started for it: `make bench-scaling`.
 
-The figures of docs/scaling.md are from here. Ratios count, not times: all servers and callers share
+It produces the figures of docs/scaling.md. Compare ratios, not times: all servers and callers share
 one machine.
 """
 
@@ -42,7 +42,7 @@ def tell(what: str, figure: str) -> None:
 
 
 async def timed(work: Callable[[], Awaitable[Any]], clock: Callable[[], float]) -> float:
-    """Return how long a call takes, in seconds."""
+    """Return the duration of a call in seconds."""
     begin = clock()
     for _ in range(CALLS):
         await work()
@@ -52,16 +52,16 @@ async def timed(work: Callable[[], Awaitable[Any]], clock: Callable[[], float]) 
 async def compared(
     *works: Callable[[], Awaitable[Any]], clock: Callable[[], float] = time.process_time
 ) -> list[float]:
-    """Return how long each call takes, measured in turn; by default the CPU time of the caller.
+    """Return the duration of each call, measured alternately; by default, the caller's CPU time.
 
-    What servers and other callers on the machine take would hide the differences.
+    In wall time, servers and other callers on the machine would hide the differences.
     """
     rounds = [[await timed(work, clock) for work in works] for _ in range(ROUNDS)]
     return [median(times) for times in zip(*rounds, strict=True)]
 
 
 async def measure_transactions(new_session: Any) -> None:
-    """`run_transaction` beside `transaction()`, where nobody is in the way."""
+    """Compare `run_transaction` with `transaction()`, without conflicts."""
 
     async def change(session: Any) -> None:
         await update_row(1, {"amount": Balance.amount + 1}, session, Balance)
@@ -75,7 +75,7 @@ async def measure_transactions(new_session: Any) -> None:
 
 
 async def measure_reads(cluster: Cluster) -> None:
-    """A read through a session with replicas, with a token and without."""
+    """Measure reads through a session with replicas, with and without a token."""
     primary, replica = (
         create_pooled_engine(server.url) for server in (cluster.primary, cluster.standbys[0])
     )
@@ -113,7 +113,7 @@ async def measure_reads(cluster: Cluster) -> None:
 
 
 async def measure_pgbouncer(cluster: Cluster) -> None:
-    """Many callers, with a connection each to the server, and with few through PgBouncer."""
+    """Measure many callers, each with a server connection, and sharing few through PgBouncer."""
 
     async def reads_per_second(url: str, **options: Any) -> float:
         engine = create_pooled_engine(url, CALLERS, 0, **options)
@@ -137,7 +137,7 @@ async def measure_pgbouncer(cluster: Cluster) -> None:
 
 
 async def measure_galera(galera: Galera) -> None:
-    """Callers on three nodes that change one row, and how long they stop when a node is killed."""
+    """Measure callers on three nodes that change one row, and their pause when a node is killed."""
     engines = [create_pooled_engine(node.url) for node in galera.nodes]
     factories = [session_factory(engine) for engine in engines]
     async with factories[0]() as session:
@@ -174,7 +174,7 @@ async def measure_galera(galera: Galera) -> None:
 
 
 async def main() -> None:
-    """Measure all of it."""
+    """Measure everything."""
     print("| what | measured |\n|---|---|")
     with running_cluster() as cluster:
         plain = create_engine(cluster.primary.url.replace("postgresql:", "postgresql+psycopg:"))

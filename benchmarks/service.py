@@ -1,9 +1,9 @@
-"""A service under load: many clients on a small pool, and clients while backends are killed.
+"""A service under load: many clients with a small pool, and clients while backends are killed.
 
     python -m benchmarks.service clients [SECONDS]     100 sync clients against 40, routes by hand
     python -m benchmarks.service killed [SECONDS]      50 clients of examples/fastapi_app
 
-The second one needs TEST_POSTGRESQL_URL, and a database there that nobody else uses.
+The second needs TEST_POSTGRESQL_URL, with a database that is not used otherwise.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class ServedHeroPublic(SQLModel):
 
 
 def application(url: str) -> FastAPI:
-    """Return a service with the routes of `crud_router`, and the same list by hand."""
+    """Return a service with the routes of `crud_router`, and the same list route by hand."""
     engine = create_pooled_engine(url)
     SQLModel.metadata.create_all(engine, tables=[SQLModel.metadata.tables["servedhero"]])
     with Session(engine) as session:
@@ -77,7 +77,7 @@ def application(url: str) -> FastAPI:
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """Serve an application in a thread, and give its address."""
+    """Serve an application in a thread, and yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -90,8 +90,8 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 def rate(address: str, clients: int, seconds: float) -> float:
-    """Return how many requests a second so many clients get answered."""
-    # To make them takes longer than many a request.
+    """Return the number of requests answered per second for a number of clients."""
+    # Created beforehand, because that takes longer than many a request.
     asking = [httpx2.Client(trust_env=False, timeout=60, verify=False) for _ in range(clients)]
     deadline = time.monotonic() + seconds
 
@@ -108,7 +108,7 @@ def rate(address: str, clients: int, seconds: float) -> float:
 
 
 def clients(seconds: float) -> None:
-    """Compare numbers of clients, and the routes with those by hand."""
+    """Compare numbers of clients, and the router with the route by hand."""
     with (
         tempfile.TemporaryDirectory() as folder,
         served(application(f"sqlite:///{folder}/heroes.db")) as address,

@@ -1,4 +1,4 @@
-"""What the library is to reach, in the async API."""
+"""The targets for the async API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from benchmarks.results import Result
 
-# The ratio to hand-written SQLAlchemy, on SQLite and on PostgreSQL.
+# The largest ratio to handwritten SQLAlchemy, on SQLite and on PostgreSQL.
 RATIOS = {
     "get by key": (0.65, 0.75),
     "filtered list of 100": (0.75, 0.88),
@@ -42,7 +42,7 @@ RATIOS = {
     "write, 1 hook": (1.10, 1.10),
     "update, 1 hook": (1.05, 1.05),
 }
-# The library's own figure, in the unit of the result.
+# The largest figure of the library, in the unit of the result.
 LIMITS = {
     "stream 200k rows: growth": 5.0,
     "import sqlmodel_crud_utils": 1.0,
@@ -56,12 +56,12 @@ _COLUMNS = {"sqlite": 0, "postgresql": 1}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a result reaches its target.
+    """Whether a result meets its target.
 
     Attributes:
         target: The target.
-        kind: Whether it is one for the ratio or for the library's own figure.
-        met: Whether the result, rounded as it is shown, is no larger.
+        kind: Whether it applies to the ratio or to the library's own figure.
+        met: Whether the result, rounded as shown, is no larger.
     """
 
     target: float
@@ -70,7 +70,7 @@ class Verdict:
 
 
 def verdict(result: Result) -> Verdict | None:
-    """Return the verdict on a result; None where there is no target for it."""
+    """Return the verdict on a result, or None if it has no target."""
     if result.operation in LIMITS:
         limit = LIMITS[result.operation]
         return Verdict(limit, "figure", round(result.library, 1) <= limit)

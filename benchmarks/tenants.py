@@ -1,7 +1,7 @@
 """What tenants and strict loading cost: `python -m benchmarks.tenants`.
 
-A listener that one model or one session needs is there for all sessions of a process. So each side
-has a process of its own; they run in turn, and the best of the rounds counts, in time on the CPU.
+A listener for one model or session is called for all sessions of a process. So each side has a
+separate process; they alternate, and the best round counts, in CPU time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 200
 
 
 class Table(SQLModel, registry=registry()):
-    """Models apart from those of the other benchmarks."""
+    """Models with a separate registry."""
 
 
 def _model(*mixins: type[Any]) -> Any:
@@ -43,7 +43,7 @@ def _model(*mixins: type[Any]) -> Any:
 
 Work = Callable[[Any, Any], Any]
 
-# Each with the library, and by hand; the last one is a statement of the caller's own on both sides.
+# Each with the library, and by hand; the last is the caller's own statement on both sides.
 WORK: Mapping[str, tuple[Work, Work]] = {
     "get by key": (
         lambda session, item: get_row(7, session, item),
@@ -81,12 +81,12 @@ def _written(session: Session, item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Side:
-    """What runs in a process of its own.
+    """One side, which runs in a separate process.
 
     Attributes:
-        mixins: Those of the model.
-        number: Which half of the work.
-        is_strict: Whether its sessions are strict about lazy loads.
+        mixins: The model's mixins.
+        number: Which half of the work it does.
+        is_strict: Whether its sessions refuse lazy loads.
     """
 
     mixins: tuple[type[Any], ...]
@@ -104,7 +104,7 @@ RATIOS = {"tenants": "by hand", "strict": "library"}
 
 
 def measure_side(name: str, calls: int = 300) -> dict[str, float]:
-    """Return the seconds that each work takes on one side, in this process."""
+    """Return the seconds of each piece of work on one side, in this process."""
     side = SIDES[name]
     item = _model(*side.mixins)
     engine = create_engine("sqlite://", poolclass=StaticPool)
@@ -136,7 +136,7 @@ def _seconds(work: Work, new_session: Any, item: Any, calls: int) -> float:
 
 
 def measure(rounds: int = 3) -> Mapping[str, Mapping[str, float]]:
-    """Return the best time of each work on each side."""
+    """Return the best time of each piece of work on each side."""
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for name in SIDES:

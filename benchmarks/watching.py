@@ -1,8 +1,8 @@
 """What telemetry and rate limits add to a call: `python -m benchmarks.watching [REDIS_URL]`.
 
-A row is read by its key on SQLite in memory, without both and with each, in turn in one process;
-shown is the CPU time of the best round, also with a bare span and histogram point of the SDK
-around the call.
+A row is read by its key on SQLite in memory, without both, with each, and with only a span and a
+histogram point of the SDK around the call. They alternate in one process; it prints the CPU time of
+the best round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _METERS = MeterProvider([InMemoryMetricReader()])
 
 
 class Base(SQLModel, registry=registry()):
-    """Models apart from those of the other benchmarks."""
+    """Models with a separate registry."""
 
 
 class Watched(Base, table=True):
@@ -57,7 +57,7 @@ def _limited(url: str) -> Iterator[None]:
 
 
 def measure(redis_url: str | None = None, calls: int = 200, rounds: int = 20) -> dict[str, float]:
-    """Return the microseconds of a call in each way."""
+    """Return the microseconds of a call in each variant."""
     engine = create_pooled_engine("sqlite://")
     Base.metadata.create_all(engine)
     with session_factory(engine)() as session:

@@ -1,10 +1,10 @@
-"""Lifecycle hooks at work: an outbox, and a search index that follows the table.
+"""Lifecycle hooks: an outbox, and a search index that follows the table.
 
     python examples/hooks.py
 
 The outbox is written in the transaction of each change: a message exists if, and only if, the
-change was committed. The search index is outside the database, so it is brought up to date after
-the commit, with `on_commit`: what is rolled back never reaches it.
+change was committed. The search index is outside the database, so it is updated after the commit,
+with `on_commit`; changes that are rolled back never reach it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Article(SQLModel, table=True):
 
 
 class Message(SQLModel, table=True):
-    """One row of the outbox; some other process sends it and deletes it."""
+    """A row of the outbox; another process sends and deletes it."""
 
     id: int | None = Field(default=None, primary_key=True)
     text: str
@@ -67,23 +67,23 @@ class SearchIndex:
         self.titles: dict[int | None, str] = {}
 
     def after_create(self, instance: Article, session: Session) -> None:
-        """Index a new article, once it is committed."""
+        """Index a new article after the commit."""
         key, title = instance.id, instance.title
         on_commit(session, lambda: self.titles.update({key: title}))
 
     after_update = after_create
 
     def after_delete(self, instance: Article, session: Session) -> None:
-        """Forget a deleted article, once its deletion is committed."""
+        """Remove a deleted article after the commit."""
         key = instance.id
         on_commit(session, lambda: self.titles.pop(key, None))
 
 
 class AsyncModeration:
-    """Ask somebody before an article is written; the async API runs `async def` hooks too."""
+    """Ask a service before an article is written; the async API also runs `async def` hooks."""
 
     async def before_create(self, instance: Article) -> None:
-        """Refuse what they refuse."""
+        """Refuse an article that the service refuses."""
         await asyncio.sleep(0)  # a request to another service
         if "spam" in instance.title.lower():
             raise PermissionError(f"{instance.title!r} was refused")
@@ -93,7 +93,7 @@ class AsyncModeration:
 
 
 def run(session: Session, index: SearchIndex) -> None:
-    """Write, change, fail and delete, and look at what the hooks did."""
+    """Write, change, fail and delete, and show what the hooks did."""
     _, article = write_row(Article(title="Hooks"), session, raise_on_error=True)
     key = article.id
     update_row(key, {"title": "Lifecycle hooks"}, session, Article)
@@ -119,7 +119,7 @@ def show(what: str, session: Session, index: SearchIndex) -> None:
 
 
 async def moderate() -> None:
-    """Write through the async API, with one more hook for just this block."""
+    """Write through the async API, with another hook for this block only."""
     engine = aio.create_pooled_engine("sqlite://")
     async with engine.begin() as connection:
         await connection.run_sync(SQLModel.metadata.create_all)
@@ -136,7 +136,7 @@ async def moderate() -> None:
 
 
 def main() -> None:
-    """Register the hooks once, at the start of the program, and go."""
+    """Register the hooks at the start of the program, and run it."""
     index = SearchIndex()
     asyncio.run(moderate())
     register_hook(Article, Outbox())

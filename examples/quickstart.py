@@ -103,7 +103,7 @@ def currency_rows() -> Rows:
 
 
 def get_or_create(session: Session) -> None:
-    """Create a row only if it is not there yet."""
+    """Create a row only if it does not exist yet."""
     heading("Get or create")
     for _ in range(2):
         bitcoin, existed = get_one_or_create(session, Currency, {"name": "Bitcoin"}, code="XBT")
@@ -111,7 +111,7 @@ def get_or_create(session: Session) -> None:
 
 
 def filters(session: Session) -> None:
-    """Find rows by their columns, and by those of related rows."""
+    """Find rows by their columns, and by columns of related rows."""
     heading("Filters")
     _, lands = get_rows(session, Country, name__endswith="land", sort_field="name")
     say("name ends in 'land'", names(lands))
@@ -157,7 +157,7 @@ def update(session: Session) -> None:
 
 
 def failed_transaction(session: Session) -> None:
-    """Do three things, of which the last fails: none of them happened."""
+    """Do three things, the last of which fails, so that none takes effect."""
     heading("A transaction that fails")
     say("before", f"{count(session, Currency)} currencies")
     try:
@@ -171,7 +171,7 @@ def failed_transaction(session: Session) -> None:
 
 
 def upsert_twice(session: Session) -> None:
-    """Write the same rows again: what differs is updated, nothing is doubled."""
+    """Write the same rows again: different values are updated, nothing is duplicated."""
     heading("An upsert, run twice")
     for run in (1, 2):
         bulk_upsert_mappings(currency_rows(), session, Currency)
@@ -179,13 +179,13 @@ def upsert_twice(session: Session) -> None:
 
 
 def name_of(code: str, session: Session) -> str:
-    """Return the name of a currency that must be there."""
+    """Return the name of a currency, which must exist."""
     _, currency = get_row(code, session, Currency, raise_on_error=True)
     return currency.name
 
 
 def count(session: Session, model: type[SQLModel]) -> int:
-    """Return how many rows a table has; every SQLModel query works beside the library."""
+    """Return the number of rows in a table; plain SQLModel queries work alongside the library."""
     return session.exec(select(func.count()).select_from(model)).one()
 
 
@@ -208,8 +208,8 @@ def names(rows: Iterable[Country | Subdivision | Currency]) -> str:
 
 
 def main(file: Path) -> None:
-    """Begin with an empty file, load it, and take the tour."""
-    for suffix in ("", "-wal", "-shm"):  # what SQLite keeps beside the file included
+    """Start with an empty file, load it, and take the tour."""
+    for suffix in ("", "-wal", "-shm"):  # including SQLite's other files
         Path(f"{file}{suffix}").unlink(missing_ok=True)
     url = f"sqlite:///{file}"
     asyncio.run(load_countries(url))

@@ -1,19 +1,19 @@
 """Generate the sync twin of every async file, or check that the committed twins are up to date.
 
-    python scripts/codegen.py            write what differs, remove what has no source any more
-    python scripts/codegen.py --check    write nothing; exit 1 and show a diff when the trees drift
+    python scripts/codegen.py            write files that differ, remove those without a source
+    python scripts/codegen.py --check    write nothing; exit 1 and show a diff if the trees differ
 
 The steps, in the order of the functions below:
 
 1. Read every file of the async trees, found by walking them.
-2. Refuse what could not be translated faithfully, as `path:line: why`.
+2. Refuse code that cannot be translated faithfully, as `path:line: why`.
 3. Rewrite docstrings and comments: examples, names, articles.
 4. Let unasync rewrite the code, in a temporary folder.
-5. Refuse async words that are still there, and table entries that nothing used.
+5. Refuse async words that remain, and unused entries of the table.
 6. Add the header, sort imports and format, with the project's own ruff settings.
 7. Compare byte for byte with the committed trees; write or report.
 
-Steps 3 and 4 keep every line where it is, so step 5 can name the line of the async file.
+Steps 3 and 4 keep line numbers, so step 5 can name the line of the async file.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ TREES = {
     "benchmarks/_async": "benchmarks/_sync",
 }
 
-# The one table of names, for code, for strings in `__all__` and for prose. What is not a plain
-# name, such as "sqlite+aiosqlite", applies to prose alone. Names that unasync knows by itself need
-# no entry: AsyncIterator, asynccontextmanager, __aenter__ and their like. An unused entry fails the
-# run.
+# The table of names, for code, strings in `__all__` and prose. An entry that is not a plain name,
+# such as "sqlite+aiosqlite", applies to prose only. Names that unasync knows itself, such as
+# AsyncIterator, asynccontextmanager and __aenter__, need no entry. An unused entry fails the run.
 NAMES = {
     "AsyncEngine": "Engine",
     "AsyncQueryBuilder": "QueryBuilder",
@@ -79,7 +78,7 @@ ASYNC_WORD = (
     r"|\b(?:__)?a(?:close|enter|exit|iter|next)(?:__)?\b)"
 )
 
-# They differ by nature, so they have no translation: the runtime twins hide them.
+# These have no sync counterpart: the runtime twins hide them.
 RUNTIME_ONLY = frozenset(
     {"Awaitable", "Coroutine", "asyncio", "isawaitable", "iscoroutine", "iscoroutinefunction"}
 )
@@ -87,7 +86,7 @@ RUNTIME_ONLY = frozenset(
 
 @dataclass(frozen=True, order=True)
 class Refusal:
-    """Why the run stops. Line 0 means the file as a whole."""
+    """The reason why the run stops. Line 0 means the whole file."""
 
     path: str
     line: int
@@ -100,7 +99,7 @@ class Refusal:
 
 
 class RefusedError(Exception):
-    """Carries all refusals of a run in order, the first one for each place and word."""
+    """Carries all refusals of a run in order, one for each place and word."""
 
     def __init__(self, *refusals: Refusal) -> None:
         first = {(each.path, each.line, each.word): each for each in reversed(refusals)}
@@ -110,7 +109,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Drift:
-    """One committed file that is not what the generator makes."""
+    """A committed file that differs from the generated one."""
 
     kind: str  # "missing", "stale" or "orphan"
     path: str
@@ -126,14 +125,14 @@ class Drift:
         return "\n".join([f"{self.kind}: {self.path}", *diff])
 
 
-# An article may end a line, of a comment too, and a quote may open between it and its name.
+# A line break, also in a comment, or an opening quote may be between an article and its name.
 GAP = r"(?P<gap>(?:[ \t]+|[ \t]*\n[ \t#]*)(?::\w+:)?[`*~\"'(]*)"
 ARTICLE = rf"\b(?P<article>[Aa]n?){GAP}"
 ADJECTIVE = re.compile(rf"{ARTICLE}async(?:hronous)?[ \t]+(?=\W*(?P<next>\w+))")
 
 
 class Vocabulary:
-    """The table together with what unasync maps by itself; `used` notes the names that were met."""
+    """The table and unasync's own mapping; `used` collects the names that occurred."""
 
     def __init__(self, table: Mapping[str, str]) -> None:
         self.table = table
@@ -153,7 +152,7 @@ class Vocabulary:
 
 
 def whole_words(words: Iterable[str]) -> str:
-    """Return a pattern that finds these words, the longest first."""
+    """Return a pattern for these words, the longest first."""
     choice = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return rf"(?<!\w)(?:{choice})(?!\w)" if choice else "(?!)"
 
@@ -163,7 +162,7 @@ def whole_words(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token that matters here; the same on every Python version."""
+    """A relevant token, the same on every Python version."""
 
     role: str  # "name", "data", "export" (a string in __all__), "docstring" or "comment"
     text: str
@@ -172,12 +171,12 @@ class Piece:
 
     @property
     def end(self) -> int:
-        """Where the code goes on."""
+        """The place where the code continues."""
         return self.start + len(self.text)
 
 
 class Source:
-    """One async file, taken apart; SyntaxError if Python would not accept it."""
+    """An async file, split into pieces; raises a SyntaxError if it is not valid Python."""
 
     def __init__(self, folder: str, inside: str, text: str) -> None:
         self.inside = inside
@@ -192,7 +191,7 @@ class Source:
         self.pieces = list(self.read_pieces())
 
     def span(self, node: ast.expr) -> range:
-        """Return where an expression stands in the text (ast counts UTF-8 bytes)."""
+        """Return the place of an expression in the text (ast counts UTF-8 bytes)."""
         ends = (
             (node.lineno, node.col_offset),
             (node.end_lineno or node.lineno, node.end_col_offset or 0),
@@ -215,7 +214,7 @@ class Source:
             yield Piece(role, self.text[start:end], start, line)
 
     def read_tokens(self) -> Iterator[tuple[str, int, int, int]]:
-        """Yield kind, start, end and line; an f-string is one string, as it was before 3.12."""
+        """Yield kind, start, end and line; an f-string is one string, as before Python 3.12."""
         outer: list[tuple[int, int]] = []
         for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
             kind = tokenize.tok_name[token.type].lower()
@@ -230,14 +229,14 @@ class Source:
 
 
 def docstring_nodes(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield the strings that stand as statements: docstrings, those of attributes included."""
+    """Yield strings that are statements: docstrings, including those of attributes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
 
 
 def export_nodes(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield what is assigned or added to `__all__`."""
+    """Yield the expressions assigned or added to `__all__`."""
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -246,7 +245,7 @@ def export_nodes(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def parse(text: str, path: str) -> ast.Module:
-    """Return the syntax tree of a file that Python would accept, else raise SyntaxError."""
+    """Return the syntax tree of a file; raise a SyntaxError if it is not valid Python."""
     try:
         tree = ast.parse(text, path)
         compile(tree, path, "exec", dont_inherit=True)
@@ -256,11 +255,11 @@ def parse(text: str, path: str) -> ast.Module:
 
 
 def read_sources(root: Path, refusals: list[Refusal]) -> list[Source]:
-    """Read every async file; what can't be read or parsed becomes a refusal."""
+    """Read every async file; add a refusal for each that cannot be read or parsed."""
     sources = []
     for folder in TREES:
         if not (root / folder).is_dir():
-            refusals.append(Refusal(folder, 0, "", "is no folder: there is nothing to translate"))
+            refusals.append(Refusal(folder, 0, "", "is not a folder, so there is nothing to do"))
         for file in files_below(root / folder):
             inside = file.relative_to(root / folder).as_posix()
             try:
@@ -269,7 +268,7 @@ def read_sources(root: Path, refusals: list[Refusal]) -> list[Source]:
                 why = f"is not UTF-8: {error.reason} at byte {error.start}"
                 refusals.append(Refusal(f"{folder}/{inside}", 0, "", why))
             except SyntaxError as error:
-                why = f"is no valid Python: {error.msg}"
+                why = f"is not valid Python: {error.msg}"
                 refusals.append(Refusal(f"{folder}/{inside}", error.lineno or 0, "", why))
     return sources
 
@@ -282,7 +281,7 @@ def read_text(file: Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files of a tree in a stable order, hidden ones and Python's caches left out."""
+    """Return the files of a tree in a stable order, without hidden files and Python's caches."""
 
     def counts(path: Path) -> bool:
         parts = path.relative_to(folder).parts
@@ -295,7 +294,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def check_source(source: Source, vocabulary: Vocabulary) -> Iterator[Refusal]:
-    """Yield what in this file has no faithful translation."""
+    """Yield a refusal for each part of the file that cannot be translated faithfully."""
     for match in vocabulary.untranslated.finditer(source.inside):
         yield Refusal(source.path, 0, match[0], "is in the file's name: choose one true for both")
     for piece in source.pieces:
@@ -309,7 +308,7 @@ def check_source(source: Source, vocabulary: Vocabulary) -> Iterator[Refusal]:
 
 
 def refuse_name(word: str, following: str, vocabulary: Vocabulary) -> str:
-    """Return why this name can't be translated, or an empty string."""
+    """Return why a name cannot be translated, or an empty string."""
     if word in ("async", "await") and following not in (" ", "\t"):
         return "needs a space after it: unasync drops whatever follows"
     if word in RUNTIME_ONLY:
@@ -322,7 +321,7 @@ def refuse_name(word: str, following: str, vocabulary: Vocabulary) -> str:
 
 
 def refuse_data(path: str, piece: Piece, vocabulary: Vocabulary) -> Iterator[Refusal]:
-    """Yield the async words of a string that is no documentation."""
+    """Yield a refusal for each async word in a string that is not documentation."""
     prefix = re.split("[\"']", piece.text, maxsplit=1)[0].lower()
     for match in vocabulary.untranslated.finditer(piece.text):
         why = "is in a string that is data: take it from _runtime_async, or reword it"
@@ -338,14 +337,14 @@ Edit = tuple[int, int, str]
 
 EXAMPLE = re.compile(r"^[ \t#]*(?:>>>|\.\.\.)[ \t].*$", re.MULTILINE)
 LITERAL = re.compile(r"(`+)[^`]+\1")
-# In a text, "may be `async def`" would be nonsense without the async: it stays, and is refused.
+# In prose, "may be `async def`" makes no sense without "async": it stays, and is refused.
 LITERAL_KEYWORD = r"\b(?:await|async(?=[ \t]+(?:for|with)\b))[ \t]+(?=\S)"
 EXAMPLE_KEYWORD = r"\b(?:await|async)[ \t]+(?=\S)"
 VOWEL = re.compile(r"_*(?:(?!uni|us|eu|one|ur[il]|uu)[aeiou]|hour)", re.IGNORECASE)
 
 
 def rewrite(source: Source, vocabulary: Vocabulary) -> str:
-    """Return the file as unasync shall see it, line for line."""
+    """Return the file as input for unasync, with the same line numbers."""
     text = source.text
     edits = [*prose_edits(source, vocabulary), *parenthesis_edits(source)]
     for start, end, new in sorted(edits, reverse=True):
@@ -354,7 +353,7 @@ def rewrite(source: Source, vocabulary: Vocabulary) -> str:
 
 
 def prose_edits(source: Source, vocabulary: Vocabulary) -> Iterator[Edit]:
-    """Yield docstrings and comments as they read in the sync API, consecutive lines as one."""
+    """Yield docstrings and comments for the sync API, consecutive lines as one."""
     spans: list[tuple[int, int]] = []
     for piece in source.pieces:
         if piece.role in ("docstring", "comment"):
@@ -367,7 +366,7 @@ def prose_edits(source: Source, vocabulary: Vocabulary) -> Iterator[Edit]:
 
 
 def rewrite_prose(text: str, vocabulary: Vocabulary) -> str:
-    """Drop `await` and `async` from examples and literals, and map names wherever they stand."""
+    """Drop `await` and `async` from examples and literals, and map names everywhere."""
 
     def map_name(match: re.Match[str]) -> str:
         vocabulary.used.add(match["name"])
@@ -381,12 +380,12 @@ def rewrite_prose(text: str, vocabulary: Vocabulary) -> str:
 
 
 def repair(article: str, word: str) -> str:
-    """Return the article that fits the word, with the case it had."""
+    """Return the article that fits a word, in the same case."""
     return article[0] + ("n" if VOWEL.match(word) else "")
 
 
 def parenthesis_edits(source: Source) -> Iterator[Edit]:
-    """Yield the parentheses that only the await needed, as in `(await rows()).first`."""
+    """Yield edits that remove parentheses only needed for await, as in `(await rows()).first`."""
     for node in ast.walk(source.tree):
         value = node.value if isinstance(node, ast.Attribute | ast.Subscript) else None
         if not isinstance(value, ast.Await):
@@ -403,7 +402,7 @@ def parenthesis_edits(source: Source) -> Iterator[Edit]:
 
 
 def generate(root: Path, names: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the content of every sync file by its path, or raise all refusals together."""
+    """Return the content of every sync file by path, or raise all refusals together."""
     refusals: list[Refusal] = []
     sources = read_sources(root, refusals)
     vocabulary = Vocabulary(names)
@@ -423,7 +422,7 @@ def generate(root: Path, names: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def translate(sources: list[Source], vocabulary: Vocabulary, work: Path, result: Path) -> None:
-    """Rewrite the sources into one folder, and let unasync translate from there to the other."""
+    """Write the rewritten sources to one folder, and translate them with unasync to the other."""
     for source in sources:
         write(work / source.path, rewrite(source, vocabulary).encode())
     rules = [
@@ -434,7 +433,7 @@ def translate(sources: list[Source], vocabulary: Vocabulary, work: Path, result:
 
 
 def check_result(source: Source, generated: Path, vocabulary: Vocabulary) -> Iterator[Refusal]:
-    """Yield the async words that are still there, by the line of the async file."""
+    """Yield a refusal for each remaining async word, with the line in the async file."""
     text = generated.read_bytes().decode()
     for number, line in enumerate(text.split("\n"), start=1):
         for match in vocabulary.untranslated.finditer(line):
@@ -443,16 +442,16 @@ def check_result(source: Source, generated: Path, vocabulary: Vocabulary) -> Ite
 
 
 def check_syntax(source: Source, generated: Path) -> Iterator[Refusal]:
-    """Yield why Python would not accept the sync file: two names became one, say."""
+    """Yield a refusal if the sync file is not valid Python, as when two names became one."""
     try:
         parse(generated.read_bytes().decode(), source.target)
     except SyntaxError as error:
-        why = f"the sync file would be no valid Python: {error.msg}"
+        why = f"the sync file would not be valid Python: {error.msg}"
         yield Refusal(source.path, error.lineno or 0, "", why)
 
 
 def tidy(root: Path, folder: Path, sources: list[Source]) -> None:
-    """Add headers, sort imports and `__all__`, format; the folder is laid out as the project."""
+    """Add headers, sort imports and `__all__`, and format; the folder has the project's layout."""
     for source in sources:
         header = HEADER.format(path=source.path).encode()
         write(folder / source.target, header + (folder / source.target).read_bytes())
@@ -474,7 +473,7 @@ def tidy(root: Path, folder: Path, sources: list[Source]) -> None:
 
 
 def find_drift(root: Path, generated: Mapping[str, bytes]) -> list[Drift]:
-    """Compare byte for byte with the committed trees."""
+    """Compare the generated files with the committed trees byte for byte."""
     committed = {
         path.relative_to(root).as_posix(): path.read_bytes()
         for folder in TREES.values()
@@ -490,7 +489,7 @@ def find_drift(root: Path, generated: Mapping[str, bytes]) -> list[Drift]:
 
 
 def apply(root: Path, drift: Iterable[Drift]) -> None:
-    """Remove orphans, with the folders that they leave empty, then write what differs."""
+    """Remove orphans and the folders that become empty, then write files that differ."""
     trees = {root / folder for folder in TREES.values()}
     for each in sorted(drift, key=lambda each: each.kind != "orphan"):
         path = root / each.path
@@ -505,7 +504,7 @@ def apply(root: Path, drift: Iterable[Drift]) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, making its folder."""
+    """Write a file, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -513,7 +512,7 @@ def write(path: Path, content: bytes) -> None:
 def main(
     arguments: list[str] | None = None, *, root: Path = ROOT, names: Mapping[str, str] = NAMES
 ) -> int:
-    """Run the generator on a project and return the exit code."""
+    """Run the generator on a project; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, report drift")
     check = parser.parse_args(arguments).check

@@ -1,8 +1,10 @@
-"""What the documentation site has beside the guides in docs/: a hook of MkDocs, see mkdocs.yml.
+"""A hook of MkDocs (see mkdocs.yml) that completes the documentation site.
 
-- README and other files of the project become pages, and links between files links between pages;
+It adds to the guides in docs/:
+
+- README and other files of the project as pages. Links between files become links between pages;
   a link to a file that is not a page leads to the repository.
-- The reference of the API, from scripts/docs_reference.py: a name in code leads to it.
+- The API reference, from scripts/docs_reference.py; names in code link to it.
 - Examples in two tabs, from scripts/docs_tabs.py.
 """
 
@@ -24,7 +26,7 @@ import sqlmodel_crud_utils
 from scripts import docs_reference, docs_tabs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Files of the project outside docs/ that are pages, and where.
+# Files of the project outside docs/ that become pages, with their places.
 PAGES = {
     "README.md": "index.md",
     "MIGRATION_GUIDE.md": "migrating.md",
@@ -34,7 +36,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-# The order to read them in; a guide that is not named here comes after these.
+# The guides in reading order; unlisted ones follow at the end.
 GUIDES: dict[str, list[str]] = {
     "First steps": ["getting-started.md", "repository.md"],
     "Queries and bulk writes": ["filters.md", "query-builder.md", "bulk.md"],
@@ -58,9 +60,9 @@ GUIDES: dict[str, list[str]] = {
     ],
     "Services": ["fastapi.md", "graphql.md", "testing.md"],
 }
-# What a reader looks for is a guide first, then a function, then what belongs to the project.
+# Readers look for guides first, then for functions, then for files of the project.
 BOOSTS = {"reference/": 0.5, "adr/": 0.1, "changelog": 0.1, "contributing": 0.1, "benchmarks": 0.1}
-# What README has above its first sentence: pictures of other hosts, and links to this site.
+# README's badges, from other hosts, and its links to this site, above the first sentence.
 _BADGES = re.compile(r"^\[!\[.*\n|^\*\*\[Documentation\](?s:.*?)\n\n", re.MULTILINE)
 _LINK = re.compile(
     r"(?s)^```.*?^```$|(?P<text>\]\()(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))",
@@ -77,14 +79,14 @@ _BREAK = re.compile(r"(?<=[\w)\]][._(=/])(?=[\w\"&])")
 
 
 class Site:
-    """What one build knows of itself."""
+    """The state of one build."""
 
     reference = docs_reference.Reference({}, {})
     sources: dict[str, str] = {}  # noqa: RUF012 - filled by each build
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Read the package, and make the navigation."""
+    """Read the package, and build the navigation."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Site.reference = docs_reference.read()
@@ -125,7 +127,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_kwargs: Any) -> str:
-    """Mend links, and put examples into tabs."""
+    """Fix links, and put examples into tabs."""
     place = page.file.src_uri
     for start, boost in BOOSTS.items():
         if place.startswith(start):
@@ -141,13 +143,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_kwargs:
 
 
 def mended(markdown: str, source: str, place: str, repository: str) -> str:
-    """Return a text with links to files of the project as links to pages, or to the repository.
+    """Return a text whose links to files of the project lead to pages or to the repository.
 
     Args:
         markdown: The text.
-        source: Its file, from the root of the project.
-        place: Its page, from the root of the site.
-        repository: The address that shows files which are no pages.
+        source: Its file, relative to the project's root.
+        place: Its page, relative to the site's root.
+        repository: The URL of the repository, for files that are not pages.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -160,22 +162,22 @@ def mended(markdown: str, source: str, place: str, repository: str) -> str:
         elif (ROOT / path).exists():
             found = f"{repository}/blob/main/{path}"
         else:
-            found = match["path"]  # MkDocs says that it leads nowhere
+            found = match["path"]  # MkDocs reports the broken link
         return f"{match['text']}{found}{match['anchor'] or ''}"
 
     return _LINK.sub(link, markdown)
 
 
 def on_page_content(content: str, page: Page, **_kwargs: Any) -> str:
-    """Link names in code to their description, outside headings and blocks of code."""
-    # The names of tabs are no text of the page that a search could find.
+    """Link names in code to their descriptions, outside headings and code blocks."""
+    # Exclude the labels of tabs from the search.
     labels = '<div class="tabbed-labels"'
     content = content.replace(labels, f"{labels} data-search-exclude")
     return breakable(named(content, page.file.url))
 
 
 def named(content: str, url: str) -> str:
-    """Return HTML in which code that is a name of the API leads to its description."""
+    """Return HTML in which names of the API in code link to their descriptions."""
 
     def link(match: re.Match[str]) -> str:
         place = Site.reference.places.get(html.unescape(match["name"] or ""))
@@ -189,7 +191,7 @@ def named(content: str, url: str) -> str:
 
 
 def breakable(content: str) -> str:
-    """Return HTML in which long code in a table may break between its words: a phone is narrow."""
+    """Return HTML in which long code in tables may wrap between words, for narrow screens."""
 
     def in_cell(cell: re.Match[str]) -> str:
         return _LONG_CODE.sub(lambda code: _BREAK.sub("<wbr>", code[0]), cell[0])

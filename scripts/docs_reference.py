@@ -1,6 +1,6 @@
-"""The API reference: what pdoc reads from the package, as Markdown pages of the site.
+"""The API reference: Markdown pages made from what pdoc reads in the package.
 
-A page per topic has a function of both APIs once; what differs between them stands in two tabs.
+A topic's page describes functions of both APIs once; differences are shown in two tabs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._sync import repository as sync_repository
 
 AnyDoc: TypeAlias = doc.Doc[Any]
 PACKAGE = sqlmodel_crud_utils.__name__
-# What `sync` and `aio` share, by topic; a name that is not listed here comes after them.
+# The names shared by `sync` and `aio`, by topic; unlisted names follow at the end.
 TOPICS = {
     "Reading": ("get_row", "get_rows", "get_rows_within_id_list", "get_result_from_query"),
     "Writing": (
@@ -56,7 +56,7 @@ TOPICS = {
     ),
 }
 REST = "Further functions"
-# `a_sync` is `aio` under its old name; what is in `results` is exported by both APIs.
+# `a_sync` is the old name of `aio`; both APIs export the names in `results`.
 _NO_PAGES = {"a_sync", "aio", "sync", "results"}
 
 
@@ -65,8 +65,8 @@ class Reference:
     """The pages of the reference.
 
     Attributes:
-        pages: Their Markdown, by their place in the site.
-        places: Where a name is described: a page and an anchor, by every form of the name.
+        pages: Their Markdown, by place in the site.
+        places: The page and anchor that describe a name, by every form of the name.
     """
 
     pages: dict[str, str]
@@ -74,8 +74,8 @@ class Reference:
 
 
 def read() -> Reference:
-    """Read the package, and write the pages of its reference."""
-    # What SQLAlchemy's alias is made of has names only inside SQLAlchemy.
+    """Read the package, and create the pages of its reference."""
+    # SQLAlchemy's alias refers to names that exist only inside SQLAlchemy.
     for home in (builder, sync_repository, async_repository):
         vars(home)["Criterion"] = typing.TypeVar("Criterion")  # pyright: ignore[reportGeneralTypeIssues]
     reference = Reference({}, {})
@@ -130,7 +130,7 @@ def _place(reference: Reference, page: str, member: AnyDoc, module: str) -> str:
 def _module(name: str) -> doc.Module:
     module = doc.Module.from_name(name)
     for exported in module.obj.__all__:
-        getattr(module.obj, exported)  # what a module loads when it is asked for
+        getattr(module.obj, exported)  # names that the module loads on first use
     for member in module.flattened_own_members:
         if isinstance(member, doc.Class):
             _open_private_bases(member)
@@ -138,12 +138,12 @@ def _module(name: str) -> doc.Module:
 
 
 def _open_private_bases(member: doc.Class) -> None:
-    """Let a class show what it has from a private base as its own: the base has no page."""
+    """Show members of private bases as a class's own, because the bases have no page."""
     shown = {*member.own_members}
     for (home, name), inherited in member.inherited_members.items():
         if home.startswith(f"{PACKAGE}._") or name.startswith("_"):
             shown.update(inherited)
-    # pdoc works this out once and keeps it.
+    # pdoc caches this.
     vars(member)["own_members"] = [each for each in member.members.values() if each in shown]
 
 
@@ -202,7 +202,7 @@ def _tabs(sync: str, aio: str) -> str:
 
 
 def _code(member: AnyDoc) -> str:
-    """Return how something is declared, as a block of code."""
+    """Return a declaration as a code block."""
     if isinstance(member, doc.Function):
         text = "\n\n".join(_signatures(member))
     elif isinstance(member, doc.Class):
@@ -249,7 +249,7 @@ def plain_types(text: str) -> str:
 
 
 def _description(member: AnyDoc) -> tuple[str, str]:
-    """Return what a docstring says, and its example."""
+    """Return the text of a docstring, and its example."""
     text = docstrings.convert(member.docstring, "google", None)
     described, _, example = text.partition("###### Example:\n")
     described = re.sub(r"^###### (.*):$", r"**\1**{ .section }\n", described, flags=re.MULTILINE)
@@ -272,6 +272,6 @@ def _sessions(text: str) -> str:
 
 
 def headings(pages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the title of each page with its place."""
+    """Yield the title and place of each page."""
     for page, text in pages.items():
         yield text.partition("\n")[0].removeprefix("# "), page

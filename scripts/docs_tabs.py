@@ -1,7 +1,7 @@
-"""The examples of the guides in two tabs: sync as they are written, and the same with `aio`.
+"""The guides' examples in two tabs: sync as written, and translated to `aio`.
 
-Only what the two APIs differ in is changed: imports, `await`, `async with`, `async for` and
-`async def`. `tests/test_examples.py` runs the result like the original.
+The translation only changes imports and adds `await`, `async with`, `async for` and `async def`.
+`tests/test_examples.py` runs the result like the original.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils import aio
 
-# A guide that has this comment shows its examples as they are.
+# A guide with this comment shows its examples unchanged.
 AS_WRITTEN = "<!-- no tabs -->"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-# A block that is a file of its own, or async as it stands.
+# A block that is a separate file, or already async.
 _AS_IT_IS = re.compile(r"\A# [\w/]+\.py$|^import asyncio$|\bawait ", re.MULTILINE)
 _TOP_LEVEL = (
     "`await` at the top level works in `python -m asyncio`; in a program it stands in an "
@@ -32,7 +32,8 @@ _TOP_LEVEL = (
 )
 _WIDTH = 100
 _UNSEARCHED = '{ .python data-search-exclude="" }'
-# How one thing leads to another: the kind of an object and a call on it, "" for the object itself.
+# The kind of object that a call on an object of some kind returns; "" is a call of the object
+# itself.
 _KINDS = {
     ("engine", "connect"): "connection",
     ("engine", "begin"): "connection",
@@ -59,7 +60,7 @@ _CONTEXTS = {"session", "connection", "block"}
 
 
 def in_tabs(markdown: str) -> str:
-    """Return a guide with its examples in two tabs, where they differ."""
+    """Return a guide with those examples in two tabs that differ."""
     if AS_WRITTEN in markdown:
         return markdown
     translation = Translation()
@@ -71,7 +72,7 @@ def in_tabs(markdown: str) -> str:
         if other is None or other == code:
             return match[0]
         note = next(notes, "")
-        # The search finds an example once.
+        # Let the search find each example only once.
         tabs = {"Sync": f"```python\n{code}```", "Async": f"```{_UNSEARCHED}\n{other}```{note}"}
         return "\n".join(f'=== "{name}"\n\n{indent(each, "    ")}\n' for name, each in tabs.items())
 
@@ -79,7 +80,7 @@ def in_tabs(markdown: str) -> str:
 
 
 def async_program(markdown: str) -> str:
-    """Return the examples of a guide as one program with `await` at the top level."""
+    """Return a guide's examples as one program with top-level `await`."""
     if AS_WRITTEN in markdown:
         return ""
     translation = Translation()
@@ -88,12 +89,12 @@ def async_program(markdown: str) -> str:
 
 
 class Translation:
-    """From sync to async, a block at a time: what one has defined, the next ones use.
+    """Translates sync blocks to async, one after the other; each uses definitions of earlier ones.
 
     Attributes:
-        kinds: What each name holds: an engine, a session, a builder.
-        coroutines: The functions that are awaited.
-        made_by: What a call of a class or a function gives.
+        kinds: The kind of object that each name holds: an engine, a session, a builder.
+        coroutines: The functions that must be awaited.
+        made_by: The kind of object that a call of a class or function returns.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ class Translation:
         self.made_by = dict(_MADE_BY)
 
     def of(self, code: str) -> str | None:
-        """Return a block for `aio`; None for one that is async by itself, or a file."""
+        """Return a block for `aio`, or None for a block that is already async, or a file."""
         if _AS_IT_IS.search(code):
             return None
         edits = _Edits(code)
@@ -112,7 +113,7 @@ class Translation:
         return _formatted(edits.applied()) if edits.found else code
 
     def kind_of(self, node: ast.AST) -> str:
-        """Return what an expression holds, "" where that does not matter."""
+        """Return the kind of object of an expression, or "" if it does not matter."""
         if isinstance(node, ast.Name):
             return self.kinds.get(node.id, "")
         if not isinstance(node, ast.Call):
@@ -128,12 +129,12 @@ class Translation:
         return _KINDS.get((owner, method), "")
 
     def is_awaited(self, call: ast.Call) -> bool:
-        """Return whether a call gives something to await in async code."""
+        """Return whether a call must be awaited in async code."""
         if isinstance(call.func, ast.Name):
             return call.func.id in self.coroutines
         if not isinstance(call.func, ast.Attribute):
             return False
-        if any(self.kind_of(each) == "builder" for each in call.args):  # as `FilterParams` takes it
+        if any(self.kind_of(each) == "builder" for each in call.args):  # as of `FilterParams`
             return _is_coroutine(aio.AsyncQueryBuilder, call.func.attr)
         kind = self.kind_of(call.func.value)
         if kind == "repository" and call.func.attr in self.coroutines:
@@ -143,7 +144,7 @@ class Translation:
         return _is_coroutine(owner, call.func.attr) and not _names(call, "close")
 
     def _learn(self, statement: ast.stmt) -> None:
-        """Remember what names hold, and which functions await something."""
+        """Note which kinds of objects names hold, and which functions must be async."""
         for node in ast.walk(statement):
             match node:
                 case ast.ImportFrom(module=str(module)) if module.startswith("sqlmodel_crud_utils"):
@@ -165,7 +166,7 @@ class Translation:
                 self.coroutines.add(node.name)
 
     def is_async(self, node: ast.AST) -> bool:
-        """Return whether there is something to await in a piece of code."""
+        """Return whether a piece of code must await something."""
         return any(
             (isinstance(each, ast.Call) and self.is_awaited(each))
             or (isinstance(each, ast.With) and self.is_async_with(each))
@@ -173,7 +174,7 @@ class Translation:
         )
 
     def is_async_with(self, node: ast.With) -> bool:
-        """Return whether a block enters something async."""
+        """Return whether a `with` block enters an async context manager."""
         return any(self.kind_of(item.context_expr) in _CONTEXTS for item in node.items)
 
 
@@ -186,7 +187,7 @@ def _is_coroutine(owner: Any, name: str) -> bool:
 
 
 class _Edits:
-    """Changes of a text, by their places."""
+    """Edits of a text, by place."""
 
     def __init__(self, code: str) -> None:
         self._code = code
@@ -218,14 +219,14 @@ class _Edits:
 
     def applied(self) -> str:
         code = self._code
-        # From the end on; at one place the outer one, which was found first, comes to stand first.
+        # From the end; at the same place, the outer edit, which was found first, ends up first.
         for start, end, text in reversed(sorted(self.found, key=lambda each: each[:2])):  # noqa: C413
             code = code[:start] + text + code[end:]
         return code
 
 
 class _Block(ast.NodeVisitor):
-    """Collects the changes of one statement."""
+    """Collects the edits of one statement."""
 
     def __init__(self, translation: Translation, edits: _Edits) -> None:
         self._translation = translation
@@ -258,7 +259,7 @@ class _Block(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         if self._translation.is_awaited(node):
-            # What follows a call binds more tightly than `await`.
+            # A following attribute or call binds more tightly than `await`.
             further = isinstance(self._within[-1], ast.Attribute | ast.Subscript)
             self._edits.insert(node, "(await " if further else "await ")
             if further:
@@ -276,7 +277,7 @@ class _Block(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _nest_what_stays_sync(self, node: ast.With) -> None:
-        """Give the context managers that stay as they are, the last ones, a `with` of their own."""
+        """Move the context managers that stay sync, which come last, to a separate `with`."""
         kinds = [self._translation.kind_of(item.context_expr) for item in node.items]
         first = next((n for n, kind in enumerate(kinds) if kind not in _CONTEXTS), None)
         if first is not None:
@@ -300,14 +301,14 @@ class _Block(ast.NodeVisitor):
 
 
 def _home(module: str) -> Any:
-    """Return where the async twins of a module's functions are."""
+    """Return the module with the async twins of a module's functions."""
     if not module.endswith(".sync"):
         return aio
     return importlib.import_module(f"{module.removesuffix('.sync')}.aio")
 
 
 def _imports(node: ast.ImportFrom) -> Iterator[str]:
-    """Yield what takes the place of an import; nothing where it is the same for both APIs."""
+    """Yield the replacements of an import; nothing if it is the same for both APIs."""
     names = [each.name for each in node.names]
     if node.module == "sqlmodel" and "Session" in names:
         rest = ", ".join(name for name in names if name != "Session")

@@ -1,9 +1,9 @@
-"""Take rules away one at a time; a test has to fail for each.
+"""Remove rules from the package one at a time; a test must fail for each.
 
     python scripts/mutants.py             # all of them
     python scripts/mutants.py tenancy     # of one group
 
-It prints those that survive, and ends with their number. A run takes some minutes for each group.
+It prints the mutants that survive, and exits with their number. Each group takes some minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
 REFUSED_VALUES = "_core/errors/refused_values.py"
 OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/blocks.py"
 
-# What is changed in which module of the package, and into what.
+# For each mutant: the module of the package, the code, and its replacement.
 TENANCY_MUTANTS = [
     (TENANCY, "rows.tenant_id == tenant_parameter(rows.tenant_id.type)", "rows.tenant_id != ''"),
     (TENANCY, "everywhere=True", "everywhere=False"),
@@ -133,7 +133,7 @@ TENANCY_MUTANTS = [
 ]
 
 
-# Ways past the unit of work: what sends a row, or a list of them, the usual way instead.
+# Shortcuts: conditions under which rows go through the unit of work instead.
 SHORTCUT_MUTANTS = [
     (NEW_ROW, "state.key is not None\n        or not _is", "not _is"),
     (NEW_ROW, "        or any(name in state.dict for name in facts.relationships)\n", ""),
@@ -195,7 +195,7 @@ ROW_SECURITY_MUTANTS = [
     (POLICIES, "yield from _marked(table.metadata)", "pass"),
     ("_session/replicas.py", "if is_secured(each) is not is_secured(primary):", "if False:"),
 ]
-# What is tried again after a refusal, and what a failure is told as.
+# What is retried after a refusal, and how failures are reported.
 FAILURE_MUTANTS = [
     ("_async/bulk_inserts.py", "elif not refusal.is_of_rows:", "elif False:"),
     ("_async/_running/upserting.py", "if not found.is_of_rows:", "if False:"),
@@ -207,7 +207,7 @@ FAILURE_MUTANTS = [
     (REFUSED_VALUES, "_compared_with(parameter, execution.compiled) or", ""),
     ("_session/sole_use.py", " or _is_replaced(session, state)", ""),
 ]
-# What fails at the COMMIT or at a savepoint, and which refusals are a row's.
+# Failures at the COMMIT or at a savepoint, and refusals that a row caused.
 BLOCK_MUTANTS = [
     (BLOCKS, "raise translate(blocks.behind(self._plain, error), self._model) from error", "raise"),
     (BLOCKS, "blocks.behind(self._plain, error), self._model", "error, self._model"),
@@ -219,13 +219,13 @@ PARAMETER_MUTANTS = [
     ("ext/fastapi/filters.py", " if name in GET_ROWS_PARAMETERS else name", ""),
     ("ext/fastapi/filters.py", 'f"{name}__eq" if name in GET_ROWS_PARAMETERS else name', "name"),
 ]
-# Those that only a server's answers kill.
+# Mutants that only tests with a server kill.
 LOSS_MUTANTS = [
     (OPERATIONS, "is_interrupted = not isinstance(error, Exception)", "is_cut_off = False"),
     ("_session/blocks.py", "context.is_disconnect = True", "pass"),
     ("_core/errors/translation.py", "    if is_cut_connection(error):", "    if False:"),
 ]
-# Where the tests fail for another reason, each mutant would pass for killed.
+# If the tests failed for another reason, each mutant would seem to be killed.
 NO_MUTANT = ("__init__.py", "", "")
 GROUPS = {
     "tenancy": (

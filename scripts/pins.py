@@ -1,7 +1,7 @@
-"""Print the pins of constraints.txt, changed for another set of versions to test with.
+"""Print the pins of constraints.txt, adapted to a set of versions to test with.
 
-`pins.py pinned` prints constraints.txt as it is, `pins.py 2.0` has the newest SQLAlchemy 2.0.x, and
-`pins.py lowest` the lowest versions that pyproject.toml promises to work with.
+`pins.py pinned` prints constraints.txt unchanged, `pins.py 2.0` pins the newest SQLAlchemy 2.0.x,
+and `pins.py lowest` the lowest versions that pyproject.toml allows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a package requires in exactly its own version cannot keep a pin of its own.
+# A package that another one requires in an exact version cannot keep its own pin.
 COMPANIONS = {"psycopg": "psycopg-binary"}
-# Nor can what only its newest version works with: None leaves the choice to pip.
+# Neither can a package that only works in its newest version: None leaves the choice to pip.
 CONTEMPORARIES: dict[str, dict[str, str | None]] = {
     "fastapi": {"starlette": None, "anyio": "4.11.0"},
     "graphql-core": {"strawberry-graphql": None},
@@ -35,7 +35,7 @@ LOWER_BOUND = re.compile(r"^(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\w.]+)
 
 
 def lowest(project: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the lower bound of every dependency of the library and its extras."""
+    """Yield the name and lower bound of every dependency of the library and its extras."""
     for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
         for requirement in requirements:
             if bound := LOWER_BOUND.match(requirement):
@@ -45,7 +45,7 @@ def lowest(project: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def changed(which: str) -> dict[str, str | None]:
-    """Return the pins to replace, by name; None leaves one out."""
+    """Return the pins to replace, by name; None removes a pin."""
     if which == "pinned":
         return {}
     if which == "lowest":

@@ -1,9 +1,9 @@
-"""Say whether the sources are those of a release.
+"""Check whether the sources are ready for a release.
 
     python scripts/release.py v1.2.3 https://host.example/owner/name
 
-The tag has to be the version of the package, the changelog has to have a date for it, and the links
-of the package have to lead to the repository that publishes it.
+The tag must be the version of the package, the changelog must have a date for it, and the package's
+links must lead to the repository that publishes it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def problems(root: Path, tag: str, repository: str) -> Iterator[str]:
-    """Yield what is not as a release has to be.
+    """Yield the problems that prevent a release.
 
     Args:
-        root: Where the sources are.
+        root: The folder of the sources.
         tag: The tag of the release, such as "v1.2.3".
-        repository: The address of the repository that publishes it.
+        repository: The URL of the repository that publishes it.
     """
     source = (root / "src/sqlmodel_crud_utils/__init__.py").read_text(encoding="utf-8")
     [version] = re.findall(r'^__version__ = "(.*)"$', source, re.MULTILINE)
@@ -38,7 +38,7 @@ def problems(root: Path, tag: str, repository: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print what is wrong."""
+    """Print the problems."""
     found = list(problems(ROOT, *sys.argv[1:]))
     print("\n".join(found) or "ready to be released")
     return 1 if found else 0

@@ -1,8 +1,8 @@
-"""Refuse turns of phrase that a native reader stumbles over.
+"""Refuse phrases that read as translated.
 
     python scripts/words.py [FILE ...]
 
-It reads comments, docstrings and texts of Python files, and Markdown without its code.
+It reads whole Python files, and Markdown without code blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# What is refused, and what says the same.
+# Each refused phrase, with better wording.
 PHRASES = {
     r"\b(?:is|are) none\b": "is not one, is anything else",
     r"\bthere (?:is|are) none\b": "does not exist, has no",
@@ -39,21 +39,21 @@ _FOLDERS = ("src", "scripts", "examples", "benchmarks", "tests")
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Yield what is read: sources that are written by hand, and Markdown."""
+    """Yield the files to check: handwritten sources, and Markdown."""
     for place in ("*.md", "docs/**/*.md", *(f"{folder}/**/*.py" for folder in _FOLDERS)):
         yield from (file for file in root.glob(place) if "_sync" not in file.parts)
 
 
 def problems(name: str, text: str) -> Iterator[str]:
-    """Yield each refused phrase of a text with its line and what says the same.
+    """Yield each refused phrase in a text, with its line and better wording.
 
     Args:
-        name: The name of the file; in Markdown blocks of code are left out.
-        text: What it holds.
+        name: The name of the file; in Markdown, code blocks are skipped.
+        text: Its content.
     """
     if name.endswith(".md"):
         text = _CODE.sub(lambda match: "\n" * match[0].count("\n"), text)
-    # A phrase may go on in the next line, which may be one of a comment.
+    # A phrase may continue on the next line, which may be a comment.
     flat = re.sub(r"\n[ \t]*(?:# )?", lambda match: "\n" + " " * (len(match[0]) - 1), text)
     for match in re.finditer(_REFUSED.pattern.replace(" ", r"\s+"), flat):
         found = " ".join(match[0].split())
@@ -63,7 +63,7 @@ def problems(name: str, text: str) -> Iterator[str]:
 
 
 def main(names: list[str]) -> int:
-    """Print what is refused."""
+    """Print the refused phrases."""
     given = [Path(name).resolve() for name in names]
     found = [
         problem

@@ -1,4 +1,4 @@
-"""What the tests need in two kinds; `tests/_runtime_sync.py` has the same names for sync."""
+"""Primitives of the tests that differ between the APIs; `tests/_runtime_sync.py` is the twin."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _R = TypeVar("_R")
 
 
 async def execute(session: PlainSession, statement: Executable, params: Any = None) -> Result[Any]:
-    """Execute a statement of a test's own; SQLModel warns of `execute` on its own sessions."""
+    """Execute a test's own statement; SQLModel's sessions warn about `execute`."""
     return await PlainSession.execute(session, statement, params)
 
 
 async def run_sync(session: PlainSession, func: Callable[..., _R], *args: Any) -> _R:
-    """Call a function of a test's own that does I/O with the plain session."""
+    """Call a test's own function that does I/O with the plain session."""
     return await session.run_sync(lambda _: func(*args))
 
 
@@ -94,7 +94,7 @@ def make_sqlite(name: str = ":memory:", **options: Any) -> AsyncEngine:
 
 
 async def make_tables(engine: AsyncEngine, *models: type[SQLModel]) -> None:
-    """Create the tables of models: all that there are would take a fifth of a second."""
+    """Create the tables of some models; creating all takes a fifth of a second."""
     async with engine.begin() as connection:
         await connection.run_sync(
             SQLModel.metadata.create_all,
@@ -103,7 +103,7 @@ async def make_tables(engine: AsyncEngine, *models: type[SQLModel]) -> None:
 
 
 async def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any:
-    """Execute a query of GraphQL, on graphql-core's schema or on Strawberry's."""
+    """Execute a GraphQL query on a schema of graphql-core or Strawberry."""
     if hasattr(schema, "execute"):
         return await schema.execute(source, context_value=context, variable_values=variables)
     from graphql import graphql
@@ -112,21 +112,21 @@ async def answer(schema: Any, source: str, context: Any, variables: Any = None) 
 
 
 async def together(*functions: Callable[[], Awaitable[None]]) -> None:
-    """Run functions side by side, each in a task of its own."""
+    """Run functions concurrently, each in its own task."""
     await asyncio.gather(*(function() for function in functions))
 
 
 async def pause(seconds: float) -> None:
-    """Let others go on for a while."""
+    """Sleep, so that others can proceed."""
     await asyncio.sleep(seconds)
 
 
 async def in_thread(function: Callable[[], Any]) -> None:
-    """Call a function that blocks, beside all tasks."""
+    """Call a blocking function in a thread."""
     await asyncio.to_thread(function)
 
 
 def scoped(engine: AsyncEngine, **options: Any) -> async_scoped_session[Any]:
-    """Return a registry that gives each task a SQLModel session of its own."""
+    """Return a registry with a separate SQLModel session for each task."""
     maker = async_sessionmaker(engine, class_=AsyncSession, **options)
     return async_scoped_session(maker, scopefunc=asyncio.current_task)

@@ -1,4 +1,4 @@
-"""What the tests need in two kinds; `tests/_runtime_async.py` has the same names for async."""
+"""Primitives of the tests that differ between the APIs; `tests/_runtime_async.py` is the twin."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _R = TypeVar("_R")
 
 
 def execute(session: PlainSession, statement: Executable, params: Any = None) -> Result[Any]:
-    """Execute a statement of a test's own; SQLModel marks `execute` of its sessions deprecated."""
+    """Execute a test's own statement; SQLModel's sessions mark `execute` as deprecated."""
     return PlainSession.execute(session, statement, params)
 
 
 def run_sync(session: PlainSession, func: Callable[..., _R], *args: Any) -> _R:
-    """Call a function of a test's own that does I/O with the session."""
+    """Call a test's own function that does I/O with the session."""
     return func(*args)
 
 
@@ -94,14 +94,14 @@ def make_sqlite(name: str = ":memory:", **options: Any) -> Engine:
 
 
 def make_tables(engine: Engine, *models: type[SQLModel]) -> None:
-    """Create the tables of models: all that there are would take a fifth of a second."""
+    """Create the tables of some models; creating all takes a fifth of a second."""
     SQLModel.metadata.create_all(
         engine, [SQLModel.metadata.tables[str(m.__tablename__)] for m in models]
     )
 
 
 def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any:
-    """Execute a query of GraphQL, on graphql-core's schema or on Strawberry's."""
+    """Execute a GraphQL query on a schema of graphql-core or Strawberry."""
     if hasattr(schema, "execute_sync"):
         return schema.execute_sync(source, context_value=context, variable_values=variables)
     from graphql import graphql_sync
@@ -110,22 +110,22 @@ def answer(schema: Any, source: str, context: Any, variables: Any = None) -> Any
 
 
 def together(*functions: Callable[[], None]) -> None:
-    """Run functions side by side, each in a thread of its own."""
+    """Run functions concurrently, each in its own thread."""
     with ThreadPoolExecutor(len(functions)) as threads:
         for done in [threads.submit(function) for function in functions]:
             done.result()
 
 
 def pause(seconds: float) -> None:
-    """Let others go on for a while."""
+    """Sleep, so that others can proceed."""
     sleep(seconds)
 
 
 def in_thread(function: Callable[[], Any]) -> None:
-    """Call a function that blocks; this is a thread already."""
+    """Call a blocking function; this is already a thread."""
     function()
 
 
 def scoped(engine: Engine, **options: Any) -> scoped_session[Any]:
-    """Return a registry that gives each thread a SQLModel session of its own."""
+    """Return a registry with a separate SQLModel session for each thread."""
     return scoped_session(sessionmaker(engine, class_=Session, **options))

@@ -1,4 +1,4 @@
-"""A real browser for the tests: Chromium, driven through its own driver."""
+"""A real browser for the tests: Chromium with its own driver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import lacking
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     "--headless",
-    "--no-sandbox",  # root has none, and CI is root
+    "--no-sandbox",  # root has no sandbox, and CI runs as root
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-quic",
@@ -31,12 +31,12 @@ _FLAGS = (
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[Chrome]:
-    """Open a browser window of its own; skip the test where no Chromium is installed.
+    """Open a new browser window; skip the test if Chromium is not installed.
 
-    Where `CI` is set, a Chromium that is missing is a failure.
+    If `CI` is set, a missing Chromium is a failure.
 
     Args:
-        profile: An empty folder for what the browser keeps.
+        profile: An empty folder for the browser's profile.
     """
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver = shutil.which("chromedriver")
@@ -47,7 +47,7 @@ def open_browser(profile: Path) -> Iterator[Chrome]:
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With a path to the driver, Selenium looks for no download.
+    # With a path to the driver, Selenium downloads nothing.
     window = Chrome(options=options, service=Service(executable_path=driver))
     try:
         window.set_page_load_timeout(60)
@@ -57,6 +57,6 @@ def open_browser(profile: Path) -> Iterator[Chrome]:
 
 
 def console_errors(window: Chrome) -> list[str]:
-    """Return what went wrong on the pages since the last call: scripts, and files not found."""
+    """Return the errors on pages since the last call: failed scripts and missing files."""
     entries = window.get_log("browser")
     return [entry["message"] for entry in entries if entry["level"] in {"SEVERE", "ERROR"}]

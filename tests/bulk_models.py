@@ -38,13 +38,13 @@ from tests.models import Colour
 
 
 class Base(DeclarativeBase):
-    """Plain SQLAlchemy models, as SQLModel has no joined inheritance."""
+    """Plain SQLAlchemy models, because SQLModel does not support joined inheritance."""
 
     metadata = SQLModel.metadata
 
 
 class Vehicle(Base):
-    """The first of two tables of a joined inheritance."""
+    """The base table of a joined inheritance."""
 
     __tablename__ = "vehicle"
 
@@ -56,7 +56,7 @@ class Vehicle(Base):
 
 
 class Truck(Vehicle):
-    """The second."""
+    """The second table of the joined inheritance."""
 
     __tablename__ = "truck"
 
@@ -78,7 +78,7 @@ class Van(Vehicle):
 
 
 class NowhereBase(DeclarativeBase):
-    """Models whose tables nobody makes."""
+    """Models whose tables are never created."""
 
 
 class Nowhere(NowhereBase):
@@ -90,7 +90,7 @@ class Nowhere(NowhereBase):
 
 
 class Sealed(Base):
-    """Its version is made by the database."""
+    """A version that the database generates."""
 
     __tablename__ = "sealed"
 
@@ -102,22 +102,22 @@ class Sealed(Base):
 
 
 class Reversed(TypeDecorator[str]):
-    """Text that is stored the other way round."""
+    """Text that is stored reversed."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Turn it round."""
+        """Reverse the text."""
         return None if value is None else value[::-1]
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Turn it back."""
+        """Reverse it back."""
         return self.process_bind_param(value, dialect)
 
 
 class Lowered(TypeDecorator[str]):
-    """Text that SQL itself changes on its way in."""
+    """Text that an SQL function changes when it is written."""
 
     impl = String(50)
     cache_ok = True
@@ -132,7 +132,7 @@ _NUMBERS = ARRAY(Integer).with_variant(JSON(), "sqlite", "mysql", "mariadb")
 
 
 class Everything(SQLModel, table=True):
-    """A column of every type that models have, all of them nullable."""
+    """A nullable column of every type that models use."""
 
     id: int | None = Field(default=None, primary_key=True)
     whole: int | None = None
@@ -165,7 +165,7 @@ _TICKETS = count(1)
 
 
 class Ticket(Base):
-    """Defaults that Python counts or has, and a value that SQL changes."""
+    """Defaults that Python computes or has as constants, and a value that SQL changes."""
 
     __tablename__ = "bulk_ticket"
 
@@ -181,7 +181,7 @@ def _shouted(context: Any) -> str:
 
 
 class Sign(Base):
-    """A default that looks at the rest of the row."""
+    """A default that depends on the rest of the row."""
 
     __tablename__ = "bulk_sign"
 
@@ -191,7 +191,7 @@ class Sign(Base):
 
 
 class Mark(Base):
-    """A default that SQLAlchemy writes into the statement."""
+    """A default that SQLAlchemy renders into the statement."""
 
     __tablename__ = "bulk_mark"
 
@@ -201,7 +201,7 @@ class Mark(Base):
 
 
 class Plain(Base):
-    """A class and another one that adds a column to its table, without anything to tell them."""
+    """A class whose subclass adds a column to its table, without a discriminator."""
 
     __tablename__ = "plain"
 
@@ -210,6 +210,6 @@ class Plain(Base):
 
 
 class Extra(Plain):
-    """The other one."""
+    """The subclass."""
 
     extra: Mapped[str | None] = mapped_column(String(20))

@@ -28,7 +28,7 @@ from sqlmodel_crud_utils.mixins import SoftDeleteMixin, TenantMixin, UTCDateTime
 
 
 class Bundle(SQLModel, table=True):
-    """A plain model, which every shortcut takes."""
+    """A plain model, for which every shortcut applies."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)
@@ -36,21 +36,21 @@ class Bundle(SQLModel, table=True):
 
 
 class Tally(SQLModel, VersionMixin, table=True):
-    """A model with versions, whose rows may be written although they came from a cache."""
+    """A model with versions, whose rows may be written even if they came from a cache."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=40)
 
 
 class PlankNovel(SQLModel, table=True):
-    """A link."""
+    """A link table."""
 
     plank_id: int = Field(primary_key=True, foreign_key="plank.id")
     novel_id: int = Field(primary_key=True, foreign_key="novel.id")
 
 
 class Loft(SQLModel, table=True):
-    """What planks stand in."""
+    """The parent of planks."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=40)
@@ -59,7 +59,7 @@ class Loft(SQLModel, table=True):
 
 
 class Plank(SQLModel, table=True):
-    """Related to one, and to many through links."""
+    """Has a to-one relationship, and a many-to-many one through links."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=40)
@@ -70,7 +70,7 @@ class Plank(SQLModel, table=True):
 
 
 class Novel(SQLModel, table=True):
-    """Many to many."""
+    """The other end of the many-to-many relationship."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(max_length=40)
@@ -79,14 +79,14 @@ class Novel(SQLModel, table=True):
 
 
 class Jotting(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
-    """A row of a tenant that may be marked as deleted."""
+    """A tenant's row with soft deletion."""
 
     id: int | None = Field(default=None, primary_key=True)
     text: str = Field(max_length=40)
 
 
 class Emblem(SQLModel, table=True):
-    """A key of two columns, one of them a text."""
+    """A composite key, one of whose columns is text."""
 
     owner: str = Field(primary_key=True, max_length=20)
     number: int = Field(primary_key=True)
@@ -94,7 +94,7 @@ class Emblem(SQLModel, table=True):
 
 
 class Backwards(TypeDecorator[str]):
-    """Stores texts backwards, in place of something that encrypts."""
+    """Stores text reversed, in place of encryption."""
 
     impl = String(40)
     cache_ok = True
@@ -107,7 +107,7 @@ class Backwards(TypeDecorator[str]):
 
 
 class Hashed(TypeDecorator[str]):
-    """Stores something else than it is given, and gives that back."""
+    """Stores a value different from the given one, and returns the stored one."""
 
     impl = String(60)
     cache_ok = True
@@ -117,14 +117,14 @@ class Hashed(TypeDecorator[str]):
 
 
 class Metal(enum.Enum):
-    """What something is made of."""
+    """A material."""
 
     GOLD = "gold"
     TIN = "tin"
 
 
 class Bauble(SQLModel, table=True):
-    """A value of every kind that can be kept."""
+    """A value of every cacheable type."""
 
     id: int | None = Field(default=None, primary_key=True)
     code: uuid.UUID
@@ -143,14 +143,14 @@ class Bauble(SQLModel, table=True):
 
 
 def new_bauble(**more: Any) -> Bauble:
-    """Return a row with a value of every kind."""
+    """Return a row with a value of every type."""
     return Bauble(
         code=uuid.uuid4(),
         price=Decimal("12.500"),
         weight=0.1,
         is_sold=True,
         made_on=dt.date(2024, 2, 29),
-        made_at=dt.datetime(2024, 2, 29, 12, 30, 1),  # noqa: DTZ001 - that is the column's
+        made_at=dt.datetime(2024, 2, 29, 12, 30, 1),  # noqa: DTZ001 - the column is naive
         sold_at=dt.datetime(2024, 3, 1, tzinfo=dt.UTC),
         opens=dt.time(8, 30),
         lasts=dt.timedelta(days=2, microseconds=0),
@@ -163,21 +163,21 @@ def new_bauble(**more: Any) -> Bauble:
 
 
 class Password(SQLModel, table=True):
-    """A value that does not come back as it was given."""
+    """A value that is read differently from how it was written."""
 
     id: int | None = Field(default=None, primary_key=True)
     word: str = Field(sa_column=Column(Hashed))
 
 
 class Pickled(SQLModel, table=True):
-    """A value that executes what it reads."""
+    """A pickled value, which executes code when it is read."""
 
     id: int | None = Field(default=None, primary_key=True)
     thing: Any = Field(default=None, sa_column=Column(PickleType))
 
 
 class Variable(SQLModel, table=True):
-    """A value that executes what it reads on the databases of tests, by variants of its type."""
+    """A value that is pickled on the tests' databases, by variants of its type."""
 
     id: int | None = Field(default=None, primary_key=True)
     thing: Any = Field(
@@ -196,14 +196,14 @@ class Loud(SQLModel, table=True):
 
 
 class Hangar(SQLModel, table=True):
-    """What gliders stand in; it counts its crew."""
+    """The parent of gliders; it counts its crew."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(default="", max_length=40)
 
 
 class Glider(SQLModel, table=True):
-    """Stands in a hangar."""
+    """Belongs to a hangar."""
 
     id: int | None = Field(default=None, primary_key=True)
     hangar_id: int | None = Field(default=None, foreign_key="hangar.id")
@@ -212,7 +212,7 @@ class Glider(SQLModel, table=True):
 
 
 class Crew(SQLModel, table=True):
-    """A pilot of a hangar."""
+    """A link between pilots and hangars."""
 
     id: int | None = Field(default=None, primary_key=True)
     pilot_id: int = Field(foreign_key="pilot.id")
@@ -227,7 +227,7 @@ class Pilot(SQLModel, table=True):
 
 
 def _add_properties() -> None:
-    """Add what SQLModel has no words for."""
+    """Add features that SQLModel does not support."""
     hangar, glider, crew, pilot = (
         inspect(model).local_table for model in (Hangar, Glider, Crew, Pilot)
     )

@@ -1,4 +1,4 @@
-"""Redis and memcached of the tests' own, which they kill, pause and fill."""
+"""Redis and memcached servers that the tests start, kill, pause and fill."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests import lacking
 
 
 class Server:
-    """A server that a test stops and starts.
+    """A server that a test starts and stops.
 
     Args:
-        command: What starts it on a port, which is put in place of `PORT`.
+        command: The command that starts it; `PORT` is replaced by the port.
 
     Attributes:
-        port: Where it listens.
+        port: The port that it listens on.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         if self._process is not None:
             return
         self._process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Server:
         raise AssertionError(f"{self._command[0]} did not start")
 
     def kill(self) -> None:
-        """Kill it, with all that it holds."""
+        """Kill the server, with all of its data."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -56,7 +56,7 @@ class Server:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let it answer nobody inside; what it was asked it answers afterwards."""
+        """Pause the server inside; it answers requests afterwards."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -65,7 +65,7 @@ class Server:
             self._process.send_signal(signal.SIGCONT)
 
     def tell(self, *words: str) -> None:
-        """Send a command to Redis and wait for its answer."""
+        """Send a command to Redis, and wait for its answer."""
         with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
             connection.sendall(" ".join(words).encode() + b"\r\n")
             assert connection.recv(100).startswith(b"+OK")
@@ -73,7 +73,7 @@ class Server:
 
 @contextmanager
 def redis(*options: str) -> Iterator[Server]:
-    """Run a Redis that keeps nothing on disk."""
+    """Run a Redis without persistence."""
     common = ["--port", "PORT", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with _running([_program("redis-server"), *common, *options]) as server:
         yield server
@@ -108,7 +108,7 @@ def _program(name: str) -> str:
 
 
 def is_read_under_way() -> bool:
-    """Return whether a read through the cache queries the database, for others to wait for."""
+    """Return whether a cached read is querying the database, so that others wait for it."""
     reads = cached_reads.registered
     assert reads is not None
     return any(each.flights._under_way for each in (reads.aio, reads.sync))

@@ -1,4 +1,4 @@
-"""Table models for the tests of what is told of writes."""
+"""Table models for the tests of changes."""
 
 from sqlmodel import Field, SQLModel
 
@@ -6,7 +6,7 @@ from sqlmodel_crud_utils.mixins import AuditMixin, SoftDeleteMixin, VersionMixin
 
 
 class Watched(SQLModel, table=True):
-    """A plain model, which every shortcut takes."""
+    """A plain model, for which every shortcut applies."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)
@@ -14,7 +14,7 @@ class Watched(SQLModel, table=True):
 
 
 class Guarded(SQLModel, SoftDeleteMixin, AuditMixin, VersionMixin, table=True):
-    """A model with stamps, marks and versions, which goes through the unit of work."""
+    """A model with stamps, soft deletion and versions, which is written by the unit of work."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)

@@ -6,14 +6,14 @@ from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 
 
 class Balance(SQLModel, table=True):
-    """What an account holds."""
+    """An account and its balance."""
 
     id: int | None = Field(default=None, primary_key=True)
     amount: int
 
 
 class Transfer(SQLModel, table=True):
-    """A transfer that was made; its key is the caller's."""
+    """A transfer that was made; the caller chooses its key."""
 
     id: str = Field(primary_key=True, max_length=32)
     source: int

@@ -1,4 +1,4 @@
-"""A table model that has everything at once."""
+"""A table model with all features."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ class Consignment(
     TrackChangesMixin,
     table=True,
 ):
-    """It belongs to a tenant, has versions, stamps, a mark and a history."""
+    """A row with a tenant, versions, stamps, soft deletion and a history."""
 
     __table_args__: ClassVar[Any] = (tenant_unique("name"),)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
-import hypothesis  # noqa: F401 - it asks the garbage collector for referrers: before the freeze
+import hypothesis  # noqa: F401 - it calls gc.get_referrers on import, so import it before the freeze
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util.concurrency import in_greenlet
@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._session import lazy_loads
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._shortcuts import choosing
 from sqlmodel_crud_utils.ext import pytest as plugin
-from tests import lacking, models  # noqa: F401 - all tables exist before the first database is made
+from tests import lacking, models  # noqa: F401 - declare all tables before the first database is created
 from tests.databases import (
     KINDS,
     Database,
@@ -30,7 +30,7 @@ _MYSQL_EXPECTED = "TEST_MYSQL_URL" in os.environ or "CI" in os.environ
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let one choose the databases."""
+    """Add the options that choose the databases."""
     parser.addoption(
         "--databases",
         help="The kinds of database to test on, with commas between them; by default all: "
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what tests the shortcuts themselves where they are switched off."""
+    """Skip tests of the shortcuts themselves if these are switched off."""
     if config.getoption("without_shortcuts"):
         skip = pytest.mark.skip(reason="tests a shortcut")
         for item in items:
@@ -63,14 +63,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking over all collected tests again and again."""
+    """Keep the garbage collector from traversing all collected tests repeatedly."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _shortcuts(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The shortcuts, or the ordinary ways in their place."""
+    """Use the shortcuts, or switch them off if the option says so."""
     switched = request.config.getoption("without_shortcuts")
     with choosing.switched_off() if switched else nullcontext():
         yield
@@ -78,7 +78,7 @@ def _shortcuts(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _strict_loading(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Sessions as `aio.session_factory` makes them, wherever they come from."""
+    """With the option, make every session strict, like those of `aio.session_factory`."""
     if not request.config.getoption("strict_loading"):
         yield
         return
@@ -96,7 +96,7 @@ def _strict_loading(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def logged_errors() -> Iterator[list[tuple[str, str, str]]]:
-    """What is logged at error level: the level, the place and the text."""
+    """The log records at error level: level, place and text."""
     with logged("ERROR") as lines:
         yield lines
 
@@ -110,7 +110,7 @@ def _kinds(config: pytest.Config) -> list[str]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say once what this machine lacks; what does not concern a database is only counted."""
+    """Report once what this machine lacks; count tests that do not concern a database."""
     reasons = {skipped.longrepr[2] for skipped in terminalreporter.stats.get("skipped", ())}
     found = [text for text in lacking.REASONS if any(text in reason for reason in reasons)]
     if not config.getoption("databases") and not _MYSQL_EXPECTED:
@@ -122,7 +122,7 @@ def pytest_terminal_summary(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that uses a database once per kind, or on the kinds that it is marked with."""
+    """Run a test that uses a database once per kind, or on the kinds in its mark."""
     if "database" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("databases")
@@ -140,7 +140,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start a PostgreSQL before the workers, so that they share it.
 
-    Whatever databases are chosen: some guides need it, and a worker could not stop what it starts.
+    It is started for any choice of databases: some guides need it, and a worker could not stop it.
     """
     if config.getoption("numprocesses", default=None):
         postgresql_url()
@@ -152,7 +152,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
 ) -> Iterator[Database]:
-    """One database of each kind, with all tables; a missing server is a failure."""
+    """A database of each kind, with all tables; a missing server is a failure."""
     folder = tmp_path_factory.mktemp("databases")
     with provide(request.param, folder, f"crud_{worker_id}_{os.getpid()}") as provided:
         yield provided

@@ -1,6 +1,6 @@
-"""Tables with constraints of every sort, for the tests of the error classification.
+"""Tables with constraints of every kind, for the tests of the error classification.
 
-They have a metadata of their own: only those tests create them, and not every database can.
+They have a separate metadata, because only those tests create them, and not every database can.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Digits(TypeDecorator[str]):
-    """A type that refuses what is not a number before the database sees it."""
+    """A type that refuses anything but numbers before the database sees it."""
 
     impl = String
     cache_ok = True
@@ -42,7 +42,7 @@ class Base(DeclarativeBase):
 
 
 class Gadget(Base):
-    """Constraints without names, and an attribute that is named otherwise than its column."""
+    """Unnamed constraints, and an attribute whose name differs from its column's."""
 
     __tablename__ = "gadget"
     __table_args__ = (
@@ -62,7 +62,7 @@ class Gadget(Base):
 
 
 class Ticket(Base):
-    """Keys without names that begin with the same column."""
+    """Unnamed keys that begin with the same column."""
 
     __tablename__ = "theater_ticket"
     __table_args__ = (
@@ -82,7 +82,7 @@ class Ticket(Base):
 
 
 class Label(Base):
-    """A unique index with a name, and one of an expression where the database has such."""
+    """A named unique index, and one on an expression if the database supports it."""
 
     __tablename__ = "label"
     __table_args__ = (
@@ -116,7 +116,7 @@ class Booking(PostgresBase):
 
 
 class Shift(PostgresBase):
-    """A key that is checked at once, and two constraints that can wait."""
+    """A key that is checked immediately, and two deferrable constraints."""
 
     __tablename__ = "shift"
     __table_args__ = (
@@ -131,7 +131,7 @@ class Shift(PostgresBase):
 
 
 class Turn(PostgresBase):
-    """A key that is checked at the commit."""
+    """A deferred key, checked at the commit."""
 
     __tablename__ = "turn"
     __table_args__ = (UniqueConstraint("place", deferrable=True, initially="DEFERRED"),)

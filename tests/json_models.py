@@ -9,7 +9,7 @@ from sqlmodel import Field, Relationship, SQLModel
 
 
 class Tagged(TypeDecorator[Any]):
-    """JSON that the database has inside another one."""
+    """JSON that is stored inside another JSON value."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
@@ -24,7 +24,7 @@ class Tagged(TypeDecorator[Any]):
 
 
 class Report(SQLModel, table=True):
-    """JSON of the database's own kind, of a kind of the user's, and JSONB where there is one."""
+    """JSON in the database's type, in a user's own type, and as JSONB if available."""
 
     id: int | None = Field(default=None, primary_key=True)
     data: Any = Field(default=None, nullable=True, sa_type=JSON(none_as_null=True))  # type: ignore[call-overload]

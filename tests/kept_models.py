@@ -1,4 +1,4 @@
-"""Models whose rows hold more than columns and lists: keyed, write-only, dynamic, mutable."""
+"""Models with unusual relationships and columns: keyed, write-only, dynamic, mutable."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ from sqlmodel import Field, SQLModel
 
 
 class Base(DeclarativeBase):
-    """Plain SQLAlchemy, in the metadata of the other models."""
+    """Plain SQLAlchemy models in the metadata of the other models."""
 
     metadata = SQLModel.metadata
 
 
 class PageNote(Base):
-    """A note of a page, of one kind."""
+    """A note of a page, with a kind."""
 
     __tablename__ = "kept_page_note"
 
@@ -34,7 +34,7 @@ class PageNote(Base):
 
 
 class PageView(Base):
-    """A view of a page; there are many."""
+    """One of many views of a page."""
 
     __tablename__ = "kept_page_view"
 
@@ -63,7 +63,7 @@ class Size:
         return self.width, self.height
 
     def __eq__(self, other: object) -> bool:
-        """By value."""
+        """Compare by value."""
         return isinstance(other, Size) and vars(other) == vars(self)
 
     __hash__ = None  # type: ignore[assignment]
@@ -86,7 +86,7 @@ class Page(Base):
 
 
 class Preferences(SQLModel, table=True):
-    """A column whose changes in place are tracked."""
+    """A column whose in-place changes are tracked."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(default="", unique=True, max_length=50)

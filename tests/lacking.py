@@ -1,6 +1,6 @@
-"""What tests need that a machine may lack, and how it gets it: each text is shown once, at the end.
+"""Requirements of tests that a machine may lack; each hint is shown once, at the end.
 
-Where `CI` is set, whatever is lacking is a failure.
+If `CI` is set, a missing requirement is a failure.
 """
 
 from __future__ import annotations

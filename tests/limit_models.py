@@ -1,4 +1,4 @@
-"""Neutral table models whose columns hold less than their values' types do."""
+"""Neutral table models whose columns can hold less than their Python types."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sqlmodel import Field, SQLModel
 
 
 class Marked(TypeDecorator[str]):
-    """A text of five characters, the first of which the database alone sees."""
+    """A text of five characters, the first of which only the database sees."""
 
     impl = String(5)
     cache_ok = True
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
-        """Mark the text."""
+        """Add the first character."""
         return None if value is None else f"*{value}"
 
     def process_result_value(self, value: Any, _dialect: Dialect) -> str | None:
-        """Take the mark off."""
+        """Remove the first character."""
         return None if value is None else value[1:]
 
 
 class Cents(TypeDecorator[Decimal]):
-    """A decorated number, which rounds as what it is made of."""
+    """A decorated number, which rounds like its underlying type."""
 
     impl = Numeric(6, 2)
     cache_ok = True
@@ -49,7 +49,7 @@ CLOCK = (
 
 
 class Limited(SQLModel, table=True):
-    """A column of each kind that PostgreSQL's casts cut or round."""
+    """A column of each type that PostgreSQL's casts truncate or round."""
 
     id: int | None = Field(default=None, primary_key=True)
     word: str | None = Field(default=None, max_length=5)
@@ -71,7 +71,7 @@ class Limited(SQLModel, table=True):
 
 
 class Rate(SQLModel, table=True):
-    """Keys that PostgreSQL's casts round, one of them and two."""
+    """A composite key whose columns PostgreSQL's casts round or truncate."""
 
     __tablename__ = "rate"
 
@@ -80,7 +80,7 @@ class Rate(SQLModel, table=True):
 
 
 class Step(SQLModel, table=True):
-    """A key of a number with decimals."""
+    """A key that is a decimal number."""
 
     __tablename__ = "step"
 

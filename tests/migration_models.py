@@ -1,4 +1,4 @@
-"""Table models of a small project with migrations, apart from those of the other tests."""
+"""Table models of a small project with migrations, separate from those of the other tests."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ from sqlmodel_crud_utils.mixins import (
 
 
 class Base(SQLModel, registry=registry()):
-    """Models with a metadata of their own."""
+    """Models with a separate metadata."""
 
 
 class Ship(Base, table=True):
-    """A parent, which a batch copies on SQLite."""
+    """A parent whose table a batch operation copies on SQLite."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=50, unique=True)
 
 
 class Sailor(Base, table=True):
-    """Its children, which go with it."""
+    """Its children, which are deleted with it."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=50, index=True)
@@ -35,7 +35,7 @@ class Sailor(Base, table=True):
 
 
 class Mixed(SQLModel, registry=registry()):
-    """Models with the mixins, in another metadata."""
+    """Models with the mixins, in a separate metadata."""
 
 
 class Stamped(Mixed, TimestampMixin, table=True):
@@ -69,4 +69,4 @@ class Rented(Mixed, TenantMixin, table=True):
 
 
 ENGINES: list[Any] = []
-"""The engine that an env.py uses, if a test makes it."""
+"""The engine that an env.py uses, if a test provides it."""

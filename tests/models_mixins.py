@@ -25,7 +25,7 @@ class PlayerBadge(SQLModel, SoftDeleteMixin, table=True):
 
 
 class Club(SQLModel, SoftDeleteMixin, table=True):
-    """The one side; mixin after SQLModel."""
+    """The "one" side; the mixin comes after SQLModel."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=50)
@@ -34,7 +34,7 @@ class Club(SQLModel, SoftDeleteMixin, table=True):
 
 
 class Player(SoftDeleteMixin, SQLModel, table=True):
-    """The many side, related to its own kind and many to many; mixin before SQLModel."""
+    """The "many" side, also self-referential and many-to-many; the mixin comes before SQLModel."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=50)
@@ -47,7 +47,7 @@ class Player(SoftDeleteMixin, SQLModel, table=True):
 
 
 class Badge(SQLModel, SoftDeleteMixin, table=True):
-    """The other many."""
+    """The other end of the many-to-many relationship."""
 
     id: int | None = Field(default=None, primary_key=True)
     label: str = Field(max_length=50)
@@ -66,7 +66,7 @@ class Fan(SQLModel, table=True):
 
 
 class Scout(SQLModel, table=True):
-    """Related to it too, and always loaded with it."""
+    """Related to it too, and loads it eagerly."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=50)
@@ -76,7 +76,7 @@ class Scout(SQLModel, table=True):
 
 
 class Visit(SQLModel, TimestampMixin, table=True):
-    """Time stamps alone, and one more column of their type."""
+    """Time stamps, and another column of their type."""
 
     id: int | None = Field(default=None, primary_key=True)
     place: str = Field(default="here", max_length=50)
@@ -84,7 +84,7 @@ class Visit(SQLModel, TimestampMixin, table=True):
 
 
 class NotedBase(SQLModel, AuditMixin):
-    """Not a table: its fields are inherited."""
+    """A base class without a table."""
 
     text: str = Field(max_length=50)
 
@@ -96,13 +96,13 @@ class Memo(NotedBase, table=True):
 
 
 class Letter(NotedBase, SoftDeleteMixin, table=True):
-    """Inherits it too; both have columns of their own."""
+    """Inherits it too; each has its own columns."""
 
     id: int | None = Field(default=None, primary_key=True)
 
 
 class Parcel(VersionMixin, AuditMixin, SoftDeleteMixin, SQLModel, table=True):
-    """All mixins, a key, table arguments and mapper arguments of its own."""
+    """All mixins, with its own key, table arguments and mapper arguments."""
 
     __table_args__: ClassVar[Any] = (
         UniqueConstraint("code", "size", name="uq_parcel_code_size"),
@@ -117,7 +117,7 @@ class Parcel(VersionMixin, AuditMixin, SoftDeleteMixin, SQLModel, table=True):
 
 
 class Counter(SQLModel, VersionMixin, table=True):
-    """Versions alone."""
+    """Only versions."""
 
     id: int | None = Field(default=None, primary_key=True)
     value: int = 0
@@ -127,7 +127,7 @@ _REVISION = Column("revision", Integer, nullable=False)
 
 
 class Revision(SQLModel, VersionMixin, table=True):
-    """A version column of its own beside the mixin's."""
+    """Its own version column besides the mixin's."""
 
     __mapper_args__: ClassVar[Any] = {"version_id_col": _REVISION}
 
@@ -136,7 +136,7 @@ class Revision(SQLModel, VersionMixin, table=True):
 
 
 class Membership(SQLModel, SoftDeleteMixin, table=True):
-    """Values that are unique among visible rows."""
+    """Values that must be unique among visible rows."""
 
     __table_args__ = (
         unique_when_not_deleted("email"),
@@ -150,7 +150,7 @@ class Membership(SQLModel, SoftDeleteMixin, table=True):
 
 
 class Voucher(SQLModel, SoftDeleteMixin, table=True):
-    """Values that are unique among all rows, deleted ones too."""
+    """Values that must be unique among all rows, including deleted ones."""
 
     id: int | None = Field(default=None, primary_key=True)
     code: str = Field(unique=True, max_length=20)

@@ -1,4 +1,4 @@
-"""Neutral table models whose columns are called like the parameters of statements."""
+"""Neutral table models whose columns are named like parameters of statements."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sqlmodel import SQLModel
 
 
 class Base(DeclarativeBase):
-    """Plain SQLAlchemy models, as the names of Pydantic's fields begin with a letter."""
+    """Plain SQLAlchemy models, because names of Pydantic fields must begin with a letter."""
 
     metadata = SQLModel.metadata
 
 
 class Lookalike(Base):
-    """Names that the library could use, and those that SQLAlchemy makes."""
+    """Names that the library could use, and names that SQLAlchemy generates."""
 
     __tablename__ = "lookalike"
 
@@ -41,7 +41,7 @@ class Lookalike(Base):
     second: Mapped[int | None] = mapped_column("_1", default=None)
     under: Mapped[int | None] = mapped_column("_size", default=None)
     underscores: Mapped[int | None] = mapped_column("__0", default=None)
-    # Not "key 0": SQLAlchemy 2.0 takes it and "key_0" for one parameter of asyncpg.
+    # Not "key 0": with asyncpg, SQLAlchemy 2.0 would confuse it with "key_0".
     spaced: Mapped[int | None] = mapped_column("after 1", default=None)
 
 
@@ -57,7 +57,7 @@ class LookalikeLink(Base):
 
 
 class Percent(Base):
-    """A percent sign in the name of the key, which drivers take for their own."""
+    """A percent sign in the name of the key, which drivers may interpret."""
 
     __tablename__ = "percent"
 

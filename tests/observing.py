@@ -1,4 +1,4 @@
-"""Observers of calls, as tracing and limits are."""
+"""Observers of calls, like those of tracing and limits."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = [
 
 
 class LimitError(Exception):
-    """What a limit refuses a call with."""
+    """The error with which a limit refuses a call."""
 
 
 class Recording(Observer):
-    """Collects what it hears.
+    """Records calls.
 
     Attributes:
-        events: "begin" or "end" with the name of the call, in their order.
+        events: "begin" or "end" with the name of the call, in order.
         calls: The calls that have ended.
     """
 
@@ -39,36 +39,36 @@ class Recording(Observer):
         self.calls: list[Call] = []
 
     def begin(self, call: Call) -> None:
-        """Note the begin."""
+        """Record the beginning."""
         self.events.append(("begin", call.name))
 
     def end(self, call: Call) -> None:
-        """Note the end."""
+        """Record the end."""
         self.events.append(("end", call.name))
         self.calls.append(call)
 
     @property
     def only(self) -> Call:
-        """The one call that there was."""
+        """The only recorded call."""
         [call] = self.calls
         assert self.events == [("begin", call.name), ("end", call.name)]
         return call
 
 
 class Working(Recording):
-    """Hears also when a stream is at work: "resume" and "pause"."""
+    """Also records when a stream is working: "resume" and "pause"."""
 
     def resume(self, call: Call) -> None:
-        """Note that it is."""
+        """Record that the stream works."""
         self.events.append(("resume", call.name))
 
     def pause(self, call: Call) -> None:
-        """Note that its caller is."""
+        """Record that its caller works."""
         self.events.append(("pause", call.name))
 
 
 class Limit(Observer):
-    """Refuses rows beyond a number, and calls of some names."""
+    """Refuses rows beyond a number, and calls with some names."""
 
     def __init__(self, rows: int | None = None, *names: str) -> None:
         self._left = rows
@@ -80,7 +80,7 @@ class Limit(Observer):
             raise LimitError(call.name)
 
     def admit_rows(self, call: Call, rows: int) -> None:
-        """Count rows down."""
+        """Count down the rows."""
         if self._left is not None:
             self._left -= rows
             if self._left < 0:
@@ -89,7 +89,7 @@ class Limit(Observer):
 
 @contextmanager
 def observing(*listening: Observer) -> Iterator[None]:
-    """Let observers hear of the calls inside."""
+    """Register observers inside the block."""
     for each in listening:
         observers.register(each)
     try:
@@ -101,7 +101,7 @@ def observing(*listening: Observer) -> Iterator[None]:
 
 @contextmanager
 def recorded_calls() -> Iterator[Recording]:
-    """Collect the calls inside."""
+    """Record the calls inside the block."""
     recording = Recording()
     with observing(recording):
         yield recording

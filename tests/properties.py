@@ -1,4 +1,4 @@
-"""How thoroughly the property tests search."""
+"""Settings for the property tests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, settings
 
 
 def examples(number: int, *suppressed: HealthCheck) -> settings:
-    """Return the settings for so many examples with TEST_THOROUGHLY, and for a quarter without.
+    """Return settings for a number of examples, or a quarter of them without TEST_THOROUGHLY.
 
     Args:
-        number: How many are tried.
-        suppressed: What Hypothesis would complain about, beside fixtures that serve
-            several examples.
+        number: The number of examples.
+        suppressed: Health checks to suppress, besides the one for function-scoped fixtures.
     """
     return settings(
         max_examples=number if "TEST_THOROUGHLY" in os.environ else number // 4,

@@ -9,7 +9,7 @@ from tests.filter_models import BY_CODE_POINT
 
 
 class Score(SQLModel, table=True):
-    """A composite key, and columns that are often equal or empty."""
+    """A composite key, and columns with many equal or empty values."""
 
     league: str = Field(primary_key=True, sa_type=BY_CODE_POINT)
     place: int = Field(primary_key=True)
@@ -21,7 +21,7 @@ class Score(SQLModel, table=True):
 
 
 class Shelf(SQLModel, table=True):
-    """Columns that have the names of parameters: those of functions, and of filters in a URL."""
+    """Columns named like parameters of functions, and of filters in a URL."""
 
     id: int | None = Field(default=None, primary_key=True)
     session_inst: int | None = None

@@ -1,4 +1,4 @@
-"""What an engine really does: the statements, and the ends of transactions."""
+"""Record what an engine does: statements, and the ends of transactions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 @contextmanager
 def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
-    """Collect the first word of each statement, and COMMIT and ROLLBACK, in their order."""
+    """Record the first word of each statement, and COMMIT and ROLLBACK, in order."""
     plain = engine if isinstance(engine, Engine) else engine.sync_engine
     words: list[str] = []
 
@@ -36,7 +36,7 @@ def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
 
 @contextmanager
 def statements_of(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
-    """Collect the text of each statement."""
+    """Record the text of each statement."""
     plain = engine if isinstance(engine, Engine) else engine.sync_engine
     texts: list[str] = []
 
@@ -52,7 +52,7 @@ def statements_of(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
 
 @contextmanager
 def logged(at_least: str = "WARNING") -> Iterator[list[tuple[str, str, str]]]:
-    """Collect what the library logs: the level, the place as "file:line", and the text."""
+    """Record the library's log: level, place as "file:line", and text."""
     lines: list[tuple[str, str, str]] = []
 
     def collect(message: Any) -> None:
@@ -68,12 +68,12 @@ def logged(at_least: str = "WARNING") -> Iterator[list[tuple[str, str, str]]]:
 
 
 class ListenerError(Exception):
-    """What no database raises."""
+    """An error that no database raises."""
 
 
 @contextmanager
 def failing_savepoints(engine: Engine | AsyncEngine) -> Iterator[None]:
-    """Let a listener of the caller's raise a `ListenerError` at each savepoint."""
+    """Add a listener that raises a `ListenerError` at each savepoint."""
     plain = engine if isinstance(engine, Engine) else engine.sync_engine
 
     def fail(_connection: Connection, _name: str) -> None:

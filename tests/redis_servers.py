@@ -1,4 +1,4 @@
-"""A Redis of the tests' own, on a free port, that tests pause, empty and kill."""
+"""A Redis server on a free port that tests pause, empty and kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OwnRedis:
     """The server.
 
     Attributes:
-        url: Its address.
+        url: Its URL.
     """
 
     def __init__(self, program: str) -> None:
@@ -35,7 +35,7 @@ class OwnRedis:
         self.start()
 
     def start(self) -> None:
-        """Start the server, empty; its address stays the same."""
+        """Start the server without data, at the same address."""
         self._process = subprocess.Popen(
             [self._program, "--port", str(self._port), "--save", "", "--bind", "127.0.0.1"],
             stdout=subprocess.DEVNULL,
@@ -45,13 +45,13 @@ class OwnRedis:
                 time.sleep(0.01)
 
     def kill(self) -> None:
-        """End the server at once."""
+        """Kill the server."""
         self._process.kill()
         self._process.wait()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the server answer nobody inside."""
+        """Pause the server inside the block."""
         self._process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -59,12 +59,12 @@ class OwnRedis:
             self._process.send_signal(signal.SIGCONT)
 
     def keys(self) -> list[str]:
-        """Return the keys that it holds."""
+        """Return the stored keys."""
         with Redis.from_url(self.url) as client:
             return sorted(key.decode() for key in client.keys())
 
     def bytes_of(self, key: str) -> int:
-        """Return how much memory a key takes."""
+        """Return the memory use of a key."""
         with Redis.from_url(self.url) as client:
             return client.memory_usage(key) or 0
 
@@ -84,7 +84,7 @@ def _answers(client: Redis) -> bool:
 
 @contextmanager
 def own_redis() -> Iterator[OwnRedis]:
-    """Run a Redis; without the program the test is left out, or fails where CI is set."""
+    """Run a Redis; if the program is missing, skip the test, or fail if CI is set."""
     program = shutil.which("redis-server")
     if program is None:
         (pytest.fail if "CI" in os.environ else pytest.skip)(lacking.REDIS)

@@ -1,4 +1,4 @@
-"""Table models whose rows refer to each other in keys and in columns that may not be null."""
+"""Table models whose foreign keys are part of keys, or may not be NULL."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlmodel_crud_utils.mixins import VersionMixin
 
 
 class Ware(SQLModel, table=True):
-    """What is sold; orders have it through an association with a quantity."""
+    """A product; orders refer to it through an association with a quantity."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(default="", max_length=20)
@@ -26,7 +26,7 @@ class Purchase(SQLModel, VersionMixin, table=True):
 
 
 class Line(SQLModel, table=True):
-    """The association: its key consists of the two keys."""
+    """The association; its key consists of both foreign keys."""
 
     ware_id: int | None = Field(default=None, foreign_key="ware.id", primary_key=True)
     purchase_id: int | None = Field(default=None, foreign_key="purchase.id", primary_key=True)
@@ -37,7 +37,7 @@ class Line(SQLModel, table=True):
 
 
 class Rack(SQLModel, table=True):
-    """A composite key, to which boxes refer."""
+    """A composite key that boxes refer to."""
 
     room: str = Field(primary_key=True, max_length=10)
     number: int = Field(primary_key=True)
@@ -46,7 +46,7 @@ class Rack(SQLModel, table=True):
 
 
 class Box(SQLModel, table=True):
-    """Cannot be without its rack."""
+    """Requires a rack."""
 
     __table_args__: Any = (
         ForeignKeyConstraint(

@@ -1,4 +1,4 @@
-"""Three models of a service, and what of them comes in and goes out."""
+"""Three models of a service, with their models of bodies and responses."""
 
 import datetime as dt
 import uuid
@@ -41,7 +41,7 @@ class Lodge(LodgeCreate, AuditMixin, SoftDeleteMixin, VersionMixin, table=True):
 
 
 class CamelLodge(BaseModel):
-    """A body with names of its own."""
+    """A body with different names."""
 
     name: str = PydanticField(alias="lodgeName")
     motto: str = PydanticField(alias="lodgeMotto")
@@ -69,7 +69,7 @@ class RangerCreate(SQLModel):
 
 
 class Ranger(RangerCreate, VersionMixin, table=True):
-    """A plain key, versions, and a relationship that goes out."""
+    """A plain key, versions, and a relationship that responses show."""
 
     __tablename__ = "router_ranger"
     __table_args__ = (CheckConstraint("age <> 13"),)
@@ -116,13 +116,13 @@ class BenchUpdate(SQLModel):
 
 
 async def acting_ann() -> AsyncIterator[None]:
-    """A dependency that names the user; it is `async def` in services of both APIs."""
+    """A dependency that sets the user; it is `async def` in services of both APIs."""
     with acting_as("ann"):
         yield
 
 
 async def in_tenant(x_tenant: Annotated[str, Header()]) -> AsyncIterator[None]:
-    """A dependency that says for whom the request is."""
+    """A dependency that sets the tenant of the request."""
     with tenant_scope(x_tenant):
         yield
 
@@ -168,7 +168,7 @@ class DocketPublic(DocketCreate):
 
 
 class LodgeWithMore(LodgeCreate):
-    """What it has beyond its fields is nobody's to write; one of these has a default."""
+    """Allows extra fields, which must not be written; one field has a default."""
 
     model_config = {"extra": "allow"}
 
@@ -181,7 +181,7 @@ class SpanCreate(SQLModel):
 
 
 class Span(SpanCreate, table=True):
-    """A duration, which Pydantic lets overflow."""
+    """A duration, which can overflow in Pydantic."""
 
     __tablename__ = "router_span"
 
@@ -201,7 +201,7 @@ class Watch(Enum):
 
 
 class Shift(SQLModel, table=True):
-    """A key of types that Python writes in its own way."""
+    """A key of types whose format in Python differs from that in URLs."""
 
     __tablename__ = "router_shift"
 

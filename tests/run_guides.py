@@ -1,7 +1,7 @@
-"""Run the `program.py` of each folder of this one; write what they print to printed.json.
+"""Run the `program.py` of each subfolder; write their output to printed.json.
 
-One process runs them all, each in its folder with tables of its own: to import the library takes
-longer than most of them. A program may await at its top level.
+One process runs all of them, each in its folder with separate tables, because importing the library
+takes longer than most of them. A program may use top-level await.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlmodel import SQLModel
 
 
 def _printed(folder: Path) -> list[str]:
-    """Run a program as if it had been started in its folder."""
+    """Run a program as if it were started in its folder."""
     file = folder / "program.py"
     code = compile(
         file.read_text(encoding="utf-8"),
@@ -30,7 +30,7 @@ def _printed(folder: Path) -> list[str]:
         ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
         dont_inherit=True,
     )
-    # By its name, annotations are resolved.
+    # Annotations are resolved by this name.
     module = types.ModuleType(folder.name)
     sys.modules[folder.name] = module
     module.__file__ = str(file)
@@ -43,7 +43,7 @@ def _printed(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run one program after the other."""
+    """Run the programs in order."""
     here = Path.cwd()
     printed = {}
     for folder in sorted(file.parent for file in here.glob("*/program.py")):

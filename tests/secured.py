@@ -1,4 +1,4 @@
-"""Tables of PostgreSQL with row security, and an ordinary role that uses them."""
+"""PostgreSQL tables with row security, and an ordinary role that uses them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TABLES = [*(model.__table__ for model in MODELS), SQLModel.metadata.tables["chan
 
 
 class Secured:
-    """A schema of a database; the role finds nothing else.
+    """A schema, and a role that sees no other.
 
     Attributes:
-        url: The address for an ordinary role, who may read and write all tables.
-        role: The name of that role, and of the schema.
-        owners_url: The address for who owns the tables, a superuser.
+        url: The URL for the ordinary role, which may read and write all tables.
+        role: The name of the role and of the schema.
+        owners_url: The URL for the tables' owner, a superuser.
     """
 
     def __init__(self, url: str, role: str) -> None:
@@ -43,7 +43,7 @@ class Secured:
             return cursor.fetchall() if cursor.description else []
 
     def secure(self) -> None:
-        """Make the tables and their policies."""
+        """Create the tables and their policies."""
         engine = create_engine(self.owners_url.set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
             connection.execute(text(f"SET search_path = {self.role}"))
@@ -64,7 +64,7 @@ class Secured:
 
 @contextmanager
 def secured_tables(url: str, role: str) -> Iterator[Secured]:
-    """Make the tables and the role, and drop both at the end."""
+    """Create the tables and the role, and drop both at the end."""
     secured = Secured(url, role)
     secured.ask(
         f"CREATE SCHEMA {role}",

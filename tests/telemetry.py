@@ -1,4 +1,4 @@
-"""What the library tells OpenTelemetry, collected in memory."""
+"""The library's exports to OpenTelemetry, collected in memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Exported", "exported"]
 
 
 class Exported:
-    """What is exported.
+    """The exported spans and metrics.
 
     Attributes:
-        tracer_provider: Where spans go.
-        meter_provider: Where metrics go.
+        tracer_provider: The provider for spans.
+        meter_provider: The provider for metrics.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Exported:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """The spans that have ended, in the order of their ends."""
+        """The spans that have ended, in order of their end."""
         return list(self._exporter.get_finished_spans())
 
     @property
@@ -44,12 +44,12 @@ class Exported:
 
     @property
     def only(self) -> ReadableSpan:
-        """The one span that there was."""
+        """The only span."""
         [span] = self.spans
         return span
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the one span."""
+        """Return the attributes of the only span."""
         return dict(self.only.attributes or {})
 
     def parents(self) -> dict[str, str | None]:
@@ -61,7 +61,7 @@ class Exported:
         }
 
     def points(self, name: str) -> dict[tuple[tuple[str, Any], ...], Any]:
-        """Return the numbers of a metric, of a histogram the counts, by their attributes."""
+        """Return the numbers of a metric (for a histogram, the counts) by attributes."""
         return {
             tuple(sorted(point.attributes.items())): getattr(point, "count", None)
             or getattr(point, "value", 0)
@@ -80,7 +80,7 @@ class Exported:
         return "\n".join([*(span.to_json() for span in self.spans), *metrics])
 
     def clear(self) -> None:
-        """Forget the spans."""
+        """Discard the spans."""
         self._exporter.clear()
 
     def _metrics(self) -> Iterator[Any]:
@@ -92,7 +92,7 @@ class Exported:
 
 @contextmanager
 def exported() -> Iterator[Exported]:
-    """Collect what the calls inside tell."""
+    """Collect the exports of the calls inside the block."""
     collected = Exported()
     instrument(tracer_provider=collected.tracer_provider, meter_provider=collected.meter_provider)
     try:

@@ -1,4 +1,4 @@
-"""Models whose every column holds a secret, for the tests of what telemetry exports."""
+"""Models whose columns all hold secrets, for the tests of what telemetry exports."""
 
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
@@ -7,7 +7,7 @@ from sqlmodel_crud_utils import SoftDeleteMixin
 
 
 class Strongroom(SQLModel, SoftDeleteMixin, table=True):
-    """Keys, unique values, references and rules, all of which can be broken."""
+    """Keys, unique values, references and checks that can be violated."""
 
     __table_args__ = (CheckConstraint("size > 0", name="strongroom_size"),)
 

@@ -1,7 +1,7 @@
-"""Table models whose rows belong to tenants, some of them soft-deleted, too.
+"""Table models whose rows belong to tenants, some of them with soft deletion.
 
-The tables refer to each other without foreign keys, so that rows can refer to those of another
-tenant.
+The tables refer to each other without foreign keys, so that rows can refer to another tenant's
+rows.
 """
 
 from typing import Any, ClassVar, Optional
@@ -26,14 +26,14 @@ def _related(condition: str, **more: Any) -> Any:
 
 
 class MageSpell(TenantMixin, SQLModel, table=True):
-    """A link that belongs to a tenant itself."""
+    """A link table whose rows belong to tenants."""
 
     mage_id: int = Field(primary_key=True)
     spell_id: int = Field(primary_key=True)
 
 
 class Guild(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
-    """Soft-deleted too; a name is unique for its tenant."""
+    """Also has soft deletion; a name is unique within its tenant."""
 
     __table_args__: ClassVar[Any] = (tenant_unique("name"),)
 
@@ -47,7 +47,7 @@ class Guild(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
 
 
 class Mage(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
-    """Soft-deleted too; related to others, to its own kind, and many to many."""
+    """Also has soft deletion; with to-one, self-referential and many-to-many relationships."""
 
     __table_args__: ClassVar[Any] = (unique_when_not_deleted("name", "tenant_id"),)
 
@@ -68,7 +68,7 @@ class Mage(SoftDeleteMixin, TenantMixin, SQLModel, table=True):
 
 
 class Spell(TenantMixin, SQLModel, table=True):
-    """It belongs to a tenant, and is no more than that."""
+    """A plain model that belongs to a tenant."""
 
     id: int | None = Field(default=None, primary_key=True)
     label: str = Field(max_length=20)
@@ -76,7 +76,7 @@ class Spell(TenantMixin, SQLModel, table=True):
 
 
 class Pet(SQLModel, table=True):
-    """It belongs to nobody, but it leads to rows of tenants."""
+    """Has no tenant, but relationships to tenants' rows."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=20)
@@ -86,18 +86,18 @@ class Pet(SQLModel, table=True):
 
 
 class Hall(SQLModel, table=True):
-    """It belongs to nobody; without a relationship, it counts rows of tenants."""
+    """Has no tenant; counts tenants' rows without a relationship."""
 
     id: int | None = Field(default=None, primary_key=True)
 
-    # SQLModel leaves the annotation alone, which is for type checkers.
+    # SQLModel ignores the annotation, which is for type checkers.
     mage_count: ClassVar[Any] = column_property(
         select(func.count(Mage.id)).where(Mage.level > 0).scalar_subquery()
     )
 
 
 class Granary(SQLModel, table=True):
-    """It counts them in a way that no tenant can be added to."""
+    """Counts them in a way that cannot be limited to a tenant."""
 
     id: int | None = Field(default=None, primary_key=True)
 
@@ -107,7 +107,7 @@ class Granary(SQLModel, table=True):
 
 
 class Scroll(TenantMixin, SQLModel, table=True):
-    """A new row is given a number that counts the rows of all tenants."""
+    """Gives a new row a number that counts the rows of all tenants."""
 
     id: int | None = Field(default=None, primary_key=True)
     label: str = Field(max_length=20)
@@ -118,7 +118,7 @@ class Scroll(TenantMixin, SQLModel, table=True):
 
 
 class Almanac(SQLModel, table=True):
-    """It belongs to nobody, and counts them with each change."""
+    """Has no tenant, and counts tenants' rows with each change."""
 
     id: int | None = Field(default=None, primary_key=True)
     label: str = Field(max_length=20)
@@ -131,7 +131,7 @@ MAGES: Any = Mage.__table__  # type: ignore[attr-defined]
 
 
 class Stable(SQLModel, table=True):
-    """It leads to rows of tenants through tables that are joined."""
+    """Has a relationship to tenants' rows through joined tables."""
 
     id: int | None = Field(default=None, primary_key=True)
     pet_id: int | None = None
@@ -145,7 +145,7 @@ class Stable(SQLModel, table=True):
 
 
 class Kennel(SQLModel, table=True):
-    """It leads to a row of nobody, by a condition that reads rows of tenants."""
+    """Has a relationship to a row without a tenant, whose condition reads tenants' rows."""
 
     id: int | None = Field(default=None, primary_key=True)
     pet_id: int | None = None
@@ -162,7 +162,7 @@ class Kennel(SQLModel, table=True):
 
 
 class Den(SQLModel, table=True):
-    """It leads to rows of nobody, in an order that reads rows of tenants."""
+    """Has a relationship to rows without a tenant, whose order reads tenants' rows."""
 
     id: int | None = Field(default=None, primary_key=True)
 
@@ -178,7 +178,7 @@ KENNELS: Any = Kennel.__table__  # type: ignore[attr-defined]
 
 
 class Fleet(TenantMixin, SQLModel, table=True):
-    """What others refer to; its name is unique for its tenant."""
+    """Referenced by others; its name is unique within its tenant."""
 
     __table_args__: ClassVar[Any] = (tenant_unique("name"),)
 
@@ -193,7 +193,7 @@ class Fleet(TenantMixin, SQLModel, table=True):
 
 
 class Ship(TenantMixin, SQLModel, table=True):
-    """It refers to a row of the same tenant."""
+    """Refers to a row of the same tenant."""
 
     __table_args__: ClassVar[Any] = (tenant_foreign_key("fleet_id", "fleet.id"),)
 
@@ -207,7 +207,7 @@ class Ship(TenantMixin, SQLModel, table=True):
 
 
 class Port(SQLModel, TenantMixin, table=True):
-    """Its tenants have numbers."""
+    """Identifies tenants by numbers."""
 
     tenant_id: int = Field(default=None, index=True)
     id: int | None = Field(default=None, primary_key=True)
@@ -215,7 +215,7 @@ class Port(SQLModel, TenantMixin, table=True):
 
 
 class Deed(SQLModel, TenantMixin, VersionMixin, SoftDeleteMixin, TrackChangesMixin, table=True):
-    """It belongs to a tenant, and everything else."""
+    """Belongs to a tenant, and has all other mixins."""
 
     __track_redact__ = ("code",)
 

@@ -1,4 +1,4 @@
-"""Models whose fields and configurations change, or restrict, the values that they are given."""
+"""Models whose fields or configurations change or restrict values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OurJSON = JSON(none_as_null=True)
 
 
 class Address(BaseModel):
-    """A value of Pydantic's, kept as JSON."""
+    """A Pydantic model, stored as JSON."""
 
     street: str
     since: date | None = None
@@ -38,21 +38,21 @@ class Address(BaseModel):
 
 
 class AddressIn(BaseModel):
-    """The same in a request, without what it does not need."""
+    """The same in a request, with fewer fields."""
 
     street: str
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value of the program's own."""
+    """A value of the program's own class."""
 
     x: int
     y: int
 
 
 class PointType(TypeDecorator[Point]):
-    """Points, kept as text; it decides itself what it takes."""
+    """Points, stored as text; the type itself decides which values it accepts."""
 
     impl = String(40)
     cache_ok = True
@@ -79,7 +79,7 @@ def _of_postgresql(type_: TypeEngine[Any]) -> Any:
 
 
 class Typed(SQLModel, table=True):
-    """Nullable fields whose types say more than their columns do."""
+    """Nullable fields whose types are stricter than their columns."""
 
     id: int | None = Field(default=None, primary_key=True)
     code: str | None = Field(default=None, max_length=5)
@@ -101,7 +101,7 @@ class Typed(SQLModel, table=True):
 
 
 class _Alone(TypeDecorator[Any]):
-    """A type of PostgreSQL's own, which takes what its driver does; text elsewhere."""
+    """A PostgreSQL type that accepts what its driver accepts; text elsewhere."""
 
     impl = String
     cache_ok = True
@@ -112,7 +112,7 @@ class _Alone(TypeDecorator[Any]):
 
     @property
     def python_type(self) -> type[Any]:
-        """Return that it takes anything."""
+        """Return a type that accepts anything."""
         return object
 
     def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
@@ -121,7 +121,7 @@ class _Alone(TypeDecorator[Any]):
 
 
 class Gateway(SQLModel, table=True):
-    """Addresses and networks as objects, and a key that the database makes."""
+    """Addresses and networks as objects, and a generated key."""
 
     id: int | None = Field(default=None, primary_key=True)
     ip: Any = Field(default=None, nullable=True, unique=True, sa_type=_Alone(INET))
@@ -129,7 +129,7 @@ class Gateway(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """Types of PostgreSQL's own; of the last, asyncpg's COPY knows nothing."""
+    """PostgreSQL types; asyncpg's COPY does not support the last one."""
 
     id: int | None = Field(default=None, primary_key=True)
     ip: Any = Field(default=None, nullable=True, sa_type=_of_postgresql(INET()))
@@ -138,7 +138,7 @@ class Device(SQLModel, table=True):
 
 
 class Configured(SQLModel, table=True):
-    """A configuration that its fields cannot be understood without."""
+    """A configuration that its fields require."""
 
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
@@ -150,7 +150,7 @@ class Configured(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     label: str | None = None
-    # Only Python's own engine knows what looks ahead.
+    # Only Python's own regex engine supports lookahead.
     pattern: Annotated[str, StringConstraints(pattern=r"^(?!x)")] | None = None
     at: Point | None = Field(default=None, sa_type=PointType)
     later: Later | None = Field(default=None, sa_type=OurJSON, nullable=True)
@@ -172,13 +172,13 @@ class Configured(SQLModel, table=True):
 
 
 class Later(BaseModel):
-    """A class that is defined below the model that names it."""
+    """A class that is defined after the model that refers to it."""
 
     n: int
 
 
 class Carton(SQLModel, table=True):
-    """Attributes that nobody can write: computed by the database, or by a query."""
+    """Read-only attributes, computed by the database or by a query."""
 
     id: int | None = Field(default=None, primary_key=True)
     width: int

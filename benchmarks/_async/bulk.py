@@ -1,4 +1,4 @@
-"""Many rows at a time."""
+"""Bulk operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Payload = list[dict[str, Any]]
 
 
 def payload(count: int) -> Payload:
-    """Return the values of rows; those with small numbers may be there."""
+    """Return the values of rows; those with small numbers may already exist."""
     return [{"name": f"item {n}", "amount": n % 100, "note": "new"} for n in range(1, count + 1)]
 
 
@@ -54,7 +54,7 @@ class InsertInstances(Case):
 
 
 class Upsert(Case):
-    """The first half is there."""
+    """An upsert of rows, the first half of which exist."""
 
     writes_to = Item
 

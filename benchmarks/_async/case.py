@@ -1,4 +1,4 @@
-"""What a case is."""
+"""The base class of cases."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Side = Literal["library", "by hand"]
 class Case:
     """One operation, with the library and by hand.
 
-    Both get the same argument and an `AsyncSession` of their own, return the same, and leave the
-    same rows in the table. Only the two are timed.
+    Both get the same argument and a separate `AsyncSession`, return the same, and leave the same
+    rows in the table. Only these two calls are timed.
 
     Attributes:
-        writes_to: The table that the case changes; it is filled again before the case.
-        name: What the tables call it.
-        count: How many rows it is about, or how often something is done.
-        sizes: How many rows there are.
+        writes_to: The table that the case changes; it is refilled before the case.
+        name: The name in the tables.
+        count: The number of rows or repetitions.
+        sizes: The numbers of rows in the tables.
     """
 
     writes_to: type[Table] | None = None
@@ -37,32 +37,32 @@ class Case:
         self.restart()
 
     def restart(self) -> None:
-        """Let the arguments that `prepare` makes up begin from the first one."""
+        """Restart the sequence of arguments that `prepare` returns."""
         self.numbers = itertools.count(1)
         self.random = Random(0)
 
     async def prepare(self, _session: AsyncSession) -> Any:
-        """Make ready for a call, and return its argument."""
+        """Prepare a call, and return its argument."""
         return None
 
     async def library(self, session: AsyncSession, argument: Any, /) -> Any:
-        """Do it with the library."""
+        """Run the operation with the library."""
         raise NotImplementedError
 
     async def by_hand(self, session: AsyncSession, argument: Any, /) -> Any:
-        """Do it with SQLAlchemy, as in a service without the library."""
+        """Run the operation with SQLAlchemy, as in a service without the library."""
         raise NotImplementedError
 
     def around(self, _side: Side) -> AbstractContextManager[Any]:
-        """Return what a call runs in."""
+        """Return a context manager for each call."""
         return nullcontext()
 
     async def finish(self) -> None:
-        """Close what `prepare` has opened."""
+        """Close resources that `prepare` has opened."""
 
 
 async def refill(session: AsyncSession, model: type[Table], count: int) -> None:
-    """Leave just the rows 1 to `count` in a table."""
+    """Leave only the rows 1 to `count` in a table."""
     connection = await session.connection()
     for statement in refilling(model, count, connection.dialect.name):
         await connection.execute(text(statement))

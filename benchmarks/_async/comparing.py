@@ -1,4 +1,4 @@
-"""How the two sides of a case are compared: in turn, in one process, by their medians."""
+"""Compare the two sides of a case: alternately, in one process, by their medians."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ async def run(
     wanted: Callable[[str], bool],
     report: Callable[[Result], None],
 ) -> None:
-    """Measure the cases whose name, with that of their group, is wanted.
+    """Measure the selected cases.
 
     Args:
-        database: Where.
-        sizes: How many rows there are.
+        database: The database.
+        sizes: The numbers of rows.
         effort: How long a case is measured.
-        wanted: Which ones.
+        wanted: Returns whether a case is selected, by its name with that of its group.
         report: Called with each result.
     """
     engines = make_engines(database.urls[API])
@@ -66,7 +66,7 @@ async def run(
 
 
 def make_engines(url: str) -> Engines:
-    """Return the engine of each side: the library's own, and a plain one."""
+    """Return the engine of each side: one created by the library, and a plain one."""
     return {"library": make_pooled_engine(url), "by hand": make_engine(url)}
 
 
@@ -77,9 +77,9 @@ async def dispose(engines: Engines) -> None:
 
 
 async def check(case: Case, engines: Engines) -> tuple[int, int] | None:
-    """Compare what the two sides return and leave; return how many statements each has sent.
+    """Compare the results of both sides; return how many statements each has sent.
 
-    None stands for those that go through engines of their own.
+    Return None for cases that use other engines.
     """
     outcomes, counts = [], []
     for side, engine in engines.items():
@@ -101,7 +101,7 @@ async def check(case: Case, engines: Engines) -> tuple[int, int] | None:
 
 
 async def stored(session: AsyncSession, case: Case) -> list[Any] | None:
-    """Return what is in the table that the case writes to, if there is one."""
+    """Return the rows of the table that the case writes to, if any."""
     if case.writes_to is None:
         return None
     connection = await session.connection()
@@ -111,12 +111,12 @@ async def stored(session: AsyncSession, case: Case) -> list[Any] | None:
 
 
 async def measure(case: Case, engines: Engines, effort: Effort) -> list[tuple[float, float]]:
-    """Return the seconds of both sides, round by round."""
+    """Return the seconds of both sides for each round."""
     if case.writes_to is not None:
         async with AsyncSession(engines["by hand"]) as session:
             await refill(session, case.writes_to, case.sizes.rows)
     case.restart()
-    # The check has warmed up what is slow; what is quick goes on for a while.
+    # The check has warmed up slow cases; quick ones run for a while longer.
     start = time.perf_counter()
     rounds: list[tuple[float, float]] = []
     clock = time.process_time if effort.cpu else time.perf_counter
@@ -145,7 +145,7 @@ async def one_round(
 async def call(
     case: Case, side: Side, engine: AsyncEngine, argument: Any, clock: Clock = time.perf_counter
 ) -> tuple[float, Any]:
-    """Return the seconds that a call in a session of its own takes, and what it returns."""
+    """Return the seconds of a call in a new session, and its result."""
     work = case.library if side == "library" else case.by_hand
     with case.around(side):
         gc.disable()

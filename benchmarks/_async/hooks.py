@@ -1,7 +1,7 @@
-"""What hooks cost.
+"""The cost of hooks.
 
-For a new row, "by hand" is the library's write without the look for hooks; for an update, it is a
-SELECT, the change and a flush with the code of the hook between them.
+For a new row, "by hand" is the library's write without the lookup of hooks; for an update, it is a
+SELECT, the change and a flush with the hook's code in between.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NoOp:
 
 class Named:
     def before_update(self, _instance: Hero, data: dict[str, Any]) -> dict[str, Any]:
-        """Write one field more."""
+        """Write one more field."""
         return {**data, "secret_name": str(data["age"])}
 
 
@@ -40,7 +40,7 @@ class HookedWrite(Write):
 
     @contextmanager
     def around(self, side: Side) -> Iterator[None]:
-        """Register hooks, or leave the look for them out."""
+        """Register hooks, or skip the lookup of hooks."""
         with ExitStack() as stack:
             if side == "by hand":
                 stack.enter_context(patch.object(writes, "hooks_of", lambda *_: ()))
@@ -53,7 +53,7 @@ class HookedWrite(Write):
 
 
 class OtherHooked(HookedWrite):
-    """The hook is one of another model."""
+    """A hook is registered for another model."""
 
     hooked = Team
 

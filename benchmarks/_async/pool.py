@@ -1,4 +1,4 @@
-"""Connections that are checked out by many at once."""
+"""Concurrent checkouts of connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {"pool_size": 5, "max_overflow": 10}
 
 
 class Checkout(Case):
-    """Each of many callers opens a session and runs a query, a few times; the pool is small."""
+    """Many callers each open a session and run a query, a few times, with a small pool."""
 
     engines: tuple[AsyncEngine, AsyncEngine] | None = None
 

@@ -1,4 +1,4 @@
-"""Reads of a row, of a list, of a page."""
+"""Reads of rows, lists and pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class List(Case):
 
 
 class ListOfDicts(List):
-    """The same as dicts; by hand they are objects still."""
+    """A list of dicts; by hand, of objects."""
 
     async def library(self, session: AsyncSession, _: None) -> Any:
         query = library.QueryBuilder(session, Hero).where(age__gte=20).order_by("id")

@@ -1,4 +1,4 @@
-"""The single-row work on a model with soft delete, a tenth of its rows being deleted."""
+"""Operations on single rows of a model with soft delete, a tenth of whose rows are deleted."""
 
 from __future__ import annotations
 

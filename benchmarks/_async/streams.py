@@ -1,4 +1,4 @@
-"""Rows that are read one after the other."""
+"""Streams of rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stream(Case):
 
 
 class StreamValues(Stream):
-    """The same as dicts; by hand they are objects still."""
+    """A stream of dicts; by hand, of objects."""
 
     async def library(self, session: AsyncSession, last: int) -> Any:
         total = 0
@@ -51,7 +51,7 @@ class StreamValues(Stream):
 
 
 async def read(url: str, side: Side, rows: int) -> None:
-    """Read a stream through an engine of its own."""
+    """Read a stream through a new engine."""
     case = Stream("", Sizes())
     engine = make_pooled_engine(url) if side == "library" else make_engine(url)
     async with AsyncSession(engine) as session:

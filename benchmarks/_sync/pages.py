@@ -17,7 +17,7 @@ SIZE = 50
 
 
 class KeysetPage(Case):
-    """The page behind the row with the number `count`."""
+    """The page after the row with the number `count`."""
 
     cursor: str | None = None
 

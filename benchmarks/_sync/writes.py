@@ -22,7 +22,7 @@ class HeroCase(Case):
         return {"name": f"new {number}", "secret_name": "?", "age": number % 60}
 
     def some_key(self) -> int:
-        """Return the key of one of the rows that are always there."""
+        """Return the key of a row that always exists."""
         return self.random.randint(1, self.sizes.rows)
 
 

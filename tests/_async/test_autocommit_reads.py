@@ -1,4 +1,4 @@
-"""Reads that PostgreSQL gets without BEGIN and ROLLBACK: which do, and that nobody can tell."""
+"""Reads sent to PostgreSQL without BEGIN and ROLLBACK: which ones, with the same results."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ class TestStatements:
             assert server.state == "idle in transaction"
 
     async def test_a_text_begins(self, session: AsyncSession, server: Server) -> None:
-        """Nobody can tell what it does."""
+        """Its effect is unknown."""
         assert await get_result_from_query(text("SELECT 1"), session) == 1
         assert server.state == "idle in transaction"
 
@@ -351,7 +351,7 @@ class TestSettings:
     async def test_an_autocommitting_engine_stays_one(
         self, database: Database, server: Server
     ) -> None:
-        """A write after a read commits by itself, as its engine says."""
+        """A write after a read is committed at once, as the engine is configured."""
         async with (
             opened(database, server, isolation_level="AUTOCOMMIT") as engine,
             AsyncSession(engine) as session,

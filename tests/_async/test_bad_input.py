@@ -112,7 +112,7 @@ async def test_rows_have_to_be_of_tables(session: AsyncSession, row: Any) -> Non
 async def test_values_of_a_new_row_are_a_mapping(
     session: AsyncSession, engine: AsyncEngine, values: Any
 ) -> None:
-    """It is told before anything is searched for."""
+    """It is refused before anything is searched for."""
     wrong = pytest.raises(ValidationError, match="are a mapping, not")
     with recorded(engine) as words, wrong as raised:
         await get_one_or_create(session, Hero, values, name="Rusty")

@@ -154,7 +154,7 @@ WIDE: Row = {
 
 @pytest.mark.databases("postgresql")
 class TestCopy:
-    """`method="copy"`, and when it is taken by itself."""
+    """`method="copy"`, and when "auto" chooses COPY."""
 
     async def test_every_type_is_copied(self, session: AsyncSession, engine: AsyncEngine) -> None:
         """Without falling back; defaults of Python and of the server are filled in."""
@@ -169,7 +169,7 @@ class TestCopy:
     async def test_many_rows_are_copied_by_themselves(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """A few are not, nor are those that somebody watches."""
+        """A few rows are not, nor are rows of a session with listeners."""
         rows = [{"owner": "x", "balance": 1} for _ in range(200)]
         with recorded(engine) as words:
             await bulk_insert_rows(rows, session, Account)

@@ -141,7 +141,7 @@ class TestTheSession:
     async def test_removed_objects_leave_the_session(
         self, session: AsyncSession, inside: bool
     ) -> None:
-        """They are no longer persistent, inside a block at once."""
+        """They are no longer persistent; inside a block, immediately."""
         await given(session, *heroes(2))
         held = fetched(await execute(session, select(Hero).order_by("id")))
         if inside:
@@ -235,7 +235,7 @@ class Note:
 
 
 class TestRowByRow:
-    """Where each row has to be seen by itself."""
+    """Deletions that must handle each row individually."""
 
     @pytest.mark.parametrize("soft", [False, True])
     async def test_hooks_run_per_row(self, session: AsyncSession, soft: bool) -> None:
@@ -252,7 +252,7 @@ class TestRowByRow:
         assert marks == ([(1, True), (2, False), (3, True)] if soft else [(2, False)])
 
     async def test_a_hook_that_raises_undoes_all(self, session: AsyncSession) -> None:
-        """A hook's own exception comes out, and no row is deleted."""
+        """A hook's own exception propagates, and no row is deleted."""
         await given(session, *heroes(3))
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             await delete_rows_within_id_list([1, 2, 3], session, Hero, chunk_size=1)

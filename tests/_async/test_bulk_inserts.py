@@ -158,7 +158,7 @@ class TestWhatIsWritten:
         assert await bulk_insert_rows(rows, session, Node) == 3
 
     async def test_same_rows_as_the_orm(self, session: AsyncSession) -> None:
-        """JSON's null is told from NULL as there."""
+        """JSON's null is distinguished from NULL, as in the ORM."""
         await given(session, AllTypes(id=1), AllTypes(id=2, payload={"a": [1]}, colour=Colour.RED))
         await bulk_insert_rows(
             [AllTypes(id=3), AllTypes(id=4, payload={"a": [1]}, colour=Colour.RED)],
@@ -241,7 +241,7 @@ class TestFailures:
         assert await count_of(session, Hero) == 1
 
     async def test_a_failing_generator_or_callback(self, session: AsyncSession) -> None:
-        """Their own errors come out, and no chunk is kept."""
+        """Their own errors propagate, and no chunk is kept."""
 
         def rows() -> Iterator[dict[str, Any]]:
             yield from map(hero, range(5))
@@ -268,7 +268,7 @@ class TestFailures:
 
     @pytest.mark.databases("sqlite", "postgresql")
     async def test_a_constraint_that_is_checked_at_the_commit(self, session: AsyncSession) -> None:
-        """There is no telling which row it was."""
+        """The row is unknown."""
         with pytest.raises(ConstraintViolationError):
             await bulk_insert_rows([{"parent_id": 9}], session, DeferredChild)
         assert await count_of(session, DeferredChild) == 0
@@ -295,7 +295,7 @@ class TestFailures:
         ],
     )
     async def test_rows_that_are_none(self, session: AsyncSession, row: Any) -> None:
-        """Things that are no rows raise, each by itself."""
+        """Each thing that is not a row raises."""
         with pytest.raises(ValidationError):
             await bulk_insert_rows([row], session, Hero)
 
@@ -384,7 +384,7 @@ class TestTroubleOfOtherKinds:
 
 
 class TestProgress:
-    """What is told after each chunk."""
+    """Progress reports after each chunk."""
 
     async def test_a_function_is_called(self, session: AsyncSession) -> None:
         """With the rows that are done, skipped ones too, and the total if it is known."""
@@ -410,7 +410,7 @@ class TestProgress:
 async def test_another_failure_while_the_row_is_searched_for(
     session: AsyncSession, engine: AsyncEngine
 ) -> None:
-    """It is no fault of the row that is tried at this moment."""
+    """It is not blamed on the row that is being tried."""
     inserts: list[str] = []
 
     def changed(

@@ -111,7 +111,7 @@ class TestWhatIsWritten:
 
 
 class TestStamps:
-    """What an update writes by itself."""
+    """Stamps that an update writes automatically."""
 
     async def test_stamps_and_versions(self, session: AsyncSession) -> None:
         """`updated_at`, `updated_by` and `version` are those of an update."""
@@ -266,7 +266,7 @@ class Note:
 
 
 class TestRowByRow:
-    """Where each row has to be seen by itself."""
+    """Updates that must handle each row individually."""
 
     async def test_hooks_run_per_row(self, session: AsyncSession) -> None:
         """In the order of the keys, and what they return is written."""
@@ -284,7 +284,7 @@ class TestRowByRow:
         ]
 
     async def test_a_hook_that_raises_undoes_all(self, session: AsyncSession) -> None:
-        """A hook's own exception comes out, and no row is updated."""
+        """A hook's own exception propagates, and no row is updated."""
         ids = await heroes(session)
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             await bulk_update_rows(ids, {"age": 4}, session, Hero, chunk_size=1)

@@ -87,7 +87,7 @@ async def one(session: AsyncSession, made: Any) -> Any:
 async def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """Whatever takes `use_cache` or `cached()` returns the same again, until somebody writes."""
+    """Every read with `use_cache` or `cached()` returns the same again until a write."""
     key = await one(session, Bundle(name="a", stock=3))
     await one(session, Bundle(name="b", stock=4))
 
@@ -161,7 +161,7 @@ async def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
 async def test_each_number_hits_the_second_time(
     engine: AsyncEngine, session: AsyncSession, method: str, arguments: Any
 ) -> None:
-    """The same value again, of the same type, without a statement, until somebody writes."""
+    """The same value again, of the same type, without a statement, until a write."""
     await insert_data_rows([Bundle(name="a", stock=3), Bundle(name="b", stock=4)], session)
 
     async def read(session: AsyncSession) -> Any:
@@ -367,7 +367,7 @@ async def test_a_hit_that_is_read_again_can_be_written(
 async def test_a_hit_with_a_version_can_be_written(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """Its version tells whether it was up to date."""
+    """Its version reveals whether it was outdated."""
     key = await one(session, Tally(name="a"))
     await asked(engine, row(Tally, key))
     async with AsyncSession(engine) as other:
@@ -383,7 +383,7 @@ async def test_a_hit_with_a_version_can_be_written(
 async def test_a_transaction_that_has_written_is_not_cached(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """It sees what nobody else sees, also after SQL as text, and says nothing of it."""
+    """It sees uncommitted rows, also after SQL text, which must not be cached."""
     key = await one(session, Bundle(name="a", stock=1))
     for statement in (
         text("UPDATE bundle SET stock = 5"),
@@ -402,7 +402,7 @@ async def test_a_transaction_that_has_written_is_not_cached(
 async def test_a_write_on_the_connection_is_not_cached(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """What is written past the session is no answer for others before it is committed."""
+    """Rows written past the session are not cached for others before the commit."""
     key = await one(session, Bundle(name="a", stock=1))
     await invalidate_cache(Bundle)
 

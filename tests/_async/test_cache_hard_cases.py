@@ -62,7 +62,7 @@ def lose_answers_to_commits(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 async def test_a_commit_that_nobody_knows_of_ends_entries(
     engine: AsyncEngine, session: AsyncSession, monkeypatch: pytest.MonkeyPatch, in_block: bool
 ) -> None:
-    """The row is written, though the program was told of an error."""
+    """The row is written although the program got an error."""
     key = await one(session, Bundle(name="a", stock=1))
     await asked(engine, row(Bundle, key))
     async with AsyncSession(engine) as other:
@@ -122,7 +122,7 @@ async def test_links_are_ended_where_each_statement_is_a_commit(
 async def test_a_variant_that_executes_is_not_kept(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """A type that is harmless by itself may be pickled on some databases."""
+    """A harmless type may have a pickled variant for some databases."""
     key = await one(session, Variable(thing={"a": 1}))
     await asked(engine, row(Variable, key))
     found, count = await asked(engine, row(Variable, key))
@@ -132,7 +132,7 @@ async def test_a_variant_that_executes_is_not_kept(
 async def test_a_hit_is_refused_in_every_session(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """One that is moved to another session is no newer there, until it is read again."""
+    """Moved to another session, it is still outdated until it is refreshed."""
     key = await one(session, Bundle(name="a", stock=1))
     await asked(engine, row(Bundle, key))
     hit, count = await asked(engine, row(Bundle, key))

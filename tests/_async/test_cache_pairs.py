@@ -63,7 +63,7 @@ async def test_a_replica_never_fills_the_cache(tmp_path: Path) -> None:
 
 
 async def test_only_the_attempt_that_is_committed_ends_entries(engine: AsyncEngine) -> None:
-    """What an attempt wrote that was undone and repeated, nobody reads."""
+    """Writes of an attempt that was undone and retried are never read."""
     async with AsyncSession(engine) as session:
         await write_row(Bundle(id=1, name="a"), session)
         assert await name_of(session, 1) == "a"

@@ -1,4 +1,4 @@
-"""Callers side by side: who misses waits for one query, and nobody reads what is over."""
+"""Concurrent callers: those that miss wait for one query, and no one reads invalidated entries."""
 
 from __future__ import annotations
 

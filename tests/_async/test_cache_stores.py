@@ -120,7 +120,7 @@ async def test_without_the_store_the_database_answers(engine: AsyncEngine, serve
 
 
 async def test_a_store_that_hangs_is_not_waited_for(engine: AsyncEngine, redis: Server) -> None:
-    """Paused: reads take no longer than the timeout; what it was not told is not read from it."""
+    """Paused: reads wait no longer than the timeout; after missed writes it is not read."""
     key = await write(engine, "a")
     await read(engine, key)
     redis.tell("CLIENT", "PAUSE", "700", "ALL")

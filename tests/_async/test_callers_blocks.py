@@ -136,14 +136,14 @@ class TestOneTransaction:
 
 
 class TestFailures:
-    """A write that fails raises and is undone by itself; what the caller makes of it is theirs."""
+    """A failed write raises, and only that write is undone; the caller decides what follows."""
 
     @pytest.fixture(autouse=True)
     async def _rusty(self, session: AsyncSession) -> None:
         await write_row(hero("Rusty"), session)
 
     async def test_one_that_is_caught(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """After a failure that is caught the block goes on."""
+        """After a caught failure, the block continues."""
 
         async def update() -> Any:
             return await update_row("Nova", {"name": "Rusty"}, session, Hero, "name")
@@ -184,7 +184,7 @@ class TestFailures:
     async def test_a_transaction_that_is_lost(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """As MySQL ends it in a deadlock: the rest is not written by itself."""
+        """If MySQL ends it in a deadlock, the remaining statements are not committed alone."""
         with pytest.raises(QueryExecutionError, match="leave the block first"):
             async with session.begin():
                 await write_row(hero("Nova"), session)

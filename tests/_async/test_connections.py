@@ -46,7 +46,7 @@ MEMORY_URLS = [
 
 
 def traceback_of(error: BaseException) -> str:
-    """All that a log or a traceback tells about an error and its causes."""
+    """Return the full traceback of an error and its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
 
@@ -215,7 +215,7 @@ class TestArguments:
         "url", ["", "heroes", "oracle://host/db", f"postgresql://ann:a@{SECRET}@host/db", None]
     )
     def test_a_bad_url_is_refused(self, url: Any) -> None:
-        """The password is told to nobody."""
+        """The password is not revealed."""
         with pytest.raises(ValidationError) as caught:
             create_pooled_engine(url)
         assert caught.value.field == "database_url"
@@ -295,7 +295,7 @@ class TestSessions:
     async def test_the_dependency_rolls_back_on_an_error(
         self, error: type[BaseException], tmp_path: Path
     ) -> None:
-        """The error goes on; nothing of the request stays."""
+        """The error propagates; nothing of the request is kept."""
         engine = create_pooled_engine(f"sqlite:///{tmp_path}/heroes.db")
         await make_teams(engine)
         with pytest.raises(error):

@@ -437,7 +437,7 @@ def test_an_expression_restricts_as_well(serve: Callable[..., TestClient]) -> No
 
 
 def test_a_mistake_in_a_restriction_shows_nothing(serve: Callable[..., TestClient]) -> None:
-    """It is one of the service, which its log tells, and not the client's; nor does it mean all."""
+    """It is the service's mistake, which is logged; clients see neither details nor all rows."""
     wrong = (None, True, "ann", ["owner"], {"ownr": ""}, {"owner__x": ""}, Ranger.name == "Ann")
     returned: list[Any] = []
     client = serve(restrict=lambda: returned[-1])

@@ -76,7 +76,7 @@ class TestDoomed:
     async def test_a_caught_error_of_the_library(
         self, session: AsyncSession, engine: AsyncEngine, wrap_errors: bool
     ) -> None:
-        """The exit says so, and what to do instead."""
+        """The exit raises, and says what to do instead."""
         with pytest.raises(TransactionError, match="raise_on_error=False") as caught:
             async with transaction(session, wrap_errors=wrap_errors):
                 await write_row(hero("Nova"), session)
@@ -91,7 +91,7 @@ class TestDoomed:
     async def test_a_caught_error_of_a_statement_by_hand(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """The library hears of it through the engine."""
+        """The library notices it through an event of the engine."""
         with pytest.raises(TransactionError, match="refused a statement"):
             async with transaction(session) as tx:
                 await write_row(hero("Nova"), session)
@@ -287,7 +287,7 @@ class TestDoomed:
 
 
 class TestRaiseOnErrorFalse:
-    """Inside a block it undoes just that operation, and the block goes on."""
+    """Inside a block it undoes only that operation, and the block continues."""
 
     @pytest.fixture(autouse=True)
     async def _rusty(self, session: AsyncSession) -> None:
@@ -339,7 +339,7 @@ class TestRaiseOnErrorFalse:
         assert await names(engine) == ["Nova", "Rusty", "Sid"]
 
     async def test_bulk_upsert_mappings(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """A failure raises whatever the flag says, and is undone by itself."""
+        """A failure raises regardless of the flag, and only this call is undone."""
         async with transaction(session):
             await write_row(hero("Nova"), session)
             payload = [
@@ -351,7 +351,7 @@ class TestRaiseOnErrorFalse:
         assert await names(engine) == ["Nova", "Rusty"]
 
     async def test_in_a_nested_block(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """The nested block goes on too."""
+        """The nested block continues too."""
         async with transaction(session), transaction(session):
             await write_row(hero("Nova"), session)
             assert await write_row(hero("Rusty"), session, raise_on_error=False) == (False, None)
@@ -361,7 +361,7 @@ class TestRaiseOnErrorFalse:
     async def test_what_was_pending_belongs_to_the_block(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """A refusal of it is no refusal of the write alone."""
+        """If it is refused, more than the write has failed."""
         with pytest.raises(TransactionError):
             async with transaction(session):
                 session.add(hero("Rusty"))

@@ -115,7 +115,7 @@ class TestUnique:
     async def test_a_taken_value_names_the_column_and_not_the_value(
         self, session: AsyncSession, database: Database, name: str
     ) -> None:
-        """Kind, column and field are told on every database, the name where there is one."""
+        """Every database reports kind, column and field, and the name if there is one."""
         await _run(session, Team(name=name))
         error = await violation_of(session, Team(name=name), Team)
         names = {"sqlite": None, "postgresql": "team_name_key", "mysql": "name"}
@@ -124,7 +124,7 @@ class TestUnique:
         assert "another Team row has the same name" in str(error)
 
     async def test_a_named_constraint_of_two_columns(self, session: AsyncSession) -> None:
-        """The declared name is told on every database, on SQLite too, which does not send it."""
+        """The declared name is reported on every database, even SQLite, which does not send it."""
         row = {"scope": SECRET, "key": SECRET}
         await _run(session, insert(Setting).values(row))
         error = await violation_of(session, insert(Setting).values(row), Setting)
@@ -137,7 +137,7 @@ class TestUnique:
     async def test_keys_that_begin_with_the_same_column(
         self, session: AsyncSession, taken: str
     ) -> None:
-        """Each is told by all of its columns, though MySQL calls them hall, hall_2, and so on."""
+        """Each is identified by its columns, although MySQL names them hall, hall_2, and so on."""
         values = {"hall": 1, "seat": 1, "row": 1, "guest": 1}
         await _run(session, insert(Ticket).values(values))
         others = {name: value + 1 for name, value in values.items() if name not in {"hall", taken}}
@@ -145,19 +145,19 @@ class TestUnique:
         assert (error.kind, error.columns) == ("unique", ("hall", taken))
 
     async def test_a_taken_primary_key_is_unique_too(self, session: AsyncSession) -> None:
-        """A composite primary key is told with its columns."""
+        """A composite primary key is reported with its columns."""
         await _run(session, insert(Seat).values(row=SECRET, number=1))
         error = await violation_of(session, insert(Seat).values(row=SECRET, number=1), Seat)
         assert (error.kind, error.columns) == ("unique", ("row", "number"))
 
     async def test_many_rows_in_one_statement(self, session: AsyncSession) -> None:
-        """A duplicate among the rows of one insert is told like any other."""
+        """A duplicate among the rows of one insert is reported like any other."""
         rows = [{"name": "a"}, {"name": SECRET}, {"name": SECRET}]
         error = await violation_of(session, insert(Team).values(rows), Team)
         assert (error.kind, error.columns) == ("unique", ("name",))
 
     async def test_the_flush_may_fail_for_another_model(self, session: AsyncSession) -> None:
-        """The failing table is told, and no field is named that the model does not have."""
+        """The failing table is reported, and no field that the model lacks."""
         await _run(session, Hero(name=SECRET, secret_name="x"))
         error = await violation_of(session, Hero(name=SECRET, secret_name="x"), Team)
         assert (error.kind, error.columns, error.field) == ("unique", ("name",), None)
@@ -166,7 +166,7 @@ class TestUnique:
     async def test_without_a_model_the_driver_tells_what_it_can(
         self, session: AsyncSession, database: Database
     ) -> None:
-        """Even then a kind is told; MySQL alone knows no columns by itself."""
+        """Even then the kind is reported; only MySQL does not report the columns itself."""
         await _run(session, Team(name=SECRET))
         error = await violation_of(session, Team(name=SECRET))
         assert error.kind == "unique"
@@ -208,7 +208,7 @@ class TestUnique:
 
 class TestForeignKey:
     async def test_a_row_that_does_not_exist(self, session: AsyncSession) -> None:
-        """The column is told on every database; SQLite has a single one to choose from."""
+        """Every database reports the column; on SQLite there is only one candidate."""
         error = await violation_of(session, Hero(name="a", secret_name=SECRET, team_id=99), Hero)
         assert (error.kind, error.columns, error.field) == ("foreign_key", ("team_id",), "team_id")
         assert "refers to a row that does not exist" in str(error)
@@ -217,7 +217,7 @@ class TestForeignKey:
     async def test_a_row_that_others_refer_to(
         self, session: AsyncSession, database: Database, work: str
     ) -> None:
-        """What is told is the constraint of the referring table, and no field of this one."""
+        """The error names the constraint of the referring table, and no field of this one."""
         team = Team(name=SECRET)
         await _run(session, team)
         await session.refresh(team)
@@ -233,7 +233,7 @@ class TestForeignKey:
     async def test_a_deferred_one_fails_at_the_commit(
         self, session: AsyncSession, database: Database
     ) -> None:
-        """A failing commit is classified as well, though there is no statement."""
+        """A failing commit is classified as well, although there is no statement."""
         if database.name == "mysql":
             pytest.skip("MySQL has no deferred constraints")
         with pytest.raises(ConstraintViolationError) as caught:
@@ -265,7 +265,7 @@ class TestOtherConstraints:
         assert "name of Hero must not be null" in str(error)
 
     async def test_check(self, session: AsyncSession) -> None:
-        """The name of the constraint and the column in its expression are told."""
+        """The constraint's name and the column in its expression are reported."""
         statement = insert(Account).values(owner=SECRET, balance=-1)
         error = await violation_of(session, statement, Account)
         assert (error.kind, error.constraint) == ("check", "ck_account_balance")
@@ -273,7 +273,7 @@ class TestOtherConstraints:
 
     @pytest.mark.usefixtures("extra_tables")
     async def test_checks_without_names(self, session: AsyncSession) -> None:
-        """The columns are told even if there is no name to tell."""
+        """The columns are reported even without a name."""
         size = await violation_of(session, insert(Gadget).values(serial=SECRET, size=-1), Gadget)
         assert (size.kind, size.columns, size.field) == ("check", ("size",), "size")
         price = insert(Gadget).values(serial=SECRET, price=1, cost=2)
@@ -310,7 +310,7 @@ class TestStatements:
     async def test_a_value_that_is_too_long(
         self, session: AsyncSession, database: Database
     ) -> None:
-        """The database's refusal of a value is no broken constraint; MySQL tells the column."""
+        """A refused value is not a violated constraint; MySQL reports the column."""
         if database.name == "sqlite":
             pytest.skip("SQLite takes strings of any length")
         error = await failure_of(session, insert(Team).values(name=SECRET * 100), Team)
@@ -346,7 +346,7 @@ class TestStatements:
     async def test_a_value_that_the_driver_cannot_write(
         self, session: AsyncSession, values: dict[str, Any]
     ) -> None:
-        """Half a surrogate pair, or what is no JSON: drivers raise errors that are not theirs."""
+        """A lone surrogate, or an invalid JSON value: drivers raise other errors than theirs."""
         error = await failure_of(session, insert(AllTypes).values(**values), AllTypes)
         assert isinstance(error, ValidationError) or "does not fit the type" in str(error)
         assert not isinstance(error, ConstraintViolationError)
@@ -375,13 +375,13 @@ class TestStatements:
     async def test_a_wrong_statement(
         self, session: AsyncSession, statement: str, reason: str
     ) -> None:
-        """The commonest mistakes are told in words, the same on every database."""
+        """The most common mistakes have the same message on every database."""
         error = await failure_of(session, text(statement))
         assert isinstance(error, QueryExecutionError)
         assert reason in str(error)
 
     async def test_a_locked_sqlite_database(self, database: Database) -> None:
-        """Waiting for another writer is no connection failure; the text says what helps."""
+        """Waiting for another writer is not a connection failure; the message says what helps."""
         if database.name != "sqlite":
             pytest.skip("the other databases lock rows")
         engine = make_engine(database.async_url, connect_args={"timeout": 0.05})

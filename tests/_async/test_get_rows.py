@@ -44,7 +44,7 @@ def names(rows: list[Any]) -> list[str]:
 
 
 async def test_the_answer_is_whether_there_are_rows_and_the_rows(session: AsyncSession) -> None:
-    """An empty list is no error, whatever the flag says."""
+    """An empty list is not an error, regardless of the flag."""
     for flag in (None, False, True):
         assert await get_rows(session, Hero, raise_on_error=flag) == (False, [])
         async with transaction(session):
@@ -64,7 +64,7 @@ async def test_filters_are_all_met(session: AsyncSession) -> None:
 async def test_a_field_named_like_a_parameter_is_filtered_with_its_lookup(
     session: AsyncSession,
 ) -> None:
-    """`row` is no parameter, `page` would be; the lookup makes it a filter."""
+    """`row` is not a parameter, but `page` is; the lookup makes it a filter."""
     await insert_data_rows([Seat(row="A", number=n) for n in range(3)], session)
     _, rows = await get_rows(session, Seat, number__eq=2)
     assert [seat.number for seat in rows] == [2]
@@ -76,7 +76,7 @@ async def test_a_field_named_like_a_parameter_is_filtered_with_its_lookup(
 
 
 async def test_pages_are_cut_by_primary_key(session: AsyncSession) -> None:
-    """100 rows a page, unless told otherwise; in the order of the key."""
+    """100 rows per page by default, in key order."""
     await write_heroes(session, 103)
     _, first = await get_rows(session, Hero)
     _, second = await get_rows(session, Hero, page=2)
@@ -379,7 +379,7 @@ async def test_a_query_of_a_joined_collection_gives_its_parent(session: AsyncSes
 
 
 async def test_errors_of_reads_hold_no_values(session: AsyncSession) -> None:
-    """Neither the text nor the attributes of the query tell what was searched for."""
+    """Neither the message nor the query's attributes reveal the searched values."""
     statement = sqlalchemy.select(Hero).where(Hero.name == "s3cret", text("no_such_column = 1"))
     with pytest.raises(SQLModelCRUDError) as raised:
         await get_result_from_query(statement, session)

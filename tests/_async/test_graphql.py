@@ -117,7 +117,7 @@ async def test_a_level_of_relationships_takes_a_statement(
 
 @pytest.mark.databases("sqlite")
 async def test_a_further_statement_for_500_parents(session: AsyncSession):
-    """So does `selectin` ask, which the guide tells."""
+    """As with `selectin`; the guide says so."""
     owls = (Team(id=n, name=f"Team {n}") for n in range(1, 502))
     await bulk_insert_rows(owls, session, Team)
     rows = (Hero(name=f"Hero {n}", secret_name="?", team_id=n) for n in range(1, 502))
@@ -135,7 +135,7 @@ async def _heroes(info: Any) -> list[Hero]:
 
 
 async def test_what_is_read(session: AsyncSession):
-    """Columns that are selected, keys and foreign keys; nobody reads a secret by accident."""
+    """Selected columns, keys and foreign keys are read; a secret is not read by accident."""
     await teams(session)
     with statements_of(session.bind) as sent:
         data = await ask(session, "{ heroes { age shoutName: name team { city } } }")
@@ -564,7 +564,7 @@ async def test_errors_say_nothing_of_statements():
 
 @pytest.mark.databases("sqlite")
 async def test_what_is_no_info(session: AsyncSession):
-    """And where a page begins by itself already."""
+    """It is refused, as is a query that already has a limit or an offset."""
     query = QueryBuilder(session, Hero)
     with pytest.raises(ValidationError, match="must be the info of a GraphQL resolver"):
         for_selection(query, None)

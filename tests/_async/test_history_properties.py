@@ -443,7 +443,7 @@ async def run_block(session: AsyncSession, how: str, program: Sequence[Step]) ->
 
 @pytest.mark.parametrize("name", sorted(STEPS))
 async def test_each_way_is_recorded(session: AsyncSession, name: str) -> None:
-    """Whatever writes: what is there is what the history tells; what is undone is not in it."""
+    """For every write, the history matches the rows; undone changes are not in it."""
     for model in MODELS:
         await write_row(model(name="first", stock=2), session)
         await write_row(model(name="second", stock=3), session)

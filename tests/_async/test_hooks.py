@@ -251,7 +251,7 @@ class TestReplacement:
         assert await committed(engine, Task) == ["other"]
 
     async def test_by_something_else(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """What is no such row is refused, and the hook is named."""
+        """Anything but such a row is refused, and the error names the hook."""
 
         class Careless:
             def before_create(self, _: Task) -> Any:
@@ -293,7 +293,7 @@ class TestReplacement:
         assert await committed(engine, Task) == ["bcd"]
 
     async def test_by_an_empty_mapping(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """It is no None: nothing of the data is written."""
+        """It is not None: nothing of the data is written."""
         task = await existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {}):
             updated, _ = await update_row(task.id, {"title": "b"}, session, Task)
@@ -354,7 +354,7 @@ class TestFailure:
     async def test_other_pending_work_outside_a_block(
         self, session: AsyncSession, engine: AsyncEngine, method: str
     ) -> None:
-        """It is rolled back with the failed write, as by any other failure, and the error tells."""
+        """It is rolled back with the failed write, as after any failure, and the error says so."""
         task = await existing_row(session, "old")
         session.add(Project(name="flushed"))
         await session.flush()
@@ -389,7 +389,7 @@ class TestFailure:
         method: str,
         raise_on_error: bool | None,
     ) -> None:
-        """Just the operation is undone; what was pending is kept, and the block goes on."""
+        """Only the operation is undone; pending work is kept, and the block continues."""
         task = await existing_row(session, "old")
         failing = Failing(method)
         async with transaction(session):

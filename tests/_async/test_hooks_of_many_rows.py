@@ -175,7 +175,7 @@ class TestInserts:
         assert await committed(engine, Event) == ["a", "c"]
 
     async def test_several_refusals(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """Each of the rows is told; those that have no key of their own get none."""
+        """Every refused row is reported; rows without a key do not get one."""
         for title in "ac":
             await existing_row(session, title)
         rows = [Task(title=t) for t in "abc"]

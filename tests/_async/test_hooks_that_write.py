@@ -148,7 +148,7 @@ class TestWritingHooks:
     async def test_a_failed_write_that_is_expected(
         self, session: AsyncSession, engine: AsyncEngine, inside: bool
     ) -> None:
-        """With `raise_on_error=False`, or in a block of its own, the hook goes on after it."""
+        """With `raise_on_error=False`, or in its own block, the hook continues after it."""
         await existing_row(session, "taken")
 
         async def try_twice(_: Project) -> None:
@@ -275,7 +275,7 @@ class TestMoreWrites:
         assert found is not restoring
 
     async def test_upserts_run_none(self, session: AsyncSession) -> None:
-        """They are set-based, and say so."""
+        """They are set-based, as documented."""
         recorder = Recorder()
         with registered_hook(Task, recorder):
             await bulk_upsert_mappings([{"id": 1, "title": "a", "done": False}], session, Task)

@@ -25,7 +25,7 @@ async def write_heroes(session: AsyncSession, number: int = 3) -> list[int]:
 
 
 async def test_the_rows_of_the_keys_are_found(session: AsyncSession) -> None:
-    """Keys that no row has are left out; the answer tells whether there are rows."""
+    """Keys without a row are skipped; the first value says whether there are rows."""
     keys = await write_heroes(session)
     found, rows = await get_rows_within_id_list([keys[0], keys[2], 10**6], session, Hero)
     assert found
@@ -74,7 +74,7 @@ async def test_an_empty_list_asks_nothing(session: AsyncSession, engine: AsyncEn
 async def test_a_hundred_thousand_keys_are_one_statement(
     session: AsyncSession, engine: AsyncEngine
 ) -> None:
-    """The bind limits of the databases are no limit."""
+    """The databases' bind limits do not apply."""
     keys = await write_heroes(session)
     with recorded(engine) as words:
         _, rows = await get_rows_within_id_list(range(1, 100_001), session, Hero)

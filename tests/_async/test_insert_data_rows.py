@@ -62,7 +62,7 @@ async def test_any_iterable_of_rows_will_do(session: AsyncSession) -> None:
 
 
 async def test_after_a_refusal_each_row_is_tried_alone(session: AsyncSession) -> None:
-    """The good ones are kept and can be read, all of them; the others are told."""
+    """The good ones are kept and can be read; the others are reported."""
     await write_row(heroes("b")[0], session)
     rows = heroes("a", "b", "c", "a", "d")
     any_inserted, outcome = await insert_data_rows(rows, session)
@@ -84,7 +84,7 @@ async def test_when_all_fail_the_answer_is_false(session: AsyncSession) -> None:
 
 
 async def test_all_or_nothing_names_every_failing_row(session: AsyncSession) -> None:
-    """No row is kept; the errors tell what is wrong with each, and no values."""
+    """No row is kept; the errors say what is wrong with each, without values."""
     await write_row(heroes("s3cret")[0], session)
     rows = [*heroes("a", "s3cret", "c", "a"), Hero(name="d", secret_name="?", team_id=10**6)]
     with pytest.raises(BulkOperationError, match="3/5 rows failed") as raised:
@@ -117,7 +117,7 @@ def before_flushes(session: AsyncSession, check: Callable[[set[str]], None]) -> 
 
 
 async def test_rows_that_are_refused_just_together(session: AsyncSession) -> None:
-    """No row is named, as each is good by itself; none is kept."""
+    """No row is named, because each alone is accepted; none is kept."""
 
     def check(names: set[str]) -> None:
         if len(names) > 1:
@@ -181,7 +181,7 @@ async def test_a_refusal_undoes_the_block(session: AsyncSession) -> None:
 
 
 async def test_false_in_a_block_undoes_just_the_rows_that_failed(session: AsyncSession) -> None:
-    """The block goes on, and everything that it returned can be read after it."""
+    """The block continues, and all returned rows can be read after it."""
     await write_row(heroes("b")[0], session)
     async with transaction(session):
         _, team = await write_row(Team(name="Kept"), session)

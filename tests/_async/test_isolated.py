@@ -93,7 +93,7 @@ class TestNothingStays:
             assert not existed
 
     async def test_of_a_test_that_fails(self, engine: AsyncEngine) -> None:
-        """Its exception goes on as it is."""
+        """Its exception propagates unchanged."""
         with pytest.raises(ZeroDivisionError):
             async with isolated(engine) as new_session, new_session() as session:
                 await write_row(hero("Nova"), session)

@@ -162,7 +162,7 @@ async def test_the_column_of_a_related_row_is_told(session: AsyncSession) -> Non
 
 
 async def test_lists_of_keys_hold_no_json(session: AsyncSession) -> None:
-    """Two of its values cannot be told apart as keys can; the error says what to do."""
+    """Its values cannot be compared like keys; the error says what to do."""
     calls: list[Callable[[], Any]] = [
         lambda: get_rows_within_id_list([A], session, Report, "data"),
         lambda: bulk_update_rows([A], {"tagged": 1}, session, Report, "data"),

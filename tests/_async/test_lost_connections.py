@@ -1,4 +1,4 @@
-"""Connections that die: nobody hears of it as long as nothing was sent on them."""
+"""Dead connections: no error surfaces as long as nothing was sent on them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def killing(database: Database) -> Iterator[None]:
 
 @asynccontextmanager
 async def pooled(database: Database, **options: Any) -> AsyncIterator[AsyncEngine]:
-    """A pooled engine whose connections are not asked, unless the options say so."""
+    """A pooled engine whose connections are not pinged, unless the options say so."""
     options = {"pool_ping_after": math.inf, **options}
     engine = create_pooled_engine(database.async_url, **options)
     try:
@@ -280,7 +280,7 @@ class TestAfterTheFirstStatement:
     async def test_a_refused_statement_is_no_loss(
         self, database: Database, engine: AsyncEngine
     ) -> None:
-        """The connection goes on."""
+        """The connection stays in use."""
         assert engine.dialect.name == database.name
         async with pooled(database) as pool, AsyncSession(pool) as session:
             number = await own_id(session, database)
@@ -454,7 +454,7 @@ class TestUnderLoad:
 
 
 async def test_a_server_that_hangs_up_is_tried_a_few_times() -> None:
-    """Perhaps somebody has ended just this connection; then it is given up."""
+    """Perhaps only this connection was ended; after a few tries, the error is raised."""
     calls: list[int] = []
     for scheme in ("mysql", "postgresql"):
         with hanging_up() as server:
@@ -469,7 +469,7 @@ async def test_a_server_that_hangs_up_is_tried_a_few_times() -> None:
 
 
 async def test_a_server_that_was_away_is_used_again() -> None:
-    """Without a restart of the program, and whether or not somebody noticed that it was away."""
+    """Without a restart of the program, whether or not a caller noticed the outage."""
     with own_postgresql() as server:
         engine = create_pooled_engine(server.url, pool_ping_after=math.inf)
         await make_tables(engine, Team, Hero)

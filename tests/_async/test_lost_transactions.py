@@ -1,4 +1,4 @@
-"""A write whose connection is lost says so, and never that rows were bad or a statement failed."""
+"""A write whose connection is lost reports that, not bad rows or a failed statement."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestBefore:
     async def test_a_flagged_failure_alone(
         self, session: AsyncSession, engine: AsyncEngine, killer: Killer
     ) -> None:
-        """The exit tells what happened, not to pass the flag that was passed."""
+        """The exit reports what happened, and does not advise to pass the flag that was passed."""
         with pytest.raises(TransactionError) as caught:
             async with transaction(session):
                 await killer.kill_that_of(session)
@@ -216,7 +216,7 @@ class TestBefore:
 
 
 class TestAtTheCommit:
-    """The COMMIT was sent, and no answer came: nobody can tell whether it was carried out."""
+    """The COMMIT was sent, and no answer came: its outcome is unknown."""
 
     @pytest.fixture
     def lost(
@@ -300,7 +300,7 @@ class TestAtTheCommit:
     async def test_a_refused_commit_is_known(
         self, session: AsyncSession, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is no loss of the connection is no question either."""
+        """If the connection was not lost, the outcome is known."""
 
         def do_commit(_connection: Any) -> None:
             raise RuntimeError("no commit")

@@ -108,7 +108,7 @@ async def test_every_column_can_be_written_by_a_set_based_update(session: AsyncS
 
 
 async def test_a_field_is_searched_for_once_and_by_equality(session: AsyncSession):
-    """Other lookups are no values for a new row."""
+    """Other lookups give no values for a new row."""
     with pytest.raises(ValidationError, match=r"Shelf\.soft is given twice"):
         await get_one_or_create(session, Shelf, soft=1, soft__eq=2)
     with pytest.raises(UnknownFieldError):

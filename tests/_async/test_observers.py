@@ -1,4 +1,4 @@
-"""Observers hear of every public function once: when it begins, and how it ended."""
+"""Observers are notified of every public call once: at its beginning and at its end."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ WRITES = {name for name in FUNCTIONS if not name.startswith("get_r")} - {"transa
 class TestOnce:
     @pytest.mark.parametrize("name", FUNCTIONS)
     async def test_functions(self, session: AsyncSession, name: str) -> None:
-        """An observer is told the name, the model, the session, and how many rows there were."""
+        """An observer gets the name, the model, the session and the number of rows."""
         call, model, count = FUNCTIONS[name]
         with recorded_calls() as recording:
             await call(session)
@@ -161,7 +161,7 @@ class TestOnce:
 
     @pytest.mark.parametrize("name", METHODS)
     async def test_methods_of_a_builder(self, session: AsyncSession, name: str) -> None:
-        """They are told of as functions are, also where one needs another's query."""
+        """They are reported like functions, also if one runs another's query."""
         call, count = METHODS[name]
         with recorded_calls() as recording:
             await call(session)
@@ -170,7 +170,7 @@ class TestOnce:
         assert seen.kind == ("write" if name in {"update", "delete"} else "read")
 
     async def test_functions_of_engines(self, database: Database, engine: AsyncEngine) -> None:
-        """What takes no session is told of with its name."""
+        """Functions without a session are reported by name."""
         with recorded_calls() as recording:
             made = create_pooled_engine(database.async_url)
             session_factory(engine)
@@ -199,7 +199,7 @@ class TestOnce:
         assert heard == ["get_row", "one", "write_row", "get_one_or_create", "update_or_create"]
 
     async def test_attempts(self, engine: AsyncEngine) -> None:
-        """What runs several times is one call, which tells how often."""
+        """Several attempts are one call, which has their number."""
         tries = []
 
         async def work(_session: AsyncSession) -> None:
@@ -236,7 +236,7 @@ class TestOnce:
         assert public == set(METHODS)
 
     async def test_how_many_are_given(self, session: AsyncSession) -> None:
-        """What works on many rows tells how many there are to be, where that is known."""
+        """A call for many rows has their number, if it is known."""
         with recorded_calls() as recording:
             await insert_data_rows([Event(text="x"), Event(text="y")], session)
             await bulk_insert_rows(ROWS, session, Event)
@@ -249,7 +249,7 @@ class TestOnce:
 
 class TestBlocks:
     async def test_whether_it_is_committed(self, session: AsyncSession) -> None:
-        """A transaction says so at its end; a savepoint is only a part of one."""
+        """A transaction reports it at its end; a savepoint is only a part of one."""
         with recorded_calls() as recording:
             async with transaction(session), transaction(session):
                 pass
@@ -304,7 +304,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("raises", [True, False], ids=["raised", "returned"])
     async def test_a_refusal(self, session: AsyncSession, raises: bool) -> None:
-        """A failure that is only returned is told of as one that is raised."""
+        """A returned failure is reported like a raised one."""
         await write_row(Project(name="a"), session)
         with recorded_calls() as recording, suppress(ConstraintViolationError):
             await write_row(Project(name="a"), session, raise_on_error=raises)
@@ -319,7 +319,7 @@ class TestFailures:
         assert recording.only.rows == 1
 
     async def test_of_one_with_hooks(self, session: AsyncSession) -> None:
-        """It is the same where each row is inserted by itself from the start."""
+        """It is the same if each row is inserted alone from the start."""
         await write_row(Project(name="a"), session)
         hook = hook_of(before_create=lambda _row: None)
         with registered_hook(Project, hook), recorded_calls() as recording:
@@ -328,13 +328,13 @@ class TestFailures:
         assert recording.only.rows == 1
 
     async def test_raised(self, session: AsyncSession) -> None:
-        """A read tells the error that its caller gets."""
+        """A read reports the error that its caller gets."""
         with recorded_calls() as recording, pytest.raises(QueryExecutionError) as raised:
             await get_result_from_query(text("SELECT nonsense FROM nowhere"), session)
         assert recording.only.error is raised.value
 
     async def test_an_update(self, session: AsyncSession) -> None:
-        """Past the unit of work it is no different."""
+        """A shortcut makes no difference."""
         await write_row(Project(name="a"), session)
         _, other = await write_row(Project(name="b"), session)
         assert other is not None
@@ -357,13 +357,13 @@ class TestFailures:
     async def test_not_there(
         self, session: AsyncSession, call: Callable[[AsyncSession], Any], error: type[Exception]
     ) -> None:
-        """That there is no such row is told of where it raises."""
+        """A missing row is reported if it raises."""
         with recorded_calls() as recording, pytest.raises(error):
             await call(session)
         assert isinstance(recording.only.error, error)
 
     async def test_a_block(self, session: AsyncSession) -> None:
-        """A block tells what came out of it."""
+        """A block reports the exception that leaves it."""
         with recorded_calls() as recording, pytest.raises(RefusalError) as raised:
             async with transaction(session, wrap_errors=False):
                 raise RefusalError
@@ -398,7 +398,7 @@ class TestNesting:
 @pytest.mark.usefixtures("rows")
 class TestStreams:
     async def test_when_it_is_at_work(self, session: AsyncSession) -> None:
-        """An observer is told of each batch: what runs in between is the caller's code."""
+        """An observer is notified of each batch: the caller's code runs in between."""
         working = Working()
         with observing(working):
             async for event in _events(session).stream(1):
@@ -412,7 +412,7 @@ class TestStreams:
         ]
 
     async def test_it_begins_with_the_first_row(self, session: AsyncSession) -> None:
-        """A stream that nobody reads is no call."""
+        """A stream that is never read is not a call."""
         with recorded_calls() as recording:
             _events(session).stream()
             gc.collect()
@@ -503,7 +503,7 @@ class TestLimits:
     async def test_rows_are_refused(
         self, session: AsyncSession, call: Callable[[AsyncSession], Any], inside: bool
     ) -> None:
-        """What many rows have been written in part is undone; a block that goes on is doomed."""
+        """Rows that were already written are undone; a block that continues is doomed."""
         with observing(Limit(rows=1)):
             if inside:
                 with suppress(Exception):
@@ -518,7 +518,7 @@ class TestLimits:
 
 class TestObserversThatFail:
     async def test_they_break_nothing(self, session: AsyncSession) -> None:
-        """What only listens gets in nobody's way: its error is logged, others hear all the same."""
+        """A failing observer breaks nothing: its error is logged, and others are notified."""
         with logged() as lines, observing(failing("begin", "end")), recorded_calls() as recording:
             assert (await write_row(Event(text="x"), session))[0]
         assert recording.only.name == "write_row"
@@ -527,7 +527,7 @@ class TestObserversThatFail:
         ] * 2
 
     async def test_one_that_comes_late(self, session: AsyncSession) -> None:
-        """It hears nothing of calls that have begun; one that goes hears of their ends."""
+        """It is not notified of calls in progress; one that is removed gets their ends."""
         with recorded_calls() as before:
             stream = _events(session).stream(1)
             async with transaction(session):

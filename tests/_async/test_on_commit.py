@@ -183,7 +183,7 @@ class TestNever:
     async def test_of_a_savepoint_of_the_user_that_is_rolled_back(
         self, session: AsyncSession
     ) -> None:
-        """They are no blocks of the library, and are undone all the same."""
+        """They are not the library's blocks, but are undone as well."""
         ran: list[int] = []
         async with transaction(session):
             savepoint = await session.begin_nested()

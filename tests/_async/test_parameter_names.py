@@ -159,7 +159,7 @@ async def test_rows_are_found_and_deleted(values: Row, session: AsyncSession) ->
 
 
 async def test_a_composite_key_of_such_names(session: AsyncSession) -> None:
-    """Its parts are told from each other, and from what is written."""
+    """Its parts are distinguished from each other, and from the written values."""
     row = {"key_1": 1, "key_0": 2, "new_key_0": 3, "first": 4}
     await bulk_upsert_mappings([row], session, LookalikeLink)
     await bulk_upsert_mappings([row | {"first": 5}], session, LookalikeLink)
@@ -183,7 +183,7 @@ async def test_a_percent_sign_in_the_name_of_a_key(session: AsyncSession) -> Non
 
 
 async def test_a_percent_sign_in_all_names(session: AsyncSession, database: Database) -> None:
-    """MySQL could not count the duplicates by any column; the error says so."""
+    """MySQL could not count duplicates by any column; the error explains that."""
     rows = [{"id": 1, "share": 5}, {"id": 2, "share": 6}]
     assert await bulk_insert_rows(rows[:1], session, OnlyPercents) == 1
     if database.name == "mysql":

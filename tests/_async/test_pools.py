@@ -48,13 +48,13 @@ async def value(engine: AsyncEngine, statement: str) -> Any:
 
 
 def traceback_of(error: BaseException) -> str:
-    """All that a log or a traceback tells about an error and its causes."""
+    """Return the full traceback of an error and its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
 
 class TestExhaustion:
     async def test_it_raises_after_the_timeout(self, database: Database) -> None:
-        """A read that gets no connection has not found out that there is no row."""
+        """A read that gets no connection must not report a missing row."""
         async with (
             pooled(database.async_url, pool_size=1, max_overflow=0, pool_timeout=0.2) as engine,
             AsyncSession(engine) as first,

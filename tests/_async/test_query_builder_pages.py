@@ -58,7 +58,7 @@ async def test_a_page_past_the_end_is_empty_and_its_total_right(session: AsyncSe
 async def test_rows_are_counted_once_and_only_where_it_is_needed(
     session: AsyncSession, engine: AsyncEngine
 ):
-    """A first page that is not full tells how many rows there are; later ones bring it along."""
+    """A first page that is not full gives the total; later pages count in the same query."""
     query = AsyncQueryBuilder(session, Hero)
     await query.count()  # the transaction has begun
     numbers = {}

@@ -153,7 +153,7 @@ async def test_related_rows_come_with_each_batch(session: AsyncSession, engine: 
 
 @pytest.mark.usefixtures("heroes")
 async def test_streams_run_side_by_side(session: AsyncSession):
-    """Each goes on where it was, also when the other is left in the middle."""
+    """Each continues at its place, even if the other is abandoned."""
     query = AsyncQueryBuilder(session, Hero).order_by("age")
     pairs = []
     async for hero in query.where(age__lt=12).stream(5):
@@ -186,7 +186,7 @@ async def test_a_transaction_that_ends_in_the_loop_ends_it(
 
 @pytest.mark.usefixtures("heroes")
 async def test_a_refused_statement_in_the_loop(session: AsyncSession, engine: AsyncEngine):
-    """Undone by itself, it leaves the loop going; else the session is free after a rollback."""
+    """If only it is undone, the loop continues; otherwise a rollback frees the session."""
     query = AsyncQueryBuilder(session, Hero).order_by("age")
     async with transaction(session):
         seen = 0
@@ -297,7 +297,7 @@ async def test_mistakes_are_reported_by_the_call(session: AsyncSession):
 
 @pytest.mark.databases("mysql")
 async def test_an_order_that_no_query_continues_after(session: AsyncSession):
-    """MySQL needs one where other queries come between; the call says so, or the loop."""
+    """On MySQL, other queries in between require a sortable order; the call or loop says so."""
     await execute(session, insert(AllTypes), [{"payload": {"a": n}} for n in range(5)])
     await session.commit()
     query = AsyncQueryBuilder(session, AllTypes).order_by("payload")

@@ -110,7 +110,7 @@ class TestDeadlocks:
     async def race(
         self, crowd: AsyncEngine, before: str = ""
     ) -> tuple[list[bool], list[QueryExecutionError]]:
-        """Return what the callers were told, and their failures; they may do something before."""
+        """Return the callers' results and failures; each may do something beforehand."""
         answers: list[bool] = []
         failures: list[QueryExecutionError] = []
 

@@ -145,7 +145,7 @@ class TestCalls:
             await get_result_from_query(AsyncQueryBuilder(session, Event).statement(), session)
 
     async def test_by(self, session: AsyncSession, each_limiter: RateLimiter) -> None:
-        """Each caller has a count; nobody is not limited."""
+        """Each caller has a count; anonymous callers are not limited."""
         each_limiter.limit("1/hour", Event, by=current_actor)
         for name in ("ann", "bob"):
             with acting_as(name):
@@ -156,7 +156,7 @@ class TestCalls:
             await get_rows(session, Event)
 
     async def test_nobody(self, session: AsyncSession, limiter: RateLimiter) -> None:
-        """Calls of nobody can be refused; there is no time after which to come again."""
+        """Anonymous calls can be refused; there is no time after which to retry."""
         limiter.limit("1/hour", Event, by=current_actor, anonymous="refuse")
         with pytest.raises(RateLimitExceededError) as raised:
             await get_rows(session, Event)
@@ -387,7 +387,7 @@ class TestRedis:
         await limiter.aclose()
 
     async def test_started_again(self, session: AsyncSession, server: OwnRedis) -> None:
-        """A Redis that has forgotten the script is told it again."""
+        """If Redis has lost the script, it is sent again."""
         limiter = RateLimiter(server.url, on_failure="refuse", timeout=1)
         limiter.limit("100/hour", Event)
         await get_rows(session, Event)

@@ -24,7 +24,7 @@ CLIENTS = 60
 
 @pytest.fixture
 def few(database: Database) -> Iterator[AsyncEngine]:
-    """An engine with two connections, on empty tables; whoever serves it disposes of it."""
+    """An engine with two connections, on empty tables; the server disposes of it."""
     yield create_pooled_engine(database.async_url, pool_size=2, max_overflow=0, pool_timeout=20)
     database.clear()
 
@@ -82,7 +82,7 @@ def test_many_clients_wait_for_each_other_alone(few: AsyncEngine, app: FastAPI) 
 def test_a_read_that_is_lost_at_its_commit_may_be_asked_again(
     few: AsyncEngine, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a 503; of a write nobody can tell whether it was written, so that it is a 500."""
+    """It is a 503; for a write, the outcome is unknown, so it is a 500."""
 
     def do_commit(_connection: Any) -> None:
         raise ConnectionResetError

@@ -225,7 +225,7 @@ ELSE: list[Any] = [
 
 @EVERYWHERE
 async def test_all_else_goes_to_the_primary_and_stays_there(new_session: Any) -> None:
-    """Nobody can tell of a text whether it writes; locks and DML at any depth belong there."""
+    """SQL text may write; locks and nested DML belong there too."""
     for statement in ELSE:
         async with new_session() as session:
             assert await session.scalar(select(Hero.age)) == OLD
@@ -360,7 +360,7 @@ class TestFailures:
         await engine.dispose()
 
     async def test_the_primary_answers(self, primary: AsyncEngine, gone: AsyncEngine) -> None:
-        """One line tells of it, not one for each read."""
+        """It is logged once, not for each read."""
         new_session = session_factory(primary, replicas=[gone])
         with logged() as lines:
             for _ in range(3):
@@ -409,7 +409,7 @@ class TestFailures:
     async def test_a_connection_that_is_lost_inside_of_a_transaction(
         self, session: AsyncSession, copy_url: str
     ) -> None:
-        """The rest of the transaction goes on with the primary."""
+        """The rest of the transaction continues on the primary."""
         assert await session.scalar(select(Hero.age)) == OLD
         administrator = create_engine(copy_url.replace("postgresql:", "postgresql+psycopg:"))
         with administrator.connect() as connection:
@@ -479,7 +479,7 @@ class TestFailures:
 class TestTokens:
     @pytest.mark.databases("sqlite", "mysql")
     async def test_other_databases_have_none(self, session: AsyncSession) -> None:
-        """Where somebody else's token comes in, the primary answers."""
+        """With a foreign token, the primary answers."""
         with pytest.raises(ValidationError, match="needs PostgreSQL"):
             await replication_token(session)
         with read_after(TOKEN):
@@ -512,7 +512,7 @@ class TestTokens:
 
     @pytest.mark.databases("postgresql")
     async def test_the_commit_comes_first(self, session: AsyncSession) -> None:
-        """In a block there is nothing to tell yet."""
+        """Inside a block, nothing is committed yet."""
         async with transaction(session):
             with pytest.raises(ValidationError, match="after the commit"):
                 await replication_token(session)
@@ -522,7 +522,7 @@ class TestTokens:
     async def test_no_token_asks_for_nothing(
         self, session: AsyncSession, nothing: str | None
     ) -> None:
-        """There is no cookie yet; a block around counts."""
+        """Without a cookie, an outer block's token still counts."""
         with read_after(nothing):
             assert await age_in(session) == OLD
         with use_primary(), read_after(nothing):

@@ -146,7 +146,7 @@ async def test_composite_keys_are_tuples(session: AsyncSession) -> None:
 
 
 async def test_soft_deleted_rows_are_hidden_and_restored(session: AsyncSession) -> None:
-    """Unless a method is told to include them."""
+    """Unless a method is asked to include them."""
     letters = AsyncRepository(session, Letter)
     key = (await letters.create(text="Hello")).id
     await letters.delete(key, deleted_by="ann")
@@ -188,7 +188,7 @@ async def test_a_row_is_created_once(heroes: AsyncRepository[Hero]) -> None:
 
 
 async def test_a_row_is_updated_or_created(heroes: AsyncRepository[Hero]) -> None:
-    """Each call is committed once, with its values; nothing to write is no mistake."""
+    """Each call is committed once, with its values; an empty update is not an error."""
     ann, created = await heroes.update_or_create({"secret_name": "?", "age": 40}, name="Ann")
     assert (ann.age, created, heroes.session.in_transaction()) == (40, True, False)
     ann, created = await heroes.update_or_create({"age": "41"}, name="Ann")

@@ -107,7 +107,7 @@ def told(sent: list[str]) -> list[str]:
 
 
 async def test_a_read_has_a_transaction(secured: Secured, session: Any):
-    """The tenant is told for one, so that no read is sent without, in no scope either."""
+    """The tenant is set per transaction, so no read is sent without one, even without a scope."""
     question = f"SELECT state FROM pg_stat_activity WHERE usename = '{secured.role}'"
     await get_result_from_query(select(literal(1)), session)
     assert secured.ask(question) == [("idle in transaction",)]
@@ -208,7 +208,7 @@ async def test_a_transaction_is_told_once(session: Any, engine: AsyncEngine):
 
 
 async def test_models_of_nobody_are_told_nothing(session: Any, engine: AsyncEngine):
-    """Without a tenant in scope there is nothing to tell."""
+    """Without a tenant in scope, none is set."""
     with statements_of(engine) as sent:
         await write_row(Pet(name="Rex"), session, raise_on_error=True)
     assert "tell" not in told(sent)
@@ -232,7 +232,7 @@ async def test_each_attempt_of_a_transaction_is_told(session_factory: Any, engin
 
 
 async def test_nothing_outlives_a_transaction(session: Any, engine: AsyncEngine):
-    """Whoever has the connection next is told what is in scope there, or nothing."""
+    """The connection's next user gets the tenant of its own scope, or none."""
     with tenant_scope("a"):
         await write_row(Spell(label="x"), session, raise_on_error=True)
         await get_rows(session, Spell)
@@ -253,7 +253,7 @@ async def test_a_scope_that_opens_in_a_transaction(session: Any):
 
 
 async def test_a_savepoint_forgets_what_it_was_told(engine: AsyncEngine):
-    """Then it is told again; SQLAlchemy's own connections have no tenant of their own."""
+    """Then the tenant is set again."""
     async with engine.connect() as connection:
         with tenant_scope("a"):
             assert (await connection.execute(LABELS)).scalars().all() == ["of a"]
@@ -269,7 +269,7 @@ async def test_a_savepoint_forgets_what_it_was_told(engine: AsyncEngine):
 async def test_a_connection_that_died_is_replaced(
     session: Any, engine: AsyncEngine, secured: Secured, begins: str
 ):
-    """Before its first statement, which tells the tenant; nobody hears of it."""
+    """Before its first statement, which sets the tenant; no error surfaces."""
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}'"
     await session.exec(select(Pet))
     await session.rollback()
@@ -381,7 +381,7 @@ async def refused(url: Any) -> str:
 
 
 async def test_roles_for_which_row_security_does_not_hold(secured: Secured):
-    """A superuser, and a role that is allowed to pass it, are told so before anything is read."""
+    """A superuser, and a role with BYPASSRLS, are refused before anything is read."""
     assert "superuser" in await refused(secured.owners_url)
     secured.ask(f"ALTER ROLE {secured.role} BYPASSRLS")
     try:
@@ -453,7 +453,7 @@ def test_a_replica_has_to_have_it_too(secured: Secured) -> None:
 
 
 async def test_autocommit_is_refused(engine: AsyncEngine, secured: Secured):
-    """There is no transaction that could be told anything; nothing is seen without."""
+    """There is no transaction to set the tenant in, and no row is visible without it."""
     with pytest.raises(ValidationError, match="AUTOCOMMIT"):
         create_pooled_engine(secured.url, isolation_level="AUTOCOMMIT", row_security=True)
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

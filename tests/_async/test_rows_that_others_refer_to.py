@@ -115,7 +115,7 @@ async def test_every_way_of_deletion_names_the_foreign_key(
 
 
 async def test_it_follows_raise_on_error(session: AsyncSession, case: Any) -> None:
-    """Outside a block False comes back, and so it does in a block with the flag; it goes on."""
+    """It returns False outside a block, and with the flag inside one, which continues."""
     model, key, _, table = case
     assert not await delete_row(key, session, model)
     async with transaction(session):
@@ -134,7 +134,7 @@ async def test_it_follows_raise_on_error(session: AsyncSession, case: Any) -> No
 
 
 async def test_a_block_is_doomed_by_it(session: AsyncSession, case: Any) -> None:
-    """Who catches the error and goes on gets it again at the exit."""
+    """If the caller catches the error and continues, the exit raises it again."""
     model, key, _, _ = case
     with pytest.raises(TransactionError):
         async with transaction(session):

@@ -135,7 +135,7 @@ class TestAnAttempt:
     async def test_an_error_of_the_function_arrives_as_it_is(
         self, engine: AsyncEngine, new_session: NewSession
     ) -> None:
-        """Without a second attempt, and without a note; errors of the system are no exception."""
+        """Without a second attempt and without a note; this includes errors of the system."""
         for error in (ValueError("no seats"), OSError(), TimeoutError(), ConnectionResetError()):
             ran: list[int] = []
 
@@ -201,7 +201,7 @@ class TestAnAttempt:
         assert await names(engine) == ["hero 1"]
 
     async def test_sessions_of_a_registry(self, engine: AsyncEngine) -> None:
-        """They are as good as new ones where nobody uses them."""
+        """They are accepted if they are unused."""
         registry = scoped(engine)
         await run_transaction(registry, lambda session: write_row(hero("Rusty"), session))
         assert await names(engine) == ["Rusty"]
@@ -276,7 +276,7 @@ class TestAttempts:
         assert ran == [1]
 
     async def test_a_final_error_ends_them(self, new_session: NewSession) -> None:
-        """The note tells that it was not the first attempt."""
+        """The note says that it was not the first attempt."""
         numbers = count(1)
 
         async def work(_session: AsyncSession) -> None:

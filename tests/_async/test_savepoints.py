@@ -235,7 +235,7 @@ class TestLocking:
     async def test_blocks_that_read_and_then_write_wait_for_each_other(
         self, file: str, begins: str
     ) -> None:
-        """None of them finds the database locked, and no update is lost; whoever begins."""
+        """No block finds the database locked, and no update is lost, whichever begins."""
         if begins == "autocommit" and sys.version_info < (3, 12):
             pytest.skip("the driver's autocommit attribute is new in Python 3.12")
         options = {"autocommit": False} if begins == "autocommit" else {}

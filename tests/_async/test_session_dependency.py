@@ -29,7 +29,7 @@ async def kill(session: AsyncSession, database: Database) -> None:
 
 @pytest.mark.databases("postgresql", "mysql")
 async def test_a_connection_that_died_after_the_answer_is_let_go(database: Database):
-    """The close is no failure of the request, and the next one gets a connection that lives."""
+    """The failed close is not the request's failure, and the next one gets a live connection."""
     engine = create_pooled_engine(database.async_url, pool_size=1, max_overflow=0, pool_timeout=1)
     open_session = asynccontextmanager(get_session(engine))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Marking rows as deleted, restoring them, and removing them for good."""
+"""Soft-deleting rows, restoring them, and deleting them permanently."""
 
 from __future__ import annotations
 

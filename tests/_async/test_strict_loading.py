@@ -119,7 +119,7 @@ async def test_the_second_row_of_a_query(session: AsyncSession):
 
 @pytest.mark.parametrize("between", ["nothing", "another query", "many queries"])
 async def test_what_happens_before_the_second_row(session: AsyncSession, between: str):
-    """Queries are told apart, up to a hundred, and a first row that nobody holds counts too."""
+    """Up to a hundred queries are distinguished, and a garbage-collected first row counts too."""
     await heroes(session)
     await given(session, *(Team(id=number, name=f"Team {number}") for number in range(3, 120)))
     others = {"nothing": 0, "another query": 1, "many queries": 110}[between]

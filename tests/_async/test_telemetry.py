@@ -91,7 +91,7 @@ class TestSpans:
         assert told == [True, None]
 
     async def test_the_cache(self, engine: AsyncEngine, telemetry: Exported) -> None:
-        """It tells what the cache did for a read that asked it, and counts that."""
+        """The span has the result of a cache lookup, and a metric counts it."""
         configure_cache(InMemoryCache(), ttl=60)
         try:
             for _ in range(2):
@@ -112,7 +112,7 @@ class TestSpans:
         assert sum(telemetry.points("sqlmodel_crud.cache.requests").values()) == 5
 
     async def test_batches(self, session: AsyncSession, telemetry: Exported) -> None:
-        """It tells how many rows were given; one is no batch."""
+        """The span has the number of given rows; one row is not a batch."""
         await get_rows_within_id_list([1, 2, 3], session, Event)
         await get_rows_within_id_list([1], session, Event)
         sizes = [(span.attributes or {}).get("db.operation.batch.size") for span in telemetry.spans]
@@ -254,7 +254,7 @@ class TestStreams:
         assert telemetry.only.name == "stream event"
 
     async def test_dropped(self, session: AsyncSession, telemetry: Exported) -> None:
-        """It ends when nobody has the stream any more."""
+        """It ends when the stream is garbage-collected."""
         stream = AsyncQueryBuilder(session, Event).stream(1)
         async for _ in stream:
             break
@@ -304,7 +304,7 @@ class TestFailures:
         assert attributes["db.response.status_code"] == NO_TABLE[database.name]
 
     async def test_nothing_found(self, session: AsyncSession, telemetry: Exported) -> None:
-        """That is no error, returned or raised."""
+        """It is not an error, whether returned or raised."""
         await get_row(9, session, Event)
         with suppress(RecordNotFoundError):
             await get_row(9, session, Event, raise_on_error=True)
@@ -353,7 +353,7 @@ class TestMetrics:
         }
 
     async def test_a_callers_transaction(self, session: AsyncSession, telemetry: Exported) -> None:
-        """A block in it is a savepoint: how the transaction ends, nobody hears."""
+        """A block inside it is a savepoint, so the outcome of the transaction is not reported."""
         async with session.begin(), transaction(session):
             pass
         assert telemetry.names == ["transaction"]

@@ -124,7 +124,7 @@ def _values(row: Any) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a way comes to.
+    """The outcome of one way to reach rows.
 
     Attributes:
         found: What it returns, or the error that it raises.
@@ -138,7 +138,7 @@ class Outcome:
 
 
 async def contents(connection: Any, tenant: str | None = None) -> list[Any]:
-    """Return all rows of a tenant, or of nobody, from under the sessions."""
+    """Return all rows of a tenant, or without one, read without a session."""
     found: list[Any] = []
     for model in MODELS:
         table = inspect(model).local_table

@@ -53,7 +53,7 @@ class TestFailure:
     async def test_everything_is_rolled_back_and_the_error_wrapped(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """The original is the cause, and its text is told."""
+        """The original error is the cause, and its message is included."""
         error = ValueError("no seats left")
         with pytest.raises(TransactionError) as caught:
             async with transaction(session) as tx:
@@ -70,7 +70,7 @@ class TestFailure:
     async def test_an_error_of_the_library(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Inside a block writes raise unless they are told not to."""
+        """Inside a block, writes raise by default."""
         with pytest.raises(TransactionError) as caught:
             async with transaction(session):
                 await write_row(hero("Rusty"), session)

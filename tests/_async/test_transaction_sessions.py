@@ -221,7 +221,7 @@ class TestSessions:
         await registry.remove()
 
     async def test_a_bind_per_model(self, engine: AsyncEngine) -> None:
-        """It has no connection before the first statement tells which."""
+        """It has no connection before the first statement."""
         async with AsyncSession(binds={SQLModel: engine}) as session:
             async with transaction(session):
                 await write_row(hero("Rusty"), session)
@@ -243,7 +243,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
     async def test_bound_to_a_connection(self, engine: AsyncEngine, mode: str) -> None:
-        """Its transaction is somebody else's, who undoes all of it."""
+        """Its transaction belongs to the connection's owner, who undoes all of it."""
         async with engine.connect() as connection:
             outside = await connection.begin()
             async with AsyncSession(connection, join_transaction_mode=mode) as session:

@@ -70,7 +70,7 @@ class TestSuccess:
     async def test_what_is_done_directly_takes_part(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """Added objects that nobody flushed, changed attributes, statements of the user's own."""
+        """Unflushed objects, changed attributes, and the user's own statements."""
         _, row = await write_row(hero("Rusty"), session)
         async with transaction(session) as tx:
             row.age = 48
@@ -86,7 +86,7 @@ class TestSuccess:
             ]
 
     async def test_an_empty_block(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """It is no failure, and holds no connection."""
+        """It is not a failure, and holds no connection."""
         async with transaction(session):
             pass
         await assert_usable(session, engine)
@@ -192,7 +192,7 @@ class TestByHand:
     async def test_in_a_nested_block_that_fails_later(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """There is no savepoint any more to roll back to."""
+        """The savepoint to roll back to no longer exists."""
         async with transaction(session):
             await write_row(hero("Rusty"), session)
             with pytest.raises(TransactionError):

@@ -247,7 +247,7 @@ class TestTheRowIsNamed:
         assert await count_of(session, Item) == 0
 
     async def test_what_is_no_rows_fault_has_no_row(self, session: AsyncSession) -> None:
-        """And a block with `raise_on_error=False` goes on after a refusal."""
+        """Also, a block continues after a refusal with `raise_on_error=False`."""
         async with transaction(session):
             await bulk_upsert_mappings(items(1), session, Item)
             with pytest.raises(IntegrityError):

@@ -442,7 +442,7 @@ class TestMixins:
         assert known.updated_at >= created_at
 
     async def test_a_deleted_row_is_updated_as_it_is(self, session: AsyncSession) -> None:
-        """It is not revived, unless the payload says so."""
+        """It is not restored, unless the payload says so."""
         person = Person(id=1, email="a@x")
         person.soft_delete("alice")
         await given(session, person)

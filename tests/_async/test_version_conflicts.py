@@ -1,4 +1,4 @@
-"""Optimistic locking through the functions of the library: who comes second is told so."""
+"""Optimistic locking through the library's functions: the second writer gets an error."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_a_lost_update_is_reported(
 async def test_a_lost_update_dooms_a_block(
     session: AsyncSession, session_factory: Sessions, way: str
 ):
-    """The flush that found it has ended the transaction: whoever catches it cannot commit."""
+    """The flush has ended the transaction, so code that catches the error cannot commit."""
     counter = await counter_of(session)
     key = counter.id
     await change_elsewhere(session_factory, key)
@@ -163,7 +163,7 @@ async def test_a_lost_update_from_before_the_savepoint(
 async def test_a_lost_update_that_the_exit_of_a_block_writes(
     session: AsyncSession, session_factory: Sessions, inside: bool
 ):
-    """What is pending is written when the block ends, an inner one too, and tells of the row."""
+    """Pending changes are written at the end of a block, inner ones too; the error has the row."""
     counter = await counter_of(session)
     key = counter.id
     await change_elsewhere(session_factory, key)
@@ -180,7 +180,7 @@ async def test_a_lost_update_that_the_exit_of_a_block_writes(
 
 
 async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessions):
-    """Nobody can tell its version."""
+    """Its version is unknown."""
     counter = await counter_of(session)
     key = counter.id
     counter.value = 20
@@ -212,7 +212,7 @@ def gone_after_an_update(engine: AsyncEngine) -> Iterator[None]:
 async def test_the_database_goes_away_after_the_conflict(
     session: AsyncSession, session_factory: Sessions, engine: AsyncEngine
 ):
-    """The conflict is what the error tells, without the version that could not be looked up."""
+    """The error reports the conflict, without the version, which could not be looked up."""
     counter = await counter_of(session)
     key = counter.id
     await change_elsewhere(session_factory, key)
@@ -312,7 +312,7 @@ async def test_with_hooks(session: AsyncSession, session_factory: Sessions):
 async def test_soft_deletions_and_restorations_count(
     session: AsyncSession, session_factory: Sessions
 ):
-    """They are updates: whoever changes the row on top of one comes second."""
+    """They are updates, so a concurrent change of the row conflicts with them."""
     _, parcel = await write_row(Parcel(code="a"), session, raise_on_error=True)
     key = parcel.id
     other = session_factory()

@@ -350,7 +350,7 @@ async def test_the_first_bad_row_of_many_is_named(session: AsyncSession) -> None
 
 
 async def test_a_refused_row_leaves_a_block_as_it_was(session: AsyncSession) -> None:
-    """Nothing reached the database, so the block goes on."""
+    """Nothing reached the database, so the block continues."""
     async with transaction(session):
         await write_row(Team(name="a"), session)
         with pytest.raises(ValidationError):
@@ -360,7 +360,7 @@ async def test_a_refused_row_leaves_a_block_as_it_was(session: AsyncSession) -> 
 
 
 async def test_a_row_that_is_there_is_checked_for_what_changed(session: AsyncSession) -> None:
-    """Old values that no longer fit stand in nobody's way."""
+    """Old values that are no longer valid do not matter."""
     await write_row(Typed(id=1, code="abc"), session)
     row = await session.get(Typed, 1)
     assert row is not None
@@ -575,7 +575,7 @@ WRITES: dict[str, Callable[[AsyncSession, Any], Any]] = {
 async def test_a_value_that_no_json_can_hold_names_its_column(
     session: AsyncSession, database: Database, write: Callable[[AsyncSession, Any], Any]
 ) -> None:
-    """It is found when the statement is made; psycopg alone does not tell where."""
+    """It is detected when the statement is built; only psycopg does not say where."""
     await write_row(Typed(id=1), session)
     with pytest.raises(ValidationError) as caught:
         await write(session, {"a": Unwritable()})

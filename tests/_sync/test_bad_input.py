@@ -110,7 +110,7 @@ def test_rows_have_to_be_of_tables(session: Session, row: Any) -> None:
 
 @pytest.mark.parametrize("values", [5, "age", [("age", 5)], Hero])
 def test_values_of_a_new_row_are_a_mapping(session: Session, engine: Engine, values: Any) -> None:
-    """It is told before anything is searched for."""
+    """It is refused before anything is searched for."""
     wrong = pytest.raises(ValidationError, match="are a mapping, not")
     with recorded(engine) as words, wrong as raised:
         get_one_or_create(session, Hero, values, name="Rusty")

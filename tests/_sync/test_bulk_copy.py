@@ -156,7 +156,7 @@ WIDE: Row = {
 
 @pytest.mark.databases("postgresql")
 class TestCopy:
-    """`method="copy"`, and when it is taken by itself."""
+    """`method="copy"`, and when "auto" chooses COPY."""
 
     def test_every_type_is_copied(self, session: Session, engine: Engine) -> None:
         """Without falling back; defaults of Python and of the server are filled in."""
@@ -169,7 +169,7 @@ class TestCopy:
         assert "'python', 7" in copied[0] or "'python', 3" in copied[0]
 
     def test_many_rows_are_copied_by_themselves(self, session: Session, engine: Engine) -> None:
-        """A few are not, nor are those that somebody watches."""
+        """A few rows are not, nor are rows of a session with listeners."""
         rows = [{"owner": "x", "balance": 1} for _ in range(200)]
         with recorded(engine) as words:
             bulk_insert_rows(rows, session, Account)

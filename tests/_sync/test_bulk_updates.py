@@ -105,7 +105,7 @@ class TestWhatIsWritten:
 
 
 class TestStamps:
-    """What an update writes by itself."""
+    """Stamps that an update writes automatically."""
 
     def test_stamps_and_versions(self, session: Session) -> None:
         """`updated_at`, `updated_by` and `version` are those of an update."""
@@ -258,7 +258,7 @@ class Note:
 
 
 class TestRowByRow:
-    """Where each row has to be seen by itself."""
+    """Updates that must handle each row individually."""
 
     def test_hooks_run_per_row(self, session: Session) -> None:
         """In the order of the keys, and what they return is written."""
@@ -276,7 +276,7 @@ class TestRowByRow:
         ]
 
     def test_a_hook_that_raises_undoes_all(self, session: Session) -> None:
-        """A hook's own exception comes out, and no row is updated."""
+        """A hook's own exception propagates, and no row is updated."""
         ids = heroes(session)
         with registered_hook(Hero, Note(fails_at="hero 3")), pytest.raises(RuntimeError):
             bulk_update_rows(ids, {"age": 4}, session, Hero, chunk_size=1)

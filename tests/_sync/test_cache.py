@@ -89,7 +89,7 @@ def one(session: Session, made: Any) -> Any:
 def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
     engine: Engine, session: Session
 ) -> None:
-    """Whatever takes `use_cache` or `cached()` returns the same again, until somebody writes."""
+    """Every read with `use_cache` or `cached()` returns the same again until a write."""
     key = one(session, Bundle(name="a", stock=3))
     one(session, Bundle(name="b", stock=4))
 
@@ -163,7 +163,7 @@ def test_each_read_hits_the_second_time(  # noqa: C901 - many reads
 def test_each_number_hits_the_second_time(
     engine: Engine, session: Session, method: str, arguments: Any
 ) -> None:
-    """The same value again, of the same type, without a statement, until somebody writes."""
+    """The same value again, of the same type, without a statement, until a write."""
     insert_data_rows([Bundle(name="a", stock=3), Bundle(name="b", stock=4)], session)
 
     def read(session: Session) -> Any:
@@ -359,7 +359,7 @@ def test_a_hit_that_is_read_again_can_be_written(engine: Engine, session: Sessio
 
 
 def test_a_hit_with_a_version_can_be_written(engine: Engine, session: Session) -> None:
-    """Its version tells whether it was up to date."""
+    """Its version reveals whether it was outdated."""
     key = one(session, Tally(name="a"))
     asked(engine, row(Tally, key))
     with Session(engine) as other:
@@ -373,7 +373,7 @@ def test_a_hit_with_a_version_can_be_written(engine: Engine, session: Session) -
 
 
 def test_a_transaction_that_has_written_is_not_cached(engine: Engine, session: Session) -> None:
-    """It sees what nobody else sees, also after SQL as text, and says nothing of it."""
+    """It sees uncommitted rows, also after SQL text, which must not be cached."""
     key = one(session, Bundle(name="a", stock=1))
     for statement in (
         text("UPDATE bundle SET stock = 5"),
@@ -390,7 +390,7 @@ def test_a_transaction_that_has_written_is_not_cached(engine: Engine, session: S
 
 
 def test_a_write_on_the_connection_is_not_cached(engine: Engine, session: Session) -> None:
-    """What is written past the session is no answer for others before it is committed."""
+    """Rows written past the session are not cached for others before the commit."""
     key = one(session, Bundle(name="a", stock=1))
     invalidate_cache(Bundle)
 

@@ -64,7 +64,7 @@ def lose_answers_to_commits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_commit_that_nobody_knows_of_ends_entries(
     engine: Engine, session: Session, monkeypatch: pytest.MonkeyPatch, in_block: bool
 ) -> None:
-    """The row is written, though the program was told of an error."""
+    """The row is written although the program got an error."""
     key = one(session, Bundle(name="a", stock=1))
     asked(engine, row(Bundle, key))
     with Session(engine) as other:
@@ -120,7 +120,7 @@ def test_links_are_ended_where_each_statement_is_a_commit(engine: Engine, sessio
 
 
 def test_a_variant_that_executes_is_not_kept(engine: Engine, session: Session) -> None:
-    """A type that is harmless by itself may be pickled on some databases."""
+    """A harmless type may have a pickled variant for some databases."""
     key = one(session, Variable(thing={"a": 1}))
     asked(engine, row(Variable, key))
     found, count = asked(engine, row(Variable, key))
@@ -128,7 +128,7 @@ def test_a_variant_that_executes_is_not_kept(engine: Engine, session: Session) -
 
 
 def test_a_hit_is_refused_in_every_session(engine: Engine, session: Session) -> None:
-    """One that is moved to another session is no newer there, until it is read again."""
+    """Moved to another session, it is still outdated until it is refreshed."""
     key = one(session, Bundle(name="a", stock=1))
     asked(engine, row(Bundle, key))
     hit, count = asked(engine, row(Bundle, key))

@@ -65,7 +65,7 @@ def test_a_replica_never_fills_the_cache(tmp_path: Path) -> None:
 
 
 def test_only_the_attempt_that_is_committed_ends_entries(engine: Engine) -> None:
-    """What an attempt wrote that was undone and repeated, nobody reads."""
+    """Writes of an attempt that was undone and retried are never read."""
     with Session(engine) as session:
         write_row(Bundle(id=1, name="a"), session)
         assert name_of(session, 1) == "a"

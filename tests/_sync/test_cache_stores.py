@@ -122,7 +122,7 @@ def test_without_the_store_the_database_answers(engine: Engine, server: Server) 
 
 
 def test_a_store_that_hangs_is_not_waited_for(engine: Engine, redis: Server) -> None:
-    """Paused: reads take no longer than the timeout; what it was not told is not read from it."""
+    """Paused: reads wait no longer than the timeout; after missed writes it is not read."""
     key = write(engine, "a")
     read(engine, key)
     redis.tell("CLIENT", "PAUSE", "700", "ALL")

@@ -132,14 +132,14 @@ class TestOneTransaction:
 
 
 class TestFailures:
-    """A write that fails raises and is undone by itself; what the caller makes of it is theirs."""
+    """A failed write raises, and only that write is undone; the caller decides what follows."""
 
     @pytest.fixture(autouse=True)
     def _rusty(self, session: Session) -> None:
         write_row(hero("Rusty"), session)
 
     def test_one_that_is_caught(self, session: Session, engine: Engine) -> None:
-        """After a failure that is caught the block goes on."""
+        """After a caught failure, the block continues."""
 
         def update() -> Any:
             return update_row("Nova", {"name": "Rusty"}, session, Hero, "name")
@@ -178,7 +178,7 @@ class TestFailures:
         assert names(engine) == ["Nova", "Rusty"]
 
     def test_a_transaction_that_is_lost(self, session: Session, engine: Engine) -> None:
-        """As MySQL ends it in a deadlock: the rest is not written by itself."""
+        """If MySQL ends it in a deadlock, the remaining statements are not committed alone."""
         with pytest.raises(QueryExecutionError, match="leave the block first"):
             with session.begin():
                 write_row(hero("Nova"), session)

@@ -78,7 +78,7 @@ class TestDoomed:
     def test_a_caught_error_of_the_library(
         self, session: Session, engine: Engine, wrap_errors: bool
     ) -> None:
-        """The exit says so, and what to do instead."""
+        """The exit raises, and says what to do instead."""
         with pytest.raises(TransactionError, match="raise_on_error=False") as caught:
             with transaction(session, wrap_errors=wrap_errors):
                 write_row(hero("Nova"), session)
@@ -91,7 +91,7 @@ class TestDoomed:
         self.assert_doomed(engine, session)
 
     def test_a_caught_error_of_a_statement_by_hand(self, session: Session, engine: Engine) -> None:
-        """The library hears of it through the engine."""
+        """The library notices it through an event of the engine."""
         with pytest.raises(TransactionError, match="refused a statement"):
             with transaction(session) as tx:
                 write_row(hero("Nova"), session)
@@ -269,7 +269,7 @@ class TestDoomed:
 
 
 class TestRaiseOnErrorFalse:
-    """Inside a block it undoes just that operation, and the block goes on."""
+    """Inside a block it undoes only that operation, and the block continues."""
 
     @pytest.fixture(autouse=True)
     def _rusty(self, session: Session) -> None:
@@ -321,7 +321,7 @@ class TestRaiseOnErrorFalse:
         assert names(engine) == ["Nova", "Rusty", "Sid"]
 
     def test_bulk_upsert_mappings(self, session: Session, engine: Engine) -> None:
-        """A failure raises whatever the flag says, and is undone by itself."""
+        """A failure raises regardless of the flag, and only this call is undone."""
         with transaction(session):
             write_row(hero("Nova"), session)
             payload = [
@@ -333,7 +333,7 @@ class TestRaiseOnErrorFalse:
         assert names(engine) == ["Nova", "Rusty"]
 
     def test_in_a_nested_block(self, session: Session, engine: Engine) -> None:
-        """The nested block goes on too."""
+        """The nested block continues too."""
         with transaction(session), transaction(session):
             write_row(hero("Nova"), session)
             assert write_row(hero("Rusty"), session, raise_on_error=False) == (False, None)
@@ -341,7 +341,7 @@ class TestRaiseOnErrorFalse:
         assert names(engine) == ["Nova", "Rusty", "Sid"]
 
     def test_what_was_pending_belongs_to_the_block(self, session: Session, engine: Engine) -> None:
-        """A refusal of it is no refusal of the write alone."""
+        """If it is refused, more than the write has failed."""
         with pytest.raises(TransactionError):
             with transaction(session):
                 session.add(hero("Rusty"))

@@ -193,7 +193,7 @@ def test_names_count_only_with_their_flag(session: Session) -> None:
 
 
 def test_lazy_leaves_relationships_for_later(session: Session) -> None:
-    """A relationship that the model joins by itself is left out on request."""
+    """A relationship that the model joins by default is skipped on request."""
     _, cabinet = write_row(Cabinet(label="Oak", drawers=[Drawer(name="top")]), session)
     key = cabinet.id
     session.expunge_all()

@@ -259,7 +259,7 @@ def test_links_that_a_collection_writes(session: Session) -> None:
 
 
 def test_links_whose_keys_a_collection_does_not_know(session: Session) -> None:
-    """They are refused, as nobody could tell which rows of the link model were written."""
+    """They are refused, because the written rows of the link model would be unknown."""
     session.add(Baker(id=1, planned=[Loaf(id=1)]))
     with pytest.raises(ValidationError, match="does not say which rows of Recipe"):
         session.commit()
@@ -529,7 +529,7 @@ def test_numbers_that_differ_in_their_last_digits(session: Session) -> None:
 def test_many_new_rows_without_their_keys_are_refused(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MySQL returns none, so that nobody could record these rows."""
+    """MySQL returns no keys, so these rows could not be recorded."""
     monkeypatch.setattr(dialect_of(session), "insert_returning", False)
     with pytest.raises(ValidationError, match="use bulk_insert_rows"):
         execute(session, insert(Pallet), [{"name": "a"}, {"name": "b"}])
@@ -567,7 +567,7 @@ def test_a_soft_deletion_is_an_update(session: Session) -> None:
 
 
 def test_an_insert_that_may_update_is_refused(session: Session) -> None:
-    """It does not tell which rows it updates."""
+    """It does not report which rows it updates."""
     makers: dict[str, Any] = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql}
     name = "mysql" if dialect_of(session).name == "mariadb" else dialect_of(session).name
     statement = makers[name].insert(Pallet).values(name="a")
@@ -593,7 +593,7 @@ def test_an_insert_that_leaves_rows_alone(session: Session) -> None:
 
 
 def test_an_update_of_keys_is_refused(session: Session) -> None:
-    """Afterwards nobody could tell which row was which."""
+    """Afterwards the rows could not be identified."""
     new_pallet(session)
     for statement in (update(Pallet).values(id=7), update(Pallet)):
         with pytest.raises(ValidationError, match="cannot set id"):

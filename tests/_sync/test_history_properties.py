@@ -445,7 +445,7 @@ def run_block(session: Session, how: str, program: Sequence[Step]) -> None:
 
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_each_way_is_recorded(session: Session, name: str) -> None:
-    """Whatever writes: what is there is what the history tells; what is undone is not in it."""
+    """For every write, the history matches the rows; undone changes are not in it."""
     for model in MODELS:
         write_row(model(name="first", stock=2), session)
         write_row(model(name="second", stock=3), session)

@@ -247,7 +247,7 @@ class TestReplacement:
         assert committed(engine, Task) == ["other"]
 
     def test_by_something_else(self, session: Session, engine: Engine) -> None:
-        """What is no such row is refused, and the hook is named."""
+        """Anything but such a row is refused, and the error names the hook."""
 
         class Careless:
             def before_create(self, _: Task) -> Any:
@@ -287,7 +287,7 @@ class TestReplacement:
         assert committed(engine, Task) == ["bcd"]
 
     def test_by_an_empty_mapping(self, session: Session, engine: Engine) -> None:
-        """It is no None: nothing of the data is written."""
+        """It is not None: nothing of the data is written."""
         task = existing_row(session, "a")
         with hooked(Task, before_update=lambda *_: {}):
             updated, _ = update_row(task.id, {"title": "b"}, session, Task)
@@ -348,7 +348,7 @@ class TestFailure:
     def test_other_pending_work_outside_a_block(
         self, session: Session, engine: Engine, method: str
     ) -> None:
-        """It is rolled back with the failed write, as by any other failure, and the error tells."""
+        """It is rolled back with the failed write, as after any failure, and the error says so."""
         task = existing_row(session, "old")
         session.add(Project(name="flushed"))
         session.flush()
@@ -381,7 +381,7 @@ class TestFailure:
         method: str,
         raise_on_error: bool | None,
     ) -> None:
-        """Just the operation is undone; what was pending is kept, and the block goes on."""
+        """Only the operation is undone; pending work is kept, and the block continues."""
         task = existing_row(session, "old")
         failing = Failing(method)
         with transaction(session):

@@ -173,7 +173,7 @@ class TestInserts:
         assert committed(engine, Event) == ["a", "c"]
 
     def test_several_refusals(self, session: Session, engine: Engine) -> None:
-        """Each of the rows is told; those that have no key of their own get none."""
+        """Every refused row is reported; rows without a key do not get one."""
         for title in "ac":
             existing_row(session, title)
         rows = [Task(title=t) for t in "abc"]

@@ -144,7 +144,7 @@ class TestWritingHooks:
     def test_a_failed_write_that_is_expected(
         self, session: Session, engine: Engine, inside: bool
     ) -> None:
-        """With `raise_on_error=False`, or in a block of its own, the hook goes on after it."""
+        """With `raise_on_error=False`, or in its own block, the hook continues after it."""
         existing_row(session, "taken")
 
         def try_twice(_: Project) -> None:
@@ -271,7 +271,7 @@ class TestMoreWrites:
         assert found is not restoring
 
     def test_upserts_run_none(self, session: Session) -> None:
-        """They are set-based, and say so."""
+        """They are set-based, as documented."""
         recorder = Recorder()
         with registered_hook(Task, recorder):
             bulk_upsert_mappings([{"id": 1, "title": "a", "done": False}], session, Task)

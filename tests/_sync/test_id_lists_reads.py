@@ -27,7 +27,7 @@ def write_heroes(session: Session, number: int = 3) -> list[int]:
 
 
 def test_the_rows_of_the_keys_are_found(session: Session) -> None:
-    """Keys that no row has are left out; the answer tells whether there are rows."""
+    """Keys without a row are skipped; the first value says whether there are rows."""
     keys = write_heroes(session)
     found, rows = get_rows_within_id_list([keys[0], keys[2], 10**6], session, Hero)
     assert found
@@ -74,7 +74,7 @@ def test_an_empty_list_asks_nothing(session: Session, engine: Engine) -> None:
 
 
 def test_a_hundred_thousand_keys_are_one_statement(session: Session, engine: Engine) -> None:
-    """The bind limits of the databases are no limit."""
+    """The databases' bind limits do not apply."""
     keys = write_heroes(session)
     with recorded(engine) as words:
         _, rows = get_rows_within_id_list(range(1, 100_001), session, Hero)

@@ -95,7 +95,7 @@ class TestNothingStays:
             assert not existed
 
     def test_of_a_test_that_fails(self, engine: Engine) -> None:
-        """Its exception goes on as it is."""
+        """Its exception propagates unchanged."""
         with pytest.raises(ZeroDivisionError):
             with isolated(engine) as new_session, new_session() as session:
                 write_row(hero("Nova"), session)

@@ -82,7 +82,7 @@ class TestRelationships:
         assert len(vars(row)["labels"]) == 2
 
     def test_a_row_that_is_appended_later(self, session: Session) -> None:
-        """The collection still tells the session what is put into it."""
+        """The collection still adds appended rows to the session."""
         team = Team(name="t", heroes=[Hero(name="a", secret_name="?")])
         _, team = write_row(team, session, raise_on_error=True)
         team.heroes.append(Hero(name="b", secret_name="?"))
@@ -152,7 +152,7 @@ class TestChangesInPlace:
 
 
 class TestAfterTheCommit:
-    """What fails there is no failed write."""
+    """A failure there is not a failed write."""
 
     @contextmanager
     def failing(

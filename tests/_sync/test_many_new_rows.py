@@ -205,7 +205,7 @@ class TestTheSame:
         assert seen[0] == seen[1]
 
     def test_a_savepoint_that_is_undone(self, session: Session) -> None:
-        """It takes them along, and the block goes on."""
+        """They are undone with it, and the block continues."""
         rows = heroes()
         with transaction(session):
             insert_data_rows(heroes(3), session)
@@ -272,7 +272,7 @@ class TestWhatNeedsAFlush:
         assert len(outcome["success"]) == MANY - 1
 
     def test_values_that_the_driver_does_not_get(self, session: Session) -> None:
-        """A type that cannot process one is told, and nothing is written."""
+        """The error of a type that cannot process a value is raised, and nothing is written."""
         rows = [AllTypes(integer=n, payload={"a": n}) for n in range(MANY)]
         rows[7].payload = {"a": object()}
         with pytest.raises(ValidationError, match="cannot be converted"):
@@ -335,7 +335,7 @@ class TestWhatNeedsAFlush:
 
     @pytest.mark.databases("sqlite", "postgresql")
     def test_a_trigger_that_inserts_too(self, session: Session, database: Database) -> None:
-        """Which keys are whose, only the flush can tell; on PostgreSQL they come beforehand."""
+        """Only a flush can assign the keys; on PostgreSQL they are fetched beforehand."""
         create, drop = TRIGGERS[database.name]
 
         def run(statements: Sequence[str], connection: Connection) -> None:
@@ -386,7 +386,7 @@ class TestRowsThatAreNotAlike:
         assert [tuple(row) for row in found.all()] == [(MANY, "more")]
 
     def test_a_row_that_was_there_before(self, session: Session) -> None:
-        """It is no new one, though it is in no session, and gone meanwhile."""
+        """It is not new, although it is in no session and has been deleted meanwhile."""
         old = Plain(id=MANY, name="x")
         session.add(old)
         session.commit()

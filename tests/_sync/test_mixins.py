@@ -139,7 +139,7 @@ def test_an_explicit_updated_at_wins(session: Session):
 
 
 def test_a_naive_datetime_in_a_statement_is_refused(session: Session):
-    """As a value and as a criterion; the session goes on."""
+    """As a value and as a criterion; the session stays usable."""
     naive = MOMENT.replace(tzinfo=None)
     for statement in (
         insert(Visit).values(until=naive),

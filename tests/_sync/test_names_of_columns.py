@@ -110,7 +110,7 @@ def test_every_column_can_be_written_by_a_set_based_update(session: Session):
 
 
 def test_a_field_is_searched_for_once_and_by_equality(session: Session):
-    """Other lookups are no values for a new row."""
+    """Other lookups give no values for a new row."""
     with pytest.raises(ValidationError, match=r"Shelf\.soft is given twice"):
         get_one_or_create(session, Shelf, soft=1, soft__eq=2)
     with pytest.raises(UnknownFieldError):

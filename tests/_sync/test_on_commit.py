@@ -175,7 +175,7 @@ class TestNever:
         assert ran == [1, 4]
 
     def test_of_a_savepoint_of_the_user_that_is_rolled_back(self, session: Session) -> None:
-        """They are no blocks of the library, and are undone all the same."""
+        """They are not the library's blocks, but are undone as well."""
         ran: list[int] = []
         with transaction(session):
             savepoint = session.begin_nested()

@@ -58,7 +58,7 @@ def test_a_page_past_the_end_is_empty_and_its_total_right(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_rows_are_counted_once_and_only_where_it_is_needed(session: Session, engine: Engine):
-    """A first page that is not full tells how many rows there are; later ones bring it along."""
+    """A first page that is not full gives the total; later pages count in the same query."""
     query = QueryBuilder(session, Hero)
     query.count()  # the transaction has begun
     numbers = {}

@@ -151,7 +151,7 @@ def test_related_rows_come_with_each_batch(session: Session, engine: Engine):
 
 @pytest.mark.usefixtures("heroes")
 def test_streams_run_side_by_side(session: Session):
-    """Each goes on where it was, also when the other is left in the middle."""
+    """Each continues at its place, even if the other is abandoned."""
     query = QueryBuilder(session, Hero).order_by("age")
     pairs = []
     for hero in query.where(age__lt=12).stream(5):
@@ -182,7 +182,7 @@ def test_a_transaction_that_ends_in_the_loop_ends_it(session: Session, engine: E
 
 @pytest.mark.usefixtures("heroes")
 def test_a_refused_statement_in_the_loop(session: Session, engine: Engine):
-    """Undone by itself, it leaves the loop going; else the session is free after a rollback."""
+    """If only it is undone, the loop continues; otherwise a rollback frees the session."""
     query = QueryBuilder(session, Hero).order_by("age")
     with transaction(session):
         seen = 0
@@ -293,7 +293,7 @@ def test_mistakes_are_reported_by_the_call(session: Session):
 
 @pytest.mark.databases("mysql")
 def test_an_order_that_no_query_continues_after(session: Session):
-    """MySQL needs one where other queries come between; the call says so, or the loop."""
+    """On MySQL, other queries in between require a sortable order; the call or loop says so."""
     execute(session, insert(AllTypes), [{"payload": {"a": n}} for n in range(5)])
     session.commit()
     query = QueryBuilder(session, AllTypes).order_by("payload")

@@ -108,7 +108,7 @@ class TestDeadlocks:
     """Callers wait for a row whose creator then rolls back; MySQL lets one of them go on."""
 
     def race(self, crowd: Engine, before: str = "") -> tuple[list[bool], list[QueryExecutionError]]:
-        """Return what the callers were told, and their failures; they may do something before."""
+        """Return the callers' results and failures; each may do something beforehand."""
         answers: list[bool] = []
         failures: list[QueryExecutionError] = []
 

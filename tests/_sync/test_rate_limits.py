@@ -147,7 +147,7 @@ class TestCalls:
             get_result_from_query(QueryBuilder(session, Event).statement(), session)
 
     def test_by(self, session: Session, each_limiter: RateLimiter) -> None:
-        """Each caller has a count; nobody is not limited."""
+        """Each caller has a count; anonymous callers are not limited."""
         each_limiter.limit("1/hour", Event, by=current_actor)
         for name in ("ann", "bob"):
             with acting_as(name):
@@ -158,7 +158,7 @@ class TestCalls:
             get_rows(session, Event)
 
     def test_nobody(self, session: Session, limiter: RateLimiter) -> None:
-        """Calls of nobody can be refused; there is no time after which to come again."""
+        """Anonymous calls can be refused; there is no time after which to retry."""
         limiter.limit("1/hour", Event, by=current_actor, anonymous="refuse")
         with pytest.raises(RateLimitExceededError) as raised:
             get_rows(session, Event)
@@ -387,7 +387,7 @@ class TestRedis:
         limiter.close()
 
     def test_started_again(self, session: Session, server: OwnRedis) -> None:
-        """A Redis that has forgotten the script is told it again."""
+        """If Redis has lost the script, it is sent again."""
         limiter = RateLimiter(server.url, on_failure="refuse", timeout=1)
         limiter.limit("100/hour", Event)
         get_rows(session, Event)

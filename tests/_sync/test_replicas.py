@@ -225,7 +225,7 @@ ELSE: list[Any] = [
 
 @EVERYWHERE
 def test_all_else_goes_to_the_primary_and_stays_there(new_session: Any) -> None:
-    """Nobody can tell of a text whether it writes; locks and DML at any depth belong there."""
+    """SQL text may write; locks and nested DML belong there too."""
     for statement in ELSE:
         with new_session() as session:
             assert session.scalar(select(Hero.age)) == OLD
@@ -358,7 +358,7 @@ class TestFailures:
         engine.dispose()
 
     def test_the_primary_answers(self, primary: Engine, gone: Engine) -> None:
-        """One line tells of it, not one for each read."""
+        """It is logged once, not for each read."""
         new_session = session_factory(primary, replicas=[gone])
         with logged() as lines:
             for _ in range(3):
@@ -407,7 +407,7 @@ class TestFailures:
     def test_a_connection_that_is_lost_inside_of_a_transaction(
         self, session: Session, copy_url: str
     ) -> None:
-        """The rest of the transaction goes on with the primary."""
+        """The rest of the transaction continues on the primary."""
         assert session.scalar(select(Hero.age)) == OLD
         administrator = create_engine(copy_url.replace("postgresql:", "postgresql+psycopg:"))
         with administrator.connect() as connection:
@@ -471,7 +471,7 @@ class TestFailures:
 class TestTokens:
     @pytest.mark.databases("sqlite", "mysql")
     def test_other_databases_have_none(self, session: Session) -> None:
-        """Where somebody else's token comes in, the primary answers."""
+        """With a foreign token, the primary answers."""
         with pytest.raises(ValidationError, match="needs PostgreSQL"):
             replication_token(session)
         with read_after(TOKEN):
@@ -504,7 +504,7 @@ class TestTokens:
 
     @pytest.mark.databases("postgresql")
     def test_the_commit_comes_first(self, session: Session) -> None:
-        """In a block there is nothing to tell yet."""
+        """Inside a block, nothing is committed yet."""
         with transaction(session):
             with pytest.raises(ValidationError, match="after the commit"):
                 replication_token(session)
@@ -512,7 +512,7 @@ class TestTokens:
     @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize("nothing", [None, ""])
     def test_no_token_asks_for_nothing(self, session: Session, nothing: str | None) -> None:
-        """There is no cookie yet; a block around counts."""
+        """Without a cookie, an outer block's token still counts."""
         with read_after(nothing):
             assert age_in(session) == OLD
         with use_primary(), read_after(nothing):

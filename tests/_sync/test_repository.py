@@ -148,7 +148,7 @@ def test_composite_keys_are_tuples(session: Session) -> None:
 
 
 def test_soft_deleted_rows_are_hidden_and_restored(session: Session) -> None:
-    """Unless a method is told to include them."""
+    """Unless a method is asked to include them."""
     letters = Repository(session, Letter)
     key = letters.create(text="Hello").id
     letters.delete(key, deleted_by="ann")
@@ -190,7 +190,7 @@ def test_a_row_is_created_once(heroes: Repository[Hero]) -> None:
 
 
 def test_a_row_is_updated_or_created(heroes: Repository[Hero]) -> None:
-    """Each call is committed once, with its values; nothing to write is no mistake."""
+    """Each call is committed once, with its values; an empty update is not an error."""
     ann, created = heroes.update_or_create({"secret_name": "?", "age": 40}, name="Ann")
     assert (ann.age, created, heroes.session.in_transaction()) == (40, True, False)
     ann, created = heroes.update_or_create({"age": "41"}, name="Ann")

@@ -210,7 +210,7 @@ def test_a_request_that_fastapi_refuses_writes_nothing(service: Service) -> None
 
 
 def test_a_flush_that_fails_at_the_end_is_answered(service: Service) -> None:
-    """What the route left to the commit is refused there: the client is told, nothing is kept."""
+    """Rows that are only written at the commit are refused there: the client gets the error."""
 
     @service.app.post("/heroes/{name}", status_code=201)
     def create(name: str, session: service.session) -> None:  # type: ignore[name-defined]
@@ -243,7 +243,7 @@ def test_a_commit_that_the_database_refuses_is_answered(service: Service) -> Non
 
 
 def test_nothing_is_written_after_the_commit(service: Service) -> None:
-    """A background task can't write with the session of the request, where nobody commits."""
+    """A background task cannot write with the request's session, because nothing would commit."""
 
     def late(session: Session) -> None:
         try:

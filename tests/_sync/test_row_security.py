@@ -109,7 +109,7 @@ def told(sent: list[str]) -> list[str]:
 
 
 def test_a_read_has_a_transaction(secured: Secured, session: Any):
-    """The tenant is told for one, so that no read is sent without, in no scope either."""
+    """The tenant is set per transaction, so no read is sent without one, even without a scope."""
     question = f"SELECT state FROM pg_stat_activity WHERE usename = '{secured.role}'"
     get_result_from_query(select(literal(1)), session)
     assert secured.ask(question) == [("idle in transaction",)]
@@ -210,7 +210,7 @@ def test_a_transaction_is_told_once(session: Any, engine: Engine):
 
 
 def test_models_of_nobody_are_told_nothing(session: Any, engine: Engine):
-    """Without a tenant in scope there is nothing to tell."""
+    """Without a tenant in scope, none is set."""
     with statements_of(engine) as sent:
         write_row(Pet(name="Rex"), session, raise_on_error=True)
     assert "tell" not in told(sent)
@@ -234,7 +234,7 @@ def test_each_attempt_of_a_transaction_is_told(session_factory: Any, engine: Eng
 
 
 def test_nothing_outlives_a_transaction(session: Any, engine: Engine):
-    """Whoever has the connection next is told what is in scope there, or nothing."""
+    """The connection's next user gets the tenant of its own scope, or none."""
     with tenant_scope("a"):
         write_row(Spell(label="x"), session, raise_on_error=True)
         get_rows(session, Spell)
@@ -255,7 +255,7 @@ def test_a_scope_that_opens_in_a_transaction(session: Any):
 
 
 def test_a_savepoint_forgets_what_it_was_told(engine: Engine):
-    """Then it is told again; SQLAlchemy's own connections have no tenant of their own."""
+    """Then the tenant is set again."""
     with engine.connect() as connection:
         with tenant_scope("a"):
             assert connection.execute(LABELS).scalars().all() == ["of a"]
@@ -271,7 +271,7 @@ def test_a_savepoint_forgets_what_it_was_told(engine: Engine):
 def test_a_connection_that_died_is_replaced(
     session: Any, engine: Engine, secured: Secured, begins: str
 ):
-    """Before its first statement, which tells the tenant; nobody hears of it."""
+    """Before its first statement, which sets the tenant; no error surfaces."""
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}'"
     session.exec(select(Pet))
     session.rollback()
@@ -383,7 +383,7 @@ def refused(url: Any) -> str:
 
 
 def test_roles_for_which_row_security_does_not_hold(secured: Secured):
-    """A superuser, and a role that is allowed to pass it, are told so before anything is read."""
+    """A superuser, and a role with BYPASSRLS, are refused before anything is read."""
     assert "superuser" in refused(secured.owners_url)
     secured.ask(f"ALTER ROLE {secured.role} BYPASSRLS")
     try:
@@ -455,7 +455,7 @@ def test_a_replica_has_to_have_it_too(secured: Secured) -> None:
 
 
 def test_autocommit_is_refused(engine: Engine, secured: Secured):
-    """There is no transaction that could be told anything; nothing is seen without."""
+    """There is no transaction to set the tenant in, and no row is visible without it."""
     with pytest.raises(ValidationError, match="AUTOCOMMIT"):
         create_pooled_engine(secured.url, isolation_level="AUTOCOMMIT", row_security=True)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -117,7 +117,7 @@ def test_every_way_of_deletion_names_the_foreign_key(
 
 
 def test_it_follows_raise_on_error(session: Session, case: Any) -> None:
-    """Outside a block False comes back, and so it does in a block with the flag; it goes on."""
+    """It returns False outside a block, and with the flag inside one, which continues."""
     model, key, _, table = case
     assert not delete_row(key, session, model)
     with transaction(session):
@@ -136,7 +136,7 @@ def test_it_follows_raise_on_error(session: Session, case: Any) -> None:
 
 
 def test_a_block_is_doomed_by_it(session: Session, case: Any) -> None:
-    """Who catches the error and goes on gets it again at the exit."""
+    """If the caller catches the error and continues, the exit raises it again."""
     model, key, _, _ = case
     with pytest.raises(TransactionError):
         with transaction(session):

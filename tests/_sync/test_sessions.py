@@ -133,7 +133,7 @@ def test_arguments_in_a_wrong_order(session: Session) -> None:
 def test_the_key_of_a_row_that_is_not_there(
     session: Session, model: type[Any], key: Any, pk_field: Any, name: Any
 ) -> None:
-    """Every function tells the column as a name, and several as a tuple."""
+    """Every function reports the column as a name, several as a tuple."""
     for call in (
         partial(get_row, key, session, model, pk_field=pk_field, raise_on_error=True),
         partial(update_row, key, {}, session, model, pk_field, raise_on_error=True),
@@ -145,7 +145,7 @@ def test_the_key_of_a_row_that_is_not_there(
 
 
 def test_an_unbound_session_is_refused() -> None:
-    """There is no database to ask: a mistake, and no answer to any question."""
+    """Without a database, the call is a mistake and must not return a result."""
     with Session() as session:
         for call in calls_with(session):
             with pytest.raises(ValidationError, match="not bound to an engine"):

@@ -360,7 +360,7 @@ class TestDelete:
             assert row.text
 
     def test_marked_and_undone(self, opened: Opened) -> None:
-        """A block takes it along; what the session holds hears of it."""
+        """It is undone with its block, and the session's objects are updated."""
         given(opened(), Club(id=1, name="c"))
         session = opened()
         with pytest.raises(TransactionError):
@@ -410,7 +410,7 @@ class TestInsert:
         assert row.payload == {"a": None}
 
     def test_refused_by_the_database(self, opened: Opened) -> None:
-        """The row is nobody's again, and has no key."""
+        """The row is transient again, and has no key."""
         given(opened(), hero())
         session, row = opened(), Hero(name="hero 1", secret_name="?")
         assert write_row(row, session) == (False, None)
@@ -595,7 +595,7 @@ class TestWhatTakesAFlush:
         assert len(calls) == 2
 
     def test_a_listener_to_what_a_new_row_gets(self, session: Session) -> None:
-        """It hears of the values that a flush has filled in."""
+        """It is called with the values that a flush has filled in."""
         heard: list[Any] = []
 
         def listen(_row: Any, _context: Any, names: Any) -> None:
@@ -677,7 +677,7 @@ class TestWhatTakesAFlush:
     def test_a_session_that_chooses_its_database(
         self, engine: Engine, session_factory: Opened
     ) -> None:
-        """It may send what is no flush to a copy that can only be read."""
+        """It may send other statements than flushes to a read-only replica."""
         given(session_factory(), hero())
 
         session = session_factory()

@@ -179,7 +179,7 @@ def built(run: Callable[[Any], Any], visible: Any, everything: Any, model: Any =
 
 
 def _in_pages(query: Any) -> Any:
-    """Return what is on the pages of one row, and the totals that they tell."""
+    """Return the rows on pages of one row each, and the pages' totals."""
     pages = [query.order_by("name").paginate(number, 1) for number in (1, 2, 3, 4)]
     return [row.name for page in pages for row in page.items], {page.total for page in pages}
 

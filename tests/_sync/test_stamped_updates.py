@@ -80,7 +80,7 @@ def test_a_row_that_changes_is_stamped_by_the_update(
 def test_a_row_that_stays_as_it_is_is_not(
     session_factory: Opened, engine: Engine, is_quick: bool
 ) -> None:
-    """It was not changed, so nobody has changed it."""
+    """It was not changed, so its stamps must not say so."""
     given(session_factory(), StampedPosting(id=1, title="a", level=0.1))
     with acting_as("ann"):
         words = words_of(

@@ -121,7 +121,7 @@ def test_the_second_row_of_a_query(session: Session):
 
 @pytest.mark.parametrize("between", ["nothing", "another query", "many queries"])
 def test_what_happens_before_the_second_row(session: Session, between: str):
-    """Queries are told apart, up to a hundred, and a first row that nobody holds counts too."""
+    """Up to a hundred queries are distinguished, and a garbage-collected first row counts too."""
     heroes(session)
     given(session, *(Team(id=number, name=f"Team {number}") for number in range(3, 120)))
     others = {"nothing": 0, "another query": 1, "many queries": 110}[between]

@@ -93,7 +93,7 @@ class TestSpans:
         assert told == [True, None]
 
     def test_the_cache(self, engine: Engine, telemetry: Exported) -> None:
-        """It tells what the cache did for a read that asked it, and counts that."""
+        """The span has the result of a cache lookup, and a metric counts it."""
         configure_cache(InMemoryCache(), ttl=60)
         try:
             for _ in range(2):
@@ -114,7 +114,7 @@ class TestSpans:
         assert sum(telemetry.points("sqlmodel_crud.cache.requests").values()) == 5
 
     def test_batches(self, session: Session, telemetry: Exported) -> None:
-        """It tells how many rows were given; one is no batch."""
+        """The span has the number of given rows; one row is not a batch."""
         get_rows_within_id_list([1, 2, 3], session, Event)
         get_rows_within_id_list([1], session, Event)
         sizes = [(span.attributes or {}).get("db.operation.batch.size") for span in telemetry.spans]
@@ -254,7 +254,7 @@ class TestStreams:
         assert telemetry.only.name == "stream event"
 
     def test_dropped(self, session: Session, telemetry: Exported) -> None:
-        """It ends when nobody has the stream any more."""
+        """It ends when the stream is garbage-collected."""
         stream = QueryBuilder(session, Event).stream(1)
         for _ in stream:
             break
@@ -300,7 +300,7 @@ class TestFailures:
         assert attributes["db.response.status_code"] == NO_TABLE[database.name]
 
     def test_nothing_found(self, session: Session, telemetry: Exported) -> None:
-        """That is no error, returned or raised."""
+        """It is not an error, whether returned or raised."""
         get_row(9, session, Event)
         with suppress(RecordNotFoundError):
             get_row(9, session, Event, raise_on_error=True)
@@ -349,7 +349,7 @@ class TestMetrics:
         }
 
     def test_a_callers_transaction(self, session: Session, telemetry: Exported) -> None:
-        """A block in it is a savepoint: how the transaction ends, nobody hears."""
+        """A block inside it is a savepoint, so the outcome of the transaction is not reported."""
         with session.begin(), transaction(session):
             pass
         assert telemetry.names == ["transaction"]

@@ -435,7 +435,7 @@ def test_rows_may_name_their_own_tenant(session: Session):
 
 
 def test_in_the_scope_of_all_rows_name_their_tenant(session: Session):
-    """Nobody could tell it otherwise."""
+    """It cannot be derived from the scope."""
     ways: list[Callable[[], Any]] = [
         lambda: write_row(Spell(label="x"), session),
         lambda: insert_data_rows([Spell(label="x")], session),
@@ -515,7 +515,7 @@ IN_VALUES: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("what", IN_VALUES)
 def test_a_value_that_reads_rows_is_refused(session: Session, what: str):
-    """Nothing could be added to SQL in a flush; SQL on the row's own columns is no such value."""
+    """A flush's SQL cannot be limited; SQL on the row's own columns is allowed."""
     spells_of("a", "b", session=session)
     write_row(Pet(id=1, name="Rex"), session)
     with tenant_scope("a"):
@@ -1041,7 +1041,7 @@ def test_an_error_in_a_block_undoes_it(session: Session):
 
 
 def test_link_rows_get_the_tenant(session: Session):
-    """Those that a many-to-many relationship writes by itself."""
+    """This applies to rows that a many-to-many relationship writes."""
     with tenant_scope("a"):
         session.add(Mage(id=1, name="Ann", spells=[Spell(id=1, label="fire")]))
         session.commit()

@@ -217,7 +217,7 @@ class TestSessions:
         registry.remove()
 
     def test_a_bind_per_model(self, engine: Engine) -> None:
-        """It has no connection before the first statement tells which."""
+        """It has no connection before the first statement."""
         with Session(binds={SQLModel: engine}) as session:
             with transaction(session):
                 write_row(hero("Rusty"), session)
@@ -239,7 +239,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("mode", ["conditional_savepoint", "create_savepoint", "rollback_only"])
     def test_bound_to_a_connection(self, engine: Engine, mode: str) -> None:
-        """Its transaction is somebody else's, who undoes all of it."""
+        """Its transaction belongs to the connection's owner, who undoes all of it."""
         with engine.connect() as connection:
             outside = connection.begin()
             with Session(connection, join_transaction_mode=mode) as session:

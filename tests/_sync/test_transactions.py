@@ -66,7 +66,7 @@ class TestSuccess:
             assert tx is session
 
     def test_what_is_done_directly_takes_part(self, session: Session, engine: Engine) -> None:
-        """Added objects that nobody flushed, changed attributes, statements of the user's own."""
+        """Unflushed objects, changed attributes, and the user's own statements."""
         _, row = write_row(hero("Rusty"), session)
         with transaction(session) as tx:
             row.age = 48
@@ -82,7 +82,7 @@ class TestSuccess:
             ]
 
     def test_an_empty_block(self, session: Session, engine: Engine) -> None:
-        """It is no failure, and holds no connection."""
+        """It is not a failure, and holds no connection."""
         with transaction(session):
             pass
         assert_usable(session, engine)
@@ -180,7 +180,7 @@ class TestByHand:
         assert_usable(session, engine)
 
     def test_in_a_nested_block_that_fails_later(self, session: Session, engine: Engine) -> None:
-        """There is no savepoint any more to roll back to."""
+        """The savepoint to roll back to no longer exists."""
         with transaction(session):
             write_row(hero("Rusty"), session)
             with pytest.raises(TransactionError):

@@ -144,7 +144,7 @@ def test_an_unknown_field_writes_nothing(session: Session, flag: bool | None) ->
 def test_values_are_validated_against_the_fields(
     session: Session, field: str, value: Any, reason: str
 ) -> None:
-    """Constraints, types and NULL; nothing is written, and the text tells no value."""
+    """Constraints, types and NULL; nothing is written, and the message contains no value."""
     _, product = write_row(Product(sku="A-1", stock=5), session)
     for flag in (None, False, True):
         with pytest.raises(ValidationError, match=reason) as raised:
@@ -226,7 +226,7 @@ def test_a_refused_update_returns_the_row_as_it_is(session: Session) -> None:
 
 
 def test_a_refused_update_raises_on_request(session: Session) -> None:
-    """The constraint is told, the value is not; nothing is half-written."""
+    """The error names the constraint but not the value; nothing is partly written."""
     _, account = write_row(Account(owner="Ann", balance=5), session)
     with pytest.raises(ConstraintViolationError) as raised:
         update_row(

@@ -243,7 +243,7 @@ class TestTheRowIsNamed:
         assert count_of(session, Item) == 0
 
     def test_what_is_no_rows_fault_has_no_row(self, session: Session) -> None:
-        """And a block with `raise_on_error=False` goes on after a refusal."""
+        """Also, a block continues after a refusal with `raise_on_error=False`."""
         with transaction(session):
             bulk_upsert_mappings(items(1), session, Item)
             with pytest.raises(IntegrityError):

@@ -88,7 +88,7 @@ def test_a_refusal_that_is_caught_dooms_the_block(session: Session) -> None:
 
 
 def test_false_in_a_block_undoes_just_the_row(session: Session) -> None:
-    """The block goes on, and what was written before and after stays."""
+    """The block continues, and earlier and later writes are kept."""
     write_row(a_hero(), session)
     with transaction(session):
         _, before = write_row(Team(name="before"), session)
@@ -174,7 +174,7 @@ def test_a_row_that_is_there_already_is_changed(session: Session) -> None:
 
 
 def test_a_detached_row_is_taken_over(session: Session, session_factory: Any) -> None:
-    """A row of a session that is closed belongs to nobody."""
+    """A row of a closed session belongs to no session."""
     other = session_factory()
     _, hero = write_row(a_hero(), other)
     other.close()

@@ -350,7 +350,7 @@ def test_the_first_bad_row_of_many_is_named(session: Session) -> None:
 
 
 def test_a_refused_row_leaves_a_block_as_it_was(session: Session) -> None:
-    """Nothing reached the database, so the block goes on."""
+    """Nothing reached the database, so the block continues."""
     with transaction(session):
         write_row(Team(name="a"), session)
         with pytest.raises(ValidationError):
@@ -360,7 +360,7 @@ def test_a_refused_row_leaves_a_block_as_it_was(session: Session) -> None:
 
 
 def test_a_row_that_is_there_is_checked_for_what_changed(session: Session) -> None:
-    """Old values that no longer fit stand in nobody's way."""
+    """Old values that are no longer valid do not matter."""
     write_row(Typed(id=1, code="abc"), session)
     row = session.get(Typed, 1)
     assert row is not None
@@ -571,7 +571,7 @@ WRITES: dict[str, Callable[[Session, Any], Any]] = {
 def test_a_value_that_no_json_can_hold_names_its_column(
     session: Session, database: Database, write: Callable[[Session, Any], Any]
 ) -> None:
-    """It is found when the statement is made; psycopg alone does not tell where."""
+    """It is detected when the statement is built; only psycopg does not say where."""
     write_row(Typed(id=1), session)
     with pytest.raises(ValidationError) as caught:
         write(session, {"a": Unwritable()})

@@ -55,7 +55,7 @@ async def driver_of(connection: AsyncConnection) -> Any:
 
 class TestTrips:
     async def test_a_statement_is_one(self, engine: AsyncEngine, trips: list[str]) -> None:
-        """Cursor, execution, rows and end together; there is no transaction to end."""
+        """It includes cursor, execution, rows and close; there is no transaction to end."""
         async with AsyncSession(engine) as session:
             assert await get_row(1, session, Hero) == (False, None)
         assert len(trips) == 1
@@ -125,7 +125,7 @@ class TestStreams:
 
 class TestCancellation:
     async def test_at_every_suspension(self, engine: AsyncEngine) -> None:
-        """Nothing half of it is written, and nobody holds a connection or a lock."""
+        """Nothing is partly written, and no connection or lock is held."""
 
         async def work() -> None:
             async with AsyncSession(engine) as session:
@@ -217,7 +217,7 @@ class TestSettings:
             assert (await connection.execute(text("SELECT x FROM t"))).scalar() == 7
 
     async def test_errors_are_those_of_sqlite(self, engine: AsyncEngine) -> None:
-        """And the transaction goes on after them."""
+        """The transaction continues after them."""
         async with AsyncSession(engine) as session:
             session.add(Hero(id=1, name="Ann", secret_name="x"))
             await session.flush()

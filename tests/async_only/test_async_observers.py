@@ -1,4 +1,4 @@
-"""Observers of the async API may wait before they let a call pass, and hear of cancellations."""
+"""Observers of the async API may await before they admit a call, and see cancellations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def session(database: Database) -> AsyncIterator[AsyncSession]:
 
 
 class Waiting(Observer):
-    """Asks somebody else whether a call, or rows, may pass; counts what it lets through."""
+    """Awaits before it admits calls and rows; counts what it admits."""
 
     def __init__(self, refused: str = "") -> None:
         self.refused = refused

@@ -91,7 +91,7 @@ async def written(engine: AsyncEngine, name: str) -> Any:
 
 @pytest.mark.parametrize("by_hand", [False, True])
 async def test_a_write_that_is_cancelled_ends_entries(engine: AsyncEngine, by_hand: bool) -> None:
-    """At whatever moment: if it is committed, nobody reads what was there before."""
+    """At any moment: if it is committed, no one reads the old entries."""
     key = await written(engine, "start")
     number = 0
     while True:

@@ -66,7 +66,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def commits(engine: AsyncEngine) -> list[str]:
-    """What has been sent to be committed: SQLAlchemy tells it just before the driver's COMMIT."""
+    """The commits that were sent: SQLAlchemy fires the event just before the driver's COMMIT."""
     begun: list[str] = []
     event.listen(engine.sync_engine, "commit", lambda _connection: begun.append("COMMIT"))
     return begun

@@ -91,7 +91,7 @@ async def test_two_blocks_that_overlap(engine: AsyncEngine, database: Database) 
 
 
 async def test_a_hundred_read_then_write_blocks(engine: AsyncEngine, database: Database) -> None:
-    """Each waits for the others: on SQLite by itself, elsewhere with a lock on the row."""
+    """Each waits for the others: on SQLite automatically, elsewhere with a lock on the row."""
     async with AsyncSession(engine) as session:
         _, account = await write_row(Account(owner="Ann"), session)
     key = account.id

@@ -1,4 +1,4 @@
-"""Two blocks that wait for each other: one of them is told so, whatever it does about it."""
+"""Two blocks that wait for each other: one of them gets the deadlock's error."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 async def test_rows_that_are_updated_crosswise(
     engine: AsyncEngine, database: Database, flag: bool | None
 ) -> None:
-    """The loser's error tells of the deadlock, where the failure was flagged, too.
+    """The loser's error reports the deadlock, also if the failure was returned as a flag.
 
-    PostgreSQL ends just the statement, so that a flagged failure is undone and the block goes on.
+    PostgreSQL only ends the statement, so a returned failure is undone and the block continues.
     """
     async with AsyncSession(engine) as session:
         names = ("one", "two")
@@ -74,7 +74,7 @@ async def test_rows_that_are_updated_crosswise(
 
 @pytest.mark.databases("mysql")
 async def test_what_is_tried_after_a_deadlock_of_the_callers_own(engine: AsyncEngine) -> None:
-    """Its error tells of the deadlock as well, which the library has not seen."""
+    """Its error reports the deadlock as well, although the library did not see it."""
     names = ("one", "two")
     async with AsyncSession(engine) as session:
         await insert_data_rows([Hero(name=name, secret_name="?") for name in names], session)
@@ -103,7 +103,7 @@ async def test_what_is_tried_after_a_deadlock_of_the_callers_own(engine: AsyncEn
 
 
 async def test_rows_that_are_inserted_crosswise(engine: AsyncEngine) -> None:
-    """A deadlock is no fault of the rows."""
+    """A deadlock is not blamed on the rows."""
     both = asyncio.Barrier(2)
 
     async def work(first: str, second: str) -> None:

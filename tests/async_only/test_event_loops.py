@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest, database: Database) -> str:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Neither a warning nor an error is logged, or raised where nobody would see it."""
+    """No warning or error is logged, or raised unseen."""
     yield
     gc.collect()
     told = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
@@ -113,7 +113,7 @@ def test_an_ended_loop_leaves_nothing_behind(url: str, end: Callable[[Work], Non
 def test_a_loop_that_shuts_down_closes_its_connections(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left open on the server, though nobody has disposed of the engine."""
+    """No connection stays open on the server, although the engine was not disposed of."""
     server = create_engine(database.sync_url, isolation_level="AUTOCOMMIT")
     engine = create_pooled_engine(url, pool_size=2, max_overflow=1)
     with server.connect() as connection:
@@ -184,7 +184,7 @@ def test_loops_in_several_threads_share_a_pool(url: str) -> None:
 
 
 def test_a_loop_that_still_runs_closes_what_another_takes_over(url: str) -> None:
-    """In its own thread, where nobody else may touch it."""
+    """In its own thread, because other threads may not use the connection."""
     engine = create_pooled_engine(url, pool_size=1)
     may_end = threading.Event()
 

@@ -30,7 +30,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 @pytest.mark.parametrize("reads", [False, True])
 async def test_an_end_that_is_read_by_half(engine: AsyncEngine, reads: bool) -> None:
-    """The connection is lost: the error says so, and the pool gets rid of it."""
+    """The connection is lost: the error says so, and the pool discards it."""
     discarded: list[Any] = []
 
     def ends(*_: Any) -> None:

@@ -65,7 +65,7 @@ CALLS: dict[str, Callable[[AsyncSession], Awaitable[object]]] = {
 async def test_the_second_task_is_refused(
     engine: AsyncEngine, call: Callable[[AsyncSession], Awaitable[object]]
 ) -> None:
-    """The text says what would be right; the first task goes on, and so does the session."""
+    """The message says what to do; the first task continues, and the session stays usable."""
     async with AsyncSession(engine) as session:
         first, second = await asyncio.gather(
             write_row(hero("Rusty"), session), call(session), return_exceptions=True
@@ -93,7 +93,7 @@ async def test_blocks_of_two_tasks(engine: AsyncEngine) -> None:
 
 
 async def test_the_callers_own_statement_at_the_same_time(engine: AsyncEngine) -> None:
-    """What SQLAlchemy or the driver says of it is told in the same words."""
+    """Errors of SQLAlchemy or the driver are translated to the same message."""
     async with AsyncSession(engine) as session:
         outcomes = await asyncio.gather(
             session.exec(select(Hero)), get_rows(session, Hero), return_exceptions=True
@@ -105,7 +105,7 @@ async def test_the_callers_own_statement_at_the_same_time(engine: AsyncEngine) -
 
 
 async def test_tasks_of_the_same_work(engine: AsyncEngine) -> None:
-    """What a hook or a block starts and waits for is no second user."""
+    """Tasks that a hook or a block starts and awaits are not a second user."""
 
     class Asks:
         async def after_create(self, instance: Hero) -> None:
@@ -242,7 +242,7 @@ async def test_connections_that_are_invalidated_while_another_task_writes(
 
 
 async def test_a_cancellation_is_not_replaced(engine: AsyncEngine) -> None:
-    """Whoever cancels a task whose transaction another one ends hears of the cancellation."""
+    """If another task ends a cancelled task's transaction, the cancellation still propagates."""
 
     class Waits:
         async def after_create(self, _instance: Hero) -> None:

@@ -72,7 +72,7 @@ def test_a_cancelled_route_is_rolled_back(
 def test_a_request_that_is_cancelled_while_it_waits_takes_no_connection(
     app: FastAPI, database: Database
 ) -> None:
-    """A thread that gets its connection when nobody waits for it any more gives it back."""
+    """A thread that gets its connection after the cancellation returns it."""
     engine = sync.create_pooled_engine(database.sync_url, pool_size=1, max_overflow=0)
     request_session = Annotated[Session, Depends(session_dependency(engine))]
     ran = []

@@ -30,11 +30,11 @@ ACCOUNTS, INITIAL = 8, 1000
 
 @dataclass
 class Books:
-    """What the callers were told of each transfer.
+    """The results of transfers, as their callers saw them.
 
     Attributes:
-        acknowledged: Those that were told to be made.
-        refused: Those that were told to have failed.
+        acknowledged: Transfers reported as made.
+        refused: Transfers reported as failed.
         unknown: Those of which nobody can tell, as the connection was lost in the COMMIT.
         wrongly_told: All other errors.
     """

@@ -45,7 +45,7 @@ def administrator(database: Database) -> Iterator[Engine]:
 
 
 def kill_one(engine: Engine, kind: str) -> None:
-    """Kill a connection of somebody else, whatever it is at."""
+    """Kill another connection, whatever it is doing."""
     with engine.connect() as connection:
         others = connection.exec_driver_sql(_OTHERS[kind]).scalars().all()
         if others:
@@ -54,7 +54,7 @@ def kill_one(engine: Engine, kind: str) -> None:
 
 
 def options(kind: str, url: str) -> dict[str, object]:
-    """Return what tells the connections of the bank from others on PostgreSQL."""
+    """Return options that mark the bank's connections on PostgreSQL."""
     if kind != "postgresql":
         return {}
     if "asyncpg" in url:
@@ -113,7 +113,7 @@ def test_repeated_sync_while_connections_are_killed(
 
 
 def killing(administrator: Engine, kind: str) -> AbstractContextManager[None]:
-    """Kill connections meanwhile; SQLite has none that could be killed."""
+    """Kill connections meanwhile; SQLite has no connections to kill."""
     if kind == "sqlite":
         return nullcontext()
     return bank.repeatedly(0.1, lambda: kill_one(administrator, kind))
@@ -132,7 +132,7 @@ def server() -> Iterator[OwnPostgreSQL]:
 
 @pytest.mark.parametrize("api", ["async", "sync"])
 async def test_while_the_server_is_stopped_and_started(server: OwnPostgreSQL, api: str) -> None:
-    """The program goes on when the server is back, and has lost nothing that it was told."""
+    """The program continues when the server is back, and no acknowledged transfer is lost."""
 
     def restart() -> None:
         server.crash()

@@ -291,7 +291,7 @@ async def stored(new_session: Any) -> list[Any]:
 async def test_cancelled_at_each_suspension(
     engine: AsyncEngine, database: Database, name: str
 ) -> None:
-    """All of the call is there or nothing, and everybody goes on."""
+    """The call takes effect as a whole or not at all, and others can continue."""
     work, new_session = WORKS[name], session_factory(engine)
     await fill(new_session, database)
     before = await stored(new_session)

@@ -49,7 +49,7 @@ def folder() -> Iterator[Path]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -92,7 +92,7 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """End it and all of its processes with SIGKILL: nothing is finished, or told."""
+        """Kill it and all of its processes with SIGKILL, so that nothing is finished."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The sync API has nobody who would run an `async def` hook."""
+"""The sync API cannot run an `async def` hook."""
 
 from __future__ import annotations
 

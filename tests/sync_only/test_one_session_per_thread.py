@@ -89,7 +89,7 @@ CALLS: tuple[Callable[[Session], object], ...] = (
 
 
 def test_the_second_thread_is_refused(engine: Engine) -> None:
-    """The first one goes on, and so does the session."""
+    """The first one continues, and the session stays usable."""
     with Session(engine) as session:
         with another_thread_writes(engine, session) as first:
             for call in CALLS:
@@ -115,7 +115,7 @@ def test_a_block_whose_body_uses_two_threads(engine: Engine) -> None:
 
 
 def test_a_block_that_ends_while_another_thread_writes(engine: Engine) -> None:
-    """Nothing of it is committed, and the other thread is told so."""
+    """Nothing of it is committed, and the other thread gets an error."""
     with Session(engine) as session, ExitStack() as stack:
         with pytest.raises(TransactionError), transaction(session):
             write_row(hero("Sid"), session)
@@ -172,7 +172,7 @@ def many(row: Hero, session: Session) -> None:
 def test_a_transaction_that_is_ended_while_another_thread_writes(
     engine: Engine, end: str, held: str, write: Callable[[Any, Session], object]
 ) -> None:
-    """The other thread's part of it is lost, and it is told so; nothing is sent past the end."""
+    """The other thread's part is lost, and it gets an error; nothing is sent after the end."""
     with Session(engine) as session:
         with another_thread_writes(engine, session, write=write, held=held) as other:
             getattr(session, end)()

@@ -77,7 +77,7 @@ async def test_two_tasks_that_read_one_result_share_its_rows() -> None:
 
 
 async def be_alone(file: str) -> None:
-    """Lock a file as only somebody can who is alone with it."""
+    """Take an exclusive lock on a file."""
     async with connect(file, timeout=0) as connection:
         await connection.execute_fetchall("BEGIN EXCLUSIVE")
 

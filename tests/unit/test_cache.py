@@ -244,7 +244,7 @@ def read(engine: Engine) -> tuple[str, int]:
 
 
 def test_a_store_that_failed_rests(engine: Engine, clock: list[float]) -> None:
-    """For 5 s nobody asks it; then it is asked again. Each outage is one line."""
+    """It is not used for 5 seconds; each outage is logged once."""
     store = Breaking()
     configure_cache(store, ttl=60)
     read(engine)
@@ -263,9 +263,9 @@ def test_a_store_that_failed_rests(engine: Engine, clock: list[float]) -> None:
 
 
 def test_what_was_not_told_is_not_read(engine: Engine, clock: list[float]) -> None:
-    """A write that the store did not hear of: no read from it for the longest `ttl`.
+    """If an invalidation is missed, the store is not read for the longest `ttl`.
 
-    It hears of it as soon as it is back.
+    It is sent as soon as the store is back.
     """
     store = Breaking()
     configure_cache(store, ttl=60)

@@ -1,4 +1,4 @@
-"""Every way of writing tells what it wrote: the changes, replayed on a dict, give the table."""
+"""Every kind of write reports its changes, which give the table when replayed on a dict."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Replay:
 
     Attributes:
         level: What it needs to know.
-        tables: The rows by their keys, as far as the changes tell them.
+        tables: The rows by key, as far as the changes report them.
         unknown: The models of which no more was told than that rows were written.
         heard: All changes, whether they were committed or not.
     """
@@ -89,7 +89,7 @@ class Replay:
                 row.update(change.values[place])
 
     def compare(self, engine: Engine) -> None:
-        """Check all tables, and read again those of which not enough was told."""
+        """Check all tables, after reloading those whose changes are incomplete."""
         for model in MODELS:
             rows = stored(engine, model)
             if model not in self.unknown:
@@ -417,7 +417,7 @@ def replay(database: Database) -> Iterator[Replay]:
 def test_each_way_tells_what_it_wrote(
     engine: Engine, replay: Replay, name: str, model: type[Any]
 ) -> None:
-    """What is told, applied to a dict, gives the table; the library's own ways tell each row."""
+    """Replayed on a dict, the changes give the table; the library's writes report each row."""
     with Session(engine) as session:
         write_row(model(name="first", stock=2), session)
         write_row(model(name="second", stock=3), session)
@@ -447,7 +447,7 @@ def test_what_is_undone_is_not_told_as_committed(
 def test_who_needs_the_keys_hears_them_beside_the_history(
     engine: Engine, database: Database
 ) -> None:
-    """A set-based write whose rows the database could record by itself reads them then."""
+    """A set-based write that the database alone could record must then read the keys."""
     heard = Replay(Need.KEYS, {Pallet: {}})
     events.subscribe(heard)
     try:
@@ -467,7 +467,7 @@ def test_who_needs_the_keys_hears_them_beside_the_history(
 def test_the_changes_replayed_give_the_table(
     engine: Engine, database: Database, program: list[Any]
 ) -> None:
-    """Whatever a program writes, and undoes: what is told as committed is what is there."""
+    """For any writes and rollbacks, the changes reported as committed match the tables."""
     replay = Replay(Need.ROWS)
     events.subscribe(replay)
     try:

@@ -34,7 +34,7 @@ def test_bind_limit_is_that_of_the_backend(dialect: Any, limit: int) -> None:
 
 
 def test_bind_limit_of_an_old_sqlite_is_lower() -> None:
-    """SQLite before 3.32 takes 999 parameters, which SQLAlchemy tells."""
+    """SQLite before 3.32 takes 999 parameters; SQLAlchemy knows its version."""
     dialect = sqlite.dialect()
     dialect.insertmanyvalues_max_parameters = 999
     assert bind_limit(dialect) == 999

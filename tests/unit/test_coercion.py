@@ -81,14 +81,14 @@ class Slug(TypeDecorator[Any]):
 
 
 class Shouted(TypeDecorator[str]):
-    """A text type that tells its Python type itself, and leaves values as they are."""
+    """A text type that declares its Python type, and does not change values."""
 
     impl = String
     cache_ok = True
 
 
 class Opaque(UserDefinedType[Any]):
-    """A type that doesn't tell its Python type; before SQLAlchemy 2.1 that was an error."""
+    """A type without a Python type, which was an error before SQLAlchemy 2.1."""
 
     cache_ok = True
 
@@ -370,7 +370,7 @@ def test_a_datetime_is_read_as_python_writes_it(moment: dt.datetime) -> None:
     st.sampled_from(list(REFUSED)),
 )
 def test_nothing_but_a_validation_error_is_raised(value: Any, name: str) -> None:
-    """Whatever comes out of a query string or a JSON body."""
+    """This holds for any value from a query string or a JSON body."""
     try:
         result = coerce(getattr(AllTypes, name), value)
     except ValidationError:

@@ -21,7 +21,7 @@ def session() -> Session:
 
 
 def run_all(session: Session) -> list[int]:
-    """Run what is due; each callback here tells its number."""
+    """Run the due callbacks, each of which returns its number."""
     return [callback() for callback in commit_callbacks.take_due(session)]
 
 

@@ -88,7 +88,7 @@ def test_a_related_row_may_be_deleted_softly() -> None:
 
 
 class CamelRanger(BaseModel):
-    """Pydantic reads an alias from a row as well, where nobody says otherwise."""
+    """By default, Pydantic also reads a row's attribute by its alias."""
 
     model_config = {"alias_generator": to_camel}
 

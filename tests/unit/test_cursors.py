@@ -387,7 +387,7 @@ def test_a_cursor_that_is_too_long_is_refused_unread(body: bytes) -> None:
 
 
 def test_values_without_a_place_in_a_cursor_are_refused() -> None:
-    """The page that would end with one says so, and names the field."""
+    """The page that would end with such a value raises, naming the field."""
     with pytest.raises(ValidationError, match=r"can't continue after this complex of an exp"):
         unknown(1).write([1j])
     with pytest.raises(ValidationError, match=r"can't continue after this str of integer"):
@@ -398,7 +398,7 @@ def test_values_without_a_place_in_a_cursor_are_refused() -> None:
 
 
 def test_values_that_are_too_long_are_refused_by_their_page() -> None:
-    """Not by the next one, to which nobody could get."""
+    """Not by the next page, which would be unreachable."""
     format_ = cursors("sqlite", "long_text")
     assert format_.read(format_.write(["x" * 40_000])) == ["x" * 40_000]
     with pytest.raises(ValidationError, match=r"values as long as these \(long_text\)"):
@@ -422,7 +422,7 @@ def test_types_that_look_like_others() -> None:
 
 
 def test_expressions_take_values_of_their_kind() -> None:
-    """SQLAlchemy tells their types roughly; PostgreSQL takes no text for a number."""
+    """SQLAlchemy only knows their approximate types; PostgreSQL accepts no text for a number."""
     for dialect in DIALECTS:
         format_ = cursors(dialect, Hero.age * 1.5, model=Hero)
         for number in (3, 1.5, Decimal("1.5")):

@@ -368,7 +368,7 @@ class TestPassword:
         assert refused("postgresql://host/db", password).field == "password"
 
     def test_sqlite_has_none(self) -> None:
-        """It would be ignored, and somebody would believe in it."""
+        """It would be ignored, and give false security."""
         assert "SQLite has no passwords" in str(refused("sqlite://", SECRET))
 
     @pytest.mark.parametrize("name", ["creator", "async_creator", "pool"])

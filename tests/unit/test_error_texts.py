@@ -143,7 +143,7 @@ def test_an_exhausted_pool_without_numbers() -> None:
     ],
 )
 def test_failures_that_are_told_in_words(original: Exception, expected: str) -> None:
-    """Locks, deadlocks and the like say what to do; they are no connection failures."""
+    """Errors such as locks and deadlocks say what to do; they are not connection failures."""
     for error in (translate(original), translate(_wrapped(original), Hero)):
         assert isinstance(error, QueryExecutionError)
         assert expected in str(error)
@@ -160,7 +160,7 @@ def test_failures_that_are_told_in_words(original: Exception, expected: str) -> 
     ],
 )
 def test_a_session_that_two_tasks_use(error: Exception) -> None:
-    """It is the caller's mistake, whoever notices it."""
+    """It is the caller's mistake, whether SQLAlchemy or the driver notices it."""
     for told in (translate(error), translate(error, Hero)):
         assert isinstance(told, ValidationError)
         assert told.field == "session"
@@ -185,7 +185,7 @@ def test_a_session_that_two_tasks_use(error: Exception) -> None:
     ],
 )
 def test_other_failures(error: Exception, text: str) -> None:
-    """What has no words of its own is told by its class and code."""
+    """Errors without a message of the library's are reported by class and code."""
     translated = translate(error, Hero)
     assert isinstance(translated, QueryExecutionError)
     assert str(translated).startswith(text)
@@ -305,13 +305,13 @@ class TestConstraints:
     @pytest.mark.parametrize("number", [1048, 1062, 1216, 1217, 1364, 1452, 3819, 4025])
     @pytest.mark.parametrize("text", ["", SECRET, f"Ungültig: {SECRET}"])
     def test_texts_that_nobody_understands(self, number: int, text: str) -> None:
-        """In another language the kind is told, and no part of the text is taken for a name."""
+        """In any language, the kind is reported, and no part of the text is taken for a name."""
         error = _violation(_mysql_error(number, text))
         assert error.kind is not None
         assert error.columns == ()
 
     def test_an_error_without_a_text(self) -> None:
-        """A number alone tells the kind."""
+        """The error number is enough for the kind."""
         assert _violation(pymysql.err.IntegrityError(1062)).kind == "unique"
 
     def test_kinds_that_have_no_name(self) -> None:
@@ -327,7 +327,7 @@ class TestConstraints:
         assert "other rows still refer to this one" in str(error)
 
     def test_sqlite_with_several_foreign_keys(self) -> None:
-        """SQLite does not tell which one was broken, and nothing is guessed."""
+        """SQLite does not report which one was violated, and nothing is guessed."""
         sql = 'INSERT OR IGNORE INTO "herotag" (hero_id, tag_id) VALUES (?, ?)'
         error = _violation(_sqlite_error("FOREIGN KEY constraint failed", 787), HeroTag, sql)
         assert error.columns == ()
@@ -362,7 +362,7 @@ class TestConstraints:
         assert "team_id of Hero would refer to a row that does not exist" in str(error)
 
     def test_a_class_that_is_no_model(self) -> None:
-        """Anything may be given as model; then only the driver tells."""
+        """Anything may be given as the model; then only the driver's information is used."""
         error = _violation(_sqlite_error("UNIQUE constraint failed: hero.name", 2067), int)
         assert (error.columns, error.field) == (("name",), None)
 
@@ -373,7 +373,7 @@ class TestConstraints:
         assert "line of log must not be null" in str(error)
 
     def test_an_exclusion_constraint_without_a_name(self) -> None:
-        """A kind that a table cannot have is told as far as the driver does."""
+        """A kind that the table does not declare is reported as far as the driver knows it."""
         error = constraint_violation(DriverError("exclusion", "X"), "", Hero)
         assert "the row conflicts with another Hero row" in str(error)
 

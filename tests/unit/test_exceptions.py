@@ -206,7 +206,7 @@ class TestNotFound:
         ],
     )
     def test_text(self, error: RecordNotFoundError, text: str) -> None:
-        """A key is told with its columns; of filters only the names are told."""
+        """The message has the key with its columns; of filters, only the names."""
         assert str(error) == text
 
     def test_a_long_or_broken_value_does_not_harm(self) -> None:
@@ -236,7 +236,7 @@ class TestNotFound:
 
 class TestMultiple:
     def test_it_is_what_v0_1_0_raised(self) -> None:
-        """Code that catches SQLAlchemy's error goes on working."""
+        """Code that catches SQLAlchemy's error keeps working."""
         error = multiple_found(Hero, 2, {"name": SECRET})
         assert isinstance(error, MultipleResultsFound)
         assert isinstance(error, SQLModelCRUDError)
@@ -247,14 +247,14 @@ class TestMultiple:
 
 class TestValidation:
     def test_text_and_attributes(self) -> None:
-        """The value is kept, but not told."""
+        """The value is an attribute, but not in the message."""
         error = validation_error("too short", field="password", value=SECRET)
         assert str(error) == "Validation failed for 'password': too short"
         assert (error.field, error.value, error.errors) == ("password", SECRET, None)
         assert str(ValidationError("no such thing")) == "Validation failed: no such thing"
 
     def test_messages_per_field_are_told(self) -> None:
-        """A mapping holds messages; errors in it are told by class, their text may hold values."""
+        """A mapping has messages; errors in it appear by class, as their text may hold values."""
         errors = {"age": "must be positive", "name": ValueError(SECRET)}
         error = ValidationError("two fields", errors=errors)
         assert str(error) == (
@@ -277,7 +277,7 @@ class TestValidation:
 
 class TestUnknownField:
     def test_it_names_what_there_is(self) -> None:
-        """The names are told, and the one that was probably meant."""
+        """The message lists the names, and suggests the one that was probably meant."""
         error = UnknownFieldError(Team, "cty", ["id", "name", "city"])
         assert isinstance(error, AttributeError)
         assert isinstance(error, ValidationError)
@@ -325,7 +325,7 @@ class TestBulk:
         assert "0/0 rows failed (success rate 0.0%)" in str(BulkOperationError(0, 0, []))
 
     def test_summary_tells_each_error_without_values(self) -> None:
-        """Our own errors are told in full, foreign ones by their class."""
+        """The library's errors are included in full, others by class."""
         errors: list[Any] = [
             (1, ValidationError("too long", field="name")),
             (2, ValueError(SECRET)),

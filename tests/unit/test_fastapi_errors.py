@@ -415,7 +415,7 @@ def _raise_in_app(error: Exception) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda error: error, wrapped], ids=["bare", "wrapped"])
 def test_a_handler_for_one_error_wins(wrap: Any) -> None:
-    """Who wants another answer for one of the errors says so in the usual way."""
+    """An application can register its own handler for an error."""
     app = FastAPI()
     app.add_exception_handler(RecordNotFoundError, lambda *_: JSONResponse({"detail": "gone"}, 410))
     assert answer(wrap(RecordNotFoundError(Hero, 5)), app) == (410, "gone")

@@ -18,7 +18,7 @@ from tests.query_models import Shelf
 
 
 def client_of(model: Any = Hero, **settings: Any) -> TestClient:
-    """A client of an application with one route, which tells what it was asked for."""
+    """Return a client of an application with one route, which returns the parsed parameters."""
     app = FastAPI()
     params_of_model = filter_params(model, **settings)
 
@@ -32,7 +32,7 @@ def client_of(model: Any = Hero, **settings: Any) -> TestClient:
 
 
 def parameters(client: TestClient) -> dict[str, Any]:
-    """What OpenAPI tells about the parameters, by name."""
+    """Return OpenAPI's description of the parameters, by name."""
     operation = client.get("/openapi.json").json()["paths"]["/"]["get"]
     return {each["name"]: each for each in operation["parameters"]}
 

@@ -1,4 +1,4 @@
-"""Names of filters are read right, and mistakes in them are told where they are."""
+"""Names of filters are parsed correctly, and errors say where a mistake is."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Kind(Enum):
     ],
 )  # fmt: skip
 def test_inputs(given: Any, found: dict[str, Any]) -> None:
-    """What is left out is no filter, None is NULL, and nested inputs are paths."""
+    """Omitted fields are not filters, None is NULL, and nested inputs are paths."""
     assert filters(given) == found
 
 
@@ -100,7 +100,7 @@ def test_inputs(given: Any, found: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_not_allowed(given: Any) -> None:
-    """It is refused by its own name, and no other is told."""
+    """The error names the refused filter, and no other."""
     with pytest.raises(ValidationError) as refused:
         filters(given)
     assert type(refused.value) is ValidationError
@@ -116,7 +116,7 @@ def test_what_is_no_input(given: Any) -> None:
 
 
 def test_what_may_be_allowed() -> None:
-    """Fields, with or without a lookup; what nobody should offer is refused."""
+    """Fields with or without a lookup are allowed; unsafe lookups are refused."""
     assert filters({"age": {"gte": 1}}, {"age"}) == {"age__gte": 1}
     assert filters({"name": "x"}, {"name__eq"}) == {"name": "x"}
     assert filters({"team": {"name": "x"}}, {"team.name"}) == {"team__name": "x"}

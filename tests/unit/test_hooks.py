@@ -152,7 +152,7 @@ class TestScope:
         assert get_hooks(Hero) == ()
 
     def test_an_exception_ends_the_scope_too(self) -> None:
-        """And goes on as it is."""
+        """It propagates unchanged."""
         error = KeyError("x")
         with (
             pytest.raises(KeyError) as caught,
@@ -172,7 +172,7 @@ class TestScope:
         assert get_hooks(Hero) == (hook,)
 
     def test_an_early_end(self) -> None:
-        """A hook that was unregistered inside the scope is no error at its end."""
+        """A hook that was unregistered inside the scope is not an error at its end."""
         hook = Hook()
         with registered_hook(Hero, hook):
             unregister_hook(Hero, hook)
@@ -216,7 +216,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("hook", [object(), with_methods("run"), Mock(), None, len])
     def test_none_of_the_methods(self, hook: Any) -> None:
-        """It is no hook: refused with the names there are."""
+        """It is refused; the error lists the hook methods."""
         with pytest.raises(ValidationError) as caught:
             register_hook(Hero, hook)
         assert "defines no hook method; the hook methods are: before_create" in str(caught.value)
@@ -288,6 +288,6 @@ class TestValidateOnWrite:
         assert "\N{SNOWMAN}" not in f"{caught.value} {caught.value.errors}"
 
     def test_a_model_that_cannot_validate(self) -> None:
-        """A class that is no SQLModel class is told so."""
+        """The error says that the class is not a SQLModel class."""
         with pytest.raises(ValidationError, match="object is not a SQLModel class"):
             ValidateOnWrite().before_create(object())

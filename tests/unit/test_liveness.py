@@ -14,7 +14,7 @@ from sqlmodel_crud_utils._session.engine_events import replace_dead_connections
 
 @pytest.mark.parametrize(("driver", "sends_again"), [("psycopg", True), ("other", False)])
 def test_only_known_drivers_send_again(driver: str, sends_again: bool) -> None:
-    """Of others nobody can say whether something was sent already."""
+    """For other drivers it is unknown whether something was already sent."""
     engine = create_engine("postgresql+psycopg://host/db")
     engine.dialect.driver = driver
     replace_dead_connections(engine, 0.5)

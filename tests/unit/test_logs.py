@@ -124,7 +124,7 @@ def test_the_line_is_no_template(
 
 
 def test_a_circle_of_causes_ends(loguru_lines: list[str]) -> None:
-    """Errors that name each other as cause are told once each."""
+    """Errors that are each other's cause are logged once each."""
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
     logs.log_failure("write_row", Hero, first)

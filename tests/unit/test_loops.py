@@ -13,7 +13,7 @@ from sqlmodel_crud_utils._loops import LoopQueue, PerLoop
 
 
 async def test_who_is_woken_and_cancelled_wakes_the_next() -> None:
-    """Or a connection would rest while somebody waits for it."""
+    """Otherwise a connection would be idle while a task waits for it."""
     queue, entry = LoopQueue(1), entry_without_connection()
     first, second = (asyncio.ensure_future(greenlet_spawn(queue.get)) for _ in range(2))
     await asyncio.sleep(0.01)

@@ -88,7 +88,7 @@ def table_of(model: type) -> Table:
     ],
 )
 def test_a_mixin_adds_its_columns_before_and_after_sqlmodel(model, columns):
-    """Whatever the order of the bases, and through base classes that are no tables."""
+    """This holds for any order of bases, and for base classes without tables."""
     assert set(columns) <= set(table_of(model).c.keys())
 
 

@@ -265,7 +265,7 @@ HEADERS = st.lists(
 @given(HEADERS, st.booleans())
 @examples(400)
 def test_a_precondition_is_read_at_a_bounded_cost(header: str, weakly: bool) -> None:
-    """A header that does not hold the very tag, and is not for any, is no match."""
+    """A header matches only with the exact tag or `*`."""
     if weighed(lambda: is_among('"1"', header, weakly=weakly), header):
         assert '"1"' in header or header.strip() == "*"
 

@@ -12,7 +12,7 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 @pytest.mark.parametrize("total", [None, 4])
 def test_the_bar_shows_what_is_done(total: int | None, capsys: pytest.CaptureFixture[str]) -> None:
-    """It goes up to the number that it is told, whether the total is known or not."""
+    """It shows the reported number, whether or not the total is known."""
     with progress_to(True, "Hero", total) as report:
         assert report is not None
         report(1, total)
@@ -24,7 +24,7 @@ def test_the_bar_shows_what_is_done(total: int | None, capsys: pytest.CaptureFix
 
 
 def test_a_function_is_passed_through() -> None:
-    """And nothing is told where nobody wants to know."""
+    """Without a progress option, nothing is reported."""
     with progress_to(print, "Hero", None) as report:
         assert report is print
     for wanted in (None, False):

@@ -143,7 +143,7 @@ class TestBuckets:
         assert buckets.pour(other) is None
 
     def test_the_longest_wait_counts(self, new_buckets: Any) -> None:
-        """Of several that refuse, the one is told after which all let the call through."""
+        """If several refuse, the reported time is the one after which all allow the call."""
         buckets = new_buckets()
         charges = [Charge("a", 1, 10.0), Charge("b", 1, 30.0), Charge("c", 1, 20.0)]
         assert buckets.pour(*charges) is None
@@ -160,7 +160,7 @@ class TestBuckets:
         assert refusal.seconds == pytest.approx(4.0, abs=0.001)
 
     def test_a_clock_that_goes_back(self, new_buckets: Any) -> None:
-        """Then nothing leaks, and nobody has to wait longer."""
+        """Then nothing leaks, and waiting times do not grow."""
         buckets = new_buckets()
         assert buckets.pour(Charge("key", 2, 10.0)) is None
         buckets.now -= 500

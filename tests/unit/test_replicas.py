@@ -11,7 +11,7 @@ from tests.recording import logged
 
 
 def test_a_replica_that_fails_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked every five seconds; one line tells of it, until it has answered."""
+    """It is tried every five seconds; the failure is logged once until it answers again."""
     clock = [100.0]
     monkeypatch.setattr(replicas, "monotonic", lambda: clock[0])
     found = replicas_of(create_engine("sqlite://"), [create_engine("sqlite://") for _ in "ab"])

@@ -46,7 +46,7 @@ def test_a_key_without_pk_field() -> None:
 
 
 def test_keys_of_a_list_are_taken_once() -> None:
-    """Each is coerced; those with a None are no row's."""
+    """Each is coerced; a key with None belongs to no row."""
     assert key_list(facts_of(Hero), None, ["1", 1, None, 2.0]) == (("id",), [(1,), (2,)])
     assert key_list(facts_of(Seat), None, [("A", "1"), ("A", None)]) == (
         ("row", "number"),

@@ -76,7 +76,7 @@ class TestTarget:
         assert target_of(Currency).key == ("code",)
 
     def test_an_id_that_is_no_key_is_not_taken_for_one(self) -> None:
-        """Only a unique key can tell whether a row is there."""
+        """Only a unique key identifies an existing row."""
 
         class Partitioned(PlainBase):
             __tablename__ = "partitioned"
@@ -142,7 +142,7 @@ class TestTarget:
         assert keys == [["id"], ["other"], ["code", "other"]]
 
     def test_a_table_without_primary_key_has_its_other_keys(self) -> None:
-        """An empty primary key is no key."""
+        """An empty primary key is not a key."""
         table = Table("keyless", MetaData(), Column("code", Integer, unique=True))
         assert unique_keys(table) == [frozenset([table.c.code])]
 
@@ -182,7 +182,7 @@ class TestTarget:
             target_of(Car)
 
     def test_a_model_of_a_query_is_refused(self) -> None:
-        """There is no table to write to."""
+        """It has no table to write to."""
         hero, team = Hero.__table__, Team.__table__  # type: ignore[attr-defined]
         joined = join(hero, team, hero.c.team_id == team.c.id)
 
@@ -292,7 +292,7 @@ class TestPayload:
         }
 
     def test_a_value_that_cannot_be_coerced_is_refused_with_its_row(self) -> None:
-        """The error tells the row and the field, and not the value."""
+        """The error names the row and the field, but not the value."""
         rows = [{"id": 1}, {"id": 2, "age": "secret"}]
         with pytest.raises(ValidationError, match=r"row 1 of the payload: Hero\.age") as caught:
             payload_of(target_of(Hero), rows)
@@ -314,7 +314,7 @@ class TestPayload:
 
     @pytest.mark.parametrize("wrong", [5, None, "row", ("id", 1)])
     def test_what_is_no_row_is_refused(self, wrong: Any) -> None:
-        """The error tells which one it is."""
+        """The error says which one it is."""
         with pytest.raises(ValidationError, match="row 1 of the payload must be a mapping"):
             payload_of(target_of(Hero), [{"id": 1}, wrong])
 
@@ -352,7 +352,7 @@ class TestPayload:
         ]
 
     def test_rows_of_a_session_are_refused(self) -> None:
-        """Nothing tells which of their fields are meant to be written."""
+        """It is unclear which of their fields should be written."""
         hero = Hero(id=5, name="a", secret_name="b")
         make_transient_to_detached(hero)
         with pytest.raises(ValidationError, match="row 0 of the payload was read from"):
@@ -371,7 +371,7 @@ class TestPayload:
     def test_rows_without_their_key_are_refused(
         self, model: Any, fields: Any, row: dict[str, Any], missing: str
     ) -> None:
-        """Without it nothing tells whether the row is there."""
+        """Without it, an existing row cannot be identified."""
         with pytest.raises(ValidationError, match=f"row 0 of the payload has no {missing}"):
             payload_of(target_of(model, fields), [row])
 

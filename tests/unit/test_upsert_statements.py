@@ -128,7 +128,7 @@ class TestBatches:
         assert target_of(Seat).entangled == frozenset()
 
     def test_a_table_without_primary_key_has_no_entangled_key(self) -> None:
-        """The ORM can be told another key."""
+        """A mapper may declare a key of its own."""
 
         class Loose(PlainBase):
             __table__ = Table("loose", PlainBase.metadata, Column("code", Integer, unique=True))
@@ -179,7 +179,7 @@ class TestBatches:
 
 
 class TestStatements:
-    """What each database is told."""
+    """The statements for each database."""
 
     @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
     def test_on_conflict_updates_what_the_rows_give(self, dialect: str) -> None:
@@ -220,7 +220,7 @@ class TestStatements:
 
     @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
     def test_a_conflict_stamps_the_update_and_counts_the_version(self, dialect: str) -> None:
-        """`onupdate` of every kind, which an INSERT ignores by itself."""
+        """`onupdate` of every kind is applied, which a plain INSERT ignores."""
         statement, parameters = upsert_statement(
             target_of(Article), ["id", "title"], [{"id": 1, "title": "a"}], _DIALECTS[dialect]
         )
@@ -255,7 +255,7 @@ class TestStatements:
         assert parameters == [{"id": 1, "age": 5}]
 
     def test_versions_that_are_no_numbers_are_made_anew(self) -> None:
-        """There is nothing to count; the generator tells the next one."""
+        """They cannot be incremented; the generator returns the next one."""
 
         class Lettered(PlainBase):
             __tablename__ = "lettered"
@@ -291,7 +291,7 @@ class TestStatements:
         assert "mark" not in target.fills
 
     def test_a_sequence_on_update_is_left_to_sqlalchemy(self) -> None:
-        """It is no value, and nobody uses it so."""
+        """It is not a value that the library could write."""
 
         class Odd(PlainBase):
             __tablename__ = "odd"
@@ -391,7 +391,7 @@ class TestVisibleKeys:
             payload_of(target, [{"email": "a"}, {"email": "b", "is_deleted": True}])
 
     def test_the_order_matters_by_another_key(self) -> None:
-        """What the index is computed from, nobody knows."""
+        """The columns behind the index's expression are unknown."""
         rows = [{"id": 1}, {"id": 2, "note": "b"}, {"id": 3}]
         assert shapes(target_of(Person), rows) == [[0], [1], [2]]
         by_email = [{"email": "a"}, {"email": "b", "note": "b"}, {"email": "c"}]

@@ -23,7 +23,7 @@ SECRET = "hunter2"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Everything that a log or a traceback tells about an error."""
+    """Return the full traceback of an error."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
 
@@ -228,7 +228,7 @@ def test_asyncpg_gets_no_dsn_without_libpq_parameters() -> None:
     ],
 )
 def test_what_libpq_knows_is_translated_or_left_out(query: str, arguments: Any) -> None:
-    """One URL serves both APIs; what is left out is no matter of security."""
+    """One URL serves both APIs; the dropped options do not affect security."""
     url = make_url(f"postgresql+asyncpg://host/db?{query}")
     assert for_asyncpg(url, {}) == (make_url("postgresql+asyncpg://host/db"), arguments)
 

@@ -1,4 +1,4 @@
-"""What is said to whoever passes something else in the place of a session."""
+"""The errors for arguments that are not sessions."""
 
 from __future__ import annotations
 

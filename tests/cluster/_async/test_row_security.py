@@ -1,4 +1,4 @@
-"""Row security where connections are shared: nobody sees what another one's tenant has."""
+"""Row security with shared connections: no caller sees another tenant's rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def one_caller(new_session: Any, tenant: str) -> None:
 
 @pytest.mark.parametrize("driver", drivers(create_pooled_engine))
 async def test_behind_pgbouncer(secured: Secured, bouncer: PgBouncer, driver: str) -> None:
-    """Its server connections go from tenant to tenant; what one was told does not stay on them."""
+    """Its server connections serve several tenants; the setting of one does not stay on them."""
     port = make_url(bouncer.url).port
     url = secured.url.set(drivername=f"postgresql+{driver}", port=port)
     engine = create_pooled_engine(url, CALLERS, 0, pgbouncer=True, row_security=True)
@@ -79,7 +79,7 @@ async def test_behind_pgbouncer(secured: Secured, bouncer: PgBouncer, driver: st
 
 
 async def test_on_replicas(secured: Secured, cluster: Cluster) -> None:
-    """A replica is told the tenant, too."""
+    """The tenant is set on a replica, too."""
     ports = [server.port for server in (cluster.primary, *cluster.standbys)]
     primary, *replicas = (
         create_pooled_engine(secured.url.set(port=port), row_security=True) for port in ports

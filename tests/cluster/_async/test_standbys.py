@@ -172,7 +172,7 @@ async def test_a_conflict_with_recovery(servers: Servers, cluster: Cluster) -> N
 
 
 async def test_reads_go_on_while_standbys_are_killed(servers: Servers, cluster: Cluster) -> None:
-    """One, and then the other; a session that reads from one that is killed goes on, too."""
+    """One after the other; a session that reads from a killed one continues, too."""
     await written(servers, 5)
     cluster.wait_until_equal()
     with logged() as lines:

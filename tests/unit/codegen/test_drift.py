@@ -96,7 +96,7 @@ def test_a_changed_file_is_stale(generated: Project, old: str, new: str, shown: 
 
 
 def test_an_emptied_file_is_stale(generated: Project) -> None:
-    """A file that lost all its lines is no match."""
+    """A file that lost all its lines does not match."""
     generated.write("tests/_sync/test_reads.py", "")
     printed = drift(generated)
     assert printed.startswith("stale: tests/_sync/test_reads.py\n")
@@ -112,7 +112,7 @@ def test_bytes_that_are_no_text_are_stale(generated: Project) -> None:
 
 
 def test_a_changed_source_makes_its_twin_stale(generated: Project) -> None:
-    """Whoever forgets to generate is told."""
+    """A missing run of the generator is reported."""
     generated.write("tests/_async/test_reads.py", "async def test_two():\n    await it()\n")
     assert "\n-def test_it():\n+def test_two():\n" in drift(generated)
     assert repaired(generated)
@@ -161,7 +161,7 @@ def test_a_file_gives_way_to_a_folder(generated: Project) -> None:
 
 
 def test_caches_and_hidden_files_are_no_drift(generated: Project) -> None:
-    """Python's caches and an editor's files are nobody's twin, on either side."""
+    """Python's caches and an editor's files need no twin, on either side."""
     for folder in (generated.source, SYNC):
         generated.write(f"{folder}/__pycache__/reads.pyc", b"\0")
         generated.write(f"{folder}/deep/.reads.py.swp", b"\0")
@@ -169,7 +169,7 @@ def test_caches_and_hidden_files_are_no_drift(generated: Project) -> None:
 
 
 def test_all_drift_comes_together(generated: Project) -> None:
-    """One run tells everything, in order."""
+    """One run reports everything, in order."""
     generated.write(f"{SYNC}/gone.py", "")
     generated.write("tests/_sync/test_reads.py", "")
     (generated.root / SYNC / "__init__.py").unlink()

@@ -56,7 +56,7 @@ def test_async_words_in_an_fstring_are_refused(project: Project, line: str, word
     ],
 )
 def test_async_names_in_data_are_refused(project: Project, line: str, word: str) -> None:
-    """A string that is no documentation can't be rewritten safely."""
+    """A string that is not documentation can't be rewritten safely."""
     names = {"sqlite+aiosqlite": "sqlite", "AsyncSession": "Session"}
     assert project.refuse(f"__all__ = []\n{line}\n", names) == [f"it.py:2: {word} {DATA}"]
 
@@ -167,13 +167,13 @@ def test_a_file_name_is_refused(project: Project) -> None:
 def test_a_syntax_error_is_a_refusal(project: Project, text: str, line: int) -> None:
     """Code that Python would not accept is reported with its line."""
     (refusal,) = project.refuse(text)
-    assert refusal.startswith(f"it.py:{line}: is no valid Python: ")
+    assert refusal.startswith(f"it.py:{line}: is not valid Python: ")
 
 
 def test_null_bytes_are_a_refusal(project: Project) -> None:
     """A broken file is reported too."""
     (refusal,) = project.refuse(b"x = 1\0\n")
-    assert "is no valid Python: source code" in refusal
+    assert "is not valid Python: source code" in refusal
 
 
 def test_another_encoding_is_a_refusal(project: Project) -> None:
@@ -186,14 +186,16 @@ def test_two_names_that_become_one_are_refused(project: Project) -> None:
     """The result is checked as well, so nothing is written that can't be imported."""
     text = "x = 1\ndef f(async_url, sync_url): ...\n"
     (refusal,) = project.refuse(text, {"async_url": "sync_url"})
-    assert refusal.startswith("it.py:2: the sync file would be no valid Python: duplicate argument")
+    assert refusal.startswith(
+        "it.py:2: the sync file would not be valid Python: duplicate argument"
+    )
 
 
 def test_other_files_are_refused(project: Project) -> None:
     """A file that can't be translated would be missing in the sync tree."""
     project.write("tests/_async/data.json", "{}")
     assert project.run() == 1
-    assert "tests/_async/data.json: is no valid Python: move files of another" in project.printed
+    assert "tests/_async/data.json: is not valid Python: move files of another" in project.printed
 
 
 def test_a_missing_tree_is_refused(project: Project) -> None:
@@ -201,7 +203,7 @@ def test_a_missing_tree_is_refused(project: Project) -> None:
     project.write("tests/_sync/kept.py", "")
     (project.root / "tests/_async").rmdir()
     assert project.run() == 1
-    assert "tests/_async: is no folder: there is nothing to translate\n" in project.printed
+    assert "tests/_async: is not a folder, so there is nothing to do\n" in project.printed
     assert (project.root / "tests/_sync/kept.py").exists()
 
 
@@ -232,7 +234,7 @@ def test_one_use_is_enough(project: Project, name: str, text: str) -> None:
 
 
 def test_all_refusals_come_together(project: Project) -> None:
-    """One run tells everything, sorted, each thing once; nothing is written."""
+    """One run reports everything, sorted, each thing once; nothing is written."""
     project.write("tests/_async/b.py", "x = (\n")
     project.write("tests/_async/a.py", "# await\nimport asyncio  # asyncio\n")
     refusals = project.refuse("x = 'await'\nAsyncThing()\nx = f'{asyncio}'\n", {"unused": "x"})
@@ -242,7 +244,7 @@ def test_all_refusals_come_together(project: Project) -> None:
         f"it.py:3: asyncio {FSTRING}",
         f"tests/_async/a.py:1: await {STAYS}",
         f"tests/_async/a.py:2: asyncio {RUNTIME}",
-        "tests/_async/b.py:1: is no valid Python: '(' was never closed",
+        "tests/_async/b.py:1: is not valid Python: '(' was never closed",
     ]
 
 
@@ -254,7 +256,7 @@ def test_a_refusal_shows_in_check_as_well(project: Project) -> None:
 
 
 def test_a_failing_ruff_is_reported(project: Project) -> None:
-    """Wrong settings are told in ruff's own words."""
+    """Wrong settings are reported with ruff's own message."""
     project.write("pyproject.toml", "[tool.ruff]\nline-length = 'short'\n")
     assert project.run() == 1
     assert project.printed.startswith("ruff: check failed:\n")

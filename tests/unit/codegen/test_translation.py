@@ -33,7 +33,7 @@ def test_async_and_await_leave_the_code(project: Project) -> None:
 
 
 def test_protocols_have_their_plain_names(project: Project) -> None:
-    """What unasync knows by itself needs no entry: decorators, dunder methods, iterators."""
+    """Names that unasync itself knows need no entry: decorators, dunder methods, iterators."""
     translated = project.translate(
         """
         from collections.abc import AsyncIterator
