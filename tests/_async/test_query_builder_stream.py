@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
-from sqlalchemy.orm import defer, selectinload
+from sqlalchemy.orm import defer, joinedload, selectinload, subqueryload
 
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
@@ -27,6 +27,7 @@ from sqlmodel_crud_utils.exceptions import (
 from tests._async.rows import given
 from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, execute
 from tests.bulk_models import Truck, Van, Vehicle
+from tests.crud_models import Cabinet, Drawer
 from tests.models import AllTypes, Hero, Seat, Team
 from tests.models_mixins import Player
 from tests.recording import recorded
@@ -320,3 +321,25 @@ async def test_rows_of_subclasses(session: AsyncSession) -> None:
     rows = [row async for row in stream]
     assert [row.seats for row in rows if isinstance(row, Van)] == [1, 2, 4, 5]
     assert [row.name for row in rows if isinstance(row, Truck)] == ["truck"]
+
+
+@pytest.mark.parametrize("ways", [(), ("drawers",)])
+async def test_a_mapping_that_joins_many_rows(session: AsyncSession, ways: tuple[str, ...]) -> None:
+    """No batch ends between the related rows of a row; to load them otherwise works as well."""
+    drawers = [[Drawer(name=f"{m}") for m in range(3)] for _ in range(5)]
+    await given(session, *(Cabinet(label=f"{n}", drawers=each) for n, each in enumerate(drawers)))
+    stream = AsyncQueryBuilder(session, Cabinet).selectin(*ways).stream(batch_size=2)
+    assert [(row.label, len(row.drawers)) async for row in stream] == [
+        (f"{n}", 3) for n in range(5)
+    ]
+
+
+@pytest.mark.usefixtures("heroes")
+@pytest.mark.parametrize("load", [joinedload, subqueryload])
+async def test_options_that_take_all_rows(session: AsyncSession, load: Any) -> None:
+    """They are the caller's own, and no reason to fail."""
+    query = AsyncQueryBuilder(session, Team).options(load(Team.heroes))
+    rows = [row async for row in query.stream(batch_size=2)]
+    assert [len(row.heroes) for row in rows] == [10] * 5
+    query = AsyncQueryBuilder(session, Hero).options(joinedload(Hero.team))
+    assert len([row async for row in query.stream(batch_size=20)]) == 50

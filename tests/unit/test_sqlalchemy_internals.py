@@ -318,6 +318,15 @@ def test_unlock() -> None:
 TEAM = inspect(Team).local_table
 
 
+def test_strategies_in() -> None:
+    """`Load.context`, with `strategy` and `path` of its elements."""
+    options = [selectinload(Hero.team).joinedload(Team.heroes), load_only(Hero.name)]
+    found = [(way, [each.key for each in path]) for way, path in core.strategies_in(options)]
+    assert found[:2] == [("selectin", ["team"]), ("joined", ["team", "heroes"])]
+    assert {way for way, _ in found[2:]} == {""}
+    assert list(core.strategies_in([joinedload("*")])) == []
+
+
 def test_what_a_statement_is() -> None:
     """`_generate_cache_key` and `_propagate_attrs`."""
     assert core.cache_key_of(select(Team)) == core.cache_key_of(select(Team))

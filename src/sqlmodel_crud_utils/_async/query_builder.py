@@ -191,15 +191,17 @@ class AsyncQueryBuilder(QueryShape[T]):
 
         MySQL cannot run anything else while a cursor is open. If `selectin` needs further queries,
         or once the session runs one inside the loop, each batch becomes a query of its own that
-        continues after the last row; an index that fits the order makes these queries fast.
+        continues after the last row; an index that fits the order makes these queries fast. So it
+        is on every database where the mapping or `options` join a relationship to many, or load one
+        by a subquery.
 
         Args:
             batch_size: How many rows are read at a time.
 
         Raises:
-            ValidationError: A batch size below 1; a `joined` relationship to many; on MySQL,
-                `selectin` with an order by JSON. The loop raises it if the transaction has ended
-                inside it.
+            ValidationError: A batch size below 1; a `joined` relationship to many; an order by JSON
+                where each batch is a query of its own. The loop raises it if the transaction has
+                ended inside it.
 
         Example:
             >>> _ = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)

@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keyset import check_sortable, key_columns, prepared_from
 from sqlmodel_crud_utils._core.queries.query import (
     Query,
+    loads_all_at_once,
     loads_with_queries,
 )
 from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
@@ -127,10 +128,11 @@ class RowStream(Generic[T]):
 
     def _new_reader(self) -> _Cursor | _Chunks:
         query = self._query
-        may_need_more = not query.values and (
-            loads_with_queries(query) or kept_rows.has_any(self._plain)
-        )
-        if may_need_more and features_of(query.dialect).one_result_at_a_time:
+        if query.values:
+            return _Cursor(self._session, query)
+        may_need_more = loads_with_queries(query) or kept_rows.has_any(self._plain)
+        in_the_way = may_need_more and features_of(query.dialect).one_result_at_a_time
+        if in_the_way or loads_all_at_once(query):
             return _Chunks(self._session, query)
         return _Cursor(self._session, query)
 

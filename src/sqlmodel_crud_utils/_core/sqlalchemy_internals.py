@@ -23,7 +23,7 @@ from sqlalchemy import (
     Update,
     inspect,
 )
-from sqlalchemy.orm import LoaderCriteriaOption
+from sqlalchemy.orm import LoaderCriteriaOption, RelationshipProperty
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import _deep_annotate
@@ -86,6 +86,17 @@ def criteria_in(options: Iterable[Any]) -> Iterator[Any]:
         if type(option) is LoaderCriteriaOption:
             entity = option.entity or inspect(option.root_entity)
             yield option._resolve_where_criteria(entity)
+
+
+def strategies_in(
+    options: Iterable[Any],
+) -> Iterator[tuple[str, Sequence[RelationshipProperty[Any]]]]:
+    """Yield how the caller's loader options load related rows, and by which relationships."""
+    for option in options:
+        for element in getattr(option, "context", ()):
+            steps = element.path.path
+            related = [each for each in steps if isinstance(each, RelationshipProperty)]
+            yield dict(element.strategy or ()).get("lazy", ""), related
 
 
 def set_options(statement: Any, options: Iterable[Any]) -> None:

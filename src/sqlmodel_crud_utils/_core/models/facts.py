@@ -22,7 +22,8 @@ from sqlmodel_crud_utils._core.models.policies import Policy, Visibility, holdin
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 
-_EAGER = frozenset({False, "immediate", "joined", "selectin", "subquery"})
+_JOINED = frozenset({False, "joined"})
+_EAGER = _JOINED | {"immediate", "selectin", "subquery"}
 
 
 def facts_of(model: type[Any]) -> Facts:
@@ -266,6 +267,15 @@ class Facts:
         )
 
     @cached_property
+    def loaded_at_once(self) -> frozenset[str]:
+        """The relationships that the mapping loads for all rows of a query at once.
+
+        Each row is repeated for its related rows, or these come by a subquery.
+        """
+        related = self.relationships.items()
+        return frozenset(name for name, each in related if _is_loaded_at_once(each, set()))
+
+    @cached_property
     def loads_subclasses(self) -> bool:
         """Whether rows of subclasses are completed by queries of their own."""
         return any(each.polymorphic_load == "selectin" for each in self.mapper.self_and_descendants)
@@ -279,3 +289,15 @@ class Facts:
             or (each.direction is ONETOMANY and bool(each.passive_deletes))
             for each in self.relationships.values()
         )
+
+
+def _is_loaded_at_once(
+    relationship: RelationshipProperty[Any], seen: set[RelationshipProperty[Any]]
+) -> bool:
+    if relationship.lazy == "subquery":
+        return True
+    if relationship in seen or relationship.lazy not in _JOINED:
+        return False
+    seen.add(relationship)
+    behind = relationship.mapper.relationships
+    return bool(relationship.uselist) or any(_is_loaded_at_once(each, seen) for each in behind)

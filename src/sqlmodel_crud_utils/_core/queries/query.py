@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.queries.conditions import Condition
 from sqlmodel_crud_utils._core.queries.keys import among_keys
 from sqlmodel_crud_utils._core.queries.loading import Loading
 from sqlmodel_crud_utils._core.queries.ordering import Term, key_terms, sorted_by
+from sqlmodel_crud_utils._core.sqlalchemy_internals import strategies_in
 from sqlmodel_crud_utils._core.visibility.hiding import hide, hide_anywhere, of_caller
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -290,6 +291,19 @@ def loads_with_queries(query: Query) -> bool:
     facts = facts_of(query.model)
     by_mapping = facts.loads_eagerly or facts.loads_subclasses
     return by_mapping or query.loading.selects or bool(query.options)
+
+
+def loads_all_at_once(query: Query) -> bool:
+    """Return whether the mapping or options load related rows in a way that a cursor cannot.
+
+    SQLAlchemy needs all rows of the query for it, and refuses to read them in batches.
+    """
+    ways = query.loading.ways
+    otherwise = {path[0].key for path, way in ways.items() if way != "joined"}
+    return bool(facts_of(query.model).loaded_at_once - otherwise) or any(
+        way == "subquery" or (way == "joined" and any(each.uselist for each in related))
+        for way, related in strategies_in(query.options)
+    )
 
 
 def number_parameter(name: str) -> BindParameter[int]:
