@@ -30,6 +30,10 @@ NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
     "_core/writes/upsert_rows.py",
 )
 REFUSED_VALUES = "_core/errors/refused_values.py"
+PARAMETERS, PAYLOAD = "_core/parameters.py", "_core/values/payload.py"
+READERS, BY_KEY = "_core/values/readers.py", "_shortcuts/by_key.py"
+STATEMENTS, BUILDER = "_core/queries/statements.py", "_core/queries/builder.py"
+DRIVER_ERRORS, TRANSIENT = "_core/errors/driver_errors.py", "_core/errors/transient.py"
 OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/blocks.py"
 
 # For each mutant: the module of the package, the code, and its replacement.
@@ -225,6 +229,87 @@ LOSS_MUTANTS = [
     ("_session/blocks.py", "context.is_disconnect = True", "pass"),
     ("_core/errors/translation.py", "    if is_cut_connection(error):", "    if False:"),
 ]
+# What the property tests have to find: each is a fault that the library once had, or one like it.
+LIMIT_MUTANTS = [
+    (PARAMETERS, "ARRAY(_unlimited(type_) if _may_have_limits(type_) else type_)", "ARRAY(type_)"),
+    (PARAMETERS, "return String() if type_.length else type_", "return type_"),
+    (PARAMETERS, "return _BlankPadded()", "return type_"),
+    (PARAMETERS, "isinstance(type_, TypeDecorator)\n        or bool(", "bool("),
+    (PARAMETERS, "        or bool(variants_of(type_))\n", ""),
+    (PARAMETERS, "return type_.adapt(type(type_), **limits) if limits else type_", "return type_"),
+    (PARAMETERS, "return _unlimited(type_) if _rounds(type_) else type_", "return type_"),
+]
+PARAMETER_NAME_MUTANTS = [
+    (PARAMETERS, "return _unused_prefix(", 'return "new_" or _unused_prefix('),
+    (PARAMETERS, "return _unused_prefix(", 'return "key_" or _unused_prefix('),
+    (PARAMETERS, "while any(name.startswith(prefix) for name in names):", "while False:"),
+    ("_core/writes/upserts.py", 'bindparam(f"{prefix}{name}")', 'bindparam(f"new_{name}")'),
+    ("_core/writes/updates.py", 'bindparam(f"{prefix}{name}", value', "bindparam(name, value"),
+    (BY_KEY, 'f"{prefix}{name}"', 'f"new_{name}"'),
+]
+VALIDATION_MUTANTS = [
+    (PAYLOAD, "TypeAdapter(many, config=config)", "TypeAdapter(many)"),
+    (PAYLOAD, "model.model_rebuild(raise_errors=False)", "pass"),
+    (PAYLOAD, "if _NEUTRAL.issuperset(config) else frozenset()", ""),
+    (PAYLOAD, "return rules.stored(attribute, values, found)", "return values"),
+    (
+        PAYLOAD,
+        "        if list(given) == found:\n            found = given\n        elif",
+        "        if",
+    ),
+    (PAYLOAD, 'self.adapter.dump_python(found, mode="json", warnings=False)', "found"),
+    (PAYLOAD, "*field.metadata, *_field_validators(model, name)", "*field.metadata,"),
+    (
+        PAYLOAD,
+        "*field.metadata, *_field_validators(model, name)",
+        "*_field_validators(model, name),",
+    ),
+    (PAYLOAD, "reads_first=is_json(type_) or _has_reader(declared)", "reads_first=is_json(type_)"),
+    (PAYLOAD, "reads_first=is_json(type_) or _has_reader(declared)", "reads_first=False"),
+    (READERS, 'value = _ANYTHING.dump_python(value, mode="json")', "pass"),
+    (READERS, 'is_plain or hasattr(value, "unicode_string")', "is_plain"),
+    (READERS, "    IPv4Address,\n    IPv6Address,\n    IPv4Interface", "    IPv4Interface"),
+]
+COLUMN_NAME_MUTANTS = [
+    (STATEMENTS, 'plain = name.removesuffix("__eq")', "plain = name"),
+    (STATEMENTS, "if name not in known and plain in known else name", ""),
+    (BUILDER, "def where(self, /, *expressions: Criterion, **", "def where(self, page=None, **"),
+    (BUILDER, "def where(self, /, *expressions", "def where(self, *expressions"),
+    (BUILDER, "def exclude(self, /, **", "def exclude(self, **"),
+]
+LIST_MUTANTS = [
+    (
+        "_core/writes/key_lists.py",
+        "    return KeyList(",
+        "    assert all(facts.columns[name].primary_key for name in names)\n    return KeyList(",
+    ),
+]
+# What may be run again, and what may not.
+REPEAT_MUTANTS = [
+    *(
+        (DRIVER_ERRORS, f"_REPEATABLE = frozenset({{{kinds}", f"_REPEATABLE = frozenset({{{left}")
+        for kinds, left in (
+            ("_COLLISION, _DEADLOCK", "_DEADLOCK"),
+            ("_COLLISION, _DEADLOCK", "_COLLISION"),
+            ("_COLLISION, _DEADLOCK, _ENDED", "_COLLISION, _DEADLOCK"),
+            ("_COLLISION, _DEADLOCK, _ENDED, _LOCK_TIMEOUT", "_COLLISION, _DEADLOCK, _ENDED"),
+            (
+                "_COLLISION, _DEADLOCK, _ENDED, _LOCK_TIMEOUT, _NODE",
+                "_COLLISION, _DEADLOCK, _ENDED, _LOCK_TIMEOUT",
+            ),
+            ("_COLLISION", "_LOCK_REFUSED, _COLLISION"),
+        )
+    ),
+    (DRIVER_ERRORS, "return _is_at_an_end(error)", "return True"),
+    (DRIVER_ERRORS, "return _is_at_an_end(error)", "return False"),
+    (TRANSIENT, "TransactionError(outcome_unknown=True) | ", ""),
+    (TRANSIENT, " | ConflictError(version_given=True)", ""),
+    (TRANSIENT, "case ConflictError() | StaleDataError():", "case StaleDataError():"),
+    (TRANSIENT, "case ConflictError() | StaleDataError():", "case ConflictError():"),
+    (TRANSIENT, '"connection" if _is_lost(error.original_error) else "final"', '"connection"'),
+    (TRANSIENT, '"connection" if _is_lost(error.original_error) else "final"', '"final"'),
+    (TRANSIENT, 'return None if verdict == "final" else verdict', "return verdict"),
+]
 # If the tests failed for another reason, each mutant would seem to be killed.
 NO_MUTANT = ("__init__.py", "", "")
 GROUPS = {
@@ -293,6 +378,36 @@ GROUPS = {
         ],
     ),
     "parameters": (PARAMETER_MUTANTS, ["tests/unit/test_fastapi_filters.py"]),
+    "limits": (
+        LIMIT_MUTANTS,
+        [
+            *("--databases", "postgresql", "tests/_async/test_values_beyond_columns.py"),
+            *("-k", "test_lists_reach_the_rows_that_have_their_values"),
+        ],
+    ),
+    "names of parameters": (
+        PARAMETER_NAME_MUTANTS,
+        [
+            "tests/_async/test_parameter_names.py",
+            *("-k", "row_is or rows_are"),
+        ],
+    ),
+    "validation": (VALIDATION_MUTANTS, ["tests/sync_only/test_value_properties.py"]),
+    "names of columns": (
+        COLUMN_NAME_MUTANTS,
+        ["tests/_async/test_names_of_columns.py", "-k", "any_columns"],
+    ),
+    "lists": (
+        LIST_MUTANTS,
+        [
+            "tests/_async/test_values_beyond_columns.py",
+            *("-k", "test_lists_reach_the_rows_that_have_their_values"),
+        ],
+    ),
+    "repeats": (
+        REPEAT_MUTANTS,
+        ["tests/unit/test_transient.py", "tests/_async/test_run_transaction.py"],
+    ),
     "losses": (
         LOSS_MUTANTS,
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,7 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import select
 
-from sqlmodel_crud_utils.aio import get_rows, insert_data_rows, transaction, write_row
+from sqlmodel_crud_utils.aio import (
+    get_rows,
+    insert_data_rows,
+    is_transient,
+    transaction,
+    update_row,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     DatabaseConnectionError,
@@ -255,6 +262,25 @@ class TestFailure:
             async with transaction(session):
                 pytest.fail("the block must not run")
         await assert_usable(session, engine)
+
+    @pytest.mark.databases("postgresql")
+    async def test_an_inner_block_after_a_lost_race(self, database: Database) -> None:
+        """It says what the caller swallowed, so that the transaction can be run again."""
+        engine = make_engine(database.async_url, isolation_level="REPEATABLE READ")
+        async with AsyncSession(engine) as own, AsyncSession(engine) as other:
+            await write_row(hero("Rusty"), own)
+            with pytest.raises(TransactionError) as caught:
+                async with transaction(own):
+                    [row] = (await get_rows(own, Hero))[1]
+                    await update_row(row.id, {"age": 1}, other, Hero)
+                    row.age = 2
+                    with suppress(DBAPIError):
+                        await own.flush()
+                    async with transaction(own):
+                        pytest.fail("it begins in a transaction that is over")
+        await engine.dispose()
+        assert "another transaction changed the same data" in str(caught.value)
+        assert is_transient(caught.value)
 
     async def test_no_connection(self, database: Database) -> None:
         """The error names the connection; the session is in no block afterwards."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -19,7 +19,14 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from sqlmodel_crud_utils.sync import get_rows, insert_data_rows, transaction, write_row
+from sqlmodel_crud_utils.sync import (
+    get_rows,
+    insert_data_rows,
+    is_transient,
+    transaction,
+    update_row,
+    write_row,
+)
 from tests._runtime_sync import (
     Engine,
     Session,
@@ -247,6 +254,25 @@ class TestFailure:
             with transaction(session):
                 pytest.fail("the block must not run")
         assert_usable(session, engine)
+
+    @pytest.mark.databases("postgresql")
+    def test_an_inner_block_after_a_lost_race(self, database: Database) -> None:
+        """It says what the caller swallowed, so that the transaction can be run again."""
+        engine = make_engine(database.sync_url, isolation_level="REPEATABLE READ")
+        with Session(engine) as own, Session(engine) as other:
+            write_row(hero("Rusty"), own)
+            with pytest.raises(TransactionError) as caught:
+                with transaction(own):
+                    [row] = get_rows(own, Hero)[1]
+                    update_row(row.id, {"age": 1}, other, Hero)
+                    row.age = 2
+                    with suppress(DBAPIError):
+                        own.flush()
+                    with transaction(own):
+                        pytest.fail("it begins in a transaction that is over")
+        engine.dispose()
+        assert "another transaction changed the same data" in str(caught.value)
+        assert is_transient(caught.value)
 
     def test_no_connection(self, database: Database) -> None:
         """The error names the connection; the session is in no block afterwards."""
