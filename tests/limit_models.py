@@ -10,7 +10,7 @@ from pydantic import NaiveDatetime
 from sqlalchemy import CHAR, NUMERIC, DateTime, Dialect, Interval, Numeric, String, Time
 from sqlalchemy.dialects.mysql import DATETIME, TIME as MYSQL_TIME
 from sqlalchemy.dialects.postgresql import TIME, TIMESTAMP
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
 
@@ -27,6 +27,17 @@ class Marked(TypeDecorator[str]):
     def process_result_value(self, value: Any, _dialect: Dialect) -> str | None:
         """Remove the first character."""
         return None if value is None else value[1:]
+
+
+class Chosen(TypeDecorator[str]):
+    """A text whose length each database's own type says."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """Return the type of the database."""
+        return dialect.type_descriptor(String(5))
 
 
 class Cents(TypeDecorator[Decimal]):
@@ -55,6 +66,7 @@ class Limited(SQLModel, table=True):
     word: str | None = Field(default=None, max_length=5)
     fixed: str | None = Field(default=None, sa_type=CHAR(5))  # type: ignore[call-overload]
     marked: str | None = Field(default=None, sa_type=Marked)
+    chosen: str | None = Field(default=None, sa_type=Chosen)
     at: NaiveDatetime | None = Field(default=None, sa_type=SECONDS)  # type: ignore[call-overload]
     clock: dt.time | None = Field(default=None, sa_type=CLOCK)  # type: ignore[call-overload]
     span: dt.timedelta | None = Field(

@@ -24,6 +24,7 @@ class Shelf(SQLModel, table=True):
     """Columns named like parameters of functions, and of filters in a URL."""
 
     id: int | None = Field(default=None, primary_key=True)
+    self: int | None = None
     session_inst: int | None = None
     model: int | None = None
     create_method_kwargs: int | None = None
