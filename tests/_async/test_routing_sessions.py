@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Delete, Update, event, func, select
 
 from sqlmodel_crud_utils.aio import (
+    AsyncRepository,
     QueryBuilder,
     bulk_insert_rows,
     bulk_update_rows,
@@ -19,6 +21,8 @@ from sqlmodel_crud_utils.aio import (
     get_one_or_create,
     insert_data_rows,
     purge_rows,
+    restore_row,
+    soft_delete_row,
     update_row,
     write_row,
 )
@@ -28,6 +32,7 @@ from tests._runtime_async import (
     AsyncSession,
     execute,
     make_engine,
+    make_sqlite,
     routing,
     sync_engine,
 )
@@ -152,3 +157,57 @@ async def test_deleted_rows_are_purged(session: AsyncSession, engine: AsyncEngin
     assert await delete_rows_within_id_list([1], session, Player) == (True, 1)
     assert await purge_rows(session, Player, older_than=timedelta(0)) == 1
     assert await count_of(engine, Player) == 1
+
+
+_BY_KEY: dict[str, Any] = {
+    "update_row": lambda s: update_row(1, {"age": 5}, s, Hero, raise_on_error=True),
+    "update_row by another": lambda s: update_row(
+        "Rusty", {"age": 5}, s, Hero, "name", raise_on_error=True
+    ),
+    "get_one_or_create": lambda s: get_one_or_create(s, Hero, {"age": 9}, name="Rusty"),
+    "update_or_create": lambda s: AsyncRepository(s, Hero).update_or_create(
+        {"age": 5}, name="Rusty"
+    ),
+    "delete_row": lambda s: delete_row(1, s, Hero, raise_on_error=True),
+}
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("call", _BY_KEY)
+async def test_a_row_to_be_written_is_searched_for_in_the_leader(
+    engine: AsyncEngine, tmp_path: Path, call: str, inside: bool
+) -> None:
+    """The follower lags: it has no rows yet. What is pending is flushed before the search."""
+    follower = make_sqlite(str(tmp_path / "follower.db"))
+    async with AsyncSession(engine) as other:
+        await write_row(Hero(id=1, name="Rusty", secret_name="?"), other)
+
+    def choose(session: Any, _mapper: Any, clause: Any) -> Any:
+        writes = session._flushing or isinstance(clause, Update | Delete)
+        return sync_engine(engine if writes else follower)
+
+    async with routing(choose) as session, block(session, inside):
+        session.add(Hero(id=2, name="Nova", secret_name="?"))
+        await _BY_KEY[call](session)
+        if not inside:
+            await session.commit()
+    await follower.dispose()
+    assert await count_of(engine, Hero) == (1 if call == "delete_row" else 2)
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_deleted_row_is_restored_in_the_leader(engine: AsyncEngine, tmp_path: Path) -> None:
+    """It is marked in the one, and not yet in the other."""
+    follower = make_sqlite(str(tmp_path / "follower.db"))
+    async with AsyncSession(engine) as other:
+        await write_row(Player(id=1, name="Ann"), other)
+
+    def choose(session: Any, _mapper: Any, clause: Any) -> Any:
+        writes = session._flushing or isinstance(clause, Update | Delete)
+        return sync_engine(engine if writes else follower)
+
+    async with routing(choose) as session:
+        assert await soft_delete_row(1, session, Player) is not None
+        assert (await restore_row(1, session, Player))[0]
+    await follower.dispose()

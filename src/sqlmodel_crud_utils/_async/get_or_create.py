@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._async._running.operations import (
     translated,
 )
 from sqlmodel_crud_utils._async._running.rows import change, insert
+from sqlmodel_crud_utils._async._running.settling import reading_to_write
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
@@ -37,7 +38,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
     dialect_of,
-    execute,
+    execute_writing,
     pause,
     require_session,
     run_on_connection,
@@ -193,7 +194,9 @@ async def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
         await session.flush()
         await run_on_connection(session, begin_immediate, facts.model)
         locking = equal_to(facts.model, key).with_for_update()
-        found = await execute(session, locking, execution_options={"populate_existing": True})
+        found = await execute_writing(
+            session, locking, execution_options={"populate_existing": True}
+        )
         if first_of(found) is None:
             raise RecordNotFoundError(facts.model, tuple(key.values()), tuple(key))
         await change(write, row, without_key(facts, row, changes))
@@ -320,7 +323,8 @@ async def _first_as_of_now(search: _Search) -> Any:
     """Return the row that another caller has just committed, or None."""
     was_on = await run_on_connection(search.session, lift_snapshot)
     try:
-        return await search.first(as_of_now=True)
+        async with reading_to_write(search.session):
+            return await search.first(as_of_now=True)
     finally:
         if was_on:
             await run_on_connection(search.session, restore_snapshot)
@@ -348,4 +352,5 @@ async def _is_held_by_deleted(
     same = equal_to(facts.model, known if all_known else search.wanted)
     statement = past_snapshot(session, facts, same.where(deleted(facts.model)).limit(1))
     async with translated(session, facts.model, _NAME):
-        return first_of(await execute(session, statement.with_only_columns(literal(1)))) is not None
+        found = await execute_writing(session, statement.with_only_columns(literal(1)))
+        return first_of(found) is not None

@@ -18,8 +18,13 @@ def as_writing(session: Session) -> Iterator[None]:
     writes. An INSERT may not be among these kinds, a SELECT that is part of a write never is, and
     a connection is requested without any statement.
     """
-    if type(session).get_bind is Session.get_bind:
+    if not chooses_itself(session):
         yield
         return
     with flushing(session):
         yield
+
+
+def chooses_itself(session: Session) -> bool:
+    """Return whether a `get_bind` of the user's own chooses the database."""
+    return type(session).get_bind is not Session.get_bind

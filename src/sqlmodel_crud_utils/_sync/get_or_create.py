@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
     dialect_of,
-    execute,
+    execute_writing,
     pause,
     require_session,
     run_on_connection,
@@ -46,6 +46,7 @@ from sqlmodel_crud_utils._sync._running.operations import (
     translated,
 )
 from sqlmodel_crud_utils._sync._running.rows import change, insert
+from sqlmodel_crud_utils._sync._running.settling import reading_to_write
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
@@ -193,7 +194,7 @@ def _update(write: Write, row: Any, changes: Mapping[str, Any]) -> None:
         session.flush()
         run_on_connection(session, begin_immediate, facts.model)
         locking = equal_to(facts.model, key).with_for_update()
-        found = execute(session, locking, execution_options={"populate_existing": True})
+        found = execute_writing(session, locking, execution_options={"populate_existing": True})
         if first_of(found) is None:
             raise RecordNotFoundError(facts.model, tuple(key.values()), tuple(key))
         change(write, row, without_key(facts, row, changes))
@@ -316,7 +317,8 @@ def _first_as_of_now(search: _Search) -> Any:
     """Return the row that another caller has just committed, or None."""
     was_on = run_on_connection(search.session, lift_snapshot)
     try:
-        return search.first(as_of_now=True)
+        with reading_to_write(search.session):
+            return search.first(as_of_now=True)
     finally:
         if was_on:
             run_on_connection(search.session, restore_snapshot)
@@ -344,4 +346,5 @@ def _is_held_by_deleted(
     same = equal_to(facts.model, known if all_known else search.wanted)
     statement = past_snapshot(session, facts, same.where(deleted(facts.model)).limit(1))
     with translated(session, facts.model, _NAME):
-        return first_of(execute(session, statement.with_only_columns(literal(1)))) is not None
+        found = execute_writing(session, statement.with_only_columns(literal(1)))
+        return first_of(found) is not None

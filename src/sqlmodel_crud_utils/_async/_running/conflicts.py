@@ -8,7 +8,12 @@ from sqlmodel_crud_utils._async._running.settling import roll_back
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_async import AsyncSession, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._runtime_async import (
+    AsyncSession,
+    dialect_of,
+    execute_writing,
+    sync_session,
+)
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.claims import Claim, take_claims
 from sqlmodel_crud_utils.exceptions import ConflictError
@@ -43,4 +48,4 @@ async def _current_version(session: AsyncSession, claim: Claim) -> object:
     if features.keeps_snapshot and is_inside(sync_session(session)):
         # A plain SELECT would see the version as it was at the first query of the block.
         statement = statement.with_for_update(read=True)
-    return first_of(await execute(session, statement))
+    return first_of(await execute_writing(session, statement))

@@ -21,6 +21,7 @@ from sqlmodel_crud_utils._async._running.settling import (
     commit,
     concluded,
     load_expired,
+    reading_to_write,
     roll_back,
 )
 from sqlmodel_crud_utils._core import observers
@@ -270,7 +271,8 @@ async def searching(write: Write) -> AsyncIterator[None]:
     """Raise errors of the search that a write begins with; outside a block, roll back."""
     async with translated(write.session, write.model, write.name):
         try:
-            yield
+            async with reading_to_write(write.session):
+                yield
         except BaseException as error:
             is_interrupted = not isinstance(error, Exception)
             if (is_interrupted or _is_refusal(error)) and not write.inside:

@@ -10,7 +10,7 @@ from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from sqlmodel_crud_utils._async._running.hooks import Hooks, before_create, before_update, run_hooks
 from sqlmodel_crud_utils._async._running.operations import Write, attempt, searching
-from sqlmodel_crud_utils._async._running.settling import load_expired, reload
+from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.rows import snapshot
@@ -115,7 +115,8 @@ async def reload_marks(session: AsyncSession, row: Any, *, is_deleted: bool) -> 
     Otherwise the flush would not write flags that the object already seems to have.
     """
     if row.is_deleted is not is_deleted:
-        await session.refresh(row, list(restored_values()))
+        async with reading_to_write(session):
+            await session.refresh(row, list(restored_values()))
 
 
 async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expected: Any) -> None:
@@ -124,7 +125,8 @@ async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expecte
     if held_version(facts, row) != expected:
         # The session's row may be outdated.
         await session.flush()
-        await session.refresh(row)
+        async with reading_to_write(session):
+            await session.refresh(row)
     check_version(facts, row, expected, given=True)
 
 
@@ -156,7 +158,8 @@ async def _reload_shown(
     if facts.version is not None:
         names.append(facts.version)
     # The UPDATE that follows needs the lock anyway; a plain SELECT may read an old snapshot.
-    await session.refresh(row, names, with_for_update=True)
+    async with reading_to_write(session):
+        await session.refresh(row, names, with_for_update=True)
     if seen is not None:
         check_version(facts, row, seen)
 

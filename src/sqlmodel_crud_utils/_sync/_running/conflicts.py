@@ -9,7 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.rows import first_of
-from sqlmodel_crud_utils._runtime_sync import Session, dialect_of, execute, sync_session
+from sqlmodel_crud_utils._runtime_sync import (
+    Session,
+    dialect_of,
+    execute_writing,
+    sync_session,
+)
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.claims import Claim, take_claims
 from sqlmodel_crud_utils._sync._running.settling import roll_back
@@ -45,4 +50,4 @@ def _current_version(session: Session, claim: Claim) -> object:
     if features.keeps_snapshot and is_inside(sync_session(session)):
         # A plain SELECT would see the version as it was at the first query of the block.
         statement = statement.with_for_update(read=True)
-    return first_of(execute(session, statement))
+    return first_of(execute_writing(session, statement))

@@ -51,6 +51,7 @@ from sqlmodel_crud_utils._sync._running.settling import (
     commit,
     concluded,
     load_expired,
+    reading_to_write,
     roll_back,
 )
 from sqlmodel_crud_utils.exceptions import (
@@ -272,7 +273,8 @@ def searching(write: Write) -> Iterator[None]:
     """Raise errors of the search that a write begins with; outside a block, roll back."""
     with translated(write.session, write.model, write.name):
         try:
-            yield
+            with reading_to_write(write.session):
+                yield
         except BaseException as error:
             is_interrupted = not isinstance(error, Exception)
             if (is_interrupted or _is_refusal(error)) and not write.inside:

@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._session.leftovers import shown_to_deletion
 from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils._sync._running.hooks import Hooks, before_create, before_update, run_hooks
 from sqlmodel_crud_utils._sync._running.operations import Write, attempt, searching
-from sqlmodel_crud_utils._sync._running.settling import load_expired, reload
+from sqlmodel_crud_utils._sync._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -117,7 +117,8 @@ def reload_marks(session: Session, row: Any, *, is_deleted: bool) -> None:
     Otherwise the flush would not write flags that the object already seems to have.
     """
     if row.is_deleted is not is_deleted:
-        session.refresh(row, list(restored_values()))
+        with reading_to_write(session):
+            session.refresh(row, list(restored_values()))
 
 
 def _expect_version(session: Session, facts: Facts, row: Any, expected: Any) -> None:
@@ -126,7 +127,8 @@ def _expect_version(session: Session, facts: Facts, row: Any, expected: Any) -> 
     if held_version(facts, row) != expected:
         # The session's row may be outdated.
         session.flush()
-        session.refresh(row)
+        with reading_to_write(session):
+            session.refresh(row)
     check_version(facts, row, expected, given=True)
 
 
@@ -156,7 +158,8 @@ def _reload_shown(session: Session, facts: Facts, row: Any, changes: Mapping[str
     if facts.version is not None:
         names.append(facts.version)
     # The UPDATE that follows needs the lock anyway; a plain SELECT may read an old snapshot.
-    session.refresh(row, names, with_for_update=True)
+    with reading_to_write(session):
+        session.refresh(row, names, with_for_update=True)
     if seen is not None:
         check_version(facts, row, seen)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
@@ -24,8 +25,9 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session import commit_callbacks, kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside, only_reads
-from sqlmodel_crud_utils._session.routing import as_writing
+from sqlmodel_crud_utils._session.routing import as_writing, chooses_itself
 from sqlmodel_crud_utils._session.sole_use import is_interrupted, is_used_by_others
+from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils._session.transaction_state import (
     abandon,
@@ -47,6 +49,20 @@ class CommittedError(Exception):
         super().__init__()
 
 
+@contextmanager
+def reading_to_write(session: Session) -> Iterator[None]:
+    """Send the SELECTs inside to the database that a flush would go to.
+
+    A replica may not have the row yet that is to be written. Inside nothing is flushed, so what a
+    read would flush is flushed before.
+    """
+    plain = sync_session(session)
+    if chooses_itself(plain):
+        run_sync(session, autoflush, plain)
+    with as_writing(plain):
+        yield
+
+
 def load_expired(session: Session, states: Sequence[InstanceState[Any]]) -> None:
     """Load values that the database generated and the flush did not fetch."""
     for state in states:
@@ -65,7 +81,8 @@ def reload(session: Session, row: Any, before: Snapshot) -> None:
     If that fails, restore the values from before.
     """
     try:
-        session.refresh(row)
+        with reading_to_write(session):
+            session.refresh(row)
     except Exception as error:
         # The row may be gone, or the database with it; the failed write is reported already.
         if not is_database_error(error):
