@@ -168,7 +168,7 @@ def killed(seconds: float) -> None:
         log.seek(0)
         unknown = sum("request failed for" in line and _UNKNOWN in line for line in log)
     print(f"answers {dict(sorted(answers.items()))}; {created} created, {rows} in the database")
-    print(f"{unknown} of them 500: lost at the COMMIT, so that nobody can tell what was written")
+    print(f"{unknown} of them 500: lost at the COMMIT, so their outcome is unknown")
     other = sum(times for status, times in answers.items() if status >= 500 and status != 503)
     if other != unknown:
         raise SystemExit(f"{other - unknown} answers are 5xx for another reason")

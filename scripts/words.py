@@ -32,6 +32,12 @@ PHRASES = {
     r"\b[Oo]utside of\b": "outside",
     r"\bcomes? out as (?:it is|they are)\b": "propagates unchanged",
     r"\bmeans nothing certain\b": "cannot be combined",
+    r"\b(?:tells?|told|telling) of\b": "reports, is notified of",
+    r"\bhears? of\b": "notices, is notified of",
+    r"\bbeyond (?:a|the) commit\b": "after a commit",
+    r"\bnobody can tell\b": "is unknown",
+    r"\bwhatever the flag says\b": "regardless of the flag",
+    r"\btakes? (?:it|them|nothing) along\b": "undoes, deletes or includes too",
 }
 _REFUSED = re.compile("|".join(f"(?:{phrase})" for phrase in PHRASES))
 _CODE = re.compile(r"(?ms)^```.*?^```$")

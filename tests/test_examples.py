@@ -32,16 +32,16 @@ GUIDES = sorted(
     for file in ROOT.glob(pattern)
     if "```python\n" in file.read_text(encoding="utf-8")
 )
-# Where the guides connect to; the tests put a database of their own in its place.
+# The URL in the guides, which the tests replace by that of their database.
 POSTGRESQL = "postgresql://app:secret@localhost/heroes"
-# What the examples in docstrings use without an import.
+# Names that the examples in docstrings use without an import.
 MODELS = (Team, Hero, Tag, HeroTag, Letter, Pallet)
 DOCSTRINGS = list(docstrings(Path(sqlmodel_crud_utils.__file__).parent))
 
 
 @pytest.fixture
 async def async_names() -> AsyncIterator[dict[str, Any]]:
-    """What examples of the async tree may use without an import."""
+    """Names that examples of the async tree may use without an import."""
     engine = _runtime_async.make_engine("sqlite+aiosqlite://")
     prepare(engine)
     await _runtime_async.make_tables(engine, *MODELS, ChangeHistory)
@@ -52,7 +52,7 @@ async def async_names() -> AsyncIterator[dict[str, Any]]:
 
 @pytest.fixture
 def sync_names() -> Any:
-    """What the other examples may use without an import."""
+    """Names that the other examples may use without an import."""
     engine = _runtime_sync.make_engine("sqlite://")
     prepare(engine)
     _runtime_sync.make_tables(engine, *MODELS, ChangeHistory)
@@ -63,7 +63,7 @@ def sync_names() -> Any:
 
 def _names(surface: str) -> dict[str, Any]:
     class Base(sqlmodel.SQLModel, registry=registry()):
-        """Tables that examples declare stay out of the metadata of the other tests."""
+        """Keeps tables that examples declare out of the metadata of the other tests."""
 
     public = importlib.import_module(f"sqlmodel_crud_utils.{surface}")
     return {
@@ -78,13 +78,13 @@ def _names(surface: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("docstring", [d for d in DOCSTRINGS if "._async" in d.module], ids=str)
 async def test_async_docstring(docstring: Docstring, async_names: dict[str, Any]) -> None:
-    """The examples of the async API print what they show."""
+    """The examples of the async API print the output that they show."""
     await _run(docstring, async_names)
 
 
 @pytest.mark.parametrize("docstring", [d for d in DOCSTRINGS if "._async" not in d.module], ids=str)
 async def test_sync_docstring(docstring: Docstring, sync_names: dict[str, Any]) -> None:
-    """The examples of the sync API and of the neutral modules print what they show."""
+    """The examples of the sync API and of the neutral modules print the output that they show."""
     await _run(docstring, sync_names)
 
 
@@ -99,7 +99,7 @@ def test_guides(tmp_path: Path) -> None:
 
 
 def test_async_tabs(tmp_path: Path) -> None:
-    """What the site shows beside the sync examples runs as well, and prints the same."""
+    """The async tabs of the site run as well, and print the same."""
     tabs = pytest.importorskip("scripts.docs_tabs")
     guides = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
     codes = {name: {"program.py": tabs.async_program(text)} for name, text in guides.items()}
@@ -123,11 +123,11 @@ def _check_printed(guides: dict[str, dict[str, str]], folder: Path) -> None:
     "name", [name for name in GUIDES if "```python\n# test_" in (ROOT / name).read_text()]
 )
 def test_tests_of_a_guide(name: str, tmp_path: Path) -> None:
-    """The tests that a Markdown file shows pass."""
+    """The tests in a Markdown file pass."""
     files = programs(ROOT / name)
     with _postgresql(files) as url:
         _write(files, tmp_path, url)
-        # Without settings for it, pytest-asyncio warns.
+        # Without this setting, pytest-asyncio warns.
         plugin = "sqlmodel_crud_utils.ext.pytest" if "pyproject.toml" in files else "no:asyncio"
         plugins = ("-p", "no:cacheprovider", "-p", plugin)
         _output_of(tmp_path, "-m", "pytest", "-W", "error", *plugins)
@@ -141,7 +141,7 @@ def _write(files: dict[str, str], folder: Path, url: str) -> None:
 
 @contextmanager
 def _postgresql(files: dict[str, str]) -> Iterator[str]:
-    """The address of an empty database, where an example needs one."""
+    """The URL of an empty database, for examples that need one."""
     if not any(POSTGRESQL in code for code in files.values()):
         yield POSTGRESQL
         return
@@ -157,7 +157,7 @@ def test_first_example_is_short() -> None:
 
 
 def test_second_example_is_a_service(tmp_path: Path) -> None:
-    """README's second example has three models in 40 lines, and answers as it says."""
+    """README's second example has three models in 40 lines, and responds as shown."""
     code = programs(ROOT / "README.md")["bookshop.py"]
     lines = [line for line in code.splitlines()[1:] if line and not line.startswith("#")]
     assert len(lines) <= 40
@@ -188,7 +188,7 @@ engine.dispose()
 
 
 def test_hooks_program() -> None:
-    """examples/hooks.py runs; what was rolled back is in neither the outbox nor the index."""
+    """examples/hooks.py runs; rolled-back changes are in neither the outbox nor the index."""
     shown = "\n".join(_output_of(ROOT / "examples" / "hooks.py"))
     outbox = "outbox  Article 1 created, Article 1 updated"
     assert shown.count(f"{outbox}\n  index   {{1: 'Lifecycle hooks'}}\n") == 2
@@ -196,7 +196,7 @@ def test_hooks_program() -> None:
 
 
 def _output_of(place: Path, *arguments: str) -> list[str]:
-    """Run a program in its folder, or a module in this one; return the lines that it prints."""
+    """Run a program in its folder, or a module in this one; return the printed lines."""
     folder = place if arguments else place.parent
     ran = subprocess.run(
         [sys.executable, *(arguments or ("-W", "error", place.name))],

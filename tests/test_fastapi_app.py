@@ -1,4 +1,4 @@
-"""examples/fastapi_app, started as its users start it and talked to over HTTP."""
+"""examples/fastapi_app, started as by its users and tested over HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNTERS = 10  # so many of them change one and the same row
 
 @pytest.fixture
 def own_database(database: Database, tmp_path: Path) -> Iterator[str]:
-    """The address of a database without any table."""
+    """The URL of a database without tables."""
     if database.name == "sqlite":
         yield f"sqlite:///{tmp_path}/heroes.db"
         return
@@ -48,13 +48,13 @@ def own_database(database: Database, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def url(own_database: str, tmp_path: Path) -> Iterator[str]:
-    """The address of the service, which has to end without having complained."""
+    """The URL of the service, which must end without complaints in its log."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     path = os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])])
     settings = {"DATABASE_URL": own_database, "PORT": str(port), "PYTHONPATH": path}
     log = tmp_path / "service.log"
-    with log.open("w") as written:  # nobody empties a pipe while the tests run
+    with log.open("w") as written:  # a pipe would fill up while the tests run
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "fastapi_app.main"],
             env=os.environ | settings,
@@ -107,7 +107,7 @@ def create(client: httpx2.Client, name: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.databases("sqlite")
 def test_the_tests_of_the_service(own_database: str) -> None:
-    """They use the plugin of the library, and leave nothing in the database of the service."""
+    """They use the library's plugin, and leave nothing in the service's database."""
     ran = _run_tests_of_service(EXAMPLES, own_database)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     engine = create_engine(_sync(own_database))
@@ -168,7 +168,7 @@ def _run_tests_of_service(folder: Path, url: str) -> subprocess.CompletedProcess
 
 
 def messages(client: httpx2.Client) -> list[str]:
-    """What the outbox sent, in order; all of it is sent a moment after the last change."""
+    """Return the messages that the outbox sent, in order, once all of them are sent."""
     deadline = time.monotonic() + 30
     while client.get("/messages?sent=false").json()["items"] and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -184,7 +184,7 @@ def messages(client: httpx2.Client) -> list[str]:
 
 @pytest.mark.databases("sqlite")
 def test_the_address_leads_to_the_documentation(client: httpx2.Client) -> None:
-    """Its routes stand there by subject, under the version of the service."""
+    """Its routes are listed by subject, with the version of the service."""
     assert client.get("/").headers["location"] == "/docs"
     described = client.get("/openapi.json").json()
     assert described["info"]["version"] == "1.0.0"
@@ -199,7 +199,7 @@ def test_the_address_leads_to_the_documentation(client: httpx2.Client) -> None:
 
 @pytest.mark.databases("sqlite", "postgresql")
 async def test_fifty_clients_leave_a_consistent_database(url: str, own_database: str) -> None:
-    """Names stay unique, no update is lost, and each change has its message, and no other."""
+    """Names stay unique, no update is lost, and each change has exactly one message."""
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=120) as client:
         counter = (await client.post("/heroes", json=_hero("Counter", age=0))).json()["id"]
         done = await asyncio.gather(*(_work(client, number, counter) for number in range(CLIENTS)))
@@ -232,9 +232,9 @@ async def test_fifty_clients_leave_a_consistent_database(url: str, own_database:
 
 
 async def _work(client: httpx2.AsyncClient, number: int, counter: int) -> list[str]:
-    """Do what one client does, and return the changes that were answered with success."""
+    """Run one client, and return the changes that succeeded."""
     own = (await client.post("/heroes", json=_hero(f"Own {number}"))).json()["id"]
-    # It can be read at once: the commit came before the answer.
+    # It can be read at once, because the commit comes before the response.
     assert (await client.get(f"/heroes/{own}")).status_code == 200
     done = [f"hero {own} created"]
 
@@ -257,7 +257,7 @@ async def _work(client: httpx2.AsyncClient, number: int, counter: int) -> list[s
 
 
 async def _count_up(client: httpx2.AsyncClient, counter: int) -> None:
-    """Add 1 to what was read, again and again until nobody was quicker."""
+    """Read and add 1, repeatedly, until no other client was quicker."""
     while True:
         read = await client.get(f"/heroes/{counter}")
         answer = await client.patch(
@@ -288,7 +288,7 @@ def _value(engine: Engine, query: str) -> Any:
 
 @pytest.mark.databases("sqlite")
 def test_the_docs_page_works_in_a_browser(client: httpx2.Client, url: str, tmp_path: Path) -> None:
-    """/docs comes from the service alone, shows the parameters, and can try a route."""
+    """/docs is served entirely by the service, shows the parameters, and can try a route."""
     create(client, "Rusty")
     with ExitStack() as stack:
         window = stack.enter_context(open_browser(tmp_path / "profile"))

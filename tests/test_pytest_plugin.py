@@ -1,4 +1,4 @@
-"""The plugin, in small projects of its users: their fixtures, their event loops, their failures."""
+"""The plugin in small projects: their fixtures, event loops and failures."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def project(
 
 @pytest.fixture(scope="session")
 def urls(database: Database) -> dict[str, str]:
-    """The addresses of an empty database.
+    """The URLs of an empty database.
 
-    Its drivers are loaded here: what a project's run loads, pytester unloads after it, and
-    extension modules do not take that.
+    Its drivers are loaded here, because pytester unloads modules that a project's run has loaded,
+    which extension modules do not survive.
     """
     engine = create_engine(database.sync_url)
     engine.connect().close()
@@ -143,7 +143,7 @@ async def _connect(url: str) -> None:
 
 
 def scopes(loops: str) -> str:
-    """The settings of pytest-asyncio for loops of a scope."""
+    """Return pytest-asyncio's settings for event loops of a scope."""
     return f"""
 asyncio_mode = strict
 asyncio_default_fixture_loop_scope = {loops}
@@ -154,14 +154,14 @@ asyncio_default_test_loop_scope = {loops}
 def test_every_test_begins_with_the_same_rows(
     pytester: pytest.Pytester, urls: dict[str, str]
 ) -> None:
-    """After tests that pass, fail, hang or are cancelled; no connection outlives its loop."""
+    """After tests that pass, fail, time out or are cancelled; no connection outlives its loop."""
     check_every_test(pytester, urls, "function")
 
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("loops", ["module", "session"])
 def test_loops_may_last_longer(pytester: pytest.Pytester, urls: dict[str, str], loops: str) -> None:
-    """Fixtures and tests have them from the settings of the project."""
+    """Fixtures and tests use the loops of the project's settings."""
     check_every_test(pytester, urls, loops)
 
 
@@ -199,7 +199,7 @@ def test_another_plugin_may_run_the_async_tests(
 def test_an_application_works_in_the_transaction_of_the_test(
     pytester: pytest.Pytester, urls: dict[str, str]
 ) -> None:
-    """Sync and async routes under FastAPI's client, in their own threads; callbacks have run."""
+    """Sync and async routes with FastAPI's client, in their own threads; callbacks run."""
     tests = """
         from typing import Annotated
         import pytest
@@ -278,7 +278,7 @@ def test_an_application_works_in_the_transaction_of_the_test(
 
 
 def test_an_engine_is_all_that_a_project_has_to_write(pytester: pytest.Pytester) -> None:
-    """Without it, the error of a test says what to write."""
+    """Without the engine fixture, a test's error says what to write."""
     tests = """
         def test_sync(crud_session): ...
         async def test_async(async_crud_session): ...
@@ -294,7 +294,7 @@ def test_an_engine_is_all_that_a_project_has_to_write(pytester: pytest.Pytester)
 
 
 def test_the_names_of_a_project_come_first(pytester: pytest.Pytester) -> None:
-    """Its own fixtures are the ones that its tests get; the plugin's all have `crud` in them."""
+    """A project's own fixtures win; the names of the plugin's all contain `crud`."""
     conftest = """
         import pytest
 
@@ -314,13 +314,13 @@ def test_the_names_of_a_project_come_first(pytester: pytest.Pytester) -> None:
 
 
 def test_pytest_finds_the_plugin_by_itself() -> None:
-    """The distribution names it; under its own name, so that `-p` finds no second one."""
+    """The distribution registers it under the module's name, so that `-p` adds no second one."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert settings["project"]["entry-points"]["pytest11"] == {PLUGIN: PLUGIN}
 
 
 def test_importing_it_imports_nothing_else() -> None:
-    """Every run of pytest does so, in projects that use nothing of it, too."""
+    """Every pytest run loads it, even in projects that do not use it."""
     program = f"""
 import sys, pytest
 before = set(sys.modules)

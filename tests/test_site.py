@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning or a dead link, and tried in a real browser."""
+"""The documentation site: built without warnings or dead links, and tested in a browser."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ pytest.importorskip("pdoc")
 
 from scripts import docs
 
-# Whatever the browser loaded for the page.
+# Everything that the browser loaded for the page.
 LOADED = "return performance.getEntriesByType('resource').map(each => each.name)"
 TOP = "return arguments[0].getBoundingClientRect().top"
 BACKGROUND = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
-# All words at once: with each letter there would be other results.
+# All words at once, because the results change with each letter.
 ASK = """
     const box = document.querySelector(".md-search__input")
     box.value = arguments[0]
@@ -50,7 +50,7 @@ return [...document.querySelectorAll(".md-typeset__scrollwrap")].some(
 
 
 def build(folder: Path, config: Path = docs.ROOT / "mkdocs.yml") -> str:
-    """Build the site as `make docs` does; return what went wrong."""
+    """Build the site as `make docs` does; return the problems."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     ran = subprocess.run(
         [*command, "--config-file", str(config), "--site-dir", str(folder)],
@@ -66,7 +66,7 @@ def build(folder: Path, config: Path = docs.ROOT / "mkdocs.yml") -> str:
 
 
 class _Page(HTMLParser):
-    """A page: the names of its places, what it links to, and what a browser loads for it."""
+    """A page: its anchors, its links, and the files that a browser loads for it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take notice of an element."""
+        """Record an element."""
         given = {name: value or "" for name, value in attrs}
         self.places.update(given[name] for name in ("id", "name") if name in given)
         if tag == "a" and "href" in given:
@@ -89,7 +89,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The site, built from the sources as they are, once for all processes of a run."""
+    """The site, built from the current sources, once for all processes of a run."""
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
     with (shared / "site.lock").open("w") as lock:
@@ -102,12 +102,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def pages(site: Path) -> dict[Path, _Page]:
-    """The pages of the site, read once."""
+    """The parsed pages of the site."""
     return {file: _Page(file.read_text()) for file in site.rglob("*.html")}
 
 
 def test_every_guide_is_in_the_navigation(site: Path) -> None:
-    """Whoever reads a guide can go on to each other one."""
+    """Each guide links to every other one."""
     guides = [f"{file.stem}.html" for file in docs.ROOT.glob("docs/*.md")]
     assert len(guides) >= 4
     for guide in guides:
@@ -126,13 +126,13 @@ def test_every_public_name_is_documented(pages: dict[Path, _Page], surface: Modu
     }
     methods = [each for each in dir(surface.QueryBuilder) if not each.startswith("_")]
     assert "where" in methods
-    # What is an AsyncX in `aio` is described with X.
+    # An AsyncX in `aio` is described with X.
     names = {name.removeprefix("Async") for name in surface.__all__}
     assert names | {f"QueryBuilder.{method}" for method in methods} <= described
 
 
 def test_types_are_short_and_nothing_internal_shows(site: Path) -> None:
-    """Signatures show `Session`, not where SQLAlchemy keeps it, and each form of a call."""
+    """Signatures show `Session` without its module, and each overload."""
     text = re.sub("<.*?>", "", (site / "reference" / "writing.html").read_text())
     assert "session_inst: Session | scoped_session" in text
     assert "session_inst: AsyncSession | async_scoped_session" in text
@@ -144,20 +144,20 @@ def test_types_are_short_and_nothing_internal_shows(site: Path) -> None:
 
 
 def test_code_in_a_guide_links_to_the_reference(site: Path) -> None:
-    """A guide that names a function leads to its description; a program, to the repository."""
+    """A function's name in a guide links to its description; a program's, to the repository."""
     text = (site / "hooks.html").read_text()
     assert '<a href="reference/hooks.html#registered_hook"><code>' in text
     assert re.search(r'<a href="https://[^"]*/blob/main/examples/hooks.py">', text)
 
 
 def test_the_reference_links_to_its_other_pages(site: Path) -> None:
-    """A docstring that names a function of another module leads to it."""
+    """A name of another module's function in a docstring links to it."""
     text = (site / "reference" / "ext.fastapi.html").read_text()
     assert 'href="reading.html#get_rows"><code>get_rows</code></a>' in text
 
 
 def test_examples_are_shown_for_both_apis(site: Path) -> None:
-    """An example has two tabs, made of one; what is the same for both APIs has none."""
+    """An example has two tabs, derived from one; one that suits both APIs has no tabs."""
     text = re.sub("<.*?>", "", (site / "transactions.html").read_text())
     assert "\nwith transaction(session):" in text
     assert "\nasync with transaction(session):" in text
@@ -169,7 +169,7 @@ def test_every_link_leads_somewhere(site: Path, pages: dict[Path, _Page]) -> Non
 
     What a page loads, it loads from the site: nothing is asked of other hosts.
     """
-    # The page for what is not found is shown in any folder, so that its addresses are absolute.
+    # The 404 page is shown in any folder, so its links are absolute.
     known = {file.as_uri(): page for file, page in pages.items() if file.name != "404.html"}
     files = {file.as_uri() for file in site.rglob("*") if file.is_file()}
     linked: set[str] = set()
@@ -197,7 +197,7 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
 
 
 def test_links_between_files_become_links_between_pages() -> None:
-    """What is not a page is shown by the repository; MkDocs refuses what is missing."""
+    """Links to files that are not pages lead to the repository; MkDocs refuses missing ones."""
     text = "[a](../README.md#x) [b](../Makefile) [c](none.md) [d](https://example.org/a.md)"
     docs.Site.sources = docs.PAGES
     assert docs.mended(text, "docs/a.md", "a.md", "https://host.example/r") == (
@@ -216,7 +216,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
-    """Where the site is served, on this machine only."""
+    """The URL of the served site, on this machine only."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(site)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -228,16 +228,16 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A window for all tests of this file."""
+    """A browser window for all tests of this file."""
     with open_browser(tmp_path_factory.mktemp("profile")) as window:
         yield window
 
 
 @pytest.mark.parametrize("page", ["index", "errors", "performance", "reference/reading"])
 def test_pages_fit_the_window_in_the_readers_colours(browser: Any, address: str, page: str) -> None:
-    """No page is wider than the window, on a phone either; the system says light or dark.
+    """No page is wider than the window, even on a phone; the system chooses light or dark.
 
-    Nothing goes wrong on the way, and nothing is loaded from another host.
+    There are no errors, and nothing is loaded from another host.
     """
     browser.get(f"{address}{page}.html")
     assert console_errors(browser) == []
@@ -260,12 +260,12 @@ def test_pages_fit_the_window_in_the_readers_colours(browser: Any, address: str,
 
 
 def test_tables_need_no_scrolling_on_a_phone(browser: Any, address: str, site: Path) -> None:
-    """They wrap, code included, on every page."""
+    """They wrap on every page, including code."""
     phone = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
     too_wide = []
     try:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        # 404.html has addresses of the published site, and no table.
+        # 404.html links to the published site, and has no table.
         for page in [*site.glob("[a-z]*.html"), *site.glob("reference/*.html")]:
             browser.get(f"{address}{page.relative_to(site)}")
             if browser.execute_script(WIDE_TABLES):
@@ -276,7 +276,7 @@ def test_tables_need_no_scrolling_on_a_phone(browser: Any, address: str, site: P
 
 
 def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None:
-    """A guide's link to a function opens the reference where the function is described."""
+    """A guide's link to a function opens the reference at its description."""
     browser.get(f"{address}hooks.html")
     browser.find_element(By.CSS_SELECTOR, "article a[href$='hooks.html#registered_hook']").click()
     place = browser.find_element(By.CSS_SELECTOR, ":target")
@@ -289,7 +289,7 @@ def test_a_link_to_an_anchor_shows_its_place(browser: Any, address: str) -> None
 
 
 def test_a_tab_is_chosen_for_all_examples(browser: Any, address: str) -> None:
-    """Whoever writes async code asks for it once."""
+    """The choice of async tabs is remembered."""
     browser.get(f"{address}transactions.html")
     labels = browser.find_elements(By.XPATH, "//label[contains(., 'Async')]")
     labels[0].click()
@@ -309,20 +309,20 @@ def test_a_tab_is_chosen_for_all_examples(browser: Any, address: str) -> None:
     ],
 )
 def test_search_finds_a_guide_first(browser: Any, address: str, words: str, guide: str) -> None:
-    """What a reader calls a thing leads to its guide, before the reference."""
+    """A reader's word for a topic finds its guide before the reference."""
     [first, *_] = _search(browser, f"{address}index.html", words)
     assert first.startswith(address + guide)
     assert console_errors(browser) == []
 
 
 def test_search_that_finds_nothing_says_so(browser: Any, address: str) -> None:
-    """A word that is nowhere has no results."""
+    """An unknown word has no results."""
     assert _search(browser, f"{address}index.html", "xyzzyplugh") == []
 
 
 @pytest.mark.parametrize("page", ["index.html", "reference/mixins.html"])
 def test_search_finds_a_function(browser: Any, address: str, page: str) -> None:
-    """`get_row` is found from any page, and the result leads to it."""
+    """`get_row` is found from any page, and the result links to it."""
     links = _search(browser, address + page, "get_row")
     [link] = [each for each in links if each.endswith("#get_row")]
     browser.get(link)
@@ -331,7 +331,7 @@ def test_search_finds_a_function(browser: Any, address: str, page: str) -> None:
 
 
 def _search(browser: Any, page: str, words: str) -> list[str]:
-    """Return where the results of a search lead; a page that is open is not opened again."""
+    """Return the targets of a search's results; an open page is not opened again."""
     if urldefrag(browser.current_url)[0] != page:
         browser.get(page)
     browser.find_element(By.CSS_SELECTOR, ".md-search__input").click()

@@ -1,4 +1,4 @@
-"""What the tests of hooks share."""
+"""Helpers for the tests of hooks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def committed(engine: AsyncEngine, model: type[Any]) -> list[str]:
 
 
 async def is_usable(session: AsyncSession) -> bool:
-    """Whether a session writes and reads as if nothing had happened."""
+    """Return whether a session can write and read normally."""
     clear_hooks()
     written, task = await write_row(Task(title="afterwards"), session)
     assert written

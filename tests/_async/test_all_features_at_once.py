@@ -64,7 +64,7 @@ def _cache() -> Iterator[None]:
 
 
 class UndoneError(Exception):
-    """What undoes a block."""
+    """An exception that undoes a block."""
 
 
 class Quiet:
@@ -104,7 +104,7 @@ class World:
 
 @dataclass
 class Program:
-    """What a step works with."""
+    """The state that steps work with."""
 
     session: AsyncSession
     world: World
@@ -139,7 +139,7 @@ class Program:
         return [key for key in self.world.rows if key not in self.own] + [NOBODY]
 
     def one_of(self, keys: Any) -> Any:
-        """Pick one, None where there is nothing to pick from."""
+        """Pick one, or return None if there is nothing to pick from."""
         keys = list(keys)
         return keys[self.number % len(keys)] if keys else None
 
@@ -175,7 +175,7 @@ class Program:
         self.changed(*keys, is_deleted=True, deleted_by=self.actor)
 
     def removed(self, *keys: int) -> None:
-        """Note that rows are gone."""
+        """Note that rows were removed."""
         for key in keys:
             del self.world.rows[key]
 
@@ -580,7 +580,7 @@ parts = st.tuples(
 
 @dataclass
 class Run:
-    """A program under way: a session for each tenant, and the rows as they have to be."""
+    """A running program: a session for each tenant, and the expected rows."""
 
     engine: AsyncEngine
     sessions: dict[str, AsyncSession]
@@ -623,7 +623,7 @@ class Run:
                 async with transaction(session, wrap_errors=False):
                     await inner()
 
-    async def compare_anew(self) -> None:
+    async def compare_in_new_session(self) -> None:
         """Check with sessions that hold nothing."""
         for tenant in TENANTS:
             with tenant_scope(tenant):
@@ -637,7 +637,7 @@ class Run:
 async def test_a_program_leaves_what_the_model_says(
     engine: AsyncEngine, database: Database, program: list[Any], hooked: bool
 ) -> None:
-    """Whatever two tenants write and undo, alone and in blocks, with hooks and without."""
+    """For anything that two tenants write and undo, alone and in blocks, with hooks and without."""
     new_session = make_session_factory(engine)
     try:
         async with new_session() as one, new_session() as two:
@@ -648,7 +648,7 @@ async def test_a_program_leaves_what_the_model_says(
                         await run.part(*each)
                 else:
                     await run.part(*each)
-                await run.compare_anew()
+                await run.compare_in_new_session()
     finally:
         database.clear()
         configure_cache(InMemoryCache(), ttl=60)

@@ -38,7 +38,7 @@ Work = Callable[[AsyncSession], Any]
 
 
 class Server:
-    """What the server knows of a connection to it."""
+    """The server's view of a connection."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -55,7 +55,7 @@ class Server:
 
     @property
     def last_statement(self) -> str:
-        """What the connection was sent last."""
+        """The last statement sent on the connection."""
         return str(self._ask("SELECT query FROM pg_stat_activity WHERE pid = {}"))
 
     def kill(self) -> None:
@@ -199,7 +199,7 @@ class TestWrites:
         assert await heroes(session).where(age=7).count() == 0
 
     async def test_what_a_read_flushes_is_undone(self, session: AsyncSession) -> None:
-        """The INSERT comes before the SELECT, which belongs to its transaction then."""
+        """The INSERT comes first, and the SELECT is part of its transaction."""
         session.add(Hero(id=3, name="3", secret_name="x"))
         assert await heroes(session).count() == 3
         await session.rollback()
@@ -226,7 +226,7 @@ class TestWrites:
 
 class TestInTransactions:
     async def test_a_block(self, session: AsyncSession, server: Server) -> None:
-        """What it reads it reads in its transaction."""
+        """Its reads are part of its transaction."""
         async with transaction(session):
             await get_row(1, session, Hero)
             assert server.state == "idle in transaction"
@@ -364,7 +364,7 @@ class TestSettings:
 
 class TestFailures:
     async def test_a_read_that_fails(self, session: AsyncSession, server: Server) -> None:
-        """It raises the library's error; what follows is in a transaction where it writes."""
+        """It raises the library's error; a later write is in a transaction."""
         division = literal_column("1 / (id - id)") == 1
         with pytest.raises(ValidationError):
             await heroes(session).where(division).all()
@@ -393,7 +393,7 @@ class TestFailures:
     async def test_a_connection_that_dies_after_a_write(
         self, session: AsyncSession, server: Server
     ) -> None:
-        """The read belongs to its transaction, which is gone."""
+        """The read is part of its transaction, which is lost."""
         assert (await get_row(1, session, Hero))[0]
         await execute(session, text("UPDATE hero SET age = 7"))
         server.kill()

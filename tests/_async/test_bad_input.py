@@ -64,7 +64,7 @@ class Plain(BaseModel):
 async def test_lists_refuse_mistakes(
     session: AsyncSession, engine: AsyncEngine, filters: dict[str, Any], expected: str
 ) -> None:
-    """Whatever the flag says, and before anything is executed."""
+    """Regardless of the flag, and before anything is executed."""
     with recorded(engine) as words:
         for flag in (None, False, True):
             with pytest.raises(ValidationError, match=expected):

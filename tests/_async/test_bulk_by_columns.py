@@ -71,7 +71,7 @@ class TestAnyColumn:
 
     @pytest.mark.parametrize("hooked", [False, True])
     async def test_a_row_is_reached_once(self, session: AsyncSession, hooked: bool) -> None:
-        """Also where it gets a value that is listed further on."""
+        """Even if it gets a value that is listed later."""
         await given(session, *(a_hero(n, n) for n in range(1, 6)))
         hook = Quiet()
         with registered_hook(Hero if hooked else Team, hook):

@@ -50,7 +50,7 @@ class TestWhatIsWritten:
     """Rows of every kind, with their defaults."""
 
     async def test_mappings_instances_and_pydantic_objects(self, session: AsyncSession) -> None:
-        """Mixed as they come; values are coerced, and instances stay as they are."""
+        """In any mixture; values are coerced, and instances stay unchanged."""
 
         class NewHero(SQLModel):
             name: str
@@ -66,7 +66,7 @@ class TestWhatIsWritten:
         assert inspect(instance).transient
 
     async def test_rows_of_equal_length(self, session: AsyncSession) -> None:
-        """They may give different fields; a mapping need not be a dict."""
+        """They may have different fields; a mapping need not be a dict."""
         rows = [hero(1, age=5), MappingProxyType(hero(2, team_id=None)), hero(3, age=None)]
         assert await bulk_insert_rows(rows, session, Hero) == 3
         assert [row.age for row in await stored_rows(session, Hero)] == [5, None, None]
@@ -124,7 +124,7 @@ class TestWhatIsWritten:
         }
 
     async def test_versions_columns_of_other_names_and_uuids(self, session: AsyncSession) -> None:
-        """What the ORM would fill in is filled in."""
+        """Values that the ORM would fill in are filled in."""
         await bulk_insert_rows([{"slug": "a"}, {"slug": "b", "mood": "x"}], session, Article)
         articles = await stored_rows(session, Article)
         assert [(a.mood, a.views, a.version) for a in articles] == [("calm", 7, 1), ("x", 7, 1)]
@@ -134,7 +134,7 @@ class TestWhatIsWritten:
         assert [p.shelf for p in await stored_rows(session, Product)] == [5]
 
     async def test_stamps(self, session: AsyncSession) -> None:
-        """Who and when, for mappings and instances; an explicit value wins."""
+        """Actor and time are set, for mappings and instances; an explicit value wins."""
         with acting_as("alice"):
             rows = [{"code": "a"}, Parcel(code="b"), {"code": "c", "created_by": "bob"}]
             await bulk_insert_rows(rows, session, Parcel)
@@ -153,7 +153,7 @@ class TestWhatIsWritten:
         assert [cat.kind for cat in await stored_rows(session, Cat)] == ["cat"]
 
     async def test_rows_may_refer_to_earlier_ones(self, session: AsyncSession) -> None:
-        """They are inserted in their order, whatever they give."""
+        """They are inserted in order, whichever fields they have."""
         rows = [{"id": 1}, {"id": 2, "parent_id": 1, "label": "x"}, {"id": 3, "parent_id": 2}]
         assert await bulk_insert_rows(rows, session, Node) == 3
 
@@ -200,7 +200,7 @@ class TestDuplicates:
 
 
 class TestFailures:
-    """Whatever fails, no row is kept."""
+    """After any failure, no row is kept."""
 
     @pytest.mark.parametrize("place", [0, 1, 37, 66, 99])
     async def test_a_refused_row_is_named(self, session: AsyncSession, place: int) -> None:
@@ -366,7 +366,7 @@ class TestTroubleOfOtherKinds:
         raised: list[Exception],
         expected: type[Exception],
     ) -> None:
-        """What does not come again in the search is raised without an index."""
+        """An error that does not recur in the search is raised without an index."""
         waiting = list(raised)
 
         def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:

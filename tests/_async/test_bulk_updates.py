@@ -46,7 +46,7 @@ class TestWhatIsWritten:
         assert [hero.age for hero in await stored_rows(session, Hero)] == [48, 48, None]
 
     async def test_rows_that_have_the_values_already_count(self, session: AsyncSession) -> None:
-        """What counts is what was matched, on MySQL too."""
+        """Matched rows count, on MySQL too."""
         ids = await heroes(session)
         await bulk_update_rows(ids, {"age": 5}, session, Hero)
         assert await bulk_update_rows(ids, {"age": 5}, session, Hero) == (True, 3)
@@ -93,7 +93,7 @@ class TestWhatIsWritten:
         assert words.count("COMMIT") == 1
 
     async def test_lists_beyond_every_bind_limit(self, session: AsyncSession) -> None:
-        """70,000 keys, most of which no row has."""
+        """70,000 keys, most of them without a row."""
         await heroes(session)
         assert await bulk_update_rows(range(70_000), {"age": 1}, session, Hero) == (True, 3)
 
@@ -154,7 +154,7 @@ class TestStamps:
 
 
 class TestTheSession:
-    """What it holds is what the database has."""
+    """Its objects match the database."""
 
     async def test_held_objects_get_the_values(
         self, session_factory: Callable[[], AsyncSession]

@@ -212,7 +212,7 @@ async def test_a_row_that_the_session_holds_is_returned_as_it_is(
 
 
 async def test_related_rows_come_along(engine: AsyncEngine, session: AsyncSession) -> None:
-    """What `selectin` loads, through links and down, is in the answer, and its tables end it."""
+    """Rows loaded by `selectin`, also nested or through links, are cached with their tables."""
     loft = await one(session, Loft(name="loft"))
     key = await one(session, Plank(name="plank", loft_id=loft))
     novel = await one(session, Novel(title="novel"))
@@ -301,7 +301,7 @@ async def test_other_rows_stay_cached(engine: AsyncEngine, session: AsyncSession
 async def test_a_missing_row_is_cached_until_it_is_there(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """That a row is missing is an answer, and an insert of that key ends it."""
+    """A missing row is cached, and an insert of that key invalidates the entry."""
     read = row(Bundle, 4711)
     assert await asked(engine, read) == (None, 1)
     assert await asked(engine, read) == (None, 0)
@@ -417,7 +417,7 @@ async def test_a_write_on_the_connection_is_not_cached(
 
 
 async def test_it_works_inside_a_block(engine: AsyncEngine, session: AsyncSession) -> None:
-    """Where each request is a transaction, reads before the first write are cached."""
+    """If each request is a transaction, reads before the first write are cached."""
     key = await one(session, Bundle(name="a"))
     for expected in (1, 0):
         with statements_of(engine) as statements:
@@ -466,7 +466,7 @@ async def test_sql_as_text_is_told_by_hand(engine: AsyncEngine, session: AsyncSe
 async def test_locks_streams_and_own_statements_ask_the_database(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """They are for what is there now."""
+    """They must see the current rows."""
     await one(session, Bundle(name="a"))
 
     async def locked(session: AsyncSession) -> Any:
@@ -513,7 +513,7 @@ async def test_values_come_back_as_they_were(
 async def test_what_cannot_be_kept_is_not(
     engine: AsyncEngine, session: AsyncSession, made: Any
 ) -> None:
-    """A type that gives something else back, or that executes what it reads: the row is right."""
+    """A type that changes values, or that unpickles them: the row is still right."""
     model = type(made)
     key = await one(session, model(**made.model_dump()))
     expected, _ = await asked(engine, row(model, key))
@@ -599,7 +599,7 @@ async def test_entries_end_with_their_time(engine: AsyncEngine, session: AsyncSe
     ],
 )
 def test_mistakes_are_named(options: Any, field: str) -> None:
-    """What cannot be is refused, and the cache before it stays."""
+    """A wrong argument is refused, and the previous cache stays."""
     cache, ttl = options
     with pytest.raises(ValidationError) as raised:
         configure_cache(cache, ttl=ttl)

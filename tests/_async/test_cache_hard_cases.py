@@ -1,4 +1,4 @@
-"""What ends entries, and what may be written, where things go wrong or are unusual."""
+"""The cache in failures and unusual cases: invalidation, and writes of cached rows."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ async def test_a_commit_in_two_phases_ends_entries(
 async def test_a_pool_that_is_exhausted_is_no_deadlock(
     session: AsyncSession, database: Database
 ) -> None:
-    """Who has the connection waits for a second for the one who waits for the connection."""
+    """The read with the connection waits only a second for the one that waits for it."""
     key = await one(session, Bundle(name="a"))
     narrow = make_engine(
         database.async_url,
@@ -333,7 +333,7 @@ async def test_one_key_in_several_ways_is_one_entry(
 async def test_a_write_reads_nothing_for_the_cache(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    """What only the database knows of a row is not read in order to say that it was written."""
+    """Generated values are not read just to report a write."""
     held = Bundle(name="a", stock=1)
     session.add(held)
     await session.flush()

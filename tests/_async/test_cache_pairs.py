@@ -1,4 +1,4 @@
-"""The cache beside replicas, retries, strict loading and sessions of isolated tests."""
+"""The cache with replicas, retries, strict loading and sessions of isolated tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def name_of(session: AsyncSession, key: Any) -> str | None:
 
 
 async def test_a_replica_never_fills_the_cache(tmp_path: Path) -> None:
-    """A miss is read from the primary, whatever the replica still has."""
+    """A miss is read from the primary, even if a replica is outdated."""
     primary = create_pooled_engine(f"sqlite:///{tmp_path}/primary.db")
     replica = create_pooled_engine(f"sqlite:///{tmp_path}/replica.db")
     for engine, name in ((primary, "new"), (replica, "old")):
@@ -94,7 +94,7 @@ async def test_a_hit_is_strict_about_lazy_loads(engine: AsyncEngine, session: As
 
 
 async def test_isolated_tests_share_nothing(engine: AsyncEngine) -> None:
-    """What one has written and read, the next does not see, nor does anybody else."""
+    """The writes and reads of one are invisible to the next, and to everybody else."""
     for number in range(2):
         async with isolated(engine) as factory, factory() as session:
             assert await name_of(session, 7) is None

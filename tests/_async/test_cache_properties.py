@@ -1,4 +1,4 @@
-"""Whatever is written, and undone: what the cache answers is what the database has."""
+"""For any writes and rollbacks, the cache's answers equal the database's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def compare(session: AsyncSession, *models: type[Any]) -> None:
             assert (None if row is None else row.model_dump()) == found.get(key)
 
 
-async def compare_anew(engine: AsyncEngine, *models: type[Any]) -> None:
+async def compare_in_new_session(engine: AsyncEngine, *models: type[Any]) -> None:
     """Check with a session that holds nothing."""
     async with AsyncSession(engine) as session:
         await compare(session, *models)
@@ -59,7 +59,7 @@ async def run_block(engine: AsyncEngine, session: AsyncSession, how: str, steps:
         for name, model, number in steps:
             await STEPS[name](Program(session, model, number, True))
             await compare(session)
-            await compare_anew(engine)
+            await compare_in_new_session(engine)
         if how.startswith("failing"):
             raise UndoneError
 
@@ -75,16 +75,16 @@ async def run_block(engine: AsyncEngine, session: AsyncSession, how: str, steps:
 
 
 async def test_each_way_of_writing_ends_entries(engine: AsyncEngine) -> None:
-    """Whatever writes: what was cached before it is over after the commit."""
+    """For every kind of write, earlier entries are invalid after the commit."""
     async with AsyncSession(engine) as session:
         for model in MODELS:
             await insert_data_rows([model(name=f"row {n}", stock=n) for n in range(9)], session)
     for name in sorted(STEPS):
         for model in MODELS:
-            await compare_anew(engine, model)
+            await compare_in_new_session(engine, model)
             async with AsyncSession(engine) as session:
                 await STEPS[name](Program(session, model, 4, False))
-            await compare_anew(engine, model)
+            await compare_in_new_session(engine, model)
 
 
 steps = st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from(MODELS), st.integers(0, 9))
@@ -99,7 +99,7 @@ blocks = st.tuples(
 async def test_a_program_is_answered_as_by_the_database(
     engine: AsyncEngine, database: Database, program: list[Any]
 ) -> None:
-    """Whatever a program writes, and undoes, in one session; others read in between."""
+    """For any writes and rollbacks of a program in one session, while others read."""
     try:
         async with AsyncSession(engine) as session:
             for each in program:
@@ -110,7 +110,7 @@ async def test_a_program_is_answered_as_by_the_database(
                     await STEPS[name](Program(session, model, number, False))
                 await compare(session)
                 await session.rollback()
-                await compare_anew(engine)
+                await compare_in_new_session(engine)
     finally:
         database.clear()
         configure_cache(InMemoryCache(), ttl=60)

@@ -60,7 +60,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[None]:
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 @pytest.mark.usefixtures("store")
 async def test_who_misses_together_queries_once(engine: AsyncEngine, session: AsyncSession) -> None:
-    """Of 100 callers who miss an entry one queries, and the others get what it has stored."""
+    """Of 100 callers that miss an entry, one queries, and the others get its result."""
     _, row = await write_row(Bundle(name="a"), session, raise_on_error=True)
     key = row.id
     await session.close()
@@ -83,7 +83,7 @@ WAYS: list[Callable[[AsyncEngine, int, int], Any]] = []
 
 
 def way(function: Callable[[AsyncEngine, int, int], Any]) -> Callable[..., Any]:
-    """Make a function a way of writing, all of which take turns."""
+    """Register a function as one of the writes, which alternate."""
     WAYS.append(function)
     return function
 

@@ -152,7 +152,7 @@ async def test_a_full_store_is_no_error(engine: AsyncEngine, redis: Server) -> N
 async def test_an_answer_that_is_too_large_is_no_error(
     engine: AsyncEngine, memcached: Server
 ) -> None:
-    """Memcached takes 1 MB; what is larger comes from the database, and nothing is logged."""
+    """Memcached takes 1 MB; larger answers come from the database, and nothing is logged."""
     assert memcached.port
     await write(engine, "a")
     long = "x" * 1_100_000
@@ -198,7 +198,7 @@ async def test_what_is_evicted_never_comes_back(engine: AsyncEngine, server: Ser
     ],
 )
 def test_addresses_are_checked(make: Any, url: Any) -> None:
-    """An address of something else is refused at once."""
+    """A URL of another kind is refused at once."""
     with pytest.raises(ValidationError, match="url"):
         make(url)
     with pytest.raises(ValidationError, match="timeout"):

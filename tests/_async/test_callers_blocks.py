@@ -69,7 +69,7 @@ def commits(session: AsyncSession) -> list[str]:
 
 
 class TestOneTransaction:
-    """What stands in the block is written as a whole or not at all."""
+    """The block is written as a whole or not at all."""
 
     async def test_begin(
         self, session: AsyncSession, engine: AsyncEngine, commits: list[str]
@@ -102,7 +102,7 @@ class TestOneTransaction:
 
     @pytest.mark.parametrize("how", ["begin", "begin_nested"])
     async def test_a_failure(self, session: AsyncSession, engine: AsyncEngine, how: str) -> None:
-        """Nothing is written, and the exception arrives as it is."""
+        """Nothing is written, and the exception propagates unchanged."""
         with pytest.raises(KeyError):
             async with getattr(session, how)():
                 await write_everything(session)
@@ -112,7 +112,7 @@ class TestOneTransaction:
         await assert_usable(session, engine)
 
     async def test_with_hooks(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """What they write belongs to it."""
+        """Their writes are part of it."""
 
         class Shadows:
             async def after_create(self, instance: Hero) -> None:

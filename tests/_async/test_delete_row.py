@@ -127,7 +127,7 @@ async def test_relationships_are_taken_care_of(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("loaded", [True, False])
 async def test_cascades_take_rows_along(session: AsyncSession, loaded: bool) -> None:
-    """What belongs to the row goes with it."""
+    """Rows that belong to the row are deleted with it."""
     _, cabinet = await write_row(Cabinet(label="Oak", drawers=[Drawer(name="top")]), session)
     key = cabinet.id
     if not loaded:

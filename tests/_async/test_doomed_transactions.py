@@ -61,7 +61,7 @@ def ended_transaction(session: Any) -> Iterator[None]:
 
 
 class TestDoomed:
-    """What the database refused dooms the block, unless a savepoint has undone it."""
+    """A refusal by the database dooms the block, unless a savepoint has undone it."""
 
     @pytest.fixture(autouse=True)
     async def _rusty(self, session: AsyncSession) -> None:
@@ -221,7 +221,7 @@ class TestDoomed:
     async def test_a_savepoint_that_is_lost(
         self, session: AsyncSession, engine: AsyncEngine, how: str
     ) -> None:
-        """MySQL ends the whole transaction in a deadlock; what was before it is gone then."""
+        """MySQL ends the whole transaction in a deadlock, including earlier statements."""
         caught = None
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -302,7 +302,7 @@ class TestRaiseOnErrorFalse:
         assert await names(engine) == ["Nova", "Rusty", "pending"]
 
     async def test_update_row(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """The row comes back as the database has it, and can be used after the block."""
+        """The returned row has the database's values, and can be used after the block."""
         async with transaction(session):
             _, nova = await write_row(hero("Nova", age=31), session)
             changes = {"name": "Rusty", "age": 32}

@@ -1,4 +1,4 @@
-"""What real databases raise becomes the right error of the library, without any value in it."""
+"""Errors of real databases become the right error of the library, without values."""
 
 from __future__ import annotations
 
@@ -404,7 +404,7 @@ class TestConnections:
         return error
 
     async def test_no_server(self, database: Database, tmp_path: Path) -> None:
-        """A server or a file that cannot be reached, whatever the driver raises for it."""
+        """A server or a file that cannot be reached, for every driver."""
         url = make_url(database.async_url)
         if database.name == "sqlite":
             url = url.set(database=str(tmp_path / "missing" / "x.db"))
@@ -413,7 +413,7 @@ class TestConnections:
         assert "cannot be" in str(await self.failure_of_connecting(url))
 
     async def test_no_such_database(self, database: Database) -> None:
-        """The server is there, the database is not."""
+        """The server exists, but not the database."""
         if database.name == "sqlite":
             pytest.skip("SQLite creates the file")
         url = make_url(database.async_url).set(database="there_is_no_such_database")
@@ -427,7 +427,7 @@ class TestConnections:
         assert "refuses the login" in str(await self.failure_of_connecting(url))
 
     async def test_no_database_file(self, database: Database, tmp_path: Path) -> None:
-        """A file that holds something else cannot be used as a database."""
+        """A file that is not a database cannot be used."""
         if database.name != "sqlite":
             pytest.skip("the other databases are servers")
         file = tmp_path / "letter.txt"

@@ -79,11 +79,11 @@ class Expired:
         return self.pair.new(name, **{self.pair.to_one: self.parent})
 
     async def write(self) -> None:
-        """A new row, of which the expired one is the parent."""
+        """A new row whose parent is the expired one."""
         await write_row(self.new(), self.session, raise_on_error=True)
 
     async def write_parent(self) -> None:
-        """A new row, of which the expired one is a child."""
+        """A new row with the expired one as a child."""
         row = self.pair.parent(name="new", **{self.pair.to_many: [self.child]})
         await write_row(row, self.session, raise_on_error=True)
 

@@ -1,4 +1,4 @@
-"""What clients ask for in a query string, on real tables."""
+"""Query strings of clients, on real tables."""
 
 from typing import Annotated, Any
 
@@ -59,7 +59,7 @@ RUBBISH = [
 
 
 async def some_heroes(session: AsyncSession) -> None:
-    """Five heroes, of whom three are in a team."""
+    """Five heroes, three of them in a team."""
     team = Team(name="Preventers", city="Oslo")
     heroes = [
         Hero(name=f"Hero {n}", secret_name="?", age=30 + n, team=team if n < 3 else None)
@@ -107,7 +107,7 @@ async def test_a_damaged_cursor_is_a_mistake_of_the_client(session: AsyncSession
 
 
 def test_no_query_string_is_an_error_of_the_server(database: Database) -> None:
-    """Whatever a client sends for a column of any type, the answer is rows or 422."""
+    """For any text and any type of column, the response is rows or 422."""
     engine = create_pooled_engine(database.async_url)
     app = FastAPI()
     install_error_handlers(app)

@@ -1,4 +1,4 @@
-"""A cursor that a client made up is refused, and costs no more than it weighs."""
+"""A forged cursor is refused, at a cost in proportion to its size."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_no_made_up_value_reaches_the_database_as_an_error(session: AsyncS
 async def test_values_of_another_type_are_refused_everywhere(
     session: AsyncSession, name: str, value: Any
 ):
-    """Not answered as if nothing was wrong."""
+    """They must not be answered like valid ones."""
     query = AsyncQueryBuilder(session, AllTypes).order_by(name)
     cursor = (await query.keyset(1)).next_cursor
     assert cursor is not None

@@ -1,4 +1,4 @@
-"""Rows stay loaded beyond a commit, and yet the next read returns what the database has then."""
+"""Rows stay loaded after a commit, but the next read returns the database's current values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_changes_that_are_not_flushed_are_kept(session: AsyncSession) -> N
 
 
 async def test_what_a_read_has_brought_up_to_date_stays_as_it_is(session: AsyncSession) -> None:
-    """The reads after it are as any others: they do not take away what was loaded besides."""
+    """Later reads are ordinary: they do not unload other relationships."""
     _, hero = await write_row(Hero(name="Rusty", secret_name="Tommy"), session)
     await get_row(hero.id, session, Hero, True, ["tags"])
     await get_rows(session, Hero)

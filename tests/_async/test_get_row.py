@@ -58,7 +58,7 @@ async def test_not_found_dooms_no_block(session: AsyncSession) -> None:
 
 
 async def test_not_found_is_wrapped_by_the_block_it_leaves(session: AsyncSession) -> None:
-    """What a block lets out is a `TransactionError`, with the reason in it."""
+    """A block raises a `TransactionError` with the original error."""
     with pytest.raises(TransactionError) as raised:
         async with transaction(session):
             await get_row(7, session, Hero, raise_on_error=True)
@@ -103,7 +103,7 @@ async def test_a_composite_key_is_a_tuple_in_column_order(session: AsyncSession)
 
 
 async def test_a_column_named_id_wins_over_another_key(session: AsyncSession) -> None:
-    """v0.1.0's default is "id" where there is such a column; a tuple is the composite key."""
+    """v0.1.0's default is the column "id" if it exists; a tuple is the composite key."""
     _, ticket = await write_row(Ticket(venue="Hall", number=1, id=40), session)
     assert (await get_row(40, session, Ticket))[1] is ticket
     assert (await get_row(("Hall", 1), session, Ticket))[1] is ticket
@@ -205,7 +205,7 @@ async def test_lazy_leaves_relationships_for_later(session: AsyncSession) -> Non
 async def test_of_both_ways_to_load_a_relationship_the_later_one_counts(
     session: AsyncSession, names: list[str]
 ) -> None:
-    """What is to be loaded and to be left is left for later; others come as they were asked for."""
+    """A relationship that is named for both is lazy; others are loaded as requested."""
     hero = await team_of_two(session)
     key = hero.id
     session.expunge_all()
@@ -217,7 +217,7 @@ async def test_of_both_ways_to_load_a_relationship_the_later_one_counts(
 
 
 async def test_what_lies_behind_a_loaded_relationship_can_be_left(session: AsyncSession) -> None:
-    """The team comes with the hero, its heroes do not."""
+    """The team is loaded with the hero, but not its heroes."""
     hero = await team_of_two(session)
     key = hero.id
     session.expunge_all()

@@ -31,7 +31,7 @@ ALLOWED = {"name", "age", "team__name", "team__city"}
 
 @strawberry.type
 class Query:
-    """What a service of heroes answers."""
+    """The query type of a service of heroes."""
 
     @strawberry.field(graphql_type=list[HeroType])
     async def heroes(self, info: strawberry.Info, where: HeroFilter | None = None) -> list[Hero]:
@@ -108,7 +108,7 @@ def columns_of(statement: str) -> set[str]:
 async def test_a_level_of_relationships_takes_a_statement(
     session: AsyncSession, source: str, count: int
 ):
-    """Fragments, aliases and directives count as they are executed."""
+    """Fragments, aliases and directives are handled as in the execution."""
     await teams(session)
     with statements_of(session.bind) as sent:
         await ask(session, source, x=False)
@@ -192,7 +192,7 @@ async def test_a_union_is_read_as_it_is_executed(session: AsyncSession):
 
 
 async def test_rows_inside_of_a_payload(session: AsyncSession):
-    """`at` says where they are."""
+    """`at` is their path."""
     await teams(session)
 
     async def payload(_root: Any, info: Any) -> Any:
@@ -211,7 +211,7 @@ async def test_rows_inside_of_a_payload(session: AsyncSession):
 
 
 async def test_the_way_that_a_builder_has_stays(session: AsyncSession):
-    """What is joined already takes no statement of its own."""
+    """A relationship that is already joined needs no statement of its own."""
     await teams(session)
 
     async def heroes(_root: Any, info: Any) -> list[Hero]:
@@ -265,7 +265,7 @@ async def test_the_depth_is_a_parameter(session: AsyncSession):
 
 
 async def test_two_fields_read_the_same_rows(session: AsyncSession):
-    """Each gets its columns and relationships, whatever the session holds of the other."""
+    """Each gets its columns and relationships, whatever the other has loaded."""
     await teams(session)
     source = "{ a: heroes { team { name } } b: heroes { age team { city heroes { name } } } }"
     for _ in range(2):
@@ -350,7 +350,7 @@ async def test_a_relationship_with_arguments_is_left_to_its_resolver(
 
 @pytest.mark.databases("sqlite")
 async def test_what_a_loader_refuses(engine: AsyncEngine):
-    """What is not a relationship, rows of another model, and rows that are not written."""
+    """Anything but a relationship, rows of another model, and unwritten rows."""
     for wrong in (Hero, Hero.name, "team"):
         with pytest.raises(ValidationError, match="takes a relationship"):
             relationship_loader(lambda: AsyncSession(engine), wrong)
@@ -546,7 +546,7 @@ async def test_a_cursor_of_another_query(session: AsyncSession):
 
 
 async def test_errors_say_nothing_of_statements():
-    """Neither SQL nor a value is in an answer, whatever fails."""
+    """After any failure, neither SQL nor a value is in the response."""
     engine = make_sqlite()  # without tables
     async with AsyncSession(engine) as empty:
         with quiet():

@@ -1,4 +1,4 @@
-"""What the history says of a change, and who may see what of it."""
+"""The content of the history, and its visibility for tenants."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ async def test_links_whose_keys_a_collection_does_not_know(session: AsyncSession
 
 
 async def test_hooks_run_first(session: AsyncSession) -> None:
-    """What a hook changes is in the one entry."""
+    """A hook's changes are in the same entry."""
 
     class Doubling:
         def before_update(self, _row: Pallet, data: dict[str, Any]) -> dict[str, Any]:
@@ -379,7 +379,7 @@ async def test_many_rows_with_a_key_of_several_columns(session: AsyncSession) ->
 
 
 async def test_set_based_writes_record_what_differs(session: AsyncSession) -> None:
-    """A row that an update does not change leaves nothing, whatever the statement reaches."""
+    """Rows that the statement reaches but does not change are not recorded."""
     keys = [await new_pallet(session, "a", 1), await new_pallet(session, "b", 2)]
     assert await AsyncQueryBuilder(session, Pallet).update(stock=2, everything=True) == 2
     assert await delete_rows_within_id_list(keys, session, Pallet) == (True, 2)
@@ -430,7 +430,7 @@ async def test_the_database_records_what_the_library_would(
 
 @pytest.mark.parametrize("value", [func.abs(Pallet.stock), case((Pallet.stock > 1, 5), else_=6)])
 async def test_what_is_no_sum_is_read(session: AsyncSession, value: Any) -> None:
-    """What the database cannot know before is looked at after the write."""
+    """Values that the database cannot compute beforehand are read after the write."""
     key = await new_pallet(session, stock=-3)
     await AsyncQueryBuilder(session, Pallet).update(stock=value, everything=True)
     _, (_, changed) = await changes_of(session, key, Pallet)
@@ -438,7 +438,7 @@ async def test_what_is_no_sum_is_read(session: AsyncSession, value: Any) -> None
 
 
 async def test_an_assignment_sees_those_before_it_on_mysql(session: AsyncSession) -> None:
-    """What is recorded is what the row holds."""
+    """The recorded value matches the row."""
     await write_row(Specimen(id=1, number=1, other=10), session)
     rows = AsyncQueryBuilder(session, Specimen)
     await rows.update(number=5, other=(Specimen.number + 1), everything=True)
@@ -498,7 +498,7 @@ async def test_rows_that_others_add_meanwhile(
 async def test_a_row_that_another_adds_before_an_upsert(
     session: AsyncSession, engine: AsyncEngine, database: Database, count: int
 ) -> None:
-    """It is updated, whatever was found when it was looked for."""
+    """It is updated, although the search did not find it."""
     await new_pallet(session)
     other = create_engine(database.sync_url)
     late = iter([insert(Pallet).values(name="late", stock=2)])
@@ -564,7 +564,7 @@ async def test_an_upsert_that_meets_another_unique_key(session: AsyncSession) ->
 
 
 async def test_a_soft_deletion_is_an_update(session: AsyncSession) -> None:
-    """With who deleted the row; a row that is marked keeps its history."""
+    """It records who deleted the row, which keeps its history."""
     _, docket = await write_row(Docket(name="a"), session)
     await delete_row(docket.id, session, Docket, deleted_by="bob")
     _, (operation, changed) = await changes_of(session, docket.id, Docket)
@@ -650,7 +650,7 @@ async def test_values_are_documented_texts(session: AsyncSession) -> None:
 
 
 async def test_a_redacted_field_shows_no_value(session: AsyncSession) -> None:
-    """That it changed is recorded, in new and removed rows too; an excluded one never is."""
+    """Only the fact that it changed is recorded, also for new and removed rows."""
     vault = Vault(pin="1234", last_seen=1)
     key = vault.id
     await write_row(vault, session)
@@ -683,7 +683,7 @@ async def test_an_update_of_excluded_fields_reads_no_row(
 async def test_an_upsert_asks_for_its_rows_at_once(
     session: AsyncSession, engine: AsyncEngine
 ) -> None:
-    """Which of them are there is one question, not one for each row that is new."""
+    """One query finds the existing rows, not one for each new row."""
     rows = [{"id": number, "number": number} for number in range(1, 201)]
     await bulk_upsert_mappings(rows[:20], session, Specimen)
     with recorded(engine) as statements:
@@ -694,7 +694,7 @@ async def test_an_upsert_asks_for_its_rows_at_once(
 
 
 async def test_what_a_type_encrypts_stays_encrypted(session: AsyncSession) -> None:
-    """Values stand as the column holds them."""
+    """Values are recorded as the column stores them."""
     vault = Vault(code="abc")
     await write_row(vault, session)
     await update_row(vault.id, {"code": "xyz"}, session, Vault)

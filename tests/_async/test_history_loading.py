@@ -132,7 +132,7 @@ async def test_what_a_session_holds_changes_nothing(session: AsyncSession, way: 
 
 @pytest.mark.usefixtures("players")
 async def test_it_lasts_beyond_the_block(session: AsyncSession):
-    """Rows that were read in a block stay as they are loaded after its commit."""
+    """Rows that were read in a block stay loaded after its commit."""
     async with transaction(session):
         query = AsyncQueryBuilder(session, Player).where(name="young")
         young = await query.selectin("club", include_deleted=True).one()

@@ -1,4 +1,4 @@
-"""Every way of writing is recorded: the history, replayed from nothing, gives the table."""
+"""Every kind of write is recorded: replayed from the start, the history gives the table."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def compare(session: AsyncSession) -> None:
 
 @dataclass
 class Program:
-    """What a step works with."""
+    """The state that steps work with."""
 
     session: AsyncSession
     model: type[Any]
@@ -414,7 +414,7 @@ blocks = st.tuples(
 
 
 class UndoneError(Exception):
-    """What undoes a block."""
+    """An exception that undoes a block."""
 
 
 async def run(session: AsyncSession, each: Step, *, in_block: bool = False) -> None:
@@ -458,7 +458,7 @@ async def test_each_way_is_recorded(session: AsyncSession, name: str) -> None:
 async def test_the_history_replayed_gives_the_table(
     engine: AsyncEngine, database: Database, program: list[Any]
 ) -> None:
-    """Whatever a program writes, and undoes."""
+    """For any writes and rollbacks of a program."""
     try:
         async with AsyncSession(engine) as session:
             for each in program:

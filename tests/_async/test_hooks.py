@@ -101,7 +101,7 @@ class TestOrder:
 
     @inside_and_outside
     async def test_before_the_commit(self, session: AsyncSession, inside: bool) -> None:
-        """What `on_commit` is given in a hook runs after it, and never when the write fails."""
+        """Callbacks that a hook registers run after the commit, and not if the write fails."""
         ran: list[str] = []
 
         def after_create(instance: Task) -> None:
@@ -189,7 +189,7 @@ class TestRowsThatAreThere:
     async def test_a_hook_raises(
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
-        """Where a hook raises, the change is not written."""
+        """If a hook raises, the change is not written."""
         task = await existing_row(session, "a")
         async with block(session, inside):
             task.title = "b"
@@ -339,7 +339,7 @@ class TestFailure:
         method: str,
         raise_on_error: bool | None,
     ) -> None:
-        """Nothing is written, the error arrives as it is, and the session can be used."""
+        """Nothing is written, the error propagates unchanged, and the session is usable."""
         task = await existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(RefusalError) as caught:
@@ -368,7 +368,7 @@ class TestFailure:
     async def test_in_a_block(
         self, session: AsyncSession, engine: AsyncEngine, method: str
     ) -> None:
-        """It takes the block with it, wrapped as any other error."""
+        """It undoes the block, and is wrapped like any other error."""
         task = await existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(TransactionError) as caught:

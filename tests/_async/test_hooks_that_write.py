@@ -76,7 +76,7 @@ class TestWritingHooks:
     async def test_they_are_undone_with_the_write(
         self, session: AsyncSession, engine: AsyncEngine, method: str, inside: bool
     ) -> None:
-        """Whatever hooks wrote goes when a later one raises."""
+        """Everything that hooks wrote is undone if a later one raises."""
         task = await existing_row(session, "old")
 
         def log(instance: Task, *_: Any) -> None:
@@ -261,7 +261,7 @@ class TestMoreWrites:
     async def test_soft_delete_and_restore_fail(
         self, session: AsyncSession, method: str, inside: bool
     ) -> None:
-        """The row is marked, or not, as it was."""
+        """The row's flags are unchanged."""
         _, page = await write_row(Page(title="a"), session)
         assert page is not None
         restoring = method.endswith("update")

@@ -1,4 +1,4 @@
-"""Whatever stands in the store: it is the answer, or a miss, and no error reaches the caller."""
+"""Any content of the store is an answer or a miss, and never an error for the caller."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def replaced(node: Any, path: tuple[Any, ...], by: Any) -> Any:
-    """Return a value with something else at a path; `...` is what stood there, twice."""
+    """Return a value with the part at a path replaced; `...` means the old part, twice."""
     if path:
         node[path[0]] = replaced(node[path[0]], path[1:], by)
         return node

@@ -145,7 +145,7 @@ async def test_a_key_of_a_wrong_type_is_refused(session: AsyncSession) -> None:
 
 
 async def test_the_rows_stay_loaded_after_a_block(session: AsyncSession) -> None:
-    """What a block returned can be read after its commit."""
+    """Rows that were returned in a block can be read after its commit."""
     keys = await write_heroes(session)
     async with transaction(session):
         _, rows = await get_rows_within_id_list(keys, session, Hero)

@@ -142,7 +142,7 @@ async def test_what_a_listener_raises_comes_out(session: AsyncSession, names: li
 
 
 async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) -> None:
-    """That is not a row's fault."""
+    """No row is blamed for it."""
 
     def check(names: set[str]) -> None:
         if names == {"b"}:
@@ -231,7 +231,7 @@ async def test_server_defaults_can_be_read(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("rows", ["ab", None, 5, [1], [Hero], [{"name": "a"}]])
 async def test_what_is_no_list_of_rows_is_refused(session: AsyncSession, rows: Any) -> None:
-    """Nothing is written, whatever the flag says."""
+    """Nothing is written, regardless of the flag."""
     with pytest.raises(ValidationError):
         await insert_data_rows(rows, session, raise_on_error=False)
     with pytest.raises(ValidationError, match="is not a table model"):
@@ -251,7 +251,7 @@ async def test_a_row_of_another_session_is_refused(
 
 
 async def test_rows_of_the_session_may_be_among_them(session: AsyncSession) -> None:
-    """Also where they are expired."""
+    """Even if they have expired."""
     _, row = await write_row(heroes("a")[0], session)
     session.expire_all()
     row.age = 5

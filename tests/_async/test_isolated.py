@@ -46,7 +46,7 @@ async def nothing_stays(session: AsyncSession, engine: AsyncEngine) -> AsyncIter
 @pytest.mark.usefixtures("nothing_stays")
 class TestNothingStays:
     async def test_of_what_is_committed(self, engine: AsyncEngine) -> None:
-        """By the library, by a block, by hand; and another session of the test sees it."""
+        """By the library, a block or explicitly; another session of the test sees it."""
         async with isolated(engine) as new_session, new_session() as writer:
             await write_row(hero("Nova"), writer)
             async with transaction(writer):
@@ -84,7 +84,7 @@ class TestNothingStays:
             assert await names(session) == ["Echo", "Nova", "Rusty"]
 
     async def test_of_rows_that_are_deleted(self, engine: AsyncEngine) -> None:
-        """What was there before comes back."""
+        """Rows from before are restored."""
         async with isolated(engine) as new_session, new_session() as session:
             await execute(session, delete(Hero))
             await session.commit()
@@ -100,7 +100,7 @@ class TestNothingStays:
                 raise ZeroDivisionError
 
     async def test_of_sessions_that_are_left_open(self, engine: AsyncEngine) -> None:
-        """Nobody has to close them, not with a transaction under way either."""
+        """They need not be closed, even in the middle of a transaction."""
         async with isolated(engine) as new_session:
             first, second = new_session(), new_session()
             await write_row(hero("Nova"), first)
@@ -116,7 +116,7 @@ class TestNothingStays:
                 await run_on_connection(session, lambda connection: connection.commit())
 
     async def test_of_a_transaction_that_is_rolled_back_by_hand(self, engine: AsyncEngine) -> None:
-        """What comes after it on the connection is undone, too."""
+        """Later statements on the connection are undone, too."""
         async with isolated(engine) as new_session, new_session() as session:
             await run_on_connection(session, lambda connection: connection.rollback())
             await run_on_connection(
@@ -140,7 +140,7 @@ class TestNothingStays:
                 await first.commit()
 
     async def test_of_an_engine_in_use_again(self, engine: AsyncEngine) -> None:
-        """The connection goes back to the pool as it came."""
+        """The connection returns to the pool unchanged."""
         for _ in range(3):
             async with isolated(engine) as new_session, new_session() as session:
                 await write_row(hero("Nova"), session)

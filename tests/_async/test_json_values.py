@@ -177,7 +177,7 @@ async def test_lists_of_keys_hold_no_json(session: AsyncSession) -> None:
 async def test_the_serializer_of_an_engine_decides(
     database: Database, session: AsyncSession
 ) -> None:
-    """What it takes is written, and an error names what it does not take."""
+    """Values that it supports are written, and an error names the others."""
     engine = make_engine(database.async_url, json_serializer=_with_sets)
     async with AsyncSession(engine) as known:
         await write_row(Report(id=1, data={1, 2}), known, raise_on_error=True)

@@ -1,4 +1,4 @@
-"""What a row holds besides columns and lists outlives the commit, and fails no write."""
+"""Unusual relationships and columns stay loaded after the commit, and break no write."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestRelationships:
 
     @pytest.mark.parametrize("inside", [True, False])
     async def test_a_new_row(self, session: AsyncSession, inside: bool) -> None:
-        """It is written, and its columns and its keyed collection are there."""
+        """It is written, and its columns and its keyed collection are loaded."""
         if inside:
             async with transaction(session):
                 written, row = await write_row(self.page(), session)
@@ -63,7 +63,7 @@ class TestRelationships:
     async def test_an_update_of_a_row_whose_collections_are_loaded(
         self, session: AsyncSession, inside: bool
     ) -> None:
-        """Loaded collections stay as they were."""
+        """Loaded collections stay loaded."""
         await write_row(self.page(), session)
         names = ["notes", "labels"]
         found, row = await get_row("a", session, Page, True, names, pk_field="title")
@@ -88,7 +88,7 @@ class TestRelationships:
         assert await count(session, Hero) == 2
 
     async def test_rows_before_one_that_is_refused(self, session: AsyncSession) -> None:
-        """They were committed, and come back as they were written."""
+        """They were committed, and are returned as written."""
         some, outcome = await insert_data_rows(
             [self.page(), Page(title="a", size=Size(1, 1))], session
         )
@@ -107,7 +107,7 @@ class TestRelationships:
 
 
 class TestChangesInPlace:
-    """Of a column with `Mutable`, as after a commit by hand."""
+    """In-place changes of a `Mutable` column are detected, as after an explicit commit."""
 
     async def changed(self, session: AsyncSession, row: Preferences) -> Any:
         """Change the value in place, and return what is stored."""
@@ -188,7 +188,7 @@ class TestAfterTheCommit:
         assert (await write_row(Hero(name="Nova", secret_name="?"), session))[0]
 
     async def test_listeners_that_fail_at_the_end_too(self, session: AsyncSession) -> None:
-        """What failed first is raised."""
+        """The first error is raised."""
         first, second = RuntimeError("first"), RuntimeError("second")
         with (
             self.failing(session, first),
@@ -202,7 +202,7 @@ class TestAfterTheCommit:
     async def test_a_savepoint_that_is_released(
         self, session: AsyncSession, session_factory: Callable[[], AsyncSession]
     ) -> None:
-        """SQLAlchemy tells of it as of a commit; nothing is committed, and the block fails.
+        """SQLAlchemy reports it like a commit; nothing is committed, and the block fails.
 
         Nor does it keep a lock, even where somebody holds the error of an earlier statement.
         """

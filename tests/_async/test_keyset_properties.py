@@ -134,7 +134,7 @@ async def test_pages_laid_end_to_end_are_the_sorted_list(case: Case, session: As
 @EXAMPLES
 @given(case=cases(changing=True))
 async def test_changes_between_pages_touch_no_other_row(case: Case, session: AsyncSession):
-    """No row comes twice, and none goes missing that exists all the time."""
+    """No row appears twice, and no row that exists throughout is missing."""
     query = await start(session, case)
     rows, removed = dict(case.rows), dict[Key, Row]()
     found: list[Key] = []
@@ -161,7 +161,7 @@ async def test_changes_between_pages_touch_no_other_row(case: Case, session: Asy
 @EXAMPLES
 @given(data=st.data())
 async def test_pages_follow_the_order_of_every_type(data: st.DataObject, session: AsyncSession):
-    """Whatever collation, rounding and storage the database has: as `all` returns the rows."""
+    """Regardless of collation, rounding and storage, they match the order of `all`."""
     values = data.draw(
         st.lists(
             st.fixed_dictionaries({name: st.none() | each for name, each in TYPES.items()}),

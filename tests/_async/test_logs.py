@@ -1,4 +1,4 @@
-"""What a failure logs: one line at the place of the caller, at the level that it needs."""
+"""The log of a failure: one line at the caller's place, at the right level."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Lines = list[tuple[str, str, str]]
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    """What is logged, from debug level on."""
+    """The log records from debug level up."""
     with logged("DEBUG") as found:
         yield found
 
@@ -52,7 +52,7 @@ def hero(name: str = "s3cret", **values: Any) -> Hero:
 
 
 def source_at(place: str) -> str:
-    """Return the line of the program that stands at a place."""
+    """Return the line of source code at a place."""
     name, _, number = place.rpartition(":")
     assert name == __file__
     return linecache.getline(name, int(number))
@@ -131,7 +131,7 @@ class TestAFailureThatIsReturned:
 
 
 class TestAFailureThatRaises:
-    """Who gets the exception decides what becomes of it: the log has a debug line."""
+    """The caller handles the exception, so the log only has a debug line."""
 
     async def test_every_function(self, session: AsyncSession, lines: Lines) -> None:
         """One line each."""
@@ -172,7 +172,7 @@ class TestAFailureThatRaises:
         assert all("s3cret" not in line for _, _, line in lines)
 
     async def test_in_a_block(self, session: AsyncSession, lines: Lines) -> None:
-        """What a function refuses, and what the exit of the block finds out."""
+        """Refusals by a function, and failures at the exit of the block."""
         await given(session, hero())
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -193,7 +193,7 @@ class TestAFailureThatRaises:
 
 
 async def test_what_did_not_fail_is_not_logged(session: AsyncSession, lines: Lines) -> None:
-    """That a row is not there is an answer."""
+    """A missing row is a result, not a failure."""
     await get_row(1, session, Hero)
     await get_rows(session, Hero, name="x")
     await update_row(1, {}, session, Hero)

@@ -186,7 +186,7 @@ class TestBeforeTheFirstStatement:
             assert await names(engine) == ["0", "1", "2"]
 
     async def test_a_block_with_a_savepoint(self, database: Database, killer: Killer) -> None:
-        """What a block sends first is sent again like the rest."""
+        """A block's first statement is sent again like any other."""
         async with pooled(database) as engine:
             await lose_connection(engine, database, killer)
             async with (
@@ -434,7 +434,7 @@ class TestUnderLoad:
     async def test_readers_never_hear_of_a_killed_connection(
         self, database: Database, engine: AsyncEngine
     ) -> None:
-        """Each is answered, with the row, whatever ends around it."""
+        """Each gets the row, although connections are being killed."""
         answers: list[bool] = []
         async with AsyncSession(engine) as session:
             await write_row(Hero(id=1, name="Ann", secret_name="x"), session)

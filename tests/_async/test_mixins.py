@@ -1,4 +1,4 @@
-"""What the mixins' columns do in flushes and statements, on every database."""
+"""The mixins' columns in flushes and statements, on every database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_now(moment: dt.datetime | None) -> bool:
 
 
 async def test_moments_come_back_as_they_went_in(session: AsyncSession):
-    """With microseconds, in UTC, whatever the zone they were given in."""
+    """With microseconds, in UTC, from any time zone."""
     east = MOMENT.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
     visit = Visit(created_at=east, until=east)
     session.add(visit)
@@ -68,7 +68,7 @@ async def test_moments_come_back_as_they_went_in(session: AsyncSession):
 async def test_the_zone_of_the_database_session_does_not_matter(
     session: AsyncSession, database: Database
 ):
-    """The server's clock gives UTC too, and sorts with Python's."""
+    """The server's clock is in UTC too, and its times sort together with Python's."""
     await execute(session, text(FAR_ZONES[database.name]))
     await execute(session, text("INSERT INTO visit (place) VALUES ('raw')"))
     session.add(Visit(place="orm", until=MOMENT))
@@ -165,7 +165,7 @@ async def test_moments_can_be_shifted_in_sql(session: AsyncSession):
 
 
 async def test_flushes_carry_the_actor(session: AsyncSession):
-    """Who made a row stays, who changed it last changes; after the flush both can be read."""
+    """The creator stays, the last updater changes; both can be read after the flush."""
     memo = Memo(text="a")
     session.add(memo)
     with acting_as("alice"):

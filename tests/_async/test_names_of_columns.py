@@ -46,7 +46,7 @@ def ids(rows: Sequence[SQLModel]) -> list[int]:
 async def test_any_columns_are_filtered_and_sorted_by(
     rows: list[dict[str, int | None]], names: list[str], session: AsyncSession
 ):
-    """With their lookup in `get_rows`, as they are in the query builder."""
+    """With a lookup in `get_rows`, and directly in the query builder."""
     await start(session, rows)
     wanted = {name: rows[0][name] for name in names}
     columns = {name: Shelf.__table__.c[name] for name in names}

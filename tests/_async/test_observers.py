@@ -274,7 +274,7 @@ class TestBlocks:
         assert recording.calls[-1].committed is True
 
     async def test_a_failed_callback(self, session: AsyncSession) -> None:
-        """What fails after the commit leaves it a committed one."""
+        """A failure after the commit still leaves it committed."""
 
         def fail() -> None:
             raise ZeroDivisionError
@@ -311,7 +311,7 @@ class TestFailures:
         assert isinstance(recording.only.error, ConstraintViolationError)
 
     async def test_one_by_one(self, session: AsyncSession) -> None:
-        """Where some rows are refused, that is the error, and the others are counted."""
+        """If some rows are refused, that is the error, and the others are counted."""
         await write_row(Project(name="a"), session)
         with recorded_calls() as recording:
             await insert_data_rows([Project(name="a"), Project(name="b")], session)
@@ -372,7 +372,7 @@ class TestFailures:
 
 class TestNesting:
     async def test_hooks(self, session: AsyncSession) -> None:
-        """What a hook calls begins and ends inside the call that runs the hook."""
+        """A hook's calls begin and end inside the call that runs the hook."""
 
         async def log(instance: Project) -> None:
             await write_row(Event(text=instance.name), session)
@@ -419,7 +419,7 @@ class TestStreams:
         assert recording.events == []
 
     async def test_closed(self, session: AsyncSession) -> None:
-        """A loop that is left has its end when the stream is closed; no row comes after that."""
+        """An abandoned loop ends when the stream is closed, which returns no further rows."""
         with recorded_calls() as recording:
             async with aclosing(_events(session).stream(1)) as stream:
                 async for row in stream:

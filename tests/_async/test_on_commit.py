@@ -24,7 +24,7 @@ def hero(name: str) -> Hero:
 
 
 async def names(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return list((await reader.exec(select(Hero.name).order_by(Hero.name))).all())
 
@@ -40,7 +40,7 @@ def failing(error: BaseException) -> Callable[[], None]:
 
 class TestWhen:
     async def test_after_the_outermost_commit_in_order(self, session: AsyncSession) -> None:
-        """Of nested blocks and the user's savepoints too, as they were registered."""
+        """Also for nested blocks and the user's savepoints, in the order of registration."""
         ran: list[int] = []
         async with transaction(session):
             on_commit(session, lambda: ran.append(1))
@@ -89,7 +89,7 @@ class TestWhen:
     async def test_outside_a_block_after_the_next_library_commit(
         self, session: AsyncSession
     ) -> None:
-        """Before the transaction has begun, and in one that is under way."""
+        """Before the transaction begins, and in a running one."""
         ran: list[int] = []
         on_commit(session, lambda: ran.append(1))
         await session.exec(select(Hero))
@@ -116,7 +116,7 @@ class TestWhen:
     async def test_a_commit_by_hand_in_a_block_that_fails_later(
         self, session: AsyncSession
     ) -> None:
-        """What was committed is followed by its callbacks, what was rolled back is not."""
+        """Callbacks of the committed part run, those of the rolled-back part do not."""
         ran: list[int] = []
         with pytest.raises(TransactionError):
             async with transaction(session):
@@ -132,7 +132,7 @@ class TestWhen:
     async def test_after_a_commit_by_hand_with_nothing_written_since(
         self, session: AsyncSession, fails: bool
     ) -> None:
-        """What is registered then belongs to the rest of the block, and fails with it."""
+        """Callbacks registered then belong to the rest of the block, and are dropped with it."""
         ran: list[int] = []
         with pytest.raises(TransactionError) if fails else nullcontext():
             async with transaction(session):
@@ -195,7 +195,7 @@ class TestNever:
         assert ran == [3]
 
     async def test_of_a_write_that_is_undone_in_a_block(self, session: AsyncSession) -> None:
-        """A refused row takes nothing of the block with it."""
+        """A refused row undoes nothing else in the block."""
         ran: list[int] = []
         await write_row(hero("Rusty"), session)
         async with transaction(session):
@@ -204,7 +204,7 @@ class TestNever:
         assert ran == [1]
 
     async def test_by_a_failed_write(self, session: AsyncSession) -> None:
-        """It rolled the session back, and with it what waited for a commit."""
+        """It rolled the session back, which drops waiting callbacks."""
         ran: list[int] = []
         await write_row(hero("Rusty"), session)
         on_commit(session, lambda: ran.append(1))
@@ -343,7 +343,7 @@ class TestCallbacksThatWrite:
 
 
 async def test_what_cannot_be_called_is_refused(session: AsyncSession) -> None:
-    """Before the commit, where it can still be mended."""
+    """Before the commit, when it can still be corrected."""
     with pytest.raises(ValidationError, match="callback must be callable, not str"):
         on_commit(session, "send the mail")
 

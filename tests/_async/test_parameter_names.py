@@ -1,4 +1,4 @@
-"""Columns may be called like anything; the parameters of statements are never taken for them."""
+"""Columns may have any name; they are never confused with parameters of statements."""
 
 from __future__ import annotations
 

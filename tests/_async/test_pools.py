@@ -42,7 +42,7 @@ async def pooled(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
 
 
 async def value(engine: AsyncEngine, statement: str) -> Any:
-    """The one value that a statement gives, on a connection of its own."""
+    """Return the value of a statement, on a separate connection."""
     async with engine.connect() as connection:
         return (await connection.execute(text(statement))).scalar()
 
@@ -142,7 +142,7 @@ class TestPasswords:
 
 @pytest.fixture
 async def account(database: Database, engine: AsyncEngine) -> AsyncIterator[str]:
-    """The URL, without the password, of a MySQL user who has one."""
+    """The URL of a MySQL user with a password, without it."""
     name = ("ann_" + str(make_url(database.async_url).database))[:32]
     async with engine.connect() as connection:
         await connection.execute(text(f"DROP USER IF EXISTS '{name}'@'%'"))

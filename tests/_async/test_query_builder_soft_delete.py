@@ -52,7 +52,7 @@ async def test_deleted_rows_are_left_out_of_everything(session: AsyncSession):
 
 @pytest.mark.usefixtures("players")
 async def test_deleted_rows_are_left_out_beside_text(session: AsyncSession):
-    """Whatever the text says: AND binds before OR."""
+    """For any text, although AND binds more tightly than OR."""
     either = text("name = 'deleted' OR name = 'visible'")
     names = await AsyncQueryBuilder(session, Player).where(either).scalars("name")
     assert names == ["visible"]
@@ -90,7 +90,7 @@ async def test_with_deleted_and_only_deleted(session: AsyncSession):
 
 @pytest.mark.usefixtures("players")
 async def test_related_rows_that_are_deleted_are_not_loaded(session: AsyncSession):
-    """With `selectin` and `joined`, whatever the session has loaded before."""
+    """With `selectin` and `joined`, even if the session has loaded them before."""
     clubs = AsyncQueryBuilder(session, Club).where(name="here")
     for loaded in (clubs.selectin("players__badges"), clubs.joined("players__badges")):
         everything = await loaded.with_deleted().one()
@@ -103,7 +103,7 @@ async def test_related_rows_that_are_deleted_are_not_loaded(session: AsyncSessio
 
 @pytest.mark.usefixtures("players")
 async def test_deleted_related_rows_meet_no_condition(session: AsyncSession):
-    """In filters, exclusions, alternatives and expressions of one's own."""
+    """In filters, exclusions, alternatives and the caller's own expressions."""
     query = AsyncQueryBuilder(session, Player).order_by("name")
     assert await query.exclude(club__name="gone").count() == 2
     assert await query.any_of({"club__name": "gone"}, {"badges__label": "lost"}).count() == 0

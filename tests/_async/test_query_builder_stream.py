@@ -1,4 +1,4 @@
-"""Streams hold a batch of rows at a time, and give their connection back however they end."""
+"""Streams hold one batch of rows at a time, and always return their connection."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def checked_out(engine: AsyncEngine) -> int:
 
 @pytest.mark.usefixtures("heroes")
 async def test_a_stream_returns_all_rows_in_their_order(session: AsyncSession, engine: AsyncEngine):
-    """Whatever the size of a batch, with one query, on any session."""
+    """With any batch size, with one query, on any session."""
     query = AsyncQueryBuilder(session, Hero).where(age__gte=5).order_by("-age")
     for size in (1, 7, 45, 1000):
         with recorded(engine) as words:
@@ -119,7 +119,7 @@ async def test_two_streams_can_be_left(session: AsyncSession, engine: AsyncEngin
 
 @pytest.mark.usefixtures("heroes")
 async def test_the_session_can_be_used_inside_the_loop(session: AsyncSession, engine: AsyncEngine):
-    """For related rows, queries and writes in a block; each row is there once, in its place."""
+    """For related rows, queries and writes in a block; each row appears once, in order."""
     query = AsyncQueryBuilder(session, Hero).order_by("team_id", "-age")
     expected = await query.scalars("age")
     for limit, start in ((50, 0), (20, 3)):
@@ -169,7 +169,7 @@ async def test_streams_run_side_by_side(session: AsyncSession):
 async def test_a_transaction_that_ends_in_the_loop_ends_it(
     session: AsyncSession, engine: AsyncEngine
 ):
-    """With an error: the rows that are still to come have expired, their cursor is gone."""
+    """It raises: the remaining rows have expired, and their cursor is closed."""
     query = AsyncQueryBuilder(session, Hero).order_by("age")
     for end in (session.commit, session.rollback, session.close):
         for batch_size in (5, 1000):
@@ -230,7 +230,7 @@ async def test_rows_that_stayed_loaded_are_brought_up_to_date(
 
 @pytest.mark.usefixtures("heroes")
 async def test_changes_inside_the_loop_stay(session: AsyncSession):
-    """What the program or the session wrote into a row meanwhile is newer than the cursor."""
+    """Changes that the program or the session made meanwhile are newer than the cursor."""
     query = AsyncQueryBuilder(session, Hero).order_by("age")
     async with transaction(session):
         rows = await query.all()

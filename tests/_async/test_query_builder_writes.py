@@ -91,7 +91,7 @@ async def test_objects_of_the_session_get_the_new_values(session: AsyncSession):
 async def test_rows_that_stayed_loaded_get_the_new_values(
     session: AsyncSession, session_factory: Sessions
 ):
-    """Those that a function returned before its commit: updated, marked or gone as the rows are."""
+    """Rows that a function returned before its commit are updated, marked or removed."""
     _, seat = await write_row(Seat(row="a", number=1, guest="x"), session)
     assert await AsyncQueryBuilder(session, Seat).where(row="a").update(guest="y") == 1
     assert (await AsyncQueryBuilder(session, Seat).one()).guest == seat.guest == "y"

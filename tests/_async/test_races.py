@@ -93,7 +93,7 @@ async def test_callers_of_different_rows_do_not_disturb_each_other(crowd: AsyncE
     async def call(number: int) -> None:
         for step in range(5):
             name = f"team {(number + step) % 5}"
-            # A session that has read before would be told of a deadlock on MySQL.
+            # On MySQL, a session that has read before would get a deadlock.
             async with AsyncSession(crowd) as session:
                 _, existed = await get_one_or_create(session, Team, name=name)
             if not existed:

@@ -43,7 +43,7 @@ async def fill(heroes: AsyncRepository[Hero], *names: str) -> list[int | None]:
 
 
 async def test_a_row_from_the_beginning_to_the_end(heroes: AsyncRepository[Hero]) -> None:
-    """Each write is committed, and what comes back is the row itself."""
+    """Each write is committed, and returns the row itself."""
     hero = await heroes.create(name="Rusty", secret_name="Tommy", age="48")
     assert (hero.age, heroes.session.in_transaction()) == (48, False)
     assert (await heroes.get(str(hero.id))).name == "Rusty"
@@ -54,7 +54,7 @@ async def test_a_row_from_the_beginning_to_the_end(heroes: AsyncRepository[Hero]
 
 
 async def test_an_instance_is_created_as_it_is(heroes: AsyncRepository[Hero]) -> None:
-    """The row that comes back is the one that was given."""
+    """The returned row is the given one."""
     hero = Hero(name="Rusty", secret_name="Tommy")
     assert await heroes.create(hero) is hero
 
@@ -124,7 +124,7 @@ async def test_mistakes_in_calls_are_refused(heroes: AsyncRepository[Hero]) -> N
 
 
 async def test_a_repository_needs_a_session_and_a_table(session: AsyncSession) -> None:
-    """What is neither is refused when the repository is made."""
+    """Anything else is refused when the repository is created."""
     with pytest.raises(ValidationError):
         AsyncRepository("session", Hero)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):

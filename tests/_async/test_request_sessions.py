@@ -30,7 +30,7 @@ from tests.servers import served
 
 
 class Service:
-    """An application with an engine of its own, and a connection beside it."""
+    """An application with its own engine, and a separate connection."""
 
     def __init__(self, engine: AsyncEngine, beside: Any) -> None:
         self.app = FastAPI()
@@ -115,7 +115,7 @@ def test_the_commit_is_done_before_the_response_leaves(service: Service, scope: 
 
 
 def test_callbacks_run_after_the_commit(service: Service) -> None:
-    """What waits for the commit runs after it and before the response, after a rollback never."""
+    """Callbacks run after the commit and before the response, and not after a rollback."""
     seen: list[list[str]] = []
 
     @service.app.post("/heroes/{name}")
@@ -169,7 +169,7 @@ def test_it_can_be_replaced(service: Service) -> None:
     ids=["http", "bug", "library"],
 )
 def test_an_exception_rolls_back(service: Service, error: Exception, status: int) -> None:
-    """Whatever the route raises undoes what it wrote, and is answered as it is."""
+    """Any exception of the route undoes its writes, and is answered unchanged."""
 
     @service.app.post("/heroes")
     async def create(session: service.session) -> None:  # type: ignore[name-defined]
@@ -225,7 +225,7 @@ def test_a_flush_that_fails_at_the_end_is_answered(service: Service) -> None:
 
 @pytest.mark.databases("sqlite", "postgresql")
 def test_a_commit_that_the_database_refuses_is_answered(service: Service) -> None:
-    """A constraint that is checked at COMMIT gives a status as any other."""
+    """A constraint checked at the COMMIT results in a status like any other."""
     prepare(service.engine)
 
     @service.app.post("/children", status_code=201)

@@ -1,4 +1,4 @@
-"""Sessions that send reads to a follower: whatever belongs to a write goes to the leader."""
+"""Sessions that send reads to a replica: all parts of a write go to the primary."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_rows_are_inserted(
 async def test_rows_are_upserted(
     session: AsyncSession, engine: AsyncEngine, count: int, inside: bool
 ) -> None:
-    """And read back from where they were written, new ones and old ones."""
+    """And read back from the primary, new rows and existing ones."""
     payload = [{"slug": f"s{number}", "title": "x"} for number in range(count)]
     async with block(session, inside):
         _, written = await bulk_upsert_mappings(payload, session, Article, ["slug"])
@@ -117,7 +117,7 @@ async def test_rows_are_upserted(
 
 
 async def test_keys_are_made_by_the_leader(session: AsyncSession, engine: AsyncEngine) -> None:
-    """Also for the rows of an upsert that give no key."""
+    """Also for rows of an upsert without a key."""
     _, written = await bulk_upsert_mappings(rows(3), session, Hero)
     assert all(row.id for row in written)
     assert await count_of(engine, Hero) == 3
@@ -151,7 +151,7 @@ async def test_many_rows_by_their_keys(session: AsyncSession, engine: AsyncEngin
 
 
 async def test_deleted_rows_are_purged(session: AsyncSession, engine: AsyncEngine) -> None:
-    """Found where they are removed."""
+    """They are searched for in the primary."""
     players = [{"id": number, "name": "Ann"} for number in (1, 2)]
     await bulk_insert_rows(players, session, Player)
     assert await delete_rows_within_id_list([1], session, Player) == (True, 1)

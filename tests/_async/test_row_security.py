@@ -98,12 +98,12 @@ async def seen_by(session: Any) -> list[str]:
     return await run_on_connection(session, lambda found: [*found.execute(LABELS).scalars()])
 
 
-def told(sent: list[str]) -> list[str]:
-    """Return the first words of statements, "tell" for those that tell the tenant."""
-    return ["tell" if "set_config" in each else each.split(maxsplit=1)[0] for each in sent]
+def first_words(sent: list[str]) -> list[str]:
+    """Return the first words of statements, "set_config" for those that set the tenant."""
+    return ["set_config" if "set_config" in each else each.split(maxsplit=1)[0] for each in sent]
 
 
-# --- what is seen --------------------------------------------------------------------------------
+# --- visible rows --------------------------------------------------------------------------------
 
 
 async def test_a_read_has_a_transaction(secured: Secured, session: Any):
@@ -118,7 +118,7 @@ async def test_a_read_has_a_transaction(secured: Secured, session: Any):
 
 
 async def test_what_goes_past_the_session_sees_the_rows_of_the_tenant(session: Any):
-    """Where the library adds no criterion, PostgreSQL does."""
+    """PostgreSQL adds a criterion where the library does not."""
     with tenant_scope("a"):
         assert await seen_by(session) == ["of a"]
         said = LABELS.execution_options(any_tenant=True)
@@ -129,7 +129,7 @@ async def test_what_goes_past_the_session_sees_the_rows_of_the_tenant(session: A
 
 
 async def test_nothing_is_seen_without_a_tenant(session: Any):
-    """Nor with all of them: maintenance has a role of its own."""
+    """Nor in the scope of all tenants: maintenance needs a separate role."""
     assert await seen_by(session) == []
     with all_tenants():
         assert await seen_by(session) == []
@@ -141,7 +141,7 @@ async def test_nothing_is_seen_without_a_tenant(session: Any):
 
 
 async def test_no_row_of_another_tenant_is_written(session: Any, secured: Secured):
-    """By nothing that goes past the session."""
+    """Not even by statements that bypass the session."""
     foreign = text("INSERT INTO spell (label, power, tenant_id) VALUES ('x', 0, 'b')")
     with tenant_scope("a"):
         with pytest.raises(ProgrammingError):
@@ -173,7 +173,7 @@ async def test_tenants_of_other_types(session: Any, model: Any, name: str, tenan
 
 
 async def test_the_history_of_a_row_is_that_of_its_tenant(session: Any):
-    """What the history holds of rows is kept apart like the rows."""
+    """History entries are separated by tenant like the rows."""
     history = text("SELECT tenant_id FROM change_history")
     for tenant in ("a", "b"):
         with tenant_scope(tenant):
@@ -188,30 +188,30 @@ async def test_the_history_of_a_row_is_that_of_its_tenant(session: Any):
         await session.close()
 
 
-# --- how it is told ------------------------------------------------------------------------------
+# --- setting the tenant --------------------------------------------------------------------------
 
 
 async def test_a_transaction_is_told_once(session: Any, engine: AsyncEngine):
-    """Before its first statement, whatever follows, and a savepoint too."""
+    """Before its first statement only, also with a savepoint."""
     with tenant_scope("a"), statements_of(engine) as sent:
         async with transaction(session):
             await write_row(Spell(label="x"), session)
             async with transaction(session):
                 await update_row(1, {"power": 5}, session, Spell)
             await get_rows(session, Spell)
-        assert told(sent).count("tell") == 1
-        assert told(sent)[0] == "tell"
+        assert first_words(sent).count("set_config") == 1
+        assert first_words(sent)[0] == "set_config"
         del sent[:]
         await session.exec(select(Spell.id))
         await session.exec(select(Spell.id))
-        assert told(sent) == ["tell", "SELECT", "SELECT"]
+        assert first_words(sent) == ["set_config", "SELECT", "SELECT"]
 
 
 async def test_models_of_nobody_are_told_nothing(session: Any, engine: AsyncEngine):
     """Without a tenant in scope, none is set."""
     with statements_of(engine) as sent:
         await write_row(Pet(name="Rex"), session, raise_on_error=True)
-    assert "tell" not in told(sent)
+    assert "set_config" not in first_words(sent)
 
 
 async def test_each_attempt_of_a_transaction_is_told(session_factory: Any, engine: AsyncEngine):
@@ -228,7 +228,7 @@ async def test_each_attempt_of_a_transaction_is_told(session_factory: Any, engin
     with tenant_scope("a"), statements_of(engine) as sent:
         [row] = await run_transaction(session_factory, work)
     assert (row.id, attempts) == (1, [["of a"]] * 2)
-    assert told(sent).count("tell") == 2
+    assert first_words(sent).count("set_config") == 2
 
 
 async def test_nothing_outlives_a_transaction(session: Any, engine: AsyncEngine):
@@ -243,7 +243,7 @@ async def test_nothing_outlives_a_transaction(session: Any, engine: AsyncEngine)
 
 
 async def test_a_scope_that_opens_in_a_transaction(session: Any):
-    """What counts is what is in scope at the statement, also where a savepoint forgets it."""
+    """The scope at the statement counts, even if a savepoint's rollback resets the setting."""
     async with transaction(session):
         await get_rows(session, Pet)
         with tenant_scope("a"):
@@ -391,7 +391,7 @@ async def test_roles_for_which_row_security_does_not_hold(secured: Secured):
 
 
 async def test_tables_for_which_row_security_does_not_hold(secured: Secured):
-    """An owner passes it where it is not forced, and everybody where it is not enabled."""
+    """Owners bypass it unless it is forced, and everybody does unless it is enabled."""
     owner = f"ALTER TABLE spell OWNER TO {secured.role}"
     for off, on in (("NO FORCE", "FORCE"), ("DISABLE", "ENABLE")):
         secured.ask(owner, f"ALTER TABLE spell {off} ROW LEVEL SECURITY")

@@ -161,7 +161,7 @@ async def test_a_row_that_is_taken_out_of_a_collection(session: AsyncSession) ->
 
 
 async def test_what_was_pending_keeps_its_own_error(session: AsyncSession) -> None:
-    """A value that is missing in another row is not taken for a reference."""
+    """A missing value in another row is not reported as a reference."""
     await given(session, Ware(id=1), Box(id=1, rack=Rack(room="A", number=1)))
     _, box = await get_row(1, session, Box)
     box.rack_room = None
@@ -171,7 +171,7 @@ async def test_what_was_pending_keeps_its_own_error(session: AsyncSession) -> No
 
 
 class TestHiddenReferences:
-    """A soft-deleted row refers to a row as any other does, whatever was read before."""
+    """A soft-deleted row refers to a row like any other, whatever was read before."""
 
     @pytest.mark.parametrize("many", [False, True])
     async def test_references_are_cleared(self, session: AsyncSession, many: bool) -> None:
@@ -212,7 +212,7 @@ class TestHiddenReferences:
     async def test_deletions_reach_hidden_rows(
         self, session: AsyncSession, paths: tuple[str, ...]
     ) -> None:
-        """On each level, with rows that the session holds as they were read."""
+        """On each level, with rows that the session already holds."""
         await given(
             session,
             Trunk(id=1),

@@ -46,7 +46,7 @@ def hero(name: str) -> Hero:
 
 
 async def names(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return sorted((await reader.exec(select(Hero.name))).all())
 
@@ -135,7 +135,7 @@ class TestAtomicity:
     async def test_after_a_commit_or_rollback_by_hand(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """What follows in the block begins for SQLite too."""
+        """The rest of the block begins a transaction on SQLite too."""
         with pytest.raises(TransactionError):
             async with transaction(session) as tx:
                 await write_row(hero("kept"), session)
@@ -281,7 +281,7 @@ class TestLocking:
             assert await names(engine) == ["Rusty"]
 
     async def test_a_bind_per_model_that_gets_no_lock(self, file: str) -> None:
-        """The statement that would begin fails; it is not taken for a refused row."""
+        """The statement that would begin fails; this is not reported as a refused row."""
         async with (
             opened(file, connect_args={"timeout": 0.05}) as engine,
             AsyncSession(engine) as holder,
@@ -309,7 +309,7 @@ class TestLocking:
             await reader.rollback()
 
     async def test_a_file_that_was_written_is_whole(self, file: str) -> None:
-        """What another program sees is what was committed."""
+        """Another program sees exactly the committed rows."""
         async with opened(file) as engine:
             async with AsyncSession(engine) as session, transaction(session):
                 await write_row(hero("Rusty"), session)

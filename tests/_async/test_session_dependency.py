@@ -41,7 +41,7 @@ async def test_a_connection_that_died_after_the_answer_is_let_go(database: Datab
 
 
 async def test_a_rollback_that_fails_at_the_close_lets_go_of_the_connection(database: Database):
-    """Whatever the driver says, also where SQLAlchemy doesn't take the connection for lost."""
+    """For any driver error, even if SQLAlchemy does not recognize the loss."""
     engine = create_pooled_engine(database.async_url)
     failing = True
 

@@ -217,14 +217,14 @@ class TestUpdate:
         assert calls == [1]
 
     async def test_another_key(self, opened: Opened) -> None:
-        """It is refused where there is such a row."""
+        """It is refused if such a row exists."""
         await given(opened(), hero())
         with pytest.raises(ValidationError, match="primary key"):
             await update_row(1, {"id": 2, "age": 3}, opened(), Hero)
         assert await update_row(9, {"id": 2, "age": 3}, opened(), Hero) == (False, None)
 
     async def test_refused_by_the_database(self, opened: Opened) -> None:
-        """Outside a block the row comes back as the database has it."""
+        """Outside a block, the returned row has the database's values."""
         await given(opened(), hero(1), hero(2))
         session = opened()
         updated, row = await update_row(1, {"name": "hero 2"}, session, Hero)
@@ -746,7 +746,7 @@ async def test_models_of_sqlalchemy(way: str) -> None:
 
 
 async def test_no_database(way: str) -> None:
-    """It is never taken for a missing row."""
+    """It is never reported as a missing row."""
     engine = make_sqlite("/nowhere/at/all.db")
     async with AsyncSession(engine) as session:
         if way == "by a flush":

@@ -1,4 +1,4 @@
-"""Soft-deleted rows stay out of whatever a statement brings in, on every database."""
+"""No statement returns or loads soft-deleted rows, on any database."""
 
 from __future__ import annotations
 
@@ -385,7 +385,7 @@ class TestRelatedRows:
         assert await related(session, statement, "badges") == {"Ann": ["gold"], "Cid": []}
 
     async def test_deeper(self, session: AsyncSession, load: Any):
-        """What is loaded lazily from related rows is filtered as well."""
+        """Lazy loads from related rows are filtered as well."""
         statement = select(Club).options(load(Club.players))
         rows = await read(session, statement)
         found = await run_sync(
@@ -394,21 +394,21 @@ class TestRelatedRows:
         assert found == [["gold"]]
 
     async def test_not_hidden(self, session: AsyncSession, load: Any):
-        """With `include_deleted` everything is there: the criteria belong to one read alone."""
+        """With `include_deleted` nothing is hidden: the criteria apply to one read only."""
         statement = select(Player).options(load(Player.badges)).where(Player.name == "Ann")
         found = await related(session, statement, "badges", include_deleted=True)
         assert found == {"Ann": ["gold", "lost", "silver"]}
 
 
 class Note(UserDefinedOption):
-    """An option that a program gives its own statements."""
+    """An option of the program's own statements."""
 
     propagate_to_loaders = True
 
 
 @pytest.mark.usefixtures("league")
 async def test_a_callers_own_options_stay(session: AsyncSession):
-    """They travel to the loads of relationships beside those of the library.
+    """They are passed to loads of relationships together with the library's.
 
     SQLAlchemy's cache doesn't count them, so that the first of these statements stands for all.
     """
@@ -452,7 +452,7 @@ async def mark(session: AsyncSession, model: Any, key: int, *, is_deleted: bool)
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=lambda load: load.__name__)
 class TestLeftovers:
     async def test_a_collection_that_is_loaded_already(self, session: AsyncSession, load: Any):
-        """A second read shows what is there now, in the same object."""
+        """A second read shows the current rows, in the same object."""
         statement = select(Club).options(load(Club.players)).where(Club.id == 1)
         [club] = await read(session, statement)
         assert names(club.players) == ["Ann"]
@@ -476,7 +476,7 @@ class TestLeftovers:
         assert player.club is club
 
     async def test_with_and_without_deleted_rows(self, session: AsyncSession, load: Any):
-        """Each read gets what it asks for, whatever the one before it asked for."""
+        """Each read gets what it asks for, independent of earlier reads."""
         statement = select(Club).options(load(Club.players)).where(Club.id == 1)
         [club] = await read(session, statement)
         assert names(club.players) == ["Ann"]
@@ -486,7 +486,7 @@ class TestLeftovers:
         assert names(club.players) == ["Ann"]
 
     async def test_other_objects_are_left_alone(self, session: AsyncSession, load: Any):
-        """What a read doesn't return keeps its relationships loaded."""
+        """Objects that a read doesn't return keep their relationships loaded."""
         [fan] = await read(session, select(Fan).options(load(Fan.club)).where(Fan.id == 1))
         statement = select(Player).options(load(Player.badges)).where(Player.id == 1)
         [player] = await read(session, statement)
@@ -510,7 +510,7 @@ class TestLeftovers:
         assert names(club.players) == ["Ann", "Dee"]
 
     async def test_a_failing_read_loses_nothing(self, session: AsyncSession, load: Any):
-        """What was set aside for it comes back."""
+        """Relationships that were set aside are restored."""
         statement = select(Club).options(load(Club.players))
         [club] = await read(session, statement)
         with pytest.raises(QueryExecutionError):

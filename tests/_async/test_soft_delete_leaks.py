@@ -151,7 +151,7 @@ def related(model: Any, name: str, visible: Any, everything: Any, /, **options: 
 
 
 def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
-    """Return the ways to load a relationship: by the library's options and by one's own."""
+    """Return the ways to load a relationship: the library's options and the caller's own."""
     attribute = getattr(model, name)
     own = [selectinload, joinedload, subqueryload, immediateload]
     if attribute.property.secondary is LINKS:
@@ -199,7 +199,7 @@ async def _by_cursor(query: Any) -> list[str]:
 
 
 async def _streamed(query: Any) -> list[str]:
-    """Return what comes one row after the other."""
+    """Return the rows of a stream."""
     return [row.name async for row in query.stream(1)]
 
 
@@ -537,7 +537,7 @@ async def test_rows_that_are_deleted_while_the_session_holds_them(session: Async
 
 
 async def test_deeper_relationships_of_a_row(session: AsyncSession):
-    """What comes with a related row is filtered, too, now and later."""
+    """Rows loaded with a related row are filtered, too, now and later."""
     for options in ({"selectin": True, "select_in_keys": "players.badges"}, {}):
         session.expunge_all()
         _, club = await get_row(1, session, Club, **options)
@@ -620,7 +620,7 @@ def statements(engine: AsyncEngine) -> Iterator[list[str]]:
 async def test_models_without_the_mixin_pay_nothing(
     engine: AsyncEngine, session: AsyncSession, session_factory: Sessions
 ):
-    """Their reads send the SQL that one would write by hand, and nothing else."""
+    """Their reads send the same SQL as handwritten ones, and nothing else."""
     statement = select(Hero).where(Hero.team.has(Team.name == "Avengers"))
     joined = select(Hero, Team).join(Hero.team)
     by_hand = {

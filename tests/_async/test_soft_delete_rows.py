@@ -71,7 +71,7 @@ async def test_a_row_is_marked_and_stays_in_the_table(session: AsyncSession):
 
 
 async def test_an_explicit_name_wins(session: AsyncSession):
-    """`deleted_by` is kept whatever `acting_as` says."""
+    """An explicit `deleted_by` overrides `acting_as`."""
     letter = await letter_of(session)
     with acting_as("alice"):
         await soft_delete_row(letter.id, session, Letter, deleted_by="bob")
@@ -79,7 +79,7 @@ async def test_an_explicit_name_wins(session: AsyncSession):
 
 
 async def test_a_deleted_row_is_not_found(session: AsyncSession):
-    """Neither to delete it again, nor to update it; who deleted it stays."""
+    """Neither to delete it again nor to update it; its `deleted_by` stays."""
     letter = await letter_of(session)
     await soft_delete_row(letter.id, session, Letter, deleted_by="bob")
     assert await soft_delete_row(letter.id, session, Letter, deleted_by="eve") is False
@@ -113,7 +113,7 @@ async def test_a_deleted_row_can_be_removed(session: AsyncSession):
 
 
 async def test_models_without_the_mixin_are_refused(session: AsyncSession):
-    """A mistake raises whatever the flag says."""
+    """A mistake raises regardless of the flag."""
     for call in (
         lambda: soft_delete_row(1, session, Hero, raise_on_error=False),
         lambda: restore_row(1, session, Hero, raise_on_error=False),
@@ -208,7 +208,7 @@ async def test_only_deleted_rows_are_found_to_restore(session: AsyncSession):
 
 
 async def test_a_row_whose_value_is_taken_cannot_be_restored(session: AsyncSession):
-    """The row comes back as it is, or the constraint is named."""
+    """The row is returned unchanged, or the error names the constraint."""
     _, old = await write_row(Membership(email="a@b", nick="old"), session, raise_on_error=True)
     key = old.id
     await soft_delete_row(key, session, Membership)
@@ -332,7 +332,7 @@ async def test_rows_that_others_refer_to_are_kept(session: AsyncSession):
 
 
 async def test_purging_takes_part_in_a_block(session: AsyncSession):
-    """What a failing block removed is back, in the session too."""
+    """Rows that a failing block removed are restored, in the session too."""
     letter = await letter_of(session)
     key = letter.id
     with pytest.raises(TransactionError):
@@ -345,7 +345,7 @@ async def test_purging_takes_part_in_a_block(session: AsyncSession):
 
 
 async def test_objects_of_purged_rows_leave_the_session(session: AsyncSession):
-    """What is pending is flushed first, also without autoflush."""
+    """Pending changes are flushed first, even without autoflush."""
     parcel = Parcel(code="a")
     session.add(parcel)
     await session.commit()

@@ -76,7 +76,7 @@ async def add(session: AsyncSession, **values: Any) -> Letter:
 
 
 async def core(session: AsyncSession, **values: Any) -> Letter:
-    """Write a letter with a Core statement of one's own."""
+    """Write a letter with the caller's own Core statement."""
     await execute(session, insert(Letter).values(text="a", **values))
     await session.commit()
     row: Letter = await get_result_from_query(select(Letter), session)
@@ -113,7 +113,7 @@ async def change_in_block(session: AsyncSession, key: Any, **values: Any) -> Non
 
 
 async def core_update(session: AsyncSession, key: Any, **values: Any) -> None:
-    """Change the letter with a Core statement of one's own."""
+    """Change the letter with the caller's own Core statement."""
     await execute(session, update(Letter).where(Letter.id == key).values(text="b", **values))
     await session.commit()
 
@@ -142,7 +142,7 @@ async def test_new_rows(session: AsyncSession, session_factory: Sessions, create
 async def test_explicit_values_of_new_rows(
     session: AsyncSession, session_factory: Sessions, create: Any
 ):
-    """They win, to the microsecond and whatever their zone."""
+    """They win, to the microsecond and in any time zone."""
     with acting_as("alice"):
         row = await create(session, created_at=EAST, created_by="importer")
     for each in (row, await stored_letter(session_factory)):
@@ -214,7 +214,7 @@ async def test_filters_by_moments(session: AsyncSession):
 
 
 async def test_naive_datetimes_are_refused(session: AsyncSession):
-    """By whatever function, before anything is written."""
+    """By every function, before anything is written."""
     key = (await write(session)).id
     for call in (
         lambda: write(session, created_at=NAIVE),

@@ -1,4 +1,4 @@
-"""No more statements than SQLAlchemy written by hand would execute."""
+"""No more statements than handwritten SQLAlchemy would execute."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ async def test_values_are_those_of_the_columns(session: AsyncSession) -> None:
 
 @pytest.mark.usefixtures("heroes")
 async def test_the_session_can_be_used_inside_the_loop(session: AsyncSession) -> None:
-    """Each row comes once, in its place, also where the database keeps no cursor meanwhile."""
+    """Each row appears once, in order, even if the database cannot keep the cursor open."""
     query = AsyncQueryBuilder(session, Hero).order_by("team__name", "-age").limit(20).offset(1)
     expected = await query.values("id", "name")
     seen = []

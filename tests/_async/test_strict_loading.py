@@ -37,7 +37,7 @@ async def heroes(session: AsyncSession) -> None:
 
 
 async def test_a_lazy_load_says_what_loads_it(session: AsyncSession):
-    """Nothing is sent, and the session is usable; without the block it is as it was."""
+    """Nothing is sent, and the session is usable; after the block, lazy loads work again."""
     await heroes(session)
     with strict_loading(session):
         _, rows = await get_rows(session, Hero, sort_field="id")
@@ -167,13 +167,13 @@ async def test_blocks_nest(session: AsyncSession):
 
 @pytest.mark.parametrize("mode", ["always", None, 1])
 async def test_another_mode(session: AsyncSession, mode: Any):
-    """It is refused where it is given."""
+    """It is refused at once."""
     with pytest.raises(ValidationError, match="n_plus_one"), strict_loading(session, mode):
         pass
 
 
 async def test_sessions_of_a_factory(engine: AsyncEngine):
-    """A factory makes them strict, beside what their program keeps in them."""
+    """A factory makes them strict, and keeps the program's own `info`."""
     new_session = session_factory(engine, strict_loading="n_plus_one", info={"mine": 1})
     async with new_session() as session:
         assert session.info["mine"] == 1

@@ -277,7 +277,7 @@ OF_HISTORIES: dict[str, list[Callable[[AsyncSession], Any]]] = {
     ],
 }
 
-# All that may be told of a call: names of the library's, of tables and of classes, and codes.
+# All that may be exported for a call: the library's names, names of tables and classes, codes.
 TOLD = {
     "code.function.name",
     "db.collection.name",
@@ -319,13 +319,13 @@ def _ends_a_query(name: str) -> bool:
 
 @pytest.fixture
 def telemetry() -> Iterator[Exported]:
-    """What is exported."""
+    """The exported telemetry."""
     with exported() as collected:
         yield collected
 
 
 async def _called(engine: AsyncEngine) -> None:
-    """Call everything, each with a session of its own, whatever it raises."""
+    """Call everything, each with its own session, ignoring errors."""
     for calls in (CALLS, METHODS, OF_REPOSITORIES, OF_HISTORIES):
         for call in chain.from_iterable(calls.values()):
             async with AsyncSession(engine) as session:

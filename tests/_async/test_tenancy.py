@@ -123,7 +123,7 @@ async def labels(session: AsyncSession) -> list[str]:
 
 @pytest.mark.parametrize("tenant", [None, "", " a", "a ", "a" * 101, 1.5, True, b"a", ("a",)])
 def test_what_is_no_name_of_a_tenant(tenant: Any) -> None:
-    """It is refused where it is named, so that nothing is looked for with it."""
+    """It is refused when it is set, before any query."""
     with pytest.raises(ValidationError) as refused:
         tenant_scope(tenant)
     assert not isinstance(refused.value, TenantError)
@@ -142,7 +142,7 @@ def test_scopes_nest() -> None:
 
 
 def test_all_tenants_is_logged() -> None:
-    """At debug level, so that one finds out where it was said."""
+    """At debug level, with the place of the call."""
     with logged("DEBUG") as lines, all_tenants():
         pass
     assert any("all_tenants" in line[-1] for line in lines)
@@ -249,7 +249,7 @@ async def test_a_stream_that_is_half_read(session: AsyncSession):
 
 
 async def test_models_of_nobody_need_no_tenant(session: AsyncSession):
-    """Their statements are as they were."""
+    """Their statements are unchanged."""
     with statements_of(session.bind) as sent:
         await write_row(Pet(id=1, name="Rex"), session)
         _, pets = await get_rows(session, Pet)
@@ -266,7 +266,7 @@ async def test_a_type_that_does_not_fit(session: AsyncSession):
 
 
 async def test_names_are_compared_letter_by_letter(session: AsyncSession):
-    """Whatever the database does with other texts."""
+    """Regardless of the database's collation."""
     await spells_of("acme", "ACME", "äcme", session=session)
     for tenant in ("acme", "ACME", "äcme"):
         with tenant_scope(tenant):
@@ -412,7 +412,7 @@ async def test_no_row_gets_another_tenant(session: AsyncSession, what: str):
 
 @pytest.mark.parametrize("what", ["update_row", "bulk_update_rows", "a query's update"])
 async def test_the_field_is_named(session: AsyncSession, what: str):
-    """Where a call gives values by their names."""
+    """For calls with values by name."""
     await spells_of("a", session=session)
     with tenant_scope("a"), pytest.raises(TenantError) as refused:
         await BY_ANOTHER[what](session)
@@ -420,7 +420,7 @@ async def test_the_field_is_named(session: AsyncSession, what: str):
 
 
 async def test_rows_may_name_their_own_tenant(session: AsyncSession):
-    """Everywhere where they may name none."""
+    """Wherever it may also be omitted."""
     with tenant_scope("a"):
         await write_row(Spell(id=1, label="x", tenant_id="a"), session)
         await bulk_insert_rows([{"id": 2, "label": "x", "tenant_id": "a"}], session, Spell)
@@ -479,7 +479,7 @@ async def test_in_the_scope_of_all_no_row_changes_its_tenant(session: AsyncSessi
 
 
 async def test_an_expired_row_may_name_its_tenant(session: AsyncSession):
-    """What it had is not known to the session, and the flush reaches it if it is the same."""
+    """The session does not know its old tenant; the flush only reaches this tenant's row."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"):
         row = await session.get(Spell, 1)
@@ -585,7 +585,7 @@ async def test_an_upsert_leaves_the_row_of_another_tenant_alone(session: AsyncSe
 
 
 async def test_a_partial_upsert_leaves_it_alone_too(session: AsyncSession):
-    """Where too little is given for a new row."""
+    """Also with too few values for a new row."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"):
         await bulk_upsert_mappings([{"id": 1, "power": 5}], session, Spell)
@@ -598,7 +598,7 @@ async def test_a_partial_upsert_leaves_it_alone_too(session: AsyncSession):
 
 
 async def test_an_upsert_of_ones_own_rows(session: AsyncSession):
-    """By the primary key: some are there, some are new."""
+    """By the primary key: some exist, some are new."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"):
         rows = [{"id": 1, "label": "mine"}, {"id": 3, "label": "mine"}]
@@ -620,7 +620,7 @@ async def test_rows_that_are_there_are_skipped(session: AsyncSession):
 
 
 async def test_a_row_of_another_session(session: AsyncSession, session_factory: Sessions):
-    """What another tenant's session has read is neither refreshed nor written."""
+    """A row read by another tenant's session is neither refreshed nor written."""
     await spells_of("a", "b", session=session)
     theirs = session_factory()
     with tenant_scope("b"):
@@ -640,7 +640,7 @@ async def test_a_row_of_another_session(session: AsyncSession, session_factory: 
 
 @pytest.mark.filterwarnings("ignore:DELETE statement on table")
 async def test_a_stand_in_reaches_no_row_of_another_tenant(session: AsyncSession):
-    """A row that was made by hand with a foreign key, of which the session knows no tenant."""
+    """An object that the program made with a foreign key; the session does not know its tenant."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"):
         for number, error in ((2, StaleDataError), (1, None)):
@@ -694,7 +694,7 @@ async def ships_of(session: AsyncSession) -> None:
 async def test_no_row_of_another_tenant_can_be_related(
     session: AsyncSession, session_factory: Sessions
 ):
-    """Neither one that is loaded, nor one of which only the key is known."""
+    """Neither a loaded one, nor one of which only the key is known."""
     await ships_of(session)
     theirs = session_factory()
     with tenant_scope("b"):
@@ -980,7 +980,7 @@ async def test_text_that_says_that_it_may(session: AsyncSession):
 
 
 async def test_text_without_a_tenant(session: AsyncSession):
-    """It is refused where it names a table of tenants, and in a session that serves one."""
+    """It is refused if it names a tenants' table, and in a session that serves a tenant."""
     assert first_of(await execute(session, text("SELECT 1"))) == 1
     for named in ("SELECT id FROM spell", 'SELECT id FROM "SPELL" AS s'):
         with pytest.raises(TenantError):
@@ -995,7 +995,7 @@ async def test_text_without_a_tenant(session: AsyncSession):
 
 
 async def test_rows_that_are_merged(session: AsyncSession):
-    """A row that names no tenant is of the one in scope, whether it is there already or not."""
+    """A row without a tenant gets the one in scope, whether it exists or not."""
     await spells_of("a", "b", session=session)
     with tenant_scope("a"):
         for number in (1, 3):

@@ -48,7 +48,7 @@ OTHER, SECRET = "globex-4711", "s3cr3t"
 
 
 async def deeds(session: AsyncSession) -> None:
-    """Write a deed for each of two tenants; the second is another one's."""
+    """Write a deed for each of two tenants."""
     for number, tenant in ((1, "acme"), (2, OTHER)):
         with tenant_scope(tenant):
             deed = Deed(id=number, name=f"of {tenant}", code=f"{SECRET}{number}")
@@ -68,7 +68,7 @@ async def worths(session: AsyncSession) -> list[tuple[int, int, int]]:
 
 
 async def test_versions(session: AsyncSession, session_factory: Sessions):
-    """A conflict is one of the tenant's own; another one's row is not there at all."""
+    """A conflict is only reported for the tenant's own row; another tenant's is missing."""
     await deeds(session)
     with tenant_scope("acme"):
         assert (await update_row(1, {"worth": 5}, session, Deed, expected_version=1))[0]
@@ -119,7 +119,7 @@ async def test_old_marked_rows_are_purged(session: AsyncSession):
 
 
 async def test_hooks(session: AsyncSession):
-    """What a hook reads is the tenant's, and it cannot give a row away."""
+    """A hook reads the tenant's rows, and cannot move a row to another tenant."""
     await deeds(session)
     seen: list[int] = []
 

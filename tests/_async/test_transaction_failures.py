@@ -128,7 +128,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("wrap_errors", [True, False])
     async def test_stop_iteration(self, session: AsyncSession, wrap_errors: bool) -> None:
-        """What generators treat specially is an exception like any other here."""
+        """Exceptions that generators treat specially are handled like any other."""
         error = StopIteration()
         with pytest.raises((StopIteration, TransactionError, RuntimeError)) as caught:
             async with transaction(session, wrap_errors=wrap_errors):
@@ -214,7 +214,7 @@ class TestFailure:
     async def test_a_commit_that_fails(
         self, session: AsyncSession, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A commit that fails for whatever reason is reported, on every database."""
+        """A commit that fails for any reason is reported, on every database."""
         with (
             refused_commits(engine, monkeypatch),
             pytest.raises(TransactionError, match="RuntimeError"),
@@ -227,7 +227,7 @@ class TestFailure:
     async def test_a_flush_at_the_exit_that_fails(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """What was only added is refused when the block ends."""
+        """A pending row is refused at the end of the block."""
         await write_row(hero("Rusty"), session)
         with pytest.raises(TransactionError) as caught:
             async with transaction(session):
@@ -362,7 +362,7 @@ class TestLostConnection:
     async def test_at_the_commit(
         self, database: Database, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """The COMMIT fails then, and is not taken for done."""
+        """The COMMIT fails, and is not considered done."""
         with pytest.raises(TransactionError):
             async with transaction(session):
                 await write_row(hero("Rusty"), session)

@@ -41,10 +41,10 @@ from tests.models import Hero, Setting, Team
 
 
 class TestRows:
-    """What the library returned inside a block stays loaded after its commit."""
+    """Rows returned inside a block stay loaded after its commit."""
 
     async def test_rows_of_every_function(self, session: AsyncSession) -> None:
-        """They can be read without a query, changed as they were afterwards."""
+        """They can be read without a query, with their last values."""
         await write_row(Team(name="Preventers"), session)
         async with transaction(session):
             _, written = await write_row(hero("written"), session)
@@ -149,7 +149,7 @@ class TestRows:
 
 class TestSessions:
     async def test_one_that_is_in_use(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """What was pending before the block is committed with it."""
+        """Changes that were pending before the block are committed with it."""
         await session.exec(select(Hero))
         session.add(hero("pending"))
         await session.flush()
@@ -161,7 +161,7 @@ class TestSessions:
     async def test_one_that_is_in_use_and_fails(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """It is rolled back with it."""
+        """They are rolled back with it."""
         await session.exec(select(Hero))
         session.add(hero("pending"))
         await session.flush()

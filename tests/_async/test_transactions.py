@@ -1,4 +1,4 @@
-"""`transaction()`: all or nothing, on every database; commits and rollbacks by hand."""
+"""`transaction()`: all or nothing, on every database; explicit commits and rollbacks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestSuccess:
     async def test_three_writes_are_one_transaction(
         self, session: AsyncSession, engine: AsyncEngine
     ) -> None:
-        """One COMMIT and no SAVEPOINT: a block costs what writing by hand costs."""
+        """One COMMIT and no SAVEPOINT, as with handwritten code."""
         await write_row(Currency(code="OLD", name="?"), session)
         with recorded(engine) as words:
             async with transaction(session):
@@ -125,7 +125,7 @@ class TestByHand:
     """`commit()`, `rollback()` and `close()` in a block: the user's own decision."""
 
     async def test_commit(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """What was written stays; what follows is a transaction of its own."""
+        """Earlier writes are kept; the rest is a separate transaction."""
         with pytest.raises(TransactionError):
             async with transaction(session) as tx:
                 await write_row(hero("Rusty"), session)
@@ -142,7 +142,7 @@ class TestByHand:
         await assert_usable(session, engine)
 
     async def test_rollback(self, session: AsyncSession, engine: AsyncEngine) -> None:
-        """What was before is gone, what follows is committed by the exit."""
+        """Earlier work is undone, later work is committed at the exit."""
         async with transaction(session) as tx:
             await write_row(hero("Rusty"), session)
             await tx.rollback()

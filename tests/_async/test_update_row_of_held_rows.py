@@ -51,7 +51,7 @@ def change_in_place(value: Any) -> Any:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("copied", [False, True])
 class TestValuesThatAreChangedInPlace:
-    """What was passed is what is stored, though the row in the session shows it already."""
+    """The passed value is stored, although the session's row already has it."""
 
     async def test_outside_a_block(
         self, session: AsyncSession, remembering: AsyncSession, name: str, copied: bool
@@ -117,7 +117,7 @@ class TestARowThatIsOutOfDate:
     async def test_a_value_that_the_session_shows_already(
         self, session: AsyncSession, remembering: AsyncSession, hooked: bool
     ) -> None:
-        """What was passed is written, and the row comes back with it."""
+        """The passed value is written, and the returned row has it."""
         await given(session, Hero(id=1, name="a", secret_name="?", age=5))
         _, row = await get_row(1, remembering, Hero)
         await update_row(1, {"age": 7}, session, Hero)
@@ -149,7 +149,7 @@ class TestARowThatIsOutOfDate:
     async def test_a_row_of_a_snapshot(
         self, session: AsyncSession, remembering: AsyncSession
     ) -> None:
-        """A transaction that sees rows as they were at its first query writes what was passed."""
+        """A transaction with a snapshot of its first query writes the passed values."""
         await given(session, Hero(id=1, name="a", secret_name="?", age=5), Team(id=1, name="x"))
         await get_row(1, remembering, Team)
         await update_row(1, {"age": 7}, session, Hero)
@@ -158,7 +158,7 @@ class TestARowThatIsOutOfDate:
         assert stored.age == 5
 
     async def test_a_related_row(self, session: AsyncSession, remembering: AsyncSession) -> None:
-        """What a relationship shows may be out of date like any value."""
+        """A loaded relationship may be outdated like any value."""
         await given(session, Team(id=1, name="x"), Team(id=2, name="y"))
         await given(session, Hero(id=1, name="a", secret_name="?", team_id=1))
         _, row = await get_row(1, remembering, Hero, selectin=True, select_in_keys=["team"])

@@ -130,7 +130,7 @@ async def test_subqueries_and_other_keys(session: AsyncSession) -> None:
 
 
 async def test_a_value_that_the_database_refuses(session: AsyncSession) -> None:
-    """It follows `raise_on_error`, and the row comes back as the database has it."""
+    """It follows `raise_on_error`, and the returned row has the database's values."""
     await given(
         session, Hero(id=1, name="a", secret_name="?"), Hero(id=2, name="B", secret_name="")
     )
@@ -165,7 +165,7 @@ async def test_keys_and_relationships_take_none(
 
 
 async def test_a_model_that_validates_assignments(session: AsyncSession) -> None:
-    """An expression goes past Pydantic, as it has no value yet."""
+    """An expression bypasses Pydantic, because it has no value yet."""
     await given(session, Careful(id=1, size=4))
     _, row = await update_row(1, {"size": Careful.size + 1}, session, Careful)
     assert row is not None

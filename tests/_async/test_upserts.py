@@ -1,4 +1,4 @@
-"""Upserts: rows inserted, or updated where they are there, on every database."""
+"""Upserts: insert rows, or update existing ones, on every database."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestWhatIsWritten:
         assert [hero.name for hero in heroes] == [f"Hero {n}" for n in range(5)]
 
     async def test_a_field_that_is_not_given_is_left_alone(self, session: AsyncSession) -> None:
-        """Rows may give different fields."""
+        """Rows may have different fields."""
         await given(session, Hero(**RUSTY), Hero(**NOVA))
         rusty = {"id": 1, "name": "Rusty", "secret_name": "T."}
         _, rows = await bulk_upsert_mappings([rusty, NOVA | {"age": None}], session, Hero)
@@ -221,7 +221,7 @@ class TestKeys:
     """A key says which row is meant."""
 
     async def test_any_unique_key_finds_rows(self, session: AsyncSession) -> None:
-        """The primary key of a known row stays as it is."""
+        """The primary key of an existing row stays."""
         await given(session, Hero(**RUSTY))
         rows = [RUSTY | {"id": 77, "age": 49}, {"id": None, "name": "Nova", "secret_name": "?"}]
         _, heroes = await bulk_upsert_mappings(rows, session, Hero, ["name"])
@@ -269,7 +269,7 @@ class TestKeys:
         assert len({invoice.number for invoice in invoices}) == 4
 
     async def test_new_rows_get_ascending_keys(self, session: AsyncSession) -> None:
-        """Whatever fields each of them gives, none at all included."""
+        """Whichever fields each of them has, even none."""
         rows: list[dict[str, Any]] = [{}, {"label": "x"}, {}, {"note": "y"}]
         _, nodes = await bulk_upsert_mappings(rows, session, Node)
         assert [node.id for node in nodes] == sorted(node.id for node in nodes)
@@ -320,7 +320,7 @@ class TestKeys:
         assert [row.name for row in await stored_rows(session, Hero)] == ["Nova", "Rusty"]
 
     async def test_rows_may_refer_to_earlier_ones(self, session: AsyncSession) -> None:
-        """Rows may refer to earlier ones, whichever fields they give."""
+        """Rows may refer to earlier ones, whichever fields they have."""
         rows: list[dict[str, Any]] = [
             {"id": 1, "label": "root"},
             {"id": 2, "parent_id": 1, "note": "x"},
@@ -370,7 +370,7 @@ class TestKeys:
     async def test_another_unique_key_of_several_fields(
         self, session: AsyncSession, database: Database
     ) -> None:
-        """The row that MySQL has updated is found by the keys that the payload gives."""
+        """The row that MySQL has updated is found by the payload's keys."""
         await given(session, Article(slug="a", author="x", number=1))
         row = {"slug": "b", "author": "x", "number": 1, "title": "B"}
         if database.name == "mysql":
@@ -389,7 +389,7 @@ class TestKeys:
 
 
 class TestUpdateColumns:
-    """What a conflict may change."""
+    """The columns that a conflict may update."""
 
     async def test_they_limit_what_is_overwritten(self, session: AsyncSession) -> None:
         """`update_columns` limits what a known row gets; new rows get everything."""
@@ -399,7 +399,7 @@ class TestUpdateColumns:
         assert [(hero.age, hero.secret_name) for hero in heroes] == [(50, "Tommy"), (31, "Ann")]
 
     async def test_none_of_them_leaves_known_rows_alone(self, session: AsyncSession) -> None:
-        """They are returned as they are, without a stamp or a new version."""
+        """They are returned unchanged, without a stamp or a new version."""
         await given(session, Article(slug="a", title="A"))
         rows = [{"slug": "a", "title": "x"}, {"slug": "b", "title": "B"}]
         _, (known, new) = await bulk_upsert_mappings(
@@ -510,7 +510,7 @@ class TestResult:
     async def test_a_transaction_that_has_read_sees_what_is_there_now(
         self, session: AsyncSession, session_factory: SessionFactory, database: Database
     ) -> None:
-        """MySQL would show it the rows as they were, where an upsert changes nothing."""
+        """On MySQL it would see old rows if an upsert changes nothing."""
         if database.name == "sqlite":
             pytest.skip("nobody else can write meanwhile")
         await given(session, Hero(**RUSTY))
@@ -539,7 +539,7 @@ class TestResult:
         assert (hero.secret_name, hero.age, nova.age) == ("changed here", 50, 32)
 
     async def test_related_rows_are_looked_up_again(self, session: AsyncSession) -> None:
-        """What was loaded for the old foreign key is not shown for the new one."""
+        """Rows loaded for the old foreign key are not shown for the new one."""
         await given(session, Team(id=1, name="a"), Team(id=2, name="b"))
         _, (hero,) = await bulk_upsert_mappings([RUSTY | {"team_id": 1}], session, Hero)
         await session.refresh(hero, ["team"])

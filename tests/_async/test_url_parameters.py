@@ -40,7 +40,7 @@ def with_query(database: Database, query: str) -> str:
 @pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("driver", ["", "+psycopg"])
 async def test_one_url_serves_both_apis(database: Database, driver: str):
-    """What libpq reads and a driver does not is translated, or left out."""
+    """Parameters of libpq that a driver does not support are translated or dropped."""
     url = with_query(database, LIBPQ).replace("://", f"{driver}://", 1)
     engine = create_pooled_engine(url)
     async with AsyncSession(engine) as session:
@@ -69,7 +69,7 @@ def test_an_unknown_parameter_shows_when_the_engine_is_made(driver: str, name: s
     ],
 )
 def test_the_error_says_what_was_meant(url: str, hint: str):
-    """Where one of the names is near; what is not a name at all is not repeated."""
+    """If a known name is similar; text that is not a name is not quoted."""
     with pytest.raises(ValidationError, match=hint):
         create_pooled_engine(url)
 
@@ -212,6 +212,6 @@ async def test_parameters_are_suspects_only_while_the_reason_is_unknown(database
     ],
 )
 def test_a_parameter_that_takes_an_object_shows_when_the_engine_is_made(url: str, name: str):
-    """No URL can hold one; the error says where it goes."""
+    """A URL cannot contain an object; the error says where to pass it."""
     with pytest.raises(ValidationError, match=f"{name}' that takes an object.*connect_args"):
         create_pooled_engine(url)

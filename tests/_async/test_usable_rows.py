@@ -26,7 +26,7 @@ def hero(name: str = "s3cret") -> Hero:
 
 
 async def test_rows_of_a_block_can_be_read_after_it(session: AsyncSession) -> None:
-    """Read or written, with what the database filled in, and with what was changed by hand."""
+    """Read or written, with generated values, and with the program's own changes."""
     await write_row(hero("a"), session)
     async with transaction(session):
         _, read = await get_row("a", session, Hero, pk_field="name")
@@ -47,7 +47,7 @@ async def test_rows_of_a_block_can_be_read_after_it(session: AsyncSession) -> No
 async def test_a_write_that_begins_with_a_failing_search_leaves_the_session_usable(
     session: AsyncSession,
 ) -> None:
-    """What is pending in the session is flushed before the search, and may be refused."""
+    """Pending changes are flushed before the search, and may be refused."""
     _, row = await write_row(hero(), session, raise_on_error=True)
     key = row.id
     session.add(hero())

@@ -73,7 +73,7 @@ class TestValidateOnWrite:
         assert await get_rows(session, Gauge) == (False, [])
 
     async def test_good_rows(self, session: AsyncSession) -> None:
-        """They are written as they are, with relationships and defaults."""
+        """They are written unchanged, with relationships and defaults."""
         project = Project(name="p")
         written, gauge = await write_row(Gauge(sensor="ok", project=project), session)
         assert written

@@ -53,7 +53,7 @@ NAMES = pytest.mark.parametrize("name", sorted(VALUES))
 
 
 def fits(name: str, value: Any) -> bool:
-    """Return whether the column holds the value as it is."""
+    """Return whether the column stores the value unchanged."""
     if isinstance(value, str):
         return len(value) <= (4 if name == "marked" else 5)
     if isinstance(value, Decimal):
@@ -130,7 +130,7 @@ async def test_an_upsert_cuts_no_text(name: str, count: int, session: AsyncSessi
 
 @pytest.mark.parametrize("count", [1, 100])
 async def test_an_upsert_stores_what_single_rows_store(count: int, session: AsyncSession) -> None:
-    """What fits is stored as it is, in one statement or in many."""
+    """Fitting values are stored unchanged, in one statement or in many."""
     row = {
         "word": "abcde",
         "fixed": "abcde",

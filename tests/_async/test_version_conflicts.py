@@ -148,7 +148,7 @@ async def test_a_lost_update_of_which_a_block_takes_no_notice(
 async def test_a_lost_update_from_before_the_savepoint(
     session: AsyncSession, session_factory: Sessions
 ):
-    """What the caller changed before belongs to the block, so the block cannot go on."""
+    """Earlier changes of the caller are part of the block, so the block cannot continue."""
     counter = await counter_of(session)
     key = counter.id
     await change_elsewhere(session_factory, key)
@@ -341,7 +341,7 @@ async def test_the_expected_version_is_there(session: AsyncSession):
 
 @pytest.mark.parametrize("expected", [0, 1, 3])
 async def test_another_version_is_there(session: AsyncSession, expected: int):
-    """Nothing is written, and the row comes back as the database has it."""
+    """Nothing is written, and the returned row has the database's values."""
     counter = await counter_of(session)
     key = counter.id
     await update_row(key, {"value": 2}, session, Counter)
@@ -363,7 +363,7 @@ async def test_another_version_is_there(session: AsyncSession, expected: int):
 
 
 async def test_the_session_holds_an_older_version(session: AsyncSession, session_factory: Sessions):
-    """What counts is the version in the database."""
+    """The version in the database counts."""
     counter = await counter_of(session)
     key = counter.id
     await session.rollback()

@@ -31,7 +31,7 @@ async def test_a_row_is_written_and_committed(session: AsyncSession, session_fac
 
 
 async def test_what_was_added_before_is_written_in_its_order(session: AsyncSession) -> None:
-    """A row that refers to one that was only added comes after it."""
+    """A row is written after a pending row that it refers to."""
     session.add(Team(id=5, name="t"))
     written, hero = await write_row(a_hero(team_id=5), session)
     assert written
@@ -126,7 +126,7 @@ async def test_a_refused_row_leaves_its_related_rows_alone(
 
 
 async def test_related_rows_are_written_along(session: AsyncSession) -> None:
-    """New rows that the row refers to, or that refer to it, come with it."""
+    """New rows that the row refers to, or that refer to it, are written with it."""
     team = Team(name="Preventers")
     hero = a_hero(team=team, tags=[Tag(label="old"), Tag(label="wise")])
     await write_row(hero, session)
@@ -153,7 +153,7 @@ async def test_refused_related_rows_leave_nothing(session: AsyncSession) -> None
 
 
 async def test_server_defaults_can_be_read(session: AsyncSession) -> None:
-    """What the database filled in is there at once, after the commit too."""
+    """Generated values are loaded at once, also after the commit."""
     _, setting = await write_row(Setting(key="theme"), session)
     assert (setting.priority, setting.state, setting.source) == (5, "new", "python")
     async with transaction(session):
@@ -234,7 +234,7 @@ async def test_what_else_was_pending_is_committed_or_rolled_back(session: AsyncS
 
 
 async def test_two_rows_of_one_key_are_a_refusal(session: AsyncSession) -> None:
-    """The second is refused, and the first is as it was."""
+    """The second is refused, and the first is unchanged."""
     await write_row(Seat(row="A", number=1, guest="Ann"), session)
     assert await write_row(Seat(row="A", number=1), session) == (False, None)
     assert (await get_row(("A", 1), session, Seat))[1].guest == "Ann"
@@ -248,7 +248,7 @@ async def test_a_missing_reference_is_a_refusal(session: AsyncSession) -> None:
 
 
 async def test_one_column_is_left_to_the_database(session: AsyncSession) -> None:
-    """The row comes back with what the database has made of it, whatever its key is."""
+    """The returned row has the database's values, for any kind of key."""
     for number in range(2):  # MariaDB's dialect learns of RETURNING with the first connection
         draft = Draft(title=f"draft {number}")
         assert await write_row(draft, session) == (True, draft)

@@ -1,4 +1,4 @@
-"""What was passed is checked, converted and stored as the model's own types say."""
+"""Passed values are checked, converted and stored according to the model's types."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ class Silent:
     """A hook that changes nothing."""
 
     def before_update(self, _instance: Any, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the changes as they are."""
+        """Return the changes unmodified."""
         return data
 
 
@@ -341,7 +341,7 @@ async def test_related_rows_are_checked_too(session: AsyncSession, engine: Async
 
 
 async def test_the_first_bad_row_of_many_is_named(session: AsyncSession) -> None:
-    """By its place, whatever the flag says; nothing is written."""
+    """By its place, regardless of the flag; nothing is written."""
     rows = [Team(name="a"), Hero(name="b", secret_name="?"), Team(name="x" * 101)]
     for flag in (None, True, False):
         with pytest.raises(ValidationError, match=r"row 2: Team\.name must have at most 100"):
@@ -514,7 +514,7 @@ async def test_a_row_cannot_give_what_is_computed(session: AsyncSession) -> None
 
 
 async def test_what_is_computed_is_read(session: AsyncSession) -> None:
-    """Rows that are written come back with it, and can be written again."""
+    """Written rows are returned with computed columns, and can be written again."""
     _, row = await write_row(Carton(width=2, height=3), session)
     assert (row.area, row.outline, row.asked) == (6, 10, None)
     row.width = 5
@@ -546,7 +546,7 @@ async def test_numbers_that_mysql_does_not_know(session: AsyncSession, database:
 
 @pytest.mark.databases("mysql")
 async def test_a_text_that_only_the_database_finds_too_long(session: AsyncSession) -> None:
-    """SQLModel gives a text without a length 255 characters on MySQL; the error names the field."""
+    """SQLModel limits text without a length to 255 characters on MySQL; the error has the field."""
     with pytest.raises(ValidationError) as caught:
         await write_row(Hero(name="a", secret_name="x" * 300), session)
     assert caught.value.field == "secret_name"

@@ -1,4 +1,4 @@
-"""What the tests of `transaction()` share."""
+"""Helpers for the tests of `transaction()`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hero(name: str, **values: Any) -> Hero:
 
 
 async def names(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return sorted((await reader.exec(select(Hero.name))).all())
 

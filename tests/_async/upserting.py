@@ -1,4 +1,4 @@
-"""What the tests of upserts share."""
+"""Helpers for the tests of upserts."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _cache() -> Iterator[None]:
 
 
 class UndoneError(Exception):
-    """What undoes a block."""
+    """An exception that undoes a block."""
 
 
 class Quiet:
@@ -106,7 +106,7 @@ class World:
 
 @dataclass
 class Program:
-    """What a step works with."""
+    """The state that steps work with."""
 
     session: Session
     world: World
@@ -141,7 +141,7 @@ class Program:
         return [key for key in self.world.rows if key not in self.own] + [NOBODY]
 
     def one_of(self, keys: Any) -> Any:
-        """Pick one, None where there is nothing to pick from."""
+        """Pick one, or return None if there is nothing to pick from."""
         keys = list(keys)
         return keys[self.number % len(keys)] if keys else None
 
@@ -177,7 +177,7 @@ class Program:
         self.changed(*keys, is_deleted=True, deleted_by=self.actor)
 
     def removed(self, *keys: int) -> None:
-        """Note that rows are gone."""
+        """Note that rows were removed."""
         for key in keys:
             del self.world.rows[key]
 
@@ -578,7 +578,7 @@ parts = st.tuples(
 
 @dataclass
 class Run:
-    """A program under way: a session for each tenant, and the rows as they have to be."""
+    """A running program: a session for each tenant, and the expected rows."""
 
     engine: Engine
     sessions: dict[str, Session]
@@ -621,7 +621,7 @@ class Run:
                 with transaction(session, wrap_errors=False):
                     inner()
 
-    def compare_anew(self) -> None:
+    def compare_in_new_session(self) -> None:
         """Check with sessions that hold nothing."""
         for tenant in TENANTS:
             with tenant_scope(tenant):
@@ -635,7 +635,7 @@ class Run:
 def test_a_program_leaves_what_the_model_says(
     engine: Engine, database: Database, program: list[Any], hooked: bool
 ) -> None:
-    """Whatever two tenants write and undo, alone and in blocks, with hooks and without."""
+    """For anything that two tenants write and undo, alone and in blocks, with hooks and without."""
     new_session = make_session_factory(engine)
     try:
         with new_session() as one, new_session() as two:
@@ -646,7 +646,7 @@ def test_a_program_leaves_what_the_model_says(
                         run.part(*each)
                 else:
                     run.part(*each)
-                run.compare_anew()
+                run.compare_in_new_session()
     finally:
         database.clear()
         configure_cache(InMemoryCache(), ttl=60)

@@ -66,7 +66,7 @@ class Plain(BaseModel):
 def test_lists_refuse_mistakes(
     session: Session, engine: Engine, filters: dict[str, Any], expected: str
 ) -> None:
-    """Whatever the flag says, and before anything is executed."""
+    """Regardless of the flag, and before anything is executed."""
     with recorded(engine) as words:
         for flag in (None, False, True):
             with pytest.raises(ValidationError, match=expected):

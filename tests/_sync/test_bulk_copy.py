@@ -76,7 +76,7 @@ def values_of(name: str) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def row_lists(name: str) -> st.SearchStrategy[list[Row]]:
-    """Return lists of rows of which each gives what it likes, and None here and there."""
+    """Return lists of rows with different fields, some of them None."""
     columns = values_of(name)
     optional = {key: st.none() | values for key, values in columns.items() if key != "rank"}
     row = st.fixed_dictionaries({}, optional=optional | {"rank": columns["rank"]})
@@ -184,7 +184,7 @@ class TestCopy:
         assert len(take_rows(session, Account)) == 620
 
     def test_takes_part_in_a_block(self, session: Session) -> None:
-        """What was copied goes with the block."""
+        """Copied rows are undone with the block."""
         rows = [{"owner": "x", "balance": number} for number in range(300)]
         with pytest.raises(TransactionError):
             with transaction(session):
@@ -284,7 +284,7 @@ def test_other_databases_have_no_copy(session: Session, database: Database) -> N
 
 @pytest.mark.parametrize("method", ["auto", "insert", "copy"])
 class TestDefaultsOfAllKinds:
-    """What the quick ways cannot take is written by SQLAlchemy."""
+    """SQLAlchemy writes rows that the faster methods do not support."""
 
     def check(self, session: Session, model: type[Any], rows: list[Row], method: Any) -> list[str]:
         """Write rows and return them."""
@@ -300,12 +300,12 @@ class TestDefaultsOfAllKinds:
         assert all("'abc'" in row and row.endswith(", 5)") for row in found)
 
     def test_defaults_that_look_at_the_row(self, session: Session, method: Any) -> None:
-        """Just SQLAlchemy can give them the rest of it."""
+        """Only SQLAlchemy can pass them the rest of the row."""
         found = self.check(session, Sign, [{"label": f"l{n}"} for n in range(150)], method)
         assert found[149] == "('l149', 'L149')"
 
     def test_defaults_of_sql(self, session: Session, method: Any) -> None:
-        """Defaults that are SQL stand in the statement, in every way."""
+        """SQL defaults are part of the statement, for every method."""
         found = self.check(session, Mark, [{"label": "a"}] * 150, method)
         assert set(found) == {"('a', 4)"}
 

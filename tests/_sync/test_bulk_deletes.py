@@ -35,7 +35,7 @@ class TestRemoved:
     """Rows of models without the mixin, or with `soft=False`."""
 
     def test_the_listed_rows_are_removed(self, session: Session) -> None:
-        """And no others; the count is that of the rows that were there."""
+        """And no others; the count is the number of existing rows."""
         given(session, *heroes(3))
         result = delete_rows_within_id_list([1, "2", 2, 99, None], session, Hero)
         assert result == (True, 2)
@@ -57,7 +57,7 @@ class TestRemoved:
         assert count_of(session, Hero) == 0
 
     def test_lists_beyond_every_bind_limit(self, session: Session) -> None:
-        """70,000 keys, most of which no row has."""
+        """70,000 keys, most of them without a row."""
         given(session, *heroes(3))
         assert delete_rows_within_id_list(range(70_000), session, Hero) == (True, 3)
 
@@ -95,7 +95,7 @@ class TestMarked:
     """Rows of models with `SoftDeleteMixin`."""
 
     def test_rows_are_marked(self, session: Session) -> None:
-        """With who and when, the stamps of an update, and a new version."""
+        """With actor and time, an update's stamps, and a new version."""
         parcels = [Parcel(code="a"), Parcel(code="b")]
         ids = [parcel.id for parcel in parcels]
         given(session, *parcels)
@@ -107,7 +107,7 @@ class TestMarked:
             assert (parcel.deleted_by, parcel.updated_by, parcel.version) == ("alice", "alice", 2)
 
     def test_marked_rows_stay_as_they_are(self, session: Session) -> None:
-        """They don't count, and keep the name of who deleted them."""
+        """They don't count, and keep their `deleted_by`."""
         given(
             session,
             Player(id=1, name="a", is_deleted=True, deleted_by="bob"),
@@ -161,7 +161,7 @@ class TestTheSession:
             assert (player.is_deleted, player.deleted_by) == (True, "eve")
 
     def test_takes_part_in_a_block(self, session: Session) -> None:
-        """What it deleted is there again when the block fails, the pending rows too."""
+        """If the block fails, deleted rows are restored, and pending ones undone."""
         given(session, *heroes(2))
         with pytest.raises(TransactionError):
             with transaction(session):

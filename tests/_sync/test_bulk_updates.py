@@ -46,7 +46,7 @@ class TestWhatIsWritten:
         assert [hero.age for hero in stored_rows(session, Hero)] == [48, 48, None]
 
     def test_rows_that_have_the_values_already_count(self, session: Session) -> None:
-        """What counts is what was matched, on MySQL too."""
+        """Matched rows count, on MySQL too."""
         ids = heroes(session)
         bulk_update_rows(ids, {"age": 5}, session, Hero)
         assert bulk_update_rows(ids, {"age": 5}, session, Hero) == (True, 3)
@@ -87,7 +87,7 @@ class TestWhatIsWritten:
         assert words.count("COMMIT") == 1
 
     def test_lists_beyond_every_bind_limit(self, session: Session) -> None:
-        """70,000 keys, most of which no row has."""
+        """70,000 keys, most of them without a row."""
         heroes(session)
         assert bulk_update_rows(range(70_000), {"age": 1}, session, Hero) == (True, 3)
 
@@ -148,7 +148,7 @@ class TestStamps:
 
 
 class TestTheSession:
-    """What it holds is what the database has."""
+    """Its objects match the database."""
 
     def test_held_objects_get_the_values(self, session_factory: Callable[[], Session]) -> None:
         """Inside a block they can be read at once, versions included."""

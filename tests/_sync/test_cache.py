@@ -214,7 +214,7 @@ def test_a_row_that_the_session_holds_is_returned_as_it_is(
 
 
 def test_related_rows_come_along(engine: Engine, session: Session) -> None:
-    """What `selectin` loads, through links and down, is in the answer, and its tables end it."""
+    """Rows loaded by `selectin`, also nested or through links, are cached with their tables."""
     loft = one(session, Loft(name="loft"))
     key = one(session, Plank(name="plank", loft_id=loft))
     novel = one(session, Novel(title="novel"))
@@ -297,7 +297,7 @@ def test_other_rows_stay_cached(engine: Engine, session: Session) -> None:
 
 
 def test_a_missing_row_is_cached_until_it_is_there(engine: Engine, session: Session) -> None:
-    """That a row is missing is an answer, and an insert of that key ends it."""
+    """A missing row is cached, and an insert of that key invalidates the entry."""
     read = row(Bundle, 4711)
     assert asked(engine, read) == (None, 1)
     assert asked(engine, read) == (None, 0)
@@ -405,7 +405,7 @@ def test_a_write_on_the_connection_is_not_cached(engine: Engine, session: Sessio
 
 
 def test_it_works_inside_a_block(engine: Engine, session: Session) -> None:
-    """Where each request is a transaction, reads before the first write are cached."""
+    """If each request is a transaction, reads before the first write are cached."""
     key = one(session, Bundle(name="a"))
     for expected in (1, 0):
         with statements_of(engine) as statements:
@@ -454,7 +454,7 @@ def test_sql_as_text_is_told_by_hand(engine: Engine, session: Session) -> None:
 def test_locks_streams_and_own_statements_ask_the_database(
     engine: Engine, session: Session
 ) -> None:
-    """They are for what is there now."""
+    """They must see the current rows."""
     one(session, Bundle(name="a"))
 
     def locked(session: Session) -> Any:
@@ -499,7 +499,7 @@ def test_values_come_back_as_they_were(
 
 @pytest.mark.parametrize("made", [Password(word="x"), Pickled(thing={"a": 1})])
 def test_what_cannot_be_kept_is_not(engine: Engine, session: Session, made: Any) -> None:
-    """A type that gives something else back, or that executes what it reads: the row is right."""
+    """A type that changes values, or that unpickles them: the row is still right."""
     model = type(made)
     key = one(session, model(**made.model_dump()))
     expected, _ = asked(engine, row(model, key))
@@ -585,7 +585,7 @@ def test_entries_end_with_their_time(engine: Engine, session: Session) -> None:
     ],
 )
 def test_mistakes_are_named(options: Any, field: str) -> None:
-    """What cannot be is refused, and the cache before it stays."""
+    """A wrong argument is refused, and the previous cache stays."""
     cache, ttl = options
     with pytest.raises(ValidationError) as raised:
         configure_cache(cache, ttl=ttl)

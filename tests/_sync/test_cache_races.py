@@ -62,7 +62,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 @pytest.mark.usefixtures("store")
 def test_who_misses_together_queries_once(engine: Engine, session: Session) -> None:
-    """Of 100 callers who miss an entry one queries, and the others get what it has stored."""
+    """Of 100 callers that miss an entry, one queries, and the others get its result."""
     _, row = write_row(Bundle(name="a"), session, raise_on_error=True)
     key = row.id
     session.close()
@@ -85,7 +85,7 @@ WAYS: list[Callable[[Engine, int, int], Any]] = []
 
 
 def way(function: Callable[[Engine, int, int], Any]) -> Callable[..., Any]:
-    """Make a function a way of writing, all of which take turns."""
+    """Register a function as one of the writes, which alternate."""
     WAYS.append(function)
     return function
 

@@ -71,7 +71,7 @@ def commits(session: Session) -> list[str]:
 
 
 class TestOneTransaction:
-    """What stands in the block is written as a whole or not at all."""
+    """The block is written as a whole or not at all."""
 
     def test_begin(self, session: Session, engine: Engine, commits: list[str]) -> None:
         """It is committed once, at the exit."""
@@ -100,7 +100,7 @@ class TestOneTransaction:
 
     @pytest.mark.parametrize("how", ["begin", "begin_nested"])
     def test_a_failure(self, session: Session, engine: Engine, how: str) -> None:
-        """Nothing is written, and the exception arrives as it is."""
+        """Nothing is written, and the exception propagates unchanged."""
         with pytest.raises(KeyError):
             with getattr(session, how)():
                 write_everything(session)
@@ -110,7 +110,7 @@ class TestOneTransaction:
         assert_usable(session, engine)
 
     def test_with_hooks(self, session: Session, engine: Engine) -> None:
-        """What they write belongs to it."""
+        """Their writes are part of it."""
 
         class Shadows:
             def after_create(self, instance: Hero) -> None:

@@ -58,7 +58,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def value(engine: Engine, statement: str) -> Any:
-    """The one value that a statement gives, on a connection of its own."""
+    """Return the value of a statement, on a separate connection."""
     with engine.connect() as connection:
         return connection.execute(text(statement)).scalar()
 
@@ -236,7 +236,7 @@ class TestArguments:
         engine.dispose()
 
     def test_sqlalchemys_arguments_win(self) -> None:
-        """They go through as they are."""
+        """They are passed on unchanged."""
         engine = create_pooled_engine("sqlite://", poolclass=NullPool, echo="debug")
         assert isinstance(engine.pool, NullPool)
         assert engine.echo == "debug"
@@ -244,7 +244,7 @@ class TestArguments:
         engine.dispose()
 
     def test_sqlalchemy_does_not_ask_each_connection(self) -> None:
-        """That costs a trip to the server; the caller may switch it on."""
+        """A ping costs a round trip; the caller may enable it."""
         for url, kind in (("sqlite://", StaticPool), ("postgresql://host/db", QueuePool)):
             engine = create_pooled_engine(url)
             assert isinstance(engine.pool, kind)
@@ -321,7 +321,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("function", [session_factory, get_session, pool_status])
     def test_what_is_no_engine_is_refused(self, function: Callable[[Any], Any]) -> None:
-        """What is not an engine is refused at once, not when the first request comes."""
+        """It is refused at once, not at the first request."""
         with pytest.raises(ValidationError, match="not str") as caught:
             function("sqlite://")
         assert caught.value.field == "engine"
@@ -365,7 +365,7 @@ class TestWrongPassword:
         assert pool_status(engine)["checked_out"] == 0
 
     def test_a_callable_that_fails_is_heard(self) -> None:
-        """Its error comes through as it is, and the pool loses no connection."""
+        """Its error propagates unchanged, and the pool loses no connection."""
 
         def token() -> str:
             raise LookupError("the vault is closed")

@@ -89,7 +89,7 @@ def serve(pool: Engine) -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture
 def client(serve: Callable[..., TestClient]) -> TestClient:
-    """A client of the service as it is."""
+    """A client of the unchanged service."""
     return serve(operations=("list", "get", "create", "update", "delete", "restore", "bulk"))
 
 
@@ -227,7 +227,7 @@ def test_tags_may_come_in_several_lines(client: TestClient) -> None:
 
 
 def test_pages_with_a_total_link_to_each_other(client: TestClient) -> None:
-    """Filtered and sorted, with the links of the pages beside them."""
+    """Filtered and sorted, with links to the adjacent pages."""
     for name in ("c", "a", "b"):
         create(client, name)
     answer = client.get("/lodges?sort=-name&size=1&page=2&motto__is_null=true")
@@ -349,7 +349,7 @@ def test_what_the_database_refuses_names_the_place(client: TestClient) -> None:
 
 
 def test_an_update_of_nothing_and_of_nobody(client: TestClient) -> None:
-    """An empty body changes nothing; None where there must be a value is refused."""
+    """An empty body changes nothing; None for a required value is refused."""
     where = f"/lodges/{create(client, 'Owls')['id']}"
     assert client.patch(where, json={}).status_code == 200
     assert refusal(client.patch(where, json={"name": None})) == (
@@ -372,7 +372,7 @@ def test_a_body_that_cannot_be_read_is_no_failure_of_the_server(client: TestClie
 
 
 def post(client: TestClient, body: bytes) -> int:
-    """Send a body as it is."""
+    """Send a body unchanged."""
     headers = {"content-type": "application/json"}
     return client.post("/lodges", content=body, headers=headers).status_code
 
@@ -430,7 +430,7 @@ def test_a_request_sees_its_own_rows(serve: Callable[..., TestClient]) -> None:
 
 
 def test_an_expression_restricts_as_well(serve: Callable[..., TestClient]) -> None:
-    """What it means for a new row, only the database knows; a place is then the body."""
+    """Only the database can check it for a new row; the error's place is the body."""
     client = serve(restrict=lambda: Lodge.name != "Owls", operations=("list", "create", "bulk"))
     assert refusal(client.post("/lodges", json={"name": "Owls"})) == (422, "value_error", ["body"])
     refused = client.post("/lodges/bulk", json=[{"name": "a"}, {"name": "Owls"}])
@@ -497,7 +497,7 @@ def test_hooks_and_actors_work_in_the_routes(serve: Callable[..., TestClient]) -
 
 
 def test_the_documentation_has_readable_names(client: TestClient) -> None:
-    """Of operations and of models; no name comes twice."""
+    """Names of operations and models are unique."""
     described = client.get("/openapi.json").json()
     ids = [each["operationId"] for way in described["paths"].values() for each in way.values()]
     assert len(ids) == len(set(ids))

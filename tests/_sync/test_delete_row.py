@@ -129,7 +129,7 @@ def test_relationships_are_taken_care_of(session: Session) -> None:
 
 @pytest.mark.parametrize("loaded", [True, False])
 def test_cascades_take_rows_along(session: Session, loaded: bool) -> None:
-    """What belongs to the row goes with it."""
+    """Rows that belong to the row are deleted with it."""
     _, cabinet = write_row(Cabinet(label="Oak", drawers=[Drawer(name="top")]), session)
     key = cabinet.id
     if not loaded:

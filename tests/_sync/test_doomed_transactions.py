@@ -63,7 +63,7 @@ def ended_transaction(session: Any) -> Iterator[None]:
 
 
 class TestDoomed:
-    """What the database refused dooms the block, unless a savepoint has undone it."""
+    """A refusal by the database dooms the block, unless a savepoint has undone it."""
 
     @pytest.fixture(autouse=True)
     def _rusty(self, session: Session) -> None:
@@ -207,7 +207,7 @@ class TestDoomed:
 
     @pytest.mark.parametrize("how", ["block", "savepoint", "write"])
     def test_a_savepoint_that_is_lost(self, session: Session, engine: Engine, how: str) -> None:
-        """MySQL ends the whole transaction in a deadlock; what was before it is gone then."""
+        """MySQL ends the whole transaction in a deadlock, including earlier statements."""
         caught = None
         with pytest.raises(TransactionError):
             with transaction(session):
@@ -284,7 +284,7 @@ class TestRaiseOnErrorFalse:
         assert names(engine) == ["Nova", "Rusty", "pending"]
 
     def test_update_row(self, session: Session, engine: Engine) -> None:
-        """The row comes back as the database has it, and can be used after the block."""
+        """The returned row has the database's values, and can be used after the block."""
         with transaction(session):
             _, nova = write_row(hero("Nova", age=31), session)
             changes = {"name": "Rusty", "age": 32}

@@ -115,7 +115,7 @@ def test_decimals_are_compared_as_they_are(session: Session) -> None:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_every_type_is_found_by_its_value_and_by_text(session: Session, name: str) -> None:
-    """Equality, lists and NULL work for each column type, for values and what stands for them."""
+    """Equality, lists and NULL work for each column type, with values and their text forms."""
     add(session, AllTypes(id=1, **FULL), AllTypes(id=2))
     other = OTHERS[name]
     for value in VALUES[name]:
@@ -243,7 +243,7 @@ def test_older_character_sets_of_mysql_are_searched_alike(session: Session) -> N
 
 @pytest.mark.databases("mysql")
 def test_mysql_without_backslash_escapes_is_searched_alike(engine: Engine) -> None:
-    """What a server's SQL mode makes of backslashes changes no search."""
+    """A server's SQL mode for backslashes does not affect searches."""
     with engine.connect() as connection:
         connection.exec_driver_sql("SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
         connection.commit()
@@ -395,7 +395,7 @@ def test_a_list_may_have_more_values_than_parameters(session: Session, name: str
 
 
 def many(name: str) -> list[Any]:
-    """Return many values for a column, none of which a row has."""
+    """Return many values for a column that no row has."""
     start = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
     make = {
         "integer": lambda number: number + 1000,

@@ -65,7 +65,7 @@ def test_relationships_are_searched_and_loaded(session: Session) -> None:
 
 @pytest.mark.parametrize("flag", [None, False, True])
 def test_a_refusal_always_raises(session: Session, flag: bool | None) -> None:
-    """Also as v0.1.0 did; the session can be used, and what it refers to is as it was."""
+    """As in v0.1.0; the session stays usable, and referenced rows are unchanged."""
     _, team = write_row(Team(name="Preventers"), session, raise_on_error=True)
     write_row(Hero(name="Rusty", secret_name="?"), session)
     with pytest.raises(ConstraintViolationError) as raised:
@@ -78,7 +78,7 @@ def test_a_refusal_always_raises(session: Session, flag: bool | None) -> None:
 
 
 def test_in_a_block_nothing_is_committed(session: Session) -> None:
-    """What was created goes with the block."""
+    """A created row is undone with the block."""
     with pytest.raises(TransactionError):
         with transaction(session):
             get_one_or_create(session, Team, name="Gone")

@@ -185,7 +185,7 @@ def test_text_field_searches_words(session: Session) -> None:
 
 
 def test_text_field_without_words_searches_nothing(session: Session) -> None:
-    """As in v0.1.0, whose callers name the field always and the words where there are any."""
+    """As in v0.1.0, whose callers always name the field, even without words."""
     write_heroes(session, 2)
     _, rows = get_rows(session, Hero, text_field="name")
     assert names(rows) == ["h0", "h1"]
@@ -216,7 +216,7 @@ def test_a_page_that_is_passed_counts(session: Session, page: dict[str, int]) ->
 
 @pytest.mark.parametrize("select", SELECTS)
 def test_filters_are_added_to_a_statement(session: Session, select: Any) -> None:
-    """They are ANDed; sorting comes after the statement's own, options are added."""
+    """They are combined with AND; sorting follows the statement's own, options are added."""
     write_heroes(session, 6)
     statement = select(Hero).where(Hero.age > 1).order_by(Hero.age.desc())
     _, rows = get_rows(session, Hero, stmnt=statement, age__lt=5)
@@ -246,7 +246,7 @@ def test_pages_stay_within_the_statements_own_limit(session: Session) -> None:
 
 @pytest.mark.parametrize("select", SELECTS)
 def test_a_statement_of_one_column_gives_values(session: Session, select: Any) -> None:
-    """Of several columns or entities it gives rows."""
+    """With several columns or entities, it returns rows."""
     write_heroes(session, 3)
     assert get_rows(session, Hero, stmnt=select(Hero.name), page=1) == (
         True,
@@ -289,7 +289,7 @@ def test_joined_entities_come_in_stable_pages(session: Session) -> None:
 
 
 def test_an_alias_comes_in_stable_pages(session: Session) -> None:
-    """Its own key sorts, no second table comes in."""
+    """Its own key sorts, without a second table."""
     write_heroes(session, 4, age=1)
     statement = sqlalchemy.select(aliased(Hero))
     _, rows = get_rows(session, Hero, stmnt=statement, page=2, page_size=3)
@@ -310,7 +310,7 @@ def test_merged_rows_are_paged_as_they_come(session: Session) -> None:
 
 
 def test_textual_sql_can_be_run_but_not_changed(session: Session) -> None:
-    """What is no `select()` takes no filters and no pages."""
+    """Anything but a `select()` accepts neither filters nor pages."""
     write_heroes(session, 2)
     statement = text("SELECT name FROM hero ORDER BY id").columns(Hero.name)
     assert get_rows(session, Hero, stmnt=statement) == (True, ["h0", "h1"])
@@ -357,7 +357,7 @@ def test_a_query_gives_one_row_the_first_of_several_or_none(session: Session, se
 
 
 def test_a_query_may_be_textual_sql(session: Session) -> None:
-    """It is run as it is; `get_rows` refuses it, as nothing could be added to it."""
+    """It is run unchanged; `get_rows` refuses it, because it cannot be extended."""
     write_heroes(session, 2)
     sql = text("SELECT id, name FROM hero ORDER BY id DESC")
     assert get_result_from_query(sql, session).name == "h1"

@@ -132,7 +132,7 @@ def test_what_a_session_holds_changes_nothing(session: Session, way: str):
 
 @pytest.mark.usefixtures("players")
 def test_it_lasts_beyond_the_block(session: Session):
-    """Rows that were read in a block stay as they are loaded after its commit."""
+    """Rows that were read in a block stay loaded after its commit."""
     with transaction(session):
         query = QueryBuilder(session, Player).where(name="young")
         young = query.selectin("club", include_deleted=True).one()

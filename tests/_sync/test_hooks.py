@@ -103,7 +103,7 @@ class TestOrder:
 
     @inside_and_outside
     def test_before_the_commit(self, session: Session, inside: bool) -> None:
-        """What `on_commit` is given in a hook runs after it, and never when the write fails."""
+        """Callbacks that a hook registers run after the commit, and not if the write fails."""
         ran: list[str] = []
 
         def after_create(instance: Task) -> None:
@@ -189,7 +189,7 @@ class TestRowsThatAreThere:
     def test_a_hook_raises(
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
-        """Where a hook raises, the change is not written."""
+        """If a hook raises, the change is not written."""
         task = existing_row(session, "a")
         with block(session, inside):
             task.title = "b"
@@ -333,7 +333,7 @@ class TestFailure:
         method: str,
         raise_on_error: bool | None,
     ) -> None:
-        """Nothing is written, the error arrives as it is, and the session can be used."""
+        """Nothing is written, the error propagates unchanged, and the session is usable."""
         task = existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(RefusalError) as caught:
@@ -360,7 +360,7 @@ class TestFailure:
         assert is_usable(session)
 
     def test_in_a_block(self, session: Session, engine: Engine, method: str) -> None:
-        """It takes the block with it, wrapped as any other error."""
+        """It undoes the block, and is wrapped like any other error."""
         task = existing_row(session, "old")
         failing = Failing(method)
         with registered_hook(Task, failing), pytest.raises(TransactionError) as caught:

@@ -76,7 +76,7 @@ class TestWritingHooks:
     def test_they_are_undone_with_the_write(
         self, session: Session, engine: Engine, method: str, inside: bool
     ) -> None:
-        """Whatever hooks wrote goes when a later one raises."""
+        """Everything that hooks wrote is undone if a later one raises."""
         task = existing_row(session, "old")
 
         def log(instance: Task, *_: Any) -> None:
@@ -257,7 +257,7 @@ class TestMoreWrites:
     def test_soft_delete_and_restore_fail(
         self, session: Session, method: str, inside: bool
     ) -> None:
-        """The row is marked, or not, as it was."""
+        """The row's flags are unchanged."""
         _, page = write_row(Page(title="a"), session)
         assert page is not None
         restoring = method.endswith("update")

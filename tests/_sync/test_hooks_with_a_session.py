@@ -96,7 +96,7 @@ def test_every_method_can_query_and_write(session: Session, engine: Engine, insi
 
 
 def test_of_many_rows(session: Session, engine: Engine) -> None:
-    """The functions for many rows give it, too."""
+    """The functions for many rows pass it, too."""
     with registered_hook(Task, Journal()):
         _, rows = insert_data_rows([Task(title="a")], session)
         [task] = rows
@@ -119,7 +119,7 @@ def test_it_is_that_of_a_registry(engine: Engine) -> None:
 def test_what_it_writes_is_undone_with_the_row(
     session: Session, engine: Engine, inside: bool
 ) -> None:
-    """When the hook refuses the row, nothing is kept."""
+    """If the hook refuses the row, nothing is kept."""
 
     class Quota:
         def before_create(self, instance: Task, session: Session) -> None:
@@ -244,7 +244,7 @@ def test_whatever_can_be_called(
 
 
 def test_others_get_nothing_more(session: Session) -> None:
-    """A method that takes anything, or has the name for something else, is called as before."""
+    """Methods with **kwargs, or that use the name otherwise, are called as before."""
     calls: list[Any] = []
 
     def anything(*args: Any, **kwargs: Any) -> None:

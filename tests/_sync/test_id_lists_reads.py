@@ -145,7 +145,7 @@ def test_a_key_of_a_wrong_type_is_refused(session: Session) -> None:
 
 
 def test_the_rows_stay_loaded_after_a_block(session: Session) -> None:
-    """What a block returned can be read after its commit."""
+    """Rows that were returned in a block can be read after its commit."""
     keys = write_heroes(session)
     with transaction(session):
         _, rows = get_rows_within_id_list(keys, session, Hero)

@@ -144,7 +144,7 @@ def test_what_a_listener_raises_comes_out(session: Session, names: list[str]) ->
 
 
 def test_a_database_that_goes_while_rows_are_tried(session: Session) -> None:
-    """That is not a row's fault."""
+    """No row is blamed for it."""
 
     def check(names: set[str]) -> None:
         if names == {"b"}:
@@ -233,7 +233,7 @@ def test_server_defaults_can_be_read(session: Session) -> None:
 
 @pytest.mark.parametrize("rows", ["ab", None, 5, [1], [Hero], [{"name": "a"}]])
 def test_what_is_no_list_of_rows_is_refused(session: Session, rows: Any) -> None:
-    """Nothing is written, whatever the flag says."""
+    """Nothing is written, regardless of the flag."""
     with pytest.raises(ValidationError):
         insert_data_rows(rows, session, raise_on_error=False)
     with pytest.raises(ValidationError, match="is not a table model"):
@@ -251,7 +251,7 @@ def test_a_row_of_another_session_is_refused(session: Session, session_factory: 
 
 
 def test_rows_of_the_session_may_be_among_them(session: Session) -> None:
-    """Also where they are expired."""
+    """Even if they have expired."""
     _, row = write_row(heroes("a")[0], session)
     session.expire_all()
     row.age = 5

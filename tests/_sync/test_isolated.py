@@ -48,7 +48,7 @@ def nothing_stays(session: Session, engine: Engine) -> Iterator[None]:
 @pytest.mark.usefixtures("nothing_stays")
 class TestNothingStays:
     def test_of_what_is_committed(self, engine: Engine) -> None:
-        """By the library, by a block, by hand; and another session of the test sees it."""
+        """By the library, a block or explicitly; another session of the test sees it."""
         with isolated(engine) as new_session, new_session() as writer:
             write_row(hero("Nova"), writer)
             with transaction(writer):
@@ -86,7 +86,7 @@ class TestNothingStays:
             assert names(session) == ["Echo", "Nova", "Rusty"]
 
     def test_of_rows_that_are_deleted(self, engine: Engine) -> None:
-        """What was there before comes back."""
+        """Rows from before are restored."""
         with isolated(engine) as new_session, new_session() as session:
             execute(session, delete(Hero))
             session.commit()
@@ -102,7 +102,7 @@ class TestNothingStays:
                 raise ZeroDivisionError
 
     def test_of_sessions_that_are_left_open(self, engine: Engine) -> None:
-        """Nobody has to close them, not with a transaction under way either."""
+        """They need not be closed, even in the middle of a transaction."""
         with isolated(engine) as new_session:
             first, second = new_session(), new_session()
             write_row(hero("Nova"), first)
@@ -118,7 +118,7 @@ class TestNothingStays:
                 run_on_connection(session, lambda connection: connection.commit())
 
     def test_of_a_transaction_that_is_rolled_back_by_hand(self, engine: Engine) -> None:
-        """What comes after it on the connection is undone, too."""
+        """Later statements on the connection are undone, too."""
         with isolated(engine) as new_session, new_session() as session:
             run_on_connection(session, lambda connection: connection.rollback())
             run_on_connection(
@@ -142,7 +142,7 @@ class TestNothingStays:
                 first.commit()
 
     def test_of_an_engine_in_use_again(self, engine: Engine) -> None:
-        """The connection goes back to the pool as it came."""
+        """The connection returns to the pool unchanged."""
         for _ in range(3):
             with isolated(engine) as new_session, new_session() as session:
                 write_row(hero("Nova"), session)

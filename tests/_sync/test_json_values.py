@@ -175,7 +175,7 @@ def test_lists_of_keys_hold_no_json(session: Session) -> None:
 
 
 def test_the_serializer_of_an_engine_decides(database: Database, session: Session) -> None:
-    """What it takes is written, and an error names what it does not take."""
+    """Values that it supports are written, and an error names the others."""
     engine = make_engine(database.sync_url, json_serializer=_with_sets)
     with Session(engine) as known:
         write_row(Report(id=1, data={1, 2}), known, raise_on_error=True)

@@ -136,7 +136,7 @@ def test_pages_laid_end_to_end_are_the_sorted_list(case: Case, session: Session)
 @EXAMPLES
 @given(case=cases(changing=True))
 def test_changes_between_pages_touch_no_other_row(case: Case, session: Session):
-    """No row comes twice, and none goes missing that exists all the time."""
+    """No row appears twice, and no row that exists throughout is missing."""
     query = start(session, case)
     rows, removed = dict(case.rows), dict[Key, Row]()
     found: list[Key] = []
@@ -163,7 +163,7 @@ def test_changes_between_pages_touch_no_other_row(case: Case, session: Session):
 @EXAMPLES
 @given(data=st.data())
 def test_pages_follow_the_order_of_every_type(data: st.DataObject, session: Session):
-    """Whatever collation, rounding and storage the database has: as `all` returns the rows."""
+    """Regardless of collation, rounding and storage, they match the order of `all`."""
     values = data.draw(
         st.lists(
             st.fixed_dictionaries({name: st.none() | each for name, each in TYPES.items()}),

@@ -188,7 +188,7 @@ class TestBeforeTheFirstStatement:
             assert names(engine) == ["0", "1", "2"]
 
     def test_a_block_with_a_savepoint(self, database: Database, killer: Killer) -> None:
-        """What a block sends first is sent again like the rest."""
+        """A block's first statement is sent again like any other."""
         with pooled(database) as engine:
             lose_connection(engine, database, killer)
             with (
@@ -428,7 +428,7 @@ class TestUnderLoad:
     def test_readers_never_hear_of_a_killed_connection(
         self, database: Database, engine: Engine
     ) -> None:
-        """Each is answered, with the row, whatever ends around it."""
+        """Each gets the row, although connections are being killed."""
         answers: list[bool] = []
         with Session(engine) as session:
             write_row(Hero(id=1, name="Ann", secret_name="x"), session)

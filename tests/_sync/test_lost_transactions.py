@@ -127,7 +127,7 @@ WRITES = [
 
 @pytest.mark.databases("postgresql", "mysql")
 class TestBefore:
-    """The connection is gone before the COMMIT, so nothing was written."""
+    """The connection is lost before the COMMIT, so nothing was written."""
 
     @pytest.mark.parametrize("inside", [True, False], ids=["block", "no block"])
     @pytest.mark.parametrize("work", WRITES)
@@ -157,7 +157,7 @@ class TestBefore:
     def test_between_two_chunks(
         self, session: Session, engine: Engine, killer: Killer, method: Any
     ) -> None:
-        """Chunks that went well are gone as well."""
+        """Earlier chunks are lost as well."""
         connection = killer.connection_of(session)
 
         def rows() -> Iterator[Hero]:
@@ -174,7 +174,7 @@ class TestBefore:
     def test_at_a_step_of_the_block_itself(
         self, session: Session, engine: Engine, killer: Killer, how: str
     ) -> None:
-        """Its savepoint, its flush, and what comes after a write that may fail."""
+        """At its savepoint, its flush, or after a write that may fail."""
         with pytest.raises(TransactionError) as caught:
             with transaction(session):
                 write_row(hero("one"), session)
@@ -235,7 +235,7 @@ class TestAtTheCommit:
         assert session is not None
 
     def assert_unknown(self, error: TransactionError) -> None:
-        """What the error says."""
+        """Check the error of an unknown outcome."""
         assert error.outcome_unknown
         assert error.operation == "commit"
         assert isinstance(error.original_error, DatabaseConnectionError)
@@ -286,7 +286,7 @@ class TestAtTheCommit:
     def test_a_connection_that_is_really_lost(
         self, session: Session, engine: Engine, killer: Killer
     ) -> None:
-        """Where the driver knows that it is closed, nothing was sent."""
+        """If the driver knows that it is closed, nothing was sent."""
         with pytest.raises(TransactionError) as caught:
             with transaction(session):
                 write_row(hero("one"), session)

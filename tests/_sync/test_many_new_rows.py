@@ -316,7 +316,7 @@ class TestWhatNeedsAFlush:
         assert any(getattr(statement, "is_insert", False) for statement in seen)
 
     def test_other_work_of_the_session(self, session: Session) -> None:
-        """What else is pending is flushed with the rows."""
+        """Other pending work is flushed with the rows."""
         session.add(Team(id=5, name="A"))
         assert insert_data_rows(heroes(team_id=5), session)[0]
 
@@ -378,7 +378,7 @@ class TestRowsThatAreNotAlike:
     """One of them is enough for a flush."""
 
     def test_a_row_of_a_class_that_knows_more(self, session: Session) -> None:
-        """What it has more is written too."""
+        """Its additional columns are written too."""
         rows: list[Plain] = [Plain(id=number, name="x") for number in range(1, MANY)]
         rows.append(Extra(id=MANY, name="x", extra="more"))
         assert insert_data_rows(rows, session)[0]

@@ -48,7 +48,7 @@ def ids(rows: Sequence[SQLModel]) -> list[int]:
 def test_any_columns_are_filtered_and_sorted_by(
     rows: list[dict[str, int | None]], names: list[str], session: Session
 ):
-    """With their lookup in `get_rows`, as they are in the query builder."""
+    """With a lookup in `get_rows`, and directly in the query builder."""
     start(session, rows)
     wanted = {name: rows[0][name] for name in names}
     columns = {name: Shelf.__table__.c[name] for name in names}

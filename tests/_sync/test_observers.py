@@ -276,7 +276,7 @@ class TestBlocks:
         assert recording.calls[-1].committed is True
 
     def test_a_failed_callback(self, session: Session) -> None:
-        """What fails after the commit leaves it a committed one."""
+        """A failure after the commit still leaves it committed."""
 
         def fail() -> None:
             raise ZeroDivisionError
@@ -313,7 +313,7 @@ class TestFailures:
         assert isinstance(recording.only.error, ConstraintViolationError)
 
     def test_one_by_one(self, session: Session) -> None:
-        """Where some rows are refused, that is the error, and the others are counted."""
+        """If some rows are refused, that is the error, and the others are counted."""
         write_row(Project(name="a"), session)
         with recorded_calls() as recording:
             insert_data_rows([Project(name="a"), Project(name="b")], session)
@@ -374,7 +374,7 @@ class TestFailures:
 
 class TestNesting:
     def test_hooks(self, session: Session) -> None:
-        """What a hook calls begins and ends inside the call that runs the hook."""
+        """A hook's calls begin and end inside the call that runs the hook."""
 
         def log(instance: Project) -> None:
             write_row(Event(text=instance.name), session)
@@ -421,7 +421,7 @@ class TestStreams:
         assert recording.events == []
 
     def test_closed(self, session: Session) -> None:
-        """A loop that is left has its end when the stream is closed; no row comes after that."""
+        """An abandoned loop ends when the stream is closed, which returns no further rows."""
         with recorded_calls() as recording:
             with closing(_events(session).stream(1)) as stream:
                 for row in stream:

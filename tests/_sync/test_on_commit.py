@@ -26,7 +26,7 @@ def hero(name: str) -> Hero:
 
 
 def names(engine: Engine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     with Session(engine) as reader:
         return list(reader.exec(select(Hero.name).order_by(Hero.name)).all())
 
@@ -42,7 +42,7 @@ def failing(error: BaseException) -> Callable[[], None]:
 
 class TestWhen:
     def test_after_the_outermost_commit_in_order(self, session: Session) -> None:
-        """Of nested blocks and the user's savepoints too, as they were registered."""
+        """Also for nested blocks and the user's savepoints, in the order of registration."""
         ran: list[int] = []
         with transaction(session):
             on_commit(session, lambda: ran.append(1))
@@ -87,7 +87,7 @@ class TestWhen:
         assert ran == [1, 1]
 
     def test_outside_a_block_after_the_next_library_commit(self, session: Session) -> None:
-        """Before the transaction has begun, and in one that is under way."""
+        """Before the transaction begins, and in a running one."""
         ran: list[int] = []
         on_commit(session, lambda: ran.append(1))
         session.exec(select(Hero))
@@ -110,7 +110,7 @@ class TestWhen:
         assert ran == [1]
 
     def test_a_commit_by_hand_in_a_block_that_fails_later(self, session: Session) -> None:
-        """What was committed is followed by its callbacks, what was rolled back is not."""
+        """Callbacks of the committed part run, those of the rolled-back part do not."""
         ran: list[int] = []
         with pytest.raises(TransactionError):
             with transaction(session):
@@ -126,7 +126,7 @@ class TestWhen:
     def test_after_a_commit_by_hand_with_nothing_written_since(
         self, session: Session, fails: bool
     ) -> None:
-        """What is registered then belongs to the rest of the block, and fails with it."""
+        """Callbacks registered then belong to the rest of the block, and are dropped with it."""
         ran: list[int] = []
         with pytest.raises(TransactionError) if fails else nullcontext():
             with transaction(session):
@@ -187,7 +187,7 @@ class TestNever:
         assert ran == [3]
 
     def test_of_a_write_that_is_undone_in_a_block(self, session: Session) -> None:
-        """A refused row takes nothing of the block with it."""
+        """A refused row undoes nothing else in the block."""
         ran: list[int] = []
         write_row(hero("Rusty"), session)
         with transaction(session):
@@ -196,7 +196,7 @@ class TestNever:
         assert ran == [1]
 
     def test_by_a_failed_write(self, session: Session) -> None:
-        """It rolled the session back, and with it what waited for a commit."""
+        """It rolled the session back, which drops waiting callbacks."""
         ran: list[int] = []
         write_row(hero("Rusty"), session)
         on_commit(session, lambda: ran.append(1))
@@ -331,7 +331,7 @@ class TestCallbacksThatWrite:
 
 
 def test_what_cannot_be_called_is_refused(session: Session) -> None:
-    """Before the commit, where it can still be mended."""
+    """Before the commit, when it can still be corrected."""
     with pytest.raises(ValidationError, match="callback must be callable, not str"):
         on_commit(session, "send the mail")
 

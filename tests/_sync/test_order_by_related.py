@@ -47,7 +47,7 @@ class Row:
 
 @dataclass
 class Case:
-    """Rows, an order, and who is looked for."""
+    """Rows, an order, and the expected result."""
 
     clubs: dict[int, Row]
     players: dict[int, Row]

@@ -44,7 +44,7 @@ def pooled(url: str, **options: Any) -> Iterator[Engine]:
 
 
 def value(engine: Engine, statement: str) -> Any:
-    """The one value that a statement gives, on a connection of its own."""
+    """Return the value of a statement, on a separate connection."""
     with engine.connect() as connection:
         return connection.execute(text(statement)).scalar()
 
@@ -144,7 +144,7 @@ class TestPasswords:
 
 @pytest.fixture
 def account(database: Database, engine: Engine) -> Iterator[str]:
-    """The URL, without the password, of a MySQL user who has one."""
+    """The URL of a MySQL user with a password, without it."""
     name = ("ann_" + str(make_url(database.sync_url).database))[:32]
     with engine.connect() as connection:
         connection.execute(text(f"DROP USER IF EXISTS '{name}'@'%'"))

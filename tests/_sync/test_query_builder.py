@@ -210,7 +210,7 @@ def is_met(held: Any, lookup: str, meant: Any) -> bool:
 
 @pytest.mark.usefixtures("heroes")
 def test_queries_of_different_shapes_do_not_meet(session: Session):
-    """Whatever they differ in but values, they are SQL of their own."""
+    """Queries that differ in anything but values have different SQL."""
     query = QueryBuilder(session, Hero)
     for _ in range(2):
         for shaped, expected in (
@@ -254,7 +254,7 @@ def test_exclude_keeps_rows_without_a_value(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_any_of_takes_filters_and_expressions(session: Session):
-    """A row that meets any of the alternatives is there, once."""
+    """A row that meets any of the alternatives is returned once."""
     query = QueryBuilder(session, Hero)
     found = query.any_of({"name": "Dee"}, {"age": 30, "team__city": "Bern"}, Hero.age > 35)
     assert names(found.all()) == ["Ann", "Cyd", "Dee"]
@@ -264,7 +264,7 @@ def test_any_of_takes_filters_and_expressions(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_paths_of_any_depth(session: Session):
-    """Through many-to-many and back; each row is there once."""
+    """Through many-to-many and back; each row is returned once."""
     query = QueryBuilder(session, Hero)
     assert names(query.where(tags__label__startswith="f").all()) == ["Ann", "Bob"]
     through = query.where(tags__heroes__team__heroes__name="Bob", team__city__in=["Oslo", "x"])
@@ -276,7 +276,7 @@ def test_paths_of_any_depth(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_expressions_may_ask_for_related_rows(session: Session):
-    """`any()`, `has()` and subqueries stand beside filters."""
+    """`any()`, `has()` and subqueries can be combined with filters."""
     query = QueryBuilder(session, Hero)
     assert names(query.where(Hero.team.has(city="Bern")).all()) == ["Cyd"]
     in_oslo = select(Team.id).where(Team.city == "Oslo")
@@ -288,7 +288,7 @@ def test_expressions_may_ask_for_related_rows(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_values_and_scalars(session: Session):
-    """Dicts and plain values, in the order of the rows; distinct ones are there once."""
+    """Dicts and plain values, in the order of the rows; distinct ones appear once."""
     query = QueryBuilder(session, Hero).order_by("-name")
     assert query.limit(2).values("name", "age") == [
         {"name": "Dee", "age": None},
@@ -437,7 +437,7 @@ def test_mistakes_of_what_runs(session: Session):
 
 
 def test_a_refused_query_is_an_error_of_the_library(session: Session):
-    """SQL that the database cannot run is a `QueryExecutionError`, whatever runs it."""
+    """SQL that the database cannot run raises a `QueryExecutionError`, from every method."""
     query = QueryBuilder(session, Hero).where(func.no_such_function(Hero.name) == "x")
     for run in (query.all, query.count, query.exists, query.one, query.values):
         with pytest.raises(QueryExecutionError):
@@ -534,7 +534,7 @@ TELL_TALES = ("tell", "4242", "2042", "GREEN", "434343")
 
 @pytest.mark.parametrize("name", VALUES_IN_SQL)
 def test_no_value_stands_in_the_sql(session: Session, name: str):
-    """Whatever its type and lookup, and for limits and offsets; below the SQL it is shown."""
+    """For every type and lookup, limits and offsets; values are listed below the SQL."""
     query = QueryBuilder(session, AllTypes)
     for each in (query.where(**{name: VALUES_IN_SQL[name]}), query.limit(4242).offset(434343)):
         lines = each.sql().splitlines()

@@ -34,7 +34,7 @@ def heroes(session_factory: Sessions) -> None:
 
 @pytest.mark.usefixtures("heroes")
 def test_pages_know_their_place(session: Session):
-    """Where there is more before and after, and how many pages there are."""
+    """They know whether there are rows before and after, and the number of pages."""
     query = QueryBuilder(session, Hero).order_by("name")
     page = query.paginate(2, 4)
     assert [hero.name for hero in page.items] == ["Hero 4", "Hero 5", "Hero 6", "Hero 7"]
@@ -71,7 +71,7 @@ def test_rows_are_counted_once_and_only_where_it_is_needed(session: Session, eng
 
 @pytest.mark.usefixtures("heroes")
 def test_the_total_is_that_of_the_query(session: Session):
-    """Of its filters, through relationships too, whatever is loaded with the rows."""
+    """It counts with the filters, also through relationships, whatever is loaded."""
     session.add(Team(name="Owls", heroes=[Hero(name=f"O{n}", secret_name="?") for n in range(5)]))
     session.commit()
     query = QueryBuilder(session, Hero).order_by("name")
@@ -178,7 +178,7 @@ def test_a_cursor_fits_its_own_query_alone(session: Session):
 
 @pytest.mark.usefixtures("heroes")
 def test_a_damaged_cursor_is_refused(session: Session):
-    """Whatever happened to it on its way."""
+    """Any damage is detected."""
     query = QueryBuilder(session, Hero).order_by("name")
     cursor = query.keyset(2).next_cursor
     assert cursor is not None
@@ -189,7 +189,7 @@ def test_a_damaged_cursor_is_refused(session: Session):
 
 
 def test_moments_of_the_server_are_continued_after(session: Session):
-    """What SQLite's own clock writes looks different from what Python writes."""
+    """SQLite's own clock has another format than Python's datetimes."""
     for n in range(4):
         execute(session, text(f"INSERT INTO visit (place) VALUES ('{n}')"))
     session.commit()
@@ -201,7 +201,7 @@ def test_moments_of_the_server_are_continued_after(session: Session):
 
 @pytest.mark.databases("sqlite")  # the others round them when they store them
 def test_numbers_beyond_the_scale_of_their_column(session: Session):
-    """SQLite stores them as they are and shows them rounded; pages go by what it stores."""
+    """SQLite stores them exactly but shows them rounded; pages use the stored values."""
     for amount in ("1.00001", "1.00002", "1.00003"):
         execute(session, text(f"INSERT INTO alltypes (amount) VALUES ({amount})"))
     session.commit()

@@ -54,7 +54,7 @@ def test_deleted_rows_are_left_out_of_everything(session: Session):
 
 @pytest.mark.usefixtures("players")
 def test_deleted_rows_are_left_out_beside_text(session: Session):
-    """Whatever the text says: AND binds before OR."""
+    """For any text, although AND binds more tightly than OR."""
     either = text("name = 'deleted' OR name = 'visible'")
     names = QueryBuilder(session, Player).where(either).scalars("name")
     assert names == ["visible"]
@@ -92,7 +92,7 @@ def test_with_deleted_and_only_deleted(session: Session):
 
 @pytest.mark.usefixtures("players")
 def test_related_rows_that_are_deleted_are_not_loaded(session: Session):
-    """With `selectin` and `joined`, whatever the session has loaded before."""
+    """With `selectin` and `joined`, even if the session has loaded them before."""
     clubs = QueryBuilder(session, Club).where(name="here")
     for loaded in (clubs.selectin("players__badges"), clubs.joined("players__badges")):
         everything = loaded.with_deleted().one()
@@ -105,7 +105,7 @@ def test_related_rows_that_are_deleted_are_not_loaded(session: Session):
 
 @pytest.mark.usefixtures("players")
 def test_deleted_related_rows_meet_no_condition(session: Session):
-    """In filters, exclusions, alternatives and expressions of one's own."""
+    """In filters, exclusions, alternatives and the caller's own expressions."""
     query = QueryBuilder(session, Player).order_by("name")
     assert query.exclude(club__name="gone").count() == 2
     assert query.any_of({"club__name": "gone"}, {"badges__label": "lost"}).count() == 0

@@ -95,7 +95,7 @@ class TestCalls:
     def test_beyond_the_limit(
         self, engine: Engine, session: Session, each_limiter: RateLimiter, inside: bool
     ) -> None:
-        """It raises before any SQL, whatever is said, and dooms no block; it does not count."""
+        """It raises before any SQL, regardless of flags, and dooms no block; it does not count."""
         each_limiter.limit("2/hour", Event, on="write")
         write_row(_event(), session)
         write_row(_event(), session)
@@ -190,7 +190,7 @@ class TestCalls:
             get_rows(session, Event)
 
     def test_in_a_block(self, session: Session, each_limiter: RateLimiter) -> None:
-        """What is called inside counts, for the same key in every block; they can be nested."""
+        """Calls inside count, for the same key in every block; blocks can be nested."""
         with each_limiter.limited("2/hour", by="key:1"):
             get_rows(session, Event)
         with each_limiter.limited("2/hour", by="key:1"), each_limiter.limited("9/hour", by="a"):
@@ -216,7 +216,7 @@ class TestCalls:
             get_rows(session, Event)
 
     def test_hooks(self, session: Session, limiter: RateLimiter) -> None:
-        """What a hook calls is a part of the call that runs the hook."""
+        """A hook's calls are part of the call that runs the hook."""
         limiter.limit("2/hour", on="write")
 
         def write(_row: Any) -> None:
@@ -241,7 +241,7 @@ class TestCalls:
             write_row(_event(), session)
 
     def test_after_the_wait(self, session: Session, each_limiter: RateLimiter) -> None:
-        """Who waits as long as the error says is let through."""
+        """A caller that waits as long as the error says is allowed."""
         each_limiter.limit("10/second", Event)
         for _ in range(3):
             with pytest.raises(RateLimitExceededError) as raised:

@@ -63,7 +63,7 @@ def app(few: Engine) -> FastAPI:
 
 
 def test_nothing_is_written(few: Engine, app: FastAPI) -> None:
-    """The library refuses it, and the database what goes past the library; others can write."""
+    """The library refuses writes, and the database those that bypass it; others can write."""
     with served(app, few) as client:
         assert client.get("/count").json() == 0
         assert client.post("/refused").status_code == 422
@@ -74,7 +74,7 @@ def test_nothing_is_written(few: Engine, app: FastAPI) -> None:
 
 
 def test_many_clients_wait_for_each_other_alone(few: Engine, app: FastAPI) -> None:
-    """Nobody waits for a connection in a thread that one of those needs who have them."""
+    """Waiting for a connection never blocks a thread that its holder needs."""
     with served(app, few) as client, ThreadPoolExecutor(CLIENTS) as threads:
         answers = list(threads.map(lambda _: client.get("/count").status_code, range(CLIENTS)))
         assert answers == [200] * CLIENTS

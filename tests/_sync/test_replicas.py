@@ -103,7 +103,7 @@ def replica(copy_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def new_session(primary: Engine, replica: Engine) -> Any:
-    """What opens sessions with a replica."""
+    """A factory of sessions with a replica."""
     return session_factory(primary, replicas=[replica])
 
 
@@ -299,7 +299,7 @@ class TestAfterAWrite:
     def test_a_row_of_the_replica_is_read_again_before_it_is_written(
         self, session: Session
     ) -> None:
-        """What is based on the old state, or compared with it, would be wrong."""
+        """A write based on the old state, or compared with it, would be wrong."""
         _, hero = get_row(1, session, Hero, raise_on_error=True)
         assert hero.age == OLD
         _, written = update_row(1, {"secret_name": "Tommy"}, session, Hero)
@@ -522,7 +522,7 @@ class TestTokens:
 
 @pytest.mark.parametrize("token", ["x", "1.1", "1.1.00000000", "-1.1.00000000", 5, b"1"])
 def test_a_damaged_token(token: Any) -> None:
-    """It is refused when it comes in."""
+    """It is refused when it is received."""
     with pytest.raises(ValidationError, match="this one is damaged") as caught:
         read_after(token)
     assert caught.value.field == "token"

@@ -45,7 +45,7 @@ def fill(heroes: Repository[Hero], *names: str) -> list[int | None]:
 
 
 def test_a_row_from_the_beginning_to_the_end(heroes: Repository[Hero]) -> None:
-    """Each write is committed, and what comes back is the row itself."""
+    """Each write is committed, and returns the row itself."""
     hero = heroes.create(name="Rusty", secret_name="Tommy", age="48")
     assert (hero.age, heroes.session.in_transaction()) == (48, False)
     assert heroes.get(str(hero.id)).name == "Rusty"
@@ -56,7 +56,7 @@ def test_a_row_from_the_beginning_to_the_end(heroes: Repository[Hero]) -> None:
 
 
 def test_an_instance_is_created_as_it_is(heroes: Repository[Hero]) -> None:
-    """The row that comes back is the one that was given."""
+    """The returned row is the given one."""
     hero = Hero(name="Rusty", secret_name="Tommy")
     assert heroes.create(hero) is hero
 
@@ -126,7 +126,7 @@ def test_mistakes_in_calls_are_refused(heroes: Repository[Hero]) -> None:
 
 
 def test_a_repository_needs_a_session_and_a_table(session: Session) -> None:
-    """What is neither is refused when the repository is made."""
+    """Anything else is refused when the repository is created."""
     with pytest.raises(ValidationError):
         Repository("session", Hero)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):

@@ -163,7 +163,7 @@ def test_a_row_that_is_taken_out_of_a_collection(session: Session) -> None:
 
 
 def test_what_was_pending_keeps_its_own_error(session: Session) -> None:
-    """A value that is missing in another row is not taken for a reference."""
+    """A missing value in another row is not reported as a reference."""
     given(session, Ware(id=1), Box(id=1, rack=Rack(room="A", number=1)))
     _, box = get_row(1, session, Box)
     box.rack_room = None
@@ -173,7 +173,7 @@ def test_what_was_pending_keeps_its_own_error(session: Session) -> None:
 
 
 class TestHiddenReferences:
-    """A soft-deleted row refers to a row as any other does, whatever was read before."""
+    """A soft-deleted row refers to a row like any other, whatever was read before."""
 
     @pytest.mark.parametrize("many", [False, True])
     def test_references_are_cleared(self, session: Session, many: bool) -> None:
@@ -212,7 +212,7 @@ class TestHiddenReferences:
 
     @pytest.mark.parametrize("paths", [(), ("boughs",), ("boughs__twigs",)])
     def test_deletions_reach_hidden_rows(self, session: Session, paths: tuple[str, ...]) -> None:
-        """On each level, with rows that the session holds as they were read."""
+        """On each level, with rows that the session already holds."""
         given(
             session,
             Trunk(id=1),

@@ -75,7 +75,7 @@ def engine(database: Database) -> Iterator[Engine]:
 
 @pytest.fixture
 def new_session(engine: Engine) -> NewSession:
-    """What opens the sessions."""
+    """The factory of sessions."""
     return session_factory(engine)
 
 
@@ -208,7 +208,7 @@ class TestAnAttempt:
 
 
 class TestAttempts:
-    """A `ConflictError` stands for all failures that another attempt may not meet."""
+    """A `ConflictError` represents all failures that another attempt may avoid."""
 
     def test_there_is_another_one_until_it_succeeds(
         self, engine: Engine, new_session: NewSession
@@ -334,7 +334,7 @@ class TestRaces:
         ],
     )
     def test_a_deadlock(self, new_session: NewSession, how: str) -> None:
-        """However the function treats it, and whatever ran into it."""
+        """However the function handles it, and for any statement."""
         keys = opened(new_session, 10, 10)
         both, runs, told = Barrier(2), count(1), list[str]()
 
@@ -531,7 +531,7 @@ class TestLostConnections:
     def test_one_is_replaced(
         self, engine: Engine, new_session: NewSession, database: Database, how: str
     ) -> None:
-        """Before the COMMIT nothing was written, whatever the library or SQLAlchemy raises."""
+        """Before the COMMIT nothing was written, whichever error is raised."""
         runs = count(1)
 
         def work(session: Session) -> None:
@@ -653,10 +653,10 @@ class TestModes:
         database.clear()
 
     def level(self, session: Session, database: Database) -> str:
-        """Return the level of the transaction under way."""
+        """Return the isolation level of the current transaction."""
         write_row(hero("any"), session, raise_on_error=True)
         if database.name == "mysql":
-            # What it tells of transactions is up to a tenth of a second old.
+            # Its information about transactions is up to a tenth of a second old.
             execute(session, text("SELECT sleep(0.11)"))
         return str(first_of(execute(session, text(LEVEL[database.name])))).upper()
 
@@ -704,7 +704,7 @@ class TestModes:
         assert names(engine) == ["Rusty"]
 
     def test_read_only_refuses_to_write(self, engine: Engine, new_session: NewSession) -> None:
-        """And leaves the connection as it was."""
+        """It also leaves the connection's settings unchanged."""
         run_transaction(new_session, lambda session: write_row(hero("Rusty"), session))
 
         def read(session: Session) -> int:
@@ -725,7 +725,7 @@ class TestModes:
         assert names(engine) == ["Rusty", "Sid"]
 
     def test_a_session_on_a_connection_keeps_its_transaction(self, new_session: NewSession) -> None:
-        """What isolates tests: it has begun, and its modes cannot be changed."""
+        """As in isolated tests: the transaction has begun, and its modes cannot be changed."""
         with new_session.kw["bind"].connect() as connection:
             connection.exec_driver_sql("SELECT 1")
             joined = session_factory(new_session.kw["bind"])
@@ -767,7 +767,7 @@ class TestRefusals:
 
     @pytest.mark.databases("sqlite")
     def test_a_generator_function(self, new_session: NewSession) -> None:
-        """Its body would run when the transaction is over; in whatever it is hidden."""
+        """Its body would run after the transaction; it is refused even if it is wrapped."""
 
         def generate(_session: Session) -> Iterator[int]:
             yield 1
@@ -796,7 +796,7 @@ class TestRefusals:
 
     @pytest.mark.databases("sqlite")
     def test_a_session_in_use(self, new_session: NewSession) -> None:
-        """What was done in it before could not run again; the session stays as it is."""
+        """Its earlier work could not be repeated; the session stays unchanged."""
         with new_session() as session:
             with transaction(session):
                 write_row(hero("Rusty"), session)
@@ -835,7 +835,7 @@ class TestRefusals:
 
     @SERVERS
     def test_another_task_is_free(self, engine: Engine, new_session: NewSession) -> None:
-        """What the function starts elsewhere has transactions of its own."""
+        """Tasks that the function starts have their own transactions."""
 
         def write(session: Session, name: str) -> None:
             write_row(hero(name), session)

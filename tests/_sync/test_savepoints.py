@@ -48,7 +48,7 @@ def hero(name: str) -> Hero:
 
 
 def names(engine: Engine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     with Session(engine) as reader:
         return sorted(reader.exec(select(Hero.name)).all())
 
@@ -133,7 +133,7 @@ class TestAtomicity:
         assert names(engine) == ["kept"]
 
     def test_after_a_commit_or_rollback_by_hand(self, session: Session, engine: Engine) -> None:
-        """What follows in the block begins for SQLite too."""
+        """The rest of the block begins a transaction on SQLite too."""
         with pytest.raises(TransactionError):
             with transaction(session) as tx:
                 write_row(hero("kept"), session)
@@ -273,7 +273,7 @@ class TestLocking:
             assert names(engine) == ["Rusty"]
 
     def test_a_bind_per_model_that_gets_no_lock(self, file: str) -> None:
-        """The statement that would begin fails; it is not taken for a refused row."""
+        """The statement that would begin fails; this is not reported as a refused row."""
         with (
             opened(file, connect_args={"timeout": 0.05}) as engine,
             Session(engine) as holder,
@@ -301,7 +301,7 @@ class TestLocking:
             reader.rollback()
 
     def test_a_file_that_was_written_is_whole(self, file: str) -> None:
-        """What another program sees is what was committed."""
+        """Another program sees exactly the committed rows."""
         with opened(file) as engine:
             with Session(engine) as session, transaction(session):
                 write_row(hero("Rusty"), session)

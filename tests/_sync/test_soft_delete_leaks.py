@@ -147,7 +147,7 @@ def related(model: Any, name: str, visible: Any, everything: Any, /, **options: 
 
 
 def loads(model: Any, name: str) -> dict[str, dict[str, Any]]:
-    """Return the ways to load a relationship: by the library's options and by one's own."""
+    """Return the ways to load a relationship: the library's options and the caller's own."""
     attribute = getattr(model, name)
     own = [selectinload, joinedload, subqueryload, immediateload]
     if attribute.property.secondary is LINKS:
@@ -195,7 +195,7 @@ def _by_cursor(query: Any) -> list[str]:
 
 
 def _streamed(query: Any) -> list[str]:
-    """Return what comes one row after the other."""
+    """Return the rows of a stream."""
     return [row.name for row in query.stream(1)]
 
 
@@ -533,7 +533,7 @@ def test_rows_that_are_deleted_while_the_session_holds_them(session: Session):
 
 
 def test_deeper_relationships_of_a_row(session: Session):
-    """What comes with a related row is filtered, too, now and later."""
+    """Rows loaded with a related row are filtered, too, now and later."""
     for options in ({"selectin": True, "select_in_keys": "players.badges"}, {}):
         session.expunge_all()
         _, club = get_row(1, session, Club, **options)
@@ -616,7 +616,7 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 def test_models_without_the_mixin_pay_nothing(
     engine: Engine, session: Session, session_factory: Sessions
 ):
-    """Their reads send the SQL that one would write by hand, and nothing else."""
+    """Their reads send the same SQL as handwritten ones, and nothing else."""
     statement = select(Hero).where(Hero.team.has(Team.name == "Avengers"))
     joined = select(Hero, Team).join(Hero.team)
     by_hand = {

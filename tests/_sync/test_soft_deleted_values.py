@@ -56,7 +56,7 @@ CLASHES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", CLASHES)
 def test_the_error_explains_a_value_that_only_a_deleted_row_holds(session: Session, what: str):
-    """It says what to do; the session can go on, and what it says works."""
+    """It says what to do, which works; the session stays usable."""
     deleted_ticket(session)
     wanted, others, column = CLASHES[what]
     with pytest.raises(ConstraintViolationError, match="soft-deleted Voucher row holds") as caught:
@@ -105,7 +105,7 @@ def test_a_row_that_is_created_and_deleted_meanwhile(session: Session, session_f
 
 @pytest.mark.databases("postgresql", "mysql")
 def test_a_row_that_is_restored_meanwhile(session: Session, session_factory: Sessions):
-    """It is there by now, so it is the one to get."""
+    """It is visible by now, so it is returned."""
     other = session_factory()
     deleted_ticket(other)
     with transaction(session, wrap_errors=False):

@@ -78,7 +78,7 @@ def add(session: Session, **values: Any) -> Letter:
 
 
 def core(session: Session, **values: Any) -> Letter:
-    """Write a letter with a Core statement of one's own."""
+    """Write a letter with the caller's own Core statement."""
     execute(session, insert(Letter).values(text="a", **values))
     session.commit()
     row: Letter = get_result_from_query(select(Letter), session)
@@ -115,7 +115,7 @@ def change_in_block(session: Session, key: Any, **values: Any) -> None:
 
 
 def core_update(session: Session, key: Any, **values: Any) -> None:
-    """Change the letter with a Core statement of one's own."""
+    """Change the letter with the caller's own Core statement."""
     execute(session, update(Letter).where(Letter.id == key).values(text="b", **values))
     session.commit()
 
@@ -142,7 +142,7 @@ def test_new_rows(session: Session, session_factory: Sessions, create: Any):
 
 @pytest.mark.parametrize("create", CREATING)
 def test_explicit_values_of_new_rows(session: Session, session_factory: Sessions, create: Any):
-    """They win, to the microsecond and whatever their zone."""
+    """They win, to the microsecond and in any time zone."""
     with acting_as("alice"):
         row = create(session, created_at=EAST, created_by="importer")
     for each in (row, stored_letter(session_factory)):
@@ -210,7 +210,7 @@ def test_filters_by_moments(session: Session):
 
 
 def test_naive_datetimes_are_refused(session: Session):
-    """By whatever function, before anything is written."""
+    """By every function, before anything is written."""
     key = write(session).id
     for call in (
         lambda: write(session, created_at=NAIVE),

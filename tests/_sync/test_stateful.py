@@ -68,22 +68,22 @@ from tests.stateful_programs import (
 )
 
 pytestmark = [
-    # SQLAlchemy tells of a second instance with the key of the first before the database does.
+    # SQLAlchemy reports a second instance with the key of the first before the database does.
     pytest.mark.filterwarnings("ignore:New instance .* conflicts with persistent instance"),
 ]
 
 
 class ProgramError(Exception):
-    """What a program raises itself."""
+    """The program's own exception."""
 
 
 class CallbackError(Exception):
-    """What a callback raises."""
+    """The exception of a callback."""
 
 
 @dataclass
 class Frame:
-    """A block that is under way."""
+    """A running block."""
 
     error: Exception | None = None
     doomed: bool = False
@@ -187,7 +187,7 @@ class Player:
 
     @property
     def doomed(self) -> bool:
-        """Whether a block under way is lost, so that nothing is promised inside it."""
+        """Whether a running block is lost, so that nothing is guaranteed inside it."""
         return any(frame.doomed for frame in self.frames)
 
     def strict(self, step: Any) -> bool:
@@ -484,7 +484,7 @@ class Player:
         assert refusal.kind in kinds
 
     def note_written(self, row: Any, values: Row, *, settle: bool = True) -> None:
-        """Take over a row that a call has written; the key is the database's where it makes it."""
+        """Add a row that a call has written to the model, with its generated key."""
         model = type(row)
         expected = {**({"id": plain(row)["id"]} if model is Depot else {}), **values}
         self.world.put(model, expected)
@@ -530,7 +530,7 @@ def rows_of(session: Session, model: type[SQLModel]) -> list[Row]:
 
 
 def check(program: Program, engine: Engine) -> None:
-    """Play a program on empty tables and compare what is there at its end."""
+    """Run a program on empty tables, and compare the final rows."""
     with Session(engine, expire_on_commit=program.expires) as session:
         run_on_connection(session, clear)
         session.commit()
@@ -547,7 +547,7 @@ def check(program: Program, engine: Engine) -> None:
 
 
 def test_an_undone_upsert_leaves_no_values_in_the_session(session: Session) -> None:
-    """What a set-based write read back in a savepoint is forgotten with the savepoint."""
+    """Values that a set-based write read back in a savepoint expire with the savepoint."""
     _, rows = bulk_upsert_mappings([{"name": "a", "room": "r"}], session, Depot, ["name"])
     with transaction(session):
         with pytest.raises(TransactionError):

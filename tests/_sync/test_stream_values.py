@@ -88,7 +88,7 @@ def test_values_are_those_of_the_columns(session: Session) -> None:
 
 @pytest.mark.usefixtures("heroes")
 def test_the_session_can_be_used_inside_the_loop(session: Session) -> None:
-    """Each row comes once, in its place, also where the database keeps no cursor meanwhile."""
+    """Each row appears once, in order, even if the database cannot keep the cursor open."""
     query = QueryBuilder(session, Hero).order_by("team__name", "-age").limit(20).offset(1)
     expected = query.values("id", "name")
     seen = []

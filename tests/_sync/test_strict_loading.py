@@ -39,7 +39,7 @@ def heroes(session: Session) -> None:
 
 
 def test_a_lazy_load_says_what_loads_it(session: Session):
-    """Nothing is sent, and the session is usable; without the block it is as it was."""
+    """Nothing is sent, and the session is usable; after the block, lazy loads work again."""
     heroes(session)
     with strict_loading(session):
         _, rows = get_rows(session, Hero, sort_field="id")
@@ -169,13 +169,13 @@ def test_blocks_nest(session: Session):
 
 @pytest.mark.parametrize("mode", ["always", None, 1])
 def test_another_mode(session: Session, mode: Any):
-    """It is refused where it is given."""
+    """It is refused at once."""
     with pytest.raises(ValidationError, match="n_plus_one"), strict_loading(session, mode):
         pass
 
 
 def test_sessions_of_a_factory(engine: Engine):
-    """A factory makes them strict, beside what their program keeps in them."""
+    """A factory makes them strict, and keeps the program's own `info`."""
     new_session = session_factory(engine, strict_loading="n_plus_one", info={"mine": 1})
     with new_session() as session:
         assert session.info["mine"] == 1

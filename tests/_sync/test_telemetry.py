@@ -48,7 +48,7 @@ NO_TABLE = {"sqlite": "1", "postgresql": "42P01", "mysql": "1146"}
 
 @pytest.fixture
 def telemetry() -> Iterator[Exported]:
-    """What is exported."""
+    """The exported telemetry."""
     with exported() as collected:
         yield collected
 
@@ -78,12 +78,12 @@ class TestSpans:
         assert telemetry.attributes()["db.response.returned_rows"] == 0
 
     def test_without_a_table(self, session: Session, telemetry: Exported) -> None:
-        """What reads whatever the caller's statement reads has the name of the function."""
+        """A read of the caller's own statement is named after the function only."""
         get_result_from_query(text("SELECT 1"), session)
         assert telemetry.only.name == "get_result_from_query"
 
     def test_for_all_tenants(self, session: Session, telemetry: Exported) -> None:
-        """That a call reaches the rows of all tenants stands out."""
+        """The span shows that a call reaches the rows of all tenants."""
         with all_tenants():
             get_row(1, session, Event)
         get_row(1, session, Event)
@@ -184,7 +184,7 @@ class TestContext:
         assert names == {"get_row event", "stream event"}
 
     def test_nested(self, session: Session, telemetry: Exported) -> None:
-        """What a hook calls is a child of the call that runs the hook."""
+        """A hook's calls are children of the call that runs the hook."""
 
         def write(_row: Any) -> None:
             write_row(Event(text="x"), session)

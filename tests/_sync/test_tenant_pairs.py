@@ -50,7 +50,7 @@ OTHER, SECRET = "globex-4711", "s3cr3t"
 
 
 def deeds(session: Session) -> None:
-    """Write a deed for each of two tenants; the second is another one's."""
+    """Write a deed for each of two tenants."""
     for number, tenant in ((1, "acme"), (2, OTHER)):
         with tenant_scope(tenant):
             deed = Deed(id=number, name=f"of {tenant}", code=f"{SECRET}{number}")
@@ -70,7 +70,7 @@ def worths(session: Session) -> list[tuple[int, int, int]]:
 
 
 def test_versions(session: Session, session_factory: Sessions):
-    """A conflict is one of the tenant's own; another one's row is not there at all."""
+    """A conflict is only reported for the tenant's own row; another tenant's is missing."""
     deeds(session)
     with tenant_scope("acme"):
         assert update_row(1, {"worth": 5}, session, Deed, expected_version=1)[0]
@@ -119,7 +119,7 @@ def test_old_marked_rows_are_purged(session: Session):
 
 
 def test_hooks(session: Session):
-    """What a hook reads is the tenant's, and it cannot give a row away."""
+    """A hook reads the tenant's rows, and cannot move a row to another tenant."""
     deeds(session)
     seen: list[int] = []
 

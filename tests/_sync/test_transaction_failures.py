@@ -128,7 +128,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("wrap_errors", [True, False])
     def test_stop_iteration(self, session: Session, wrap_errors: bool) -> None:
-        """What generators treat specially is an exception like any other here."""
+        """Exceptions that generators treat specially are handled like any other."""
         error = StopIteration()
         with pytest.raises((StopIteration, TransactionError, RuntimeError)) as caught:
             with transaction(session, wrap_errors=wrap_errors):
@@ -210,7 +210,7 @@ class TestFailure:
     def test_a_commit_that_fails(
         self, session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A commit that fails for whatever reason is reported, on every database."""
+        """A commit that fails for any reason is reported, on every database."""
         with (
             refused_commits(engine, monkeypatch),
             pytest.raises(TransactionError, match="RuntimeError"),
@@ -221,7 +221,7 @@ class TestFailure:
         assert_usable(session, engine)
 
     def test_a_flush_at_the_exit_that_fails(self, session: Session, engine: Engine) -> None:
-        """What was only added is refused when the block ends."""
+        """A pending row is refused at the end of the block."""
         write_row(hero("Rusty"), session)
         with pytest.raises(TransactionError) as caught:
             with transaction(session):
@@ -348,7 +348,7 @@ class TestLostConnection:
         assert_usable(session, engine)
 
     def test_at_the_commit(self, database: Database, session: Session, engine: Engine) -> None:
-        """The COMMIT fails then, and is not taken for done."""
+        """The COMMIT fails, and is not considered done."""
         with pytest.raises(TransactionError):
             with transaction(session):
                 write_row(hero("Rusty"), session)

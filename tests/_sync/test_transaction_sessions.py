@@ -43,10 +43,10 @@ from tests.models import Hero, Setting, Team
 
 
 class TestRows:
-    """What the library returned inside a block stays loaded after its commit."""
+    """Rows returned inside a block stay loaded after its commit."""
 
     def test_rows_of_every_function(self, session: Session) -> None:
-        """They can be read without a query, changed as they were afterwards."""
+        """They can be read without a query, with their last values."""
         write_row(Team(name="Preventers"), session)
         with transaction(session):
             _, written = write_row(hero("written"), session)
@@ -149,7 +149,7 @@ class TestRows:
 
 class TestSessions:
     def test_one_that_is_in_use(self, session: Session, engine: Engine) -> None:
-        """What was pending before the block is committed with it."""
+        """Changes that were pending before the block are committed with it."""
         session.exec(select(Hero))
         session.add(hero("pending"))
         session.flush()
@@ -159,7 +159,7 @@ class TestSessions:
         assert names(engine) == ["Rusty", "not flushed", "pending"]
 
     def test_one_that_is_in_use_and_fails(self, session: Session, engine: Engine) -> None:
-        """It is rolled back with it."""
+        """They are rolled back with it."""
         session.exec(select(Hero))
         session.add(hero("pending"))
         session.flush()

@@ -35,7 +35,7 @@ from tests.recording import recorded
 
 
 class HeroPatch(BaseModel):
-    """What a PATCH request holds: everything may be left out."""
+    """The body of a PATCH request, with all fields optional."""
 
     name: str | None = None
     age: int | None = 18
@@ -57,7 +57,7 @@ def write_hero(session: Session, name: str = "Rusty") -> Hero:
 
 
 def test_an_update_writes_what_is_given(session: Session, session_factory: Any) -> None:
-    """The answer is `(True, row)`; the rest of the row is as it was, and others see it."""
+    """It returns `(True, row)`; the rest of the row is unchanged, and others see the update."""
     hero = write_hero(session)
     assert update_row(str(hero.id), {"age": "48"}, session, Hero) == (True, hero)
     assert (hero.age, hero.name) == (48, "Rusty")
@@ -120,7 +120,7 @@ def test_a_missing_row_raises_in_a_block(session: Session) -> None:
 
 @pytest.mark.parametrize("flag", [None, False, True])
 def test_an_unknown_field_writes_nothing(session: Session, flag: bool | None) -> None:
-    """Whatever the flag says; the error names the fields that there are."""
+    """Regardless of the flag; the error lists the fields."""
     hero = write_hero(session)
     with pytest.raises(UnknownFieldError, match="did you mean 'age'") as raised:
         update_row(hero.id, {"name": "x", "agee": 1}, session, Hero, raise_on_error=flag)

@@ -53,7 +53,7 @@ def change_in_place(value: Any) -> Any:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("copied", [False, True])
 class TestValuesThatAreChangedInPlace:
-    """What was passed is what is stored, though the row in the session shows it already."""
+    """The passed value is stored, although the session's row already has it."""
 
     def test_outside_a_block(
         self, session: Session, remembering: Session, name: str, copied: bool
@@ -117,7 +117,7 @@ class TestARowThatIsOutOfDate:
     def test_a_value_that_the_session_shows_already(
         self, session: Session, remembering: Session, hooked: bool
     ) -> None:
-        """What was passed is written, and the row comes back with it."""
+        """The passed value is written, and the returned row has it."""
         given(session, Hero(id=1, name="a", secret_name="?", age=5))
         _, row = get_row(1, remembering, Hero)
         update_row(1, {"age": 7}, session, Hero)
@@ -147,7 +147,7 @@ class TestARowThatIsOutOfDate:
         assert stored.age == row.age == 5
 
     def test_a_row_of_a_snapshot(self, session: Session, remembering: Session) -> None:
-        """A transaction that sees rows as they were at its first query writes what was passed."""
+        """A transaction with a snapshot of its first query writes the passed values."""
         given(session, Hero(id=1, name="a", secret_name="?", age=5), Team(id=1, name="x"))
         get_row(1, remembering, Team)
         update_row(1, {"age": 7}, session, Hero)
@@ -156,7 +156,7 @@ class TestARowThatIsOutOfDate:
         assert stored.age == 5
 
     def test_a_related_row(self, session: Session, remembering: Session) -> None:
-        """What a relationship shows may be out of date like any value."""
+        """A loaded relationship may be outdated like any value."""
         given(session, Team(id=1, name="x"), Team(id=2, name="y"))
         given(session, Hero(id=1, name="a", secret_name="?", team_id=1))
         _, row = get_row(1, remembering, Hero, selectin=True, select_in_keys=["team"])

@@ -130,7 +130,7 @@ def test_subqueries_and_other_keys(session: Session) -> None:
 
 
 def test_a_value_that_the_database_refuses(session: Session) -> None:
-    """It follows `raise_on_error`, and the row comes back as the database has it."""
+    """It follows `raise_on_error`, and the returned row has the database's values."""
     given(session, Hero(id=1, name="a", secret_name="?"), Hero(id=2, name="B", secret_name=""))
     changes = {"name": func.upper("b")}
     updated, row = update_row(1, changes, session, Hero)
@@ -163,7 +163,7 @@ def test_keys_and_relationships_take_none(
 
 
 def test_a_model_that_validates_assignments(session: Session) -> None:
-    """An expression goes past Pydantic, as it has no value yet."""
+    """An expression bypasses Pydantic, because it has no value yet."""
     given(session, Careful(id=1, size=4))
     _, row = update_row(1, {"size": Careful.size + 1}, session, Careful)
     assert row is not None

@@ -64,7 +64,7 @@ class TestMistakes:
         options: dict[str, Any],
         message: str,
     ) -> None:
-        """A `ValidationError` says what is wrong, whatever `raise_on_error` is."""
+        """A `ValidationError` says what is wrong, regardless of `raise_on_error`."""
         for raise_on_error in (None, True, False):
             with statements(engine) as seen, pytest.raises(ValidationError) as caught:
                 bulk_upsert_mappings(
@@ -81,14 +81,14 @@ class TestMistakes:
             bulk_upsert_mappings([{"id": 1, "team": None}], session, Hero)
 
     def test_what_is_no_session_is_refused(self) -> None:
-        """What is not a session is refused before anything is done."""
+        """Anything but a session is refused before anything is done."""
         session: Any = object()
         with pytest.raises(ValidationError, match="session"):
             bulk_upsert_mappings([RUSTY], session, Hero)
 
 
 class TestFailures:
-    """What the database refuses is undone."""
+    """Refused upserts are undone."""
 
     def test_sqlalchemys_error_comes_through(self, session: Session) -> None:
         """As in v0.1.0; nothing is left, and the session can be used."""
@@ -177,7 +177,7 @@ class TestTriggers:
     def test_it_may_complete_a_row(
         self, session: Session, engine: Engine, database: Database
     ) -> None:
-        """A row that seems to give too little for a new one is inserted then."""
+        """A row with too few fields for a new one is then inserted."""
         if database.name != "postgresql":
             pytest.skip("it refuses such a row before its triggers run")
         make = """CREATE FUNCTION complete() RETURNS trigger LANGUAGE plpgsql AS
@@ -314,7 +314,7 @@ class TestManyRows:
     """Chunks, and statements that do not grow in number."""
 
     def test_a_chunk_is_one_statement_and_one_query(self, session: Session, engine: Engine) -> None:
-        """A chunk is one statement and one query, whatever the number of rows in it."""
+        """A chunk is one statement and one query, for any number of rows."""
         rows = [{"place": "x", "number": n, "value": n / 2} for n in range(10)]
         with statements(engine) as seen:
             bulk_upsert_mappings(rows, session, Reading)

@@ -36,7 +36,7 @@ class TestCounts:
     def test_new_rows_and_old_ones(
         self, session: Session, inside: bool, chunk_size: int | None
     ) -> None:
-        """A key that comes twice is one row, in a chunk and across chunks."""
+        """A duplicate key is one row, in a chunk and across chunks."""
         given(session, Item(id=2, must=0), Item(id=-1, must=0), Item(id=-2, must=0))
         payload = items(1, 2, 3, 1, -1, -2, 2, 4)
         with block(session, inside):
@@ -59,7 +59,7 @@ class TestCounts:
         assert count_of(session, Item) == count + 10
 
     def test_rows_that_only_update(self, session: Session) -> None:
-        """They give too little for a new one."""
+        """They have too few fields for a new row."""
         given(session, Item(id=1, must=0), Item(id=2, must=0))
         payload = [{"id": 1, "plain": 5}, {"id": 2, "plain": 6}, {"id": 1, "plain": 7}]
         _, counts = bulk_upsert_mappings(payload, session, Item, return_rows=False)
@@ -130,7 +130,7 @@ class TestProgress:
     """Somebody may want to know how far it is."""
 
     def test_rows_of_the_payload_are_counted(self, session: Session) -> None:
-        """In the end it is all of them, also where a key comes twice."""
+        """In the end, all of them count, even duplicate keys."""
         told: list[tuple[int, int | None]] = []
 
         def tell(done: int, total: int | None) -> None:
@@ -222,7 +222,7 @@ class TestTheRowIsNamed:
         assert [row.must for row in rows] == [1, 2, 3]
 
     def test_the_errors_of_sqlalchemy_have_a_note(self, session: Session) -> None:
-        """Outside a block they come as they are, as in v0.1.0."""
+        """Outside a block they propagate unchanged, as in v0.1.0."""
         payload = items(1, 2)
         payload[1]["must"] = None
         with pytest.raises(IntegrityError) as raised:
@@ -253,7 +253,7 @@ class TestTheRowIsNamed:
 
 @pytest.mark.databases("mysql")
 class TestPackets:
-    """MySQL takes no more than so many bytes at once, 16 MB by default on MariaDB."""
+    """MySQL limits the size of a statement, by default to 16 MB on MariaDB."""
 
     @pytest.mark.parametrize("keyed", [True, False])
     def test_long_rows_are_written_in_several_statements(

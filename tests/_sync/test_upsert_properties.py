@@ -158,7 +158,7 @@ class Model:
 
 
 def plain(row: Any) -> Row:
-    """Return a row's values; one number stands for all ids that the database has made."""
+    """Return a row's values, with one number for all generated ids."""
     values = row if isinstance(row, dict) else {name: getattr(row, name) for name in ROW_FIELDS}
     made = not isinstance(values["id"], int) or values["id"] > 0
     return dict(values) | ({"id": HIGH} if made else {})

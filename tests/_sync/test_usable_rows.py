@@ -28,7 +28,7 @@ def hero(name: str = "s3cret") -> Hero:
 
 
 def test_rows_of_a_block_can_be_read_after_it(session: Session) -> None:
-    """Read or written, with what the database filled in, and with what was changed by hand."""
+    """Read or written, with generated values, and with the program's own changes."""
     write_row(hero("a"), session)
     with transaction(session):
         _, read = get_row("a", session, Hero, pk_field="name")
@@ -49,7 +49,7 @@ def test_rows_of_a_block_can_be_read_after_it(session: Session) -> None:
 def test_a_write_that_begins_with_a_failing_search_leaves_the_session_usable(
     session: Session,
 ) -> None:
-    """What is pending in the session is flushed before the search, and may be refused."""
+    """Pending changes are flushed before the search, and may be refused."""
     _, row = write_row(hero(), session, raise_on_error=True)
     key = row.id
     session.add(hero())

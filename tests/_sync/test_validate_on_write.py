@@ -75,7 +75,7 @@ class TestValidateOnWrite:
         assert get_rows(session, Gauge) == (False, [])
 
     def test_good_rows(self, session: Session) -> None:
-        """They are written as they are, with relationships and defaults."""
+        """They are written unchanged, with relationships and defaults."""
         project = Project(name="p")
         written, gauge = write_row(Gauge(sensor="ok", project=project), session)
         assert written

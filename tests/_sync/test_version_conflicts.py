@@ -144,7 +144,7 @@ def test_a_lost_update_of_which_a_block_takes_no_notice(
 
 
 def test_a_lost_update_from_before_the_savepoint(session: Session, session_factory: Sessions):
-    """What the caller changed before belongs to the block, so the block cannot go on."""
+    """Earlier changes of the caller are part of the block, so the block cannot continue."""
     counter = counter_of(session)
     key = counter.id
     change_elsewhere(session_factory, key)
@@ -331,7 +331,7 @@ def test_the_expected_version_is_there(session: Session):
 
 @pytest.mark.parametrize("expected", [0, 1, 3])
 def test_another_version_is_there(session: Session, expected: int):
-    """Nothing is written, and the row comes back as the database has it."""
+    """Nothing is written, and the returned row has the database's values."""
     counter = counter_of(session)
     key = counter.id
     update_row(key, {"value": 2}, session, Counter)
@@ -353,7 +353,7 @@ def test_another_version_is_there(session: Session, expected: int):
 
 
 def test_the_session_holds_an_older_version(session: Session, session_factory: Sessions):
-    """What counts is the version in the database."""
+    """The version in the database counts."""
     counter = counter_of(session)
     key = counter.id
     session.rollback()

@@ -61,7 +61,7 @@ class TestTrips:
         assert len(trips) == 1
 
     async def test_a_commit_is_one(self, engine: AsyncEngine, trips: list[str]) -> None:
-        """Where something was written."""
+        """If something was written."""
         async with AsyncSession(engine) as session:
             await write_row(Hero(name="Ann", secret_name="x"), session)
         assert len(trips) == 2
@@ -83,7 +83,7 @@ class TestTrips:
 
 class TestStreams:
     async def test_rows_are_read_when_they_are_wanted(self, engine: AsyncEngine) -> None:
-        """So memory stays that of a batch, whatever the number of rows is."""
+        """So memory is limited to a batch, for any number of rows."""
         made = 0
 
         def count(number: int) -> int:

@@ -29,7 +29,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def titles(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed titles."""
     async with AsyncSession(engine) as session:
         return list((await session.exec(select(Task.title))).all())
 
@@ -69,7 +69,7 @@ async def test_both_kinds_run_in_order(engine: AsyncEngine, inside: bool) -> Non
 
 
 async def test_async_hooks_replace_rows_and_data(engine: AsyncEngine) -> None:
-    """What they return after a wait counts."""
+    """Their awaited results count."""
 
     async def before_create(_: Task) -> Task:
         await asyncio.sleep(0)

@@ -47,7 +47,7 @@ class Waiting(Observer):
 
 
 async def test_it_is_waited_for(session: AsyncSession) -> None:
-    """What it raises after a while refuses the call as well."""
+    """An exception that it raises later refuses the call as well."""
     limit = Waiting("get_rows")
     with observing(limit):
         assert await aio.bulk_insert_rows([{"text": "a"}, {"text": "b"}], session, Event) == 2

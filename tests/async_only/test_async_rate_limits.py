@@ -1,4 +1,4 @@
-"""Rate limits of tasks: cancelled ones, other event loops, and the sync API beside them."""
+"""Rate limits of tasks: cancelled ones, other event loops, and with the sync API."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ async def test_a_write_that_is_cancelled_ends_entries(engine: AsyncEngine, by_ha
 
 
 async def test_a_leader_that_is_cancelled_hands_over(engine: AsyncEngine) -> None:
-    """Who waited for it queries, once for all of them."""
+    """One of the waiting callers queries, once for all of them."""
     key = await written(engine, "a")
     leader = asyncio.ensure_future(name_of(engine, key))
     for _ in range(3):
@@ -129,7 +129,7 @@ async def test_a_leader_that_is_cancelled_hands_over(engine: AsyncEngine) -> Non
 
 
 async def test_both_apis_share_entries(engine: AsyncEngine, database: Database) -> None:
-    """What one reads the other hits, and what one writes ends it for both."""
+    """Entries of one are hits for the other, and a write of one invalidates them for both."""
     key = await written(engine, "a")
     plain = create_engine(database.sync_url)
 

@@ -73,7 +73,7 @@ def commits(engine: AsyncEngine) -> list[str]:
 
 
 async def names(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return sorted((await reader.exec(select(Hero.name))).all())
 
@@ -416,7 +416,7 @@ async def test_the_session_goes_on_after_a_call_that_was_cut_off(
 
 @pytest.mark.databases("sqlite")
 async def test_a_timeout_of_a_purge_is_a_timeout(database: Database, engine: AsyncEngine) -> None:
-    """Wherever it comes in, while a cursor is closed, too, and no other error in its place."""
+    """It is raised at any moment, even while a cursor is closed, and no other error instead."""
     at, count = 0, 1
     while count >= at:
         at += 1

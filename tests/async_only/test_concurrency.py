@@ -34,7 +34,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def names(engine: AsyncEngine) -> set[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return set((await reader.exec(select(Hero.name))).all())
 
@@ -66,7 +66,7 @@ async def test_every_second_block_fails(engine: AsyncEngine) -> None:
 
 
 async def test_two_blocks_that_overlap(engine: AsyncEngine, database: Database) -> None:
-    """What one has not committed the other does not see, and its failure takes nothing along."""
+    """Neither sees uncommitted rows of the other, nor is it affected by the other's failure."""
     inside, left = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:

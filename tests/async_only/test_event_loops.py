@@ -46,7 +46,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def run(*works: Work) -> None:
-    """Run each work in an event loop of its own, one after the other, beside that of the tests."""
+    """Run each piece of work in its own event loop, in order, outside that of the tests."""
 
     def run_all() -> None:
         for work in works:
@@ -204,7 +204,7 @@ def test_a_loop_that_still_runs_closes_what_another_takes_over(url: str) -> None
 
 
 def test_who_waits_can_be_cancelled(url: str) -> None:
-    """The connection that it was about to get goes to the next."""
+    """The connection that it was about to get is passed to the next waiter."""
     engine = create_pooled_engine(url, pool_size=1, max_overflow=0)
 
     async def crowd() -> None:

@@ -1,4 +1,4 @@
-"""Resolvers of GraphQL that run beside each other."""
+"""GraphQL resolvers that run concurrently."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_any_builder_of_the_session_waits(engine: AsyncEngine):
 
 
 async def test_rows_stay_whole_while_others_read(engine: AsyncEngine):
-    """What one field looks at is there at any moment, also where reads load relationships again."""
+    """Relationships are always present for a field, even while other reads reload them."""
     with tenant_scope("acme"):
         async with AsyncSession(engine) as session, transaction(session):
             session.add(Guild(id=1, name="Owls"))
@@ -208,7 +208,7 @@ async def test_who_waits_can_be_cancelled(engine: AsyncEngine):
 
 
 async def test_a_session_of_others_is_still_refused(engine: AsyncEngine):
-    """Where GraphQL has nothing to do with it."""
+    """Without GraphQL, concurrent use is refused."""
     async with AsyncSession(engine) as session:
         builder = AsyncQueryBuilder(session, Hero)
         found = await asyncio.gather(builder.all(), builder.all(), return_exceptions=True)

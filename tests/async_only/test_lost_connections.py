@@ -1,4 +1,4 @@
-"""What asyncpg alone says of a connection that its server is about to end."""
+"""asyncpg's special error for a connection that its server is about to end."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ async def test_another_driver(engine: AsyncEngine) -> None:
 
 
 class Counting(Session):
-    """A session that does something else at each flush."""
+    """A session that does something extra at each flush."""
 
     flushed = 0
 

@@ -46,7 +46,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def names(engine: AsyncEngine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     async with AsyncSession(engine) as reader:
         return sorted((await reader.exec(select(Hero.name))).all())
 
@@ -126,7 +126,7 @@ async def test_tasks_of_the_same_work(engine: AsyncEngine) -> None:
 
 
 async def test_a_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
-    """The refusal is an error of the block, which takes the write of the other task with it."""
+    """The refusal is an error of the block, which also undoes the other task's write."""
     for _ in range(10):  # how far the other task is by then differs
         async with AsyncSession(engine) as session:
             with pytest.raises(TransactionError) as caught:
@@ -140,7 +140,7 @@ async def test_a_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
 
 
 async def test_an_inner_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> None:
-    """The connection is gone with the other task's write, and so is the outer block."""
+    """The connection is discarded with the other task's write, and the outer block is lost."""
     for _ in range(5):
         async with AsyncSession(engine) as session:
             with pytest.raises(TransactionError):
@@ -158,7 +158,7 @@ async def test_an_inner_block_whose_body_uses_two_tasks(engine: AsyncEngine) -> 
 
 
 async def test_such_a_block_in_the_callers_own(engine: AsyncEngine) -> None:
-    """Whatever becomes of the caller's transaction, nothing of the block is in it."""
+    """However the caller's transaction ends, nothing of the block is in it."""
     for _ in range(5):
         with suppress(SQLAlchemyError, SQLModelCRUDError):
             async with AsyncSession(engine) as session, session.begin():
@@ -178,7 +178,7 @@ async def test_such_a_block_in_the_callers_own(engine: AsyncEngine) -> None:
 async def test_a_transaction_that_is_ended_while_another_task_writes(
     engine: AsyncEngine, end: str
 ) -> None:
-    """At whatever moment: what is said to be written is, and nothing else."""
+    """At any moment, exactly the rows reported as written are written."""
     written = []
     for moment in range(16):
 

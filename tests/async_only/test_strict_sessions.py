@@ -1,4 +1,4 @@
-"""What is strict about the sessions of the async API: loads that cannot be awaited."""
+"""Strict sessions of the async API: loads that cannot be awaited are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 class TeamRead(SQLModel):
-    """What a service answers with."""
+    """The model of a response."""
 
     name: str
 

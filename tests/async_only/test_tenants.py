@@ -49,7 +49,7 @@ async def spells(engine: AsyncEngine, *tenants: str) -> None:
 
 
 async def test_tasks_side_by_side(engine: AsyncEngine) -> None:
-    """Each has its own, whatever the others do between its steps."""
+    """Each has its own tenant, whatever the others do between its steps."""
     tenants = [f"t{number}" for number in range(8)]
     await spells(engine, *tenants)
 
@@ -107,7 +107,7 @@ async def test_what_has_none(engine: AsyncEngine) -> None:
 
 
 async def test_all_tenants_ends_with_its_task(engine: AsyncEngine) -> None:
-    """Who is beside it sees its own rows only."""
+    """Concurrent tasks only see their own rows."""
     await spells(engine, "a", "b")
     inside, seen = asyncio.Event(), asyncio.Event()
 

@@ -35,7 +35,8 @@ class Books:
     Attributes:
         acknowledged: Transfers reported as made.
         refused: Transfers reported as failed.
-        unknown: Those of which nobody can tell, as the connection was lost in the COMMIT.
+        unknown: Transfers whose outcome is unknown, because the connection was lost in the COMMIT.
+        in the COMMIT.
         wrongly_told: All other errors.
     """
 
@@ -210,7 +211,7 @@ def run_sync(engine: Engine, seconds: float, callers: int, transfer: Any = trans
 
 @contextmanager
 def repeatedly(seconds: float, function: Callable[[], None]) -> Iterator[None]:
-    """Call a function again and again beside the work inside."""
+    """Call a function repeatedly during the work inside."""
     over = Event()
 
     def repeat() -> None:

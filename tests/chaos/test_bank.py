@@ -36,7 +36,7 @@ _KILL = {"postgresql": "SELECT pg_terminate_backend({})", "mysql": "KILL {}"}
 
 @pytest.fixture
 def administrator(database: Database) -> Iterator[Engine]:
-    """An engine beside the one that is tested, and accounts to work with."""
+    """An engine separate from the tested one, and accounts to work with."""
     engine = create_engine(database.sync_url, isolation_level="AUTOCOMMIT")
     bank.opened(engine)
     yield engine

@@ -155,7 +155,7 @@ async def in_a_repeatable_function(session: Any) -> None:
 
 
 async def in_failing_blocks(session: Any) -> None:
-    """Undo parts of a block: one call, a nested block, a savepoint by hand."""
+    """Undo parts of a block: one call, a nested block, an explicit savepoint."""
     async with transaction(session):
         await write_row(entry("a"), session, raise_on_error=False)
         with suppress(TransactionError):
@@ -272,7 +272,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def fill(new_session: Any, database: Database) -> None:
-    """Begin again with four rows, of which one is deleted."""
+    """Restart with four rows, one of them deleted."""
     database.clear()
     rows = [entry("a"), entry("b"), entry("bb"), entry("gone")]
     async with new_session() as session:

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of clusters: each kind is started once, and stopped whatever happens."""
+"""Fixtures for the tests of clusters: each kind is started once, and always stopped."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where other nodes find it."""
+        """The address for other nodes."""
         return f"127.0.0.1:{self.replication}"
 
     def ask(self, statement: str, name: str = "root") -> Any:
@@ -102,7 +102,7 @@ class Node:
 
 
 class Galera:
-    """Three nodes, each of which takes writes."""
+    """Three nodes that all accept writes."""
 
     def __init__(self, place: Path) -> None:
         self.nodes = [Node(place, number) for number in (1, 2, 3)]

@@ -29,7 +29,7 @@ def found(program: str, package: str) -> str:
 
 
 def user() -> str | None:
-    """Return who runs the servers where the tests run as root, which servers refuse to."""
+    """Return the user that runs the servers if the tests run as root, which servers refuse."""
     if os.geteuid() != 0:
         return None
     known = {each.pw_name for each in pwd.getpwall()}

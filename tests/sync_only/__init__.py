@@ -1,1 +1,1 @@
-"""What only the sync API has to refuse."""
+"""Refusals that only the sync API needs."""

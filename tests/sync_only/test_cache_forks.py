@@ -78,7 +78,7 @@ print("done")
 
 @pytest.mark.parametrize("kind", ["redis", "memcached"])
 def test_forked_processes_share_no_connection(kind: str, tmp_path: Path) -> None:
-    """Nor do they wait for a read that was under way in the parent."""
+    """Nor do they wait for a read that was running in the parent."""
     with getattr(cache_servers, kind)() as server:
         command = [sys.executable, "-W", "ignore", "-c", PROGRAM, kind, str(server.port)]
         done = subprocess.run(

@@ -45,7 +45,7 @@ def engine(database: Database) -> Iterator[Engine]:
 
 
 def names(engine: Engine) -> list[str]:
-    """What is committed."""
+    """Return the committed names."""
     with Session(engine) as reader:
         return sorted(reader.exec(select(Hero.name)).all())
 
@@ -103,7 +103,7 @@ def test_the_second_thread_is_refused(engine: Engine) -> None:
 
 
 def test_a_block_whose_body_uses_two_threads(engine: Engine) -> None:
-    """The refusal is an error of the block, which takes the write of the other thread with it."""
+    """The refusal is an error of the block, which also undoes the other thread's write."""
     with Session(engine) as session:
         with pytest.raises(TransactionError) as caught, transaction(session):
             write_row(hero("Sid"), session)
@@ -127,7 +127,7 @@ def test_a_block_that_ends_while_another_thread_writes(engine: Engine) -> None:
 
 
 def test_such_a_block_in_the_callers_own(engine: Engine) -> None:
-    """The caller's transaction goes with it, as the other thread's statement may be in it."""
+    """The caller's transaction is undone too, as the other thread's statement may be in it."""
     with ExitStack() as stack, Session(engine) as session:
         with pytest.raises(QueryExecutionError, match="block is over"), session.begin():
             with pytest.raises(TransactionError), transaction(session):

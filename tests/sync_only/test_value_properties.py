@@ -153,7 +153,7 @@ def plain(model: Any, value: Any) -> Any:
 
 
 class Below(SQLModel):
-    """A class that the models name before it is there."""
+    """A class that the models refer to before it is defined."""
 
     n: int
 
@@ -164,7 +164,7 @@ class Below(SQLModel):
 def test_a_value_is_stored_as_the_model_validates_it(
     data: st.DataObject, kind: Any, type_: Any, values: st.SearchStrategy[Any]
 ) -> None:
-    """Or refused where the model refuses it; what no model validates is stored as it is."""
+    """Or refused if the model refuses it; values that no model validates are stored unchanged."""
     config, is_checked = data.draw(CONFIGS), data.draw(st.booleans())
     model = model_of(kind, type_, config, is_checked=is_checked)
     value = data.draw(values)

@@ -24,7 +24,7 @@ NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 
 
 
 async def test_a_write_that_nobody_waits_for_is_rolled_back(tmp_path: Path) -> None:
-    """The rollback comes after it, though there was no transaction when it was asked for."""
+    """The rollback comes after it, although no transaction existed when it was requested."""
     connection = await connect(f"{tmp_path}/a.db")
     await connection.create_function("sleep", 1, time.sleep)
     await connection.execute("CREATE TABLE t (x)")
@@ -86,7 +86,7 @@ async def be_alone(file: str) -> None:
 
 
 async def test_the_garbage_collector_waits_for_no_statement(tmp_path: Path) -> None:
-    """The event loop would wait with it, and so would whoever holds the statement up."""
+    """Otherwise the event loop would block, and with it the task that the statement waits for."""
     connection = await connect(f"{tmp_path}/a.db")
     is_collected = threading.Event()
     await connection.create_function("wait", 0, lambda: is_collected.wait(10))
@@ -106,7 +106,7 @@ async def test_the_garbage_collector_waits_for_no_statement(tmp_path: Path) -> N
 
 
 async def test_what_was_collected_holds_no_lock(tmp_path: Path) -> None:
-    """A rollback gives it up, though there is no transaction."""
+    """A rollback releases it, although there is no transaction."""
     connection = await connect(f"{tmp_path}/a.db")
     await connection.execute_fetchall(f"CREATE TABLE t AS {NUMBERS.format(5000)}")
     cursor = connection.cursor()
@@ -121,7 +121,7 @@ async def test_what_was_collected_holds_no_lock(tmp_path: Path) -> None:
 
 
 async def test_closing_waits_for_the_statement(tmp_path: Path) -> None:
-    """What runs comes to its end, and what comes after is refused."""
+    """The running statement finishes, and later ones are refused."""
     connection = await connect(f"{tmp_path}/a.db")
     await connection.create_function("sleep", 1, time.sleep)
     cursor = await connection.cursor()
@@ -160,7 +160,7 @@ FETCHES: list[Step] = [
 
 
 async def observed(cursor: Any, step: Step) -> Any:
-    """What a step gives, and what the cursor says after it."""
+    """Return the result of a step, and the cursor's attributes after it."""
     name, arguments = step
     try:
         given = await getattr(cursor, name)(*arguments)
@@ -171,7 +171,7 @@ async def observed(cursor: Any, step: Step) -> Any:
 
 
 async def replay(connection: aiosqlite.Connection, steps: list[Step], size: int) -> list[Any]:
-    """All that a cursor says while it goes through some steps."""
+    """Return the cursor's attributes after each of some steps."""
     async with connection.cursor() as cursor:
         cursor.arraysize = size
         await cursor.execute("CREATE TABLE t (x INTEGER UNIQUE)")
@@ -200,7 +200,7 @@ def played(make: Callable[[], Awaitable[Any]], steps: list[Step], size: int) -> 
     st.integers(min_value=1, max_value=3),
 )
 def test_a_cursor_says_what_aiosqlites_says(steps: list[Step], size: int) -> None:
-    """Rows, columns, counts, keys and errors, whatever the order of the calls."""
+    """Rows, columns, counts, keys and errors, for any order of calls."""
     usual = played(lambda: aiosqlite.connect(":memory:"), steps, size)
     ours = played(lambda: connect(":memory:"), steps, size)
     assert ours == usual

@@ -49,7 +49,7 @@ def test_every_target_is_that_of_a_case() -> None:
 
 @pytest.mark.parametrize(("ratio", "met"), [(0.9, True), (0.904, True), (0.91, False)])
 def test_a_target_is_met_or_missed(ratio: float, met: bool) -> None:
-    """What counts is the ratio as it is shown."""
+    """The displayed ratio counts."""
     found = verdict(result(ratio=ratio))
     assert found is not None
     assert (found.target, found.met) == (0.9, met)
@@ -81,7 +81,7 @@ def test_what_no_two_calls_have_alike_is_left_out_of_the_comparison() -> None:
 
 
 def test_where_two_outcomes_differ() -> None:
-    """The first place is named, with what is there on both sides."""
+    """The first difference is named, with both values."""
     assert difference([{"a": 1}, 2], [{"a": 1}, 2]) == ""
     assert difference([{"a": 1}, 2], [{"a": 3}, 4]) == "[0]['a']: 1 and 3"
     assert difference([1], [1, 2]) == ": [1] and [1, 2]"
@@ -233,13 +233,13 @@ def test_the_history_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_added_to_a_call() -> None:
-    """Telemetry and limits are measured beside a call alone, and a bare span."""
+    """Telemetry and limits are compared with a plain call, and with a bare span."""
     measured = watching.measure(calls=2, rounds=1)
     assert set(measured) == {"alone", "telemetry", "limits in memory", "bare span and point"}
     assert all(0 < taken < float("inf") for taken in measured.values())
 
 
 def test_the_isolation_of_a_test(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is measured on an empty table, which is gone afterwards."""
+    """It is measured on an empty table, which is dropped afterwards."""
     isolation.main(["sqlite://"])
     assert capsys.readouterr().out.startswith("sqlite: nothing, isolated ")

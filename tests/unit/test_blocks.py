@@ -20,7 +20,7 @@ def session() -> Session:
 
 
 def test_levels_share_one_block(session: Session) -> None:
-    """It is there from the outermost entry to its exit."""
+    """It exists from the outermost entry to its exit."""
     assert blocks.block_of(session) is None
     outer = blocks.enter(session)
     inner = blocks.enter(session)
@@ -88,7 +88,7 @@ class TestRefusals:
         assert block.refusal(None) is not None
 
     def test_where_nothing_is_begun_there_is_nothing_to_doom(self, session: Session) -> None:
-        """Nor where the session itself is gone."""
+        """The same is true if the session no longer exists."""
         block = blocks.enter(session)
         session.rollback()
         block.doom(ValueError())

@@ -76,7 +76,7 @@ class Defaulted(Base):
 
 
 def test_none_in_a_new_instance_is_no_value_where_something_fills_it() -> None:
-    """As a flush has it; a mapping says what it says."""
+    """As in a flush; in a mapping, an explicit None is kept."""
     reader = RowReader(target_of(Defaulted))
     nothing = {"id": None, "by_python": None, "by_server": None, "empty": None}
     [shape] = reader.read(0, [Defaulted(**nothing), Defaulted(**nothing)])

@@ -43,7 +43,7 @@ def change(*keys: int, **values: Any) -> Change:
 
 
 def test_a_write_renews_the_tokens_of_its_rows_and_tables() -> None:
-    """Rows by key, the old key and the new one; "some rows" where there are too many."""
+    """Rows by key, the old and the new one; "some rows" if there are too many."""
     rows = [row_token("bundle", str(key)) for key in (1, 2, 9)]
     assert set(written_tokens([change(1), change(2, id=9)])) == {table_token("bundle"), *rows}
     several = [change(*range(60)), change(*range(60, 120))]
@@ -78,7 +78,7 @@ def test_only_exact_keys_have_a_token() -> None:
     ],
 )
 def test_a_database_is_its_place(url: str, expected: str) -> None:
-    """Neither the driver, nor the user, nor the password tells databases apart."""
+    """Driver, user and password do not distinguish databases."""
     engine = create_engine(url.replace("+asyncpg", "+psycopg"))
     with Session(engine) as session:
         assert database_of(session, FACTS) == expected
@@ -109,7 +109,7 @@ def test_values_come_back(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, [object()], 1j, {"a": {1}}])
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
-    """It would come back as something else."""
+    """It could not be restored unchanged."""
     with pytest.raises(UncacheableError):
         encoded(value)
 
@@ -289,7 +289,7 @@ def test_what_was_not_told_is_not_read(engine: Engine, clock: list[float]) -> No
 def test_a_program_that_keeps_writing_tells_the_store_again(
     engine: Engine, clock: list[float]
 ) -> None:
-    """Five seconds after it failed, whatever was written meanwhile."""
+    """Five seconds after a failure, regardless of writes in between."""
     store = Breaking()
     configure_cache(store, ttl=60)
     read(engine)

@@ -112,7 +112,7 @@ names = count()
 
 @dataclass
 class Program:
-    """What a step works with."""
+    """The state that steps work with."""
 
     session: Session
     model: type[Any]
@@ -369,7 +369,7 @@ def run(session: Session, step: Step) -> None:
 
 
 class UndoneError(Exception):
-    """What undoes a block."""
+    """An exception that undoes a block."""
 
 
 def run_block(session: Session, how: str, steps: Sequence[Step]) -> None:

@@ -41,7 +41,7 @@ def test_bind_limit_of_an_old_sqlite_is_lower() -> None:
 
 
 def test_rows_per_chunk_stays_under_the_limit() -> None:
-    """The rows and what the statement has besides them fit together."""
+    """The rows and the statement's other parameters fit together."""
     assert rows_per_chunk(sqlite.dialect(), 5) == 6_553
     assert rows_per_chunk(sqlite.dialect(), 5, extra_binds=2) == 6_552
     assert rows_per_chunk(mysql.dialect(), 1) == 65_535
@@ -89,12 +89,12 @@ def test_chunks_are_drawn_as_they_are_needed() -> None:
 
 
 def test_chunks_of_nothing_are_none() -> None:
-    """An empty input has no chunk, whatever the size."""
+    """An empty input has no chunk, for any size."""
     assert list(chunked([], 0)) == []
 
 
 def test_chunks_are_cut_by_weight_too() -> None:
-    """What is too heavy for any chunk has one of its own."""
+    """An item too large for any chunk gets its own."""
     chunks = chunked_by_weight([1, 2, 3, 9, 1, 1, 1], 2, lambda item: item, 4)
     assert list(chunks) == [[1, 2], [3], [9], [1, 1], [1]]
     assert list(chunked_by_weight([], 2, lambda item: item, 4)) == []

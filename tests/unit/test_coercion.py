@@ -198,7 +198,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("name", "value", "expected"), ACCEPTED)
 def test_a_value_becomes_one_of_the_type(name: str, value: Any, expected: Any) -> None:
-    """What stands for a value of the column's type is that value, of exactly that type."""
+    """Representations of a value become that value, of exactly the column's type."""
     result = coerce(getattr(AllTypes, name), value)
     assert result == expected
     assert type(result) is type(expected)
@@ -340,7 +340,7 @@ def test_a_long_list_of_choices_is_cut() -> None:
 def test_a_type_of_the_users_own_decides_what_it_takes(
     name: str, value: Any, expected: Any
 ) -> None:
-    """Only strings are read, where they can be; the type converts everything else itself."""
+    """Only strings are parsed, if possible; the type converts everything else itself."""
     assert coerce(getattr(Thing, name), value) == expected
 
 
@@ -360,7 +360,7 @@ def test_a_duration_is_read_as_python_writes_it(duration: dt.timedelta) -> None:
 
 @given(st.datetimes(timezones=st.just(dt.UTC)))
 def test_a_datetime_is_read_as_python_writes_it(moment: dt.datetime) -> None:
-    """Both `str` and `isoformat` come back as they were."""
+    """Both the `str` and the `isoformat` forms are parsed."""
     assert coerce(AllTypes.moment, str(moment)) == moment
     assert coerce(AllTypes.moment, moment.isoformat()) == moment
 

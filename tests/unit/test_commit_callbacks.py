@@ -48,7 +48,7 @@ class TestOwnership:
         assert run_all(session) == [2]
 
     def test_a_savepoint_that_is_closed_goes_too(self, session: Session) -> None:
-        """So does SQLAlchemy end it after a flush that failed, without telling of a rollback."""
+        """SQLAlchemy ends it like this after a failed flush, without a rollback event."""
         session.begin()
         session.begin_nested().close()
         savepoint = session.begin_nested()
@@ -81,7 +81,7 @@ class TestOwnership:
         assert run_all(session) == []
 
     def test_one_that_was_there_before_the_transaction(self, session: Session) -> None:
-        """It goes with the first transaction, whichever way that ends."""
+        """It belongs to the first transaction, however that ends."""
         commit_callbacks.add(session, lambda: 1)
         session.begin()
         session.commit()
@@ -134,7 +134,7 @@ class TestAsyncCallbacks:
         assert commit_callbacks.take_due(session) == []
 
     def test_also_an_object_that_is_called(self, session: Session) -> None:
-        """What counts is what its call gives."""
+        """The result of its call counts."""
 
         class Notify:
             async def __call__(self) -> None: ...

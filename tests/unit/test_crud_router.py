@@ -19,7 +19,7 @@ from tests.router_models import Bench, LodgePublic, Ranger, RangerPublic, Ranger
 
 
 def sync_session() -> Iterator[Session]:
-    """A dependency that says what it gives."""
+    """A dependency with a return type."""
     yield Session()
 
 
@@ -34,7 +34,7 @@ async def untold() -> Any:
 
 
 def modules(router: Any) -> list[str]:
-    """Where the functions of the routes stand."""
+    """The modules of the routes' functions."""
     return sorted({route.endpoint.__module__.split(".")[-2] for route in router.routes})
 
 
@@ -68,13 +68,13 @@ def test_a_dependency_that_does_not_say_it_needs_a_parameter() -> None:
 
 
 def test_what_is_removed_cannot_be_restored() -> None:
-    """That takes a model with soft deletion."""
+    """Restoring requires a model with soft deletion."""
     with pytest.raises(ValidationError, match="cannot be soft-deleted"):
         crud_router(Bench, sync_session, public=Bench, operations=("restore",))
 
 
 class Sheltered(SQLModel):
-    """A ranger who has to have a lodge."""
+    """A ranger with a required lodge."""
 
     id: int
     lodge: LodgePublic
@@ -96,7 +96,7 @@ class CamelRanger(BaseModel):
 
 
 class Computed(BaseModel):
-    """What a row does not have, and a validator makes."""
+    """A field that rows lack and a validator computes."""
 
     words: int
 

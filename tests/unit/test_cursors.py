@@ -126,7 +126,7 @@ def signed(body: bytes) -> str:
 
 @given(st.lists(VALUES, max_size=4))
 def test_values_come_back_as_they_were(values: list[Any]) -> None:
-    """In value and in type; the cursor can stand in a URL as it is."""
+    """With value and type; the cursor can be used in a URL unchanged."""
     format_ = unknown(len(values))
     cursor = format_.write(values)
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -157,7 +157,7 @@ def test_uuids_of_drivers_come_back_as_uuids() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_column_takes_what_its_driver_gives(dialect: str) -> None:
-    """And a NULL, where there can be one."""
+    """And NULL, if the column is nullable."""
     for name, value in RAW[dialect].items():
         format_ = cursors(dialect, name)
         for each in (value, None):
@@ -169,7 +169,7 @@ def test_every_column_takes_what_its_driver_gives(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_value_of_another_type_is_refused(dialect: str) -> None:
-    """No column takes what its driver would never give."""
+    """A column rejects values that its driver never returns."""
     for name, value in RAW[dialect].items():
         format_ = cursors(dialect, name)
         numbers = (int, float) if dialect == "sqlite" and name in {"real", "amount"} else ()
@@ -181,7 +181,7 @@ def test_a_value_of_another_type_is_refused(dialect: str) -> None:
 
 
 def unknown_packed(value: Any) -> list[Any]:
-    """Return how a value stands in JSON."""
+    """Return the JSON form of a value."""
     [place] = unknown(1).places
     return [place.pack(value)]
 
@@ -217,7 +217,7 @@ def unknown_packed(value: Any) -> list[Any]:
 def test_a_value_that_its_column_cannot_have_is_refused(
     dialect: str, term: str, packed: Any
 ) -> None:
-    """Whatever the database would make of it: an error of its own, rounding, or nothing at all."""
+    """Whether the database would raise an error, round it, or accept it."""
     format_ = cursors(dialect, term)
     with pytest.raises(ValidationError, match="cursor is damaged"):
         format_.read(forged(format_.mark, [packed]))
@@ -310,7 +310,7 @@ def test_a_cursor_with_a_wrong_character_is_refused(data: st.DataObject) -> None
 
 @given(st.text())
 def test_any_text_is_refused(text: str) -> None:
-    """With the one error, whatever it is."""
+    """Any text raises the same error."""
     with pytest.raises(ValidationError, match="cursor is damaged"):
         unknown(1).read(text)
 

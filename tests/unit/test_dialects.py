@@ -1,4 +1,4 @@
-"""What databases do differently: one entry for each."""
+"""How databases differ: one entry for each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIALECTS = {"postgresql": postgresql, "sqlite": sqlite, "mysql": mysql, "mariadb
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_an_entry_names_a_dialect_an_insert_and_an_extra(name: str) -> None:
-    """What a URL means, what writes, and what has to be installed."""
+    """For URLs, for writes, and for installation hints."""
     features = FEATURES[name]
     assert make_url(f"{name}://").get_dialect().name == name
     assert insert_of(features) is DIALECTS[name].insert
@@ -59,7 +59,7 @@ def test_an_unknown_database_is_taken_for_a_plain_one() -> None:
 
 
 def test_mysql_and_mariadb_differ_in_name_only() -> None:
-    """What else differs depends on the version, and is asked of the server."""
+    """Other differences depend on the server's version, and are queried."""
     ours, theirs = FEATURES["mysql"], FEATURES["mariadb"]
     names = Features.__annotations__
     assert [name for name in names if getattr(ours, name) != getattr(theirs, name)] == ["title"]

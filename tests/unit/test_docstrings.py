@@ -74,7 +74,7 @@ def test_everything_has_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *METHODS, *CLASSES])
 def test_the_first_line_is_a_sentence(name: str) -> None:
-    """It stands alone where names are listed."""
+    """It is shown alone in lists of names."""
     assert re.fullmatch(
         r"[A-Z].{10,}\.", _text((FUNCTIONS | METHODS | CLASSES)[name]).split("\n")[0]
     )

@@ -1,4 +1,4 @@
-"""What an engine is made with: numbers, drivers' settings, the password, the pool's numbers."""
+"""The settings of an engine: numbers, drivers' options, the password, the pool's state."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class TestPool:
         assert plan("sqlite://?check_same_thread=true").arguments["connect_args"] == {}
 
     def test_options_win(self) -> None:
-        """What the caller gives to SQLAlchemy goes through."""
+        """The caller's options for SQLAlchemy are passed on."""
         arguments = plan("sqlite:///a.db", pool_pre_ping=False, echo=True).arguments
         assert arguments["pool_pre_ping"] is False
         assert arguments["echo"] is True
@@ -212,7 +212,7 @@ class TestPgBouncer:
         ],
     )
     def test_nothing_is_prepared_for_later(self, driver: str, names: set[str]) -> None:
-        """Each driver has a way of its own; what the caller gives wins."""
+        """Each driver has its own settings; the caller's win."""
         url = f"postgresql+{driver}://app@localhost/heroes"
         planned = plan_engine(url, {"postgresql": driver}, NUMBERS, None, {}, pgbouncer=True)
         assert set(planned.arguments["connect_args"]) == names
@@ -278,7 +278,7 @@ class TestMissingDriver:
 
 
 class TestPassword:
-    """What reaches the driver, without a server: a listener stops before the connection."""
+    """The password that reaches the driver; a listener stops the connection attempt."""
 
     def given_to_driver(self, wanted: EnginePlan) -> dict[str, Any]:
         """The arguments of the driver's connect."""

@@ -231,7 +231,7 @@ def test_data_that_the_database_cannot_take(error: Exception, text: str) -> None
 def test_the_place_of_a_parameter_tells_its_column(
     words: str, sql: str, params: tuple[Any, ...], field: str | None
 ) -> None:
-    """Where an INSERT has one for each column, and only there."""
+    """Only if an INSERT has one parameter for each column."""
     original = sqlite3.ProgrammingError(words)
     statement = f"INSERT INTO hero (name, secret_name) VALUES ({sql})"
     error = exc.ProgrammingError(statement, params, original)
@@ -348,7 +348,7 @@ class TestConstraints:
         assert "another row has the same unique value" in str(error)
 
     def test_the_name_alone_tells_the_columns(self) -> None:
-        """What the driver leaves out the model's table completes."""
+        """The model's table provides what the driver omits."""
         error = _violation(
             _postgresql_error("23505", constraint_name="uq_setting_scope_key"), Setting
         )

@@ -220,7 +220,7 @@ class TestNotFound:
         assert len(str(RecordNotFoundError(Hero, "x" * 10_000))) < 300
 
     def test_attributes(self) -> None:
-        """What was searched for can be read."""
+        """The searched values are available."""
         error = not_found(Hero, 5)
         assert (error.model, error.id_value, error.pk_field) == (Hero, 5, "id")
 
@@ -406,7 +406,7 @@ class TestPasswords:
     @example("100%")
     @example(" \n ")
     def test_a_password_is_never_shown(self, rest: str) -> None:
-        """Whatever characters it has, quoted or not, in the address or in the message."""
+        """With any characters, quoted or not, in the URL or in the message."""
         password = f"{SECRET}-{rest}"
         url = make_url("postgresql://ann@db/heroes").set(password=password)
         quoted = url.render_as_string(hide_password=False)

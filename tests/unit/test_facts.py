@@ -1,4 +1,4 @@
-"""What is found out about a model, once."""
+"""The facts of a model, which are determined once."""
 
 from typing import Any
 
@@ -130,7 +130,7 @@ def test_how_rows_are_stored(model: type[Any], one_table: bool, plain: bool, sim
 
 
 def test_related_rows() -> None:
-    """What is loaded with a row, and what a deletion does to them."""
+    """Which rows are loaded with a row, and what a deletion does to them."""
     ledger, line = facts_of(Ledger), facts_of(LedgerLine)
     assert (ledger.loads_alone, line.loads_alone) == (False, True)
     assert line.loads_eagerly  # the ledger of a line brings in its lines

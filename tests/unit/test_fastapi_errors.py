@@ -1,4 +1,4 @@
-"""Which response an error of the library gives."""
+"""The responses to the library's errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OutOfStockError(Exception):
 
 
 def answer(error: Exception, app: FastAPI | None = None) -> tuple[int, Any]:
-    """The status and the detail that an error gives."""
+    """Return the status and the detail of the response to an error."""
     app = app or FastAPI()
     install_error_handlers(app)
 
@@ -167,7 +167,7 @@ def test_each_error_has_its_status(error: Exception, status: int, detail: Any) -
 
 
 class Body(BaseModel):
-    """What a client sends."""
+    """A client's body."""
 
     name: str = ""
     team_id: int = 0
@@ -219,7 +219,7 @@ def test_a_constraint_of_several_columns_is_about_the_body() -> None:
 
 
 class Renamed(BaseModel):
-    """What a client sends under other names."""
+    """A client's body with aliases."""
 
     model_config = {"alias_generator": to_camel}
 
@@ -338,7 +338,7 @@ def test_openapi_knows_the_answers() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_errors_of_sqlalchemy_are_answered_too(error: Exception, status: int) -> None:
-    """What the database refuses without the library has a status as well."""
+    """Refusals by the database outside the library have a status as well."""
     assert answer(error)[0] == status
     assert answer(wrapped(error))[0] == status
 
@@ -396,7 +396,7 @@ def test_a_handler_may_be_async() -> None:
 
 
 def test_an_error_that_nobody_handles_is_the_servers() -> None:
-    """It reaches the server as it is, to be logged with its traceback."""
+    """It reaches the server unchanged, to be logged with its traceback."""
     assert answer(wrapped(OutOfStockError())) == (500, "Internal Server Error")
     with pytest.raises(OutOfStockError):
         _raise_in_app(wrapped(OutOfStockError()))
@@ -457,7 +457,7 @@ LATE = [
 @pytest.mark.parametrize("error", LATE, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("path", ["/task", "/stream"])
 def test_an_error_after_the_answer_goes_on_as_it_is(path: str, error: Exception) -> None:
-    """In a background task or a stream: nothing can be answered any more."""
+    """In a background task or a stream, it is too late for a response."""
     app = FastAPI()
     install_error_handlers(app)
 

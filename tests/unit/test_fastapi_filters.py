@@ -130,7 +130,7 @@ def test_a_parameter_that_is_not_known_is_refused() -> None:
 
 
 def test_other_parameters_of_the_route_are_named() -> None:
-    """What the route itself takes is not refused."""
+    """The route's own parameters are not refused."""
     client = client_of(allow=["age__gte"], ignore=["token"])
     assert client.get("/?token=x").status_code == 200
     assert "token" not in parameters(client)
@@ -179,7 +179,7 @@ def test_what_is_asked_for_comes_after_what_the_route_asks_for() -> None:
 
 
 def test_openapi_documents_each_parameter() -> None:
-    """Name, type, limits and choices are there, and what the filter does."""
+    """It contains name, type, limits and choices, and a description of the filter."""
     found = parameters(
         client_of(
             AllTypes, allow=["integer__gte", "colour", "token__in", "day__between"], sort=["text"]

@@ -151,5 +151,5 @@ def test_statements_with_the_same_filters_are_compiled_once(include_deleted: boo
 
 
 def test_no_filters_are_no_criteria() -> None:
-    """A statement without filters stays as it is."""
+    """A statement without filters is unchanged."""
     assert where_clauses(Hero, {}, DIALECT) == []

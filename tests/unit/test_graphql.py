@@ -23,7 +23,7 @@ ALLOWED = {"name", "age__gte", "team__name", "team__city", "team", "tags__label"
 
 
 def filters(given: Any, allow: Any = ALLOWED) -> dict[str, Any]:
-    """Return the filters of heroes that an input stands for."""
+    """Return the filters on heroes for an input."""
     return lookups(given, Hero, allow=allow)
 
 

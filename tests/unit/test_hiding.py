@@ -38,7 +38,7 @@ def test_the_links_of_a_relationship() -> None:
 
 
 def test_models_without_the_mixin_pay_nothing() -> None:
-    """Their statements come back as they are."""
+    """Their statements are returned unchanged."""
     statement = select(Hero)
     assert hiding_options(USUAL, Hero) == ()
     assert hide(statement, USUAL, Hero) is statement
@@ -47,7 +47,7 @@ def test_models_without_the_mixin_pay_nothing() -> None:
 
 
 def test_statements_of_other_registries_pay_nothing() -> None:
-    """A statement of models that lead to none with the mixin comes back as it is."""
+    """A statement on models without a path to the mixin is returned unchanged."""
 
     class Base(SQLModel, registry=registry()):
         """Other models than those of the tests."""
@@ -60,7 +60,7 @@ def test_statements_of_other_registries_pay_nothing() -> None:
 
 
 def test_statements_share_their_options() -> None:
-    """It is one, whatever the models are, and equal statements are compiled once."""
+    """There is one option for all models, so that equal statements are compiled once."""
     one, other = (hide_anywhere(select(Player), USUAL, Player) for _ in range(2))
     assert one._generate_cache_key() == other._generate_cache_key()
     assert hiding_options(USUAL, Player) == hiding_options(USUAL, Fan, Club)

@@ -1,4 +1,4 @@
-"""The registry of hooks: who is in it, in which order, and who is refused."""
+"""The registry of hooks: its content, its order, and refusals."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestRegistry:
         assert get_hooks(Hero)[0] is first
 
     def test_unregister(self) -> None:
-        """The hook is gone, the others stay."""
+        """The hook is removed, the others stay."""
         first, second = Hook(), Hook()
         register_hook(Hero, first)
         register_hook(Hero, second)
@@ -104,7 +104,7 @@ class TestRegistry:
         assert get_hooks(Hero) == ()
 
     def test_unregister_of_an_unknown_hook(self) -> None:
-        """What is not registered for that very class is a mistake."""
+        """A hook that is not registered for that exact class is a mistake."""
         hook = Hook()
         register_hook(Named, hook)
         with pytest.raises(ValidationError, match="Hook is not registered for Special"):
@@ -207,7 +207,7 @@ class TestRefusals:
     )
     @pytest.mark.parametrize("others", [(), ("after_create",)])
     def test_a_misspelt_method(self, name: str, others: tuple[str, ...]) -> None:
-        """It would never run: refused with the names there are, right methods beside it or not."""
+        """It would never run, so it is refused with a list of names, even beside right methods."""
         with pytest.raises(ValidationError) as caught:
             register_hook(Hero, with_methods(name, *others))
         assert f"Odd has {name}" in str(caught.value)
@@ -236,7 +236,7 @@ class TestRefusals:
         assert get_hooks(Hero) == (hook,)
 
     def test_one_method_is_enough(self) -> None:
-        """Each of the six, and a stand-in of a test."""
+        """Each of the six, and a mock in a test."""
         for method in METHODS:
             register_hook(Hero, with_methods(method))
         register_hook(Hero, Mock(spec=["after_delete"]))
@@ -266,7 +266,7 @@ def test_threads_register_at_the_same_time() -> None:
 
 
 def test_the_protocol_can_be_subscripted() -> None:
-    """`OperationHook[Hero]` may stand in code that runs, not in annotations alone."""
+    """`OperationHook[Hero]` works at run time, not only in annotations."""
     alias: Any = OperationHook
     assert alias[Hero] != alias[Team]
 

@@ -32,7 +32,7 @@ MYSQL = mysql.pymysql.dialect()
 
 
 class Wrapped(TypeDecorator[str]):
-    """A type whose parameters stand inside a function call."""
+    """A type whose parameters are wrapped in a function call."""
 
     impl = String
     cache_ok = True

@@ -1,4 +1,4 @@
-"""What comes after a row, as SQL."""
+"""The SQL for the rows after a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.models import Hero
 
 
 def test_what_comes_after_a_row_is_told_term_by_term() -> None:
-    """Terms with NULLs say where these are; a key is compared as it is."""
+    """Nullable terms consider the place of NULLs; a key is compared directly."""
 
     def after(*terms: Any, values: list[Any], dialect: Any = mysql) -> str:
         order = key_terms(Hero, [term_of(Hero, term, desc=False) for term in terms])

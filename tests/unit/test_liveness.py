@@ -1,4 +1,4 @@
-"""Which engines replace dead connections; what they do stands in `test_lost_connections.py`."""
+"""Which engines replace dead connections; `test_lost_connections.py` tests the replacement."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def loguru_lines() -> Iterator[list[str]]:
 
 @pytest.fixture
 def without_loguru(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module as it is where loguru is not installed."""
+    """The module without loguru installed."""
     logs.get_logger()  # the real module has found loguru
     monkeypatch.setitem(sys.modules, "loguru", None)
     spec = importlib.util.find_spec("sqlmodel_crud_utils._core.logs")
@@ -95,7 +95,7 @@ def test_logging_gets_the_same_line(
 def test_the_place_is_that_of_the_first_frame_outside(
     without_loguru: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Frames of the library and of what stands between it and its caller are passed over."""
+    """Frames of the library, and of code between it and its caller, are skipped."""
     between: dict[str, Any] = {"__name__": "sqlmodel_crud_utils._async.writes"}
     exec("def call(function, *args): function(*args)", between)
     outer: dict[str, Any] = {"__name__": "contextlib"}
@@ -115,7 +115,7 @@ def test_the_line_is_no_template(
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    """Percent signs, braces and tags in a name are printed as they are."""
+    """Percent signs, braces and tags in a name are printed unchanged."""
     for module in (logs, without_loguru):
         module.log_failure("write_row", name, ValueError())
     line = f"write_row failed for {name}: ValueError"

@@ -1,4 +1,4 @@
-"""What each lookup takes and refuses, and the SQL of those that differ between databases."""
+"""The values that each lookup accepts, and SQL that differs between databases."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_postgresql_can_use_an_index_on_lower_for_iexact() -> None:
 
 
 def test_mysql_gets_a_binary_collation() -> None:
-    """Whatever collation the column has, and whatever character set the connection."""
+    """For any collation of the column, and any character set of the connection."""
     text, parameters = sql(AllTypes.text, "startswith", "5%", MYSQL)
     assert text == (
         "alltypes.text LIKE (CAST(%s AS CHAR CHARACTER SET utf8mb4) COLLATE utf8mb4_bin) ESCAPE '/'"
@@ -206,7 +206,7 @@ def test_mysql_gets_a_binary_collation() -> None:
 
 
 def test_other_databases_get_standard_sql() -> None:
-    """What SQLAlchemy writes for them."""
+    """SQLAlchemy's default SQL."""
     assert (
         sql(AllTypes.text, "contains", "x", ORACLE)[0] == ("alltypes.text LIKE :text_1 ESCAPE '/'")
         or "LIKE" in sql(AllTypes.text, "contains", "x", ORACLE)[0]

@@ -1,4 +1,4 @@
-"""What event loops share and have for themselves, at moments that a program seldom meets."""
+"""Shared and separate state of event loops, in rare situations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_who_is_cancelled_before_a_thread_wakes_it_leaves_that_to_the_next
 
 
 def entry_without_connection() -> Any:
-    """What a pool keeps before its connection is made."""
+    """Return a pool entry without a connection."""
     return SimpleNamespace(dbapi_connection=None, info={})
 
 

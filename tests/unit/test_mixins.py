@@ -240,7 +240,7 @@ def test_a_model_without_mixins_is_not_watched():
 
 
 def test_the_column_type_refuses_what_is_no_aware_datetime():
-    """For statements, which assign nothing; the error comes through SQLAlchemy unwrapped."""
+    """This is for statements, which assign nothing; SQLAlchemy does not wrap the error."""
     engine = create_engine("sqlite://")
     with engine.connect() as connection:
         Visit.__table__.create(connection)  # type: ignore[attr-defined]
@@ -327,7 +327,7 @@ def test_every_thread_has_its_own_actor():
 
 
 def test_soft_delete_and_restore_set_all_three_fields():
-    """Who and when go along with the mark, and go away with it."""
+    """Actor and time are set and cleared together with the mark."""
     club = Club(name="a")
     with acting_as("alice"):
         club.soft_delete()
@@ -354,7 +354,7 @@ def test_models_with_and_without_versions():
 
 
 def test_an_expected_version_is_compared_with_the_one_that_was_read():
-    """What the caller assigned since doesn't count."""
+    """A value that the caller assigned since doesn't count."""
     counter = Counter(id=1, version=3)
     make_transient_to_detached(counter)
     set_committed_value(counter, "version", 3)
@@ -367,7 +367,7 @@ def test_an_expected_version_is_compared_with_the_one_that_was_read():
 
 
 def test_a_conflict_names_simple_and_composite_keys():
-    """As the caller would give them."""
+    """In the caller's form."""
     seat = Seat(row="a", number=1)
     assert conflict(seat, 1).key is None
     counter = Counter(id=7)
@@ -410,7 +410,7 @@ def test_unique_when_not_deleted_works_without_partial_indexes(dialect):
 
 
 def test_unique_when_not_deleted_says_what_is_missing():
-    """When the model is declared, not when the table is made."""
+    """When the model is declared, not when the table is created."""
     with pytest.raises(ValidationError, match="at least one column"):
         unique_when_not_deleted()
     with pytest.raises(ValidationError, match="'t' has no column name, is_deleted; inherit Soft"):
@@ -421,7 +421,7 @@ def test_unique_when_not_deleted_says_what_is_missing():
 
 
 def test_stamps_of_every_kind() -> None:
-    """Functions are called, plain values are taken as they are; what is given is left out."""
+    """Functions are called, plain values are used directly; given values are left out."""
     stamps = on_update_values(facts_of(Parcel), {"updated_by": "bob"})
     assert set(stamps) == {"updated_at", "version"}
     assert stamps["updated_at"].tzinfo is dt.UTC

@@ -1,4 +1,4 @@
-"""Nothing that comes from outside costs more than it weighs, whatever it says."""
+"""The cost of input from outside is bounded by its size, for any content."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def weighed(call: Callable[[], Any], value: Any) -> Any:
 @given(st.sampled_from(ATTRIBUTES), VALUES)
 @examples(800)
 def test_a_value_is_coerced_at_a_bounded_cost(attribute: Any, value: Any) -> None:
-    """Or refused; what it became can be written out at once, and stays as it is."""
+    """Or refused; the result can be converted to text quickly, and is stable."""
     for convert, is_kept in ((coerce, is_coerced), (storable, is_storable)):
         try:
             made = weighed(lambda convert=convert: convert(attribute, value), value)
@@ -140,7 +140,7 @@ FIELDS = [(model, name) for model in (Typed, Configured) for name in model.model
 @given(st.sampled_from(FIELDS), VALUES)
 @examples(400)
 def test_an_update_is_validated_at_a_bounded_cost(field: tuple[Any, str], value: Any) -> None:
-    """Whatever a client puts into a field, a `ValidationError` is the only other outcome."""
+    """For any value of a field, a `ValidationError` is the only other outcome."""
     model, name = field
     try:
         changes = weighed(lambda: changes_for(facts_of(model), {name: value}), value)
@@ -216,7 +216,7 @@ def test_what_to_search_for_and_which_page_is_read_at_a_bounded_cost(text: str) 
 @given(st.sampled_from([name for name in COLUMNS if name not in {"blob", "payload"}]), TEXTS)
 @examples(400)
 def test_a_key_in_a_path_is_read_at_a_bounded_cost(name: str, text: str) -> None:
-    """What the column can be compared with, or Pydantic's error."""
+    """The result is a value for the column, or Pydantic's error."""
     attribute = getattr(AllTypes, name)
     try:
         found = weighed(lambda: TypeAdapter(key_type(attribute)).validate_python(text), text)
@@ -286,7 +286,7 @@ def test_a_token_is_read_at_a_bounded_cost(token: Any) -> None:
 def test_a_token_is_what_was_made_and_nothing_beside_it(
     cluster: int, offset: int, place: int, other: str
 ) -> None:
-    """Whatever is put into it, it is refused."""
+    """Any modification is refused."""
     token = Position(cluster, offset).token()
     assert position_in(token) == (cluster, offset)
     place %= len(token) + 1

@@ -15,7 +15,7 @@ from tests.models import Hero
 
 
 class HeroPublic(SQLModel):
-    """What everybody may know of a hero."""
+    """The public fields of a hero."""
 
     id: int
     name: str
@@ -63,7 +63,7 @@ async def get(app: FastAPI, path: str) -> Any:
 
 
 async def test_a_response_model_keeps_secrets() -> None:
-    """Rows in a page become what the endpoint's model shows, and the page's numbers are there."""
+    """Rows in a page are converted to the endpoint's model, and the page's numbers are kept."""
     app = FastAPI()
     rows = [Hero(id=1, name="Rusty", secret_name="Tommy")]
 

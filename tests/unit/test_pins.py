@@ -24,7 +24,7 @@ def test_pinned_is_the_constraints_file() -> None:
 
 
 def test_a_series_replaces_sqlalchemy_alone() -> None:
-    """A series of SQLAlchemy leaves every other pin as it is."""
+    """A series of SQLAlchemy leaves every other pin unchanged."""
     pinned, series = _pins("pinned"), _pins("2.0")
     assert series == pinned | {"sqlalchemy": "2.0.*"}
 

@@ -1,4 +1,4 @@
-"""Which filters can come with a URL, of which type, and what is refused at import."""
+"""Which filters a URL can contain, their types, and what is refused at import."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Item(Described, table=True):
 
 
 def parsed(model: type[Any], name: str, value: Any) -> Any:
-    """What a filter's parameter makes of what the query string holds."""
+    """Return the value that a filter's parameter parses from a query string."""
     return TypeAdapter(filter_param(model, name).type).validate_python(value)
 
 
@@ -65,14 +65,14 @@ def parsed(model: type[Any], name: str, value: Any) -> Any:
     ],
 )
 def test_values_get_the_type_of_the_column(name: str, text: Any, value: Any) -> None:
-    """What comes as text is what the filters want; times without an offset are in UTC."""
+    """Text is converted to the type of the column; times without an offset are in UTC."""
     found = parsed(Sample, name, text)
     assert found == value
     assert type(found) is type(value)
 
 
 def test_an_enum_is_given_by_its_value() -> None:
-    """Members are found by what they stand for, and a list of names by the name."""
+    """Members are found by value, and those of a list of names by name."""
     colour = next(iter(Colour))
     assert parsed(Sample, "colour", colour.value) is colour
     assert parsed(Item, "state", "worn") == "worn"
@@ -105,7 +105,7 @@ def test_an_enum_is_given_by_its_value() -> None:
     ],
 )
 def test_rubbish_is_refused_before_a_query_runs(name: str, text: Any) -> None:
-    """What a database could not take either is the client's mistake."""
+    """A value that no database accepts is the client's mistake."""
     with pytest.raises(PydanticError):
         parsed(Sample, name, text)
 
@@ -132,7 +132,7 @@ def test_every_lookup_is_described(lookup: str) -> None:
 
 
 def test_the_description_of_a_field_is_added() -> None:
-    """What the model says of a field, the documentation says too."""
+    """The documentation includes the model's description of a field."""
     assert filter_param(Item, "size__lt").description == "`size` is less than this. In millimetres."
 
 

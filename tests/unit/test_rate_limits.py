@@ -47,7 +47,7 @@ class Memory:
 
 
 class InRedis:
-    """Buckets in Redis, with the script as it is but for the clock, which tests set."""
+    """Buckets in Redis, with the original script except for the clock, which tests set."""
 
     def __init__(self, server: OwnRedis) -> None:
         self.now = 1_000.0
@@ -74,7 +74,7 @@ def server() -> Iterator[OwnRedis]:
 
 @pytest.fixture(params=["memory", "redis"])
 def new_buckets(request: pytest.FixtureRequest) -> Any:
-    """What makes empty buckets."""
+    """A function that returns empty buckets."""
     if request.param == "memory":
         return Memory
     found = request.getfixturevalue("server")
@@ -91,7 +91,7 @@ class TestBuckets:
     def test_a_wait_is_never_too_short(
         self, new_buckets: Any, amount: int, seconds: int, steps: list[tuple[float, float]]
     ) -> None:
-        """Who waits as long as a refusal says is let through; and half of it is not enough."""
+        """After the time that a refusal reports, a call is allowed; half of it is not enough."""
         buckets = new_buckets()
         for wait, part in steps:
             buckets.now += wait * seconds
@@ -123,7 +123,7 @@ class TestBuckets:
                 assert counted <= amount * most + 1e-3
 
     def test_a_steady_load(self, new_buckets: Any) -> None:
-        """Who calls more often than the rate is let through exactly as often as the rate says."""
+        """A caller above the rate is allowed exactly as often as the rate says."""
         buckets = new_buckets()
         passed = []
         for _ in range(200):
@@ -152,7 +152,7 @@ class TestBuckets:
         assert (refusal.place, round(refusal.seconds, 3)) == (1, 30.0)
 
     def test_what_a_call_needs_again(self, new_buckets: Any) -> None:
-        """A call that has paid a part already has to pay all of it when it comes again."""
+        """A call that has paid a part must pay the whole cost when it is repeated."""
         buckets = new_buckets()
         assert buckets.pour(Charge("key", 10, 10.0, 6)) is None
         refusal = buckets.pour(Charge("key", 10, 10.0, 5, 3))
@@ -185,7 +185,7 @@ class TestMemory:
 
 class TestRedis:
     def test_what_a_key_takes(self, server: OwnRedis) -> None:
-        """Some hundred bytes, whatever the rate is; the key is gone when its bucket is empty."""
+        """A few hundred bytes for any rate; the key expires when its bucket is empty."""
         buckets = InRedis(server)
         for _ in range(500):
             buckets.pour(Charge("key", 1_000, 60.0))

@@ -1,4 +1,4 @@
-"""What a release needs: a version, a date, links that lead somewhere, pinned actions."""
+"""The requirements of a release: a version, a date, valid links, pinned actions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def test_a_release_that_is_ready(sources: Path) -> None:
-    """Nothing is wrong with it."""
+    """It has no problems."""
     assert list(release.problems(sources, "v1.2.3", REPOSITORY)) == []
 
 

@@ -219,7 +219,7 @@ def test_connections_of_threads() -> None:
 
 
 async def test_close_cursor() -> None:
-    """`_async_soft_close` of a cursor; its rows stay, and a plain one is left as it is."""
+    """`_async_soft_close` of a cursor; its rows stay, and a plain cursor is unchanged."""
     told = AsyncMock()
     cursor = Mock(_async_soft_close=told)
     await greenlet_spawn(internals.close_cursor, Mock(raw=Mock(cursor=cursor)))

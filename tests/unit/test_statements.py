@@ -37,7 +37,7 @@ def test_the_statement_of_a_key_is_made_once() -> None:
 
 
 def test_a_key_without_pk_field() -> None:
-    """The column "id" where there is one; the primary key otherwise, and for tuples."""
+    """The column "id" if it exists; otherwise, and for tuples, the primary key."""
     assert key_names(facts_of(Hero), None, 1) == ("id",)
     assert key_names(facts_of(Seat), None, ("A", 1)) == ("row", "number")
     assert key_names(facts_of(Ticket), None, 1) == ("id",)
@@ -57,7 +57,7 @@ def test_keys_of_a_list_are_taken_once() -> None:
 
 
 def test_impossible_composite_keys_are_left_out_for_postgresql() -> None:
-    """SQLite may hold them, whatever the column's type says."""
+    """SQLite may hold them, regardless of the column's type."""
     keys = [("A", 1), ("A", 2**40)]
     counts = [
         len(by_key_list(Seat, ("row", "number"), keys, dialect).compile().params["param_1"])
@@ -79,7 +79,7 @@ def test_impossible_composite_keys_are_left_out_for_postgresql() -> None:
     ],
 )
 def test_pages_are_sorted_by_key_at_last(statement: Select[Any], expected: list[str]) -> None:
-    """Where the rows still have one."""
+    """If the rows still have a key."""
     page = paginated(statement, 2, 10)
     assert isinstance(page, Select)
     assert [str(term) for term in page._order_by_clauses] == expected
@@ -110,7 +110,7 @@ def test_changes_are_checked_and_coerced() -> None:
 
 
 def test_relationships_take_rows_of_their_model() -> None:
-    """A row, a list of rows, or None where there may be none."""
+    """A row, a list of rows, or None if it is optional."""
     team, tag = Team(name="t"), Tag(label="x")
     assert values_for(facts_of(Hero), {"team": team, "tags": [tag]}) == {
         "team": team,

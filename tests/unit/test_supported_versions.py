@@ -1,4 +1,4 @@
-"""What README and SECURITY say is supported is what the package demands and CI runs."""
+"""README and SECURITY name the versions that the package requires and CI runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _row(name: str) -> str:
 
 
 def test_python() -> None:
-    """README names the versions of the classifiers, the oldest of which is demanded."""
+    """README names the versions of the classifiers, and the oldest is required."""
     named = re.findall(r"3\.\d+", _row("Python"))
     prefix = "Programming Language :: Python :: 3."
     classified = [c[len(prefix) - 2 :] for c in PROJECT["classifiers"] if c.startswith(prefix)]

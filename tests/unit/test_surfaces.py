@@ -31,7 +31,7 @@ FUNCTIONS = [name for name in sync.__all__ if inspect.isfunction(getattr(sync, n
 
 
 def test_both_apis_export_the_same_names() -> None:
-    """What one API has, the other has; only classes carry `Async`."""
+    """Both APIs have the same names; only classes have `Async` in theirs."""
     assert sorted(sync.__all__) == sorted({name.replace("Async", "") for name in aio.__all__})
 
 
@@ -101,7 +101,7 @@ def test_every_exported_name_is_there(module: ModuleType) -> None:
 
 
 def test_the_top_level_has_everything() -> None:
-    """Sync names are plain, async functions have the prefix `a_`; shared names are there too."""
+    """Sync names are plain, async functions have the prefix `a_`; shared names are included."""
     top = sqlmodel_crud_utils
     for name in sync.__all__:
         assert getattr(top, name) is getattr(sync, name)
@@ -162,7 +162,7 @@ def test_an_api_does_not_load_what_few_calls_need() -> None:
 
 
 def test_a_cache_loads_the_client_of_its_store_alone() -> None:
-    """Who caches in memory needs no client of a server."""
+    """A cache in memory needs no server's client."""
     loaded = _run(
         f"from {NAME}.ext.cache import InMemoryCache, configure_cache\n"
         "configure_cache(InMemoryCache(), ttl=60)"
@@ -171,7 +171,7 @@ def test_a_cache_loads_the_client_of_its_store_alone() -> None:
 
 
 def test_the_sync_api_works_without_any_optional_package() -> None:
-    """Where greenlet, loguru and all drivers are missing, the sync API works on SQLite."""
+    """Without greenlet, loguru and all drivers, the sync API works on SQLite."""
     blocked = [*OPTIONAL, *ASYNC_PARTS]
     _run(
         f"""
@@ -386,7 +386,7 @@ def _imports_of_ours(module: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_async_libraries_stay_in_the_async_rooms(module: Path) -> None:
-    """What a sync user loads imports nothing async; `asyncio` is in the async runtime alone."""
+    """Sync code imports nothing async; `asyncio` is only imported in the async runtime."""
     room = module.parts[0].removesuffix(".py")
     banned = [] if room in ASYNC_ROOMS else [*ASYNC_PARTS, "aiosqlite", "asyncmy", "asyncpg"]
     banned += [] if room in {"_loops", "_runtime_async"} else ["asyncio", "greenlet"]

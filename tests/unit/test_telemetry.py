@@ -44,7 +44,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def telemetry() -> Exported:
-    """What is exported."""
+    """The exported telemetry."""
     return Exported()
 
 
@@ -100,7 +100,7 @@ def test_several_engines(engine: Engine, telemetry: Exported) -> None:
 
 
 def test_no_engine_is_kept_alive(telemetry: Exported) -> None:
-    """One that nobody else has is gone, and its numbers with it."""
+    """An engine without other references is collected, and no longer reported."""
     engine = _engine()
     engine.connect().close()
     observe_pool(engine, meter_provider=telemetry.meter_provider)
@@ -151,7 +151,7 @@ async def test_an_async_engine(telemetry: Exported, tmp_path: Path) -> None:
     [("sqlite://", "main", "engine"), (create_engine("sqlite://"), "", "name")],
 )
 def test_bad_arguments(engine: Any, name: str, field: str) -> None:
-    """What is not an engine is refused, and so is an empty name."""
+    """Anything but an engine is refused, and so is an empty name."""
     with pytest.raises(ValidationError) as raised:
         observe_pool(engine, name=name)
     assert raised.value.field == field
@@ -169,7 +169,7 @@ def test_when_it_listens() -> None:
 
 
 def test_what_a_cache_did(engine: Engine) -> None:
-    """Whoever caches says so of the call: it is in the span, and is counted."""
+    """The cache notes its result on the call; it is in the span, and is counted."""
 
     class Caching(Observer):
         """Says of each call that it was a hit."""

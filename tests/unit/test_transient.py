@@ -61,7 +61,7 @@ RACES = [
 
 @pytest.mark.parametrize("original", RACES, ids=str)
 def test_races(original: Exception) -> None:
-    """The driver's error is known in whatever it comes."""
+    """The driver's error is recognized inside any other error."""
     failure = QueryExecutionError("?", original_error=wrapped(original, None))
     by_user = RuntimeError()
     by_user.__cause__ = TransactionError(original_error=failure)
@@ -112,7 +112,7 @@ def test_final_errors(error: Exception) -> None:
     ids=repr,
 )
 def test_lost_connections(error: Exception) -> None:
-    """There was one, and it is gone."""
+    """The connection existed, and was lost."""
     assert cause_of(error) == "connection"
     assert cause_of(DatabaseConnectionError("?", original_error=error)) == "connection"
 
@@ -150,7 +150,7 @@ class TestRetries:
         assert found.made == 10
 
     def test_one_connection_may_be_lost(self) -> None:
-        """Whatever other failures there are."""
+        """Regardless of other failures."""
         found = Retries(10)
         assert found.next_pause("race") is not None
         assert found.next_pause("connection") is not None

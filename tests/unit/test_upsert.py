@@ -64,7 +64,7 @@ class PlainBase(DeclarativeBase):
 
 
 class TestTarget:
-    """What an upsert writes to."""
+    """The target of an upsert."""
 
     def test_the_key_is_id_where_the_model_has_it(self) -> None:
         """As in v0.1.0."""
@@ -201,7 +201,7 @@ class TestTarget:
 
 
 class TestDefaults:
-    """What rows get that they do not give."""
+    """Defaults of fields that rows omit."""
 
     def test_required_is_what_nothing_fills_in(self) -> None:
         """Neither the caller's model, nor the table, nor the database."""
@@ -337,7 +337,7 @@ class TestPayload:
         assert row == {"id": "5"}
 
     def test_of_pydantic_objects_the_set_fields_count(self) -> None:
-        """Defaults of the others would overwrite what is there."""
+        """Defaults of the others would overwrite existing values."""
 
         class HeroIn(BaseModel):
             name: str
@@ -390,7 +390,7 @@ class TestPayload:
         assert made[0].key != made[1].key
 
     def test_a_key_with_a_pydantic_default_may_be_missing(self) -> None:
-        """That of a `sa_column` counts as well."""
+        """The default of a `sa_column` counts as well."""
 
         class Shelf(Local, table=True):
             code: str = Field(default="main", sa_column=Column(String(20), primary_key=True))
@@ -454,6 +454,6 @@ class Numbered(Local, table=True):
 
 
 def test_none_for_a_generated_key_is_no_key() -> None:
-    """The database makes it, whatever the declaration says of NULL."""
+    """The database generates it, whether or not it is declared nullable."""
     payload = payload_of(target_of(Numbered), [{"id": None, "name": "a"}, {"name": "b"}])
     assert [entry.values for entry in payload.entries] == [{"name": "a"}, {"name": "b"}]

@@ -64,7 +64,7 @@ def sql(statement: Any, dialect: str) -> str:
 
 
 def upsert_sql(target: Target, names: Iterable[str], dialect: str) -> str:
-    """Return the upsert of rows that give these fields."""
+    """Return the upsert of rows with these fields."""
     keys = [target.columns[name].key for name in names]
     parameters = [dict.fromkeys(keys)]
     statement, _ = upsert_statement(target, names, parameters, _DIALECTS[dialect])
@@ -110,7 +110,7 @@ class TestBatches:
         ]
 
     def test_unique_expressions_make_the_order_matter_too(self) -> None:
-        """Whatever they are made of."""
+        """For any expression."""
 
         class Folder(PlainBase):
             __tablename__ = "folder"
@@ -189,7 +189,7 @@ class TestStatements:
 
     @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
     def test_on_conflict_does_nothing_where_nothing_may_change(self, dialect: str) -> None:
-        """The row stays as it is, its version and stamps too."""
+        """The row is unchanged, including its version and stamps."""
         target = target_of(Article, update_columns=[])
         text = upsert_sql(target, ["id", "slug", "title"], dialect)
         assert text.endswith("ON CONFLICT (id) DO NOTHING")

@@ -66,5 +66,5 @@ def test_is_date_finds_a_date_among_words() -> None:
 
 
 def test_logger_is_the_one_that_the_library_uses() -> None:
-    """What a program configures here holds for the library."""
+    """Its configuration applies to the library."""
     assert utils.logger is logs.get_logger()

@@ -19,6 +19,10 @@ from scripts import words
         "queried anew",
         '"""Tell whether it holds."""',
         "this spares a query",
+        "an event tells of the commit",
+        "it hears of each write",
+        "kept beyond the commit",
+        "nobody can tell",
     ],
 )
 def test_what_is_refused(text: str) -> None:
@@ -38,7 +42,7 @@ def test_what_is_not_refused(text: str) -> None:
 
 
 def test_a_phrase_may_go_on_in_the_next_line() -> None:
-    """In a comment, too; the line where it begins is named."""
+    """Also in a comment; its first line is reported."""
     assert len(list(words.problems("a.py", "    # rows that\n    # are there\n"))) == 1
     [problem] = words.problems("a.md", "first\na name that\nis none.\n")
     assert problem.startswith("a.md:3: ")
@@ -51,7 +55,7 @@ def test_code_in_markdown_is_not_read() -> None:
 
 
 def test_what_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    """Sources that are written by hand, tests and guides."""
+    """Handwritten sources, tests and guides."""
     found = list(words.files(words.ROOT))
     assert words.ROOT / "README.md" in found
     assert not any("_sync" in file.parts for file in found)

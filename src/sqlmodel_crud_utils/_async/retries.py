@@ -212,7 +212,7 @@ def _refuse_nested() -> None:
 
 
 async def _opened(new_session: Callable[[], AnySession]) -> AsyncSession:
-    """Return a new session; refuse a result of the factory that is no session, or in use."""
+    """Return a new session; refuse a result of the factory that is not a session, or in use."""
     made = await call_hook(new_session)
     try:
         session = require_session(made)

@@ -46,8 +46,8 @@ def log_failure(
         operation: The name of the function, "write_row" for instance.
         model: The model, or its name.
         failure: What went wrong.
-        level: "warning" where the caller is only told that it failed, "debug" where the caller
-            gets an exception, "error" where nobody does.
+        level: "warning" if the caller only gets a flag, "debug" if the caller gets an exception,
+            "error" if nobody does.
 
     Example:
         >>> log_failure("write_row", "Hero", ValueError("secret"))

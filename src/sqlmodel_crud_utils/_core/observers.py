@@ -35,7 +35,7 @@ class Call:
         committed: Of a block whether its transaction was committed; None for what is only a part
             of a transaction.
         error: What it failed with, whether that was raised or is only returned as a failure.
-        observers: Those who were told that it begins.
+        observers: The observers that were notified of its beginning.
     """
 
     kind: ClassVar[Kind] = "other"
@@ -79,14 +79,14 @@ class Observer:
     def admit_rows(self, call: Call, rows: int) -> Any:
         """Admit the rows that a bulk write has written; an exception undoes the whole write.
 
-        A long write is told of in parts. Nothing is committed yet.
+        A long write is reported in parts. Nothing is committed yet.
         """
 
     def resume(self, call: Call) -> None:
         """Called when a stream starts to read its next rows."""
 
     def pause(self, call: Call) -> None:
-        """Called when a stream has read them, and the caller's code goes on."""
+        """Called when a stream has read them, and the caller's code continues."""
 
     def end(self, call: Call) -> None:
         """Called once when a call has ended, whether it succeeded or failed.
@@ -124,7 +124,7 @@ def begin(call: Call) -> None:
 def end(call: Call, error: BaseException | None = None) -> None:
     """Notify the observers, once, that a call has ended, and of its error if it failed.
 
-    Who heard last of the beginning hears first of the end, so that contexts can be nested.
+    In reverse order of the beginning, so that contexts can be nested.
     """
     told, call.observers = call.observers, ()
     if error is not None:
@@ -149,7 +149,7 @@ def at_work(call: Call) -> Iterator[None]:
 def _notify(method: Callable[[Call], None], call: Call) -> None:
     try:
         method(call)
-    except Exception as error:  # noqa: BLE001 - whoever only listens breaks nothing
+    except Exception as error:  # noqa: BLE001 - an observer's error must not break the call
         get_logger().error(f"an observer of {call.name} failed: {type(error).__name__}")
 
 

@@ -30,7 +30,7 @@ _C = TypeVar("_C")
 _RESTS_SINCE = "sqlmodel_crud_utils.rests_since"
 _UNUSED = "sqlmodel_crud_utils.unused"
 
-# For how many seconds a first statement is retried. After that, somebody may have killed it on
+# For how many seconds a first statement is retried. After that, it may have been killed on
 # purpose.
 _PATIENCE = 5.0
 # How often connecting is tried if the connection is lost each time.

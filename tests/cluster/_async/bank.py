@@ -1,4 +1,4 @@
-"""A bank on a cluster: callers that make transfers, whatever happens to the servers meanwhile."""
+"""A bank on a cluster: callers that make transfers while servers fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def transferred(session: AsyncSession, made: dict[str, Any]) -> None:
 
 
 class Bank:
-    """Callers at work, until they are told to stop.
+    """Callers that work until they are stopped.
 
     Args:
         factories: What opens sessions; each caller begins with another one, and turns to the next

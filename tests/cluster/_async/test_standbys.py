@@ -1,4 +1,4 @@
-"""A PostgreSQL with streaming standbys: what lags is never read where it must not be."""
+"""A PostgreSQL with streaming standbys: no stale row is read where a token forbids it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def written(servers: Servers, amount: int) -> str:
 async def test_a_standby_that_has_come_far_enough_is_read(
     servers: Servers, cluster: Cluster
 ) -> None:
-    """On an idle server, too: the token is the place of the commit, not what comes after it."""
+    """On an idle server, too: the token is the position of the commit, not a later one."""
     token = await written(servers, 5)
     cluster.wait_until_equal()
     for _ in range(4):
@@ -124,7 +124,7 @@ async def test_one_that_lags_is_not(servers: Servers) -> None:
 async def test_a_row_that_the_session_holds_is_read_anew(
     servers: Servers, cluster: Cluster
 ) -> None:
-    """What it shows was read before the commit that is asked for."""
+    """Its values were read before the requested commit."""
     await written(servers, 1)
     cluster.wait_until_equal()
     async with servers.new_session() as session:
@@ -156,7 +156,7 @@ async def test_no_read_is_stale_while_replay_stops_and_goes_on(
 
 
 async def test_a_conflict_with_recovery(servers: Servers, cluster: Cluster) -> None:
-    """What a standby ends is read once more, from the primary."""
+    """A read that a standby cancels is repeated on the primary."""
     await written(servers, 5)
     cluster.wait_until_equal()
     with logged() as lines:
@@ -193,7 +193,7 @@ async def test_reads_go_on_while_standbys_are_killed(servers: Servers, cluster: 
 
 
 async def test_a_bank_while_servers_are_killed(servers: Servers, cluster: Cluster) -> None:
-    """A standby, and the primary: each transfer that was acknowledged is there once."""
+    """A standby, and the primary: each acknowledged transfer exists once."""
     standby, primary = cluster.standbys[0], cluster.primary
     url = primary.url.replace("postgresql:", "postgresql+psycopg:")
     bank = Bank([servers.new_session], url)

@@ -33,7 +33,7 @@ def _emptied(galera: Galera) -> Iterator[None]:
 
 
 def test_a_bank_while_a_node_is_killed(galera: Galera) -> None:
-    """The sum stays, and each transfer that was acknowledged is there once, on every node."""
+    """The sum is constant, and each acknowledged transfer exists once, on every node."""
     engines = [create_pooled_engine(node.url, 8, 8) for node in galera.nodes]
     killed = galera.nodes[2]
     url = galera.nodes[0].url.replace("mysql:", "mysql+pymysql:")
@@ -47,7 +47,7 @@ def test_a_bank_while_a_node_is_killed(galera: Galera) -> None:
 
 
 def test_every_function(galera: Galera) -> None:
-    """On each node, one after the other; the nodes give out keys in steps."""
+    """On each node in turn; the nodes generate keys with an increment."""
     for node in galera.nodes:
         engine = create_pooled_engine(node.url)
         everything(session_factory(engine), f"node {node.number}")
@@ -56,7 +56,7 @@ def test_every_function(galera: Galera) -> None:
 
 
 def test_rows_get_the_keys_of_the_database(galera: Galera) -> None:
-    """Whatever step the keys have: the row that comes back is the one that was written."""
+    """For any increment of keys, the returned row is the one that was written."""
     node = galera.nodes[1]
     engine = create_pooled_engine(node.url)
     with session_factory(engine, expire_on_commit=False)() as session:

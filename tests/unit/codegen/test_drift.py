@@ -1,4 +1,4 @@
-"""That drift between the trees is found, shown and repaired."""
+"""Drift between the trees is found, shown and repaired."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_missing_file_is_reported(generated: Project) -> None:
 
 @pytest.mark.parametrize("name", ["gone.py", "deep/gone.py", "old/deeper/gone.py", "notes.txt"])
 def test_an_orphan_is_reported_and_removed(generated: Project, name: str) -> None:
-    """A file without a source is drift; it goes, with the folders that it leaves empty."""
+    """A file without a source is drift; it is removed, with folders that become empty."""
     before = generated.tree()
     generated.write(f"{SYNC}/{name}", "x = 1\n")
     generated.write(f"{SYNC}/old/__pycache__/gone.pyc", b"")
@@ -184,7 +184,7 @@ def test_all_drift_comes_together(generated: Project) -> None:
 
 
 def test_the_result_is_the_same_from_an_empty_tree(generated: Project) -> None:
-    """Neither the order of imports nor anything else depends on what was there before."""
+    """Neither the order of imports nor anything else depends on earlier files."""
     generated.write(
         f"{generated.source}/imports.py",
         "import sqlmodel\nfrom sqlmodel_crud_utils._sync import x\nfrom tests import y\n",

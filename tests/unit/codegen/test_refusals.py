@@ -1,4 +1,4 @@
-"""What the generator refuses, and that it says where and why."""
+"""The generator's refusals, with place and reason."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_an_unmapped_class_is_refused(project: Project, line: str) -> None:
     ],
 )
 def test_an_async_word_that_is_left_is_refused(project: Project, text: str, word: str) -> None:
-    """Whatever the rewriting can't solve is for the author to reword."""
+    """The author has to reword what the rewriting can't solve."""
     line = text[: text.index(word)].count("\n") + 1
     assert project.refuse(text) == [f"it.py:{line}: {word} {STAYS}"]
 

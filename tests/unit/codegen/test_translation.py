@@ -1,4 +1,4 @@
-"""What the generator makes of code and prose."""
+"""The generator's translation of code and prose."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_imports_are_sorted_after_the_mapping(project: Project) -> None:
 
 
 def test_code_is_formatted(project: Project) -> None:
-    """Lines that fit after the await is gone are joined."""
+    """Lines that fit without the await are joined."""
     check(
         project,
         """
@@ -285,7 +285,7 @@ def test_the_module_of_the_other_api_is_named(project: Project) -> None:
 
 
 def test_the_docstring_of_an_attribute_is_prose(project: Project) -> None:
-    """A string that stands as a statement documents what is above it."""
+    """A string that is a statement documents the attribute above it."""
     check(
         project,
         'limit = 1\n"""Of an AsyncSession."""\n',
@@ -313,7 +313,7 @@ def test_other_letters_survive(project: Project) -> None:
 
 
 def test_windows_line_ends_become_lf(project: Project) -> None:
-    """A source with CRLF, or with a byte order mark, gives the same file as one without."""
+    """A source with CRLF, or with a byte order mark, results in the same file."""
     plain = 'async def it():\n    """Take an\n    AsyncSession."""\n    return """a\nb"""\n'
     expected = project.translate(plain)
     project.write(f"{project.source}/crlf.py", "\ufeff" + plain.replace("\n", "\r\n"))

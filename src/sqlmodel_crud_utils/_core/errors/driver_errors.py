@@ -40,11 +40,11 @@ class DriverError(NamedTuple):
             that the database does not accept, "connection", or "query" for everything else.
         label: The class and the code of the error, for texts.
         reason: What is wrong, in words; empty for constraints and unknown codes.
-        table: The table that the constraint belongs to, if the driver tells it.
-        constraint: The name of the constraint, or on MySQL of the index, if the driver tells it.
-        columns: The names of the columns, as far as the driver tells them.
+        table: The table that the constraint belongs to, if the driver reports it.
+        constraint: The name of the constraint, or on MySQL of the index, if the driver reports it.
+        columns: The names of the columns, as far as the driver reports them.
         referenced: For a foreign key: True if other rows still refer to the row, False if the
-            row refers to a missing one, None if the driver does not tell.
+            row refers to a missing one, None if the driver does not say.
     """
 
     problem: Problem

@@ -27,7 +27,7 @@ class Retries:
     Attributes:
         attempts: How many there may be.
         ends_at: When the last one may begin, on the monotonic clock.
-        made: How many there have been, the one under way included.
+        made: The number of attempts, including the current one.
     """
 
     attempts: int

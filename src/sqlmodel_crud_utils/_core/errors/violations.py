@@ -34,7 +34,7 @@ def constraint_violation(
     """Return the error for a violated constraint, with its kind, name and columns.
 
     Args:
-        driver: What the driver told.
+        driver: The driver's information.
         statement: The statement that failed; empty if a commit did.
         model: The model that was worked on. The failing table may be another one of its
             metadata, as a flush writes everything that waits in the session.

@@ -162,7 +162,7 @@ class Facts:
                 value,
             )
 
-    # --- which rows there are --------------------------------------------------------------------
+    # --- visibility ------------------------------------------------------------------------------
 
     @cached_property
     def policies(self) -> tuple[Policy, ...]:

@@ -60,7 +60,7 @@ def filter_param(model: type[Any], name: str) -> QueryParam:
 
     Raises:
         UnknownFieldError: A filter on an unknown field or relationship.
-        ValidationError: A lookup that is unknown or doesn't fit, or that nobody should offer to
+        ValidationError: A lookup that is unknown or doesn't fit, or that must not be offered to
             clients; a field whose values can't be written in a query string.
 
     Example:

@@ -60,7 +60,7 @@ class Query(NamedTuple):
         options: Other options for SQLAlchemy.
         fields: The fields that are loaded; none means all.
         values: The fields that are returned instead of rows; none means rows.
-        asked: Which rows there are, the related ones included, as the caller says.
+        asked: Which rows are visible, including related ones, as the caller says.
         only_deleted: Whether they must be soft-deleted.
         lock: How the rows are locked.
         caching: Whether it may be answered from the cache.

@@ -16,7 +16,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import may_lock
 def only_reads(statement: Any) -> bool:
     """Return whether a statement is a SELECT that neither writes nor locks, at any depth.
 
-    Nobody can tell of `text()`. What functions do, nobody can tell either; they count as reading.
+    `text()` may write, so it does not count; functions may write too, but count as reading.
     """
     if not isinstance(statement, Select | CompoundSelect):
         return False

@@ -1,4 +1,4 @@
-"""The statements that remove soft-deleted rows for good."""
+"""The statements that permanently remove soft-deleted rows."""
 
 from __future__ import annotations
 

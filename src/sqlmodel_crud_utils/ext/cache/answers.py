@@ -82,7 +82,7 @@ class UnfitError(Exception):
 
 
 def loaded_states(session: Session) -> Collection[InstanceState[Any]]:
-    """Return the objects that the next query would not refresh, and whose values are no evidence.
+    """Return the objects that the next query would not refresh, so that they may be outdated.
 
     If the session holds kept rows, the library's queries refresh all rows that they find.
     """

@@ -109,7 +109,7 @@ class TrackChangesMixin(_Base):
 
 
 def _check_names(model: type[BaseModel]) -> None:
-    """Refuse excluded and redacted names that are no fields of the model, or part of its key."""
+    """Refuse excluded and redacted names that are not fields, or are part of the key."""
     for name in (*model.__dict__.get(_EXCLUDED, ()), *model.__dict__.get(_REDACTED, ())):
         field = model.model_fields.get(name)
         if field is None:
