@@ -7,9 +7,9 @@ must not return such leftovers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
@@ -54,25 +54,65 @@ def reloading_relationships(session: Session, *models: type[Any], eagerly: bool)
 
 
 @contextmanager
-def shown_to_deletion(session: Session, model: type[Any]) -> Iterator[None]:
-    """Let the flush inside see all that refers to a row of the model that it deletes.
+def shown_to_deletion(row: Any) -> Iterator[Callable[[], None]]:
+    """Let the flush inside see all that refers to a row that it deletes.
 
     Relationships that were read without soft-deleted rows would keep the unit of work from these:
     from their references, their links and what it deletes along.
+
+    Args:
+        row: The row that is deleted.
+
+    Yields:
+        What has to be called before; it may query the database.
     """
-    if not hiding_options(USUAL, model):
-        yield
-        return
-    states = [instance_state(instance) for instance in session.identity_map.values()]
-    ways = [(state, state.load_options, state.load_path) for state in states]
-    held = set_aside(session)
-    remember_choice(states, model, visibility=here(WITH_DELETED))
+    shown: list[_Shown] = []
+
+    def show() -> None:
+        state = instance_state(row)
+        if facts_of(state.class_).leaves_alone or not hiding_options(USUAL, state.class_):
+            return
+        shown.append(_Shown.of(state))
+        # What is deleted along is found and loaded one by one, each after what it is found by.
+        for _, _, related, _ in state.mapper.cascade_iterator("delete", state):
+            shown.append(_Shown.of(related))
+
     try:
-        yield
+        yield show
     finally:
-        for state, options, path in ways:
-            state.load_options, state.load_path = options, path
-        put_back(held)
+        for each in shown:
+            each.end()
+
+
+class _Shown(NamedTuple):
+    """An object whose relationships are loaded with soft-deleted rows for a while."""
+
+    state: InstanceState[Any]
+    options: tuple[ORMOption, ...]
+    path: Any
+    held: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: InstanceState[Any]) -> _Shown:
+        """Forget what an object holds of the rows that refer to it, and let it load all of them."""
+        names = facts_of(state.class_).referring
+        loaded = [
+            name for name in names if name in state.dict and name not in state.committed_state
+        ]
+        shown = cls(
+            state,
+            state.load_options,
+            state.load_path,
+            {name: state.dict.pop(name) for name in loaded},
+        )
+        remember_choice([state], state.class_, visibility=here(WITH_DELETED))
+        return shown
+
+    def end(self) -> None:
+        """Let the object hold what it held, unless a rollback has made it forget everything."""
+        self.state.load_options, self.state.load_path = self.options, self.path
+        if not self.state.expired:
+            self.state.dict.update(self.held)
 
 
 def set_aside(session: Session) -> list[Held]:

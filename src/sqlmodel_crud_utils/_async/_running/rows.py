@@ -197,7 +197,8 @@ async def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) ->
         row.soft_delete(deleted_by)
         await session.flush()
     else:
-        with shown_to_deletion(sync_session(session), write.model):
+        with shown_to_deletion(row) as show:
+            await run_sync(session, show)
             await session.delete(row)
             await session.flush()
     await _run_after(session, hooks, "after_delete", row)

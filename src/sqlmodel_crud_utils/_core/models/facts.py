@@ -281,14 +281,14 @@ class Facts:
         return any(each.polymorphic_load == "selectin" for each in self.mapper.self_and_descendants)
 
     @cached_property
+    def referring(self) -> tuple[str, ...]:
+        """The relationships whose rows are changed when a row is deleted."""
+        return tuple(name for name, each in self.relationships.items() if not _is_left_alone(each))
+
+    @cached_property
     def leaves_alone(self) -> bool:
         """Whether deleting a row leaves its related rows unchanged."""
-        return all(
-            each.viewonly
-            or (each.direction is MANYTOONE and not each.cascade.delete)
-            or (each.direction is ONETOMANY and bool(each.passive_deletes))
-            for each in self.relationships.values()
-        )
+        return not self.referring
 
 
 def _is_loaded_at_once(
@@ -301,3 +301,11 @@ def _is_loaded_at_once(
     seen.add(relationship)
     behind = relationship.mapper.relationships
     return bool(relationship.uselist) or any(_is_loaded_at_once(each, seen) for each in behind)
+
+
+def _is_left_alone(relationship: RelationshipProperty[Any]) -> bool:
+    return (
+        relationship.viewonly
+        or (relationship.direction is MANYTOONE and not relationship.cascade.delete)
+        or (relationship.direction is ONETOMANY and bool(relationship.passive_deletes))
+    )

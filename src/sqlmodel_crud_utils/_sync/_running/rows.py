@@ -197,7 +197,8 @@ def remove(write: Write, row: Any, marks: bool, deleted_by: str | None) -> None:
         row.soft_delete(deleted_by)
         session.flush()
     else:
-        with shown_to_deletion(sync_session(session), write.model):
+        with shown_to_deletion(row) as show:
+            run_sync(session, show)
             session.delete(row)
             session.flush()
     _run_after(session, hooks, "after_delete", row)
