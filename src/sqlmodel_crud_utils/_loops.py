@@ -262,7 +262,9 @@ async def _close(dialect: Dialect, connection: Any) -> None:
         get_logger().debug(f"closing a connection failed: {type(error).__name__}")
 
 
-def run_apart(engine: AsyncEngine, func: Callable[[Engine], None], *, dispose: bool) -> None:
+def run_in_separate_loop(
+    engine: AsyncEngine, func: Callable[[Engine], None], *, dispose: bool
+) -> None:
     """Call a function with an async engine's plain engine, in a separate event loop.
 
     A loop that runs in this thread is blocked meanwhile. No connection of the separate loop stays

@@ -18,13 +18,13 @@ def test_a_replica_that_fails_again_and_again(monkeypatch: pytest.MonkeyPatch) -
     one, other = found.members
     with logged() as lines:
         for _ in range(3):
-            found.put_aside(one, OSError())
+            found.suspend(one, OSError())
             assert set(found.in_turn()) == {other}
             clock[0] += 5
             assert set(found.in_turn()) == {one, other}
         one.is_failing = False
-        found.put_aside(one, OSError())
-        found.put_aside(other, OSError())
+        found.suspend(one, OSError())
+        found.suspend(other, OSError())
     assert [line for _, _, line in lines] == [
         "a replica failed (OSError); 1 of 2 are left",
         "a replica failed (OSError); 1 of 2 are left",

@@ -50,14 +50,14 @@ def replace_dead_connections(
     if not features_of(dialect).has_server:
         return
     if ping_after < math.inf:
-        event.listen(engine, "checkin", liveness.rests)
+        event.listen(engine, "checkin", liveness.mark_idle)
         event.listen(engine, "checkout", liveness.pinged_after(ping_after, dialect))
-    event.listen(engine, "handle_error", liveness.failed)
-    liveness.end_without_error(dialect)
+    event.listen(engine, "handle_error", liveness.detect_loss)
+    liveness.tolerate_lost_connections(dialect)
     if dialect.driver in IN_TRANSACTION:
         # Set at checkout, because statements that set up a new connection do not count.
-        event.listen(engine, "checkout", liveness.is_to_be_used)
-        event.listen(engine, "checkin", liveness.is_used)
+        event.listen(engine, "checkout", liveness.mark_unused)
+        event.listen(engine, "checkin", liveness.mark_used)
         for name, send in liveness.senders(dialect, autocommit_reads).items():
             event.listen(engine, name, send)
 

@@ -66,7 +66,7 @@ def _check_relationship(
     relationship = next(each for each in reversed(path) if isinstance(each, RelationshipProperty))
     if strictness.can_load is not None and not strictness.can_load():
         raise RelationshipNotLoadedError(_of_relationship(relationship))
-    if _is_meant(sys._getframe()):
+    if _is_needed_by_sqlalchemy(sys._getframe()):
         return
     if strictness.mode == "n_plus_one":
         _count(relationship, state, execution.session.info.setdefault(_LOADED, {}))
@@ -74,7 +74,7 @@ def _check_relationship(
         raise RelationshipNotLoadedError(_of_relationship(relationship))
 
 
-def _is_meant(frame: FrameType | None) -> bool:
+def _is_needed_by_sqlalchemy(frame: FrameType | None) -> bool:
     """Return whether SQLAlchemy itself needs the load: for a flush, a refresh, or an explicit load.
 
     It passes this on only to loader strategies, for `lazy="raise"`; hence the look at its frame.

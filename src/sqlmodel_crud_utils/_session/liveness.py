@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import record_of
 
 _C = TypeVar("_C")
 
-_RESTS_SINCE = "sqlmodel_crud_utils.rests_since"
+_IDLE_SINCE = "sqlmodel_crud_utils.idle_since"
 _UNUSED = "sqlmodel_crud_utils.unused"
 
 # For how many seconds a first statement is retried. After that, it may have been killed on
@@ -42,14 +42,14 @@ class Reconnects(Pool):
 
     def connect(self) -> PoolProxiedConnection:
         """Return a connection of the pool."""
-        return _persistently(super().connect)
+        return _with_retries(super().connect)
 
 
 class ReconnectingPool(Reconnects, QueuePool):
     """SQLAlchemy's `QueuePool`, with retries."""
 
 
-def _persistently(connect: Callable[[], _C]) -> _C:
+def _with_retries(connect: Callable[[], _C]) -> _C:
     for _ in range(_ATTEMPTS - 1):
         try:
             return connect()
@@ -59,9 +59,9 @@ def _persistently(connect: Callable[[], _C]) -> _C:
     return connect()
 
 
-def rests(_connection: Any, entry: Any) -> None:
+def mark_idle(_connection: Any, entry: Any) -> None:
     """Note when a connection was returned to the pool."""
-    entry.info[_RESTS_SINCE] = monotonic()
+    entry.info[_IDLE_SINCE] = monotonic()
 
 
 def pinged_after(ping_after: float, dialect: Dialect) -> Callable[..., None]:
@@ -74,7 +74,7 @@ def pinged_after(ping_after: float, dialect: Dialect) -> Callable[..., None]:
 
     def ask(connection: Any, entry: Any, _proxy: Any) -> None:
         # A new connection was never idle: its `info` is new, too.
-        since = entry.info.get(_RESTS_SINCE, math.inf)
+        since = entry.info.get(_IDLE_SINCE, math.inf)
         if monotonic() - since >= ping_after and not _is_alive(dialect, connection):
             raise InvalidatePoolError
 
@@ -103,7 +103,7 @@ def _is_lost(dialect: Dialect, error: BaseException, connection: Any, cursor: An
     )
 
 
-def failed(context: ExceptionContext) -> None:
+def detect_loss(context: ExceptionContext) -> None:
     """Make the pool drop lost connections that SQLAlchemy does not recognize as lost."""
     connection = context.connection
     if context.is_disconnect or connection is None or connection.closed or connection.invalidated:
@@ -113,7 +113,7 @@ def failed(context: ExceptionContext) -> None:
     )
 
 
-def end_without_error(dialect: Any) -> None:
+def tolerate_lost_connections(dialect: Any) -> None:
     """Suppress the error of a transaction's end on a lost connection if nothing can be lost."""
 
     def ending(method: Callable[[Any], None], only_unused: bool) -> Callable[[Any], None]:
@@ -137,12 +137,12 @@ def end_without_error(dialect: Any) -> None:
 # --- the first statement -------------------------------------------------------------------------
 
 
-def is_to_be_used(_connection: Any, entry: Any, _proxy: Any) -> None:
+def mark_unused(_connection: Any, entry: Any, _proxy: Any) -> None:
     """Note at checkout that nothing was sent on a connection yet."""
     entry.record_info[_UNUSED] = True
 
 
-def is_used(_connection: Any, entry: Any) -> None:
+def mark_used(_connection: Any, entry: Any) -> None:
     """Remove that note at checkin."""
     entry.record_info.pop(_UNUSED, None)
 
@@ -233,7 +233,7 @@ def _replace(connection: Connection, error: Exception) -> None:
     undo = list(entry.finalize_callback)
     entry.invalidate(error)
     try:
-        proxy.dbapi_connection = _persistently(entry.get_connection)
+        proxy.dbapi_connection = _with_retries(entry.get_connection)
     except Exception as failure:
         # SQLAlchemy handles the error of a lost connection.
         raise error from failure

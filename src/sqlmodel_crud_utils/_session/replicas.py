@@ -58,16 +58,16 @@ class Replica:
     """A copy of the primary."""
 
     engine: Engine
-    rests_until: float = -math.inf
+    suspended_until: float = -math.inf
     is_failing: bool = False
     reached: Position | None = None
     """The last position that it is known to have replayed."""
 
     def is_ready(self) -> bool:
         """Return whether the replica may be used now."""
-        return self.rests_until <= monotonic()
+        return self.suspended_until <= monotonic()
 
-    def has_come_to(self, wanted: Position) -> bool:
+    def has_replayed(self, wanted: Position) -> bool:
         """Return whether the replica has replayed everything up to a position."""
         if not features_of(self.engine.dialect).has_log_positions:
             return False
@@ -96,9 +96,9 @@ class Replicas:
             if replica.is_ready():
                 yield replica
 
-    def put_aside(self, replica: Replica, error: BaseException) -> None:
+    def suspend(self, replica: Replica, error: BaseException) -> None:
         """Stop using a replica for a while; log that once, not each time that it fails again."""
-        replica.rests_until = monotonic() + _REST
+        replica.suspended_until = monotonic() + _REST
         if replica.is_failing:
             return
         replica.is_failing = True
@@ -188,7 +188,7 @@ class RoutedSession(SQLModelSession):
         try:
             result = self._invoke(execution, replica.engine)
         except Exception as error:
-            if not self._goes_on_without(replica, error):
+            if not self._can_do_without(replica, error):
                 raise
             return self._invoke(execution, self._replicas.primary)
         replica.is_failing = False
@@ -253,26 +253,26 @@ class RoutedSession(SQLModelSession):
 
     def _is_far_enough(self, replica: Replica, wanted: Position | None) -> bool:
         try:
-            return wanted is None or replica.has_come_to(wanted)
+            return wanted is None or replica.has_replayed(wanted)
         except Exception as error:
             if not is_unreachable(error):
                 raise
-            self._replicas.put_aside(replica, error)
+            self._replicas.suspend(replica, error)
             return False
 
-    def _goes_on_without(self, replica: Replica, error: Exception) -> bool:
+    def _can_do_without(self, replica: Replica, error: Exception) -> bool:
         """Return whether the primary should run the statement that failed on a replica."""
         is_lost = is_unreachable(error)
         if not is_lost and not is_lost_race(error) and not is_read_only(error):
             return False
         if not is_read_only(error):
-            self._replicas.put_aside(replica, error)
-        _take_out(self, replica.engine, is_lost)
+            self._replicas.suspend(replica, error)
+        _detach(self, replica.engine, is_lost)
         self.stay_with_primary()
         return True
 
 
-def _take_out(session: Session, engine: Engine, is_lost: bool) -> None:
+def _detach(session: Session, engine: Engine, is_lost: bool) -> None:
     """End a session's transaction on a replica, so that the rest of it can continue."""
     transaction = session.get_transaction()
     begun = {} if transaction is None else begun_connections(transaction)

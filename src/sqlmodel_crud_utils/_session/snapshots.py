@@ -28,7 +28,7 @@ _written: weakref.WeakSet[Connection] = weakref.WeakSet()
 # Tables written under AUTOCOMMIT, which no rollback undoes.
 _committed: weakref.WeakKeyDictionary[Connection, set[FromClause]] = weakref.WeakKeyDictionary()
 
-_lines: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
+_views: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
 
 _FIRST_WORD = r"\W*(\w*)"
 _HARMLESS = frozenset(("BEGIN", "PRAGMA", "RELEASE", "SAVEPOINT", "SET", "SHOW"))
@@ -58,12 +58,12 @@ def executing(
 
 def rolled_back(connection: Connection, *_: Any) -> None:
     """Note that a rollback has changed what a connection sees."""
-    _lines.pop(connection, None)
+    _views.pop(connection, None)
 
 
-def line_of(connection: Connection) -> str:
+def view_of(connection: Connection) -> str:
     """Return an identifier for what a connection sees; it changes with each rollback."""
-    return _lines.setdefault(connection, uuid4().hex)
+    return _views.setdefault(connection, uuid4().hex)
 
 
 def committing(connection: Connection, *_: Any) -> None:

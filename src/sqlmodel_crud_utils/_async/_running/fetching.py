@@ -69,7 +69,7 @@ async def fetch(
     passes = [options, {}] if options and reaches_twice else [options]
     rows: list[Any] = []
     if sharing is not None:
-        rows = await _fetch_beside(session, sharing, statement, parameters, passes)
+        rows = await _fetch_shared(session, sharing, statement, parameters, passes)
     else:
         with reloading_relationships(sync_session(session), model, eagerly=eagerly):
             for each in passes:
@@ -79,7 +79,7 @@ async def fetch(
     return rows
 
 
-async def _fetch_beside(
+async def _fetch_shared(
     session: AsyncSession,
     sharing: Sharing,
     statement: Executable,

@@ -71,7 +71,7 @@ def fetch(
     passes = [options, {}] if options and reaches_twice else [options]
     rows: list[Any] = []
     if sharing is not None:
-        rows = _fetch_beside(session, sharing, statement, parameters, passes)
+        rows = _fetch_shared(session, sharing, statement, parameters, passes)
     else:
         with reloading_relationships(sync_session(session), model, eagerly=eagerly):
             for each in passes:
@@ -81,7 +81,7 @@ def fetch(
     return rows
 
 
-def _fetch_beside(
+def _fetch_shared(
     session: Session,
     sharing: Sharing,
     statement: Executable,

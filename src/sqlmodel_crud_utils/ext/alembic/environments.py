@@ -140,9 +140,9 @@ def _with_engine(engine: Engine | AsyncEngine | None, work: Callable[[Engine], N
 
 
 def _in_loop(engine: AsyncEngine, work: Callable[[Engine], None], *, is_own: bool) -> None:
-    from sqlmodel_crud_utils._loops import run_apart
+    from sqlmodel_crud_utils._loops import run_in_separate_loop
 
-    run_apart(engine, work, dispose=is_own)
+    run_in_separate_loop(engine, work, dispose=is_own)
 
 
 def _url() -> URL:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._session.routing import as_writing
-from sqlmodel_crud_utils._session.snapshots import line_of
+from sqlmodel_crud_utils._session.snapshots import view_of
 from sqlmodel_crud_utils._session.transaction_state import connections_of
 
 _FAMILIES = {"mariadb": "mysql"}
@@ -35,7 +35,7 @@ def database_of(session: Session, facts: Facts) -> str:
         bind = session.get_bind(facts.mapper)
     if isinstance(bind, Connection):
         # The session joins an outer transaction, as in tests, which has a view of its own.
-        return f"connection {line_of(bind)}{_translation(session, bind)}"
+        return f"connection {view_of(bind)}{_translation(session, bind)}"
     name = _known.get(bind)
     if name is None:
         name = _known[bind] = _name_of(bind)

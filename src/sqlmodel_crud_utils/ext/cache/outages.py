@@ -18,7 +18,7 @@ class Outages:
     """The known failures of a store, shared by both APIs and all threads."""
 
     def __init__(self) -> None:
-        self._rests_until = 0.0
+        self._suspended_until = 0.0
         self._renewals_pause_until = 0.0
         self._bypassed_until = 0.0
         self._failing: set[str] = set()
@@ -29,7 +29,7 @@ class Outages:
     def may_read(self) -> bool:
         """Return whether the store may be read now and its entries are valid."""
         now = monotonic()
-        return self._rests_until <= now and self._bypassed_until <= now
+        return self._suspended_until <= now and self._bypassed_until <= now
 
     def may_renew(self) -> bool:
         """Return whether tokens may be renewed in the store now.
@@ -52,7 +52,7 @@ class Outages:
 
     def failed(self, operation: str, error: BaseException) -> None:
         """Stop reading the store for a while; log that once, not each time that it fails again."""
-        self._rests_until = monotonic() + _REST
+        self._suspended_until = monotonic() + _REST
         was_failing = bool(self._failing)
         self._failing.add(operation)
         if not was_failing:

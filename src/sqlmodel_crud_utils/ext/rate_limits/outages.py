@@ -15,17 +15,17 @@ class Outage:
 
     def __init__(self, consequence: str) -> None:
         self._consequence = consequence
-        self._rests_until = 0.0
+        self._suspended_until = 0.0
         self._is_logged = False
 
     @property
     def is_under_way(self) -> bool:
         """Whether Redis has failed recently, so that it is not used."""
-        return monotonic() < self._rests_until
+        return monotonic() < self._suspended_until
 
     def failed(self, error: BaseException) -> None:
         """Stop using Redis for a while; log that once in an outage."""
-        self._rests_until = monotonic() + _REST
+        self._suspended_until = monotonic() + _REST
         if not self._is_logged:
             self._is_logged = True
             get_logger().error(
