@@ -759,7 +759,7 @@ async def test_every_difference_is_named(addresses: tuple[str, str], engine: Eng
         "index ix_sailor_name on sailor is missing",
         "foreign key on sailor (ship_id) is missing",
         "column sailor.extra is not in the models, and an INSERT needs it",
-        "column sailor.name may be NULL, and in the models it is NOT NULL",
+        "column sailor.name may be NULL, but is NOT NULL in the models",
     }
     differences = set(found.value.differences)
     assert expected <= differences
@@ -783,7 +783,7 @@ def test_types_have_the_names_of_the_database(engine: Engine) -> None:
     (difference,) = found.value.differences
     assert difference == (
         "column event.held_at is TIMESTAMP WITH TIME ZONE, "
-        "and in the models TIMESTAMP WITHOUT TIME ZONE"
+        "but TIMESTAMP WITHOUT TIME ZONE in the models"
     )
 
 

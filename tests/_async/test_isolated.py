@@ -136,7 +136,7 @@ class TestNothingStays:
             first.add(hero("Nova"))
             await first.flush()
             assert await names(second) == ["Nova", "Rusty"]
-            with pytest.raises(TransactionError, match="began last has to end first"):
+            with pytest.raises(TransactionError, match="began last must end first"):
                 await first.commit()
 
     async def test_of_an_engine_in_use_again(self, engine: AsyncEngine) -> None:

@@ -138,7 +138,7 @@ class TestNothingStays:
             first.add(hero("Nova"))
             first.flush()
             assert names(second) == ["Nova", "Rusty"]
-            with pytest.raises(TransactionError, match="began last has to end first"):
+            with pytest.raises(TransactionError, match="began last must end first"):
                 first.commit()
 
     def test_of_an_engine_in_use_again(self, engine: Engine) -> None:

@@ -296,7 +296,7 @@ class _Insertion:
         refusal = await in_savepoint(self.session, self.target.model, work)
         if refusal is not None:
             kind = type(refusal.error).__name__
-            get_logger().debug(f"{_NAME} inserts what COPY does not take: {kind}")
+            get_logger().debug(f"{_NAME} uses INSERT, because COPY failed: {kind}")
             self.method = "insert"
         return refusal is None
 

@@ -87,7 +87,7 @@ def _keys(
         if not values.keys() >= set(own):
             raise ValidationError(
                 f"{relationship} does not say which rows of {model.__name__} it writes, as the "
-                f"collection has no {', '.join(facts.key)}; add and delete these rows themselves",
+                f"collection has no {', '.join(facts.key)}; add and delete these rows directly",
                 field=relationship.key,
             )
         yield tuple(values[column] for column in own)

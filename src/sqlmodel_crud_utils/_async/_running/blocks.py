@@ -224,7 +224,7 @@ class _Level:
             raise TransactionError(operation="commit", original_error=failure) from failure
         raise TransactionError(
             "the database refused a statement of this block, so all of it is rolled back; "
-            "to go on after a failure pass raise_on_error=False to the function, "
+            "to continue after a failure, pass raise_on_error=False to the function, "
             "or put it in a transaction() block of its own",
             operation="commit",
             original_error=failure,

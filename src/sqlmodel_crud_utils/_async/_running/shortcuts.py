@@ -145,7 +145,7 @@ async def _written(session: AsyncSession, rows: Sequence[Any]) -> bool:
     written = await in_savepoint(session, new.model, work)
     if isinstance(written, Refusal):
         kind = type(written.error).__name__
-        get_logger().debug(f"rows are flushed that could not be written at once: {kind}")
+        get_logger().debug(f"rows are flushed, because the shortcut failed: {kind}")
         return False
     if written is None:
         return False

@@ -194,7 +194,9 @@ async def _executed(session: AsyncSession, model: type[Any], statement: Any) -> 
     execution = partial(execute_writing, session, statement, execution_options=_PLAIN_INSERT)
     outcome = await in_savepoint(session, model, execution)
     if isinstance(outcome, Refusal):
-        get_logger().debug(f"rows are upserted one by one: {type(outcome.error).__name__}")
+        get_logger().debug(
+            f"the shortcut failed, so rows are upserted one by one: {type(outcome.error).__name__}"
+        )
         return False
     return True
 

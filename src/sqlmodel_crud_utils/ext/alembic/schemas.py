@@ -116,9 +116,9 @@ def _described(change: Any, dialect: Dialect) -> Iterator[str]:
         if kind == "modify_type":
             # In this database's dialect: other dialects may have one name for both.
             names = [each.compile(dialect) for each in (stored, wanted)]
-            yield f"column {name} is {names[0]}, and in the models {names[1]}"
+            yield f"column {name} is {names[0]}, but {names[1]} in the models"
         else:
-            yield f"column {name} {_null(stored)}, and in the models it {_null(wanted)}"
+            yield f"column {name} {_null(stored)}, but {_null(wanted)} in the models"
 
 
 def _place(schema: str | None, table: str) -> str:

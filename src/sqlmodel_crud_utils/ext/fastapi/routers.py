@@ -335,7 +335,7 @@ def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, 
     if name == "list":
         headers["Link"] = "Links to the previous and the next page."
     if name == "create":
-        headers["Location"] = "Where the row is."
+        headers["Location"] = "The URL of the row."
     if has_version and name in {"get", "create", "update", "restore"}:
         headers["ETag"] = tag
     if has_version and name == "get":

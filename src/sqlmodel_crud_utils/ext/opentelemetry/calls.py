@@ -178,7 +178,7 @@ class _Metrics:
         self._duration = meter.create_histogram(
             names.DURATION,
             unit="s",
-            description="How long calls of the library took.",
+            description="Duration of calls of the library.",
             explicit_bucket_boundaries_advisory=_BOUNDARIES,
         )
         self._retries = meter.create_counter(

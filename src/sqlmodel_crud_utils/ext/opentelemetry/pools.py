@@ -87,7 +87,7 @@ class _Pools:
             names.CONNECTIONS, [self._sum(_connections)], "{connection}", "Connections of pools."
         )
         meter.create_observable_up_down_counter(
-            names.MOST_CONNECTIONS, [self._sum(_most)], "{connection}", "The most there may be."
+            names.MOST_CONNECTIONS, [self._sum(_most)], "{connection}", "The maximum of a pool."
         )
         meter.create_observable_up_down_counter(
             names.PENDING, [self._sum(_pending)], "{request}", "Callers that wait."

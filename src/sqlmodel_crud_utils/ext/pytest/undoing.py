@@ -44,7 +44,7 @@ def _refuse_overlap(connection: Connection, savepoint: str, _context: None) -> N
     # Releasing a savepoint also releases all later ones; the driver's error would not say so.
     if innermost_savepoint(connection) != savepoint:
         raise TransactionError(
-            "the sessions of a test share one transaction, so the one that began last has to end "
-            "first; commit, roll back or close the other session before",
+            "the sessions of a test share one transaction, so the one that began last must end "
+            "first; commit, roll back or close the other session first",
             operation="commit",
         )
