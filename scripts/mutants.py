@@ -253,10 +253,10 @@ VALIDATION_MUTANTS = [
     (PAYLOAD, "if _NEUTRAL.issuperset(config) else frozenset()", ""),
     (PAYLOAD, "return rules.stored(attribute, values, found)", "return values"),
     (PAYLOAD, 'self.adapter.dump_python(found, mode="json", warnings=False)', "found"),
-    (PAYLOAD, "*field.metadata, *_field_validators(model, name)", "*field.metadata,"),
+    (PAYLOAD, "*constraints, *_field_validators(model, name)", "*constraints,"),
     (
         PAYLOAD,
-        "*field.metadata, *_field_validators(model, name)",
+        "*constraints, *_field_validators(model, name)",
         "*_field_validators(model, name),",
     ),
     (PAYLOAD, "reads_first=is_json(type_) or _has_reader(declared)", "reads_first=is_json(type_)"),

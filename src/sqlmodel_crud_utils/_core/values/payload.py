@@ -279,9 +279,15 @@ def _declared_type(model: type[Any], name: str) -> Any:
     if field.annotation is None:
         return None
     declared: Any = field.annotation
-    for constraint in (*field.metadata, *_field_validators(model, name)):
+    # SQLModel keeps options of the column there, which Pydantic ignores.
+    constraints = [each for each in field.metadata if not _is_sqlmodels(each)]
+    for constraint in (*constraints, *_field_validators(model, name)):
         declared = Annotated[declared, constraint]
     return declared
+
+
+def _is_sqlmodels(metadata: Any) -> bool:
+    return type(metadata).__module__.partition(".")[0] == "sqlmodel"
 
 
 def _field_validators(model: type[BaseModel], name: str) -> Iterator[Any]:
