@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
     bulk_update_rows,
     bulk_upsert_mappings,
     transaction,
@@ -411,3 +412,21 @@ async def test_an_onupdate_that_looks_at_the_row(session: AsyncSession) -> None:
     _, row = await update_row(1, {"name": "Three"}, session, Heading)
     assert row is not None
     assert row.slug == "three"
+
+
+_WITHOUT_NAME: dict[str, Any] = {
+    "update_row": lambda s: update_row(1, {"seen": 1}, s, Heading, raise_on_error=True),
+    "bulk_update_rows": lambda s: bulk_update_rows([1], {"seen": 1}, s, Heading),
+    "update": lambda s: QueryBuilder(s, Heading).where(id=1).update(seen=1),
+}
+
+
+@pytest.mark.parametrize("call", _WITHOUT_NAME)
+async def test_an_onupdate_that_fails_is_named(session: AsyncSession, call: str) -> None:
+    """It looks for a value that the statement does not set; no value of the row is to blame."""
+    await given(session, Heading(id=1, name="Old"))
+    with pytest.raises(QueryExecutionError, match=r"onupdate of heading\.slug failed \(KeyError"):
+        await _WITHOUT_NAME[call](session)
+    await session.rollback()
+    _, row = await update_row(1, {"name": "New"}, session, Heading)
+    assert row.slug == "new"

@@ -18,6 +18,7 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
     bulk_update_rows,
     bulk_upsert_mappings,
     transaction,
@@ -401,3 +402,21 @@ def test_an_onupdate_that_looks_at_the_row(session: Session) -> None:
     _, row = update_row(1, {"name": "Three"}, session, Heading)
     assert row is not None
     assert row.slug == "three"
+
+
+_WITHOUT_NAME: dict[str, Any] = {
+    "update_row": lambda s: update_row(1, {"seen": 1}, s, Heading, raise_on_error=True),
+    "bulk_update_rows": lambda s: bulk_update_rows([1], {"seen": 1}, s, Heading),
+    "update": lambda s: QueryBuilder(s, Heading).where(id=1).update(seen=1),
+}
+
+
+@pytest.mark.parametrize("call", _WITHOUT_NAME)
+def test_an_onupdate_that_fails_is_named(session: Session, call: str) -> None:
+    """It looks for a value that the statement does not set; no value of the row is to blame."""
+    given(session, Heading(id=1, name="Old"))
+    with pytest.raises(QueryExecutionError, match=r"onupdate of heading\.slug failed \(KeyError"):
+        _WITHOUT_NAME[call](session)
+    session.rollback()
+    _, row = update_row(1, {"name": "New"}, session, Heading)
+    assert row.slug == "new"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from traceback import walk_tb
 from typing import Any
 
-from sqlalchemy import BinaryExpression, BindParameter
+from sqlalchemy import BinaryExpression, BindParameter, Column
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -51,6 +51,19 @@ def column_at(error: DBAPIError) -> str | None:
     names = [name.strip(' "`') for name in inserted.group(1).split(",")]
     parameters: Any = error.params
     return names[int(place.group(1)) - 1] if len(names) == len(parameters) else None
+
+
+def failing_default(error: BaseException) -> Column[Any] | None:
+    """Return the column whose `default` or `onupdate` function raised an error, if one did."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_name in _DEFAULTS:
+            found: Column[Any] | None = getattr(frame.f_locals["self"], "current_column", None)
+            return found
+    return None
+
+
+# The methods of an execution context that call these functions.
+_DEFAULTS = frozenset({"_exec_default", "_process_execute_defaults"})
 
 
 def unwritable_field(error: Exception, model: type[Any]) -> tuple[str, str] | None:

@@ -34,6 +34,7 @@ from sqlmodel_crud_utils._core.errors.driver_errors import (
 from sqlmodel_crud_utils._core.errors.refused_values import (
     MISFITS,
     column_at,
+    failing_default,
     unwritable_field,
 )
 from sqlmodel_crud_utils._core.errors.violations import as_reference, constraint_violation
@@ -89,6 +90,8 @@ def translate(
         return constraint_violation(driver, statement, model)
     if _is_connection_failure(error, driver):
         return _connection_failure(error, driver)
+    if failing_default(error) is not None:  # no value is to blame
+        return _query_failure(error, driver, model)
     return (
         refused_arguments(error)
         or _mistake(error, driver, model)
@@ -406,6 +409,9 @@ def _query_reason(error: Exception, driver: DriverError | None) -> str:
         return driver.reason
     if isinstance(error, PendingRollbackError):
         return "an earlier statement failed; roll the session back first"
+    column = failing_default(error)
+    if column is not None:
+        return f"the default or onupdate of {column} failed"
     if "closed transaction inside context manager" in str(error):
         return "the transaction of your begin() block is over; leave the block first"
     return ""

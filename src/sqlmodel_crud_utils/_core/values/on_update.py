@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnDefault
 
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils.exceptions import QueryExecutionError
 
 
 class Context:
@@ -57,4 +58,13 @@ def _value(facts: Facts, name: str, default: Any, context: Context) -> Any:
     if name == facts.version:
         # With the model's attribute, so that SQLAlchemy can also evaluate it for objects.
         return facts.attributes[name] + 1
-    return default.arg(context) if default.is_callable else default.arg
+    if not default.is_callable:
+        return default.arg
+    try:
+        return default.arg(context)
+    except Exception as error:
+        raise QueryExecutionError(
+            f"Query execution failed for {facts.model.__name__}: the onupdate of "
+            f"{facts.columns[name]} failed ({type(error).__name__})",
+            original_error=error,
+        ) from error
