@@ -1,4 +1,4 @@
-"""The engine, and what a route gets of it."""
+"""The engine, and the dependencies that give routes a session."""
 
 import os
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def create_tables() -> None:
 async def acting_user(
     x_user: Annotated[str, Header(max_length=100, description="Who does it.")] = "anonymous",
 ) -> AsyncIterator[None]:
-    """Name the user of the request for the audit columns.
+    """Set the request's user for the audit columns.
 
     It has to be `async def`: FastAPI runs others in a thread of their own. A real service would
     take the name from a token that it has verified.

@@ -19,9 +19,9 @@ from sqlmodel_crud_utils.ext.fastapi import install_error_handlers
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Create the tables at the start, and send messages as long as the service runs."""
+    """Create the tables at startup, and send messages while the service runs."""
     await create_tables()
-    # Redis, where several processes share it; this process is the only one here otherwise.
+    # Redis, if several processes share the cache; otherwise this is the only process.
     address = os.environ.get("REDIS_URL")
     configure_cache(RedisCache(address) if address else InMemoryCache(), ttl=60)
     delivery = asyncio.create_task(deliver())
@@ -41,7 +41,7 @@ install_error_handlers(app)
 
 @app.get("/", include_in_schema=False)
 async def lead_to_the_documentation() -> RedirectResponse:
-    """Lead whoever opens the address in a browser to the documentation."""
+    """Redirect browsers from the root to the documentation."""
     return RedirectResponse("/docs")
 
 

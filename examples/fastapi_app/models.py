@@ -1,4 +1,4 @@
-"""The tables, and what of them comes in and goes out."""
+"""The tables, and the models of request and response bodies."""
 
 from datetime import datetime
 from typing import Any
@@ -60,7 +60,7 @@ class HeroCreate(SQLModel):
 
 
 class HeroUpdate(SQLModel):
-    """What a PATCH may send; fields that it leaves out stay as they are."""
+    """The body of a PATCH; fields that it leaves out stay unchanged."""
 
     name: str | None = Field(default=None, min_length=1, max_length=100)
     secret_name: str | None = Field(default=None, min_length=1, max_length=100)
@@ -93,7 +93,7 @@ class HeroPublic(SQLModel):
 
 
 class ChangePublic(SQLModel):
-    """What was changed in a hero; that the secret name was, but not from what to what."""
+    """A change of a hero; the values of the secret name are redacted."""
 
     operation: str
     changes: dict[str, list[Any]]
@@ -105,7 +105,7 @@ class ChangePublic(SQLModel):
 
 
 class Message(TimestampMixin, SQLModel, table=True):
-    """Something that other services are told, once it is committed."""
+    """A message to other services, sent after the commit."""
 
     id: int | None = Field(default=None, primary_key=True)
     text: str = Field(max_length=200)

@@ -1,4 +1,4 @@
-"""An outbox: what others are told is written with the change, and sent after its commit."""
+"""An outbox: messages are written with the change, and sent after its commit."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ async def tell(session: AsyncSession, text: str) -> None:
 
 
 async def deliver() -> None:
-    """Send what waits, again and again; what was left by a crash is sent after the start."""
+    """Send waiting messages repeatedly, starting with those that a crash has left."""
     waiting.set()
     while True:
         await waiting.wait()
@@ -39,11 +39,11 @@ async def deliver() -> None:
 
 
 async def send_some(sessions: async_sessionmaker[AsyncSession]) -> int:
-    """Send a batch; each message at least once, in order, whatever happens."""
+    """Send a batch; each message is sent at least once, in order."""
     async with sessions() as session, transaction(session, wrap_errors=False):
         unsent = AsyncQueryBuilder(session, Message).where(sent=False).order_by("id")
         messages = await unsent.limit(100).all()
         for message in messages:
-            logger.info("sent: %s", message.text)  # here a broker would be called
+            logger.info("sent: %s", message.text)  # a real service would call a broker here
             message.sent = True
     return len(messages)

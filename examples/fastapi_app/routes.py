@@ -1,4 +1,4 @@
-"""The routes. None of them has to catch an error, or to commit."""
+"""The routes. None of them needs to catch errors or commit."""
 
 from fastapi import APIRouter, Depends
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -62,7 +62,7 @@ messages = crud_router(
 
 @heroes.put("/{key}/tags/{label}", responses=error_responses(404))
 async def tag_hero(key: int, label: str, session: WriteSession) -> HeroPublic:
-    """Give a hero a tag, which is created if it is new; to do it twice changes nothing."""
+    """Give a hero a tag, created if it is new; a second time changes nothing."""
     rows = Repository(session, Hero)
     await rows.get(key)
     tag, _ = await Repository(session, Tag).get_or_create(label=label)
@@ -76,29 +76,29 @@ async def tag_hero(key: int, label: str, session: WriteSession) -> HeroPublic:
 
 @router.get("/tags", tags=["heroes"])
 async def list_tags(session: ReadSession) -> list[str]:
-    """Return all tags: from the cache, until one is written."""
+    """Return all tags, from the cache until one is written."""
     return await AsyncQueryBuilder(session, Tag).order_by("label").cached().scalars("label")
 
 
 @heroes.get("/{key}/history", response_model=list[ChangePublic])
 async def read_history(key: int, session: WriteSession) -> list[ChangeHistory]:
-    """Return who changed what in a hero, the oldest change first; a deleted hero keeps its own."""
+    """Return the changes of a hero, oldest first; those of a deleted hero are kept."""
     return await get_change_history(key, session, Hero)
 
 
 class Announced:
-    """A hook that tells others of each change, in the transaction of the change."""
+    """A hook that writes a message for each change, in its transaction."""
 
     async def after_create(self, instance: Team | Hero, session: AsyncSession) -> None:
-        """Tell of a new row."""
+        """Announce a new row."""
         await tell(session, f"{type(instance).__name__.lower()} {instance.id} created")
 
     async def after_update(self, instance: Hero, session: AsyncSession) -> None:
-        """Tell of a change; a restored hero is one."""
+        """Announce a change, including a restored hero."""
         await tell(session, f"hero {instance.id} updated")
 
     async def after_delete(self, instance: Hero, session: AsyncSession) -> None:
-        """Tell of a hero who is gone."""
+        """Announce a deleted hero."""
         await tell(session, f"hero {instance.id} deleted")
 
 

@@ -71,7 +71,7 @@ async def test_locked_rows_are_skipped_or_an_error(
     session: AsyncSession, session_factory: Sessions
 ):
     """Another session meets a lock until the transaction ends."""
-    # By the key: where MySQL sorts by itself, it locks all rows that it sorts.
+    # By the key: otherwise MySQL sorts, and locks all rows that it sorts.
     query = AsyncQueryBuilder(session, Hero).order_by("id")
     first, second, *_ = await query.scalars("id")
     assert len(await query.where(id=first).for_update().all()) == 1

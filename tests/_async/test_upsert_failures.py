@@ -230,8 +230,8 @@ async def run_statements(engine: AsyncEngine, wanted: list[str]) -> None:
             await connection.execute(text(statement))
 
 
-# A connection to SQLite that made a trigger takes it for still there, whoever has dropped it since;
-# only with IF NOT EXISTS does it look.
+# A SQLite connection that created a trigger assumes that it still exists, even if another has
+# dropped it since; it only checks with IF NOT EXISTS.
 _TRIGGERS: dict[str, tuple[list[str], list[str]]] = {
     "sqlite": (
         [

@@ -77,7 +77,7 @@ class Killer:
             if number not in spared and random.random() < 0.5:
                 try:
                     self._connection.exec_driver_sql(KILL[self._name].format(number))
-                except DBAPIError:  # it has gone by itself
+                except DBAPIError:  # it has already ended
                     continue
 
     def close(self) -> None:
@@ -458,7 +458,7 @@ def test_a_server_that_hangs_up_is_tried_a_few_times() -> None:
                     get_row(1, session, Hero)
             engine.dispose()
         calls.append(server.calls)
-    # Some drivers do not tell it from a missing server.
+    # Some drivers do not distinguish it from a missing server.
     assert 10 in calls
 
 

@@ -71,7 +71,7 @@ def test_the_number_of_queries_is_that_of_relationships(
 @pytest.mark.usefixtures("heroes")
 def test_locked_rows_are_skipped_or_an_error(session: Session, session_factory: Sessions):
     """Another session meets a lock until the transaction ends."""
-    # By the key: where MySQL sorts by itself, it locks all rows that it sorts.
+    # By the key: otherwise MySQL sorts, and locks all rows that it sorts.
     query = QueryBuilder(session, Hero).order_by("id")
     first, second, *_ = query.scalars("id")
     assert len(query.where(id=first).for_update().all()) == 1

@@ -110,7 +110,7 @@ def test_every_way_of_deletion_names_the_foreign_key(
     assert refused.value.field is None
     if way is by_key:
         assert refused.value.__cause__ is not None
-    if refused.value.columns:  # SQLite does not tell
+    if refused.value.columns:  # SQLite does not report them
         assert refused.value.columns == columns
         assert f"through {', '.join(columns)} of {table}" in str(refused.value)
     assert get_row(key, session, model)[0]

@@ -73,7 +73,7 @@ async def test_fields_of_one_session_wait_for_each_other(engine: AsyncEngine):
         assert result.data["a"][0] == {"name": "Hero 10", "team": {"name": "Team 1"}}
         assert [len(row["team"]["heroes"]) for row in result.data["b"]] == [3] * 6
         assert result.data["c"][1]["heroes"][0]["team"] == {"city": "Oslo"}
-        # Others that use the session are still told that it is not theirs alone.
+        # Other uses of the session are still refused.
         assert len((await session.exec(select(Hero))).all()) == 6
 
 
@@ -198,7 +198,7 @@ async def test_who_waits_can_be_cancelled(engine: AsyncEngine):
 
         async def cancel_the_next() -> None:
             await builder.all()
-            tasks[1].cancel()  # it was told just now that it is its turn
+            tasks[1].cancel()  # it has just been woken for its turn
 
         tasks = [asyncio.create_task(each) for each in (cancel_the_next(), builder.all())]
         tasks += [asyncio.create_task(builder.all()) for _ in range(2)]

@@ -17,7 +17,7 @@ _LIBRARIES = [
     Path("/usr/lib/libgalera_smm.so"),
 ]
 # A node that is killed is given up sooner than by default. An `inactive_timeout` of 2 s would make
-# the cluster lose its quorum for good.
+# the cluster lose its quorum permanently.
 _PROVIDER = "gcache.size=32M; evs.suspect_timeout=PT1S; evs.keepalive_period=PT0.3S"
 
 

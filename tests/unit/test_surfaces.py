@@ -334,7 +334,7 @@ def test_the_core_is_pure(module: Path) -> None:
 
 
 # Sessions, mappers and engines as such; a mixin's models; single engines, and those that are async;
-# what a part that is optional makes by itself.
+# objects that an optional part creates itself.
 LISTENING = {
     *("_session/events.py", "_session/model_events.py", "_session/engine_events.py", "_loops.py"),
     *("ext/alembic/environments.py", "ext/history/models.py", "ext/pytest/undoing.py"),
