@@ -234,7 +234,7 @@ def test_json_is_compared_as_the_database_can() -> None:
     equal = criterion(AllTypes.payload, "eq", {"a": 1}, sqlite.dialect())
     assert str(equal.compile(dialect=sqlite.dialect())) == "alltypes.payload = ?"
     text = str(equal.compile(dialect=postgresql.dialect()))
-    assert text == "CAST(alltypes.payload AS JSONB) = CAST(%(payload_1)s::JSON AS JSONB)"
+    assert text == "CAST(alltypes.payload AS JSONB) = CAST(%(param_1)s::JSON AS JSONB)"
     server = mysql.dialect()
     assert str(equal.compile(dialect=server)) == (
         "CAST(alltypes.payload AS JSON) = CAST(%s AS JSON)"
