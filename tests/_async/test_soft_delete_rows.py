@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from sqlmodel_crud_utils.aio import (
+    QueryBuilder,
     delete_row,
     delete_rows_within_id_list,
     get_row,
@@ -32,7 +33,7 @@ from sqlmodel_crud_utils.exceptions import (
 )
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
-from tests._async.rows import given
+from tests._async.rows import given, stored_rows
 from tests._runtime_async import AsyncEngine, AsyncSession, execute, first_of
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
@@ -414,3 +415,22 @@ async def test_rows_that_the_session_remembers_as_deleted(
             assert await delete_row(1, remembering, Letter)
             assert await delete_rows_within_id_list([2], remembering, Letter) == (True, 1)
     assert await get_rows(session, Letter) == (False, [])
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_links_to_deleted_rows_stay_or_are_kept(session: AsyncSession, held: bool):
+    """A list of related rows may hold deleted ones; those that it leaves out stay linked, too."""
+    await given(
+        session,
+        *(Badge(id=n, label=f"b{n}", is_deleted=n in {2, 3}) for n in (1, 2, 3, 4, 5)),
+        Player(id=1, name="Ann"),
+    )
+    await given(session, *(PlayerBadge(player_id=1, badge_id=n) for n in (1, 2, 3)))
+    if held:
+        assert (await QueryBuilder(session, Player).selectin("badges").one()).badges
+    _, badges = await get_rows(session, Badge, include_deleted=True, id__in=[2, 4, 5])
+    async with transaction(session):
+        _, player = await update_row(1, {"badges": badges}, session, Player)
+        assert player is not None
+        assert {badge.id for badge in player.badges} == {2, 4, 5}
+    assert [link.badge_id for link in await stored_rows(session, PlayerBadge)] == [2, 3, 4, 5]

@@ -22,6 +22,7 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import acting_as
 from sqlmodel_crud_utils.sync import (
+    QueryBuilder,
     delete_row,
     delete_rows_within_id_list,
     get_row,
@@ -35,7 +36,7 @@ from sqlmodel_crud_utils.sync import (
     write_row,
 )
 from tests._runtime_sync import Engine, Session, execute, first_of
-from tests._sync.rows import given
+from tests._sync.rows import given, stored_rows
 from tests.models import Hero
 from tests.models_mixins import Badge, Club, Letter, Membership, Parcel, Player, PlayerBadge
 from tests.recording import recorded
@@ -412,3 +413,22 @@ def test_rows_that_the_session_remembers_as_deleted(
             assert delete_row(1, remembering, Letter)
             assert delete_rows_within_id_list([2], remembering, Letter) == (True, 1)
     assert get_rows(session, Letter) == (False, [])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_links_to_deleted_rows_stay_or_are_kept(session: Session, held: bool):
+    """A list of related rows may hold deleted ones; those that it leaves out stay linked, too."""
+    given(
+        session,
+        *(Badge(id=n, label=f"b{n}", is_deleted=n in {2, 3}) for n in (1, 2, 3, 4, 5)),
+        Player(id=1, name="Ann"),
+    )
+    given(session, *(PlayerBadge(player_id=1, badge_id=n) for n in (1, 2, 3)))
+    if held:
+        assert QueryBuilder(session, Player).selectin("badges").one().badges
+    _, badges = get_rows(session, Badge, include_deleted=True, id__in=[2, 4, 5])
+    with transaction(session):
+        _, player = update_row(1, {"badges": badges}, session, Player)
+        assert player is not None
+        assert {badge.id for badge in player.badges} == {2, 4, 5}
+    assert [link.badge_id for link in stored_rows(session, PlayerBadge)] == [2, 3, 4, 5]

@@ -24,7 +24,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import (
     restored_values,
 )
 from sqlmodel_crud_utils._runtime_async import AsyncSession, run_sync, sync_session
-from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related
+from sqlmodel_crud_utils._session.held_rows import columns_to_reload, forget_related, recall_hidden
 from sqlmodel_crud_utils._session.leftovers import shown_to_deletion
 from sqlmodel_crud_utils._session.pending_rows import seen_by_hooks
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -165,6 +165,7 @@ async def _reload_shown(
 
 
 def _assign(row: Any, changes: Mapping[str, Any]) -> None:
+    recall_hidden(facts_of(type(row)), row, changes)
     # For a collection, SQLAlchemy loads its previous content.
     for name, value in changes.items():
         if is_sql(value):  # not a value yet, so the class's own __setattr__ must not see it
