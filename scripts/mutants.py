@@ -99,7 +99,7 @@ TENANCY_MUTANTS = [
     (TENANTS, "if is_sql(value):", "if False:"),
     (TENANTS, "before is LoaderCallableStatus.NO_VALUE", "False"),
     ("_session/events.py", "if isinstance(execution.statement, FunctionElement):", "if False:"),
-    ("_core/queries/conditions.py", "foreign=any(map(_has_sql, kept.values()))", "foreign=False"),
+    ("_core/queries/conditions.py", "foreign=bool(sql)", "foreign=False"),
     ("_core/queries/ordering.py", "hide_in_tables(term.expression, visibility)", "term.expression"),
     ("_core/queries/ordering.py", "else of_caller(statement)", "else statement"),
     (
