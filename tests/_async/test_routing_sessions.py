@@ -26,6 +26,7 @@ from sqlmodel_crud_utils.aio import (
     update_row,
     write_row,
 )
+from sqlmodel_crud_utils.hooks import registered_hook
 from tests._async.hooking import block
 from tests._runtime_async import (
     AsyncEngine,
@@ -169,7 +170,13 @@ _BY_KEY: dict[str, Any] = {
         {"age": 5}, name="Rusty"
     ),
     "delete_row": lambda s: delete_row(1, s, Hero, raise_on_error=True),
+    "bulk_update_rows": lambda s: bulk_update_rows([1], {"age": 5}, s, Hero),
 }
+
+
+class _Hook:
+    def before_update(self, _instance: Any, data: dict[str, Any]) -> dict[str, Any]:
+        return data
 
 
 @pytest.mark.databases("sqlite")
@@ -189,10 +196,15 @@ async def test_a_row_to_be_written_is_searched_for_in_the_leader(
 
     async with routing(choose) as session, block(session, inside):
         session.add(Hero(id=2, name="Nova", secret_name="?"))
-        await _BY_KEY[call](session)
+        with registered_hook(Hero, _Hook()):  # the rows of a list are read for it
+            await _BY_KEY[call](session)
         if not inside:
             await session.commit()
     await follower.dispose()
+    async with AsyncSession(engine) as other:
+        ages = (await execute(other, select(Hero.age).where(Hero.name == "Rusty"))).scalars().all()
+    expected = {"delete_row": [], "get_one_or_create": [None]}
+    assert ages == expected.get(call, [5])
     assert await count_of(engine, Hero) == (1 if call == "delete_row" else 2)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Delete, Update, event, func, select
 
+from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.sync import (
     QueryBuilder,
     Repository,
@@ -163,7 +164,13 @@ _BY_KEY: dict[str, Any] = {
     "get_one_or_create": lambda s: get_one_or_create(s, Hero, {"age": 9}, name="Rusty"),
     "update_or_create": lambda s: Repository(s, Hero).update_or_create({"age": 5}, name="Rusty"),
     "delete_row": lambda s: delete_row(1, s, Hero, raise_on_error=True),
+    "bulk_update_rows": lambda s: bulk_update_rows([1], {"age": 5}, s, Hero),
 }
+
+
+class _Hook:
+    def before_update(self, _instance: Any, data: dict[str, Any]) -> dict[str, Any]:
+        return data
 
 
 @pytest.mark.databases("sqlite")
@@ -183,10 +190,15 @@ def test_a_row_to_be_written_is_searched_for_in_the_leader(
 
     with routing(choose) as session, block(session, inside):
         session.add(Hero(id=2, name="Nova", secret_name="?"))
-        _BY_KEY[call](session)
+        with registered_hook(Hero, _Hook()):  # the rows of a list are read for it
+            _BY_KEY[call](session)
         if not inside:
             session.commit()
     follower.dispose()
+    with Session(engine) as other:
+        ages = execute(other, select(Hero.age).where(Hero.name == "Rusty")).scalars().all()
+    expected = {"delete_row": [], "get_one_or_create": [None]}
+    assert ages == expected.get(call, [5])
     assert count_of(engine, Hero) == (1 if call == "delete_row" else 2)
 
 

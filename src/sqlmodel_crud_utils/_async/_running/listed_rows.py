@@ -12,7 +12,7 @@ from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.hooks import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.set_based import write_set
-from sqlmodel_crud_utils._async._running.settling import load_expired
+from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.progress import Report, progress_to
@@ -100,7 +100,8 @@ class ListedWrite(NamedTuple):
         """Return the rows of some keys, in the keys' order."""
         listed, visibility = self.listed, self.listed.visibility
         statement = by_key_list(listed.model, listed.names, keys, listed.dialect, visibility)
-        rows = await fetch(self.write.session, listed.model, statement, visibility=visibility)
+        async with reading_to_write(self.write.session):
+            rows = await fetch(self.write.session, listed.model, statement, visibility=visibility)
         return listed.in_order(keys, rows)
 
     async def update(self, keys: list[Key], changes: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.hooks import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._sync._running.set_based import write_set
-from sqlmodel_crud_utils._sync._running.settling import load_expired
+from sqlmodel_crud_utils._sync._running.settling import load_expired, reading_to_write
 
 OneChunk = Callable[["ListedWrite", list[Key]], Any]
 
@@ -102,7 +102,8 @@ class ListedWrite(NamedTuple):
         """Return the rows of some keys, in the keys' order."""
         listed, visibility = self.listed, self.listed.visibility
         statement = by_key_list(listed.model, listed.names, keys, listed.dialect, visibility)
-        rows = fetch(self.write.session, listed.model, statement, visibility=visibility)
+        with reading_to_write(self.write.session):
+            rows = fetch(self.write.session, listed.model, statement, visibility=visibility)
         return listed.in_order(keys, rows)
 
     def update(self, keys: list[Key], changes: dict[str, Any]) -> int:
