@@ -264,6 +264,7 @@ class TestFailure:
         await assert_usable(session, engine)
 
     @pytest.mark.databases("postgresql")
+    @pytest.mark.usefixtures("session")
     async def test_an_inner_block_after_a_lost_race(self, database: Database) -> None:
         """It says what the caller swallowed, so that the transaction can be run again."""
         engine = make_engine(database.async_url, isolation_level="REPEATABLE READ")

@@ -256,6 +256,7 @@ class TestFailure:
         assert_usable(session, engine)
 
     @pytest.mark.databases("postgresql")
+    @pytest.mark.usefixtures("session")
     def test_an_inner_block_after_a_lost_race(self, database: Database) -> None:
         """It says what the caller swallowed, so that the transaction can be run again."""
         engine = make_engine(database.sync_url, isolation_level="REPEATABLE READ")
