@@ -202,12 +202,12 @@ def path_of(mapper: Mapper[Any]) -> Any:
 def missing_columns(execution: ORMExecuteState) -> list[str]:
     """Return the columns that a load of missing columns fetches."""
     statement: Any = execution.statement
+    wanted = statement._compile_options._only_load_props
     if isinstance(statement, FromStatement):  # of a subclass, for which there is a shorter SELECT
         mapper, shorter = cast("Any", execution.bind_mapper), cast("Any", statement.element)
         names = [mapper.get_property_by_column(each).key for each in shorter.selected_columns]
     else:
         names = [column.key for column in statement.selected_columns]
-    wanted = statement._compile_options._only_load_props
     return [name for name in names if wanted is None or name in wanted]
 
 

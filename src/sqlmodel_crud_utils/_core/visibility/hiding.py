@@ -234,7 +234,7 @@ def hide_in_refresh(statement: Any, visibility: Visibility) -> Any:
     SQLAlchemy's own criteria don't count there.
     """
     is_shorter = isinstance(statement, FromStatement)  # for columns of a subclass alone
-    select = statement.element if is_shorter else statement
+    select: Any = statement.element if is_shorter else statement
     tables = {column.table for column in select.selected_columns}
     criteria = [each for table in tables for each in visible_in(table, visibility)]
     if not is_shorter:
