@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_crud_utils.aio import create_pooled_engine
@@ -20,7 +20,9 @@ NAMES = [
 async def test_numbers_are_taken(database: Database) -> None:
     """All of them at once."""
     query = "&".join(f"{name}=20" for name in NAMES)
-    engine = create_pooled_engine(f"{database.async_url}?{query}")
+    # The address may have a query of its own: the folder of a Unix socket.
+    url = make_url(database.async_url).update_query_string(query)
+    engine = create_pooled_engine(url.render_as_string(hide_password=False))
     async with AsyncSession(engine) as session:
         assert await session.scalar(text("SELECT 1")) == 1
     await engine.dispose()
