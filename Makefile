@@ -1,7 +1,8 @@
 # Everything runs from here; a fresh clone needs Python 3.11+, git and make.
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= logical
+# One more than there are CPUs: tests also wait, for databases and for time to pass.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST_ARGS ?=
 # Which versions test-wheel installs: pinned, 2.0 or 2.1 (the newest SQLAlchemy of it), lowest.
 VERSIONS ?= pinned
