@@ -254,3 +254,15 @@ async def test_a_row_that_is_met_twice_keeps_its_relationships(
         )
     held = hero.__dict__["team"]
     assert sorted(mate.name for mate in held.__dict__["heroes"]) == ["Nova", "Rusty"]
+
+
+async def test_a_row_that_was_read_again_keeps_what_it_has_loaded_since(
+    session: AsyncSession,
+) -> None:
+    """It is outdated no longer, so that the next read leaves its relationships alone."""
+    _, team = await write_row(Team(name="Preventers"), session, raise_on_error=True)
+    hero = Hero(name="Rusty", secret_name="Tommy", team_id=team.id)
+    await write_row(hero, session, raise_on_error=True)
+    _, hero = await get_row(hero.id, session, Hero, True, ["team"], raise_on_error=True)
+    assert (await get_rows(session, Hero))[1] == [hero]
+    assert "team" in vars(hero)

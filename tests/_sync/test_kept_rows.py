@@ -248,3 +248,15 @@ def test_a_row_that_is_met_twice_keeps_its_relationships(session: Session, way: 
         hero, _ = get_one_or_create(session, Hero, selectin=True, select_in_key=path, name="Rusty")
     held = hero.__dict__["team"]
     assert sorted(mate.name for mate in held.__dict__["heroes"]) == ["Nova", "Rusty"]
+
+
+def test_a_row_that_was_read_again_keeps_what_it_has_loaded_since(
+    session: Session,
+) -> None:
+    """It is outdated no longer, so that the next read leaves its relationships alone."""
+    _, team = write_row(Team(name="Preventers"), session, raise_on_error=True)
+    hero = Hero(name="Rusty", secret_name="Tommy", team_id=team.id)
+    write_row(hero, session, raise_on_error=True)
+    _, hero = get_row(hero.id, session, Hero, True, ["team"], raise_on_error=True)
+    assert get_rows(session, Hero)[1] == [hero]
+    assert "team" in vars(hero)
