@@ -21,9 +21,10 @@ from sqlmodel_crud_utils.exceptions import (
     UnknownFieldError,
     ValidationError,
 )
-from tests._runtime_async import AsyncSession, PlainSession, scoped
+from tests._runtime_async import AsyncEngine, AsyncSession, PlainSession, scoped
 from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
+from tests.recording import statements_of
 
 Sessions = Callable[[], AsyncSession]
 
@@ -117,6 +118,17 @@ async def test_first_and_exists(session: AsyncSession):
     assert await query.where(name="x").first() is None
     assert await query.exists() is True
     assert await query.where(name="x").exists() is False
+
+
+@pytest.mark.usefixtures("heroes")
+async def test_exists_asks_for_no_more_than_one_row(session: AsyncSession, engine: AsyncEngine):
+    """A table may have millions of them."""
+    with statements_of(engine) as sent:
+        assert await AsyncQueryBuilder(session, Hero).exists()
+    assert [
+        statement for statement in sent if "hero" in statement and "LIMIT" not in statement
+    ] == []
+    assert any("LIMIT" in statement for statement in sent)
 
 
 @pytest.mark.usefixtures("heroes")

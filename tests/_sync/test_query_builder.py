@@ -23,9 +23,10 @@ from sqlmodel_crud_utils.exceptions import (
     ValidationError,
 )
 from sqlmodel_crud_utils.sync import QueryBuilder, transaction
-from tests._runtime_sync import PlainSession, Session, scoped
+from tests._runtime_sync import Engine, PlainSession, Session, scoped
 from tests.bulk_models import Truck, Vehicle
 from tests.models import AllTypes, Colour, Hero, Invoice, Tag, Team
+from tests.recording import statements_of
 
 Sessions = Callable[[], Session]
 
@@ -119,6 +120,17 @@ def test_first_and_exists(session: Session):
     assert query.where(name="x").first() is None
     assert query.exists() is True
     assert query.where(name="x").exists() is False
+
+
+@pytest.mark.usefixtures("heroes")
+def test_exists_asks_for_no_more_than_one_row(session: Session, engine: Engine):
+    """A table may have millions of them."""
+    with statements_of(engine) as sent:
+        assert QueryBuilder(session, Hero).exists()
+    assert [
+        statement for statement in sent if "hero" in statement and "LIMIT" not in statement
+    ] == []
+    assert any("LIMIT" in statement for statement in sent)
 
 
 @pytest.mark.usefixtures("heroes")
