@@ -490,3 +490,15 @@ def test_what_no_json_can_hold_is_refused(value: Any, words: str) -> None:
             coerce(AllTypes.payload, nested)
     with pytest.raises(ValidationError, match="got one that is nested too deeply"):
         coerce(AllTypes.payload, [nested, [[[]]]])
+
+
+class Moment(UserDefinedType[dt.datetime]):
+    """A column type for datetimes that SQLAlchemy does not know."""
+
+    cache_ok = True
+    python_type = dt.datetime
+
+
+def test_the_rule_decides_on_datetimes_of_an_unknown_type() -> None:
+    """Whether such a column takes a time zone is unknown, so that none is stored as it is."""
+    assert stored_as_is(Moment()) is None
