@@ -269,7 +269,7 @@ _OWN_PARAMETERS = {
 
 # What drivers take as classes, functions and other objects, which a URL cannot hold.
 _OBJECTS: Mapping[str, AbstractSet[str]] = {
-    "asyncmy": {*("auth_plugin_map", "conv", "cursor_cls", "password_creator"), "query_callback"},
+    "asyncmy": {"auth_plugin_map", "conv", "cursor_cls", "password_creator", "query_callback"},
     "asyncpg": {"connection_class", "loop", "record_class", "server_settings"},
     "psycopg": {"context", "cursor_factory", "row_factory"},
     "pymysql": {"auth_plugin_map", "conv", "cursorclass"},

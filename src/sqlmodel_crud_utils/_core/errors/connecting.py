@@ -34,7 +34,7 @@ def refused_arguments(error: BaseException) -> ValidationError | None:
     if names is None:
         return None
     return ValidationError(
-        f"the driver does not take a value that it is to connect with ({type(refusal).__name__}); "
+        f"the driver refuses a value of the connection ({type(refusal).__name__}); "
         f"check {', '.join(names) or 'the URL'}",
         field="database_url",
     )
