@@ -17,12 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TENANTS, TENANCY, SCOPES = (
-    "_session/tenants.py",
+    "_session/tenant_of_session.py",
     "_core/visibility/tenancy.py",
-    "_core/values/tenants.py",
+    "_core/values/current_tenant.py",
 )
 HIDDEN = "_core/visibility/hidden_tables.py"
-ROW_SECURITY, POLICIES = "_session/row_security.py", "_core/visibility/row_security.py"
+ROW_SECURITY, POLICIES = "_session/row_security_engines.py", "_core/visibility/row_security.py"
 NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
     "_shortcuts/new_row.py",
     "_shortcuts/new_rows.py",
@@ -32,9 +32,9 @@ NEW_ROW, NEW_ROWS, SHAPES, UPSERTS = (
 REFUSED_VALUES = "_core/errors/refused_values.py"
 PARAMETERS, PAYLOAD = "_core/parameters.py", "_core/values/payload.py"
 READERS, BY_KEY = "_core/values/readers.py", "_shortcuts/by_key.py"
-STATEMENTS, BUILDER = "_core/queries/statements.py", "_core/queries/builder.py"
+STATEMENTS, BUILDER = "_core/queries/select_statements.py", "_core/queries/builder.py"
 DRIVER_ERRORS, TRANSIENT = "_core/errors/driver_errors.py", "_core/errors/transient.py"
-OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/blocks.py"
+OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/block_levels.py"
 
 # For each mutant: the module of the package, the code, and its replacement.
 TENANCY_MUTANTS = [
@@ -132,7 +132,11 @@ TENANCY_MUTANTS = [
     ("_session/events.py", "if execution.is_column_load:", "if False:"),
     ("_core/writes/shapes.py", "if belongs_to_tenants(self._model)", "if False"),
     ("_core/writes/upsert_rows.py", "give_tenant(target.model, values)", "pass"),
-    ("_core/writes/upserts.py", "where = and_(*criteria) if criteria else None", "where = None"),
+    (
+        "_core/writes/upsert_statements.py",
+        "where = and_(*criteria) if criteria else None",
+        "where = None",
+    ),
     ("_core/writes/updates.py", "check_changes(model, changes)", "pass"),
 ]
 
@@ -197,7 +201,11 @@ ROW_SECURITY_MUTANTS = [
     (POLICIES, ", FORCE ROW LEVEL SECURITY", ""),
     (POLICIES, " WITH CHECK ({criterion})", " WITH CHECK (true)"),
     (POLICIES, "yield from _marked(table.metadata)", "pass"),
-    ("_session/replicas.py", "if is_secured(each) is not is_secured(primary):", "if False:"),
+    (
+        "_session/replica_sessions.py",
+        "if is_secured(each) is not is_secured(primary):",
+        "if False:",
+    ),
 ]
 # What is retried after a refusal, and how failures are reported.
 FAILURE_MUTANTS = [
@@ -243,7 +251,11 @@ PARAMETER_NAME_MUTANTS = [
     (PARAMETERS, "return _unused_prefix(", 'return "new_" or _unused_prefix('),
     (PARAMETERS, "return _unused_prefix(", 'return "key_" or _unused_prefix('),
     (PARAMETERS, "while any(name.startswith(prefix) for name in names):", "while False:"),
-    ("_core/writes/upserts.py", 'bindparam(f"{prefix}{name}")', 'bindparam(f"new_{name}")'),
+    (
+        "_core/writes/upsert_statements.py",
+        'bindparam(f"{prefix}{name}")',
+        'bindparam(f"new_{name}")',
+    ),
     ("_core/writes/updates.py", 'bindparam(f"{prefix}{name}", value', "bindparam(name, value"),
     (BY_KEY, 'f"{prefix}{name}"', 'f"new_{name}"'),
 ]

@@ -28,8 +28,8 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
-from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
-from sqlmodel_crud_utils._core.connections.redis import options_for_redis
+from sqlmodel_crud_utils._core.connections.engine_settings import EnginePlan, build_engine
+from sqlmodel_crud_utils._core.connections.redis_options import options_for_redis
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.logs import get_logger
@@ -40,9 +40,9 @@ from sqlmodel_crud_utils._core.writes.copying import (
     refused_values,
 )
 from sqlmodel_crud_utils._loops import LoopPool, PerLoop, track_loops
-from sqlmodel_crud_utils._session import statements
+from sqlmodel_crud_utils._session import sent_statements
 from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
-from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
+from sqlmodel_crud_utils._session.replica_sessions import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sharing import Sharing
 from sqlmodel_crud_utils._session.sole_use import is_used_by_others
@@ -210,7 +210,7 @@ async def copy_rows(
     with as_writing(session.sync_session):
         connection = await session.connection(bind_arguments={"mapper": facts_of(model).mapper})
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    statements.notify(copy_statement(quoted_name_of(table), names))
+    sent_statements.notify(copy_statement(quoted_name_of(table), names))
     with refused_values():
         await driver.copy_records_to_table(
             table.name, schema_name=table.schema, columns=names, records=rows

@@ -15,8 +15,8 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlmodel import Session as SQLModelSession
 
-from sqlmodel_crud_utils._core.connections.engines import EnginePlan, build_engine
-from sqlmodel_crud_utils._core.connections.redis import options_for_redis
+from sqlmodel_crud_utils._core.connections.engine_settings import EnginePlan, build_engine
+from sqlmodel_crud_utils._core.connections.redis_options import options_for_redis
 from sqlmodel_crud_utils._core.errors.translation import translate
 from sqlmodel_crud_utils._core.errors.wrong_sessions import wrong_session
 from sqlmodel_crud_utils._core.memoizing import cached
@@ -28,10 +28,10 @@ from sqlmodel_crud_utils._core.writes.copying import (
     quoted_name_of,
     refused_values,
 )
-from sqlmodel_crud_utils._session import statements
+from sqlmodel_crud_utils._session import sent_statements
 from sqlmodel_crud_utils._session.autocommit_reads import NO_OPTIONS, with_autocommit
 from sqlmodel_crud_utils._session.liveness import ReconnectingPool
-from sqlmodel_crud_utils._session.replicas import Replicas, RoutedSession
+from sqlmodel_crud_utils._session.replica_sessions import Replicas, RoutedSession
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils._session.sharing import Sharing
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -192,7 +192,7 @@ def copy_rows(
     driver: Any = connection.connection.driver_connection
     quoted = quoted_name_of(table)
     statement = copy_statement(quoted, names)
-    statements.notify(statement)
+    sent_statements.notify(statement)
     with refused_values(), driver.cursor() as cursor:
         found = dict(cursor.execute(COLUMN_TYPES, [quoted]).fetchall())
         types = [found[name] for name in names]

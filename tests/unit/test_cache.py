@@ -16,8 +16,8 @@ from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._session.changes import Change, TableChange
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
-from sqlmodel_crud_utils.ext.cache.databases import database_of
-from sqlmodel_crud_utils.ext.cache.keys import (
+from sqlmodel_crud_utils.ext.cache.database_identity import database_of
+from sqlmodel_crud_utils.ext.cache.store_names import (
     fingerprint,
     key_text,
     row_token,
@@ -25,8 +25,8 @@ from sqlmodel_crud_utils.ext.cache.keys import (
     table_token,
     written_tokens,
 )
-from sqlmodel_crud_utils.ext.cache.outages import Outages
-from sqlmodel_crud_utils.ext.cache.values import UncacheableError, decoded, encoded
+from sqlmodel_crud_utils.ext.cache.store_outages import Outages
+from sqlmodel_crud_utils.ext.cache.stored_values import UncacheableError, decoded, encoded
 from sqlmodel_crud_utils.sync import get_row, update_row, write_row
 from tests.cache_models import Bundle, Emblem, PlankNovel
 from tests.recording import logged, statements_of
@@ -220,7 +220,7 @@ class Breaking(InMemoryCache):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that a test moves."""
     now = [1_000.0]
-    monkeypatch.setattr("sqlmodel_crud_utils.ext.cache.outages.monotonic", lambda: now[0])
+    monkeypatch.setattr("sqlmodel_crud_utils.ext.cache.store_outages.monotonic", lambda: now[0])
     return now
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlmodel_crud_utils import _runtime_async, _runtime_sync
-from sqlmodel_crud_utils._core.connections.engines import (
+from sqlmodel_crud_utils._core.connections.engine_settings import (
     SQLITE_BUSY_TIMEOUT,
     EnginePlan,
     build_engine,
@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._core.connections.engines import (
     plan_engine,
 )
 from sqlmodel_crud_utils._session.engine_events import prepare_engine
-from sqlmodel_crud_utils._session.engines import status_of
+from sqlmodel_crud_utils._session.engine_setup import status_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 ASYNC = _runtime_async.DRIVERS

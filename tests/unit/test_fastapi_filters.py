@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.dialects import sqlite
 
 from sqlmodel_crud_utils._core.queries.builder import QueryShape
-from sqlmodel_crud_utils._core.queries.statements import GET_ROWS_PARAMETERS
+from sqlmodel_crud_utils._core.queries.select_statements import GET_ROWS_PARAMETERS
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.fastapi import FilterParams, filter_params
 from sqlmodel_crud_utils.sync import get_rows

@@ -19,7 +19,7 @@ from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     arguments,
     refusal_of,
 )
-from sqlmodel_crud_utils.ext.rate_limits.memory import MemoryBuckets
+from sqlmodel_crud_utils.ext.rate_limits.memory_buckets import MemoryBuckets
 from sqlmodel_crud_utils.ext.rate_limits.rates import rate_of
 from tests.properties import examples
 from tests.redis_servers import OwnRedis, own_redis

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import create_engine
 
-from sqlmodel_crud_utils._session import replicas
-from sqlmodel_crud_utils._session.replicas import replicas_of
+from sqlmodel_crud_utils._session import replica_sessions
+from sqlmodel_crud_utils._session.replica_sessions import replicas_of
 from tests.recording import logged
 
 
 def test_a_replica_that_fails_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried every five seconds; the failure is logged once until it answers again."""
     clock = [100.0]
-    monkeypatch.setattr(replicas, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(replica_sessions, "monotonic", lambda: clock[0])
     found = replicas_of(create_engine("sqlite://"), [create_engine("sqlite://") for _ in "ab"])
     one, other = found.members
     with logged() as lines:

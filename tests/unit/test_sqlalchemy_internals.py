@@ -509,7 +509,7 @@ OTHERS = {
     "_aiosqlite.py": {"_execute"},
     "ext/fastapi/details.py": {"_json"},
     "ext/graphql/selections.py": {"_raw_info"},
-    "ext/graphql/loading.py": {"_session", "_query"},
+    "ext/graphql/selected_rows.py": {"_session", "_query"},
     "ext/graphql/pages.py": {"_session"},
 }
 # The frame of a caller, and the name under which an object has its state.

@@ -19,8 +19,13 @@ from sqlmodel_crud_utils._core.queries.keys import (
 )
 from sqlmodel_crud_utils._core.queries.loading import loading_for
 from sqlmodel_crud_utils._core.queries.query import Query
-from sqlmodel_crud_utils._core.queries.statements import check_page, paginated
-from sqlmodel_crud_utils._core.rows import RowList, expired_columns, states_of, with_related
+from sqlmodel_crud_utils._core.queries.select_statements import check_page, paginated
+from sqlmodel_crud_utils._core.returned_rows import (
+    RowList,
+    expired_columns,
+    states_of,
+    with_related,
+)
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
 from sqlmodel_crud_utils._session.pending_rows import forget_keys, missing_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -287,7 +288,7 @@ ORDER = [
     *("_core.memoizing", "_core.chunks", "_core.logs", "_core.parameters", "_core.progress"),
     "_core.scopes",
     "_core.models",
-    *("_core.listeners", "_core.observers", "_core.rows", "_core.cached_reads"),
+    *("_core.listeners", "_core.observers", "_core.returned_rows", "_core.cached_reads"),
     *("_core.errors", "_core.values", "_core.mixins", "_core.visibility"),
     *("_core.filters", "_core.queries", "_core.writes", "_core.connections"),
     *("hooks", "utils", "_session", "mixins", "_shortcuts"),
@@ -366,6 +367,15 @@ def test_a_class_has_a_name_of_its_own() -> None:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     named.setdefault(node.name, []).append(str(module))
     assert {name: where for name, where in named.items() if len(where) > 1} == {}
+
+
+def test_a_module_has_a_name_of_its_own() -> None:
+    """Its name alone says which module is meant, except for public ones and the two doors."""
+    public = {"__init__", "aio", "sync", "mixins", "hooks"}
+    doors = {"sqlalchemy_internals"}  # what the core and the sessions use of SQLAlchemy's own
+    sources = [module.stem for module in MODULES if "_sync" not in module.parts]
+    names = Counter(name for name in sources if name not in public | doors)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def _dotted(module: Path) -> str:

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._core.errors import retries
-from sqlmodel_crud_utils._core.errors.retries import Retries, retries_for
+from sqlmodel_crud_utils._core.errors import retry_delays
+from sqlmodel_crud_utils._core.errors.retry_delays import Retries, retries_for
 from sqlmodel_crud_utils._core.errors.transient import cause_of
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -142,7 +142,7 @@ def test_errors_that_cause_each_other() -> None:
 class TestRetries:
     def test_pauses_are_drawn_below_a_growing_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It doubles up to a second."""
-        monkeypatch.setattr(retries.random, "uniform", lambda _low, high: high)
+        monkeypatch.setattr(retry_delays.random, "uniform", lambda _low, high: high)
         found = Retries(10)
         pauses = [found.next_pause("race") for _ in range(9)]
         assert pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0, 1.0]
@@ -160,8 +160,8 @@ class TestRetries:
     def test_a_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The pause counts."""
         clock: list[Any] = [100.0]
-        monkeypatch.setattr(retries, "monotonic", lambda: clock[0])
-        monkeypatch.setattr(retries.random, "uniform", lambda _low, _high: 0.5)
+        monkeypatch.setattr(retry_delays, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(retry_delays.random, "uniform", lambda _low, _high: 0.5)
         found = retries_for(10, 2)
         clock[0] = 101.5
         assert found.next_pause("race") == 0.5

@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     payload_of,
     unique_values,
 )
-from sqlmodel_crud_utils._core.writes.upserts import (
+from sqlmodel_crud_utils._core.writes.upsert_statements import (
     insert_statement,
     update_statement,
     upsert_statement,

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from sqlmodel_crud_utils._async._running.chunks import check_report
+from sqlmodel_crud_utils._async._running.chunked_writes import check_report
 from sqlmodel_crud_utils._async._running.fetching import may_find_outdated
 from sqlmodel_crud_utils._async._running.listed_rows import ListedWrite, listed_write
-from sqlmodel_crud_utils._async._running.rows import change, remove, soft_for
-from sqlmodel_crud_utils._async._running.set_based import write_set
+from sqlmodel_crud_utils._async._running.row_writes import change, remove, soft_for
+from sqlmodel_crud_utils._async._running.set_based_writes import write_set
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import here

@@ -9,16 +9,24 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect, Insert
 
-from sqlmodel_crud_utils._async._running.changes import report
-from sqlmodel_crud_utils._async._running.chunks import all_or_none, check_report, report_progress
+from sqlmodel_crud_utils._async._running.chunked_writes import (
+    all_or_none,
+    check_report,
+    report_progress,
+)
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
-from sqlmodel_crud_utils._async._running.set_based import change_of, insert_returning, rows_of_keys
+from sqlmodel_crud_utils._async._running.reported_changes import report
+from sqlmodel_crud_utils._async._running.set_based_writes import (
+    change_of,
+    insert_returning,
+    rows_of_keys,
+)
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
-from sqlmodel_crud_utils._core.writes.inserts import (
+from sqlmodel_crud_utils._core.writes.insert_statements import (
     COPY_FROM,
     check_options,
     chunk_rows,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async._running.blocks import block
-from sqlmodel_crud_utils._async._running.chunks import all_or_none
-from sqlmodel_crud_utils._async._running.hooks import HookFailedError, hooks_of
+from sqlmodel_crud_utils._async._running.block_levels import block
+from sqlmodel_crud_utils._async._running.chunked_writes import all_or_none
+from sqlmodel_crud_utils._async._running.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._async._running.operations import (
     Write,
     keep_loaded,
@@ -17,13 +17,19 @@ from sqlmodel_crud_utils._async._running.operations import (
     translated,
 )
 from sqlmodel_crud_utils._async._running.refusals import Refusal, in_savepoint
-from sqlmodel_crud_utils._async._running.rows import facts_for, insert
+from sqlmodel_crud_utils._async._running.row_writes import facts_for, insert
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async._running.shortcuts import add_and_flush
 from sqlmodel_crud_utils._core.errors.translation import ends_transaction
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
+from sqlmodel_crud_utils._core.returned_rows import (
+    InsertOutcome,
+    Snapshot,
+    restore,
+    snapshot,
+    states_of,
+)
 from sqlmodel_crud_utils._core.values.written import check_rows
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,

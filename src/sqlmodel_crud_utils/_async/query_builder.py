@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Delete, Update
 
 from sqlmodel_crud_utils._async._running.cached import answered
-from sqlmodel_crud_utils._async._running.chunks import all_or_none
+from sqlmodel_crud_utils._async._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import fetch
 from sqlmodel_crud_utils._async._running.operations import Read, Write, run_or_raise
-from sqlmodel_crud_utils._async._running.rows import soft_for
-from sqlmodel_crud_utils._async._running.set_based import write_set
+from sqlmodel_crud_utils._async._running.row_writes import soft_for
+from sqlmodel_crud_utils._async._running.set_based_writes import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired
 from sqlmodel_crud_utils._async.streams import RowStream
 from sqlmodel_crud_utils._core.cached_reads import Form, Question
@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._core.queries.builder import (
 )
 from sqlmodel_crud_utils._core.queries.cursors import PageAfter, cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
-from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
+from sqlmodel_crud_utils._core.returned_rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
 from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,

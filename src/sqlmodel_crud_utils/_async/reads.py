@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._core.queries.keys import (
 )
 from sqlmodel_crud_utils._core.queries.loading import RelationshipNames, loading_for
 from sqlmodel_crud_utils._core.queries.query import Query
-from sqlmodel_crud_utils._core.queries.statements import (
+from sqlmodel_crud_utils._core.queries.select_statements import (
     DEFAULT_PAGE,
     DEFAULT_PAGE_SIZE,
     check_page,
@@ -32,7 +32,7 @@ from sqlmodel_crud_utils._core.queries.statements import (
     sort_terms,
     text_match,
 )
-from sqlmodel_crud_utils._core.rows import RowList
+from sqlmodel_crud_utils._core.returned_rows import RowList
 from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_async import AnySession, dialect_of, require_session
 from sqlmodel_crud_utils.exceptions import RecordNotFoundError

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async._running.changes import announce, report
-from sqlmodel_crud_utils._async._running.chunks import all_or_none
+from sqlmodel_crud_utils._async._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._async._running.fetching import find_for
-from sqlmodel_crud_utils._async._running.hooks import hooks_of
+from sqlmodel_crud_utils._async._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise, searching
-from sqlmodel_crud_utils._async._running.rows import delete, reload_marks, update
+from sqlmodel_crud_utils._async._running.reported_changes import announce, report
+from sqlmodel_crud_utils._async._running.row_writes import delete, reload_marks, update
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of

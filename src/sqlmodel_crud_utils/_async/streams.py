@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.queries.query import (
     loads_all_at_once,
     loads_with_queries,
 )
-from sqlmodel_crud_utils._core.rows import as_dicts, column_rows
+from sqlmodel_crud_utils._core.returned_rows import as_dicts, column_rows
 from sqlmodel_crud_utils._runtime_async import AsyncSession, open_stream, run_sync, sync_session
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.engine_events import close_streams
@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._session.open_streams import (
     transaction_ended,
 )
 from sqlmodel_crud_utils._session.sole_use import sole_use
-from sqlmodel_crud_utils._session.tenants import serve_model
+from sqlmodel_crud_utils._session.tenant_of_session import serve_model
 
 T = TypeVar("T")
 

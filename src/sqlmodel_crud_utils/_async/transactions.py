@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlmodel_crud_utils._async._running.blocks import block
+from sqlmodel_crud_utils._async._running.block_levels import block
 from sqlmodel_crud_utils._async._running.operations import Block
 from sqlmodel_crud_utils._core.observers import observed
 from sqlmodel_crud_utils._runtime_async import (

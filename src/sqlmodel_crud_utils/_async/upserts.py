@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, overload
 
-from sqlmodel_crud_utils._async._running.chunks import check_report
+from sqlmodel_crud_utils._async._running.chunked_writes import check_report
 from sqlmodel_crud_utils._async._running.operations import Write
 from sqlmodel_crud_utils._async._running.upserting import Upsertion
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
 from sqlmodel_crud_utils._core.progress import Report
-from sqlmodel_crud_utils._core.writes.inserts import total_of
+from sqlmodel_crud_utils._core.writes.insert_statements import total_of
 from sqlmodel_crud_utils._core.writes.targets import (
     ColumnNames,
     check_dialect,

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._async._running.fetching import find_for, may_find_outdated
-from sqlmodel_crud_utils._async._running.hooks import hooks_of
+from sqlmodel_crud_utils._async._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, attempt
-from sqlmodel_crud_utils._async._running.rows import (
+from sqlmodel_crud_utils._async._running.row_writes import (
     delete,
     facts_for,
     insert,

@@ -11,14 +11,14 @@ from sqlmodel import Field
 from sqlmodel_crud_utils._core.models.tenant_keys import tenant_foreign_key, tenant_unique
 from sqlmodel_crud_utils._core.models.unique import unique_when_not_deleted
 from sqlmodel_crud_utils._core.values.actors import acting_as, current_actor
-from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, utc_now
-from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
-from sqlmodel_crud_utils._core.values.tenants import (
+from sqlmodel_crud_utils._core.values.current_tenant import (
     TENANT_NAME,
     all_tenants,
     current_tenant,
     tenant_scope,
 )
+from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, utc_now
+from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
 
 __all__ = [
     "AuditMixin",

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
-from sqlmodel_crud_utils._core.connections.engines import EnginePlan
+from sqlmodel_crud_utils._core.connections.engine_settings import EnginePlan
 from sqlmodel_crud_utils._core.queries.reading import is_harmless
 from sqlmodel_crud_utils._session.blocks import is_inside
 from sqlmodel_crud_utils._session.databases import IN_TRANSACTION, level_of

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, StaticPool
 from sqlalchemy.pool import SingletonThreadPool
 
 from sqlmodel_crud_utils._core.dialects import features_of
-from sqlmodel_crud_utils._core.writes.inserts import SKIPPED
+from sqlmodel_crud_utils._core.writes.insert_statements import SKIPPED
 from sqlmodel_crud_utils._session.sqlalchemy_internals import forget_types, level_on_connect
 
 # Return whether a connection is in a transaction, without asking the server.

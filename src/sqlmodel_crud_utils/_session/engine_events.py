@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from sqlmodel_crud_utils._core.connections.engines import EnginePlan
+from sqlmodel_crud_utils._core.connections.engine_settings import EnginePlan
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._session import (
-    engines,
+    engine_setup,
     liveness,
     open_streams,
     pool_requests,
-    row_security,
+    row_security_engines,
 )
 from sqlmodel_crud_utils._session.databases import IN_TRANSACTION
 
@@ -31,9 +31,10 @@ def prepare_engine(
         ask: Calls the user's password function during a connection attempt.
     """
     if features_of(engine.dialect).has_pragmas:
-        event.listen(engine, "connect", engines.pragmas_of(plan))
+        event.listen(engine, "connect", engine_setup.pragmas_of(plan))
     if plan.password is not None:
-        event.listen(engine, "do_connect", engines.password_of(plan.password, engine.dialect, ask))
+        supply_password = engine_setup.password_of(plan.password, engine.dialect, ask)
+        event.listen(engine, "do_connect", supply_password)
 
 
 def replace_dead_connections(
@@ -64,10 +65,10 @@ def replace_dead_connections(
 
 def secure_rows(engine: Engine) -> None:
     """Make an engine tell its database the tenant, and refuse a role that bypasses row security."""
-    event.listen(engine, "connect", row_security.roles_checked(engine.dialect))
-    event.listen(engine, "begin", row_security.begun)
-    event.listen(engine, "begin_twophase", row_security.begun)
-    event.listen(engine, "before_cursor_execute", row_security.executing)
+    event.listen(engine, "connect", row_security_engines.roles_checked(engine.dialect))
+    event.listen(engine, "begin", row_security_engines.begun)
+    event.listen(engine, "begin_twophase", row_security_engines.begun)
+    event.listen(engine, "before_cursor_execute", row_security_engines.executing)
 
 
 def close_streams(engine: Engine) -> None:

@@ -41,15 +41,15 @@ from sqlmodel_crud_utils._session import (
     changes,
     commit_callbacks,
     lazy_loads,
+    sent_statements,
     sharing,
     snapshots,
     sole_use,
-    statements,
-    tenants,
+    tenant_of_session,
     transaction_state,
 )
 from sqlmodel_crud_utils._session.databases import cast_addresses
-from sqlmodel_crud_utils._session.replicas import RoutedSession
+from sqlmodel_crud_utils._session.replica_sessions import RoutedSession
 from sqlmodel_crud_utils._session.state import forget
 from sqlmodel_crud_utils._session.transaction_state import may_be_committed, sending_commit
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -61,7 +61,7 @@ def _on_execute(execution: ORMExecuteState) -> None:
     if isinstance(execution.statement, FunctionElement):
         execution.statement = execution.statement.select()  # as a connection executes it
     if has_tenant_models():
-        tenants.check_statement(execution, hiding)
+        tenant_of_session.check_statement(execution, hiding)
     if hiding is None:
         _check_reach(execution)
         execution.statement = hide_anywhere(execution.statement, elsewhere())
@@ -110,7 +110,7 @@ def listen_where_needed() -> None:
 
 @own
 def _on_flushing(session: Session, *_: Any) -> None:
-    tenants.check_flush(session)
+    tenant_of_session.check_flush(session)
 
 
 def listen_to_loads() -> None:
@@ -211,20 +211,20 @@ def _stay_with_primary(session: Any, *_: Any) -> None:
 
 
 @contextmanager
-def listening_to_statements(listener: statements.Listener) -> Iterator[None]:
+def listening_to_statements(listener: sent_statements.Listener) -> Iterator[None]:
     """Call a listener with each statement sent inside the block, by any engine and thread."""
     if not event.contains(Engine, "before_cursor_execute", _on_statement):
         event.listen(Engine, "before_cursor_execute", _on_statement)
-    statements.add(listener)
+    sent_statements.add(listener)
     try:
         yield
     finally:
-        statements.remove(listener)
+        sent_statements.remove(listener)
 
 
 @own
 def _on_statement(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    statements.notify(statement)
+    sent_statements.notify(statement)
 
 
 # --- changes -------------------------------------------------------------------------------------

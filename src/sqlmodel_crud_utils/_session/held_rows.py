@@ -18,7 +18,7 @@ from sqlalchemy.orm.collections import CollectionAdapter, collection_adapter
 
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, here
-from sqlmodel_crud_utils._core.rows import expired_columns
+from sqlmodel_crud_utils._core.returned_rows import expired_columns
 from sqlmodel_crud_utils._core.visibility.hiding import link_criteria
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted, is_soft_delete
 from sqlmodel_crud_utils._session.routing import as_writing

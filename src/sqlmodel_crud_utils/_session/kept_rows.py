@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 
-from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.returned_rows import states_of
 from sqlmodel_crud_utils._session import state
 from sqlmodel_crud_utils._session.state import noted, state_of
 

@@ -22,8 +22,8 @@ from sqlmodel_crud_utils._core.mixins import (
 )
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT, make_targets_unique
 from sqlmodel_crud_utils._core.models.unique import MARKER
+from sqlmodel_crud_utils._core.values.current_tenant import tenant_of_new_row
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime, in_utc
-from sqlmodel_crud_utils._core.values.tenants import tenant_of_new_row
 from sqlmodel_crud_utils._core.visibility.tenancy import flush_criterion
 from sqlmodel_crud_utils._session.claims import claim, settle
 from sqlmodel_crud_utils._session.events import listen_where_needed

@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstanceState, PassiveFlag
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.rows import states_of, with_related
+from sqlmodel_crud_utils._core.returned_rows import states_of, with_related
 
 _WITHOUT_QUERY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 

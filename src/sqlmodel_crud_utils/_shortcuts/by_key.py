@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._core.models.policies import Visibility, here
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
-from sqlmodel_crud_utils._core.rows import Untouched
+from sqlmodel_crud_utils._core.returned_rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.hiding import hiding_options

@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._core.filters.lists import goes_into_array
 from sqlmodel_crud_utils._core.parameters import array_of
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
-from sqlmodel_crud_utils._session.row_security import is_secured
+from sqlmodel_crud_utils._session.row_security_engines import is_secured
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed, listens_to_session
 
 _Processor = Callable[[Any], Any]

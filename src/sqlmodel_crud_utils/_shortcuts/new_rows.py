@@ -20,7 +20,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.listeners import listens_to_rows
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.writes.copying import quoted_name_of
-from sqlmodel_crud_utils._core.writes.inserts import insert_into
+from sqlmodel_crud_utils._core.writes.insert_statements import insert_into
 from sqlmodel_crud_utils._core.writes.shapes import ColumnValues, Shape
 from sqlmodel_crud_utils._core.writes.targets import Target, target_of
 from sqlmodel_crud_utils._session import changes

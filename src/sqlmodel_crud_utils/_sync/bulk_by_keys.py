@@ -25,11 +25,11 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.held_rows import synchronization
-from sqlmodel_crud_utils._sync._running.chunks import check_report
+from sqlmodel_crud_utils._sync._running.chunked_writes import check_report
 from sqlmodel_crud_utils._sync._running.fetching import may_find_outdated
 from sqlmodel_crud_utils._sync._running.listed_rows import ListedWrite, listed_write
-from sqlmodel_crud_utils._sync._running.rows import change, remove, soft_for
-from sqlmodel_crud_utils._sync._running.set_based import write_set
+from sqlmodel_crud_utils._sync._running.row_writes import change, remove, soft_for
+from sqlmodel_crud_utils._sync._running.set_based_writes import write_set
 
 __all__ = ["bulk_update_rows", "delete_rows_within_id_list"]
 

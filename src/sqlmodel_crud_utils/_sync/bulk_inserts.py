@@ -15,7 +15,7 @@ from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
-from sqlmodel_crud_utils._core.writes.inserts import (
+from sqlmodel_crud_utils._core.writes.insert_statements import (
     COPY_FROM,
     check_options,
     chunk_rows,
@@ -51,11 +51,19 @@ from sqlmodel_crud_utils._shortcuts.driver_rows import (
     execute_rows,
     route_of,
 )
-from sqlmodel_crud_utils._sync._running.changes import report
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none, check_report, report_progress
+from sqlmodel_crud_utils._sync._running.chunked_writes import (
+    all_or_none,
+    check_report,
+    report_progress,
+)
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
-from sqlmodel_crud_utils._sync._running.set_based import change_of, insert_returning, rows_of_keys
+from sqlmodel_crud_utils._sync._running.reported_changes import report
+from sqlmodel_crud_utils._sync._running.set_based_writes import (
+    change_of,
+    insert_returning,
+    rows_of_keys,
+)
 from sqlmodel_crud_utils.exceptions import BulkOperationError, SQLModelCRUDError, ValidationError
 
 __all__ = ["bulk_insert_rows"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy.engine import URL
 
-from sqlmodel_crud_utils._core.connections.engines import (
+from sqlmodel_crud_utils._core.connections.engine_settings import (
     Password,
     PoolStatus,
     check_ping_after,
@@ -38,10 +38,10 @@ from sqlmodel_crud_utils._session.engine_events import (
     replace_dead_connections,
     secure_rows,
 )
-from sqlmodel_crud_utils._session.engines import status_of
+from sqlmodel_crud_utils._session.engine_setup import status_of
 from sqlmodel_crud_utils._session.events import listen_to_loads
 from sqlmodel_crud_utils._session.lazy_loads import KEY, Strictness, checked
-from sqlmodel_crud_utils._session.replicas import replicas_of
+from sqlmodel_crud_utils._session.replica_sessions import replicas_of
 from sqlmodel_crud_utils._sync._running.settling import close_safely
 from sqlmodel_crud_utils.exceptions import ValidationError
 

@@ -13,12 +13,16 @@ from sqlalchemy.exc import IntegrityError
 
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race
-from sqlmodel_crud_utils._core.errors.retries import Retries
+from sqlmodel_crud_utils._core.errors.retry_delays import Retries
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.queries.loading import NO_LOADING, Loading, loading_for
-from sqlmodel_crud_utils._core.queries.statements import equal_to, first_equal, searched_values
-from sqlmodel_crud_utils._core.rows import first_of
+from sqlmodel_crud_utils._core.queries.select_statements import (
+    equal_to,
+    first_equal,
+    searched_values,
+)
+from sqlmodel_crud_utils._core.returned_rows import first_of
 from sqlmodel_crud_utils._core.values.payload import values_for, without_key
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     deleted,
@@ -38,14 +42,14 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session import commit_callbacks
 from sqlmodel_crud_utils._session.databases import begin_immediate, lift_snapshot, restore_snapshot
 from sqlmodel_crud_utils._sync._running.fetching import fetch
-from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import (
     Write,
     run_or_raise,
     searching,
     translated,
 )
-from sqlmodel_crud_utils._sync._running.rows import change, insert
+from sqlmodel_crud_utils._sync._running.row_writes import change, insert
 from sqlmodel_crud_utils._sync._running.settling import reading_to_write
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import (

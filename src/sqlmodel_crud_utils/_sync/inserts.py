@@ -12,7 +12,13 @@ from typing import Any, Literal, TypeVar, overload
 from sqlmodel_crud_utils._core.errors.translation import ends_transaction
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.rows import InsertOutcome, Snapshot, restore, snapshot, states_of
+from sqlmodel_crud_utils._core.returned_rows import (
+    InsertOutcome,
+    Snapshot,
+    restore,
+    snapshot,
+    states_of,
+)
 from sqlmodel_crud_utils._core.values.written import check_rows
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
@@ -22,9 +28,9 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
-from sqlmodel_crud_utils._sync._running.blocks import block
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none
-from sqlmodel_crud_utils._sync._running.hooks import HookFailedError, hooks_of
+from sqlmodel_crud_utils._sync._running.block_levels import block
+from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none
+from sqlmodel_crud_utils._sync._running.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync._running.operations import (
     Write,
     keep_loaded,
@@ -32,7 +38,7 @@ from sqlmodel_crud_utils._sync._running.operations import (
     translated,
 )
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
-from sqlmodel_crud_utils._sync._running.rows import facts_for, insert
+from sqlmodel_crud_utils._sync._running.row_writes import facts_for, insert
 from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync._running.shortcuts import add_and_flush
 from sqlmodel_crud_utils.exceptions import (

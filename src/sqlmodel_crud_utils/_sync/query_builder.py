@@ -23,7 +23,7 @@ from sqlmodel_crud_utils._core.queries.builder import (
 )
 from sqlmodel_crud_utils._core.queries.cursors import PageAfter, cursor_format
 from sqlmodel_crud_utils._core.queries.query import Prepared, Query
-from sqlmodel_crud_utils._core.rows import as_dicts, column_rows, first_of
+from sqlmodel_crud_utils._core.returned_rows import as_dicts, column_rows, first_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import deleted_values
 from sqlmodel_crud_utils._core.writes.updates import (
     changes_of,
@@ -47,11 +47,11 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session.autocommit_reads import with_autocommit
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
 from sqlmodel_crud_utils._sync._running.cached import answered
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none
+from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import fetch
 from sqlmodel_crud_utils._sync._running.operations import Read, Write, run_or_raise
-from sqlmodel_crud_utils._sync._running.rows import soft_for
-from sqlmodel_crud_utils._sync._running.set_based import write_set
+from sqlmodel_crud_utils._sync._running.row_writes import soft_for
+from sqlmodel_crud_utils._sync._running.set_based_writes import write_set
 from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync.streams import RowStream
 from sqlmodel_crud_utils.exceptions import (

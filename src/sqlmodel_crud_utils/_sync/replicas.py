@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from sqlmodel_crud_utils._core.connections.positions import read_after, use_primary
 from sqlmodel_crud_utils._runtime_sync import AnySession, require_session, run_sync, sync_session
-from sqlmodel_crud_utils._session.replicas import token_of
+from sqlmodel_crud_utils._session.replica_sessions import token_of
 from sqlmodel_crud_utils._sync._running.operations import Read
 
 __all__ = ["read_after", "replication_token", "use_primary"]

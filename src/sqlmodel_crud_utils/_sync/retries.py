@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlmodel_crud_utils._core.errors.retries import Retries, refuse_generators, retries_for
+from sqlmodel_crud_utils._core.errors.retry_delays import Retries, refuse_generators, retries_for
 from sqlmodel_crud_utils._core.errors.transient import Cause, cause_of, is_transient
 from sqlmodel_crud_utils._core.logs import log_retry
-from sqlmodel_crud_utils._core.rows import states_of
+from sqlmodel_crud_utils._core.returned_rows import states_of
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Function,
@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._session import blocks
 from sqlmodel_crud_utils._session.blocks import block_of, is_inside
 from sqlmodel_crud_utils._session.modes import Modes, modes_for
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_clean
-from sqlmodel_crud_utils._sync._running.blocks import block
+from sqlmodel_crud_utils._sync._running.block_levels import block
 from sqlmodel_crud_utils._sync._running.operations import Block, keep_loaded
 from sqlmodel_crud_utils._sync._running.settling import close_safely
 from sqlmodel_crud_utils.exceptions import ValidationError

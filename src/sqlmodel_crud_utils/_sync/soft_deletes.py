@@ -29,12 +29,12 @@ from sqlmodel_crud_utils._runtime_sync import (
 from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._shortcuts.by_key import marking_at_once
-from sqlmodel_crud_utils._sync._running.changes import announce, report
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none
+from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._sync._running.fetching import find_for
-from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise, searching
-from sqlmodel_crud_utils._sync._running.rows import delete, reload_marks, update
+from sqlmodel_crud_utils._sync._running.reported_changes import announce, report
+from sqlmodel_crud_utils._sync._running.row_writes import delete, reload_marks, update
 from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]

@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session import commit_callbacks
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._sync._running.blocks import block
+from sqlmodel_crud_utils._sync._running.block_levels import block
 from sqlmodel_crud_utils._sync._running.operations import Block
 
 __all__ = ["on_commit", "transaction"]

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from sqlmodel_crud_utils._core.chunks import check_chunk_size, rows_per_chunk
 from sqlmodel_crud_utils._core.progress import Report
-from sqlmodel_crud_utils._core.writes.inserts import total_of
+from sqlmodel_crud_utils._core.writes.insert_statements import total_of
 from sqlmodel_crud_utils._core.writes.targets import (
     ColumnNames,
     check_dialect,
@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.writes.targets import (
 )
 from sqlmodel_crud_utils._core.writes.upsert_rows import Tally, check_payload, payload_of
 from sqlmodel_crud_utils._runtime_sync import AnySession, dialect_of, require_session
-from sqlmodel_crud_utils._sync._running.chunks import check_report
+from sqlmodel_crud_utils._sync._running.chunked_writes import check_report
 from sqlmodel_crud_utils._sync._running.operations import Write
 from sqlmodel_crud_utils._sync._running.upserting import Upsertion
 from sqlmodel_crud_utils.results import UpsertCounts

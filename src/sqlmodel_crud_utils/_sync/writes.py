@@ -16,9 +16,9 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import visibility_with
 from sqlmodel_crud_utils._runtime_sync import AnySession, require_session
 from sqlmodel_crud_utils._shortcuts.by_key import delete_at_once, marking_at_once, update_at_once
 from sqlmodel_crud_utils._sync._running.fetching import find_for, may_find_outdated
-from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, attempt
-from sqlmodel_crud_utils._sync._running.rows import (
+from sqlmodel_crud_utils._sync._running.row_writes import (
     delete,
     facts_for,
     insert,

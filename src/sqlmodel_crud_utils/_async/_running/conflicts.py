@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel_crud_utils._async._running.settling import roll_back
 from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.rows import first_of
+from sqlmodel_crud_utils._core.returned_rows import first_of
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,

@@ -18,7 +18,7 @@ from sqlmodel_crud_utils._core.models.policies import USUAL, Visibility, here
 from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils._core.queries.keys import by_key, key_names, key_parameters
 from sqlmodel_crud_utils._core.queries.loading import NO_LOADING, Loading
-from sqlmodel_crud_utils._core.rows import fetched, first_of, states_of, with_related
+from sqlmodel_crud_utils._core.returned_rows import fetched, first_of, states_of, with_related
 from sqlmodel_crud_utils._core.visibility.hiding import hide_anywhere, hiding_options, models_in
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from sqlmodel_crud_utils._async._running.chunks import all_or_none, report_progress
+from sqlmodel_crud_utils._async._running.chunked_writes import all_or_none, report_progress
 from sqlmodel_crud_utils._async._running.fetching import fetch
-from sqlmodel_crud_utils._async._running.hooks import hooks_of
+from sqlmodel_crud_utils._async._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise
-from sqlmodel_crud_utils._async._running.set_based import write_set
+from sqlmodel_crud_utils._async._running.set_based_writes import write_set
 from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
 
-from sqlmodel_crud_utils._async._running.blocks import block
+from sqlmodel_crud_utils._async._running.block_levels import block
 from sqlmodel_crud_utils._async._running.conflicts import conflict_of
-from sqlmodel_crud_utils._async._running.hooks import HookFailedError, Hooks, want_session
+from sqlmodel_crud_utils._async._running.hook_calls import HookFailedError, Hooks, want_session
 from sqlmodel_crud_utils._async._running.refusals import Refusal
 from sqlmodel_crud_utils._async._running.settling import (
     CommittedError,
@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._core.errors.translation import is_database_error, tran
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.observers import Call, Kind
-from sqlmodel_crud_utils._core.rows import Untouched, states_of, with_related
+from sqlmodel_crud_utils._core.returned_rows import Untouched, states_of, with_related
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     Work,
@@ -47,10 +47,10 @@ from sqlmodel_crud_utils._session.blocks import (
     refuse_in_reading,
 )
 from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
-from sqlmodel_crud_utils._session.replicas import stay_with_primary
+from sqlmodel_crud_utils._session.replica_sessions import stay_with_primary
 from sqlmodel_crud_utils._session.sharing import sharing_of
 from sqlmodel_crud_utils._session.sole_use import sole_use
-from sqlmodel_crud_utils._session.tenants import serve_model
+from sqlmodel_crud_utils._session.tenant_of_session import serve_model
 from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose, is_lost
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,

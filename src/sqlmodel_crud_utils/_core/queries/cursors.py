@@ -72,7 +72,7 @@ class Place(NamedTuple):
         """Return a value of a row in the form that JSON holds."""
         kind = _kind_of(value)
         self._require(kind, value)
-        packed = _KINDS[kind].pack(value)
+        packed = _CODINGS[kind].pack(value)
         return packed if kind in _UNTAGGED else {kind: packed}
 
     def unpack(self, packed: Any) -> Any:
@@ -82,7 +82,7 @@ class Place(NamedTuple):
         wanted = list if kind == "interval" else str
         if is_tagged == (kind in _UNTAGGED) or (is_tagged and type(content) is not wanted):
             raise _MisfitError
-        value = _KINDS[kind].unpack(content)
+        value = _CODINGS[kind].unpack(content)
         self._require(kind, value)
         return value
 
@@ -411,7 +411,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _kind_of(value: Any) -> str:
-    return next((name for name, kind in _KINDS.items() if isinstance(value, kind.type)), "other")
+    return next((name for name, kind in _CODINGS.items() if isinstance(value, kind.type)), "other")
 
 
 _DIGITS = r"-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity"
@@ -446,7 +446,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-class _Kind(NamedTuple):
+class _Coding(NamedTuple):
     """A kind of value, and how it is written in JSON."""
 
     type: Any
@@ -456,23 +456,23 @@ class _Kind(NamedTuple):
 
 # A bool is an int and a datetime is a date, so they stand first. Drivers give subclasses too; what
 # comes back are plain values.
-_KINDS = {
-    "null": _Kind(NoneType),
-    "bool": _Kind(bool),
-    "int": _Kind(int, int),
-    "str": _Kind(str, str.__str__),
-    "float": _Kind(float, repr, float),
-    "decimal": _Kind(Decimal, _from_decimal, _to_decimal),
-    "datetime": _Kind(datetime, datetime.isoformat, datetime.fromisoformat),
-    "date": _Kind(date, date.isoformat, date.fromisoformat),
-    "time": _Kind(time, time.isoformat, time.fromisoformat),
-    "interval": _Kind(
+_CODINGS = {
+    "null": _Coding(NoneType),
+    "bool": _Coding(bool),
+    "int": _Coding(int, int),
+    "str": _Coding(str, str.__str__),
+    "float": _Coding(float, repr, float),
+    "decimal": _Coding(Decimal, _from_decimal, _to_decimal),
+    "datetime": _Coding(datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": _Coding(date, date.isoformat, date.fromisoformat),
+    "time": _Coding(time, time.isoformat, time.fromisoformat),
+    "interval": _Coding(
         timedelta,
         lambda value: [value.days, value.seconds, value.microseconds],
         _to_timedelta,
     ),
-    "uuid": _Kind(UUID, lambda value: value.hex, UUID),
-    "bytes": _Kind(
+    "uuid": _Coding(UUID, lambda value: value.hex, UUID),
+    "bytes": _Coding(
         bytes | bytearray | memoryview,
         lambda value: base64.b64encode(bytes(value)).decode(),
         lambda text: base64.b64decode(text, validate=True),

@@ -51,7 +51,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     values_of,
 )
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.values.tenants import (
+from sqlmodel_crud_utils._core.values.current_tenant import (
     all_in_scope,
     tenant_of_new_row,
     tenant_or_any,

@@ -28,7 +28,7 @@ from sqlmodel_crud_utils._core.visibility.soft_delete import SOFT_DELETION
 from sqlmodel_crud_utils._core.visibility.tenancy import give_tenant
 from sqlmodel_crud_utils._core.writes.shapes import Shape
 from sqlmodel_crud_utils._core.writes.targets import Target
-from sqlmodel_crud_utils._core.writes.upserts import Parameters
+from sqlmodel_crud_utils._core.writes.upsert_statements import Parameters
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     QueryExecutionError,

@@ -24,11 +24,11 @@ from sqlmodel_crud_utils._runtime_sync import (
 )
 from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none, report_progress
+from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none, report_progress
 from sqlmodel_crud_utils._sync._running.fetching import fetch
-from sqlmodel_crud_utils._sync._running.hooks import hooks_of
+from sqlmodel_crud_utils._sync._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
-from sqlmodel_crud_utils._sync._running.set_based import write_set
+from sqlmodel_crud_utils._sync._running.set_based_writes import write_set
 from sqlmodel_crud_utils._sync._running.settling import load_expired, reading_to_write
 
 OneChunk = Callable[["ListedWrite", list[Key]], Any]

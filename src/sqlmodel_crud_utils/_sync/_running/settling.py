@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstanceState
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, unknown_outcome
 from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.rows import Snapshot, expired_columns, restore, snapshot
+from sqlmodel_crud_utils._core.returned_rows import Snapshot, expired_columns, restore, snapshot
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
     Work,

@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._core.logs import get_logger, log_failure
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.policies import Visibility
 from sqlmodel_crud_utils._core.queries.keys import key_names, key_values
-from sqlmodel_crud_utils._core.rows import Untouched, column_values
+from sqlmodel_crud_utils._core.returned_rows import Untouched, column_values
 from sqlmodel_crud_utils._core.visibility.tenancy import leads_to_tenants
 from sqlmodel_crud_utils._runtime_sync import (
     DRIVERS,
@@ -29,7 +29,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.databases import begin_immediate
-from sqlmodel_crud_utils._session.tenants import check_rows
+from sqlmodel_crud_utils._session.tenant_of_session import check_rows
 from sqlmodel_crud_utils._shortcuts.by_key import ByKey, Sought
 from sqlmodel_crud_utils._shortcuts.choosing import are_allowed
 from sqlmodel_crud_utils._shortcuts.driver_rows import Route, driver_copy, route_of

@@ -15,7 +15,7 @@ from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.models.policies import here
 from sqlmodel_crud_utils._core.queries.keys import by_key_list, longest_key_list
-from sqlmodel_crud_utils._core.rows import fetched, states_of
+from sqlmodel_crud_utils._core.returned_rows import fetched, states_of
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upsert_rows import (
@@ -26,7 +26,7 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     not_read_back,
     unique_values,
 )
-from sqlmodel_crud_utils._core.writes.upserts import (
+from sqlmodel_crud_utils._core.writes.upsert_statements import (
     insert_statement,
     on_conflict,
     update_statement,

@@ -16,7 +16,7 @@ from sqlmodel_crud_utils._core.errors.driver_errors import breaks_row_policy
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
-from sqlmodel_crud_utils._core.writes.inserts import total_of
+from sqlmodel_crud_utils._core.writes.insert_statements import total_of
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Batch,
@@ -33,10 +33,10 @@ from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_o
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose
-from sqlmodel_crud_utils._sync._running.changes import announce, report
-from sqlmodel_crud_utils._sync._running.chunks import all_or_none, report_progress
+from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none, report_progress
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise
 from sqlmodel_crud_utils._sync._running.refusals import Refusal, in_savepoint
+from sqlmodel_crud_utils._sync._running.reported_changes import announce, report
 from sqlmodel_crud_utils._sync._running.upserted_batches import (
     read_back,
     split_existing,

@@ -15,7 +15,9 @@ except ModuleNotFoundError as error:
 
 from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
 from sqlmodel_crud_utils.ext.alembic.backfills import backfill
-from sqlmodel_crud_utils.ext.alembic.columns import (
+from sqlmodel_crud_utils.ext.alembic.commands import upgrade
+from sqlmodel_crud_utils.ext.alembic.environments import NAMING_CONVENTION, run_migrations
+from sqlmodel_crud_utils.ext.alembic.mixin_columns import (
     add_audit,
     add_soft_delete,
     add_tenant,
@@ -27,8 +29,6 @@ from sqlmodel_crud_utils.ext.alembic.columns import (
     drop_timestamps,
     drop_version,
 )
-from sqlmodel_crud_utils.ext.alembic.commands import upgrade
-from sqlmodel_crud_utils.ext.alembic.environments import NAMING_CONVENTION, run_migrations
 from sqlmodel_crud_utils.ext.alembic.schemas import check_schema
 
 __all__ = [

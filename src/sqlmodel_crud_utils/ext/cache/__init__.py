@@ -9,8 +9,8 @@ Example:
 """
 
 from sqlmodel_crud_utils.ext.cache.configuring import Cache, configure_cache
-from sqlmodel_crud_utils.ext.cache.memcached import MemcachedCache
-from sqlmodel_crud_utils.ext.cache.memory import InMemoryCache
-from sqlmodel_crud_utils.ext.cache.redis import RedisCache
+from sqlmodel_crud_utils.ext.cache.memcached_store import MemcachedCache
+from sqlmodel_crud_utils.ext.cache.memory_store import InMemoryCache
+from sqlmodel_crud_utils.ext.cache.redis_store import RedisCache
 
 __all__ = ["Cache", "InMemoryCache", "MemcachedCache", "RedisCache", "configure_cache"]

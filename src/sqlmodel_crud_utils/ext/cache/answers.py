@@ -19,11 +19,11 @@ from sqlalchemy.orm.collections import collection_adapter
 from sqlmodel_crud_utils._core.cached_reads import Form, Question
 from sqlmodel_crud_utils._core.memoizing import Store
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.rows import expired_columns
+from sqlmodel_crud_utils._core.returned_rows import expired_columns
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.sqlalchemy_internals import adopting
 from sqlmodel_crud_utils.exceptions import ValidationError
-from sqlmodel_crud_utils.ext.cache.values import (
+from sqlmodel_crud_utils.ext.cache.stored_values import (
     Codec,
     DamagedError,
     UncacheableError,

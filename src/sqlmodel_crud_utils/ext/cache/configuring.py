@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
 from sqlmodel_crud_utils._session.transaction_state import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.cache.entries import Settings
-from sqlmodel_crud_utils.ext.cache.keys import written_tokens
+from sqlmodel_crud_utils.ext.cache.store_names import written_tokens
 
 
 class Cache(Protocol):
@@ -44,14 +44,14 @@ class _Cached:
     @cached_property
     def aio(self) -> Any:
         """The reads of the async API; a sync program does not load them."""
-        from sqlmodel_crud_utils.ext.cache._async.reads import Reads
+        from sqlmodel_crud_utils.ext.cache._async.cached_queries import Reads
 
         return Reads(self._cache.aio, self._settings)
 
     @cached_property
     def sync(self) -> Any:
         """The reads of the sync API."""
-        from sqlmodel_crud_utils.ext.cache._sync.reads import Reads
+        from sqlmodel_crud_utils.ext.cache._sync.cached_queries import Reads
 
         return Reads(self._cache.sync, self._settings)
 

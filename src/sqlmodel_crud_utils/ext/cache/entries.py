@@ -12,9 +12,16 @@ from sqlalchemy.orm import Session
 
 from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.values.tenants import current_tenant, in_scope
-from sqlmodel_crud_utils.ext.cache.databases import database_of
-from sqlmodel_crud_utils.ext.cache.keys import (
+from sqlmodel_crud_utils._core.values.current_tenant import current_tenant, in_scope
+from sqlmodel_crud_utils.ext.cache.database_identity import database_of
+from sqlmodel_crud_utils.ext.cache.outlines import (
+    Outline,
+    are_columns_cacheable,
+    computes,
+    loaded_tables,
+    outline_of,
+)
+from sqlmodel_crud_utils.ext.cache.store_names import (
     entry_name,
     fingerprint,
     home_of,
@@ -25,15 +32,8 @@ from sqlmodel_crud_utils.ext.cache.keys import (
     table_token,
     tables_of,
 )
-from sqlmodel_crud_utils.ext.cache.outages import Outages
-from sqlmodel_crud_utils.ext.cache.statements import (
-    Outline,
-    are_columns_cacheable,
-    computes,
-    loaded_tables,
-    outline_of,
-)
-from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
+from sqlmodel_crud_utils.ext.cache.store_outages import Outages
+from sqlmodel_crud_utils.ext.cache.stored_values import DamagedError, UncacheableError
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._core.queries.params import (
     search_param,
     sort_param,
 )
-from sqlmodel_crud_utils._core.queries.statements import GET_ROWS_PARAMETERS
+from sqlmodel_crud_utils._core.queries.select_statements import GET_ROWS_PARAMETERS
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.pagination import CursorPage, Page
 

@@ -35,8 +35,8 @@ _SIZE = 50
 _MOST_ROWS = 1_000
 
 
-class _Kind(NamedTuple):
-    """The kind of route of an operation."""
+class _Endpoint(NamedTuple):
+    """The HTTP endpoint of an operation."""
 
     method: str
     path: str
@@ -45,14 +45,14 @@ class _Kind(NamedTuple):
     takes: tuple[str, ...]
 
 
-_KINDS: dict[Operation, _Kind] = {
-    "list": _Kind("GET", "", 200, (), ("request", "response", "params")),
-    "get": _Kind("GET", "{key}", 200, (404,), ("request", "response")),
-    "create": _Kind("POST", "", 201, (409,), ("request", "response", "data")),
-    "update": _Kind("PATCH", "{key}", 200, (404, 409, 412), ("request", "response", "data")),
-    "delete": _Kind("DELETE", "{key}", 204, (404, 409, 412), ("request",)),
-    "restore": _Kind("POST", "{key}/restore", 200, (404, 409), ("response",)),
-    "bulk": _Kind("POST", "/bulk", 201, (409,), ("data",)),
+_ENDPOINTS: dict[Operation, _Endpoint] = {
+    "list": _Endpoint("GET", "", 200, (), ("request", "response", "params")),
+    "get": _Endpoint("GET", "{key}", 200, (404,), ("request", "response")),
+    "create": _Endpoint("POST", "", 201, (409,), ("request", "response", "data")),
+    "update": _Endpoint("PATCH", "{key}", 200, (404, 409, 412), ("request", "response", "data")),
+    "delete": _Endpoint("DELETE", "{key}", 204, (404, 409, 412), ("request",)),
+    "restore": _Endpoint("POST", "{key}/restore", 200, (404, 409), ("response",)),
+    "bulk": _Endpoint("POST", "/bulk", 201, (409,), ("data",)),
 }
 _OF_EVERY_ROUTE = (429, 503)
 _ON_DEMAND = ("restore", "bulk")
@@ -185,23 +185,23 @@ def crud_router(  # noqa: PLR0913 - each of them has a name
     run = twin.Operations(resource)
     keys = {f"key_{place}": name for place, name in enumerate(resource.facts.key)}
     for name in chosen:
-        kind = _KINDS[name]
-        own = keys if "{key}" in kind.path else {}
+        endpoint = _ENDPOINTS[name]
+        own = keys if "{key}" in endpoint.path else {}
         depends = {
-            "session": reading or session if kind.method == "GET" else session,
+            "session": reading or session if endpoint.method == "GET" else session,
             "params": params if name == "list" else None,
             "restriction": _restriction_of(restrict, resource),
         }
-        shape = _shape(resource, kind, bodies.get(name), depends, own)
+        shape = _shape(resource, endpoint, bodies.get(name), depends, own)
         filters_of_key = {parameter: f"{field}__eq" for parameter, field in own.items()}
         router.add_api_route(
-            kind.path.replace("{key}", _key_path(resource)),
+            endpoint.path.replace("{key}", _key_path(resource)),
             twin.endpoint(getattr(run, name), shape, filters_of_key),
-            methods=[kind.method],
+            methods=[endpoint.method],
             name=name,
-            status_code=kind.status,
+            status_code=endpoint.status,
             response_model=answers.get(name, public),
-            responses=_responses(kind, name, has_version=resource.facts.version is not None),
+            responses=_responses(endpoint, name, has_version=resource.facts.version is not None),
             summary=f"{name.capitalize()} {model.__name__}",
             description=str(getattr(run, name).__doc__).splitlines()[0],
             dependencies=for_one.get(name, ()),
@@ -239,13 +239,13 @@ def _chosen(operations: Iterable[Any] | None, bodies: Mapping[str, Any]) -> list
     if operations is None:
         return [
             name
-            for name in _KINDS
+            for name in _ENDPOINTS
             if name not in _ON_DEMAND and (name not in bodies or bodies[name] is not None)
         ]
     chosen = list(operations)
     for name in chosen:
-        if name not in _KINDS:
-            known = ", ".join(_KINDS)
+        if name not in _ENDPOINTS:
+            known = ", ".join(_ENDPOINTS)
             raise ValidationError(f"{name!r} is not an operation; use: {known}", "operations")
         if name in bodies and bodies[name] is None:
             needed = "update" if name == "update" else "create"
@@ -256,7 +256,7 @@ def _chosen(operations: Iterable[Any] | None, bodies: Mapping[str, Any]) -> list
 def _dependencies(given: Dependencies) -> tuple[Sequence[Any], Mapping[Any, Sequence[Any]]]:
     if not isinstance(given, Mapping):
         return given, {}
-    if unknown := [name for name in given if name not in _KINDS]:
+    if unknown := [name for name in given if name not in _ENDPOINTS]:
         raise ValidationError(f"{unknown[0]!r} is not an operation", "dependencies")
     return (), given
 
@@ -276,7 +276,7 @@ def _sessions_of(dependency: Callable[..., Any]) -> bool:
 def _twin(is_async: bool) -> Any:
     # Imported here, so that neither API loads the other.
     tree = "_async" if is_async else "_sync"
-    return import_module(f"sqlmodel_crud_utils.ext.fastapi.{tree}.operations")
+    return import_module(f"sqlmodel_crud_utils.ext.fastapi.{tree}.route_operations")
 
 
 def _restriction_of(
@@ -304,14 +304,14 @@ def _key_path(resource: Resource) -> str:
 
 def _shape(
     resource: Resource,
-    kind: _Kind,
+    endpoint: _Endpoint,
     body: Any,
     depends: Mapping[str, Callable[..., Any] | None],
     keys: Mapping[str, str],
 ) -> Signature:
     """Return the parameters of a route."""
     types: dict[str, Any] = {"request": Request, "response": Response, "data": body}
-    taken = {name: types[name] for name in kind.takes if name in types}
+    taken = {name: types[name] for name in endpoint.takes if name in types}
     for name, dependency in depends.items():
         if dependency is not None:
             taken[name] = Annotated[Any, Depends(dependency)]
@@ -326,9 +326,11 @@ def _shape(
     )
 
 
-def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, dict[str, Any]]:
+def _responses(
+    endpoint: _Endpoint, name: str, *, has_version: bool
+) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's description of the error responses and of the headers."""
-    statuses = [status for status in kind.errors if status != 412 or has_version]
+    statuses = [status for status in endpoint.errors if status != 412 or has_version]
     described = error_responses(*statuses, *_OF_EVERY_ROUTE)
     headers = {}
     tag = "The version of the row, for If-Match."
@@ -341,7 +343,7 @@ def _responses(kind: _Kind, name: str, *, has_version: bool) -> dict[int | str, 
     if has_version and name == "get":
         current = "The client's version is current."
         described[304] = {"description": current, "headers": _headers({"ETag": tag})}
-    described[kind.status] = {"headers": _headers(headers)}
+    described[endpoint.status] = {"headers": _headers(headers)}
     return described
 
 

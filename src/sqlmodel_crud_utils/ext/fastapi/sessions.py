@@ -141,7 +141,7 @@ def _async_sessions(
     engine: AsyncEngine | async_sessionmaker[AsyncSession], modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[AsyncSession]]:
     # Imported here, so that neither API loads the other.
-    from sqlmodel_crud_utils._async._running.blocks import block
+    from sqlmodel_crud_utils._async._running.block_levels import block
     from sqlmodel_crud_utils._async.connections import session_factory
     from sqlmodel_crud_utils._runtime_async import async_sessionmaker
 
@@ -160,7 +160,7 @@ def _async_sessions(
 def _sync_sessions(
     engine: Engine | sessionmaker[Session], modes: Modes, settings: dict[str, Any]
 ) -> Callable[[], AsyncIterator[Session]]:
-    from sqlmodel_crud_utils._sync._running.blocks import block
+    from sqlmodel_crud_utils._sync._running.block_levels import block
     from sqlmodel_crud_utils._sync.connections import session_factory
 
     if isinstance(engine, sessionmaker):

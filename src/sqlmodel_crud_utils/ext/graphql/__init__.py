@@ -16,8 +16,8 @@ except ModuleNotFoundError as error:
 
 from sqlmodel_crud_utils.ext.graphql.inputs import lookups
 from sqlmodel_crud_utils.ext.graphql.loaders import relationship_loader
-from sqlmodel_crud_utils.ext.graphql.loading import for_selection
 from sqlmodel_crud_utils.ext.graphql.pages import Connection, Edge, PageInfo, connection
+from sqlmodel_crud_utils.ext.graphql.selected_rows import for_selection
 
 __all__ = [
     "Connection",

@@ -66,7 +66,7 @@ def relationship_loader(
         session = new_session()
         tree = "_async" if hasattr(session, "sync_session") else "_sync"
         # Imported here, so that neither API loads the other.
-        twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.loaders")
+        twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.related_rows")
         found = twin.related_rows(session, facts, name, list(dict.fromkeys(keys)))
         empty = list if facts.relationships[name].uselist else lambda: None
         return _later(found, keys, empty) if isawaitable(found) else _each(found, keys, empty)

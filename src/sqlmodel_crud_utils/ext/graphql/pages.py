@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sqlmodel_crud_utils._core.queries.builder import session_of, whole
 from sqlmodel_crud_utils._core.queries.cursors import PageAfter
-from sqlmodel_crud_utils.ext.graphql.loading import MAX_DEPTH
+from sqlmodel_crud_utils.ext.graphql.selected_rows import MAX_DEPTH
 from sqlmodel_crud_utils.ext.graphql.selections import Selection, selection_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def connection(
     size = min(_SIZE, most) if first is None else whole("first", first, least=1, most=most)
     tree = "_async" if hasattr(session_of(builder), "sync_session") else "_sync"
     # Imported here, so that neither API loads the other.
-    twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.pages")
+    twin: Any = import_module(f"sqlmodel_crud_utils.ext.graphql.{tree}.selected_pages")
     return twin.page(builder, Selected.by(info), size, after, max_depth)
 
 

@@ -13,8 +13,8 @@ from sqlmodel import Field, SQLModel, col
 
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.tenant_keys import ROWS_OF_TENANTS, TENANT
+from sqlmodel_crud_utils._core.values.current_tenant import all_in_scope, tenant_of_new_row
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
-from sqlmodel_crud_utils._core.values.tenants import all_in_scope, tenant_of_new_row
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._session import changes, events
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError

@@ -28,8 +28,7 @@ from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._session.changes import Change, Need, Recording, WriteKind
 from sqlmodel_crud_utils._session.routing import as_writing
-from sqlmodel_crud_utils.ext.history.set_based import NeedsRowsError, recorded_by_database
-from sqlmodel_crud_utils.ext.history.values import (
+from sqlmodel_crud_utils.ext.history.json_values import (
     as_stored,
     is_rounded,
     is_stored_as_is,
@@ -37,6 +36,7 @@ from sqlmodel_crud_utils.ext.history.values import (
     shortest,
     text_of,
 )
+from sqlmodel_crud_utils.ext.history.set_based_recording import NeedsRowsError, recorded_by_database
 
 _KEY = "sqlmodel_crud_utils.history"
 _HIDDEN = "…"

@@ -9,7 +9,7 @@ from sqlalchemy import Table
 
 from sqlmodel_crud_utils._core.errors.driver_errors import status_code_of
 from sqlmodel_crud_utils._core.observers import Call
-from sqlmodel_crud_utils._core.values.tenants import all_in_scope
+from sqlmodel_crud_utils._core.values.current_tenant import all_in_scope
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     RecordNotFoundError,

@@ -13,7 +13,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from sqlalchemy import Engine, QueuePool
 
 from sqlmodel_crud_utils._session.engine_events import requests_of
-from sqlmodel_crud_utils._session.engines import status_of
+from sqlmodel_crud_utils._session.engine_setup import status_of
 from sqlmodel_crud_utils._session.sqlalchemy_internals import max_overflow
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.opentelemetry import names

@@ -66,11 +66,11 @@ def isolated(engine: Any, **kwargs: Any) -> Any:
         )
     # Imported here, so that neither API loads the other.
     if isinstance(engine, Engine):
-        from sqlmodel_crud_utils.ext.pytest._sync.isolation import isolated_sessions
+        from sqlmodel_crud_utils.ext.pytest._sync.undone_sessions import isolated_sessions
 
         return isolated_sessions(engine, kwargs)
     if hasattr(engine, "sync_engine"):
-        from sqlmodel_crud_utils.ext.pytest._async.isolation import (
+        from sqlmodel_crud_utils.ext.pytest._async.undone_sessions import (
             isolated_sessions as isolated_async_sessions,
         )
 

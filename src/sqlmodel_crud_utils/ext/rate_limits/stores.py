@@ -12,8 +12,8 @@ from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
 from sqlmodel_crud_utils.ext.rate_limits.buckets import Charge
-from sqlmodel_crud_utils.ext.rate_limits.memory import MemoryBuckets
-from sqlmodel_crud_utils.ext.rate_limits.outages import Outage
+from sqlmodel_crud_utils.ext.rate_limits.memory_buckets import MemoryBuckets
+from sqlmodel_crud_utils.ext.rate_limits.redis_outages import Outage
 
 if TYPE_CHECKING:
     from sqlmodel_crud_utils.ext.rate_limits._async.redis_buckets import (

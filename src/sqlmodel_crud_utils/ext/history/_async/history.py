@@ -19,8 +19,8 @@ from sqlmodel_crud_utils._runtime_async import (
     execute_writing,
     require_session,
 )
+from sqlmodel_crud_utils.ext.history.json_values import key_text
 from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
-from sqlmodel_crud_utils.ext.history.values import key_text
 
 __all__ = ["get_change_history", "purge_change_history"]
 

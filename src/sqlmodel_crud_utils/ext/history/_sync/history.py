@@ -21,8 +21,8 @@ from sqlmodel_crud_utils._runtime_sync import (
     require_session,
 )
 from sqlmodel_crud_utils._sync._running.operations import Read, Write, run_or_raise
+from sqlmodel_crud_utils.ext.history.json_values import key_text
 from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
-from sqlmodel_crud_utils.ext.history.values import key_text
 
 __all__ = ["get_change_history", "purge_change_history"]
 

@@ -17,7 +17,7 @@ from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     arguments,
     refusal_of,
 )
-from sqlmodel_crud_utils.ext.rate_limits.outages import Outage
+from sqlmodel_crud_utils.ext.rate_limits.redis_outages import Outage
 
 
 class RedisBuckets:

@@ -19,10 +19,10 @@ from sqlmodel_crud_utils._core.errors.driver_errors import is_lost_race, is_read
 from sqlmodel_crud_utils._core.errors.translation import is_unreachable
 from sqlmodel_crud_utils._core.logs import get_logger
 from sqlmodel_crud_utils._core.queries.reading import only_reads
-from sqlmodel_crud_utils._core.values.tenants import nobody
+from sqlmodel_crud_utils._core.values.current_tenant import nobody
 from sqlmodel_crud_utils._session import kept_rows
 from sqlmodel_crud_utils._session.blocks import is_inside
-from sqlmodel_crud_utils._session.row_security import is_secured
+from sqlmodel_crud_utils._session.row_security_engines import is_secured
 from sqlmodel_crud_utils._session.sqlalchemy_internals import autoflush, begun_connections, is_clean
 from sqlmodel_crud_utils._session.transaction_state import connections_of
 from sqlmodel_crud_utils.exceptions import ValidationError

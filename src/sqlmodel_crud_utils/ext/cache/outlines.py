@@ -18,8 +18,8 @@ from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
-from sqlmodel_crud_utils.ext.cache.keys import tables_of
-from sqlmodel_crud_utils.ext.cache.values import is_cacheable
+from sqlmodel_crud_utils.ext.cache.store_names import tables_of
+from sqlmodel_crud_utils.ext.cache.stored_values import is_cacheable
 
 # The drivers of a database compile the same statement differently, so one dialect is used.
 _CLASSES: Mapping[str, Any] = {

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Engine, String, bindparam, cast, func, select
 
-from sqlmodel_crud_utils._core.values.tenants import named_tenant
+from sqlmodel_crud_utils._core.values.current_tenant import named_tenant
 from sqlmodel_crud_utils._core.visibility.row_security import SETTING, question, refusal
 from sqlmodel_crud_utils._session.liveness import renew_cursor
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting

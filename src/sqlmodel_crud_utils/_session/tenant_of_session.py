@@ -11,7 +11,7 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.values.coercion import is_sql
-from sqlmodel_crud_utils._core.values.tenants import ALL, NO_TENANT, all_in_scope, in_scope
+from sqlmodel_crud_utils._core.values.current_tenant import ALL, NO_TENANT, all_in_scope, in_scope
 from sqlmodel_crud_utils._core.visibility.hiding import Hiding, is_callers
 from sqlmodel_crud_utils._core.visibility.tenancy import (
     FIXED,

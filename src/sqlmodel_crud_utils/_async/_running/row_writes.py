@@ -8,12 +8,17 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy.orm import object_session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from sqlmodel_crud_utils._async._running.hooks import Hooks, before_create, before_update, run_hooks
+from sqlmodel_crud_utils._async._running.hook_calls import (
+    Hooks,
+    before_create,
+    before_update,
+    run_hooks,
+)
 from sqlmodel_crud_utils._async._running.operations import Write, attempt, searching
 from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
-from sqlmodel_crud_utils._core.rows import snapshot
+from sqlmodel_crud_utils._core.returned_rows import snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, changes_on, without_key
 from sqlmodel_crud_utils._core.values.versions import check_version, held_version

@@ -19,9 +19,9 @@ from sqlalchemy import (
     update,
 )
 
+from sqlmodel_crud_utils._core.values.current_tenant import TENANT_NAME
 from sqlmodel_crud_utils._core.values.datetimes import UTCDateTime
 from sqlmodel_crud_utils._core.values.server_defaults import No, UTCNow
-from sqlmodel_crud_utils._core.values.tenants import TENANT_NAME
 from sqlmodel_crud_utils.exceptions import ValidationError
 
 __all__ = [

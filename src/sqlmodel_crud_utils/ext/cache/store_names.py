@@ -21,7 +21,7 @@ from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key
 from sqlmodel_crud_utils._session.changes import Change, TableChange
-from sqlmodel_crud_utils.ext.cache.values import encoded
+from sqlmodel_crud_utils.ext.cache.stored_values import encoded
 
 # Changed whenever the format of entries changes.
 _VERSION = "scu1"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from sqlmodel_crud_utils._async.query_builder import AsyncQueryBuilder, page_after
-from sqlmodel_crud_utils.ext.graphql.loading import selecting
 from sqlmodel_crud_utils.ext.graphql.pages import Connection, Selected, connection_of
+from sqlmodel_crud_utils.ext.graphql.selected_rows import selecting
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Dialect, Pool, QueuePool, StaticPool
 from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool
 
-from sqlmodel_crud_utils._core.connections.engines import (
+from sqlmodel_crud_utils._core.connections.engine_settings import (
     _DRIVERS_THAT_TAKE_BYTES,
     EnginePlan,
     PoolStatus,

@@ -33,7 +33,7 @@ from sqlmodel_crud_utils._core.models.policies import elsewhere
 from sqlmodel_crud_utils._core.parameters import prefix_for
 from sqlmodel_crud_utils._core.queries.keys import equals_key
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
-from sqlmodel_crud_utils._core.writes.inserts import counts_duplicates
+from sqlmodel_crud_utils._core.writes.insert_statements import counts_duplicates
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils.exceptions import ValidationError
 

@@ -32,9 +32,9 @@ from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.ext.cache.answers import Reader, UnfitError, Writer, loaded_states
 from sqlmodel_crud_utils.ext.cache.entries import Asked, Settings, asked_of, entry_of, made_entry
 from sqlmodel_crud_utils.ext.cache.flights import Flight, Flights
-from sqlmodel_crud_utils.ext.cache.keys import model_tokens, new_token
-from sqlmodel_crud_utils.ext.cache.sessions import may_fill, may_read
-from sqlmodel_crud_utils.ext.cache.values import DamagedError, UncacheableError
+from sqlmodel_crud_utils.ext.cache.permissions import may_fill, may_read
+from sqlmodel_crud_utils.ext.cache.store_names import model_tokens, new_token
+from sqlmodel_crud_utils.ext.cache.stored_values import DamagedError, UncacheableError
 
 _PATIENCE = 1.0
 """For how many seconds a read waits for another, which may be waiting for its connection."""

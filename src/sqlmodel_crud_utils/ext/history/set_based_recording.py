@@ -48,7 +48,7 @@ from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.sqlalchemy_internals import values_of
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
-from sqlmodel_crud_utils.ext.history.values import stored_type, text_of
+from sqlmodel_crud_utils.ext.history.json_values import stored_type, text_of
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
 _SUMS = frozenset((operators.add, operators.sub, operators.mul))
