@@ -6,7 +6,17 @@ import uuid
 from decimal import Decimal
 from typing import Any, Optional
 
-from sqlalchemy import JSON, Column, Enum as SqlEnum, FetchedValue, LargeBinary, Numeric, String
+from sqlalchemy import (
+    CHAR,
+    JSON,
+    Column,
+    Enum as SqlEnum,
+    FetchedValue,
+    LargeBinary,
+    Numeric,
+    String,
+)
+from sqlalchemy.dialects.mysql import VARCHAR
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -92,6 +102,49 @@ class Specimen(SQLModel, TrackChangesMixin, table=True):
     number: int | None = None
     other: int | None = None
     pin: str | None = Field(default=None, max_length=40)
+
+
+class Reading(SQLModel, TrackChangesMixin, table=True):
+    """Values whose text the database would write differently from Python."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    number: int | None = None
+    price: Decimal | None = Field(default=None, sa_type=Numeric(10, 2))
+    wide: Decimal | None = Field(default=None, sa_type=Numeric(20, 2))
+    rate: float | None = Field(default=None, sa_type=Numeric(10, 2, asdecimal=False))
+    code: str | None = Field(default=None, sa_type=CHAR(8))
+
+
+class Tariff(SQLModel, TrackChangesMixin, table=True):
+    """A key that may be written with fewer digits, or spaces, than the column has."""
+
+    price: Decimal = Field(primary_key=True, sa_type=Numeric(8, 2))
+    code: str = Field(primary_key=True, sa_type=CHAR(4))
+    name: str = Field(default="", max_length=20)
+
+
+class Exact(TypeDecorator[str]):
+    """A text that minds case on all databases."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Any) -> Any:
+        is_mysql = dialect.name in {"mysql", "mariadb"}
+        return VARCHAR(40, collation="utf8mb4_bin") if is_mysql else String(40)
+
+
+class Shelfmark(SQLModel, TrackChangesMixin, table=True):
+    """Keys that may differ in case alone."""
+
+    code: str = Field(primary_key=True, sa_type=Exact)
+
+
+class Holding(SQLModel, TrackChangesMixin, TenantMixin, table=True):
+    """Tenants that may differ in case alone."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: str = Field(default=None, sa_type=Exact)
 
 
 class Lease(SQLModel, TrackChangesMixin, TenantMixin, table=True):

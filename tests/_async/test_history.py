@@ -68,13 +68,17 @@ from tests.history_models import (
     Docket,
     Estate,
     Grade,
+    Holding,
     Lease,
     Loaf,
     LongName,
     Pallet,
+    Reading,
     Recipe,
+    Shelfmark,
     Slot,
     Specimen,
+    Tariff,
     Ticker,
     Tome,
     Trinket,
@@ -177,6 +181,33 @@ async def test_a_changed_key_is_recorded_under_the_old_one(session: AsyncSession
     slot.row = 5
     await session.commit()
     assert (await changes_of(session, (1, "a"), Slot))[1:] == [("update", {"row": [1, 5]})]
+
+
+async def test_a_key_has_one_text(session: AsyncSession) -> None:
+    """Before and after it was stored, however it is given."""
+    await write_row(Tariff(price=Decimal("1.5"), code="ab"), session)
+    await update_row((Decimal(1) + Decimal("0.5"), "ab"), {"name": "b"}, session, Tariff)
+    await AsyncQueryBuilder(session, Tariff).where(name="b").update(name="c")
+    for key in (Decimal("1.5"), "ab"), (Decimal("1.500"), "ab"), ("1.50", "ab"):
+        found = await get_change_history(key, session, Tariff)
+        assert [each.row_key for each in found] == ['["1.50","ab"]'] * 3
+
+
+async def test_keys_that_differ_in_case(session: AsyncSession) -> None:
+    """They have a history each where they are different keys."""
+    await write_row(Shelfmark(code="ab"), session)
+    await write_row(Shelfmark(code="AB"), session)
+    for code in "ab", "AB":
+        assert await changes_of(session, code, Shelfmark) == [("create", {"code": [None, code]})]
+
+
+async def test_a_new_row_that_replaces_a_deleted_one(session: AsyncSession) -> None:
+    """A flush that updates the row instead is an update."""
+    await write_row(Slot(row=1, place="a", label="x"), session)
+    await session.delete(await session.get_one(Slot, (1, "a")))
+    session.add(Slot(row=1, place="a", label="y"))
+    await session.commit()
+    assert (await changes_of(session, (1, "a"), Slot))[1:] == [("update", {"label": ["x", "y"]})]
 
 
 async def test_old_values_that_are_not_loaded(
@@ -435,6 +466,31 @@ async def test_what_is_no_sum_is_read(session: AsyncSession, value: Any) -> None
     await AsyncQueryBuilder(session, Pallet).update(stock=value, everything=True)
     _, (_, changed) = await changes_of(session, key, Pallet)
     assert changed == {"stock": [-3, 3 if value.__visit_name__ == "function" else 6]}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"number": Reading.number + 1.5},
+        {"number": Reading.number + Reading.price},
+        {"number": Reading.price},
+        {"wide": Decimal("9876543210987654.25")},
+        {"rate": 2.25},
+        {"code": "b"},
+        {"code": "b  "},
+    ],
+)
+async def test_set_based_writes_record_what_is_stored(
+    session: AsyncSession, values: dict[str, Any]
+) -> None:
+    """The texts are those of a row that is read, also where the database converts the value."""
+    price, wide = Decimal("1.50"), Decimal("1234567890123456.25")
+    await write_row(Reading(id=1, number=1, price=price, wide=wide, rate=1.5, code="a"), session)
+    await AsyncQueryBuilder(session, Reading).where(id=1).update(values)
+    await AsyncQueryBuilder(session, Reading).where(id=1).update(dict.fromkeys(values))
+    (_, created), (_, first), (_, second) = await changes_of(session, 1, Reading)
+    [name] = values
+    assert first[name] == [created[name][1], second[name][0]]
 
 
 async def test_an_assignment_sees_those_before_it_on_mysql(session: AsyncSession) -> None:
@@ -791,3 +847,13 @@ async def test_tenants_see_their_own_history_only(session_factory: Opened) -> No
     with all_tenants():
         reader = session_factory()
         assert len(await get_change_history(keys["globex"], reader, Lease)) == 4
+
+
+async def test_tenants_that_differ_in_case(session_factory: Opened) -> None:
+    """They see and purge their own history only, where they are different tenants."""
+    with tenant_scope("acme"):
+        await write_row(Holding(id=1), session_factory())
+    with tenant_scope("ACME"):
+        session = session_factory()
+        assert await get_change_history(1, session, Holding) == []
+        assert await purge_change_history(session, Holding, older_than=timedelta(0)) == 0

@@ -9,7 +9,14 @@ own cascades and other programs are not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -269,13 +276,16 @@ def flushed(session: Session, context: Any) -> None:
     forget(session, "announced")
     # Deletions come first: a new row may replace a deleted one.
     written: dict[WriteKind, list[InstanceState[Any]]] = {"delete": [], "update": [], "create": []}
+    replacing = _replacing(context.states)
     for state, (is_deleted, listed_only) in list(context.states.items()):
-        if not listed_only and need_of(state.class_):
+        if not listed_only and need_of(state.class_) and state not in replacing:
             written[_operation_of(state, is_deleted)].append(state)
     for operation, states in written.items():
         for model, group in _by_model(states).items():
             for change in _of_states(model, operation, group):
                 report(session, change)
+    for model, group in _by_model(replacing).items():
+        report(session, Change(model, "update", list(map(_key_of, group))))
     report_tables(session, *_links_written(context.states))
     flushed_now = [(state, gone) for state, (gone, listed) in context.states.items() if not listed]
     for model, links in links_of(flushed_now, _witnessed_of).items():
@@ -288,6 +298,18 @@ def flushed(session: Session, context: Any) -> None:
 def _witnessed_of(table: FromClause) -> list[type[Any]]:
     """Return the models of a link table whose rows a witness reads before they are written."""
     return [model for model in _models_of(table) if need_of(model) >= Need.BEFORE]
+
+
+def _replacing(
+    states: Mapping[InstanceState[Any], tuple[bool, bool]],
+) -> Collection[InstanceState[Any]]:
+    """Return the new objects that take the keys of deleted ones, for which a flush updates rows."""
+    kept = {state.key for state, flags in states.items() if flags == _KEPT}
+    new = [state for state in states if state.key is None] if kept else ()
+    return {state for state in new if state.mapper.identity_key_from_instance(state.obj()) in kept}
+
+
+_KEPT = (True, True)  # to be deleted, but with nothing to do
 
 
 def _links_written(states: Mapping[InstanceState[Any], tuple[bool, bool]]) -> set[FromClause]:

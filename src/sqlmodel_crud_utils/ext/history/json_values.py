@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    CHAR,
     Boolean,
     ColumnElement,
     Dialect,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Float,
     Integer,
     Interval,
+    Numeric,
     String,
     Uuid,
     literal_column,
@@ -32,6 +34,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import AutoString
 
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.values.coercion import coerce
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
 
@@ -126,7 +130,17 @@ def _(value: Sequence[Any]) -> list[Any]:
     return [text_of(each) for each in value]
 
 
-def key_text(key: Sequence[Any]) -> str:
+def key_text(facts: Facts, key: Sequence[Any]) -> str:
     """Return the text of a primary key; a composite one becomes a JSON list."""
-    values = list(map(text_of, key))
+    values = [_part_of_key(facts, name, value) for name, value in zip(facts.key, key, strict=True)]
     return str(values[0]) if len(values) == 1 else json.dumps(values, separators=(",", ":"))
+
+
+def _part_of_key(facts: Facts, name: str, value: Any) -> Any:
+    """Return a key's value in the form of the history, the same before and after it was stored."""
+    type_, value = facts.columns[name].type, coerce(facts.attributes[name], value)
+    if isinstance(value, Decimal) and isinstance(type_, Numeric) and type_.scale is not None:
+        value = round(value, type_.scale)
+    if isinstance(value, str) and isinstance(type_, CHAR):
+        value = value.rstrip(" ")  # PostgreSQL adds spaces
+    return text_of(value)

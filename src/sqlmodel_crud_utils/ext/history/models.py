@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import JSON, BigInteger, Column, ColumnElement, Index, Integer, String, event
-from sqlalchemy.orm import Mapper
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    cast,
+    event,
+    literal,
+)
+from sqlalchemy.orm import Mapped, Mapper
 from sqlmodel import Field, SQLModel, col
 
+from sqlmodel_crud_utils._core.dialects import features_of
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.tenant_keys import ROWS_OF_TENANTS, TENANT
 from sqlmodel_crud_utils._core.values.current_tenant import all_in_scope, tenant_of_new_row
@@ -18,6 +33,7 @@ from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._session import changes, events
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
+from sqlmodel_crud_utils.ext.history.json_values import key_text, stored_type
 from sqlmodel_crud_utils.ext.history.recording import HISTORY, table_name
 from sqlmodel_crud_utils.mixins import UTCDateTime
 
@@ -135,7 +151,7 @@ def _track(_mapper: Mapper[Any], _model: type[Any]) -> None:
         events.subscribe(HISTORY)
 
 
-def recorded_of(model: type[Any]) -> list[ColumnElement[bool]]:
+def recorded_of(model: type[Any], dialect: Dialect) -> list[ColumnElement[bool]]:
     """Return the criteria for a model's changes, limited to the tenant in scope.
 
     Raises:
@@ -150,5 +166,34 @@ def recorded_of(model: type[Any]) -> list[ColumnElement[bool]]:
         )
     criteria = [col(ChangeHistory.table_name) == table_name(facts)]
     if belongs_to_tenants(model) and not all_in_scope():
-        criteria.append(col(ChangeHistory.tenant_id) == str(tenant_of_new_row()))
+        tenant, columns = str(tenant_of_new_row()), [facts.columns[TENANT]]
+        criteria += _equals(col(ChangeHistory.tenant_id), tenant, columns, dialect)
     return criteria
+
+
+def recorded_of_row(
+    model: type[Any], dialect: Dialect, key: Sequence[Any]
+) -> list[ColumnElement[bool]]:
+    """Return the criteria for a row's changes; it raises what `recorded_of` does."""
+    criteria, facts = recorded_of(model, dialect), facts_of(model)
+    columns = [facts.columns[name] for name in facts.key]
+    criteria += _equals(col(ChangeHistory.row_key), key_text(facts, key), columns, dialect)
+    return criteria
+
+
+def _equals(
+    column: Mapped[Any], text: str, recorded: Iterable[Column[Any]], dialect: Dialect
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the criteria for a text of the history, which equals others when its columns do."""
+    yield column == text
+    minds_case = any(_minds_case(each, dialect) for each in recorded)
+    if minds_case and features_of(dialect).text == "BINARY":  # the history's collation does not
+        yield cast(column, LargeBinary) == cast(literal(text), LargeBinary)
+
+
+def _minds_case(column: Column[Any], dialect: Dialect) -> bool:
+    """Return whether texts of the history differ that differ in case."""
+    type_ = stored_type(column.type, dialect).dialect_impl(dialect)
+    if isinstance(type_, String):
+        return not (type_.collation or "_ci").endswith("_ci")
+    return isinstance(type_, LargeBinary)

@@ -52,12 +52,12 @@ class _Transaction:
     Attributes:
         transaction: The transaction.
         key: The `transaction_key` of all its changes.
-        before: For each table, the rows about to be written, with their old values.
+        before: For each table, the rows about to be written, by the texts of their keys.
     """
 
     transaction: SessionTransaction | None
     key: UUID = field(default_factory=uuid4)
-    before: dict[str, dict[Key, Values]] = field(default_factory=dict)
+    before: dict[str, dict[str, Values]] = field(default_factory=dict)
 
 
 class History:
@@ -108,26 +108,27 @@ class History:
             self._record(session, part, same)
 
     def _record(self, session: Session, change: Change, same: Values) -> None:
-        facts, keys = facts_of(change.model), change.keys or ()
+        facts = facts_of(change.model)
         connection = _connection(session, facts)
+        now = _keys_now(facts, change)
         seen = _transaction_of(session).before.get(table_name(facts), {})
-        before = {key: seen.pop(key) for key in keys if key in seen}
-        now = dict(zip(keys, _keys_now(facts, change), strict=True))
+        before = {row_key: seen.pop(row_key) for row_key in now if row_key in seen}
         after = _rows_after(facts, change, now, before)
         if after is None:
-            after = _by_keys(connection, facts, now.values())
-        found = [
+            found = _by_keys(connection, facts, now.values())
+            after = {row_key: found.get(key_text(facts, key), {}) for row_key, key in now.items()}
+        entries = [
             {
-                "row_key": key_text(key),
+                "row_key": row_key,
                 "changes": differences,
-                "tenant_id": _tenant_of(facts, before.get(key) or after[new]),
+                "tenant_id": _tenant_of(facts, before.get(row_key) or after[row_key]),
                 **same,
             }
-            for key, new in now.items()
-            if (differences := _differences(facts, before.get(key, {}), after.get(new, {})))
+            for row_key in now
+            if (differences := _differences(facts, before.get(row_key, {}), after.get(row_key, {})))
         ]
-        if found:
-            connection.execute(insert(self.table), found)
+        if entries:
+            connection.execute(insert(self.table), entries)
 
     def committed(self, session: Session, changes: Sequence[Change]) -> None:
         """Do nothing: all changes are recorded by then."""
@@ -183,18 +184,22 @@ def _rows(connection: Connection, facts: Facts) -> Select[Any]:
     return select(*key, *fields).select_from(facts.mapper.persist_selectable)
 
 
-def _read(connection: Connection, facts: Facts, statement: Select[Any]) -> Iterator[Any]:
+def _read(
+    connection: Connection, facts: Facts, statement: Select[Any]
+) -> Iterator[tuple[str, Values]]:
+    """Yield the text of each row's key with the row's values."""
     width, names = len(facts.key), _names(facts)
     types = {name: facts.columns[name].type for name in names}
     rounded = {name for name, type_ in types.items() if is_rounded(type_, connection.dialect)}
     for row in connection.execute(statement):
         values = dict(zip(names, row[width:], strict=True))
         values |= {name: shortest(values[name]) for name in rounded}
-        yield tuple(row[:width]), {name: text_of(value) for name, value in values.items()}
+        texts = {name: text_of(value) for name, value in values.items()}
+        yield key_text(facts, row[:width]), texts
 
 
-def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mapping[Key, Values]:
-    found: dict[Key, Values] = {}
+def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mapping[str, Values]:
+    found: dict[str, Values] = {}
     longest = longest_key_list(facts.model, facts.key, connection.dialect)
     for chunk in chunked(keys, longest):
         criterion = among_keys(facts.model, facts.key, chunk, connection.dialect)
@@ -210,30 +215,32 @@ def _parts(change: Change) -> Iterator[Change]:
         yield change._replace(keys=keys[part], values=None if values is None else values[part])
 
 
-def _keys_now(facts: Facts, change: Change) -> Iterator[Key]:
-    """Yield the keys that a change's rows have after it."""
+def _keys_now(facts: Facts, change: Change) -> Mapping[str, Key]:
+    """Return the keys that a change's rows have after it, by the texts of those before it."""
     values = change.values or [{}] * len(change.keys or ())
-    for key, written in zip(change.keys or (), values, strict=True):
-        yield tuple(written.get(name, old) for name, old in zip(facts.key, key, strict=True))
+    return {
+        key_text(facts, key): tuple(map(written.get, facts.key, key))
+        for key, written in zip(change.keys or (), values, strict=True)
+    }
 
 
 def _rows_after(
-    facts: Facts, change: Change, now: Mapping[Key, Key], before: Mapping[Key, Values]
-) -> Mapping[Key, Values] | None:
-    """Return the rows after a change by key, or None if they must be read."""
+    facts: Facts, change: Change, row_keys: Iterable[str], before: Mapping[str, Values]
+) -> Mapping[str, Values] | None:
+    """Return the rows after a change, or None if they must be read."""
     if change.operation == "delete":
         return {}
     if change.values is None:
         return None
     names = set(_names(facts))
-    found: dict[Key, Values] = {}
-    for (old, new), values in zip(now.items(), change.values, strict=True):
+    found: dict[str, Values] = {}
+    for row_key, values in zip(row_keys, change.values, strict=True):
         written = {name: value for name, value in values.items() if name in names}
         types = {name: facts.columns[name].type for name in written}
         if not all(is_stored_as_is(types[name], value) for name, value in written.items()):
             return None
         texts = {name: text_of(value) for name, value in written.items()}
-        found[new] = {**before.get(old, {}), **texts}
+        found[row_key] = {**before.get(row_key, {}), **texts}
     return found
 
 

@@ -8,12 +8,15 @@ text as `values.text_of` does. Otherwise the rows are read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CHAR,
+    NCHAR,
     Boolean,
     Column,
     ColumnElement,
@@ -53,6 +56,7 @@ from sqlmodel_crud_utils.mixins import UTCDateTime
 
 _SUMS = frozenset((operators.add, operators.sub, operators.mul))
 _NULL = "null"
+_DIGITS_OF_FLOAT = 15
 
 Text_ = ColumnElement[str]
 
@@ -275,13 +279,13 @@ class _Texts:
             return self._text(value)
         if isinstance(stored, UTCDateTime):
             return self._moment(value)
-        if isinstance(stored, Numeric) and not isinstance(stored, Float) and stored.scale:
+        if isinstance(stored, Numeric) and stored.scale and self._is_exact(stored):
             return self._number(value, stored.scale)
         if isinstance(stored, Enum):
             if stored.values_callable is not None or stored.enum_class is None:
                 raise NeedsRowsError
             return self._quoted(self._text(value))
-        if isinstance(stored, String):
+        if isinstance(stored, String) and not isinstance(stored, CHAR | NCHAR):  # they are padded
             return self._quoted(value)
         raise NeedsRowsError
 
@@ -302,6 +306,13 @@ class _Texts:
             text = func.date_format(value, "%Y-%m-%dT%H:%i:%s.%f")
         return literal('"', Text).concat(text).concat('+00:00"')
 
+    def _is_exact(self, type_: Numeric[Any]) -> bool:
+        """Return whether the database writes a number with all digits of its scale."""
+        if isinstance(type_, Float) or not type_.asdecimal:
+            return False
+        longest = _DIGITS_OF_FLOAT if "decimal" in self.features.stored_as else math.inf
+        return (type_.precision or math.inf) <= longest
+
     def _number(self, value: ColumnElement[Any], scale: int) -> Text_:
         text = self._text(value)
         if "decimal" in self.features.stored_as:
@@ -315,9 +326,11 @@ def _columns(value: Any) -> Iterator[Any]:
 
 
 def _is_sum(value: Any) -> bool:
-    """Return whether a value consists only of sums of columns and constants."""
+    """Return whether a value consists only of sums of integers: of columns and constants."""
     if isinstance(value, Grouping):
         return _is_sum(value.element)
     if isinstance(value, BinaryExpression):
         return value.operator in _SUMS and _is_sum(value.left) and _is_sum(value.right)
-    return isinstance(value, Column | BindParameter)
+    if isinstance(value, BindParameter):
+        return isinstance(value.effective_value, int)
+    return isinstance(value, Column) and isinstance(value.type, Integer)

@@ -15,12 +15,12 @@ from sqlmodel_crud_utils._core.queries.keys import key_values
 from sqlmodel_crud_utils._core.writes.purges import deleted_before
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
+    dialect_of,
     execute,
     execute_writing,
     require_session,
 )
-from sqlmodel_crud_utils.ext.history.json_values import key_text
-from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of
+from sqlmodel_crud_utils.ext.history.models import ChangeHistory, recorded_of, recorded_of_row
 
 __all__ = ["get_change_history", "purge_change_history"]
 
@@ -58,13 +58,10 @@ async def get_change_history(
         ('update', {'stock': [48, 49]}, 'alice')
     """
     session = require_session(session_inst)
-    criteria, facts = recorded_of(model), facts_of(model)
-    key = key_text(key_values(facts, facts.key, id_str))
-    statement = (
-        select(ChangeHistory)
-        .where(*criteria, col(ChangeHistory.row_key) == key)
-        .order_by(col(ChangeHistory.id))
-    )
+    facts = facts_of(model)
+    dialect = dialect_of(session, facts)
+    of_row = recorded_of_row(model, dialect, key_values(facts, facts.key, id_str))
+    statement = select(ChangeHistory).where(*of_row).order_by(col(ChangeHistory.id))
     async with Read(session, facts, "get_change_history") as read:
         changes = list((await execute(session, statement)).scalars())
         read.rows = len(changes)
@@ -101,11 +98,12 @@ async def purge_change_history(
         0
     """
     session = require_session(session_inst)
+    facts = facts_of(model)
     statement = delete(ChangeHistory).where(
-        *recorded_of(model), col(ChangeHistory.changed_at) < deleted_before(older_than)
+        *recorded_of(model, dialect_of(session, facts)),
+        col(ChangeHistory.changed_at) < deleted_before(older_than),
     )
 
-    facts = facts_of(model)
     async with Write(session, facts, "purge_change_history", raise_on_error=True) as write:
 
         async def work() -> Sequence[Any]:
