@@ -7,7 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert, literal, literal_column, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import aliased
+from sqlmodel import SQLModel, col
 
 from sqlmodel_crud_utils.aio import AsyncQueryBuilder, get_row, transaction, update_row
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
@@ -16,6 +19,7 @@ from tests._async.test_cache import asked, is_cached, one, row
 from tests._runtime_async import (
     AsyncEngine,
     AsyncSession,
+    execute,
     make_engine,
     pause,
     sync_engine,
@@ -341,3 +345,78 @@ async def test_a_write_reads_nothing_for_the_cache(
     with recorded(engine) as statements:
         await session.commit()
     assert statements == ["UPDATE", "COMMIT"]
+
+
+def writes_elsewhere(database: str) -> dict[str, Any]:
+    """Return statements that write to a table in an unusual place."""
+    changed = update(Bundle).values(stock=2).returning(Bundle.id)
+    made = insert(Bundle).values(name="b").returning(Bundle)
+    in_common = {
+        "an alias": update(aliased(Bundle)).values(stock=2),
+        "an alias of the table": update(SQLModel.metadata.tables["bundle"].alias("b")).values(
+            stock=2
+        ),
+        "an INSERT that returns rows": select(Bundle).from_statement(made),
+    }
+    if database == "sqlite":
+        changed_row = changed.returning(Bundle)
+        return {**in_common, "an UPDATE of rows": select(Bundle).from_statement(changed_row)}
+    if database == "postgresql":
+        own = changed.cte("changed")
+        other = update(Plank).values(name="q")
+        return {
+            **in_common,
+            "a CTE": other.add_cte(own),
+            "a CTE in a condition": delete(Plank).where(Plank.id == own.c.id),
+            "a CTE in an INSERT": insert(Plank).from_select(
+                ["name"], select(literal("q")).where(own.c.id > 0)
+            ),
+        }
+    both = update(Plank).where(Plank.id == Bundle.id)
+    return {**in_common, "several tables": both.values({Plank.name: "q", Bundle.stock: 2})}
+
+
+@pytest.mark.databases("sqlite", "postgresql", "mysql")
+async def test_a_write_ends_entries_wherever_it_stands(
+    engine: AsyncEngine, session: AsyncSession, database: Database
+) -> None:
+    """To an alias, to several tables at once, in a CTE, as the source of rows."""
+    key = await one(session, Bundle(id=1, name="a", stock=1))
+    await one(session, Plank(id=1, name="p"))
+
+    async def count(session: AsyncSession) -> int:
+        return await AsyncQueryBuilder(session, Bundle).where(stock__lt=2).cached().count()
+
+    for name, statement in writes_elsewhere(database.name).items():
+        await asked(engine, count)
+        await asked(engine, row(Bundle, key))
+        assert await is_cached(engine, count), name
+        async with AsyncSession(engine) as other:
+            await execute(other, statement.execution_options(synchronize_session=False))
+            await other.commit()
+        assert not await is_cached(engine, count), name
+        async with AsyncSession(engine) as other:
+            await execute(other, delete(Bundle).where(col(Bundle.id) != key))
+            await execute(other, update(Bundle).values(stock=1))
+            await other.commit()
+
+
+async def test_sql_in_a_literal_column_asks_the_database(
+    engine: AsyncEngine, session: AsyncSession
+) -> None:
+    """It may read any table; a plain name or value may not."""
+    await one(session, Bundle(name="a", stock=1))
+    subquery = literal_column("(SELECT count(*) FROM plank)")
+
+    async def among_all(session: AsyncSession) -> int:
+        return await AsyncQueryBuilder(session, Bundle).where(subquery > 0).cached().count()
+
+    async def of_a_name(session: AsyncSession) -> int:
+        name = literal_column("stock")
+        return await AsyncQueryBuilder(session, Bundle).where(name > 0).cached().count()
+
+    assert (await asked(engine, among_all))[0] == 0
+    await one(session, Plank(name="p"))
+    assert (await asked(engine, among_all))[0] == 1
+    await asked(engine, of_a_name)
+    assert await is_cached(engine, of_a_name)

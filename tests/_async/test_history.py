@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     case,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel
 
 from sqlmodel_crud_utils.aio import (
@@ -656,6 +658,26 @@ async def test_an_insert_that_leaves_rows_alone(session: AsyncSession) -> None:
     assert len(await changes_of(session, key, Pallet)) == 1
     found = await execute(session, select(ChangeHistory).order_by("id"))
     assert [each.changes["name"][1] for each in found.scalars()] == ["a", "b"]
+
+
+async def test_a_write_in_an_unusual_place_is_refused(session: AsyncSession) -> None:
+    """To an alias, as the source of rows, in another statement, to several tables."""
+    key = await new_pallet(session)
+    raised = update(Pallet).values(stock=9)
+    statements: list[Any] = [
+        update(aliased(Pallet)).values(stock=9),
+        update(SQLModel.metadata.tables["pallet"].alias("p")).values(stock=9),
+        delete(SQLModel.metadata.tables["pallet"].alias("p")),
+        select(Pallet).from_statement(raised.returning(Pallet)),
+        select(Pallet).from_statement(insert(Pallet).values(name="b").returning(Pallet)),
+        update(Trinket).values(code="t").add_cte(raised.cte("raised")),
+        update(Trinket).where(Trinket.id == Pallet.id).values({Pallet.stock: 9}),
+        update(Pallet).where(Trinket.id == Pallet.id).values({Pallet.stock: 9, Trinket.code: "t"}),
+    ]
+    for statement in statements:
+        with pytest.raises(ValidationError, match="rows have a history"):
+            await execute(session, statement)
+    assert len(await changes_of(session, key, Pallet)) == 1
 
 
 async def test_an_update_of_keys_is_refused(session: AsyncSession) -> None:

@@ -9,7 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert, literal, literal_column, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import aliased
+from sqlmodel import SQLModel, col
 
 from sqlmodel_crud_utils.exceptions import TransactionError, ValidationError
 from sqlmodel_crud_utils.ext.cache import InMemoryCache, configure_cache
@@ -17,6 +20,7 @@ from sqlmodel_crud_utils.sync import QueryBuilder, get_row, transaction, update_
 from tests._runtime_sync import (
     Engine,
     Session,
+    execute,
     make_engine,
     pause,
     sync_engine,
@@ -325,3 +329,76 @@ def test_a_write_reads_nothing_for_the_cache(engine: Engine, session: Session) -
     with recorded(engine) as statements:
         session.commit()
     assert statements == ["UPDATE", "COMMIT"]
+
+
+def writes_elsewhere(database: str) -> dict[str, Any]:
+    """Return statements that write to a table in an unusual place."""
+    changed = update(Bundle).values(stock=2).returning(Bundle.id)
+    made = insert(Bundle).values(name="b").returning(Bundle)
+    in_common = {
+        "an alias": update(aliased(Bundle)).values(stock=2),
+        "an alias of the table": update(SQLModel.metadata.tables["bundle"].alias("b")).values(
+            stock=2
+        ),
+        "an INSERT that returns rows": select(Bundle).from_statement(made),
+    }
+    if database == "sqlite":
+        changed_row = changed.returning(Bundle)
+        return {**in_common, "an UPDATE of rows": select(Bundle).from_statement(changed_row)}
+    if database == "postgresql":
+        own = changed.cte("changed")
+        other = update(Plank).values(name="q")
+        return {
+            **in_common,
+            "a CTE": other.add_cte(own),
+            "a CTE in a condition": delete(Plank).where(Plank.id == own.c.id),
+            "a CTE in an INSERT": insert(Plank).from_select(
+                ["name"], select(literal("q")).where(own.c.id > 0)
+            ),
+        }
+    both = update(Plank).where(Plank.id == Bundle.id)
+    return {**in_common, "several tables": both.values({Plank.name: "q", Bundle.stock: 2})}
+
+
+@pytest.mark.databases("sqlite", "postgresql", "mysql")
+def test_a_write_ends_entries_wherever_it_stands(
+    engine: Engine, session: Session, database: Database
+) -> None:
+    """To an alias, to several tables at once, in a CTE, as the source of rows."""
+    key = one(session, Bundle(id=1, name="a", stock=1))
+    one(session, Plank(id=1, name="p"))
+
+    def count(session: Session) -> int:
+        return QueryBuilder(session, Bundle).where(stock__lt=2).cached().count()
+
+    for name, statement in writes_elsewhere(database.name).items():
+        asked(engine, count)
+        asked(engine, row(Bundle, key))
+        assert is_cached(engine, count), name
+        with Session(engine) as other:
+            execute(other, statement.execution_options(synchronize_session=False))
+            other.commit()
+        assert not is_cached(engine, count), name
+        with Session(engine) as other:
+            execute(other, delete(Bundle).where(col(Bundle.id) != key))
+            execute(other, update(Bundle).values(stock=1))
+            other.commit()
+
+
+def test_sql_in_a_literal_column_asks_the_database(engine: Engine, session: Session) -> None:
+    """It may read any table; a plain name or value may not."""
+    one(session, Bundle(name="a", stock=1))
+    subquery = literal_column("(SELECT count(*) FROM plank)")
+
+    def among_all(session: Session) -> int:
+        return QueryBuilder(session, Bundle).where(subquery > 0).cached().count()
+
+    def of_a_name(session: Session) -> int:
+        name = literal_column("stock")
+        return QueryBuilder(session, Bundle).where(name > 0).cached().count()
+
+    assert asked(engine, among_all)[0] == 0
+    one(session, Plank(name="p"))
+    assert asked(engine, among_all)[0] == 1
+    asked(engine, of_a_name)
+    assert is_cached(engine, of_a_name)

@@ -18,7 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from sqlalchemy import ColumnElement, Connection, Delete, FromClause, Insert, TextClause, Update
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind, is_plain, table_writes
 from sqlmodel_crud_utils._session.links import links_of
 from sqlmodel_crud_utils._session.savepoints import (
     PerSavepoint,
@@ -43,8 +44,7 @@ from sqlmodel_crud_utils._session.witnessing import (
     keys_to_write,
     narrowed,
 )
-
-WriteKind = Literal["create", "update", "delete"]
+from sqlmodel_crud_utils.exceptions import ValidationError
 
 _REPORTED = "sqlmodel_crud_utils_reported"
 
@@ -400,33 +400,39 @@ def is_reported(execution: ORMExecuteState) -> bool:
 
 def executed(execution: ORMExecuteState) -> Any:
     """Run a statement that writes, and report the models whose rows it wrote."""
-    statement = execution.statement
+    session, statement = execution.session, execution.statement
     if is_reported(execution):
         return None
     if isinstance(statement, TextClause):
-        report_tables(execution.session, None)
-    if not isinstance(statement, Update | Delete | Insert):
+        report_tables(session, None)
+    writes = table_writes(statement)
+    report_tables(session, *(table for table, _ in writes if not _models_of(table)))
+    changes = [
+        Change(model, kind)
+        for table, kind in writes
+        for model in _models_of(table)
+        if need_of(model)
+    ]
+    if not changes:
         return None
-    of_table = _models_of(statement.table)
-    if not of_table:
-        report_tables(execution.session, statement.table)
-    models = [model for model in of_table if need_of(model)]
-    if not models:
-        return None
-    if watched := [model for model in models if need_of(model) >= Need.BEFORE]:
+    if watched := [each.model for each in changes if need_of(each.model) >= Need.BEFORE]:
         # The base of the models that share a table: they all have its key.
         return _witnessed(execution, min(watched, key=lambda model: len(model.__mro__)))
     result = execution.invoke_statement()
-    for model in models:
-        report(execution.session, Change(model, _OPERATIONS[type(statement).__visit_name__]))
+    for change in changes:
+        report(session, change)
     return result
-
-
-_OPERATIONS: Mapping[str, WriteKind] = {"insert": "create", "update": "update", "delete": "delete"}
 
 
 def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
     session, facts = execution.session, facts_of(model)
+    if not is_plain(execution.statement):
+        raise ValidationError(
+            f"{model.__name__} rows have a history, which cannot follow this statement: name the "
+            "model itself, not an alias, and write to one table with each statement, outside "
+            "from_statement() and CTEs",
+            field="statement",
+        )
     if isinstance(execution.statement, Insert):
         result, keys = inserted(execution, facts)
         report(session, Change(model, "create", keys))
@@ -434,7 +440,7 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
     keys = keys_to_write(execution, facts)
     announce_keys(session, model, keys)
     result = execution.invoke_statement(statement=narrowed(execution, facts, keys))
-    operation = _OPERATIONS[type(execution.statement).__visit_name__]
+    operation: WriteKind = "delete" if isinstance(execution.statement, Delete) else "update"
     if operation == "delete":
         left = set(keys_among(session, facts, keys))
         keys = [key for key in keys if key not in left]

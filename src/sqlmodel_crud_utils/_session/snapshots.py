@@ -15,6 +15,7 @@ from sqlalchemy import Connection, FromClause
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.dialects import features_of
+from sqlmodel_crud_utils._core.writes.table_writes import table_writes
 from sqlmodel_crud_utils._session.blocks import block_of
 from sqlmodel_crud_utils._session.databases import has_begun, is_shared, level_of, sees_commits
 from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
@@ -50,10 +51,9 @@ def executing(
     _used.add(connection)
     if is_raw or context.isinsert or context.isupdate or context.isdelete or context.isddl:
         _written.add(connection)
-        compiled = None if is_raw else context.compiled
-        table = None if compiled is None else getattr(compiled.statement, "table", None)
-        if table is not None and is_autocommitting(connection):
-            _committed.setdefault(connection, set()).add(table)
+        if not is_raw and is_autocommitting(connection):
+            tables = {table for table, _ in table_writes(context.compiled.statement)}
+            _committed.setdefault(connection, set()).update(tables)
 
 
 def rolled_back(connection: Connection, *_: Any) -> None:

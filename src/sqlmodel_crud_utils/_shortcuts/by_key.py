@@ -34,7 +34,8 @@ from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
-from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of, report
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
+from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of, report
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, has_no_listeners, sets_plainly
@@ -228,7 +229,7 @@ def _update(facts: Facts, names: tuple[str, ...], visibility: Visibility) -> Exe
     statement = _setting(facts, new, visibility)
     statement = statement.values(stamps(facts, new, prefix_for(facts.table)))
     returning = statement.returning(*facts.columns.values())
-    options = {"populate_existing": True}
+    options = {**REPORTED, "populate_existing": True}
     rows = select(facts.model).from_statement(returning).execution_options(**options)
     # The statement itself says which rows are visible.
     return rows.options(*hiding_options(visibility, facts.model))

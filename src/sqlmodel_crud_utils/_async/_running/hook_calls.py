@@ -8,8 +8,8 @@ from types import FunctionType
 from typing import Any
 
 from sqlmodel_crud_utils._core.memoizing import cached
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._runtime_async import AsyncSession, call_hook, require_callable
-from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.hooks import METHODS, get_hooks
 

@@ -19,6 +19,7 @@ from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.queries.keys import Key, by_key_list
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.writes.key_lists import KeyList, key_list_of
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._core.writes.updates import update_of
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
@@ -26,7 +27,6 @@ from sqlmodel_crud_utils._runtime_async import (
     execute_writing,
     sync_session,
 )
-from sqlmodel_crud_utils._session.changes import WriteKind
 from sqlmodel_crud_utils._session.held_rows import held, synchronization
 
 OneChunk = Callable[["ListedWrite", list[Key]], Any]

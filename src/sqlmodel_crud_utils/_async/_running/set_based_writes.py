@@ -11,6 +11,7 @@ from sqlmodel_crud_utils._async._running.reported_changes import announce, repor
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
@@ -22,7 +23,6 @@ from sqlmodel_crud_utils._session.changes import (
     REPORTED,
     Change,
     Need,
-    WriteKind,
     need_of,
     recording_of,
 )

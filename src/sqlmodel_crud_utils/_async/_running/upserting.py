@@ -24,6 +24,7 @@ from sqlmodel_crud_utils._core.errors.translation import is_database_error, tran
 from sqlmodel_crud_utils._core.logs import log_failure
 from sqlmodel_crud_utils._core.progress import Report, progress_to
 from sqlmodel_crud_utils._core.writes.insert_statements import total_of
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._core.writes.targets import Target
 from sqlmodel_crud_utils._core.writes.upsert_rows import (
     Batch,
@@ -36,7 +37,7 @@ from sqlmodel_crud_utils._core.writes.upsert_rows import (
     placed,
 )
 from sqlmodel_crud_utils._runtime_async import run_on_connection, sync_session
-from sqlmodel_crud_utils._session.changes import Change, Need, WriteKind, need_of
+from sqlmodel_crud_utils._session.changes import Change, Need, need_of
 from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.held_rows import holds
 from sqlmodel_crud_utils._session.transaction_state import has_nothing_to_lose

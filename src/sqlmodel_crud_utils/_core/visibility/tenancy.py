@@ -11,7 +11,6 @@ from sqlalchemy import (
     Alias,
     BindParameter,
     Column,
-    ColumnClause,
     ColumnElement,
     Delete,
     Executable,
@@ -66,6 +65,7 @@ from sqlmodel_crud_utils._core.visibility.hidden_tables import (
     mappers_in,
     subqueries_of,
 )
+from sqlmodel_crud_utils._core.visibility.sql_texts import texts_in
 from sqlmodel_crud_utils.exceptions import TenantError
 
 FIXED = f"{TENANT} cannot be changed; leave it out"
@@ -274,17 +274,10 @@ def _found(statement: Any) -> Reach:
     )
 
 
-_HARMLESS = re.compile(r"\*|[\w.]+|'[^']*'")
-
-
 def _texts_in(element: Any) -> Iterator[str]:
-    """Yield the textual SQL of an element, except names of columns and literal values."""
-    if isinstance(element, TextClause):
-        yield element.text
-    elif isinstance(element, ColumnClause):
-        if element.is_literal and not _HARMLESS.fullmatch(element.name):
-            yield element.name
-    elif isinstance(element, Executable):
+    """Yield the textual SQL of an element."""
+    yield from texts_in(element)
+    if isinstance(element, Executable) and not isinstance(element, TextClause):
         # Other texts, such as hints, only affect how a statement runs.
         yield from filter(_names_table, texts_around(element))
 

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Delete, Executable, Insert, Update, select
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.queries.keys import among_keys, key_chunks
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._runtime_sync import (
     Session,
     dialect_of,
@@ -23,7 +24,6 @@ from sqlmodel_crud_utils._session.changes import (
     REPORTED,
     Change,
     Need,
-    WriteKind,
     need_of,
     recording_of,
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, Dialect, Select, TableClause, TextClause
+from sqlalchemy import Column, Dialect, Select, TableClause
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.orm import RelationshipProperty
@@ -18,6 +18,7 @@ from sqlmodel_crud_utils._core.cached_reads import Question
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.sqlalchemy_internals import notes_of
+from sqlmodel_crud_utils._core.visibility.sql_texts import texts_in
 from sqlmodel_crud_utils.ext.cache.store_names import tables_of
 from sqlmodel_crud_utils.ext.cache.stored_values import is_cacheable
 
@@ -85,7 +86,7 @@ def _outline(statement: Select[Any], dialect: Dialect) -> Outline:
     return Outline(
         hashlib.blake2b(f"{kinds} {compiled.string}".encode(), digest_size=16).hexdigest(),
         _tables(elements),
-        not any(isinstance(each, TextClause) for each in elements),
+        not any(text for each in elements for text in texts_in(each)),
         {name: bind.value for name, bind in binds.items() if bind.callable is None},
         {name: bind.callable for name, bind in binds.items() if bind.callable is not None},
         types,

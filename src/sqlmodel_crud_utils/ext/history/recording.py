@@ -26,7 +26,8 @@ from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_
 from sqlmodel_crud_utils._core.values.actors import current_actor
 from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
-from sqlmodel_crud_utils._session.changes import Change, Need, Recording, WriteKind
+from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
+from sqlmodel_crud_utils._session.changes import Change, Need, Recording
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.ext.history.json_values import (
     as_stored,
