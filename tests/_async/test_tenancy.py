@@ -891,6 +891,10 @@ REFUSED: dict[str, Any] = {
     "a join without a condition": select(Fleet.id, SHIPS.c.name).join(SHIPS),
     "an update of an alias": update(aliased(Spell)).values(power=9),
     "a deletion of an alias": delete(aliased(Spell)),
+    "a tenant for an alias of a table": update(SPELLS.alias("s")).values(tenant_id="b"),
+    "a tenant for another table": update(PETS)
+    .where(PETS.c.id == SPELLS.c.id)
+    .values({SPELLS.c.tenant_id: "b"}),
     "an update by a CTE": update(Pet)
     .where(Pet.id == IDS.c.id)
     .values(name="x")

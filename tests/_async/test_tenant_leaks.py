@@ -274,6 +274,7 @@ SELECTS: dict[str, Any] = {
     "a lateral join": select(Guild.id, OF_GUILD.lateral().c[0]),
     "a table": select(MAGES.c.id),
     "an alias of a table": select(MAGES.alias("m").c.id),
+    "an alias of an alias": select(OTHERS.alias("m").c.id),
     "a count of a table": select(func.count()).select_from(MAGES),
     "a join of tables": select(MAGES.c.id, GUILDS.c.id).join_from(
         MAGES, GUILDS, MAGES.c.guild_id == GUILDS.c.id
@@ -371,6 +372,8 @@ WRITES: dict[str, Any] = {
         exists(select(Mage.id).where(Mage.id == Pet.mage_id))
     ),
     "an update of a table": update(MAGES).values(NEWER),
+    "an update of an alias": update(OTHERS).values(NEWER),
+    "an update of an alias of an alias": update(OTHERS.alias("m")).values(NEWER),
     "an update of some rows of a table": update(MAGES).where(MAGES.c.name == "Ann").values(NEWER),
     "an update of a table by another": update(PETS)
     .where(PETS.c.mage_id.in_(select(MAGES.c.id)))

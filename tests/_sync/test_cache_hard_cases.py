@@ -357,7 +357,13 @@ def writes_elsewhere(database: str) -> dict[str, Any]:
             ),
         }
     both = update(Plank).where(Plank.id == Bundle.id)
-    return {**in_common, "several tables": both.values({Plank.name: "q", Bundle.stock: 2})}
+    planks, bundles = (SQLModel.metadata.tables[name] for name in ("plank", "bundle"))
+    joined = update(planks.join(bundles, planks.c.id == bundles.c.id))
+    return {
+        **in_common,
+        "several tables": both.values({Plank.name: "q", Bundle.stock: 2}),
+        "a join": joined.values({bundles.c.stock: 2}),
+    }
 
 
 @pytest.mark.databases("sqlite", "postgresql", "mysql")

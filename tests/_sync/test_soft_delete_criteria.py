@@ -264,6 +264,7 @@ IN_TABLES: dict[str, tuple[type, Any, list[Any], list[Any]]] = {
     ),
     "a table": (Player, select(PLAYERS.c.id), [1, 3], [1, 2, 3]),
     "an alias of a table": (Player, select(PLAYERS.alias("p").c.id), [1, 3], [1, 2, 3]),
+    "an alias of an alias": (Player, select(PLAYERS.alias().alias().c.id), [1, 3], [1, 2, 3]),
     "a join of tables": (
         Player,
         select(PLAYERS.c.id, CLUBS.c.id).select_from(PLAYERS.join(CLUBS)),

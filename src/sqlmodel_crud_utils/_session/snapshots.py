@@ -52,7 +52,8 @@ def executing(
     if is_raw or context.isinsert or context.isupdate or context.isdelete or context.isddl:
         _written.add(connection)
         if not is_raw and is_autocommitting(connection):
-            tables = {table for table, _ in table_writes(context.compiled.statement)}
+            written: Any = context.compiled
+            tables = {table for table, _ in table_writes(written.statement)}
             _committed.setdefault(connection, set()).update(tables)
 
 

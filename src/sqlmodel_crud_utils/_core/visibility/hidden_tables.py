@@ -218,7 +218,7 @@ def _criteria_of_write(write: Update | Delete, rules: TableCriteria) -> list[Col
     # The criteria name further tables, as in UPDATE … FROM, which SQLAlchemy's never reach.
     named = {table for each in criteria_of(write) for table in tables_in(each)}
     tables = named - {target} if _is_of_model(write) else named | {_first(target)}
-    return [rules[plain](table) for table in tables if (plain := _unaliased(table)) in rules]
+    return [rules[plain](table) for table in tables if (plain := unaliased(table)) in rules]
 
 
 def _is_of_model(write: Update | Delete) -> bool:
@@ -235,12 +235,15 @@ def _first(table: FromClause) -> FromClause:
 def _criterion(
     table: Any, rules: TableCriteria, select: Select[Any] | None = None
 ) -> ColumnElement[bool] | None:
-    rule = rules.get(_unaliased(table))
+    rule = rules.get(unaliased(table))
     return None if rule is None or _has_loader_criteria(table, select) else rule(table)
 
 
-def _unaliased(table: Any) -> Any:
-    return table.element if isinstance(table, Alias | TableSample) else table
+def unaliased(table: Any) -> Any:
+    """Return the table behind an alias, or behind an alias of an alias."""
+    while isinstance(table, Alias | TableSample):
+        table = table.element
+    return table
 
 
 def _has_loader_criteria(table: FromClause, select: Select[Any] | None) -> bool:

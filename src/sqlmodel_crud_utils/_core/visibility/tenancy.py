@@ -64,6 +64,7 @@ from sqlmodel_crud_utils._core.visibility.hidden_tables import (
     has_bare_join,
     mappers_in,
     subqueries_of,
+    unaliased,
 )
 from sqlmodel_crud_utils._core.visibility.sql_texts import texts_in
 from sqlmodel_crud_utils.exceptions import TenantError
@@ -338,10 +339,10 @@ def _refusal_of_write(statement: Update | Delete) -> str | None:
     table: Any = statement.table
     if (refusal := _refusal_of_defaults(table)) is not None:
         return refusal
-    if isinstance(table, Alias) and "parententity" in notes_of(table):
-        if table.element in _tables_of_tenants():
-            return "an UPDATE or DELETE of an alias reaches the rows of all tenants; name the model"
-    elif _column_of(table) is not None and any(map(_is_tenant, _assigned(statement))):
+    is_of_model = isinstance(table, Alias) and "parententity" in notes_of(table)
+    if is_of_model and _column_of(table) is not None:
+        return "an UPDATE or DELETE of an alias reaches the rows of all tenants; name the model"
+    if any(_is_tenant_in(table, column) for column in _assigned(statement)):
         return FIXED
     if any(isinstance(each, CTE) and concerns(each, _rules()) for each in subqueries_of(statement)):
         return "an UPDATE or DELETE takes the rows of tenants from a subquery(), not from a cte()"
@@ -377,12 +378,18 @@ def _links_of_others(relationship: RelationshipProperty[Any]) -> str:
 
 def _column_of(table: Any) -> Column[Any] | None:
     """Return the tenant column of a table that is written to, if it has one."""
-    return table.c.get(TENANT) if table in _tables_of_tenants() else None
+    plain = unaliased(table)
+    return plain.c.get(TENANT) if plain in _tables_of_tenants() else None
 
 
 def _is_tenant(column: Any) -> bool:
     name: str = getattr(column, "key", column)
     return name == TENANT
+
+
+def _is_tenant_in(table: FromClause, column: Any) -> bool:
+    """Return whether an UPDATE of a table sets the tenant of rows, perhaps in another table."""
+    return _is_tenant(column) and _column_of(getattr(column, "table", table)) is not None
 
 
 def _assigned(statement: Update | Delete) -> Iterator[Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import AliasedReturnsRows, Delete, FromClause, Insert, Update
+from sqlalchemy import Delete, FromClause, Insert, Join, TableClause, Update
 from sqlalchemy.orm import FromStatement
 
-from sqlmodel_crud_utils._core.sqlalchemy_internals import ordered_columns_of, values_of
-from sqlmodel_crud_utils._core.visibility.hidden_tables import elements_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import ordered_columns_of, tables_in, values_of
+from sqlmodel_crud_utils._core.visibility.hidden_tables import elements_of, unaliased
 
 WriteKind = Literal["create", "update", "delete"]
 
@@ -38,23 +38,23 @@ def is_plain(statement: Any) -> bool:
     """Return whether a statement does nothing but write to one table, which it names itself."""
     return (
         isinstance(statement, Insert | Update | Delete)
-        and not isinstance(statement.table, AliasedReturnsRows)
+        and isinstance(statement.table, TableClause)
         and len(table_writes(statement)) == 1
     )
 
 
 def _writes_of(part: Any) -> Iterator[TableWrite]:
     if isinstance(part, Insert | Update | Delete):
-        yield TableWrite(_unaliased(part.table), _KINDS[part.__visit_name__])
+        kind = _KINDS[part.__visit_name__]
+        yield from (TableWrite(table, kind) for table in _targets(part.table))
     if isinstance(part, Update):
         # MySQL can update several tables at once.
-        for column in (*values_of(part), *ordered_columns_of(part)):
-            table = getattr(column, "table", None)
-            if table is not None:
-                yield TableWrite(_unaliased(table), "update")
+        columns = (*values_of(part), *ordered_columns_of(part))
+        tables = (getattr(column, "table", None) for column in columns)
+        yield from (TableWrite(unaliased(each), "update") for each in tables if each is not None)
 
 
-def _unaliased(table: Any) -> Any:
-    while isinstance(table, AliasedReturnsRows):
-        table = table.element
-    return table
+def _targets(table: Any) -> list[Any]:
+    """Return the table that a statement writes to, or all of a JOIN."""
+    tables = tables_in(table) if isinstance(table, Join) else [table]
+    return [unaliased(each) for each in tables if not isinstance(each, Join)]
