@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, inspect, select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import raiseload
 
 from sqlmodel_crud_utils.aio import (
     AsyncQueryBuilder,
@@ -22,7 +23,7 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError
-from tests._runtime_async import AsyncSession, execute, first_of, sync_session
+from tests._runtime_async import AsyncSession, execute, first_of, run_sync, sync_session
 from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
 from tests.models import Hero, Team
 
@@ -217,6 +218,49 @@ class TestAfterTheCommit:
         await session.close()
         await write_row(Hero(name="free", secret_name="?"), session_factory(), raise_on_error=True)
         assert held.value is not None
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_the_callers_own_commit_expires_the_row(session: AsyncSession, inside: bool) -> None:
+    """The library commits without expiring it; the session remains configured as it was."""
+    if inside:
+        async with transaction(session):
+            _, hero = await write_row(Hero(name="Rusty", secret_name="?"), session)
+    else:
+        _, hero = await write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert "name" in vars(hero)
+    assert sync_session(session).expire_on_commit
+    await session.commit()
+    assert "name" not in vars(hero)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_row_that_was_deleted_before_the_commit(session: AsyncSession, others: int) -> None:
+    """It is detached, and rows of the session that were not written are expired."""
+    teams = [Team(name=f"team {number}") for number in range(1 + others)]
+    await insert_data_rows(teams, session)
+    async with transaction(session):
+        for team in teams:
+            await session.refresh(team)
+        await session.delete(teams[0])
+        _, hero = await write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert inspect(teams[0]).detached
+    assert ["name" in vars(team) for team in teams[1:]] == [False] * others
+    assert hero.name == "Rusty"
+    session.add(Team(name=teams[0].name))
+    await session.commit()
+
+
+async def test_a_row_that_was_read_with_raiseload(session: AsyncSession) -> None:
+    """The option ends with the commit of a write, so the relationship can be loaded."""
+    team = Team(name="Preventers")
+    await write_row(Hero(name="Rusty", secret_name="?", team=team), session)
+    session.expunge_all()
+    statement = select(Hero).options(raiseload(Hero.team))  # type: ignore[arg-type]
+    hero: Hero = first_of(await execute(session, statement))
+    await update_row(hero.id, {"age": 5}, session, Hero)
+    assert "name" in vars(hero)
+    assert (await run_sync(session, getattr, hero, "team")).name == "Preventers"
 
 
 async def test_rows_that_were_expunged_do_not_count(session: AsyncSession) -> None:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, inspect, select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import raiseload
 
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError
 from sqlmodel_crud_utils.sync import (
@@ -24,7 +25,7 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Session, execute, first_of, sync_session
+from tests._runtime_sync import Session, execute, first_of, run_sync, sync_session
 from tests.kept_models import Page, PageEdit, PageNote, PageView, Preferences, Size
 from tests.models import Hero, Team
 
@@ -215,6 +216,49 @@ class TestAfterTheCommit:
         session.close()
         write_row(Hero(name="free", secret_name="?"), session_factory(), raise_on_error=True)
         assert held.value is not None
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_callers_own_commit_expires_the_row(session: Session, inside: bool) -> None:
+    """The library commits without expiring it; the session remains configured as it was."""
+    if inside:
+        with transaction(session):
+            _, hero = write_row(Hero(name="Rusty", secret_name="?"), session)
+    else:
+        _, hero = write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert "name" in vars(hero)
+    assert sync_session(session).expire_on_commit
+    session.commit()
+    assert "name" not in vars(hero)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_row_that_was_deleted_before_the_commit(session: Session, others: int) -> None:
+    """It is detached, and rows of the session that were not written are expired."""
+    teams = [Team(name=f"team {number}") for number in range(1 + others)]
+    insert_data_rows(teams, session)
+    with transaction(session):
+        for team in teams:
+            session.refresh(team)
+        session.delete(teams[0])
+        _, hero = write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert inspect(teams[0]).detached
+    assert ["name" in vars(team) for team in teams[1:]] == [False] * others
+    assert hero.name == "Rusty"
+    session.add(Team(name=teams[0].name))
+    session.commit()
+
+
+def test_a_row_that_was_read_with_raiseload(session: Session) -> None:
+    """The option ends with the commit of a write, so the relationship can be loaded."""
+    team = Team(name="Preventers")
+    write_row(Hero(name="Rusty", secret_name="?", team=team), session)
+    session.expunge_all()
+    statement = select(Hero).options(raiseload(Hero.team))  # type: ignore[arg-type]
+    hero: Hero = first_of(execute(session, statement))
+    update_row(hero.id, {"age": 5}, session, Hero)
+    assert "name" in vars(hero)
+    assert run_sync(session, getattr, hero, "team").name == "Preventers"
 
 
 def test_rows_that_were_expunged_do_not_count(session: Session) -> None:

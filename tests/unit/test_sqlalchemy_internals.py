@@ -148,6 +148,21 @@ def test_altered_objects_expire_with_their_savepoint(session: Session) -> None:
     assert "name" in inspect(team).expired_attributes
 
 
+def test_deleted_objects_of_a_transaction(session: Session) -> None:
+    """`SessionTransaction._deleted`."""
+    truck = Truck(name="a", load=1)
+    session.add(truck)
+    session.flush()
+    assert not internals.has_deleted(session)
+    with session.begin_nested():
+        session.delete(truck)
+        session.flush()
+        assert internals.has_deleted(session)
+    assert internals.has_deleted(session)
+    session.commit()
+    assert not internals.has_deleted(session)
+
+
 # --- transactions --------------------------------------------------------------------------------
 
 

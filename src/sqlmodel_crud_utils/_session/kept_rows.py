@@ -6,20 +6,42 @@ values from before the commit, and an update based on them would undo what other
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 
 from sqlmodel_crud_utils._core.returned_rows import states_of
 from sqlmodel_crud_utils._session import state
+from sqlmodel_crud_utils._session.sqlalchemy_internals import has_deleted
 from sqlmodel_crud_utils._session.state import noted, state_of
+
+
+def are_all(session: Session, states: Sequence[InstanceState[Any]]) -> bool:
+    """Return whether the session holds these rows and no other object that a commit changes."""
+    held = session.identity_map
+    return (
+        0 < len(states) == len(held)
+        and all(map(held.contains_state, states))
+        and not any(state.callables for state in states)
+        and not has_deleted(session)
+    )
+
+
+@contextmanager
+def without_expiry(session: Session) -> Iterator[None]:
+    """Let a commit inside expire nothing."""
+    session.expire_on_commit = False
+    try:
+        yield
+    finally:
+        session.expire_on_commit = True
 
 
 def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Note the rows that a commit left loaded; all others have expired."""
-    kept = weakref.WeakSet(states)
+    kept = set(states)
     if kept:
         state_of(session).kept = kept
     else:
@@ -28,7 +50,7 @@ def note(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 
 def note_more(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     """Note rows that may be outdated for a reason other than a commit."""
-    kept = noted(session).kept or weakref.WeakSet()
+    kept = noted(session).kept or set()
     kept.update(states)
     state_of(session).kept = kept
 

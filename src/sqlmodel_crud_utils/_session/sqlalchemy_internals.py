@@ -114,6 +114,12 @@ def adopting(
     return adopt
 
 
+def has_deleted(session: Session) -> bool:
+    """Return whether the session's transaction has deleted objects, which a commit detaches."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    return transaction is not None and bool(transaction._deleted)
+
+
 # --- transactions --------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,7 +43,7 @@ class SessionState:
     user: object | None = None
     transaction: SessionTransaction | None = None
     interrupted: object | None = None
-    kept: weakref.WeakSet[InstanceState[Any]] | None = None
+    kept: set[InstanceState[Any]] | None = None
     claims: dict[InstanceState[Any], Claim] | None = None
     waiting: PerSavepoint[Callable[[], Any]] | None = None
     due: list[Callable[[], Any]] | None = None
