@@ -35,9 +35,18 @@ from sqlmodel_crud_utils.aio import (
     write_row,
 )
 from sqlmodel_crud_utils.exceptions import DatabaseConnectionError, ValidationError
-from tests._runtime_async import AsyncEngine, AsyncSession, execute, make_sqlite, sync_engine
+from tests._runtime_async import (
+    AsyncEngine,
+    AsyncSession,
+    execute,
+    make_sqlite,
+    run_sync,
+    sync_engine,
+    sync_session,
+)
 from tests.databases import Database, create_empty
 from tests.models import Hero, HeroTag, Tag, Team
+from tests.models_mixins import Bough, Trunk, Twig
 from tests.observing import recorded_calls
 from tests.recording import logged
 
@@ -45,7 +54,10 @@ from tests.recording import logged
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
 EVERYWHERE = pytest.mark.databases("sqlite", "postgresql", "mysql")
 
-TABLES = [SQLModel.metadata.tables[model.__tablename__] for model in (Team, Hero, Tag, HeroTag)]
+TABLES = [
+    SQLModel.metadata.tables[model.__tablename__]
+    for model in (Team, Hero, Tag, HeroTag, Trunk, Bough, Twig)
+]
 OLD, NEW = 1, 2  # the age of the one hero, on the replica and on the primary
 
 
@@ -267,6 +279,11 @@ async def in_bulk(session: AsyncSession, count: int) -> None:
     await bulk_insert_rows([{"label": f"{count} {n}"} for n in range(count)], session, Tag)
 
 
+async def in_legacy_bulk(session: AsyncSession, method: str, *args: Any) -> None:
+    """Write with a legacy method of SQLAlchemy's session."""
+    await run_sync(session, lambda: getattr(sync_session(session), method)(*args))
+
+
 WRITES: dict[str, Any] = {
     "write_row": lambda s: write_row(Tag(label="written"), s, raise_on_error=True),
     "flush": flushed,
@@ -278,6 +295,10 @@ WRITES: dict[str, Any] = {
     "existing": lambda s: get_one_or_create(s, Hero, name="Rusty"),
     "builder": lambda s: QueryBuilder(s, Tag).where(label="x").delete(),
     "empty block": in_an_empty_block,
+    "merge": lambda s: s.merge(Tag(label="merged")),
+    "objects": lambda s: in_legacy_bulk(s, "bulk_save_objects", [Tag(label="object")]),
+    "mappings": lambda s: in_legacy_bulk(s, "bulk_insert_mappings", Tag, [{"label": "mapped"}]),
+    "changes": lambda s: in_legacy_bulk(s, "bulk_update_mappings", Team, [{"id": 1, "name": "T"}]),
 }
 
 
@@ -330,6 +351,37 @@ class TestAfterAWrite:
             assert (await session.exec(select(Hero))).one().age == 50
             await session.rollback()
 
+    async def test_a_row_is_merged_into_that_of_the_primary(
+        self, new_session: Any, primary: AsyncEngine
+    ) -> None:
+        """The replica may have an older one, or none."""
+        async with AsyncSession(primary) as other:
+            other.add(Team(id=2, name="Avengers"))
+            await other.commit()
+        async with new_session() as session:
+            await session.merge(Hero(id=1, name="Rusty", secret_name="?", age=OLD, team_id=1))
+            await session.merge(Team(id=2, name="Merged"))
+            await session.commit()
+        async with AsyncSession(primary) as other:
+            assert await age_in(other) == OLD
+            assert (await other.get(Team, 2)).name == "Merged"  # type: ignore[union-attr]
+
+    async def test_what_refers_to_a_deleted_row_is_searched_for_in_the_primary(
+        self, new_session: Any, primary: AsyncEngine
+    ) -> None:
+        """The replica may not have it yet."""
+        async with AsyncSession(primary) as other:
+            other.add(Trunk(id=1, boughs=[Bough(id=1)]))
+            await other.commit()
+        async with new_session() as session:
+            with use_primary():
+                trunk = await session.get(Trunk, 1)
+            await session.commit()
+            await session.delete(trunk)
+            await session.commit()
+        async with AsyncSession(primary) as other:
+            assert (await other.exec(select(Bough))).all() == []
+
     async def test_transactions_that_run_again(self, new_session: Any) -> None:
         """They are as on a plain session."""
 
@@ -338,6 +390,23 @@ class TestAfterAWrite:
             return await age_in(session)
 
         assert await run_transaction(new_session, work) == NEW
+
+
+def lose_connections(url: str) -> None:
+    """End all connections to a database."""
+    administrator = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with administrator.connect() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    administrator.dispose()
+
+
+async def in_a_block(session: AsyncSession) -> None:
+    """Write in a block."""
+    async with transaction(session):
+        session.add(Tag(label="y"))
 
 
 READ_ONLY = {
@@ -411,15 +480,47 @@ class TestFailures:
     ) -> None:
         """The rest of the transaction continues on the primary."""
         assert await session.scalar(select(Hero.age)) == OLD
-        administrator = create_engine(copy_url.replace("postgresql:", "postgresql+psycopg:"))
-        with administrator.connect() as connection:
-            connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        administrator.dispose()
+        lose_connections(copy_url)
         assert await session.scalar(select(Hero.age)) == NEW
         assert (await update_row(1, {"age": 7}, session, Hero))[0]
+
+    @pytest.mark.databases("postgresql")
+    async def test_a_connection_that_is_lost_before_a_commit(
+        self, primary: AsyncEngine, replica: AsyncEngine, copy_url: str
+    ) -> None:
+        """What was written to the primary is committed, and the caller learns of no failure."""
+        writes: list[Any] = [
+            lambda s: write_row(Tag(label="x"), s, raise_on_error=True),
+            in_a_block,
+            lambda s: s.commit(),
+        ]
+        for write in writes:
+            async with session_factory(primary, replicas=[replica])() as session:
+                assert await session.scalar(select(Hero.age)) == OLD
+                lose_connections(copy_url)
+                await write(session)
+        async with AsyncSession(primary) as other:
+            assert set((await other.exec(select(Tag.label))).all()) == {"x", "y"}
+
+    async def test_a_session_does_not_go_to_another_replica(
+        self, primary: AsyncEngine, replica: AsyncEngine, database: Database
+    ) -> None:
+        """It may be behind the one that failed."""
+        ahead = create_pooled_engine(database.async_url)
+        new_session = session_factory(primary, replicas=[ahead, replica])
+        async with new_session() as session:
+            assert await age_in(session) == NEW
+            await session.commit()
+
+            @event.listens_for(sync_engine(ahead), "before_cursor_execute")
+            def fail(*_: Any) -> None:
+                raise ConnectionRefusedError
+
+            for _ in range(2):
+                async with new_session() as other:
+                    await age_in(other)
+            assert await age_in(session) == NEW
+        await ahead.dispose()
 
     async def test_a_database_that_the_caller_names(
         self, session: AsyncSession, primary: AsyncEngine, replica: AsyncEngine

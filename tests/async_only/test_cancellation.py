@@ -16,7 +16,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, literal
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import select
@@ -25,6 +25,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel_crud_utils.aio import (
     bulk_insert_rows,
     bulk_upsert_mappings,
+    create_pooled_engine,
     delete_row,
     get_one_or_create,
     get_rows,
@@ -32,6 +33,7 @@ from sqlmodel_crud_utils.aio import (
     on_commit,
     purge_rows,
     restore_row,
+    session_factory,
     transaction,
     update_row,
     write_row,
@@ -491,3 +493,25 @@ async def test_a_rollback_that_is_under_way_is_carried_out(
             await task
         assert (await write_row(hero("next"), session))[0]
     assert connected == []
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_replica_is_not_to_blame(database: Database) -> None:
+    """A session whose read was cancelled goes on at the primary; others still read the replica."""
+    primary, replica = (create_pooled_engine(database.async_url) for _ in range(2))
+    reads: list[str] = []
+    event.listen(replica.sync_engine, "before_cursor_execute", lambda *args: reads.append(args[2]))
+    new_session = session_factory(primary, replicas=[replica])
+    async with new_session() as session:
+        reading = asyncio.create_task(session.exec(select(func.pg_sleep(5))))
+        await asyncio.sleep(0.3)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert (await session.exec(select(literal(1)))).one() == 1
+    reads.clear()
+    async with new_session() as session:
+        await session.exec(select(literal(1)))
+    assert len(reads) == 1
+    await primary.dispose()
+    await replica.dispose()

@@ -207,6 +207,12 @@ def _stay_with_primary(session: Any, *_: Any) -> None:
     session.stay_with_primary()
 
 
+@event.listens_for(RoutedSession, "before_commit")
+def _leave_replica(session: Any) -> None:
+    if not session.in_nested_transaction():
+        session.leave_replica()
+
+
 # --- statements ----------------------------------------------------------------------------------
 
 

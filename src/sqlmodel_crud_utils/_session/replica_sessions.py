@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from itertools import count
 from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlmodel import Session as SQLModelSession
 
@@ -124,8 +126,29 @@ def replicas_of(primary: Engine, engines: Sequence[Engine]) -> Replicas:
     return Replicas(primary, [Replica(each) for each in engines])
 
 
+def _writing(method: Any) -> Any:
+    """Return a method of sessions that stays with the primary from its beginning."""
+
+    @wraps(method)
+    def call(session: RoutedSession, *args: Any, **options: Any) -> Any:
+        session.stay_with_primary()
+        return method(session, *args, **options)
+
+    return call
+
+
 class RoutedSession(SQLModelSession):
     """A session that reads from a replica until it writes."""
+
+    # They read rows to write them, or write without a flush.
+    merge = _writing(SQLModelSession.merge)
+    delete = _writing(SQLModelSession.delete)
+    bulk_save_objects = _writing(SQLModelSession.bulk_save_objects)
+    bulk_insert_mappings = _writing(SQLModelSession.bulk_insert_mappings)
+    bulk_update_mappings = _writing(SQLModelSession.bulk_update_mappings)
+    if hasattr(SQLModelSession, "merge_all"):  # SQLAlchemy 2.1
+        merge_all = _writing(SQLModelSession.merge_all)
+        delete_all = _writing(SQLModelSession.delete_all)
 
     def __init__(self, *args: Any, replicas: Replicas, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -165,6 +188,17 @@ class RoutedSession(SQLModelSession):
         if not self._stays:
             self._stays = True
             self._outdate()
+
+    def leave_replica(self) -> None:
+        """End the transaction on the replica; nothing in it can fail the session's commit."""
+        if self._replica is None:
+            return
+        try:
+            _detach(self, self._replica.engine, is_lost=False)
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            self._replicas.suspend(self._replica, error)
 
     def _outdate(self) -> None:
         """Mark rows that came from a replica as outdated, so that the next read refreshes them."""
@@ -236,6 +270,10 @@ class RoutedSession(SQLModelSession):
         found = next(
             (each for each in self._candidates() if self._is_far_enough(each, wanted.after)), None
         )
+        if self._replica is not None and not self._replica.is_ready():
+            # Another replica may be behind it: reads must not go back in time.
+            self.stay_with_primary()
+            return None
         if found is not None:
             if not self._has_seen(wanted.after):
                 self._outdate()
@@ -243,7 +281,7 @@ class RoutedSession(SQLModelSession):
         return found
 
     def _candidates(self) -> Iterator[Replica]:
-        """Yield the replicas, the session's current one first: reads must not go back in time."""
+        """Yield the replicas, the session's current one first."""
         if self._replica is not None and self._replica.is_ready():
             yield self._replica
         yield from self._replicas.in_turn()
@@ -265,7 +303,8 @@ class RoutedSession(SQLModelSession):
         is_lost = is_unreachable(error)
         if not is_lost and not is_lost_race(error) and not is_read_only(error):
             return False
-        if not is_read_only(error):
+        # A transaction that an earlier statement has broken says nothing about the replica.
+        if not is_read_only(error) and not isinstance(error, PendingRollbackError):
             self._replicas.suspend(replica, error)
         _detach(self, replica.engine, is_lost)
         self.stay_with_primary()
@@ -281,10 +320,12 @@ def _detach(session: Session, engine: Engine, is_lost: bool) -> None:
         return
     connection, begin, *_ = found
     begun.pop(connection)
-    if is_lost:
-        connection.invalidate()
-    begin.close()
-    connection.close()
+    try:
+        if is_lost:
+            connection.invalidate()
+        begin.close()
+    finally:
+        connection.close()
 
 
 def stay_with_primary(session: Session) -> None:
