@@ -104,7 +104,7 @@ class Specimen(SQLModel, TrackChangesMixin, table=True):
     pin: str | None = Field(default=None, max_length=40)
 
 
-class Reading(SQLModel, TrackChangesMixin, table=True):
+class Dial(SQLModel, TrackChangesMixin, table=True):
     """Values whose text the database would write differently from Python."""
 
     id: int | None = Field(default=None, primary_key=True)

@@ -67,6 +67,7 @@ from tests.history_models import (
     Baker,
     BakerLoaf,
     Cupboard,
+    Dial,
     Docket,
     Estate,
     Grade,
@@ -75,7 +76,6 @@ from tests.history_models import (
     Loaf,
     LongName,
     Pallet,
-    Reading,
     Recipe,
     Shelfmark,
     Slot,
@@ -252,6 +252,46 @@ async def test_writers_side_by_side_leave_a_chain(
     pairs = [changed["stock"] for _, changed in updates]
     assert len(pairs) == 15
     assert [0, *(new for _, new in pairs[:-1])] == [old for old, _ in pairs]
+
+
+async def _flush(session: AsyncSession, key: int) -> None:
+    pallet = await session.get_one(Pallet, key)
+    pallet.stock = 2
+    await session.commit()
+
+
+LOCKED: dict[str, Callable[[AsyncSession, int], Any]] = {
+    "flush": _flush,
+    "one": lambda session, key: update_row(key, {"stock": 2}, session, Pallet),
+    "delete": lambda session, key: delete_row(key, session, Pallet),
+    "query": lambda session, key: (
+        AsyncQueryBuilder(session, Pallet).where(id=key).update(stock=func.abs(Pallet.stock))
+    ),
+    "statement": lambda session, key: execute(
+        session, update(Pallet).where(Pallet.id == key).values(stock=2)
+    ),
+    "upsert": lambda session, key: bulk_upsert_mappings(
+        [{"id": key, "name": "a", "stock": 2}], session, Pallet, ["id"]
+    ),
+}
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("way", LOCKED)
+async def test_old_values_are_read_under_the_lock_of_sqlite(
+    engine: AsyncEngine, session: AsyncSession, way: str
+) -> None:
+    """Its driver begins no transaction for a SELECT, so others could write after it."""
+    key = await new_pallet(session)
+    session.expunge_all()
+    with recorded(engine) as statements:
+        await LOCKED[way](session, key)
+        await session.commit()
+    written = [place for place, word in enumerate(statements) if word in {"UPDATE", "DELETE"}]
+    first = written[0] if written else statements.index("INSERT")
+    assert statements[first - 1] == "SELECT"
+    assert "BEGIN" in statements[:first]
+    assert "SELECT" in statements[statements.index("BEGIN") : first]
 
 
 async def test_rows_that_only_a_flush_finds(session: AsyncSession) -> None:
@@ -473,9 +513,9 @@ async def test_what_is_no_sum_is_read(session: AsyncSession, value: Any) -> None
 @pytest.mark.parametrize(
     "values",
     [
-        {"number": Reading.number + 1.5},
-        {"number": Reading.number + Reading.price},
-        {"number": Reading.price},
+        {"number": Dial.number + 1.5},
+        {"number": Dial.number + Dial.price},
+        {"number": Dial.price},
         {"wide": Decimal("9876543210987654.25")},
         {"rate": 2.25},
         {"code": "b"},
@@ -487,10 +527,10 @@ async def test_set_based_writes_record_what_is_stored(
 ) -> None:
     """The texts are those of a row that is read, also where the database converts the value."""
     price, wide = Decimal("1.50"), Decimal("1234567890123456.25")
-    await write_row(Reading(id=1, number=1, price=price, wide=wide, rate=1.5, code="a"), session)
-    await AsyncQueryBuilder(session, Reading).where(id=1).update(values)
-    await AsyncQueryBuilder(session, Reading).where(id=1).update(dict.fromkeys(values))
-    (_, created), (_, first), (_, second) = await changes_of(session, 1, Reading)
+    await write_row(Dial(id=1, number=1, price=price, wide=wide, rate=1.5, code="a"), session)
+    await AsyncQueryBuilder(session, Dial).where(id=1).update(values)
+    await AsyncQueryBuilder(session, Dial).where(id=1).update(dict.fromkeys(values))
+    (_, created), (_, first), (_, second) = await changes_of(session, 1, Dial)
     [name] = values
     assert first[name] == [created[name][1], second[name][0]]
 
@@ -645,6 +685,14 @@ async def test_an_insert_that_may_update_is_refused(session: AsyncSession) -> No
         statement = statement.on_conflict_do_update(index_elements=["name"], set_={"stock": 1})
     with pytest.raises(ValidationError, match="bulk_upsert_mappings"):
         await execute(session, statement)
+
+
+@pytest.mark.parametrize("statement", [insert(Pallet), update(Pallet)], ids=["insert", "update"])
+async def test_a_statement_that_replaces_is_refused(session: AsyncSession, statement: Any) -> None:
+    """It may remove other rows, without saying which."""
+    replacing = statement.prefix_with("OR REPLACE").values(name="a")
+    with pytest.raises(ValidationError, match="without REPLACE"):
+        await execute(session, replacing)
 
 
 @pytest.mark.databases("sqlite", "postgresql")

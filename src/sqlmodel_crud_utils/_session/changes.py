@@ -430,7 +430,7 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
         raise ValidationError(
             f"{model.__name__} rows have a history, which cannot follow this statement: name the "
             "model itself, not an alias, and write to one table with each statement, outside "
-            "from_statement() and CTEs",
+            "from_statement() and CTEs, without REPLACE",
             field="statement",
         )
     if isinstance(execution.statement, Insert):

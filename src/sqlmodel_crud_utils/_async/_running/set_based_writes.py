@@ -16,6 +16,7 @@ from sqlmodel_crud_utils._runtime_async import (
     AsyncSession,
     dialect_of,
     execute_writing,
+    run_on_connection,
     run_sync,
     sync_session,
 )
@@ -26,6 +27,7 @@ from sqlmodel_crud_utils._session.changes import (
     need_of,
     recording_of,
 )
+from sqlmodel_crud_utils._session.databases import begin_immediate
 
 _ROWS_AT_ONCE = 1_000
 """How many rows are read back after a write, and reported to subscribers, at once."""
@@ -64,6 +66,7 @@ async def write_set(
         rows = await _fetched(session, statement.returning(*found), options)
     else:
         # The locks keep others from changing the matching rows in between.
+        await run_on_connection(session, begin_immediate, facts.model)
         keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = await _fetched(session, keys, {})
         if need >= Need.BEFORE:

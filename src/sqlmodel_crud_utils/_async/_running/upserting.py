@@ -215,6 +215,7 @@ class Upsertion(NamedTuple):
         there: dict[Entry, Any] = {}
         rest = batch
         if need >= Need.KEYS:
+            await self._begin()
             there, rest = await split_existing(session, batch, self.dialect)
         if need >= Need.BEFORE:
             await announce(session, model, list(map(_key_of, there.values())))

@@ -8,7 +8,12 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Delete, FromClause, Insert, Join, TableClause, Update
 from sqlalchemy.orm import FromStatement
 
-from sqlmodel_crud_utils._core.sqlalchemy_internals import ordered_columns_of, tables_in, values_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import (
+    ordered_columns_of,
+    prefixes_of,
+    tables_in,
+    values_of,
+)
 from sqlmodel_crud_utils._core.visibility.hidden_tables import elements_of, unaliased
 
 WriteKind = Literal["create", "update", "delete"]
@@ -40,6 +45,7 @@ def is_plain(statement: Any) -> bool:
         isinstance(statement, Insert | Update | Delete)
         and isinstance(statement.table, TableClause)
         and len(table_writes(statement)) == 1
+        and not any("REPLACE" in prefix for prefix in prefixes_of(statement))
     )
 
 

@@ -17,6 +17,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     Session,
     dialect_of,
     execute_writing,
+    run_on_connection,
     run_sync,
     sync_session,
 )
@@ -27,6 +28,7 @@ from sqlmodel_crud_utils._session.changes import (
     need_of,
     recording_of,
 )
+from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._sync._running.reported_changes import announce, report
 
 _ROWS_AT_ONCE = 1_000
@@ -66,6 +68,7 @@ def write_set(
         rows = _fetched(session, statement.returning(*found), options)
     else:
         # The locks keep others from changing the matching rows in between.
+        run_on_connection(session, begin_immediate, facts.model)
         keys = select(*_columns(facts, ())).where(*criteria).with_for_update()
         rows = _fetched(session, keys, {})
         if need >= Need.BEFORE:

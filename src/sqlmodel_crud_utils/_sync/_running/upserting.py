@@ -215,6 +215,7 @@ class Upsertion(NamedTuple):
         there: dict[Entry, Any] = {}
         rest = batch
         if need >= Need.KEYS:
+            self._begin()
             there, rest = split_existing(session, batch, self.dialect)
         if need >= Need.BEFORE:
             announce(session, model, list(map(_key_of, there.values())))

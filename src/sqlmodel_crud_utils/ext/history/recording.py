@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.values.datetimes import utc_now
 from sqlmodel_crud_utils._core.visibility.tenancy import belongs_to_tenants
 from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
 from sqlmodel_crud_utils._session.changes import Change, Need, Recording
+from sqlmodel_crud_utils._session.databases import begin_immediate
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.ext.history.json_values import (
     as_stored,
@@ -81,6 +82,7 @@ class History:
         facts = facts_of(model)
         before = _transaction_of(session).before.setdefault(table_name(facts), {})
         connection = _connection(session, facts)
+        begin_immediate(connection)
         statement = _rows(connection, facts).where(*criteria).with_for_update()
         before.update(_read(connection, facts, statement))
 
