@@ -251,6 +251,20 @@ async def test_a_row_that_was_deleted_before_the_commit(session: AsyncSession, o
     await session.commit()
 
 
+@pytest.mark.parametrize("name", ["before_commit", "after_flush_postexec"])
+async def test_rows_that_the_commit_itself_writes(session: AsyncSession, name: str) -> None:
+    """A listener adds them; they expire, as they do without the library."""
+    team = Team(name="Preventers")
+
+    def add(plain: Any, _context: Any = None) -> None:
+        plain.add(team)
+
+    event.listen(sync_session(session), name, add, once=True)
+    _, hero = await write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert inspect(team).persistent
+    assert ("name" in vars(hero), "name" in vars(team)) == (True, False)
+
+
 async def test_a_row_that_was_read_with_raiseload(session: AsyncSession) -> None:
     """The option ends with the commit of a write, so the relationship can be loaded."""
     team = Team(name="Preventers")

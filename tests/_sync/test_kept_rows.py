@@ -249,6 +249,20 @@ def test_a_row_that_was_deleted_before_the_commit(session: Session, others: int)
     session.commit()
 
 
+@pytest.mark.parametrize("name", ["before_commit", "after_flush_postexec"])
+def test_rows_that_the_commit_itself_writes(session: Session, name: str) -> None:
+    """A listener adds them; they expire, as they do without the library."""
+    team = Team(name="Preventers")
+
+    def add(plain: Any, _context: Any = None) -> None:
+        plain.add(team)
+
+    event.listen(sync_session(session), name, add, once=True)
+    _, hero = write_row(Hero(name="Rusty", secret_name="?"), session)
+    assert inspect(team).persistent
+    assert ("name" in vars(hero), "name" in vars(team)) == (True, False)
+
+
 def test_a_row_that_was_read_with_raiseload(session: Session) -> None:
     """The option ends with the commit of a write, so the relationship can be loaded."""
     team = Team(name="Preventers")

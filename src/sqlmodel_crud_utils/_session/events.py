@@ -149,6 +149,7 @@ def _on_begin(session: Session, transaction: SessionTransaction, connection: Con
 
 
 @event.listens_for(Session, "before_commit")
+@own
 def _before_commit(session: Session) -> None:
     # Others may send statements after this commit; an interrupted transaction has lost a part.
     if sole_use.is_used_by_others(session) or sole_use.is_interrupted(session):

@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy.orm import InstanceState, Session
 
+from sqlmodel_crud_utils._core.listeners import has_listeners
 from sqlmodel_crud_utils._core.returned_rows import states_of
 from sqlmodel_crud_utils._session import state
-from sqlmodel_crud_utils._session.sqlalchemy_internals import has_deleted
+from sqlmodel_crud_utils._session.sqlalchemy_internals import has_deleted, is_clean
 from sqlmodel_crud_utils._session.state import noted, state_of
 
 
@@ -23,6 +24,8 @@ def are_all(session: Session, states: Sequence[InstanceState[Any]]) -> bool:
     held = session.identity_map
     return (
         0 < len(states) == len(held)
+        and is_clean(session)
+        and not has_listeners(session.dispatch, ("before_commit",))  # they may write more
         and all(map(held.contains_state, states))
         and not any(state.callables for state in states)
         and not has_deleted(session)
