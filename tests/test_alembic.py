@@ -436,6 +436,19 @@ def test_a_limit_of_nothing(url: str, engine: Engine, tmp_path: Path) -> None:
             upgrade(project.config)
 
 
+def test_a_limit_beyond_what_databases_can_hold(url: str, engine: Engine, tmp_path: Path) -> None:
+    """It is the longest that they can hold, instead of none or an error."""
+    project = Project(tmp_path, url, "wait=10**9, lock_timeout=10**9")
+    upgrade(project.config)
+    project.add(second=revision("second", "first", WIDEN))
+    with engine.connect() as writer:
+        writer.execute(text("INSERT INTO ship (name) VALUES ('x')"))
+        ending = threading.Timer(0.3, writer.commit)
+        ending.start()
+        upgrade(project.config)
+        ending.join()
+
+
 @contextlib.contextmanager
 def _locked(engine: Engine) -> Iterator[None]:
     """Hold the lock of an upgrade, like another process."""

@@ -9,10 +9,12 @@ from sqlmodel_crud_utils.exceptions import ValidationError
 
 _TEXT = re.compile(r"(\d+(?:\.\d+)?) *(ms|s|min)")
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
+# Databases hold a limit in milliseconds, as a signed number of 32 bits; this is 24 days.
+_LONGEST = (2**31 - 1) / 1000
 
 
 def seconds_of(duration: object, field: str) -> float:
-    """Return a duration in seconds.
+    """Return a duration in seconds; a longer one than databases can hold is cut to that.
 
     Args:
         duration: A number of seconds, a timedelta, or a text such as "5s", "500ms" or "2min".
@@ -34,4 +36,4 @@ def seconds_of(duration: object, field: str) -> float:
             field=field,
             value=duration,
         )
-    return seconds
+    return min(seconds, _LONGEST)
