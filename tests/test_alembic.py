@@ -232,9 +232,28 @@ def test_a_foreign_key_that_is_broken_is_an_error(url: str, engine: Engine, tmp_
     upgrade(project.config)
     run(engine, *FILL)
     project.add(second=revision("second", "first", 'op.execute("DELETE FROM ship")'))
-    with pytest.raises(ConstraintViolationError, match="2 rows of sailor refer to rows of ship"):
+    with pytest.raises(ConstraintViolationError, match="2 rows of sailor without the rows of ship"):
         upgrade(project.config)
     assert value(engine, "SELECT count(*) FROM ship") == 1
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("settings", [{}, {"transaction_per_migration": True}])
+def test_no_commit_breaks_a_foreign_key(
+    url: str, engine: Engine, tmp_path: Path, settings: dict[str, bool]
+) -> None:
+    """A revision that commits before the end is checked before that commit."""
+    project = Project(tmp_path, url)
+    _use(project, engine, **settings)
+    upgrade(project.config)
+    run(engine, *FILL, "DELETE FROM sailor WHERE id = 2")
+    project.add(second=revision("second", "first", 'op.execute("DELETE FROM ship")'))
+    commits = 'with op.get_context().autocommit_block(): op.execute("SELECT 1")'
+    project.add(third=revision("third", "second", commits))
+    with pytest.raises(ConstraintViolationError, match="1 row of sailor without"):
+        upgrade(project.config)
+    assert value(engine, "SELECT count(*) FROM ship") == 1
+    assert value(engine, "SELECT version_num FROM alembic_version") == "first"
 
 
 # --- one upgrade at a time -----------------------------------------------------------------------
@@ -363,7 +382,7 @@ async def test_where_a_loop_runs(
         await own.dispose()
 
 
-def _use(project: Project, engine: Any, **settings: str) -> None:
+def _use(project: Project, engine: Any, **settings: object) -> None:
     """Let the project run with an engine of this process."""
     from tests import migration_models
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
 from sqlmodel_crud_utils._session.databases import begin_again_immediate, begin_immediate, has_begun
+from sqlmodel_crud_utils._session.sqlalchemy_internals import is_autocommitting
 from sqlmodel_crud_utils.exceptions import ConstraintViolationError, MigrationLockError
 
 
@@ -28,13 +29,16 @@ def unchecked(connection: Connection, patience: float) -> Iterator[None]:
         yield
     finally:
         connection.rollback()
+        connection.connection.rollback()  # SQLAlchemy sends none after a commit that has failed
         _pragma(connection, f"foreign_keys = {before[0]}")
         _pragma(connection, f"busy_timeout = {before[1]}")
 
 
 @contextmanager
 def begin_checked(connection: Connection, patience: float) -> Iterator[None]:
-    """Take the database's lock; at the end, refuse newly broken foreign keys.
+    """Take the database's lock; until the end, no commit may break foreign keys.
+
+    A revision commits before the end with an `autocommit_block`, or where each has its transaction.
 
     Raises:
         MigrationLockError: Another process has the lock.
@@ -46,13 +50,23 @@ def begin_checked(connection: Connection, patience: float) -> Iterator[None]:
     except OperationalError as error:
         raise MigrationLockError(patience) from error
     before = _broken(connection)
+
+    @event.listens_for(connection, "commit")
+    def check(committing: Connection) -> None:
+        if not is_autocommitting(committing):
+            _check(committing, before)
+
     yield
+
+
+def _check(connection: Connection, before: Counter[tuple[str, str]]) -> None:
     new = _broken(connection) - before
     if new:
         (table, parent), count = new.most_common(1)[0]
+        rows = "1 row" if count == 1 else f"{count} rows"
         raise ConstraintViolationError(
-            f"after the migrations, {count} rows of {table} refer to rows of {parent} that do not "
-            "exist; nothing was committed",
+            f"the migrations leave {rows} of {table} without the rows of {parent} that they refer "
+            "to; their transaction is rolled back",
             kind="foreign_key",
         )
 
