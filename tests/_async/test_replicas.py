@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, event, func, insert, literal, text, update
+from sqlalchemy import (
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    lambda_stmt,
+    literal,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session as SyncSession, SQLModel, select
 
@@ -157,6 +167,10 @@ READS = {
     ),
     "cte": lambda s: s.scalar(select(select(Hero.age).cte().c.age)),
     "get": lambda s: value(s.get(Hero, 1), lambda hero: hero.age),
+    "lambda": lambda s: s.scalar(lambda_stmt(lambda: select(Hero.age))),
+    "from_statement": lambda s: value(
+        s.scalar(select(Hero).from_statement(select(Hero))), lambda hero: hero.age
+    ),
 }
 
 
@@ -232,6 +246,7 @@ ELSE: list[Any] = [
     update(Hero).where(Hero.age == NEW).values(age=Hero.age),
     delete(Tag),
     insert(TABLES[2]).values(label="x"),
+    lambda_stmt(lambda: insert(TABLES[2]).values(label="y")),
 ]
 
 

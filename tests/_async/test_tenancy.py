@@ -20,6 +20,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    lambda_stmt,
     literal,
     literal_column,
     select,
@@ -348,6 +349,16 @@ BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
     "an insert of one": lambda session: execute(
         session, insert(SPELLS), {"id": 9, "label": "x", "tenant_id": "b"}
     ),
+    "an insert of parameters in a lambda": lambda session: execute(
+        session,
+        lambda_stmt(lambda: insert(SPELLS)),
+        {"id": 9, "label": "x", "tenant_id": "b"},
+    ),
+    "an insert of parameters that returns rows": lambda session: execute(
+        session,
+        select(Spell).from_statement(insert(Spell).returning(Spell)),
+        {"id": 9, "label": "x", "tenant_id": "b"},
+    ),
     "an insert of many values": lambda session: execute(
         session, insert(SPELLS).values([{"id": 9, "label": "x", "tenant_id": "b"}])
     ),
@@ -394,6 +405,9 @@ BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
     ),
     "an update of parameters": lambda session: execute(
         session, update(SPELLS).where(SPELLS.c.id == 1), {"tenant_id": "b"}
+    ),
+    "an update of parameters in a lambda": lambda session: execute(
+        session, lambda_stmt(lambda: update(SPELLS)), {"tenant_id": "b"}
     ),
     "an assignment": moved,
 }
@@ -465,6 +479,7 @@ MOVES = [
     "an update in order",
     "an update in an expression",
     "an update of parameters",
+    "an update of parameters in a lambda",
 ]
 
 
@@ -921,6 +936,15 @@ async def test_what_cannot_be_kept_to_one_tenant_is_refused(session: AsyncSessio
     with tenant_scope("a"), statements_of(session.bind) as sent, pytest.raises(TenantError):
         await execute(session, REFUSED[what])
     assert sent == []
+
+
+async def test_an_update_by_key_is_refused(session: AsyncSession):
+    """No criterion can be added to it."""
+    await spells_of("a", "b", session=session)
+    for statement in (update(Spell), lambda_stmt(lambda: update(Spell))):
+        with tenant_scope("a"), pytest.raises(ValidationError, match="use bulk_update_rows"):
+            await execute(session, statement, [{"id": 2, "label": "x"}])
+    assert await labels(session) == ["of a (a)", "of b (b)"]
 
 
 async def test_a_default_that_reads_rows_of_others(session: AsyncSession):

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, literal, literal_column, select, update
+from sqlalchemy import delete, insert, lambda_stmt, literal, literal_column, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import aliased
 from sqlmodel import SQLModel, col
@@ -341,6 +341,7 @@ def writes_elsewhere(database: str) -> dict[str, Any]:
             stock=2
         ),
         "an INSERT that returns rows": select(Bundle).from_statement(made),
+        "a lambda": lambda_stmt(lambda: update(Bundle).values(stock=2)),
     }
     if database == "sqlite":
         changed_row = changed.returning(Bundle)
@@ -370,7 +371,7 @@ def writes_elsewhere(database: str) -> dict[str, Any]:
 def test_a_write_ends_entries_wherever_it_stands(
     engine: Engine, session: Session, database: Database
 ) -> None:
-    """To an alias, to several tables at once, in a CTE, as the source of rows."""
+    """To an alias, to several tables at once, in a CTE or a lambda, as the source of rows."""
     key = one(session, Bundle(name="a", stock=1))
     one(session, Plank(name="p"))
 

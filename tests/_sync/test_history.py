@@ -23,6 +23,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    lambda_stmt,
     select,
     text,
     update,
@@ -697,7 +698,7 @@ def test_an_insert_that_leaves_rows_alone(session: Session) -> None:
 
 
 def test_a_write_in_an_unusual_place_is_refused(session: Session) -> None:
-    """To an alias, as the source of rows, in another statement, to several tables."""
+    """To an alias, as the source of rows, in a lambda or another statement, to several tables."""
     key = new_pallet(session)
     raised = update(Pallet).values(stock=9)
     statements: list[Any] = [
@@ -706,6 +707,7 @@ def test_a_write_in_an_unusual_place_is_refused(session: Session) -> None:
         delete(SQLModel.metadata.tables["pallet"].alias("p")),
         select(Pallet).from_statement(raised.returning(Pallet)),
         select(Pallet).from_statement(insert(Pallet).values(name="b").returning(Pallet)),
+        lambda_stmt(lambda: update(Pallet).values(stock=9)),
         update(Trinket).values(code="t").add_cte(raised.cte("raised")),
         update(Trinket).where(Trinket.id == Pallet.id).values({Pallet.stock: 9}),
         update(Pallet).where(Trinket.id == Pallet.id).values({Pallet.stock: 9, Trinket.code: "t"}),

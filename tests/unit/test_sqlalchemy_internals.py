@@ -14,6 +14,7 @@ from sqlalchemy import (
     NUMERIC,
     Column,
     Connection as PlainConnection,
+    Delete,
     Engine,
     Float,
     Integer,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     StaticPool,
     Table,
     UniqueConstraint,
+    Update,
     column,
     create_engine,
     delete,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    lambda_stmt,
     select,
     text,
     union,
@@ -51,6 +54,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 from sqlalchemy.pool import QueuePool, SingletonThreadPool
+from sqlalchemy.sql.lambdas import NullLambdaStatement
 from sqlalchemy.util import greenlet_spawn
 
 import sqlmodel_crud_utils
@@ -348,6 +352,16 @@ def test_what_a_statement_is() -> None:
     assert core.cache_key_of(select(Team)) != core.cache_key_of(select(TEAM))
     assert core.is_orm(select(Team))
     assert not core.is_orm(select(TEAM))
+
+
+def test_the_source_of_a_statement() -> None:
+    """`_resolved` of both kinds of lambdas, and `from_statement()`."""
+    plain = select(TEAM)
+    assert core.source_of(plain) is plain
+    assert core.source_of(select(Team).from_statement(plain)) is plain
+    in_lambda = lambda_stmt(lambda: update(TEAM).values(id=1))
+    assert isinstance(core.source_of(in_lambda), Update)
+    assert isinstance(core.source_of(NullLambdaStatement(delete(TEAM))), Delete)
 
 
 @pytest.mark.parametrize("statement", [select(TEAM), update(TEAM), delete(TEAM)], ids=str)

@@ -23,9 +23,10 @@ from sqlalchemy import (
     Update,
     inspect,
 )
-from sqlalchemy.orm import LoaderCriteriaOption, RelationshipProperty
+from sqlalchemy.orm import FromStatement, LoaderCriteriaOption, RelationshipProperty
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.lambdas import NullLambdaStatement, StatementLambdaElement
 from sqlalchemy.sql.util import _deep_annotate
 from sqlalchemy.types import TypeEngine
 
@@ -42,6 +43,13 @@ def cache_key_of(statement: Any) -> Any:
     """Return SQLAlchemy's cache key of a statement, or None if it has none."""
     found = statement._generate_cache_key()
     return None if found is None else found.key
+
+
+def source_of(statement: Any) -> Any:
+    """Return the statement behind a lambda or `from_statement()`, and any other as it is."""
+    if isinstance(statement, StatementLambdaElement | NullLambdaStatement):
+        return source_of(statement._resolved)
+    return source_of(statement.element) if isinstance(statement, FromStatement) else statement
 
 
 def is_orm(statement: Any) -> bool:

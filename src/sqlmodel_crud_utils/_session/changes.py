@@ -28,6 +28,7 @@ from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
+from sqlmodel_crud_utils._core.sqlalchemy_internals import source_of
 from sqlmodel_crud_utils._core.writes.table_writes import WriteKind, is_plain, table_writes
 from sqlmodel_crud_utils._session.links import links_of
 from sqlmodel_crud_utils._session.savepoints import (
@@ -400,7 +401,7 @@ def is_reported(execution: ORMExecuteState) -> bool:
 
 def executed(execution: ORMExecuteState) -> Any:
     """Run a statement that writes, and report the models whose rows it wrote."""
-    session, statement = execution.session, execution.statement
+    session, statement = execution.session, source_of(execution.statement)
     if is_reported(execution):
         return None
     if isinstance(statement, TextClause):
@@ -430,7 +431,7 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
         raise ValidationError(
             f"{model.__name__} rows have a history, which cannot follow this statement: name the "
             "model itself, not an alias, and write to one table with each statement, outside "
-            "from_statement() and CTEs, without REPLACE",
+            "from_statement(), lambdas and CTEs, without REPLACE",
             field="statement",
         )
     if isinstance(execution.statement, Insert):

@@ -25,7 +25,7 @@ from sqlmodel_crud_utils._core.listeners import own
 from sqlmodel_crud_utils._core.memoizing import forget_all
 from sqlmodel_crud_utils._core.models.facts import facts_of
 from sqlmodel_crud_utils._core.models.policies import USUAL, elsewhere
-from sqlmodel_crud_utils._core.sqlalchemy_internals import criteria_of
+from sqlmodel_crud_utils._core.sqlalchemy_internals import criteria_of, source_of
 from sqlmodel_crud_utils._core.visibility.hiding import (
     concerns_callers,
     has_hidden_links,
@@ -73,7 +73,7 @@ def _on_execute(execution: ORMExecuteState) -> None:
 
 def _check_reach(execution: ORMExecuteState) -> None:
     """Refuse the ORM's bulk UPDATE by primary key, to which no criterion can be added."""
-    statement, mapper = execution.statement, execution.bind_mapper
+    statement, mapper = source_of(execution.statement), execution.bind_mapper
     if (
         isinstance(statement, Update)
         and isinstance(execution.parameters, list)

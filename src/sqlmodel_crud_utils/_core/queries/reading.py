@@ -10,7 +10,7 @@ from sqlalchemy import CompoundSelect, Select, TextualSelect, UpdateBase
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from sqlmodel_crud_utils._core.sqlalchemy_internals import may_lock
+from sqlmodel_crud_utils._core.sqlalchemy_internals import may_lock, source_of
 
 
 def only_reads(statement: Any) -> bool:
@@ -18,12 +18,12 @@ def only_reads(statement: Any) -> bool:
 
     `text()` may write, so it does not count; functions may write too, but count as reading.
     """
-    if not isinstance(statement, Select | CompoundSelect):
+    source = source_of(statement)
+    if not isinstance(source, Select | CompoundSelect):
         return False
-    known = _known.get(statement)
+    known = _known.get(source)
     if known is None:
-        known = not any(_may_write(part) for part in visitors.iterate(statement))
-        _known[statement] = known
+        known = _known[source] = not any(_may_write(part) for part in visitors.iterate(source))
     return known
 
 

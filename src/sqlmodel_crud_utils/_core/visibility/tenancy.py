@@ -45,6 +45,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     prefixes_of,
     rows_of,
     selected_into,
+    source_of,
     texts_around,
     unvisited_sql_of,
     values_of,
@@ -438,11 +439,12 @@ def check_parameters(statement: Any, parameters: Any) -> None:
     Raises:
         TenantError: `tenant_id` is that of another tenant, or an UPDATE has one.
     """
-    if not isinstance(statement, Insert | Update) or _column_of(statement.table) is None:
+    source = source_of(statement)
+    if not isinstance(source, Insert | Update) or _column_of(source.table) is None:
         return
-    for row in _rows_of(statement, parameters):
+    for row in _rows_of(source, parameters):
         for column, value in row.items():
-            if _is_tenant(column) and isinstance(statement, Update):
+            if _is_tenant(column) and isinstance(source, Update):
                 raise TenantError(FIXED, field=TENANT)
             if _is_tenant(column):
                 check_tenant(_given(value))

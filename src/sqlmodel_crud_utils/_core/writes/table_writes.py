@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Delete, FromClause, Insert, Join, TableClause, Update
-from sqlalchemy.orm import FromStatement
 
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     ordered_columns_of,
     prefixes_of,
+    source_of,
     tables_in,
     values_of,
 )
@@ -33,7 +33,7 @@ def table_writes(statement: Any) -> list[TableWrite]:
 
     A SELECT gives none. Only its CTEs could write, and searching them would slow down every read.
     """
-    source = statement.element if isinstance(statement, FromStatement) else statement
+    source = source_of(statement)
     if not isinstance(source, Insert | Update | Delete):
         return []
     return list(dict.fromkeys(write for part in elements_of(source) for write in _writes_of(part)))
