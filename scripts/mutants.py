@@ -34,6 +34,7 @@ PARAMETERS, PAYLOAD = "_core/parameters.py", "_core/values/payload.py"
 READERS, BY_KEY = "_core/values/readers.py", "_shortcuts/by_key.py"
 STATEMENTS, BUILDER = "_core/queries/select_statements.py", "_core/queries/builder.py"
 DRIVER_ERRORS, TRANSIENT = "_core/errors/driver_errors.py", "_core/errors/transient.py"
+KEPT_ROWS = "_session/kept_rows.py"
 OPERATIONS, BLOCKS = "_async/_running/operations.py", "_async/_running/block_levels.py"
 
 # For each mutant: the module of the package, the code, and its replacement.
@@ -152,7 +153,13 @@ SHORTCUT_MUTANTS = [
     (NEW_ROW, "if not missing and state.mapper", "if False and state.mapper"),
     (NEW_ROWS, "state.key is not None or state.class_", "state.class_"),
     (NEW_ROWS, "or state.class_ is not facts.model", ""),
-    ("_session/kept_rows.py", "kept.difference_update(states)", "pass"),
+    (KEPT_ROWS, "kept.difference_update(states)", "pass"),
+    (KEPT_ROWS, "        and all(map(held.contains_state, states))\n", ""),
+    (KEPT_ROWS, "        and is_clean(session)\n", ""),
+    (KEPT_ROWS, 'not has_listeners(session.dispatch, ("before_commit",))', "True"),
+    (KEPT_ROWS, "        and not any(state.callables for state in states)\n", ""),
+    (KEPT_ROWS, "        and not has_deleted(session)\n", ""),
+    (KEPT_ROWS, "session.expire_on_commit = True", "pass"),
 ]
 VALUE_MUTANTS = [
     (

@@ -265,6 +265,21 @@ async def test_rows_that_the_commit_itself_writes(session: AsyncSession, name: s
     assert ("name" in vars(hero), "name" in vars(team)) == (True, False)
 
 
+async def test_a_row_that_is_expunged_before_the_commit(session: AsyncSession) -> None:
+    """The other row of the session expires."""
+    team = Team(name="Preventers")
+    await write_row(team, session)
+
+    def expunge(plain: Any, _context: Any) -> None:
+        plain.expunge(hero)
+
+    event.listen(sync_session(session), "after_flush_postexec", expunge, once=True)
+    hero = Hero(name="Rusty", secret_name="?")
+    await write_row(hero, session)
+    assert hero not in session
+    assert "name" not in vars(team)
+
+
 async def test_a_row_that_was_read_with_raiseload(session: AsyncSession) -> None:
     """The option ends with the commit of a write, so the relationship can be loaded."""
     team = Team(name="Preventers")

@@ -263,6 +263,21 @@ def test_rows_that_the_commit_itself_writes(session: Session, name: str) -> None
     assert ("name" in vars(hero), "name" in vars(team)) == (True, False)
 
 
+def test_a_row_that_is_expunged_before_the_commit(session: Session) -> None:
+    """The other row of the session expires."""
+    team = Team(name="Preventers")
+    write_row(team, session)
+
+    def expunge(plain: Any, _context: Any) -> None:
+        plain.expunge(hero)
+
+    event.listen(sync_session(session), "after_flush_postexec", expunge, once=True)
+    hero = Hero(name="Rusty", secret_name="?")
+    write_row(hero, session)
+    assert hero not in session
+    assert "name" not in vars(team)
+
+
 def test_a_row_that_was_read_with_raiseload(session: Session) -> None:
     """The option ends with the commit of a write, so the relationship can be loaded."""
     team = Team(name="Preventers")
