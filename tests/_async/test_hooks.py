@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ from tests.hook_models import (
     Task,
     hooked,
 )
+from tests.value_models import Configured
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +199,17 @@ class TestRowsThatAreThere:
                 await write_row(task, session)
         assert await committed(engine, Task) == ["a"]
         assert await is_usable(session)
+
+    @pytest.mark.parametrize("has_hook", [False, True])
+    async def test_how_values_are_read(self, session: AsyncSession, has_hook: bool) -> None:
+        """With hooks as without: to the column's type; the class's own validators do not run."""
+        _, row = await write_row(Configured(checked="a"), session)
+        assert row is not None
+        row.checked, row.low = "b", "5"  # type: ignore[assignment]
+        with hooked(Configured, after_update=lambda _: None) if has_hook else nullcontext():
+            await write_row(row, session)
+        await session.refresh(row)
+        assert (row.checked, row.low) == ("b", 5)
 
     async def test_without_changes_or_refused(
         self, session: AsyncSession, engine: AsyncEngine

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ from tests.hook_models import (
     Task,
     hooked,
 )
+from tests.value_models import Configured
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +199,17 @@ class TestRowsThatAreThere:
                 write_row(task, session)
         assert committed(engine, Task) == ["a"]
         assert is_usable(session)
+
+    @pytest.mark.parametrize("has_hook", [False, True])
+    def test_how_values_are_read(self, session: Session, has_hook: bool) -> None:
+        """With hooks as without: to the column's type; the class's own validators do not run."""
+        _, row = write_row(Configured(checked="a"), session)
+        assert row is not None
+        row.checked, row.low = "b", "5"  # type: ignore[assignment]
+        with hooked(Configured, after_update=lambda _: None) if has_hook else nullcontext():
+            write_row(row, session)
+        session.refresh(row)
+        assert (row.checked, row.low) == ("b", 5)
 
     def test_without_changes_or_refused(self, session: Session, engine: Engine) -> None:
         """The outcome is that of `write_row`."""

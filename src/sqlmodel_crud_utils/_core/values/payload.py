@@ -22,7 +22,6 @@ from pydantic import (
     WrapValidator,
 )
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.orm.attributes import instance_state
 
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts
@@ -68,13 +67,6 @@ def changes_for(facts: Facts, data: Any) -> dict[str, Any]:
         ValidationError: A value that its field does not take, or data of a wrong kind.
     """
     return {name: _valid(facts, name, value) for name, value in given_fields(data).items()}
-
-
-def changes_on(facts: Facts, row: Any) -> dict[str, Any]:
-    """Return a row's pending changes, validated, without the primary key."""
-    set_since = instance_state(row).committed_state
-    names = sorted(facts.columns.keys() & set_since.keys() - set(facts.key))
-    return {name: _valid(facts, name, getattr(row, name)) for name in names}
 
 
 def changes_of_hooks(

@@ -13,9 +13,9 @@ from sqlalchemy.orm.attributes import instance_state, set_attribute
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.returned_rows import snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
-from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, changes_on, without_key
+from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, without_key
 from sqlmodel_crud_utils._core.values.versions import check_version, held_version
-from sqlmodel_crud_utils._core.values.written import check_row
+from sqlmodel_crud_utils._core.values.written import check_row, pending_values
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
     require_soft_delete,
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[False], None]:
     """Write unflushed changes of an existing row, with the hooks of an update."""
-    changes = changes_on(write.facts, row)
+    changes = pending_values(row)
     if changes:
         # Take the changes off the row: hooks must see it before they are written, and they must
         # be written inside the savepoint that may undo them.
