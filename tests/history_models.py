@@ -25,6 +25,7 @@ from sqlmodel_crud_utils.mixins import (
     AuditMixin,
     SoftDeleteMixin,
     TenantMixin,
+    TimestampMixin,
     UTCDateTime,
     VersionMixin,
 )
@@ -43,6 +44,13 @@ class Docket(SQLModel, TrackChangesMixin, SoftDeleteMixin, AuditMixin, VersionMi
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True, max_length=40)
+    stock: int | None = Field(default=0)
+
+
+class Waybill(SQLModel, TrackChangesMixin, TimestampMixin, table=True):
+    """A model whose every UPDATE sets a time."""
+
+    id: int | None = Field(default=None, primary_key=True)
     stock: int | None = Field(default=0)
 
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel
 
@@ -86,6 +87,7 @@ from tests.history_models import (
     Tome,
     Trinket,
     Vault,
+    Waybill,
 )
 from tests.models import Hero
 from tests.observing import recorded_calls
@@ -795,6 +797,45 @@ async def test_a_redacted_field_shows_no_value(session: AsyncSession) -> None:
         ("update", {"pin": hidden}),
         ("delete", {"id": [str(key), None], "pin": hidden}),
     ]
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_a_row_by_its_key_takes_three_statements(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    """It is read and locked, written, and recorded, with the values of its stamps."""
+    _, waybill = await write_row(Waybill(stock=1), session)
+    number, key = waybill.id, await new_pallet(session)
+    session.expunge_all()
+    for work, word in (
+        (partial(update_row, number, {"stock": 2}, session, Waybill), "UPDATE"),
+        (partial(delete_row, number, session, Waybill), "DELETE"),
+        (partial(update_row, key, {"stock": 2}, session, Pallet), "UPDATE"),
+        (partial(delete_row, key, session, Pallet), "DELETE"),
+    ):
+        with recorded(engine) as statements:
+            await work()
+        session.expunge_all()
+        assert [each for each in statements if each not in {"BEGIN", "COMMIT"}] == [
+            "SELECT",
+            word,
+            "INSERT",
+        ]
+    _, (_, changed), _ = await changes_of(session, number, Waybill)
+    assert changed.keys() == {"stock", "updated_at"}
+
+
+async def test_a_new_row_has_no_old_values(session: AsyncSession) -> None:
+    """Not even those of a row with its key that a refused statement was about to write."""
+    key = await new_pallet(session)
+    async with transaction(session):
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                await execute(session, update(Pallet).values(name=None))
+        await AsyncQueryBuilder(session, Pallet).where(id=key).delete()
+        await write_row(Pallet(id=key, name="b", stock=7), session)
+    *_, last = await changes_of(session, key, Pallet)
+    assert last == ("create", {"id": [None, key], "name": [None, "b"], "stock": [None, 7]})
 
 
 async def test_an_update_of_excluded_fields_reads_no_row(

@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel
 
@@ -88,6 +89,7 @@ from tests.history_models import (
     Tome,
     Trinket,
     Vault,
+    Waybill,
 )
 from tests.models import Hero
 from tests.observing import recorded_calls
@@ -783,6 +785,43 @@ def test_a_redacted_field_shows_no_value(session: Session) -> None:
         ("update", {"pin": hidden}),
         ("delete", {"id": [str(key), None], "pin": hidden}),
     ]
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_a_row_by_its_key_takes_three_statements(session: Session, engine: Engine) -> None:
+    """It is read and locked, written, and recorded, with the values of its stamps."""
+    _, waybill = write_row(Waybill(stock=1), session)
+    number, key = waybill.id, new_pallet(session)
+    session.expunge_all()
+    for work, word in (
+        (partial(update_row, number, {"stock": 2}, session, Waybill), "UPDATE"),
+        (partial(delete_row, number, session, Waybill), "DELETE"),
+        (partial(update_row, key, {"stock": 2}, session, Pallet), "UPDATE"),
+        (partial(delete_row, key, session, Pallet), "DELETE"),
+    ):
+        with recorded(engine) as statements:
+            work()
+        session.expunge_all()
+        assert [each for each in statements if each not in {"BEGIN", "COMMIT"}] == [
+            "SELECT",
+            word,
+            "INSERT",
+        ]
+    _, (_, changed), _ = changes_of(session, number, Waybill)
+    assert changed.keys() == {"stock", "updated_at"}
+
+
+def test_a_new_row_has_no_old_values(session: Session) -> None:
+    """Not even those of a row with its key that a refused statement was about to write."""
+    key = new_pallet(session)
+    with transaction(session):
+        with pytest.raises(IntegrityError):
+            with session.begin_nested():
+                execute(session, update(Pallet).values(name=None))
+        QueryBuilder(session, Pallet).where(id=key).delete()
+        write_row(Pallet(id=key, name="b", stock=7), session)
+    *_, last = changes_of(session, key, Pallet)
+    assert last == ("create", {"id": [None, key], "name": [None, "b"], "stock": [None, 7]})
 
 
 def test_an_update_of_excluded_fields_reads_no_row(session: Session, engine: Engine) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlmodel_crud_utils._core.chunks import chunked
 from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import facts_of
-from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
+from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, has_key, longest_key_list
 from sqlmodel_crud_utils._core.sqlalchemy_internals import source_of
 from sqlmodel_crud_utils._core.writes.table_writes import WriteKind, is_plain, table_writes
 from sqlmodel_crud_utils._session.links import links_of
@@ -177,6 +177,9 @@ def announce(session: Session, model: type[Any], criteria: Sequence[ColumnElemen
 def announce_keys(session: Session, model: type[Any], keys: Sequence[Key]) -> None:
     """Pass the keys of the rows that a write may reach to the witnesses."""
     facts = facts_of(model)
+    if len(keys) == 1:
+        announce(session, model, has_key(facts, keys[0]))
+        return
     dialect = session.get_bind(facts.mapper).dialect
     for chunk in chunked(keys, longest_key_list(model, facts.key, dialect)):
         announce(session, model, [among_keys(model, facts.key, chunk, dialect)])

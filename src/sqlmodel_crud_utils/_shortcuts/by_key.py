@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -28,14 +28,14 @@ from sqlmodel_crud_utils._core.models.facts import Facts
 from sqlmodel_crud_utils._core.models.policies import Visibility, here
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.parameters import prefix_for
-from sqlmodel_crud_utils._core.queries.keys import equals_key
+from sqlmodel_crud_utils._core.queries.keys import equals_key, has_key
 from sqlmodel_crud_utils._core.returned_rows import Untouched
 from sqlmodel_crud_utils._core.values.coercion import is_sql
 from sqlmodel_crud_utils._core.visibility.criteria import visible_in
 from sqlmodel_crud_utils._core.visibility.hiding import hiding_options
 from sqlmodel_crud_utils._core.visibility.soft_delete import WITH_DELETED, deleted_values
 from sqlmodel_crud_utils._core.writes.table_writes import WriteKind
-from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, need_of, report
+from sqlmodel_crud_utils._session.changes import REPORTED, Change, Need, announce, need_of, report
 from sqlmodel_crud_utils._session.databases import has_begun
 from sqlmodel_crud_utils._session.sqlalchemy_internals import flush_transaction, is_clean
 from sqlmodel_crud_utils._shortcuts.choosing import FLUSH, has_no_listeners, sets_plainly
@@ -74,7 +74,6 @@ class Sought(NamedTuple):
             and self.names == facts.key
             and _is_at_rest(session)
             and has_no_listeners(session, *FLUSH, "do_orm_execute")
-            and need_of(facts.model) < Need.BEFORE
             and not listens_to_rows(facts, operation)
             and not self._may_be_held()
         )
@@ -100,6 +99,7 @@ class ByKey(NamedTuple):
         row: The row.
         statement: The statement.
         parameters: The values of its parameters.
+        visibility: Which rows it may reach.
         changed: The fields that it changes in the row that it returns; empty if it returns none.
         written: The values that it writes; None if it deletes the row.
     """
@@ -107,6 +107,7 @@ class ByKey(NamedTuple):
     row: Sought
     statement: Executable
     parameters: Mapping[str, Any]
+    visibility: Visibility
     changed: tuple[str, ...] = ()
     written: Mapping[str, Any] | None = None
 
@@ -121,20 +122,36 @@ class ByKey(NamedTuple):
         takes_lock = features_of(connection.dialect).single_writer and not inside
         if takes_lock and has_begun(connection):
             return Untouched.NOT_AT_ONCE
+        self._announce()
         rows = self._executed(session, connection)
         if takes_lock and rows is Untouched.NOT_THERE:
             # A SELECT would not have taken the lock. The driver's transaction holds nothing else.
             connection.connection.rollback()
-        if rows is not Untouched.NOT_THERE:
-            self._report()
+        if not isinstance(rows, Untouched):
+            self._report(rows)
         return rows
 
-    def _report(self) -> None:
-        model, session = self.row.facts.model, self.row.session
-        if need_of(model):
+    def _announce(self) -> None:
+        facts, session = self.row.facts, self.row.session
+        if need_of(facts.model) >= Need.BEFORE:
+            visible = visible_in(facts.table, self.visibility)
+            announce(session, facts.model, [*has_key(facts, self.row.values), *visible])
+
+    def _report(self, rows: Sequence[Any]) -> None:
+        facts, session = self.row.facts, self.row.session
+        if need_of(facts.model):
             operation: WriteKind = "delete" if self.written is None else "update"
-            values = None if self.written is None else [self.written]
-            report(session, Change(model, operation, [self.row.values], values))
+            written = self._written(rows)
+            values = None if written is None else [written]
+            report(session, Change(facts.model, operation, [self.row.values], values))
+
+    def _written(self, rows: Sequence[Any]) -> Mapping[str, Any] | None:
+        """Return the values that were written, or None if they are unknown."""
+        facts = self.row.facts
+        if self.written is None or not facts.has_on_update_values:
+            return self.written
+        names = (*self.changed, *facts.updated_always)
+        return {name: getattr(rows[0], name) for name in names} if rows else None
 
     def _executed(self, session: Session, connection: Connection) -> list[Any] | Untouched:
         with flush_transaction(session):
@@ -176,7 +193,7 @@ def update_at_once(
     if facts.has_on_update_values:
         found = stamp_values(facts, changes)
         parameters |= _new(facts, found, found)
-    return ByKey(sought, statement, parameters, changed, written)
+    return ByKey(sought, statement, parameters, visibility, changed, written)
 
 
 def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
@@ -190,14 +207,15 @@ def marking_at_once(sought: Sought, deleted_by: str | None) -> ByKey | None:
         return None
     values = deleted_values(deleted_by)
     parameters = sought.parameters | _new(facts, values, _MARKS)
-    return ByKey(sought, _mark(facts, here()), parameters, written=values)
+    return ByKey(sought, _mark(facts, here()), parameters, here(), written=values)
 
 
 def delete_at_once(sought: Sought) -> ByKey | None:
     """Return the DELETE of a row, or None if a flush is needed."""
     if not sought.facts.leaves_alone or not sought.is_written_alone("delete"):
         return None
-    return ByKey(sought, _delete(sought.facts, here(WITH_DELETED)), sought.parameters)
+    visibility = here(WITH_DELETED)
+    return ByKey(sought, _delete(sought.facts, visibility), sought.parameters, visibility)
 
 
 @cached
@@ -209,10 +227,9 @@ def _can_be_set(facts: Facts, names: tuple[str, ...]) -> bool:
 
 
 def _can_be_stamped(facts: Facts, changes: Mapping[str, Any]) -> bool:
-    """Return whether the UPDATE can set the stamps; no subscriber may need their values."""
+    """Return whether the UPDATE can set the stamps."""
     return (
         can_stamp(facts, tuple(changes))
-        and need_of(facts.model) < Need.ROWS
         # NaN differs from itself.
         and all(value == value for value in changes.values())  # noqa: PLR0124
     )

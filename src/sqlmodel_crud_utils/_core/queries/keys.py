@@ -73,6 +73,15 @@ def equals_key(columns: Iterable[ColumnElement[Any]], prefix: str) -> list[Colum
     ]
 
 
+def has_key(facts: Facts, key: Sequence[Any]) -> list[ColumnElement[bool]]:
+    """Return the criteria of the row with this key."""
+    columns = [facts.columns[name] for name in facts.key]
+    return [
+        column == bindparam(None, value, type_=_key_type(column), unique=True)
+        for column, value in zip(columns, key, strict=True)
+    ]
+
+
 def _key_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
     # PostgreSQL's drivers refuse a number that is too large for the column; no row can have it.
     return BigInteger() if isinstance(column.type, Integer) else exact(column.type)

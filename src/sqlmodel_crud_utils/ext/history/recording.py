@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    Dialect,
     Select,
     Table,
     Update,
@@ -20,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sqlmodel_crud_utils._core.chunks import chunked
+from sqlmodel_crud_utils._core.memoizing import cached
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
 from sqlmodel_crud_utils._core.models.tenant_keys import TENANT
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, longest_key_list
@@ -83,7 +85,7 @@ class History:
         before = _transaction_of(session).before.setdefault(table_name(facts), {})
         connection = _connection(session, facts)
         begin_immediate(connection)
-        statement = _rows(connection, facts).where(*criteria).with_for_update()
+        statement = _rows(facts, connection.dialect).where(*criteria).with_for_update()
         before.update(_read(connection, facts, statement))
 
     def recording(
@@ -116,6 +118,8 @@ class History:
         now = _keys_now(facts, change)
         seen = _transaction_of(session).before.get(table_name(facts), {})
         before = {row_key: seen.pop(row_key) for row_key in now if row_key in seen}
+        if change.operation == "create":
+            before = {}  # of an earlier row with this key
         after = _rows_after(facts, change, now, before)
         if after is None:
             found = _by_keys(connection, facts, now.values())
@@ -174,16 +178,18 @@ def _connection(session: Session, facts: Facts) -> Connection:
         return session.connection(bind_arguments={"mapper": facts.mapper})
 
 
+@cached
 def _names(facts: Facts) -> list[str]:
     excluded = facts.model.__track_exclude__
     return [name for name in facts.columns if name in facts.written and name not in excluded]
 
 
-def _rows(connection: Connection, facts: Facts) -> Select[Any]:
+@cached
+def _rows(facts: Facts, dialect: Dialect) -> Select[Any]:
     """Return the SELECT of rows: the key, then the fields as they are stored."""
     columns = facts.columns
     key = [columns[name] for name in facts.key]
-    fields = [as_stored(columns[name], connection.dialect) for name in _names(facts)]
+    fields = [as_stored(columns[name], dialect) for name in _names(facts)]
     return select(*key, *fields).select_from(facts.mapper.persist_selectable)
 
 
@@ -206,7 +212,7 @@ def _by_keys(connection: Connection, facts: Facts, keys: Iterable[Key]) -> Mappi
     longest = longest_key_list(facts.model, facts.key, connection.dialect)
     for chunk in chunked(keys, longest):
         criterion = among_keys(facts.model, facts.key, chunk, connection.dialect)
-        found.update(_read(connection, facts, _rows(connection, facts).where(criterion)))
+        found.update(_read(connection, facts, _rows(facts, connection.dialect).where(criterion)))
     return found
 
 
