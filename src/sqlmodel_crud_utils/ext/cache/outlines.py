@@ -106,6 +106,7 @@ def _tables(elements: Iterable[Any]) -> frozenset[str]:
     return frozenset(found)
 
 
+@cached
 def computes(facts: Facts) -> bool:
     """Return whether a query computes fields of a model, perhaps from other rows."""
     return not all(isinstance(column, Column) for column in facts.columns.values())
@@ -115,11 +116,19 @@ def loaded_tables(question: Question) -> frozenset[str]:
     """Return the tables of related rows that are loaded."""
     facts = facts_of(question.model)
     if facts.loads_eagerly:
-        mappers = facts.reachable()
-        relationships = {each for mapper in mappers for each in mapper.relationships}
-    else:
-        relationships = {step.property for path, _ in question.loading for step in path}
-    return frozenset[str]().union(*map(_tables_behind, relationships))
+        return _all_tables_behind(facts)
+    steps = [step for path, _ in question.loading for step in path]
+    return _NONE.union(*(_tables_behind(step.property) for step in steps)) if steps else _NONE
+
+
+_NONE = frozenset[str]()
+
+
+@cached
+def _all_tables_behind(facts: Facts) -> frozenset[str]:
+    """Return the tables of all rows that are related to a model's, however indirectly."""
+    relationships = {each for mapper in facts.reachable() for each in mapper.relationships}
+    return _NONE.union(*map(_tables_behind, relationships))
 
 
 @cached

@@ -58,14 +58,15 @@ def entry_name(*parts: str) -> str:
 
 
 def _name(kind: str, *parts: str) -> str:
-    # Hashed, because memcached's keys have at most 250 bytes and no spaces.
-    text = json.dumps(parts).encode()
+    # Hashed, because memcached's keys have at most 250 bytes and no spaces. No part contains NUL.
+    text = "\0".join(parts).encode()
     return f"{_VERSION}:{kind}:{hashlib.blake2b(text, digest_size=16).hexdigest()}"
 
 
 # --- rows ----------------------------------------------------------------------------------------
 
 
+@cached
 def home_of(facts: Facts) -> str:
     """Return the table that defines the primary key of a model's rows."""
     return str(facts.mapper.base_mapper.local_table)
