@@ -102,9 +102,9 @@ async def test_models_have_to_be_tables(
 @pytest.mark.parametrize("row", [NoTable(), Plain(), {"id": 1}])
 async def test_rows_have_to_be_of_tables(session: AsyncSession, row: Any) -> None:
     """Instances of other classes are refused."""
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         await write_row(row, session)
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         await insert_data_rows([row], session)
 
 

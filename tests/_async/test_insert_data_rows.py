@@ -234,7 +234,7 @@ async def test_what_is_no_list_of_rows_is_refused(session: AsyncSession, rows: A
     """Nothing is written, regardless of the flag."""
     with pytest.raises(ValidationError):
         await insert_data_rows(rows, session, raise_on_error=False)
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         await insert_data_rows([*heroes("a"), "b"], session)
     assert await stored_names(session) == []
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_crud_utils.aio import get_one_or_create, get_row, get_rows, transaction, write_row
+from sqlmodel_crud_utils.aio import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    write_row,
+)
 from sqlmodel_crud_utils.exceptions import (
     ConstraintViolationError,
     TransactionError,
@@ -196,8 +203,16 @@ async def test_a_row_of_another_session_is_refused(
 @pytest.mark.parametrize("thing", [None, 5, "row", {"name": "x"}, Hero, object()])
 async def test_what_is_no_row_is_refused(session: AsyncSession, thing: Any) -> None:
     """The error names the type; a flag makes no difference."""
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         await write_row(thing, session, raise_on_error=False)
+
+
+async def test_a_class_in_place_of_a_row_is_named(session: AsyncSession) -> None:
+    """The class is a table model: the error says that a row of it is missing."""
+    with pytest.raises(ValidationError, match=r"not the class Hero$"):
+        await write_row(Hero, session)
+    with pytest.raises(ValidationError, match=r"not dict$"):
+        await insert_data_rows([{"name": "x"}], session)
 
 
 async def test_other_objects_expire_as_configured(engine: AsyncEngine) -> None:

@@ -102,9 +102,9 @@ def test_models_have_to_be_tables(session: Session, engine: Engine, model: Any) 
 @pytest.mark.parametrize("row", [NoTable(), Plain(), {"id": 1}])
 def test_rows_have_to_be_of_tables(session: Session, row: Any) -> None:
     """Instances of other classes are refused."""
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         write_row(row, session)
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         insert_data_rows([row], session)
 
 

@@ -236,7 +236,7 @@ def test_what_is_no_list_of_rows_is_refused(session: Session, rows: Any) -> None
     """Nothing is written, regardless of the flag."""
     with pytest.raises(ValidationError):
         insert_data_rows(rows, session, raise_on_error=False)
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         insert_data_rows([*heroes("a"), "b"], session)
     assert stored_names(session) == []
 

@@ -13,7 +13,14 @@ from sqlmodel_crud_utils.exceptions import (
     TransactionError,
     ValidationError,
 )
-from sqlmodel_crud_utils.sync import get_one_or_create, get_row, get_rows, transaction, write_row
+from sqlmodel_crud_utils.sync import (
+    get_one_or_create,
+    get_row,
+    get_rows,
+    insert_data_rows,
+    transaction,
+    write_row,
+)
 from tests._runtime_sync import Engine, PlainSession, Session
 from tests.crud_models import Dock, Draft, Price, Product
 from tests.models import DeferredChild, Hero, Seat, Setting, Tag, Team
@@ -194,8 +201,16 @@ def test_a_row_of_another_session_is_refused(session: Session, session_factory: 
 @pytest.mark.parametrize("thing", [None, 5, "row", {"name": "x"}, Hero, object()])
 def test_what_is_no_row_is_refused(session: Session, thing: Any) -> None:
     """The error names the type; a flag makes no difference."""
-    with pytest.raises(ValidationError, match="is not a table model"):
+    with pytest.raises(ValidationError, match="a row must be an instance of a SQLModel class"):
         write_row(thing, session, raise_on_error=False)
+
+
+def test_a_class_in_place_of_a_row_is_named(session: Session) -> None:
+    """The class is a table model: the error says that a row of it is missing."""
+    with pytest.raises(ValidationError, match=r"not the class Hero$"):
+        write_row(Hero, session)
+    with pytest.raises(ValidationError, match=r"not dict$"):
+        insert_data_rows([{"name": "x"}], session)
 
 
 def test_other_objects_expire_as_configured(engine: Engine) -> None:

@@ -179,7 +179,7 @@ def test_a_session_that_two_tasks_use(error: Exception) -> None:
         (exc.InvalidRequestError(SECRET), "Query execution failed for Hero (InvalidRequestError)"),
         (
             exc.PendingRollbackError(SECRET),
-            "Query execution failed for Hero: an earlier statement failed; roll the session back",
+            "an earlier statement failed; roll the session back first, and in a transaction() block",
         ),
         (KeyError(SECRET), "Query execution failed for Hero (KeyError)"),
     ],

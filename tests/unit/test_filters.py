@@ -120,7 +120,7 @@ def test_a_relationship_is_compared_with_none_only(name: str, value: Any) -> Non
 
 def test_is_null_of_a_relationship_takes_a_bool() -> None:
     """As that of a field does."""
-    with pytest.raises(ValidationError, match=r"is_null for Hero\.team takes True or False"):
+    with pytest.raises(ValidationError, match=r"Hero\.team__is_null takes True or False"):
         where_clauses(Hero, {"team__is_null": "perhaps"}, DIALECT)
 
 

@@ -97,7 +97,7 @@ def test_nothing_is_above_or_below_none(lookup: str) -> None:
     """The error names the lookup that finds NULLs."""
     with pytest.raises(ValidationError, match=r"needs a value, not None; .* integer__is_null"):
         criterion(AllTypes.integer, lookup, None, SQLITE)
-    with pytest.raises(ValidationError, match=r"between for AllTypes\.integer needs a value"):
+    with pytest.raises(ValidationError, match=r"AllTypes\.integer__between needs a value"):
         criterion(AllTypes.integer, "between", (None, 5), SQLITE)
 
 
@@ -113,7 +113,7 @@ def test_a_text_lookup_needs_a_text(lookup: str, value: Any) -> None:
 @pytest.mark.parametrize("value", ["12", b"12", 12, None, {1: 2}])
 def test_a_list_lookup_needs_a_list(lookup: str, value: Any) -> None:
     """A string above all: its letters are hardly what the caller meant."""
-    with pytest.raises(ValidationError, match=f"{lookup} for AllTypes.text takes a list of values"):
+    with pytest.raises(ValidationError, match=f"AllTypes.text__{lookup} takes a list of values"):
         criterion(AllTypes.text, lookup, value, SQLITE)
 
 
@@ -127,7 +127,7 @@ def test_between_needs_two_values(value: Any) -> None:
 @pytest.mark.parametrize("value", [None, "maybe", 2, []])
 def test_is_null_needs_a_bool(value: Any) -> None:
     """A word that means one will do."""
-    with pytest.raises(ValidationError, match=r"is_null for AllTypes\.integer takes True or False"):
+    with pytest.raises(ValidationError, match=r"AllTypes\.integer__is_null takes True or False"):
         criterion(AllTypes.integer, "is_null", value, SQLITE)
     assert sql(AllTypes.integer, "is_null", "true", SQLITE) == ("alltypes.integer IS NULL", [])
     assert sql(AllTypes.integer, "is_null", 0, SQLITE) == ("alltypes.integer IS NOT NULL", [])
@@ -141,7 +141,7 @@ def test_a_value_of_a_list_must_fit_the_column() -> None:
 
 def test_a_regular_expression_that_python_refuses_is_reported_where_python_runs_it() -> None:
     """SQLite has Python's expressions; others have their own, with their own errors."""
-    with pytest.raises(ValidationError, match=r"AllTypes\.text: not a regular expression"):
+    with pytest.raises(ValidationError, match=r"AllTypes\.text__regex: not a regular expression"):
         criterion(AllTypes.text, "regex", "(", SQLITE)
     assert sql(AllTypes.text, "regex", "(", POSTGRESQL)[1] == ["("]
 
@@ -151,7 +151,7 @@ def test_a_pattern_is_no_value_for_a_type_of_the_users_own() -> None:
     compiled = criterion(Thing.words, "like", "a", SQLITE).compile(dialect=SQLITE)
     parameter = next(p for p in compiled.binds.values() if p.value == "%a%")
     assert type(parameter.type) is String
-    with pytest.raises(ValidationError, match=r"like for Thing\.words takes a string, not list"):
+    with pytest.raises(ValidationError, match=r"Thing\.words__like takes a string, not list"):
         criterion(Thing.words, "like", ["a"], SQLITE)
 
 

@@ -17,7 +17,7 @@ from sqlmodel_crud_utils._async._running.hook_calls import (
 from sqlmodel_crud_utils._async._running.operations import Write, attempt, searching
 from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
-from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of, facts_of_row
 from sqlmodel_crud_utils._core.returned_rows import snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, without_key
@@ -73,7 +73,7 @@ async def _run_after(session: AsyncSession, hooks: Hooks, name: str, row: Any) -
 
 def facts_for(session: AsyncSession, row: Any) -> Facts:
     """Return the facts of a row's model; refuse a row of another session."""
-    facts = facts_of(type(row))
+    facts = facts_of_row(row)
     if object_session(row) not in (None, sync_session(session)):
         raise ValidationError(
             f"the {facts.model.__name__} row belongs to another session; "

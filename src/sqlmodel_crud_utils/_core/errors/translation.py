@@ -408,7 +408,10 @@ def _query_reason(error: Exception, driver: DriverError | None) -> str:
     if driver is not None:
         return driver.reason
     if isinstance(error, PendingRollbackError):
-        return "an earlier statement failed; roll the session back first"
+        return (
+            "an earlier statement failed; roll the session back first, and in a transaction() "
+            "block, run what may fail in a nested one"
+        )
     column = failing_default(error)
     if column is not None:
         return f"the default or onupdate of {column} failed"

@@ -122,7 +122,7 @@ def _between(attribute: _Attribute, value: Any, _dialect: Dialect) -> ColumnElem
     bounds = _listed(attribute, "between", value)
     if len(bounds) != 2:
         raise ValidationError(
-            f"between for {_name(attribute)} takes two values, the lowest and the highest, "
+            f"{_name(attribute)}__between takes two values, the lowest and the highest, "
             f"not {len(bounds)}",
             attribute.key,
             value,
@@ -188,7 +188,7 @@ def _require_pattern(attribute: _Attribute, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        problem = f"regex for {_name(attribute)}: not a regular expression ({error.msg})"
+        problem = f"{_name(attribute)}__regex: not a regular expression ({error.msg})"
     else:
         return
     raise ValidationError(problem, attribute.key, pattern)
@@ -218,7 +218,7 @@ def _operand(attribute: _Attribute, lookup: str, value: Any) -> Any:
         return value  # SQL compares with SQL: func.now(), another column
     if value is None:
         raise ValidationError(
-            f"{lookup} for {_name(attribute)} needs a value, not None; "
+            f"{_name(attribute)}__{lookup} needs a value, not None; "
             f"NULLs are found with {attribute.key}__is_null",
             attribute.key,
         )
@@ -229,7 +229,7 @@ def _text(attribute: _Attribute, lookup: str, value: Any) -> str:
     text = coerce(attribute, value)
     if not isinstance(text, str):
         raise ValidationError(
-            f"{lookup} for {_name(attribute)} takes a string, not {type(value).__name__}",
+            f"{_name(attribute)}__{lookup} takes a string, not {type(value).__name__}",
             attribute.key,
             value,
         )
@@ -239,7 +239,7 @@ def _text(attribute: _Attribute, lookup: str, value: Any) -> str:
 def _listed(attribute: _Attribute, lookup: str, value: Any) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ValidationError(
-            f"{lookup} for {_name(attribute)} takes a list of values, not {type(value).__name__}",
+            f"{_name(attribute)}__{lookup} takes a list of values, not {type(value).__name__}",
             attribute.key,
             value,
         )
@@ -250,7 +250,7 @@ def _truth(attribute: _Attribute, value: Any) -> bool:
     try:
         return as_bool(value)
     except ValueError:
-        problem = f"is_null for {_name(attribute)} takes True or False"
+        problem = f"{_name(attribute)}__is_null takes True or False"
     raise ValidationError(problem, attribute.key, value)
 
 

@@ -39,6 +39,19 @@ def facts_of(model: type[Any]) -> Facts:
     return facts
 
 
+def facts_of_row(row: Any) -> Facts:
+    """Return the facts of a row's model; anything but a row is a `ValidationError`."""
+    facts = _facts(type(row))
+    if facts is None:
+        kind = f"the class {row.__name__}" if isinstance(row, type) else type(row).__name__
+        raise ValidationError(
+            "a row must be an instance of a SQLModel class that is declared with table=True, "
+            f"not {kind}",
+            field="data_row",
+        )
+    return facts
+
+
 @cached
 def _facts(model: type[Any]) -> Facts | None:
     mapper = inspect(model, raiseerr=False)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy.orm import object_session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from sqlmodel_crud_utils._core.models.facts import Facts, facts_of
+from sqlmodel_crud_utils._core.models.facts import Facts, facts_of, facts_of_row
 from sqlmodel_crud_utils._core.returned_rows import snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, without_key
@@ -75,7 +75,7 @@ def _run_after(session: Session, hooks: Hooks, name: str, row: Any) -> None:
 
 def facts_for(session: Session, row: Any) -> Facts:
     """Return the facts of a row's model; refuse a row of another session."""
-    facts = facts_of(type(row))
+    facts = facts_of_row(row)
     if object_session(row) not in (None, sync_session(session)):
         raise ValidationError(
             f"the {facts.model.__name__} row belongs to another session; "
