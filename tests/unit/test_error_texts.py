@@ -179,7 +179,10 @@ def test_a_session_that_two_tasks_use(error: Exception) -> None:
         (exc.InvalidRequestError(SECRET), "Query execution failed for Hero (InvalidRequestError)"),
         (
             exc.PendingRollbackError(SECRET),
-            "an earlier statement failed; roll the session back first, and in a transaction() block",
+            (
+                "Query execution failed for Hero: an earlier statement failed; roll the session "
+                "back first, and in a transaction() block, run what may fail in a nested one"
+            ),
         ),
         (KeyError(SECRET), "Query execution failed for Hero (KeyError)"),
     ],
