@@ -19,6 +19,7 @@ from sqlmodel_crud_utils.ext.cache import (
     MemcachedCache,
     RedisCache,
     configure_cache,
+    store_outages,
 )
 from tests import cache_servers
 from tests.cache_models import Bundle
@@ -28,7 +29,9 @@ from tests.suspensions import run
 
 
 class SlowStore(InMemoryCache):
-    """A store that takes a moment for each call of the async API."""
+    """A store that takes a moment for each call of the async API, unless it is down."""
+
+    is_down = False
 
     @property
     def aio(self) -> Any:
@@ -38,7 +41,7 @@ class SlowStore(InMemoryCache):
 class _Slow:
     timeout = None
 
-    def __init__(self, memory: InMemoryCache) -> None:
+    def __init__(self, memory: SlowStore) -> None:
         self._memory = memory
 
     async def get_many(self, *arguments: Any) -> Any:
@@ -48,6 +51,8 @@ class _Slow:
     async def set_many(self, *arguments: Any) -> Any:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        if self._memory.is_down:
+            raise ConnectionRefusedError
         return self._memory.set_many(*arguments)
 
     async def add(self, *arguments: Any) -> Any:
@@ -113,6 +118,28 @@ async def test_a_write_that_is_cancelled_ends_entries(engine: AsyncEngine, by_ha
         if not is_cancelled:
             break
     assert number > 3
+
+
+async def test_a_reader_that_is_cancelled_notifies_the_store_of_missed_writes(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reader after an outage does that for all processes."""
+    monkeypatch.setattr(store_outages, "_REST", 0.0)
+    store = SlowStore()
+    configure_cache(store, ttl=60)
+    key = await written(engine, "old")
+    assert await name_of(engine, key) == "old"
+    store.is_down = True
+    async with AsyncSession(engine) as session:
+        await update_row(key, {"name": "new"}, session, Bundle)
+    store.is_down = False
+    reader = asyncio.ensure_future(name_of(engine, key))
+    await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    configure_cache(store, ttl=60)  # as another process, which knows of no outage
+    assert await name_of(engine, key) == "new"
 
 
 async def test_a_leader_that_is_cancelled_hands_over(engine: AsyncEngine) -> None:

@@ -73,7 +73,7 @@ class Reads:
         session: AsyncSession = call.session
         plain = sync_session(session)
         if self._outages.owes():
-            await self.renew(())
+            await shielded(self.renew, ())
         if not self._outages.may_read() or not may_read(plain):
             return await query()
         asked = asked_of(plain, question, dialect_of(session, facts_of(question.model)))

@@ -75,7 +75,7 @@ class Reads:
         session: Session = call.session
         plain = sync_session(session)
         if self._outages.owes():
-            self.renew(())
+            shielded(self.renew, ())
         if not self._outages.may_read() or not may_read(plain):
             return query()
         asked = asked_of(plain, question, dialect_of(session, facts_of(question.model)))
