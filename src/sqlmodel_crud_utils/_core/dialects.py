@@ -63,7 +63,7 @@ class Features:
         typed_expressions: Whether the value of an expression is of the type that SQLAlchemy says.
         limits_texts: Whether a text can be longer than its column says.
         refuses_null_characters: Whether a text cannot hold the character 0.
-        has_json_quote: Whether JSON_QUOTE makes the JSON of a text.
+        has_json_quote: Whether JSON_QUOTE makes the JSON of a text, and JSON_ARRAY that of a list.
         unsigned: Whether there are integers up to 2**64.
         numbers: Which floating-point numbers it stores: all, no NaN, or those that are finite.
         has_uuids: Whether it has a type for UUIDs.

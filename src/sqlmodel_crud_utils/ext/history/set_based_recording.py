@@ -142,13 +142,11 @@ class _Field(NamedTuple):
     """The change of a field by a write.
 
     Attributes:
-        old: The JSON text of the old value.
-        new: The JSON text of the new value.
+        values: The parts of the JSON list of the old value and the new one.
         differs: Whether the write changes it.
     """
 
-    old: Text_
-    new: Text_
+    values: Sequence[str | Text_]
     differs: ColumnElement[bool]
 
 
@@ -166,8 +164,8 @@ def _object(fields: Mapping[str, _Field], hidden: Collection[str]) -> Text_:
 
 def _pair(name: str, field: _Field, is_hidden: bool) -> Sequence[str | Text_]:
     """Return a field's name, old value and new value as parts of a JSON text."""
-    start = f"{json.dumps(name)}:["
-    return [f'{start}"…","…"]'] if is_hidden else [start, field.old, ",", field.new, "]"]
+    start = f"{json.dumps(name)}:"
+    return [f'{start}["…","…"]'] if is_hidden else [start, *field.values]
 
 
 def _joined(*parts: str | Text_) -> Text_:
@@ -226,9 +224,12 @@ class _Texts:
 
     def _field(self, column: Column[Any], value: Any, new: Text_) -> _Field:
         old = self._of_column(column)
-        if isinstance(stored_type(column.type, self.dialect), Integer):
-            return _Field(old, new, column.is_distinct_from(value))  # cheaper than their texts
-        return _Field(old, new, self._differ(old, new))
+        values: list[str | Text_] = ["[", old, ",", new, "]"]
+        if not isinstance(stored_type(column.type, self.dialect), Integer):
+            return _Field(values, self._differ(old, new))
+        if self.features.has_json_quote:
+            values = [func.json_array(column, value, type_=Text)]
+        return _Field(values, column.is_distinct_from(value))  # cheaper than their texts
 
     def _differ(self, old: Text_, new: Text_) -> ColumnElement[bool]:
         """Return whether two texts differ, ignoring the collation."""
