@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given, strategies as st
 from redis import Redis
 
 from sqlmodel_crud_utils.exceptions import ValidationError
+from sqlmodel_crud_utils.ext.cache import RedisCache
 from sqlmodel_crud_utils.ext.rate_limits import RateLimiter
 from sqlmodel_crud_utils.ext.rate_limits.buckets import (
     SCRIPT,
@@ -238,6 +240,24 @@ def test_bad_settings(arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError) as raised:
         RateLimiter(**arguments)
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:secret/word@localhost/0",
+        "redis://:secret@localhost:port/0",
+        "redis://:secret@localhost/0?socket_timeout=secret",
+        "redis://:secret@localhost/0?unknown=secret",
+    ],
+)
+@pytest.mark.parametrize("make", [RateLimiter, RedisCache])
+def test_a_redis_url_that_cannot_be_read(make: Any, url: str) -> None:
+    """It is refused at once, instead of at each call, and the password is not quoted."""
+    with pytest.raises(ValidationError, match=r"cannot be read") as raised:
+        make(url)
+    assert raised.value.field == "url"
+    assert "secret" not in "".join(traceback.format_exception(raised.value))
 
 
 async def _nobody() -> None:

@@ -7,9 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from sqlmodel_crud_utils._core.cached_reads import check_ttl
+from sqlmodel_crud_utils._core.connections.redis_options import REDIS_SCHEMES, check_redis_url
 from sqlmodel_crud_utils.exceptions import ValidationError
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class RedisCache:
@@ -34,14 +33,15 @@ class RedisCache:
     """
 
     def __init__(self, url: str, *, timeout: float = 0.1) -> None:
-        if not isinstance(url, str) or not url.startswith(_SCHEMES):
-            raise ValidationError(f"must begin with {', '.join(_SCHEMES)}", field="url")
+        if not isinstance(url, str) or not url.startswith(REDIS_SCHEMES):
+            raise ValidationError(f"must begin with {', '.join(REDIS_SCHEMES)}", field="url")
         try:
             import redis  # noqa: F401 - to fail now if it is missing
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 'RedisCache needs redis: pip install "sqlmodel-crud-utils[cache]"'
             ) from error
+        check_redis_url(url)
         self._url = url
         self._timeout = check_ttl(timeout, "timeout")
 

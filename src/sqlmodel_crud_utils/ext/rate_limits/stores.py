@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.orm import Session
 
+from sqlmodel_crud_utils._core.connections.redis_options import REDIS_SCHEMES, check_redis_url
 from sqlmodel_crud_utils._core.observers import Call
 from sqlmodel_crud_utils.exceptions import ValidationError
 from sqlmodel_crud_utils.ext.rate_limits.bills import Bill
@@ -34,9 +35,8 @@ class LimiterSettings:
 
     def check(self) -> None:
         """Raise a `ValidationError` for an unusable setting."""
-        schemes = ("redis://", "rediss://", "unix://")
         if not isinstance(self.url, str) or not (
-            self.url == "memory://" or self.url.startswith(schemes)
+            self.url == "memory://" or self.url.startswith(REDIS_SCHEMES)
         ):
             raise ValidationError("must be 'memory://' or the URL of a Redis", field="url")
         if self.on_failure not in {"allow", "refuse"}:
@@ -98,6 +98,7 @@ class _InRedis(Stores):
 
     def __init__(self, settings: LimiterSettings) -> None:
         _require_redis()
+        check_redis_url(settings.url)
         self._refuses = settings.on_failure == "refuse"
         self._outage = Outage("refused" if self._refuses else "not limited")
         self._settings = settings
