@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 
+from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_async import AsyncEngine, AsyncSession, make_engine
 from tests.databases import Database, prepare
 
@@ -45,3 +47,21 @@ async def session_factory(engine: AsyncEngine) -> AsyncIterator[Callable[[], Asy
     yield open_session
     for session in opened:
         await session.close()
+
+
+class _Silent:
+    def before_create(self, instance: object) -> None:
+        """Do nothing."""
+
+    def before_update(self, instance: object, data: object) -> None:
+        """Do nothing."""
+
+    def before_delete(self, instance: object) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(params=[False, True], ids=["no hooks", "silent hooks"])
+def _hooks_change_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test twice, the second time with hooks that do nothing."""
+    with registered_hook(object, _Silent()) if request.param else nullcontext():
+        yield

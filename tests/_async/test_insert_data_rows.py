@@ -83,6 +83,7 @@ async def test_when_all_fail_the_answer_is_false(session: AsyncSession) -> None:
     assert await insert_data_rows(rows[:1], session) == (True, rows[:1])
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 async def test_all_or_nothing_names_every_failing_row(session: AsyncSession) -> None:
     """No row is kept; the errors say what is wrong with each, without values."""
     await write_row(heroes("s3cret")[0], session)
@@ -153,6 +154,7 @@ async def test_a_database_that_goes_while_rows_are_tried(session: AsyncSession) 
     assert await stored_names(session) == []
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 async def test_rows_can_be_inserted_again_after_a_failure(session: AsyncSession) -> None:
     """The keys that they were given are taken back, and are free for others."""
     rows = heroes("a", "b", "b")

@@ -179,6 +179,7 @@ async def test_a_lost_update_that_the_exit_of_a_block_writes(
     assert await stored_counter(session) == (10, 2)
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 async def test_a_row_that_is_gone(session: AsyncSession, session_factory: Sessions):
     """Its version is unknown."""
     counter = await counter_of(session)

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 
+from sqlmodel_crud_utils.hooks import registered_hook
 from tests._runtime_sync import Engine, Session, make_engine
 from tests.databases import Database, prepare
 
@@ -47,3 +49,21 @@ def session_factory(engine: Engine) -> Iterator[Callable[[], Session]]:
     yield open_session
     for session in opened:
         session.close()
+
+
+class _Silent:
+    def before_create(self, instance: object) -> None:
+        """Do nothing."""
+
+    def before_update(self, instance: object, data: object) -> None:
+        """Do nothing."""
+
+    def before_delete(self, instance: object) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(params=[False, True], ids=["no hooks", "silent hooks"])
+def _hooks_change_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test twice, the second time with hooks that do nothing."""
+    with registered_hook(object, _Silent()) if request.param else nullcontext():
+        yield

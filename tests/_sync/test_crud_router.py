@@ -380,6 +380,7 @@ def post(client: TestClient, body: bytes) -> int:
 # --- many rows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_many_rows_are_all_created_or_none(client: TestClient) -> None:
     """An error has the place of its row."""
     made = client.post("/lodges/bulk", json=[{"name": "a"}, {"name": "b"}])

@@ -85,6 +85,7 @@ def test_when_all_fail_the_answer_is_false(session: Session) -> None:
     assert insert_data_rows(rows[:1], session) == (True, rows[:1])
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_all_or_nothing_names_every_failing_row(session: Session) -> None:
     """No row is kept; the errors say what is wrong with each, without values."""
     write_row(heroes("s3cret")[0], session)
@@ -155,6 +156,7 @@ def test_a_database_that_goes_while_rows_are_tried(session: Session) -> None:
     assert stored_names(session) == []
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_rows_can_be_inserted_again_after_a_failure(session: Session) -> None:
     """The keys that they were given are taken back, and are free for others."""
     rows = heroes("a", "b", "b")

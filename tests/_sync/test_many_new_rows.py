@@ -257,6 +257,7 @@ class TestWhatNeedsAFlush:
     """Rows that only the unit of work can write."""
 
     @pytest.mark.parametrize("place", [0, MANY - 1])
+    @pytest.mark.usefixtures("_hooks_change_nothing")
     def test_refused_rows_are_told(self, session: Session, place: int) -> None:
         """As ever: the others are kept, or with `raise_on_error` none."""
         rows = heroes()

@@ -175,6 +175,7 @@ def test_a_lost_update_that_the_exit_of_a_block_writes(
     assert stored_counter(session) == (10, 2)
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_a_row_that_is_gone(session: Session, session_factory: Sessions):
     """Its version is unknown."""
     counter = counter_of(session)

@@ -223,6 +223,7 @@ def test_other_objects_expire_as_configured(engine: Engine) -> None:
             assert ("name" in other.__dict__) is not expire
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_a_failing_commit_is_a_refusal(session: Session) -> None:
     """A constraint that is checked at commit; the key that was given is taken back."""
     if session.get_bind().dialect.name == "mysql":

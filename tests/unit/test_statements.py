@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from sqlmodel_crud_utils._core.returned_rows import (
     with_related,
 )
 from sqlmodel_crud_utils._core.values.payload import changes_for, values_for, without_key
-from sqlmodel_crud_utils._session.pending_rows import forget_keys, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import taking_back_keys
 from sqlmodel_crud_utils.exceptions import UnknownFieldError, ValidationError
 from tests.crud_models import Cabinet, Product, Ticket
 from tests.models import Hero, Seat, Tag, Team
@@ -145,15 +146,17 @@ def test_loader_options_follow_paths() -> None:
         loading_for(Hero, True, "team.city", False, None).options()
 
 
-def test_missing_keys_are_those_of_new_rows() -> None:
-    """Rows that come along through relationships are among them; given keys are not."""
+def test_keys_are_taken_back_from_new_rows() -> None:
+    """Also from those that come along through relationships; given keys stay."""
     team = Team(name="t")
     rows = [Hero(name="a", secret_name="?", team=team), Hero(id=5, name="b", secret_name="?")]
-    places = missing_keys(rows)
-    assert {(type(row), name) for row, name in places} == {(Hero, "id"), (Team, "id")}
-    team.id = 7
-    forget_keys(places)
-    assert (team.id, rows[1].id) == (None, 5)
+    with suppress(KeyError), taking_back_keys(rows):
+        team.id, rows[0].id = 7, 8
+        raise KeyError
+    assert (team.id, rows[0].id, rows[1].id) == (None, None, 5)
+    with taking_back_keys(rows):
+        team.id = 7
+    assert team.id == 7
 
 
 def test_states_of_rows_and_values() -> None:

@@ -30,7 +30,7 @@ from sqlmodel_crud_utils._core.returned_rows import (
     snapshot,
     states_of,
 )
-from sqlmodel_crud_utils._core.values.written import check_rows
+from sqlmodel_crud_utils._core.values.written import check_rows, of_row
 from sqlmodel_crud_utils._runtime_async import (
     AnySession,
     AsyncSession,
@@ -38,7 +38,7 @@ from sqlmodel_crud_utils._runtime_async import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, taking_back_keys
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
     DatabaseConnectionError,
@@ -186,9 +186,9 @@ async def _insert_with_hooks(
 ) -> tuple[bool, list[Any] | InsertOutcome]:
     """Insert each row alone from the start, so that no row's hooks run twice."""
     session, strict = write.session, write.strict
+    own = block(session, wrap_errors=False, translates=False)
     try:
-        with SetApart(rows) as apart:
-            own = block(session, wrap_errors=False, model=write.model)
+        with taking_back_keys(rows), SetApart(rows) as apart:
             async with translated(session, write.model, _NAME), own:
                 outcome = await _insert_one_by_one(write, rows, apart, strict=strict)
     except HookFailedError as failed:
@@ -208,7 +208,7 @@ async def _insert_one_by_one(
 ) -> InsertOutcome:
     session = write.session
     outcome = InsertOutcome(success=[], failed=[])
-    failures: list[tuple[int, SQLModelCRUDError]] = []
+    refusals: list[tuple[int, Refusal]] = []
 
     async def work(row: Any) -> Any:
         apart.put_back(row)
@@ -218,19 +218,23 @@ async def _insert_one_by_one(
         return inserted
 
     for index, row in enumerate(rows):
-        inserted = await in_savepoint(session, type(row), partial(work, row), adding=[row])
+        try:
+            inserted = await in_savepoint(session, type(row), partial(work, row), adding=[row])
+        except ValidationError as refused:
+            raise of_row(index, refused) from None
         if isinstance(inserted, Refusal):
-            failures.append((index, inserted.failure))
+            refusals.append((index, inserted))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
-    if failures:
+    if refusals:
+        failures = [(index, refusal.failure) for index, refusal in refusals]
         failed = outcome["failed"]
-        failure = BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
+        failure = BulkOperationError(len(rows), len(failed), failures, failed_records=failed)
         write.error = failure
         log_failure(_NAME, write.model, failure, "debug" if strict else "warning")
         if strict:
-            raise failure
+            raise failure from refusals[0][1].error
     await write.written(len(outcome["success"]))
     keep_loaded(session, outcome["success"])
     return outcome
@@ -238,17 +242,13 @@ async def _insert_one_by_one(
 
 async def _insert_together(write: Write, rows: list[Any]) -> None:
     session = write.session
-    keyless = missing_keys(rows)
-    try:
+    with taking_back_keys(rows):
         async with translated(session, write.model, _NAME):
             if block_of(sync_session(session)) is not None:
                 await _insert_all_or_none(write, rows)
             else:
-                async with block(session, wrap_errors=False, model=write.model):
+                async with block(session, wrap_errors=False, translates=False):
                     await _insert_all_or_none(write, rows)
-    except BaseException:
-        forget_keys(keyless)
-        raise
 
 
 async def _insert_all_or_none(write: Write, rows: list[Any]) -> None:

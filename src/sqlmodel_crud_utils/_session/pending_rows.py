@@ -115,14 +115,29 @@ def _is_known_to(row: Any, value: Any, name: str | None) -> bool:
     )
 
 
-Places = list[tuple[Any, str]]
+class taking_back_keys:  # noqa: N801 - reads as a function; generators would cost more
+    """Remove the keys again that new rows are given inside, if that fails.
 
-
-def missing_keys(rows: Iterable[Any]) -> Places:
-    """Return the new objects without a key, each with the name of the missing key field.
-
-    New objects that they are related to are included.
+    New rows that they are related to are included. Keys that the caller gave stay.
     """
+
+    __slots__ = ("_places",)
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._places = _missing_keys(rows)
+
+    def __enter__(self) -> None:
+        """Do nothing: the missing keys are known already."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the keys from objects that have no row, after an error."""
+        if kind is not None:
+            for row, name in self._places:
+                if instance_state(row).key is None:
+                    setattr(row, name, None)
+
+
+def _missing_keys(rows: Iterable[Any]) -> list[tuple[Any, str]]:
     return [
         (state.obj(), name)
         for state in with_related(states_of(rows))
@@ -130,10 +145,3 @@ def missing_keys(rows: Iterable[Any]) -> Places:
         for name in facts_of(state.mapper.class_).key
         if state.dict.get(name) is None
     ]
-
-
-def forget_keys(places: Places) -> None:
-    """Remove the keys again from objects that have no row."""
-    for row, name in places:
-        if instance_state(row).key is None:
-            setattr(row, name, None)

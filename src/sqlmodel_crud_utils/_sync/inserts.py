@@ -19,7 +19,7 @@ from sqlmodel_crud_utils._core.returned_rows import (
     snapshot,
     states_of,
 )
-from sqlmodel_crud_utils._core.values.written import check_rows
+from sqlmodel_crud_utils._core.values.written import check_rows, of_row
 from sqlmodel_crud_utils._runtime_sync import (
     AnySession,
     Session,
@@ -27,7 +27,7 @@ from sqlmodel_crud_utils._runtime_sync import (
     sync_session,
 )
 from sqlmodel_crud_utils._session.blocks import block_of
-from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, taking_back_keys
 from sqlmodel_crud_utils._sync._running.block_levels import block
 from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._sync._running.hook_calls import HookFailedError, hooks_of
@@ -186,9 +186,9 @@ def _refusal_of(write: Write, rows: list[Any]) -> SQLModelCRUDError | None:
 def _insert_with_hooks(write: Write, rows: list[Any]) -> tuple[bool, list[Any] | InsertOutcome]:
     """Insert each row alone from the start, so that no row's hooks run twice."""
     session, strict = write.session, write.strict
+    own = block(session, wrap_errors=False, translates=False)
     try:
-        with SetApart(rows) as apart:
-            own = block(session, wrap_errors=False, model=write.model)
+        with taking_back_keys(rows), SetApart(rows) as apart:
             with translated(session, write.model, _NAME), own:
                 outcome = _insert_one_by_one(write, rows, apart, strict=strict)
     except HookFailedError as failed:
@@ -208,7 +208,7 @@ def _insert_one_by_one(
 ) -> InsertOutcome:
     session = write.session
     outcome = InsertOutcome(success=[], failed=[])
-    failures: list[tuple[int, SQLModelCRUDError]] = []
+    refusals: list[tuple[int, Refusal]] = []
 
     def work(row: Any) -> Any:
         apart.put_back(row)
@@ -218,19 +218,23 @@ def _insert_one_by_one(
         return inserted
 
     for index, row in enumerate(rows):
-        inserted = in_savepoint(session, type(row), partial(work, row), adding=[row])
+        try:
+            inserted = in_savepoint(session, type(row), partial(work, row), adding=[row])
+        except ValidationError as refused:
+            raise of_row(index, refused) from None
         if isinstance(inserted, Refusal):
-            failures.append((index, inserted.failure))
+            refusals.append((index, inserted))
             outcome["failed"].append(row)
         else:
             outcome["success"].append(inserted)
-    if failures:
+    if refusals:
+        failures = [(index, refusal.failure) for index, refusal in refusals]
         failed = outcome["failed"]
-        failure = BulkOperationError(len(rows), len(failures), failures, failed_records=failed)
+        failure = BulkOperationError(len(rows), len(failed), failures, failed_records=failed)
         write.error = failure
         log_failure(_NAME, write.model, failure, "debug" if strict else "warning")
         if strict:
-            raise failure
+            raise failure from refusals[0][1].error
     write.written(len(outcome["success"]))
     keep_loaded(session, outcome["success"])
     return outcome
@@ -238,17 +242,13 @@ def _insert_one_by_one(
 
 def _insert_together(write: Write, rows: list[Any]) -> None:
     session = write.session
-    keyless = missing_keys(rows)
-    try:
+    with taking_back_keys(rows):
         with translated(session, write.model, _NAME):
             if block_of(sync_session(session)) is not None:
                 _insert_all_or_none(write, rows)
             else:
-                with block(session, wrap_errors=False, model=write.model):
+                with block(session, wrap_errors=False, translates=False):
                     _insert_all_or_none(write, rows)
-    except BaseException:
-        forget_keys(keyless)
-        raise
 
 
 def _insert_all_or_none(write: Write, rows: list[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import SessionTransaction
@@ -49,16 +49,16 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         wrap_errors: Whether to raise an error as a `TransactionError`.
         modes: The modes of a transaction that begins here.
         locks_first: Whether to take SQLite's lock before anything is read.
-        model: The only model that the block is about, if so; errors name its fields.
+        translates: Whether to raise database errors as the library's; otherwise the caller does.
     """
 
     __slots__ = (
         "_level",
         "_locks_first",
-        "_model",
         "_modes",
         "_plain",
         "_session",
+        "_translates",
         "_wraps_errors",
     )
 
@@ -69,10 +69,10 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
         wrap_errors: bool,
         modes: Modes = USUAL,
         locks_first: bool = True,
-        model: type[Any] | None = None,
+        translates: bool = True,
     ) -> None:
         self._session = session
-        self._model = model
+        self._translates = translates
         self._locks_first = locks_first
         self._plain = sync_session(session)
         self._wraps_errors = wrap_errors
@@ -123,14 +123,15 @@ class block:  # noqa: N801 - reads as a function; generators would cost more tha
             raise TransactionError(original_error=error) from error
 
     async def _run(self, step: Work[None]) -> None:
-        """Begin or end the level; raise database errors as the library's errors."""
+        """Begin or end the level."""
         with sole_use(self._plain):
             try:
                 await step()
             except Exception as error:
-                if isinstance(error, SQLModelCRUDError) or not is_database_error(error):
+                is_known = isinstance(error, SQLModelCRUDError) or not is_database_error(error)
+                if is_known or not self._translates:
                     raise
-                raise translate(blocks.behind(self._plain, error), self._model) from error
+                raise translate(blocks.behind(self._plain, error)) from error
 
 
 class _Level:

@@ -46,7 +46,7 @@ from sqlmodel_crud_utils._session.blocks import (
     is_inside,
     refuse_in_reading,
 )
-from sqlmodel_crud_utils._session.pending_rows import SetApart, forget_keys, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import SetApart, taking_back_keys
 from sqlmodel_crud_utils._session.replica_sessions import stay_with_primary
 from sqlmodel_crud_utils._session.sharing import sharing_of
 from sqlmodel_crud_utils._session.sole_use import sole_use
@@ -407,12 +407,8 @@ async def _ended(write: Write, work: Work[_Outcome]) -> _Outcome:
     if write.inside and not sync_session(write.session).is_active:
         # A flush would raise this too, but by then the row would be in the session.
         raise PendingRollbackError("an earlier statement of the block was refused")
-    keyless = missing_keys(write.adding)
-    try:
+    with taking_back_keys(write.adding):
         return await _settled(write, work)
-    except BaseException:
-        forget_keys(keyless)
-        raise
 
 
 async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
@@ -421,7 +417,7 @@ async def _settled(write: Write, work: Work[_Outcome]) -> _Outcome:
             # A hook may write based on what it reads, which must not change in between.
             locks_first = write.inside or want_session(write.hooks)
             level = block(
-                write.session, wrap_errors=False, locks_first=locks_first, model=write.model
+                write.session, wrap_errors=False, locks_first=locks_first, translates=False
             )
             async with level:
                 apart.put_back()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from sqlmodel_crud_utils._core.errors.translation import is_database_error, translate
 from sqlmodel_crud_utils._runtime_async import AsyncSession, Work, sync_session
 from sqlmodel_crud_utils._session.blocks import may_try_again
-from sqlmodel_crud_utils._session.pending_rows import forget_keys, missing_keys
+from sqlmodel_crud_utils._session.pending_rows import taking_back_keys
 from sqlmodel_crud_utils.exceptions import SQLModelCRUDError, ValidationError
 
 _R = TypeVar("_R")
@@ -57,13 +57,12 @@ async def in_savepoint(
         work: The work.
         adding: New rows; keys that the work gives them are removed if it is undone.
     """
-    generated = missing_keys(adding)
     try:
-        async with session.begin_nested():
-            return await work()
-    except BaseException as error:
-        forget_keys(generated)
-        if not isinstance(error, Exception) or not is_database_error(error):
+        with taking_back_keys(adding):
+            async with session.begin_nested():
+                return await work()
+    except Exception as error:
+        if not is_database_error(error):
             raise
         if not may_try_again(sync_session(session), error):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import object_session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
@@ -14,14 +15,14 @@ from sqlmodel_crud_utils._async._running.hook_calls import (
     before_update,
     run_hooks,
 )
-from sqlmodel_crud_utils._async._running.operations import Write, attempt, searching
+from sqlmodel_crud_utils._async._running.operations import Write, attempt
 from sqlmodel_crud_utils._async._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._async._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of, facts_of_row
-from sqlmodel_crud_utils._core.returned_rows import snapshot
+from sqlmodel_crud_utils._core.returned_rows import expired_columns, snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, without_key
-from sqlmodel_crud_utils._core.values.versions import check_version, held_version
+from sqlmodel_crud_utils._core.values.versions import check_version, conflict, held_version
 from sqlmodel_crud_utils._core.values.written import check_row, pending_values
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
@@ -44,8 +45,6 @@ async def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Liter
         # Take the changes off the row: hooks must see it before they are written, and they must
         # be written inside the savepoint that may undo them.
         write.session.expire(row, list(changes))
-        async with searching(write):
-            await write.session.refresh(row, list(changes))
     written, row = await update(write, row, changes)
     return (True, row) if written else (False, None)
 
@@ -120,8 +119,25 @@ async def reload_marks(session: AsyncSession, row: Any, *, is_deleted: bool) -> 
     Otherwise the flush would not write flags that the object already seems to have.
     """
     if row.is_deleted is not is_deleted:
+        await _refresh(session, row, list(restored_values()))
+
+
+async def _refresh(
+    session: AsyncSession,
+    row: Any,
+    names: list[str] | None = None,
+    *,
+    with_for_update: bool = False,
+) -> None:
+    """Refresh a row; raise a `ConflictError` if somebody else has removed it."""
+    seen = held_version(facts_of(type(row)), row)
+    try:
         async with reading_to_write(session):
-            await session.refresh(row, list(restored_values()))
+            await session.refresh(row, names, with_for_update=with_for_update or None)
+    except InvalidRequestError as error:
+        if type(error) is not InvalidRequestError:  # a subclass is about the session
+            raise
+        raise conflict(row, seen) from error
 
 
 async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expected: Any) -> None:
@@ -130,8 +146,7 @@ async def _expect_version(session: AsyncSession, facts: Facts, row: Any, expecte
     if held_version(facts, row) != expected:
         # The session's row may be outdated.
         await session.flush()
-        async with reading_to_write(session):
-            await session.refresh(row)
+        await _refresh(session, row)
     check_version(facts, row, expected, given=True)
 
 
@@ -141,6 +156,8 @@ async def change(
     """Write changes to a row, as modified by its hooks."""
     session, facts, hooks = write.session, write.facts, write.hooks
     if hooks:
+        if expired := expired_columns(facts, instance_state(row)):
+            await _refresh(session, row, expired)
         made = await before_update(session, hooks, row, changes)
         changes = without_key(facts, row, changes_of_hooks(facts, changes, made))
         check_row(row)
@@ -163,8 +180,7 @@ async def _reload_shown(
     if facts.version is not None:
         names.append(facts.version)
     # The UPDATE that follows needs the lock anyway; a plain SELECT may read an old snapshot.
-    async with reading_to_write(session):
-        await session.refresh(row, names, with_for_update=True)
+    await _refresh(session, row, names, with_for_update=True)
     if seen is not None:
         check_version(facts, row, seen)
 

@@ -69,8 +69,13 @@ def _check_each(start: int, rows: Iterable[Any]) -> None:
         try:
             check_row(row)
         except ValidationError as refused:
-            reason = str(refused).partition(": ")[2]
-            raise ValidationError(f"row {index}: {reason}", refused.field, refused.value) from None
+            raise of_row(index, refused) from None
+
+
+def of_row(index: int, refused: ValidationError) -> ValidationError:
+    """Return the error for a row among many, with its place."""
+    reason = str(refused).partition(": ")[2]
+    return ValidationError(f"row {index}: {reason}", refused.field, refused.value)
 
 
 def _are_storable(model: type[Any], rows: Sequence[Any]) -> bool:

@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import object_session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from sqlmodel_crud_utils._core.models.facts import Facts, facts_of, facts_of_row
-from sqlmodel_crud_utils._core.returned_rows import snapshot
+from sqlmodel_crud_utils._core.returned_rows import expired_columns, snapshot
 from sqlmodel_crud_utils._core.values.coercion import is_sql, storable
 from sqlmodel_crud_utils._core.values.payload import changes_of_hooks, without_key
-from sqlmodel_crud_utils._core.values.versions import check_version, held_version
+from sqlmodel_crud_utils._core.values.versions import check_version, conflict, held_version
 from sqlmodel_crud_utils._core.values.written import check_row, pending_values
 from sqlmodel_crud_utils._core.visibility.soft_delete import (
     is_soft_delete,
@@ -31,7 +32,7 @@ from sqlmodel_crud_utils._sync._running.hook_calls import (
     before_update,
     run_hooks,
 )
-from sqlmodel_crud_utils._sync._running.operations import Write, attempt, searching
+from sqlmodel_crud_utils._sync._running.operations import Write, attempt
 from sqlmodel_crud_utils._sync._running.settling import load_expired, reading_to_write, reload
 from sqlmodel_crud_utils._sync._running.shortcuts import inserted_at_once
 from sqlmodel_crud_utils.exceptions import ValidationError
@@ -46,8 +47,6 @@ def rewrite(write: Write, row: T) -> tuple[Literal[True], T] | tuple[Literal[Fal
         # Take the changes off the row: hooks must see it before they are written, and they must
         # be written inside the savepoint that may undo them.
         write.session.expire(row, list(changes))
-        with searching(write):
-            write.session.refresh(row, list(changes))
     written, row = update(write, row, changes)
     return (True, row) if written else (False, None)
 
@@ -122,8 +121,25 @@ def reload_marks(session: Session, row: Any, *, is_deleted: bool) -> None:
     Otherwise the flush would not write flags that the object already seems to have.
     """
     if row.is_deleted is not is_deleted:
+        _refresh(session, row, list(restored_values()))
+
+
+def _refresh(
+    session: Session,
+    row: Any,
+    names: list[str] | None = None,
+    *,
+    with_for_update: bool = False,
+) -> None:
+    """Refresh a row; raise a `ConflictError` if somebody else has removed it."""
+    seen = held_version(facts_of(type(row)), row)
+    try:
         with reading_to_write(session):
-            session.refresh(row, list(restored_values()))
+            session.refresh(row, names, with_for_update=with_for_update or None)
+    except InvalidRequestError as error:
+        if type(error) is not InvalidRequestError:  # a subclass is about the session
+            raise
+        raise conflict(row, seen) from error
 
 
 def _expect_version(session: Session, facts: Facts, row: Any, expected: Any) -> None:
@@ -132,8 +148,7 @@ def _expect_version(session: Session, facts: Facts, row: Any, expected: Any) -> 
     if held_version(facts, row) != expected:
         # The session's row may be outdated.
         session.flush()
-        with reading_to_write(session):
-            session.refresh(row)
+        _refresh(session, row)
     check_version(facts, row, expected, given=True)
 
 
@@ -143,6 +158,8 @@ def change(
     """Write changes to a row, as modified by its hooks."""
     session, facts, hooks = write.session, write.facts, write.hooks
     if hooks:
+        if expired := expired_columns(facts, instance_state(row)):
+            _refresh(session, row, expired)
         made = before_update(session, hooks, row, changes)
         changes = without_key(facts, row, changes_of_hooks(facts, changes, made))
         check_row(row)
@@ -163,8 +180,7 @@ def _reload_shown(session: Session, facts: Facts, row: Any, changes: Mapping[str
     if facts.version is not None:
         names.append(facts.version)
     # The UPDATE that follows needs the lock anyway; a plain SELECT may read an old snapshot.
-    with reading_to_write(session):
-        session.refresh(row, names, with_for_update=True)
+    _refresh(session, row, names, with_for_update=True)
     if seen is not None:
         check_version(facts, row, seen)
 
