@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel
 
@@ -624,6 +625,35 @@ async def test_a_row_that_another_adds_before_an_upsert(
     if count > 1:
         assert last["a"] == ("update", {"stock": [1, 5]})
         assert last["new"][0] == "create"
+
+
+@pytest.mark.databases("postgresql")
+async def test_an_upsert_keeps_others_from_deleting_its_rows(
+    session: AsyncSession, engine: AsyncEngine, database: Database
+) -> None:
+    """From its search on, the old values are those that it overwrites."""
+    key = await new_pallet(session)
+    other = create_engine(database.sync_url)
+    searches = count()
+    refused: list[OperationalError] = []
+
+    def intrude(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM pallet" in statement and next(searches) == 1:
+            try:
+                with other.begin() as writer:
+                    writer.execute(text("SET LOCAL lock_timeout = '50ms'"))
+                    writer.execute(delete(Pallet))
+            except OperationalError as error:
+                refused.append(error)
+
+    event.listen(sync_engine(engine), "before_cursor_execute", intrude)
+    try:
+        await bulk_upsert_mappings([{"name": "a", "stock": 5}], session, Pallet, ["name"])
+    finally:
+        event.remove(sync_engine(engine), "before_cursor_execute", intrude)
+        other.dispose()
+    assert len(refused) == 1
+    assert (await changes_of(session, key, Pallet))[1:] == [("update", {"stock": [1, 5]})]
 
 
 async def test_numbers_that_differ_in_their_last_digits(session: AsyncSession) -> None:

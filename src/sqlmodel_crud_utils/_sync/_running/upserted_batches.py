@@ -59,14 +59,17 @@ _FRESH = {"populate_existing": True}
 
 
 def split_existing(
-    session: Session, batch: Batch, dialect: Dialect
+    session: Session, batch: Batch, dialect: Dialect, *, locking: bool
 ) -> tuple[dict[Entry, Any], Batch]:
     """Return the existing rows, and the part of the batch that is left to write.
+
+    If locking, others can neither change nor delete the existing rows any more.
 
     If others may insert a row after the search, missing rows are inserted right away: one that
     exists by then was inserted by others, and is updated like the existing ones.
     """
-    there, features = _there(session, batch, dialect), features_of(dialect)
+    features = features_of(dialect)
+    there = _there(session, batch, dialect, locking=locking)
     if batch.action is not Action.UPSERT or features.locks_gaps or features.single_writer:
         return there, batch
     while missing := [entry for entry in batch.entries if entry not in there]:
@@ -75,7 +78,7 @@ def split_existing(
             savepoint.commit()
             return there, batch.part(list(there))
         savepoint.rollback()
-        before, there = there, _there(session, batch, dialect)
+        before, there = there, _there(session, batch, dialect, locking=locking)
         if len(there) <= len(before):  # the rest is invisible: rows of other tenants
             break
     return there, batch
@@ -223,7 +226,9 @@ def read_back(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, A
     return found
 
 
-def _there(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]:
+def _there(
+    session: Session, batch: Batch, dialect: Dialect, *, locking: bool = False
+) -> dict[Entry, Any]:
     """Return the existing rows of a batch, with the database's current values."""
     target = batch.target
     # MySQL updates a row with any equal unique key.
@@ -231,7 +236,7 @@ def _there(session: Session, batch: Batch, dialect: Dialect) -> dict[Entry, Any]
     found: dict[Entry, Any] = {}
     for names in (target.key, *(target.other_keys if any_key else ())):
         missing = [entry for entry in batch.entries if entry not in found]
-        found |= _found_by(session, target, names, missing, dialect)
+        found |= _found_by(session, target, names, missing, dialect, locking=locking)
     return found
 
 
@@ -241,6 +246,8 @@ def _found_by(
     names: tuple[str, ...],
     entries: Sequence[Entry],
     dialect: Dialect,
+    *,
+    locking: bool = False,
 ) -> dict[Entry, Any]:
     """Return the rows that match a unique key of the entries."""
     keys = unique_values(target, names, entries)
@@ -248,7 +255,10 @@ def _found_by(
     rows: list[Any] = []
     for chunk in chunked(keys.values(), longest_key_list(target.model, names, dialect)):
         statement = by_key_list(target.model, names, chunk, dialect, here(WITH_DELETED))
-        rows += _fetch(session, statement.where(*criteria), dialect)
+        statement = statement.where(*criteria)
+        if locking:
+            statement = statement.with_for_update(of=target.table)
+        rows += _fetch(session, statement, dialect)
     found = matched(names, keys, rows)
     missing = [entry for entry in keys if entry not in found]
     if not rows or not missing:
@@ -259,7 +269,7 @@ def _found_by(
     # One query for each key would mean one for each new row.
     middle = len(missing) // 2
     for part in [missing] if found else [missing[:middle], missing[middle:]]:
-        found |= _found_by(session, target, names, part, dialect)
+        found |= _found_by(session, target, names, part, dialect, locking=locking)
     return found
 
 

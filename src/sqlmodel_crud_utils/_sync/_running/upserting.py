@@ -216,7 +216,9 @@ class Upsertion(NamedTuple):
         rest = batch
         if need >= Need.KEYS:
             self._begin()
-            there, rest = split_existing(session, batch, self.dialect)
+            # Where locks reach beyond rows, those of two upserts could exclude each other.
+            locking = need >= Need.BEFORE and not features_of(self.dialect).locks_gaps
+            there, rest = split_existing(session, batch, self.dialect, locking=locking)
         if need >= Need.BEFORE:
             announce(session, model, list(map(_key_of, there.values())))
         count = write_batch(session, rest, self.dialect, counting=self.tally is not None)
