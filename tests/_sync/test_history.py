@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     Integer,
     case,
+    column,
     create_engine,
     delete,
     event,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     insert,
     lambda_stmt,
     select,
+    table,
     text,
     update,
 )
@@ -737,6 +739,7 @@ def test_a_write_in_an_unusual_place_is_refused(session: Session) -> None:
         update(aliased(Pallet)).values(stock=9),
         update(SQLModel.metadata.tables["pallet"].alias("p")).values(stock=9),
         delete(SQLModel.metadata.tables["pallet"].alias("p")),
+        update(table("pallet", column("stock"))).values(stock=9),
         select(Pallet).from_statement(raised.returning(Pallet)),
         select(Pallet).from_statement(insert(Pallet).values(name="b").returning(Pallet)),
         lambda_stmt(lambda: update(Pallet).values(stock=9)),

@@ -430,7 +430,7 @@ def executed(execution: ORMExecuteState) -> Any:
 
 def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
     session, facts = execution.session, facts_of(model)
-    if not is_plain(execution.statement):
+    if not is_plain(execution.statement, facts.mapper.tables):
         raise ValidationError(
             f"{model.__name__} rows have a history, which cannot follow this statement: name the "
             "model itself, not an alias, and write to one table with each statement, outside "
@@ -454,4 +454,8 @@ def _witnessed(execution: ORMExecuteState, model: type[Any]) -> Any:
 
 @cached
 def _models_of(table: FromClause) -> tuple[type[Any], ...]:
-    return tuple(mapper.class_ for mapper in all_mappers() if table in mapper.tables)
+    """Return the models of a table, which a caller may also name with `table()` or reflect."""
+    found = [mapper for mapper in all_mappers() if table in mapper.tables]
+    if not found:
+        found = [mapper for mapper in all_mappers() if str(table) in map(str, mapper.tables)]
+    return tuple(mapper.class_ for mapper in found)

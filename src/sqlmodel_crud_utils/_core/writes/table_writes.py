@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Delete, FromClause, Insert, Join, TableClause, Update
+from sqlalchemy import Delete, FromClause, Insert, Join, Update
 
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     ordered_columns_of,
@@ -39,11 +39,11 @@ def table_writes(statement: Any) -> list[TableWrite]:
     return list(dict.fromkeys(write for part in elements_of(source) for write in _writes_of(part)))
 
 
-def is_plain(statement: Any) -> bool:
-    """Return whether a statement does nothing but write to one table, which it names itself."""
+def is_plain(statement: Any, tables: Collection[FromClause]) -> bool:
+    """Return whether a statement does nothing but write to one of these tables."""
     return (
         isinstance(statement, Insert | Update | Delete)
-        and isinstance(statement.table, TableClause)
+        and statement.table in tables
         and len(table_writes(statement)) == 1
         and not any("REPLACE" in prefix for prefix in prefixes_of(statement))
     )
