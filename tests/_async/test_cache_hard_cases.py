@@ -408,15 +408,22 @@ async def test_a_write_ends_entries_wherever_it_stands(
             await other.commit()
 
 
-async def test_sql_in_a_literal_column_asks_the_database(
-    engine: AsyncEngine, session: AsyncSession
+SUBQUERY = "(SELECT count(*) FROM plank)"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [literal_column(SUBQUERY) > 0, col(Bundle.stock).op(f"* {SUBQUERY} >")(0)],
+    ids=["a literal column", "an operator"],
+)
+async def test_sql_as_text_asks_the_database(
+    engine: AsyncEngine, session: AsyncSession, condition: Any
 ) -> None:
     """It may read any table; a plain name or value may not."""
     await one(session, Bundle(name="a", stock=1))
-    subquery = literal_column("(SELECT count(*) FROM plank)")
 
     async def among_all(session: AsyncSession) -> int:
-        return await AsyncQueryBuilder(session, Bundle).where(subquery > 0).cached().count()
+        return await AsyncQueryBuilder(session, Bundle).where(condition).cached().count()
 
     async def of_a_name(session: AsyncSession) -> int:
         name = literal_column("stock")

@@ -40,7 +40,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col
 
 from sqlmodel_crud_utils.aio import (
     QueryBuilder,
@@ -896,6 +896,9 @@ REFUSED: dict[str, Any] = {
     ),
     "a join of links": select(Mage).options(joinedload(Mage.spells)),
     "text for a column": select(literal_column("(SELECT max(label) FROM spell)")),
+    "text in an operator": select(Pet.id).where(
+        col(Pet.id).op("IN (SELECT id FROM spell) AND 1 =")(1)
+    ),
     "text behind a statement": select(Spell.id).suffix_with("UNION SELECT id FROM spell"),
     "text as a hint": select(Spell.id).with_statement_hint("UNION SELECT id FROM spell"),
     "a table in capitals": select(column("id")).select_from(table("SPELL")),

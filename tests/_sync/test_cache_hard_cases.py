@@ -392,13 +392,20 @@ def test_a_write_ends_entries_wherever_it_stands(
             other.commit()
 
 
-def test_sql_in_a_literal_column_asks_the_database(engine: Engine, session: Session) -> None:
+SUBQUERY = "(SELECT count(*) FROM plank)"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [literal_column(SUBQUERY) > 0, col(Bundle.stock).op(f"* {SUBQUERY} >")(0)],
+    ids=["a literal column", "an operator"],
+)
+def test_sql_as_text_asks_the_database(engine: Engine, session: Session, condition: Any) -> None:
     """It may read any table; a plain name or value may not."""
     one(session, Bundle(name="a", stock=1))
-    subquery = literal_column("(SELECT count(*) FROM plank)")
 
     def among_all(session: Session) -> int:
-        return QueryBuilder(session, Bundle).where(subquery > 0).cached().count()
+        return QueryBuilder(session, Bundle).where(condition).cached().count()
 
     def of_a_name(session: Session) -> int:
         name = literal_column("stock")
