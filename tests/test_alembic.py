@@ -22,6 +22,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Engine,
+    Enum,
     Integer,
     MetaData,
     Table,
@@ -817,6 +818,24 @@ def test_types_have_the_names_of_the_database(engine: Engine) -> None:
         "column event.held_at is TIMESTAMP WITH TIME ZONE, "
         "but TIMESTAMP WITHOUT TIME ZONE in the models"
     )
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_an_enum_that_lacks_members(engine: Engine) -> None:
+    """An INSERT of them would fail. PostgreSQL may have further ones."""
+
+    def models(*members: str) -> MetaData:
+        found = MetaData()
+        column = Column("rank", Enum(*members, name="rank"))
+        Table("officer", found, Column("id", Integer, primary_key=True), column)
+        return found
+
+    models("mate", "captain").create_all(engine)
+    check_schema(engine, models("mate", "captain"))
+    with pytest.raises(SchemaMismatchError, match=r"column officer\.rank is .*admiral"):
+        check_schema(engine, models("mate", "captain", "admiral"))
+    if engine.dialect.name == "postgresql":
+        check_schema(engine, models("captain"))
 
 
 @pytest.mark.databases("sqlite")

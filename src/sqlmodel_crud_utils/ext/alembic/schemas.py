@@ -10,7 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Dialect, Engine, MetaData
+from sqlalchemy import Connection, Dialect, Engine, Enum, MetaData
+from sqlalchemy.types import TypeEngine
 
 from sqlmodel_crud_utils.exceptions import SchemaMismatchError, ValidationError
 
@@ -33,9 +34,10 @@ def check_schema(
 ) -> Any:
     """Raise unless the database has what the models need. Call it in a test or on startup.
 
-    It finds missing tables, columns and indexes, different types, and columns that may be NULL on
-    one side only. Tables, indexes and constraints that only the database has are accepted; so are
-    columns, unless an INSERT fails without them. Nothing is written.
+    It finds missing tables, columns and indexes, different types, ENUM types that lack members, and
+    columns that may be NULL on one side only. Tables, indexes and constraints that only the
+    database has are accepted; so are columns, unless an INSERT fails without them. Nothing is
+    written.
 
     Args:
         engine: The engine of the database; with an `AsyncEngine`, await the call.
@@ -84,12 +86,29 @@ def _differences(connection: Connection, metadata: MetaData) -> Iterator[str]:
         "target_metadata": metadata,
         "include_schemas": any(table.schema for table in metadata.tables.values()),
         "include_name": lambda name, kind, _parents: kind != "table" or name in known,
+        "compare_type": _lacks_members,
     }
     migration = MigrationContext.configure(connection, opts=options)
     for difference in compare_metadata(migration, metadata):
         # Changes of a column come as a nested list.
         for change in difference if isinstance(difference, list) else [difference]:
             yield from _described(change, connection.dialect)
+
+
+def _lacks_members(
+    _context: Any, _stored: Any, _column: Any, stored: TypeEngine[Any], wanted: TypeEngine[Any]
+) -> bool | None:
+    """Return True for an ENUM that lacks members of the models; None leaves it to Alembic.
+
+    Of PostgreSQL's ENUM types, Alembic compares the names only.
+    """
+    return True if _missing_members(stored, wanted) else None
+
+
+def _missing_members(stored: TypeEngine[Any], wanted: TypeEngine[Any]) -> list[str]:
+    if not isinstance(stored, Enum) or not isinstance(wanted, Enum):
+        return []
+    return [member for member in wanted.enums if member not in stored.enums]
 
 
 def _described(change: Any, dialect: Dialect) -> Iterator[str]:
@@ -114,11 +133,18 @@ def _described(change: Any, dialect: Dialect) -> Iterator[str]:
         schema, table, column, _, stored, wanted = parts
         name = f"{_place(schema, table)}.{column}"
         if kind == "modify_type":
-            # In this database's dialect: other dialects may have one name for both.
-            names = [each.compile(dialect) for each in (stored, wanted)]
-            yield f"column {name} is {names[0]}, but {names[1]} in the models"
+            yield f"column {name} is {_type_difference(stored, wanted, dialect)}"
         else:
             yield f"column {name} {_null(stored)}, but {_null(wanted)} in the models"
+
+
+def _type_difference(stored: TypeEngine[Any], wanted: TypeEngine[Any], dialect: Dialect) -> str:
+    # In this database's dialect: other dialects may have one name for both.
+    names = [each.compile(dialect) for each in (stored, wanted)]
+    missing = _missing_members(stored, wanted)
+    if missing and names[0] == names[1]:
+        return f"{names[0]}, which lacks {', '.join(missing)} of the models"
+    return f"{names[0]}, but {names[1]} in the models"
 
 
 def _place(schema: str | None, table: str) -> str:
