@@ -102,7 +102,7 @@ class Repository(Generic[T]):
         if not isinstance(new, self.model):
             raise ValidationError(
                 f"the row must be a {self.model.__name__}, not {type(new).__name__}; "
-                f"make one of other data with {self.model.__name__}.model_validate(data)",
+                f"to make one from other data, call {self.model.__name__}.model_validate(data)",
                 field="row",
             )
         return write_row(new, self.session, raise_on_error=True)[1]

@@ -146,7 +146,7 @@ class CursorFormat(NamedTuple):
                 values that the order can't have.
         """
         if not isinstance(cursor, str):
-            raise _refusal(f"after takes the next_cursor of a page, not {type(cursor).__name__}")
+            raise _refusal(f"after takes the cursor that a page gave, not {type(cursor).__name__}")
         version, mark, packed = _content(cursor)
         if version != _VERSION:
             raise _refusal(
@@ -399,7 +399,7 @@ _UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionErr
 
 
 def _damaged() -> ValidationError:
-    return _refusal("the cursor is damaged; pass the next_cursor of a page as it is")
+    return _refusal("the cursor is damaged; pass it exactly as the page before gave it")
 
 
 def _refusal(message: str) -> ValidationError:
