@@ -832,6 +832,7 @@ async def test_a_redacted_field_shows_no_value(session: AsyncSession) -> None:
     ]
 
 
+@pytest.mark.shortcuts
 @pytest.mark.databases("sqlite", "postgresql")
 async def test_a_row_by_its_key_takes_three_statements(
     session: AsyncSession, engine: AsyncEngine

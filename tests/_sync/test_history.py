@@ -820,6 +820,7 @@ def test_a_redacted_field_shows_no_value(session: Session) -> None:
     ]
 
 
+@pytest.mark.shortcuts
 @pytest.mark.databases("sqlite", "postgresql")
 def test_a_row_by_its_key_takes_three_statements(session: Session, engine: Engine) -> None:
     """It is read and locked, written, and recorded, with the values of its stamps."""
