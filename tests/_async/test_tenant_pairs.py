@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
 from sqlmodel_crud_utils.aio import (
     AsyncRepository,
@@ -37,9 +38,9 @@ from sqlmodel_crud_utils.exceptions import (
 from sqlmodel_crud_utils.ext.history.aio import get_change_history
 from sqlmodel_crud_utils.hooks import registered_hook
 from sqlmodel_crud_utils.mixins import all_tenants, tenant_scope
-from tests._runtime_async import AsyncEngine, AsyncSession, make_engine
+from tests._runtime_async import AsyncEngine, AsyncSession, execute, make_engine
 from tests.databases import Database, prepare
-from tests.recording import logged
+from tests.recording import logged, recorded, statements_of
 from tests.tenant_models import Deed
 
 Sessions = Callable[[], AsyncSession]
@@ -103,6 +104,24 @@ async def test_the_history_names_the_tenant(session: AsyncSession):
     with tenant_scope(OTHER):
         assert len(await get_change_history(2, session, Deed)) == 1
         assert await get_change_history(1, session, Deed) == []
+
+
+@pytest.mark.parametrize("statement", [update(Deed).values(worth=5), delete(Deed)])
+async def test_the_callers_own_writes_to_rows_with_a_history(
+    session: AsyncSession, engine: AsyncEngine, statement: Any
+):
+    """They read and lock the tenant's rows alone; without a tenant, nothing is sent."""
+    await deeds(session)
+    with recorded(engine) as sent, pytest.raises(TenantError):
+        await execute(session, statement)
+    assert sent == []
+    await session.close()
+    with tenant_scope("acme"), statements_of(engine) as statements:
+        await execute(session, statement)
+        await session.rollback()
+    read = [each for each in statements if each.startswith("SELECT")]
+    assert read
+    assert "tenant_id = " in read[0]
 
 
 async def test_old_marked_rows_are_purged(session: AsyncSession):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
 from sqlmodel_crud_utils.exceptions import (
     ConflictError,
@@ -39,9 +40,9 @@ from sqlmodel_crud_utils.sync import (
     update_row,
     write_row,
 )
-from tests._runtime_sync import Engine, Session, make_engine
+from tests._runtime_sync import Engine, Session, execute, make_engine
 from tests.databases import Database, prepare
-from tests.recording import logged
+from tests.recording import logged, recorded, statements_of
 from tests.tenant_models import Deed
 
 Sessions = Callable[[], Session]
@@ -103,6 +104,24 @@ def test_the_history_names_the_tenant(session: Session):
     with tenant_scope(OTHER):
         assert len(get_change_history(2, session, Deed)) == 1
         assert get_change_history(1, session, Deed) == []
+
+
+@pytest.mark.parametrize("statement", [update(Deed).values(worth=5), delete(Deed)])
+def test_the_callers_own_writes_to_rows_with_a_history(
+    session: Session, engine: Engine, statement: Any
+):
+    """They read and lock the tenant's rows alone; without a tenant, nothing is sent."""
+    deeds(session)
+    with recorded(engine) as sent, pytest.raises(TenantError):
+        execute(session, statement)
+    assert sent == []
+    session.close()
+    with tenant_scope("acme"), statements_of(engine) as statements:
+        execute(session, statement)
+        session.rollback()
+    read = [each for each in statements if each.startswith("SELECT")]
+    assert read
+    assert "tenant_id = " in read[0]
 
 
 def test_old_marked_rows_are_purged(session: Session):

@@ -103,7 +103,7 @@ def listen_where_needed() -> None:
     """
     needed = concerns_callers() or has_hidden_links(USUAL)
     if needed and not event.contains(Session, "do_orm_execute", _on_execute):
-        event.listen(Session, "do_orm_execute", _on_execute)
+        event.listen(Session, "do_orm_execute", _on_execute, insert=True)
     if has_tenant_models() and not event.contains(Session, "before_flush", _on_flushing):
         event.listen(Session, "before_flush", _on_flushing)
 

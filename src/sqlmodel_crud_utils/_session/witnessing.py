@@ -9,6 +9,7 @@ from sqlalchemy import Delete, Insert, Result, Update, select
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from sqlmodel_crud_utils._core.models.facts import Facts
+from sqlmodel_crud_utils._core.models.policies import elsewhere
 from sqlmodel_crud_utils._core.queries.keys import Key, among_keys, key_chunks
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     conflict_clause_of,
@@ -17,6 +18,7 @@ from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     rows_of,
     values_of,
 )
+from sqlmodel_crud_utils._core.visibility.criteria import visible
 from sqlmodel_crud_utils._session.routing import as_writing
 from sqlmodel_crud_utils.exceptions import ValidationError
 
@@ -37,6 +39,9 @@ def keys_to_write(execution: ORMExecuteState, facts: Facts) -> list[Key]:
         return [tuple(row[name] for name in facts.key) for row in parameters]
     key = [facts.columns[name] for name in facts.key]
     found = select(*key).where(*criteria_of(statement)).with_for_update(of=statement.table)
+    within = visible(facts.model, elsewhere())
+    if within is not None:
+        found = found.where(within)
     sets = parameters if isinstance(parameters, list) else [parameters]
     session = execution.session
     return list(dict.fromkeys(row for each in sets for row in _rows(session, facts, found, each)))
