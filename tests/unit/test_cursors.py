@@ -445,7 +445,7 @@ def test_other_versions_and_orders_are_told_apart() -> None:
         format_.read(forged(format_.mark, [1], version=2))
     with pytest.raises(ValidationError, match="another model or order_by"):
         format_.read(cursors("sqlite", "big").write([1]))
-    with pytest.raises(ValidationError, match="next_cursor of a page, not int"):
+    with pytest.raises(ValidationError, match="cursor that a page gave, not int"):
         format_.read(5)
 
 
