@@ -40,12 +40,28 @@ class QuickConnection(aiosqlite.Connection):
         # The last trip that was started, and the last one that the thread has finished.
         self._begun: object = None
         self._finished: object = None
+        # What to await for the end of the thread, once it is told to stop.
+        self._stopping: Any = None
         # SQLite cursors whose readers are gone.
         self._abandoned: deque[sqlite3.Cursor] = deque()
         # Until aiosqlite 0.22 the connection was a thread; now it has one.
         thread = self if isinstance(self, Thread) else self._thread
         # An open connection must not prevent the program from exiting.
         thread.daemon = True
+
+    def stop(self) -> Any:
+        """Tell the thread to stop; the result can be awaited."""
+        self._stopping = super().stop()
+        return self._stopping
+
+    async def _connect(self) -> aiosqlite.Connection:
+        try:
+            return await super()._connect()
+        except BaseException:
+            # aiosqlite does not wait for the thread, which fails if the event loop ends before it.
+            if self._stopping is not None:
+                await self._stopping
+            raise
 
     def cursor(self) -> Cursor:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return a cursor for `async with` or `await`; the first statement opens it."""

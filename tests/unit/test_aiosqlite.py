@@ -20,6 +20,26 @@ from tests.properties import examples
 
 NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {}) SELECT x FROM n"
 
+# --- opening -------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread has ended before the error is raised: it would fail in an ended event loop."""
+    failures: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    before = set(threading.enumerate())
+
+    async def open_it() -> None:
+        with pytest.raises(sqlite3.OperationalError):
+            await connect(f"{tmp_path}/no folder/a.db")
+
+    for _ in range(30):
+        asyncio.run(open_it())
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert failures == []
+
+
 # --- cancellation --------------------------------------------------------------------------------
 
 
