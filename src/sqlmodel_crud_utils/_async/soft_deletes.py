@@ -11,7 +11,8 @@ from sqlmodel_crud_utils._async._running.fetching import find_for
 from sqlmodel_crud_utils._async._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._async._running.operations import Write, run_or_raise, searching
 from sqlmodel_crud_utils._async._running.reported_changes import announce, report
-from sqlmodel_crud_utils._async._running.row_writes import delete, reload_marks, update
+from sqlmodel_crud_utils._async._running.rereading import reload_marks
+from sqlmodel_crud_utils._async._running.row_writes import delete, update
 from sqlmodel_crud_utils._async._running.shortcuts import alone, written_at_once
 from sqlmodel_crud_utils._core.chunks import check_chunk_size
 from sqlmodel_crud_utils._core.models.facts import facts_of
@@ -179,7 +180,7 @@ async def restore_row(
         if row is None:
             return False, None
         async with searching(write):
-            await reload_marks(session, row, is_deleted=True)
+            await reload_marks(session, write.facts, row, is_deleted=True)
         return await update(write, row, restored_values())
 
 

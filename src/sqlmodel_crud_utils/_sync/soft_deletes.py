@@ -34,7 +34,8 @@ from sqlmodel_crud_utils._sync._running.fetching import find_for
 from sqlmodel_crud_utils._sync._running.hook_calls import hooks_of
 from sqlmodel_crud_utils._sync._running.operations import Write, run_or_raise, searching
 from sqlmodel_crud_utils._sync._running.reported_changes import announce, report
-from sqlmodel_crud_utils._sync._running.row_writes import delete, reload_marks, update
+from sqlmodel_crud_utils._sync._running.rereading import reload_marks
+from sqlmodel_crud_utils._sync._running.row_writes import delete, update
 from sqlmodel_crud_utils._sync._running.shortcuts import alone, written_at_once
 
 __all__ = ["purge_rows", "restore_row", "soft_delete_row"]
@@ -181,7 +182,7 @@ def restore_row(
         if row is None:
             return False, None
         with searching(write):
-            reload_marks(session, row, is_deleted=True)
+            reload_marks(session, write.facts, row, is_deleted=True)
         return update(write, row, restored_values())
 
 

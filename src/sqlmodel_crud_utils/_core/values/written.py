@@ -37,14 +37,13 @@ def check_row(row: Any) -> None:
             _check(facts_of(related.class_), related)
 
 
-def pending_values(row: Any) -> dict[str, Any]:
+def pending_values(facts: Facts, row: Any) -> dict[str, Any]:
     """Return the values that were set since a row was read, converted, without its primary key.
 
     Raises:
         ValidationError: A value is not one that its column can store.
     """
     check_row(row)
-    facts = facts_of(type(row))
     set_since = instance_state(row).committed_state
     names = sorted(facts.columns.keys() & set_since.keys() - set(facts.key))
     return {name: getattr(row, name) for name in names}
