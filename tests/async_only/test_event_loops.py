@@ -38,6 +38,8 @@ def url(request: pytest.FixtureRequest, database: Database) -> str:
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No warning or error is logged, or raised unseen."""
+    gc.collect()  # what earlier tests left
+    caplog.clear()
     yield
     gc.collect()
     told = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
