@@ -7,7 +7,7 @@ rows.
 from typing import Any, ClassVar, Optional
 
 from sqlalchemy import and_, exists, func, select, text
-from sqlalchemy.orm import column_property, foreign
+from sqlalchemy.orm import column_property, foreign, registry
 from sqlmodel import Field, Relationship, SQLModel
 
 from sqlmodel_crud_utils.ext.history import TrackChangesMixin
@@ -223,3 +223,17 @@ class Deed(SQLModel, TenantMixin, VersionMixin, SoftDeleteMixin, TrackChangesMix
     name: str = Field(max_length=20, unique=True)
     code: str | None = Field(default=None, max_length=20, unique=True)
     worth: int = 0
+
+
+class OfTable:
+    """Has no tenant, but the table of a model of tenants."""
+
+
+class OfSubquery:
+    """Has no tenant, but reads the table of a model of tenants."""
+
+
+_SPELLS: Any = Spell.__table__  # type: ignore[attr-defined]
+_registry = registry()
+_registry.map_imperatively(OfTable, _SPELLS)
+_registry.map_imperatively(OfSubquery, select(_SPELLS.c.id, _SPELLS.c.label).subquery())

@@ -34,11 +34,13 @@ from sqlalchemy.orm import (
     aliased,
     contains_eager,
     immediateload,
+    join as orm_join,
     joinedload,
     lazyload,
     selectinload,
     subqueryload,
     with_loader_criteria,
+    with_parent,
 )
 
 from sqlmodel_crud_utils.aio import (
@@ -318,6 +320,34 @@ SELECTS: dict[str, Any] = {
         with_loader_criteria(Pet, lambda pet: pet.mage_id.in_(select(Mage.id)))
     ),
     "a column that counts rows": select(Hall),
+    "a table that only a condition names": select(Pet.id).where(Pet.mage_id == MAGES.c.id),
+    "an alias that only a condition names": select(Pet.id).where(Pet.mage_id == OTHERS.c.id),
+    "a model that only a condition names": select(Pet.id).where(Pet.mage_id == Mage.id),
+    "a table that only a condition of exists names": select(Hall.id).where(
+        exists(select(Pet.id).where(Pet.mage_id == MAGES.c.id, MAGES.c.level == 2))
+    ),
+    "contains": select(Mage.id).where(Mage.spells.contains(Spell(id=3))),
+    "with_parent": select(Spell.id).where(with_parent(Mage(id=1), Mage.spells)),
+    "a join of models": select(Pet.id).select_from(orm_join(Pet, Mage, Pet.mage)),
+    "a join of models by condition": select(func.count(Pet.id)).select_from(
+        orm_join(Pet, Mage, Pet.mage_id == Mage.id)
+    ),
+    "a join of three models": select(Pet.id).select_from(
+        orm_join(orm_join(Pet, Mage, Pet.mage), Guild, Mage.guild)
+    ),
+    "a join of a model and an alias": select(Pet.id).select_from(
+        orm_join(Pet, OTHER_MAGE, Pet.mage_id == OTHER_MAGE.id)
+    ),
+    "a count of joined models": select(func.count()).select_from(orm_join(Pet, Mage, Pet.mage)),
+    "a subquery that may correlate all": select(
+        select(func.count(MAGES.c.id)).correlate_except(None).scalar_subquery()
+    ),
+    "a subquery that may correlate all but another table": select(
+        Pet.id, select(func.count(MAGES.c.id)).correlate_except(GUILDS).scalar_subquery()
+    ),
+    "exists that may correlate all but another table": select(Pet.id).where(
+        exists().where(MAGES.c.id == PETS.c.mage_id).correlate_except(GUILDS)
+    ),
     "a part of a table": select(func.count()).select_from(tablesample(MAGES, 100)),
     "a part of a model": select(aliased(Mage, tablesample(Mage, 100)).id),
 }

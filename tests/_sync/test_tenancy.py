@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     table,
     text,
+    union,
     update,
     values,
 )
@@ -42,6 +43,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+from sqlalchemy.schema import DropTable
 from sqlmodel import Field, SQLModel, col
 
 from sqlmodel_crud_utils.exceptions import (
@@ -89,6 +91,8 @@ from tests.tenant_models import (
     Kennel,
     Mage,
     MageSpell,
+    OfSubquery,
+    OfTable,
     Pet,
     Port,
     Scroll,
@@ -923,6 +927,33 @@ REFUSED: dict[str, Any] = {
     "an option that names a table": select(Guild).options(
         selectinload(Guild.mages.and_(exists(select(SPELLS.c.id))))
     ),
+    "an alias of a model for a subquery of a table": select(
+        aliased(
+            Pet,
+            select(
+                SPELLS.c.id, SPELLS.c.label.label("name"), literal(1).label("mage_id")
+            ).subquery(),
+            adapt_on_names=True,
+        )
+    ),
+    "an alias of a model for a CTE of a table": select(
+        aliased(Spell, select(SPELLS).limit(1).cte()).id
+    ),
+    "an alias of a model for a union of tables": select(
+        aliased(
+            Pet, union(select(SPELLS.c.id), select(SHIPS.c.id)).subquery(), adapt_on_names=True
+        ).id
+    ),
+    "an alias of a model for a table": select(aliased(Pet, SPELLS.alias(), adapt_on_names=True).id),
+    "a model without tenants of a table": select(OfTable),
+    "a column of a model of a table": select(func.count(OfTable.label)),  # type: ignore[attr-defined]
+    "an update of a model of a table": update(OfTable).values(power=9),
+    "a deletion of a model of a table": delete(OfTable),
+    "a model of a subquery of a table": select(OfSubquery),
+    "text behind a CTE": select(
+        select(SPELLS.c.id).cte().suffix_with(", leak AS (SELECT * FROM spell)").c.id
+    ),
+    "the definition of a table": DropTable(SPELLS),
     "a column that counts in a table": select(Granary),
     "a column of a model that counts in a table": select(Granary.spell_count),
     "a default that counts": insert(Scroll).values(label="x"),

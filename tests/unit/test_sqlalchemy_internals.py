@@ -424,7 +424,7 @@ def test_full_joins() -> None:
 
 
 def test_what_a_select_is_from() -> None:
-    """`_raw_columns`, `_from_obj`, `_setup_joins` (set as well) and `_correlate_except`."""
+    """`_raw_columns`, `_from_obj` and `_setup_joins` (set as well)."""
     hero = inspect(Hero).local_table
     statement = select(TEAM.c.id).select_from(TEAM).join(hero)
     assert core.columns_of(statement) == [TEAM.c.id]
@@ -433,8 +433,6 @@ def test_what_a_select_is_from() -> None:
     assert join[0] is hero
     core.set_joins(statement, [(hero, hero.c.id == TEAM.c.id, *join[2:])])
     assert "ON hero.id = team.id" in str(statement)
-    assert core.correlated_except(statement) is None
-    assert list(core.correlated_except(statement.correlate_except(hero)) or ()) == [hero]
 
 
 def test_how_a_select_ends() -> None:

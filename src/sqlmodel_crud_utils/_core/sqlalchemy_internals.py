@@ -135,11 +135,6 @@ def set_joins(select: Select[Any], joins: Iterable[Join]) -> None:
     select._setup_joins = tuple(joins)
 
 
-def correlated_except(select: Select[Any]) -> Iterable[FromClause] | None:
-    """Return the tables of `correlate_except()`, which any() and has() use."""
-    return select._correlate_except
-
-
 def window_of(select: Any) -> tuple[Any, Any]:
     """Return the LIMIT and the OFFSET of a SELECT, None for a missing one."""
     return select._limit_clause, select._offset_clause

@@ -22,7 +22,7 @@ from sqlmodel_crud_utils._core.visibility.tenancy import (
     check_value,
     leads_to_tenants,
     reach_of,
-    refusal_of_attributes,
+    refusal_of_model,
 )
 from sqlmodel_crud_utils._session.changes import is_reported
 from sqlmodel_crud_utils._session.state import noted, state_of
@@ -61,7 +61,7 @@ def serve_model(session: Session, model: type[Any] | None) -> None:
     if in_scope() is None and belongs_to_tenants(model):
         raise TenantError(NO_TENANT)
     serve(session)
-    refusal = refusal_of_attributes(model)
+    refusal = refusal_of_model(model)
     if refusal is not None and not all_in_scope():
         raise TenantError(refusal)
 
@@ -98,7 +98,7 @@ def check_statement(execution: ORMExecuteState, hiding: Hiding | None) -> None:
     is_any = execution.execution_options.get("any_tenant", False)
     if reach.raw and not is_any and (in_scope() is not None or _is_bound(session)):
         raise TenantError(
-            "SQL text cannot be limited to the rows of one tenant; use models, or add "
+            "SQL text and DDL cannot be limited to the rows of one tenant; use models, or add "
             "execution_options(any_tenant=True) if it may reach the rows of all"
         )
     if is_reported(execution):  # its caller has checked the rows

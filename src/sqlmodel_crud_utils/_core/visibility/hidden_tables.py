@@ -34,7 +34,6 @@ from sqlalchemy.sql.selectable import FromGrouping, ScalarValues
 from sqlmodel_crud_utils._core.sqlalchemy_internals import (
     add_criteria,
     columns_of,
-    correlated_except,
     criteria_in,
     criteria_of,
     froms_of,
@@ -134,7 +133,7 @@ def _concerns(element: Any, rules: TableCriteria) -> bool:
         )
     if isinstance(element, Update | Delete):
         return bool(_criteria_of_write(element, rules))
-    return isinstance(element, Join) and _criterion(_first(element.right), rules) is not None
+    return isinstance(element, Join) and unaliased(_first(element.right)) in rules
 
 
 def _hide_in_select(rules: TableCriteria, select: Select[Any]) -> None:
@@ -148,10 +147,12 @@ def _hide_in_write(rules: TableCriteria, write: Update | Delete) -> None:
 
 
 def _hide_in_join(rules: TableCriteria, join: Join) -> None:
-    # In a nested JOIN, the conditions cover all of its tables but the first.
-    criterion = _criterion(_first(join.right), rules)
-    if criterion is not None:
-        join.onclause = and_(cast("ColumnElement[bool]", join.onclause), criterion)
+    # In a nested JOIN, the conditions cover all of its tables but the first. SQLAlchemy's criteria
+    # do not reach into a JOIN, not even to its models.
+    table = _first(join.right)
+    rule = rules.get(unaliased(table))
+    if rule is not None:
+        join.onclause = and_(cast("ColumnElement[bool]", join.onclause), rule(table))
 
 
 def _hide_in_setup_join(rules: TableCriteria, join: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -189,23 +190,17 @@ def _tables(select: Select[Any]) -> set[FromClause]:
     joined = {table for join in joins for table in tables_in(join)}
     for target, *_ in joins_of(select):
         joined.update(tables_in(target) if isinstance(target, Join) else (target,))
-    tables = {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
-    # any() and has() name their own tables; the others belong to the enclosing statement.
-    own = correlated_except(select)
-    return tables if own is None else tables & set(own)
+    return {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
 
 
 def _named(select: Select[Any]) -> Iterator[FromClause]:
     """Return the tables that appear only through their columns, except those of models."""
-    given = list(_unbundled(columns_of(select)))
-    columns = [c for c in given if not (is_orm(select) and notes_of(c))]
-    for column in columns:
-        yield from tables_in(column)
-    # exists().where(…) names its model nowhere else, and SQLAlchemy 2.0 doesn't look there.
-    only_criteria = not (froms_of(select) or joins_of(select))
-    if not is_orm(select) or (only_criteria and len(columns) == len(given)):
-        for criterion in criteria_of(select):
-            yield from tables_in(criterion)
+    for column in _unbundled(columns_of(select)):
+        if not (is_orm(select) and notes_of(column)):
+            yield from tables_in(column)
+    # exists().where(…) and a relationship's contains() name tables nowhere else.
+    for criterion in criteria_of(select):
+        yield from tables_in(criterion)
 
 
 def _unbundled(columns: Iterable[Any]) -> Iterator[Any]:

@@ -25,8 +25,8 @@ from sqlalchemy import (
     Update,
     func,
 )
-from sqlalchemy.orm import RelationshipProperty
-from sqlalchemy.schema import DDL
+from sqlalchemy.orm import Mapper, RelationshipProperty
+from sqlalchemy.schema import ExecutableDDLElement
 
 from sqlmodel_crud_utils._core.memoizing import Store, cached
 from sqlmodel_crud_utils._core.mixins import TenantMixin
@@ -103,18 +103,18 @@ def belongs_to_tenants(model: type[Any]) -> bool:
 def leads_to_tenants(model: type[Any]) -> bool:
     """Return whether rows of a model, or rows related to them, belong to tenants."""
     found = facts_of(model).read_along()
-    return bool(refusal_of_attributes(model)) or any(
-        belongs_to_tenants(each.class_) for each in found
-    )
+    return bool(refusal_of_model(model)) or any(belongs_to_tenants(each.class_) for each in found)
 
 
 @cached
-def refusal_of_attributes(model: type[Any]) -> str | None:
-    """Return why an attribute of a model, or of models it loads, is refused; else None.
+def refusal_of_model(model: type[Any]) -> str | None:
+    """Return why a model, or a model it loads, is refused; else None.
 
-    It may be a `column_property` or a relationship.
+    It may be for its table, or for an attribute: a `column_property` or a relationship.
     """
     for mapper in facts_of(model).reachable():
+        if not belongs_to_tenants(mapper.class_) and _is_mapped_to_tenants(mapper):
+            return f"{mapper.class_.__name__} is mapped to a table of tenants; give it TenantMixin"
         for name, expression in expressions_of(mapper).items():
             # The ORM annotates a table with its model, but the mapper's copy loses the annotation.
             tables = [each for each in elements_of(expression) if not is_orm(each)]
@@ -127,6 +127,10 @@ def refusal_of_attributes(model: type[Any]) -> str | None:
         if (refusal := next(refusals, None)) is not None:
             return refusal
     return None
+
+
+def _is_mapped_to_tenants(mapper: Mapper[Any]) -> bool:
+    return any(each in _tables_of_tenants() for each in elements_of(mapper.persist_selectable))
 
 
 @cached
@@ -267,11 +271,11 @@ def _found(statement: Any) -> Reach:
     return Reach(
         names=names,
         leads=names or any(map(leads_to_tenants, models)),
-        raw=bool(texts) or isinstance(statement, DDL),
+        raw=bool(texts) or isinstance(statement, ExecutableDDLElement),
         refusal=_refusal_of(elements)
         or _refusal_of_inserts_inside(statement, elements)
         or (_refusal_of_full_joins(elements) if names else None)
-        or next(filter(None, map(refusal_of_attributes, models)), None),
+        or next(filter(None, map(refusal_of_model, models)), None),
         links=_refusal_of_links(statement, models),
     )
 
@@ -279,7 +283,7 @@ def _found(statement: Any) -> Reach:
 def _texts_in(element: Any) -> Iterator[str]:
     """Yield the textual SQL of an element."""
     yield from texts_in(element)
-    if isinstance(element, Executable) and not isinstance(element, TextClause):
+    if isinstance(element, Executable | CTE) and not isinstance(element, TextClause):
         # Other texts, such as hints, only affect how a statement runs.
         yield from filter(_names_table, texts_around(element))
 
@@ -322,10 +326,22 @@ def _refusal(element: Any) -> str | None:
     return _refusal_of_source(element)
 
 
+def _is_alias_beyond_criteria(element: Any) -> bool:
+    """Return whether an alias of a model stands for rows of tenants that no criterion reaches."""
+    entity = notes_of(element).get("parententity")
+    if entity is None or not entity.is_aliased_class:
+        return False
+    source = unaliased(entity.selectable)
+    is_of_others = source in _tables_of_tenants() and source not in entity.mapper.tables
+    return is_of_others or concerns(source, _rules())
+
+
 def _refusal_of_source(element: Any) -> str | None:
     if isinstance(element, TableClause):
         if element.name.lower() in _names_of_tables() and element not in _tables_of_tenants():
             return f"{element.name!r} is a table of tenants; name it with its model"
+    elif _is_alias_beyond_criteria(element):
+        return "an alias of a model stands for a table of tenants; select from their model in it"
     elif isinstance(element, Select) and has_bare_join(element, _rules()):
         return "a table of tenants is joined without a condition; give it one, or its model"
     return None
