@@ -272,6 +272,7 @@ class TestWhatNeedsAFlush:
         assert outcome["failed"] == [rows[place]]
         assert len(outcome["success"]) == MANY - 1
 
+    @pytest.mark.usefixtures("_hooks_change_nothing")
     async def test_values_that_the_driver_does_not_get(self, session: AsyncSession) -> None:
         """The error of a type that cannot process a value is raised, and nothing is written."""
         rows = [AllTypes(integer=n, payload={"a": n}) for n in range(MANY)]

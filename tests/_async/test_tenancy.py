@@ -418,6 +418,7 @@ BY_ANOTHER: dict[str, Callable[[AsyncSession], Any]] = {
 
 
 @pytest.mark.parametrize("what", BY_ANOTHER)
+@pytest.mark.usefixtures("_hooks_change_nothing")
 async def test_no_row_gets_another_tenant(session: AsyncSession, what: str):
     """Neither a new one nor an existing one; nothing is written, and no tenant is named."""
     await spells_of("a", "b", session=session)
@@ -450,6 +451,7 @@ async def test_rows_may_name_their_own_tenant(session: AsyncSession):
     assert await labels(session) == ["y (a)", *["x (a)"] * 4]
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 async def test_in_the_scope_of_all_rows_name_their_tenant(session: AsyncSession):
     """It cannot be derived from the scope."""
     ways: list[Callable[[], Any]] = [

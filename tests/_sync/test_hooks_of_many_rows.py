@@ -11,15 +11,17 @@ import pytest
 
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
+    ConstraintViolationError,
     TransactionError,
 )
-from sqlmodel_crud_utils.hooks import clear_hooks, registered_hook
+from sqlmodel_crud_utils.hooks import ValidateOnWrite, clear_hooks, registered_hook
 from sqlmodel_crud_utils.sync import (
     bulk_update_rows,
     delete_rows_within_id_list,
     get_rows,
     insert_data_rows,
     transaction,
+    write_row,
 )
 from tests._runtime_sync import Engine, Session
 from tests._sync.hooking import block, committed, existing_row, inside_and_outside, is_usable
@@ -33,6 +35,7 @@ from tests.hook_models import (
     Task,
     hooked,
 )
+from tests.models import DeferredChild, Parent
 
 
 @pytest.fixture(autouse=True)
@@ -238,3 +241,19 @@ class TestInserts:
             inserted, _ = insert_data_rows([Project(name="p"), Task(title="a")], session)
         assert inserted
         assert recorder.calls == ["before_create a", "after_create a"]
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_a_constraint_that_the_commit_checks(session: Session) -> None:
+    """It blames no row, and hooks do not run twice: no row is kept."""
+    parent = Parent(name="p")
+    write_row(parent, session)
+    rows = [DeferredChild(parent_id=key) for key in (parent.id, 10**6)]
+    with registered_hook(DeferredChild, ValidateOnWrite()):
+        result = insert_data_rows(rows, session)
+        assert result == (False, {"success": [], "failed": rows})
+        assert [row.id for row in rows] == [None, None]
+        with pytest.raises(ConstraintViolationError) as raised:
+            insert_data_rows(rows, session, raise_on_error=True)
+    assert raised.value.kind == "foreign_key"
+    assert get_rows(session, DeferredChild) == (False, [])

@@ -420,6 +420,7 @@ BY_ANOTHER: dict[str, Callable[[Session], Any]] = {
 
 
 @pytest.mark.parametrize("what", BY_ANOTHER)
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_no_row_gets_another_tenant(session: Session, what: str):
     """Neither a new one nor an existing one; nothing is written, and no tenant is named."""
     spells_of("a", "b", session=session)
@@ -452,6 +453,7 @@ def test_rows_may_name_their_own_tenant(session: Session):
     assert labels(session) == ["y (a)", *["x (a)"] * 4]
 
 
+@pytest.mark.usefixtures("_hooks_change_nothing")
 def test_in_the_scope_of_all_rows_name_their_tenant(session: Session):
     """It cannot be derived from the scope."""
     ways: list[Callable[[], Any]] = [

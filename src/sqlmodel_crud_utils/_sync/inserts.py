@@ -33,6 +33,7 @@ from sqlmodel_crud_utils._sync._running.chunked_writes import all_or_none
 from sqlmodel_crud_utils._sync._running.hook_calls import HookFailedError, hooks_of
 from sqlmodel_crud_utils._sync._running.operations import (
     Write,
+    is_mistake,
     keep_loaded,
     outcome_of,
     translated,
@@ -43,8 +44,10 @@ from sqlmodel_crud_utils._sync._running.settling import load_expired
 from sqlmodel_crud_utils._sync._running.shortcuts import add_and_flush
 from sqlmodel_crud_utils.exceptions import (
     BulkOperationError,
+    ConstraintViolationError,
     DatabaseConnectionError,
     SQLModelCRUDError,
+    TenantError,
     ValidationError,
 )
 
@@ -75,7 +78,8 @@ def insert_data_rows(
     The rows are inserted together. If the database refuses that, each row is tried by itself and
     the good ones are kept. If failures raise (see `raise_on_error`), it is all or nothing. If a
     model has create hooks, each row is inserted by itself from the start, so that no hook runs
-    twice; an exception from a hook undoes everything and propagates unchanged.
+    twice; an exception from a hook undoes everything and propagates unchanged. A constraint that is
+    checked only by the commit then undoes all rows.
 
     Outside a `transaction()` block, the call commits the session; a failure rolls it back, along
     with everything else pending in it. Inside a block, nothing is committed.
@@ -196,6 +200,12 @@ def _insert_with_hooks(write: Write, rows: list[Any]) -> tuple[bool, list[Any] |
     except BulkOperationError as failure:
         _doom(session, failure)
         raise
+    except ConstraintViolationError as failure:  # checked by the commit, which blames no row
+        if strict:
+            raise
+        write.error = failure
+        log_failure(_NAME, write.model, failure)
+        return False, InsertOutcome(success=[], failed=rows)
     else:
         return (
             (bool(outcome["success"]), outcome) if outcome["failed"] else (True, outcome["success"])
@@ -220,9 +230,13 @@ def _insert_one_by_one(
     for index, row in enumerate(rows):
         try:
             inserted = in_savepoint(session, type(row), partial(work, row), adding=[row])
+        except TenantError:  # it names no row
+            raise
         except ValidationError as refused:
             raise of_row(index, refused) from None
         if isinstance(inserted, Refusal):
+            if not strict and is_mistake(inserted.failure):
+                raise of_row(index, inserted.failure) from inserted.error
             refusals.append((index, inserted))
             outcome["failed"].append(row)
         else:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypeGuard, TypeVar
 
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm.exc import StaleDataError
@@ -338,7 +338,7 @@ def _run(write: Write, work: Work[_Outcome]) -> _Outcome | Refusal:
         failure = _failure_of(write, error)
         if failure is None:
             raise
-        if write.strict or _is_mistake(failure):
+        if write.strict or is_mistake(failure):
             _refuse(write, failure, error)
         return Refusal(error, failure)
     raise hook_error
@@ -389,7 +389,7 @@ def _is_refusal(error: BaseException) -> bool:
     return is_database_error(error) and not isinstance(error, SQLModelCRUDError)
 
 
-def _is_mistake(error: SQLModelCRUDError) -> bool:
+def is_mistake(error: SQLModelCRUDError) -> TypeGuard[ValidationError]:
     """Return whether an error is the caller's mistake, which always raises, not the data's."""
     return isinstance(error, ValidationError) and not isinstance(error, ConstraintViolationError)
 
@@ -399,7 +399,7 @@ def _doom(write: Write, failure: SQLModelCRUDError) -> None:
     # and a flush may end a transaction although the database refused nothing (a version conflict).
     plain = sync_session(write.session)
     block = block_of(plain)
-    refused = write.strict and not _is_mistake(failure)
+    refused = write.strict and not is_mistake(failure)
     if block is not None and (refused or not plain.is_active):
         block.doom(failure)
 
