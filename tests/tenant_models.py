@@ -6,7 +6,7 @@ rows.
 
 from typing import Any, ClassVar, Optional
 
-from sqlalchemy import and_, exists, func, select, text
+from sqlalchemy import Column, String, and_, exists, func, select, text
 from sqlalchemy.orm import column_property, foreign, registry
 from sqlmodel import Field, Relationship, SQLModel
 
@@ -210,6 +210,14 @@ class Port(SQLModel, TenantMixin, table=True):
     """Identifies tenants by numbers."""
 
     tenant_id: int = Field(default=None, index=True)
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20)
+
+
+class Wharf(SQLModel, TenantMixin, table=True):
+    """Has the tenant in a column of another name."""
+
+    tenant_id: str = Field(default=None, sa_column=Column("org", String(50), nullable=False))
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=20)
 

@@ -97,6 +97,7 @@ from tests.tenant_models import (
     Ship,
     Spell,
     Stable,
+    Wharf,
 )
 
 Sessions = Callable[[], AsyncSession]
@@ -427,6 +428,27 @@ async def test_no_row_gets_another_tenant(session: AsyncSession, what: str):
     assert "'b'" not in str(refused.value)
     await session.rollback()
     assert await labels(session) == ["of a (a)", "of b (b)"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        (insert(Wharf).values(name="x", tenant_id="b"), None),
+        (insert(Wharf), [{"name": "x", "tenant_id": "b"}]),
+        (insert(Wharf.__table__).values(name="x", org="b"), None),  # type: ignore[attr-defined]
+        (update(Wharf).values(tenant_id="b"), None),
+        (update(Wharf.__table__).values(org="b"), None),  # type: ignore[attr-defined]
+    ],
+)
+async def test_a_column_of_another_name(session: AsyncSession, statement: Any, rows: Any):
+    """It is the tenant's all the same, by its own name and by that of the field."""
+    with tenant_scope("a"):
+        await write_row(Wharf(name="x"), session)
+        with pytest.raises(TenantError):
+            await execute(session, statement, rows)
+        await session.rollback()
+        _, [wharf] = await get_rows(session, Wharf)
+        assert wharf.tenant_id == "a"
 
 
 @pytest.mark.parametrize("what", ["update_row", "bulk_update_rows", "a query's update"])

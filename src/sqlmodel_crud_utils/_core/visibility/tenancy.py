@@ -295,6 +295,12 @@ def _tables_of_tenants() -> Mapping[FromClause, type[Any]]:
 
 
 @cached
+def _columns_of_tenants() -> Mapping[FromClause, Column[Any]]:
+    columns = [mapper.columns[TENANT] for mapper in mappers_of(TENANCY)]
+    return {column.table: column for column in columns}
+
+
+@cached
 def _names_of_tables() -> frozenset[str]:
     tables = _tables_of_tenants()
     return frozenset(each.name.lower() for each in tables if isinstance(each, TableClause))
@@ -395,18 +401,16 @@ def _links_of_others(relationship: RelationshipProperty[Any]) -> str:
 
 def _column_of(table: Any) -> Column[Any] | None:
     """Return the tenant column of a table that is written to, if it has one."""
-    plain = unaliased(table)
-    return plain.c.get(TENANT) if plain in _tables_of_tenants() else None
-
-
-def _is_tenant(column: Any) -> bool:
-    name: str = getattr(column, "key", column)
-    return name == TENANT
+    return _columns_of_tenants().get(unaliased(table))
 
 
 def _is_tenant_in(table: FromClause, column: Any) -> bool:
-    """Return whether an UPDATE of a table sets the tenant of rows, perhaps in another table."""
-    return _is_tenant(column) and _column_of(getattr(column, "table", table)) is not None
+    """Return whether a write to a table sets the tenant of rows, perhaps in another table.
+
+    The column may be named by its field, by itself, or by its name in the database.
+    """
+    tenant = _column_of(getattr(column, "table", table))
+    return tenant is not None and getattr(column, "key", column) in {TENANT, tenant.key}
 
 
 def _assigned(statement: Update | Delete) -> Iterator[Any]:
@@ -420,7 +424,7 @@ def _refusal_of_insert(statement: Insert) -> str | None:
     if _column_of(statement.table) is None:
         return None
     name = statement.table.name
-    if any(_is_tenant(column) for column in selected_into(statement)):
+    if any(_is_tenant_in(statement.table, column) for column in selected_into(statement)):
         return f"an INSERT from a SELECT into {name!r} fills {TENANT} in by itself; leave it out"
     if _overwrites(statement):
         return (
@@ -433,15 +437,14 @@ def _refusal_of_insert(statement: Insert) -> str | None:
 def _refusal_of_inserts_inside(statement: Any, elements: Iterable[Any]) -> str | None:
     """Return what is wrong with an INSERT in a CTE, whose values cannot be checked."""
     inside = (each for each in elements if isinstance(each, Insert) and each is not statement)
-    if any(_is_tenant(column) for insert in inside for column in _filled(insert)):
+    if any(map(_fills_tenant, inside)):
         return f"an INSERT in a CTE or a lambda fills {TENANT} in by itself; leave it out"
     return None
 
 
-def _filled(insert: Insert) -> Iterator[Any]:
-    """Yield the columns of a table of tenants that an INSERT sets."""
-    if _column_of(insert.table) is not None:
-        yield from (column for row in _rows_of(insert, ()) for column in row)
+def _fills_tenant(insert: Insert) -> bool:
+    rows = _rows_of(insert, ())
+    return any(_is_tenant_in(insert.table, column) for row in rows for column in row)
 
 
 def _overwrites(statement: Insert) -> bool:
@@ -460,9 +463,9 @@ def check_parameters(statement: Any, parameters: Any) -> None:
         return
     for row in _rows_of(source, parameters):
         for column, value in row.items():
-            if _is_tenant(column) and isinstance(source, Update):
-                raise TenantError(FIXED, field=TENANT)
-            if _is_tenant(column):
+            if _is_tenant_in(source.table, column):
+                if isinstance(source, Update):
+                    raise TenantError(FIXED, field=TENANT)
                 check_tenant(_given(value))
 
 
