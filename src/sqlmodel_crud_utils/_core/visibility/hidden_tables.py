@@ -193,14 +193,18 @@ def _tables(select: Select[Any]) -> set[FromClause]:
     return {*_named(select), *froms_of(select)} - joined | {_first(join) for join in joins}
 
 
-def _named(select: Select[Any]) -> Iterator[FromClause]:
+def _named(select: Select[Any]) -> set[FromClause]:
     """Return the tables that appear only through their columns, except those of models."""
+    named: set[FromClause] = set()
+    of_models: set[FromClause] = set()
     for column in _unbundled(columns_of(select)):
-        if not (is_orm(select) and notes_of(column)):
-            yield from tables_in(column)
-    # exists().where(…) and a relationship's contains() name tables nowhere else.
+        is_of_model = is_orm(select) and notes_of(column)
+        (of_models if is_of_model else named).update(tables_in(column))
+    # exists().where(…) and a relationship's contains() name tables nowhere else. SQLAlchemy's own
+    # loads name the table of a model that is selected anyway, whose criteria hold for it.
     for criterion in criteria_of(select):
-        yield from tables_in(criterion)
+        named.update(table for table in tables_in(criterion) if table not in of_models)
+    return named
 
 
 def _unbundled(columns: Iterable[Any]) -> Iterator[Any]:
