@@ -13,9 +13,9 @@ from sqlmodel import SQLModel
 
 from sqlmodel_crud_utils.mixins import row_security
 from tests.history_models import Estate, Lease
-from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell
+from tests.tenant_models import Fleet, Guild, Mage, MageSpell, Pet, Port, Ship, Spell, Wharf
 
-MODELS: Any = [Guild, Mage, MageSpell, Spell, Pet, Fleet, Ship, Port, Lease, Estate]
+MODELS: Any = [Guild, Mage, MageSpell, Spell, Pet, Fleet, Ship, Port, Wharf, Lease, Estate]
 TABLES = [*(model.__table__ for model in MODELS), SQLModel.metadata.tables["change_history"]]
 
 

@@ -46,7 +46,7 @@ from tests.databases import Database
 from tests.history_models import Estate, Lease
 from tests.recording import statements_of
 from tests.secured import Secured, secured_tables
-from tests.tenant_models import Fleet, Guild, Pet, Port, Ship, Spell
+from tests.tenant_models import Fleet, Guild, Pet, Port, Ship, Spell, Wharf
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.usefixtures("database")]
 
@@ -157,17 +157,20 @@ async def test_no_row_of_another_tenant_is_written(session: Any, secured: Secure
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "tenants"),
-    [(Port, "port", (1, 2)), (Estate, "estate", (uuid.UUID(int=1), uuid.UUID(int=2)))],
+    ("make", "question", "tenants"),
+    [
+        (lambda: Port(name="Rome"), "SELECT tenant_id FROM port", (1, 2)),
+        (Estate, "SELECT tenant_id FROM estate", (uuid.UUID(int=1), uuid.UUID(int=2))),
+        (lambda: Wharf(name="Rome"), "SELECT org FROM wharf", ("a", "b")),
+    ],
 )
-async def test_tenants_of_other_types(session: Any, model: Any, name: str, tenants: Any):
-    """Numbers and UUIDs are compared as such."""
+async def test_other_columns(session: Any, make: Any, question: str, tenants: Any):
+    """Numbers and UUIDs are compared as such, and the column may have another name."""
     for tenant in tenants:
         with tenant_scope(tenant):
-            row = Port(name="Rome") if model is Port else Estate()
-            await write_row(row, session, raise_on_error=True)
-            count = text(f"SELECT tenant_id FROM {name}")
-            found = await run_on_connection(session, lambda c, sql=count: c.execute(sql).all())
+            await write_row(make(), session, raise_on_error=True)
+            asked = text(question)
+            found = await run_on_connection(session, lambda c, sql=asked: c.execute(sql).all())
             assert found == [(tenant,)]
         await session.close()
 

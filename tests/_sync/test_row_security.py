@@ -48,7 +48,7 @@ from tests.databases import Database
 from tests.history_models import Estate, Lease
 from tests.recording import statements_of
 from tests.secured import Secured, secured_tables
-from tests.tenant_models import Fleet, Guild, Pet, Port, Ship, Spell
+from tests.tenant_models import Fleet, Guild, Pet, Port, Ship, Spell, Wharf
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.usefixtures("database")]
 
@@ -159,17 +159,20 @@ def test_no_row_of_another_tenant_is_written(session: Any, secured: Secured):
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "tenants"),
-    [(Port, "port", (1, 2)), (Estate, "estate", (uuid.UUID(int=1), uuid.UUID(int=2)))],
+    ("make", "question", "tenants"),
+    [
+        (lambda: Port(name="Rome"), "SELECT tenant_id FROM port", (1, 2)),
+        (Estate, "SELECT tenant_id FROM estate", (uuid.UUID(int=1), uuid.UUID(int=2))),
+        (lambda: Wharf(name="Rome"), "SELECT org FROM wharf", ("a", "b")),
+    ],
 )
-def test_tenants_of_other_types(session: Any, model: Any, name: str, tenants: Any):
-    """Numbers and UUIDs are compared as such."""
+def test_other_columns(session: Any, make: Any, question: str, tenants: Any):
+    """Numbers and UUIDs are compared as such, and the column may have another name."""
     for tenant in tenants:
         with tenant_scope(tenant):
-            row = Port(name="Rome") if model is Port else Estate()
-            write_row(row, session, raise_on_error=True)
-            count = text(f"SELECT tenant_id FROM {name}")
-            found = run_on_connection(session, lambda c, sql=count: c.execute(sql).all())
+            write_row(make(), session, raise_on_error=True)
+            asked = text(question)
+            found = run_on_connection(session, lambda c, sql=asked: c.execute(sql).all())
             assert found == [(tenant,)]
         session.close()
 

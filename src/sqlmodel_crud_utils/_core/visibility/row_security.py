@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import URL, Dialect, MetaData, String, Table
+from sqlalchemy import URL, Column, Dialect, MetaData, String, Table
 from sqlalchemy.schema import DDL
 
 from sqlmodel_crud_utils._core.models.policies import find_mappers
@@ -68,8 +69,14 @@ def _statements(table: Table, dialect: Dialect) -> Iterator[str]:
     yield f"CREATE POLICY {_POLICY} ON {name} USING ({criterion}) WITH CHECK ({criterion})"
 
 
+def _tenant_column(table: Table) -> Column[Any]:
+    of_models = (mapper.columns[TENANT] for mapper in find_mappers(TENANCY))
+    mapped = next((column for column in of_models if column.table is table), None)
+    return table.columns[TENANT] if mapped is None else mapped
+
+
 def _criterion(table: Table, dialect: Dialect) -> str:
-    column = table.columns[TENANT]
+    column = _tenant_column(table)
     name = dialect.identifier_preparer.format_column(column)
     # After a transaction that set it, the setting is empty, not NULL.
     tenant = f"NULLIF(current_setting('{SETTING}', true), '')"
